@@ -1,0 +1,192 @@
+"""Every option of pretraining and of measuring a classifier, with its meaning, unit and neutral value.
+
+This file is the manual: `configs/pretrain/*.yaml` change a few lines of it.
+"""
+
+from backbones.core.config import CfgNode as CN
+from backbones.core.errors import InputError, suggestion
+
+_C = CN()
+
+# Seed of initialisation, order, augmentation and everything random inside a step.
+_C.SEED = 0
+# Name of the row in every table; empty: the method's name.
+_C.LABEL = ""
+# bfloat16 (autocast) | float32 | float64.
+_C.PRECISION = "float32"
+# NHWC tensors: faster convolutions on most CPUs and on GPUs with tensor cores.
+_C.CHANNELS_LAST = False
+# Iterations between two lines of metrics.jsonl.
+_C.LOG_PERIOD = 50
+
+# ---- Data ----
+_C.DATA = CN()
+# imagenet_xml (class folders with ILSVRC XML: ImageNet, scenes) | tiny_imagenet
+_C.DATA.NAME = "imagenet_xml"
+# Folder of the data set; ~ and $VARIABLES are expanded.
+_C.DATA.ROOT = ""
+_C.DATA.TRAIN_SPLIT = "train"
+# Every number without a suffix is measured on this split.
+_C.DATA.VAL_SPLIT = "val"
+# A second validation set whose background is independent of the class; empty: none.
+_C.DATA.SHIFTED_SPLIT = ""
+# Side of a training crop, in pixels.
+_C.DATA.IMAGE_SIZE = 224
+# Share of the picture's area that a crop takes, and its width : height (RandomResizedCrop).
+_C.DATA.CROP_AREA = [0.08, 1.0]
+_C.DATA.CROP_RATIO = [0.75, 4 / 3]
+# Probability of a horizontal flip.
+_C.DATA.FLIP = 0.5
+# Evaluation: shorter side in pixels (0: as it is), then a centre crop of this side.
+_C.DATA.EVAL_RESIZE = 256
+_C.DATA.EVAL_CROP = 224
+# Channel statistics, RGB in [0, 1].
+_C.DATA.MEAN = [0.485, 0.456, 0.406]
+_C.DATA.STD = [0.229, 0.224, 0.225]
+# Drop pictures without a usable box, for EVERY method, so that rows stay comparable; otherwise they are an error for
+# a method that needs boxes.
+_C.DATA.DROP_WITHOUT_BOX = False
+# Loader processes; 0 loads in the training process.
+_C.DATA.NUM_WORKERS = 0
+
+# ---- Network ----
+_C.MODEL = CN()
+_C.MODEL.ARCH = "resnet50"
+# BN | GN (group normalisation: no batch statistics).
+_C.MODEL.NORM = "BN"
+
+# ---- Method: METHOD.<NAME> holds exactly the arguments of the class registered as <NAME> ----
+_C.METHOD = CN()
+_C.METHOD.NAME = "CE"
+
+# Hard labels.
+_C.METHOD.CE = CN()
+
+# Uniform label smoothing.
+_C.METHOD.LS = CN()
+# Smoothed mass in [0, 1]; 0 is CE.
+_C.METHOD.LS.amount = 0.1
+# all: mass over all K classes (ILS, OLS, torch); k-1: over the wrong classes (ALS paper).
+_C.METHOD.LS.convention = "all"
+
+# Adaptive label smoothing: confidence of the label = share of the crop that the object covers.
+_C.METHOD.ALS = CN()
+# Weight of the adaptive target against the one-hot one, in [0, 1]; 0 is CE.
+_C.METHOD.ALS.beta = 1.0
+# k-1: the paper's formula; all: uniform where the object is outside the crop (small K).
+_C.METHOD.ALS.convention = "k-1"
+
+# CutMix (Yun et al. 2019).
+_C.METHOD.CutMix = CN()
+# The kept share of the picture is Beta(alpha, alpha).
+_C.METHOD.CutMix.alpha = 1.0
+# Share of the batches that are mixed; 0 is CE.
+_C.METHOD.CutMix.probability = 1.0
+
+# Online label smoothing: a class's soft label is the mean of the last period's right predictions.
+_C.METHOD.OLS = CN()
+# Weight of the one-hot label in [0, 1]; 1 is CE.
+_C.METHOD.OLS.hard_weight = 0.5
+# Iterations between two updates of the soft labels; 0: one epoch, as in the paper.
+_C.METHOD.OLS.period = 0
+# Soft label of a class that had no right prediction: uniform | keep (the last one).
+_C.METHOD.OLS.empty = "uniform"
+
+# ---- Optimisation ----
+_C.SOLVER = CN()
+_C.SOLVER.OPTIMIZER = "SGD"  # SGD | ADAMW
+# Learning rate for SOLVER.BATCH_SIZE.
+_C.SOLVER.BASE_LR = 0.1
+_C.SOLVER.MOMENTUM = 0.9
+_C.SOLVER.NESTEROV = True
+_C.SOLVER.WEIGHT_DECAY = 1e-4
+# Pictures of one step, over all processes.
+_C.SOLVER.BATCH_SIZE = 256
+_C.SOLVER.MAX_EPOCH = 300
+# steps | cosine | constant
+_C.SOLVER.LR_SCHEDULE = "steps"
+# Epochs at which the rate is multiplied by GAMMA.
+_C.SOLVER.STEPS = [75, 150, 225]
+_C.SOLVER.GAMMA = 0.1
+# Linear warm-up from WARMUP_FACTOR * BASE_LR; 0: none.
+_C.SOLVER.WARMUP_EPOCHS = 0.0
+_C.SOLVER.WARMUP_FACTOR = 0.001
+# Largest norm of the gradient; 0: no clipping.
+_C.SOLVER.CLIP_NORM = 0.0
+# Epochs between two checkpoints (a fraction is rounded to iterations).
+_C.SOLVER.CHECKPOINT_PERIOD = 1.0
+
+# ---- Measuring the trained classifier (tools/evaluate_backbone.py) ----
+_C.EVAL = CN()
+_C.EVAL.BATCH_SIZE = 100
+# Measure again with every object painted with the mean colour.
+_C.EVAL.CONTEXT = True
+
+# ---- Localisation by class activation maps (tools/localize.py) ----
+_C.LOCALIZE = CN()
+_C.LOCALIZE.METHOD = "CAM"  # CAM | GradCAM | GradCAMPlusPlus
+_C.LOCALIZE.SPLIT = "val"
+# Evenly spaced over the split; 0: all pictures.
+_C.LOCALIZE.MAX_IMAGES = 0
+_C.LOCALIZE.BATCH_SIZE = 25
+# Pictures of the gallery, the same ones for every backbone.
+_C.LOCALIZE.GALLERY = 8
+
+
+def get_defaults() -> CN:
+    """A fresh copy of the defaults."""
+    return _C.clone()
+
+
+def validate(cfg: CN) -> None:
+    """Raise `InputError` with key and value for what cannot work, before any work starts."""
+    for key, low, high in _RANGES:
+        _check_range(cfg, key, low, high)
+    for key in ("CROP_AREA", "CROP_RATIO"):
+        pair = cfg.DATA[key]
+        if len(pair) != 2 or not 0 < pair[0] <= pair[1]:
+            raise InputError(f"DATA.{key} must be [low, high] with 0 < low <= high, not {list(pair)}")
+    if cfg.DATA.CROP_AREA[1] > 1:
+        raise InputError(f"DATA.CROP_AREA cannot exceed the picture: {list(cfg.DATA.CROP_AREA)}; its end is at most 1")
+    if cfg.METHOD.NAME not in cfg.METHOD:
+        blocks = [name for name in cfg.METHOD if name != "NAME"]
+        raise InputError(f"unknown METHOD.NAME '{cfg.METHOD.NAME}'{suggestion(cfg.METHOD.NAME, blocks)}")
+    steps = list(cfg.SOLVER.STEPS)
+    if cfg.SOLVER.LR_SCHEDULE == "steps" and steps and max(steps) >= cfg.SOLVER.MAX_EPOCH:
+        raise InputError(
+            f"SOLVER.STEPS {steps} has a step at or beyond SOLVER.MAX_EPOCH {cfg.SOLVER.MAX_EPOCH}; it would never come"
+        )
+    if not cfg.DATA.ROOT:
+        raise InputError("DATA.ROOT is not set; give the data set's folder, such as: DATA.ROOT /data/imagenet")
+
+
+_POSITIVE = 1e-12
+_RANGES = (
+    ("SEED", 0, 2**31),
+    ("LOG_PERIOD", 1, None),
+    ("DATA.IMAGE_SIZE", 1, None),
+    ("DATA.FLIP", 0, 1),
+    ("DATA.EVAL_RESIZE", 0, None),
+    ("DATA.EVAL_CROP", 1, None),
+    ("DATA.NUM_WORKERS", 0, None),
+    ("SOLVER.BASE_LR", _POSITIVE, None),
+    ("SOLVER.WEIGHT_DECAY", 0, None),
+    ("SOLVER.BATCH_SIZE", 1, None),
+    ("SOLVER.MAX_EPOCH", 1, None),
+    ("SOLVER.WARMUP_EPOCHS", 0, None),
+    ("SOLVER.CLIP_NORM", 0, None),
+    ("SOLVER.CHECKPOINT_PERIOD", _POSITIVE, None),
+    ("EVAL.BATCH_SIZE", 1, None),
+    ("LOCALIZE.BATCH_SIZE", 1, None),
+    ("LOCALIZE.MAX_IMAGES", 0, None),
+    ("LOCALIZE.GALLERY", 0, None),
+)
+
+
+def _check_range(cfg: CN, key: str, low: float, high: float | None) -> None:
+    value = cfg
+    for part in key.split("."):
+        value = value[part]
+    if value < low or (high is not None and value > high):
+        bounds = f"between {low} and {high}" if high is not None else f"at least {low:g}"
+        raise InputError(f"{key} is {value}; it must be {bounds if low != _POSITIVE else 'above 0'}")

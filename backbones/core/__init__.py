@@ -1,0 +1,1 @@
+"""What every package of the project shares; it imports nothing of ours."""

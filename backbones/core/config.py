@@ -1,0 +1,163 @@
+"""One strict configuration for every tool: fvcore's CfgNode with `_BASE_`, and errors that name the key.
+
+A config file may name its parents in `_BASE_` (one path or a list, relative to the file).  Unknown keys, duplicate
+yaml keys and values of another type raise `InputError` before any work starts.
+"""
+
+import json
+import os
+import re
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from fvcore.common.config import BASE_KEY
+from fvcore.common.config import CfgNode as CfgNode
+
+from backbones.core.errors import InputError, suggestion
+from backbones.core.files import fingerprint
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """A yaml loader that refuses duplicate keys; yaml itself lets the last one win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            line = key_node.start_mark.line + 1
+            if key in seen:
+                raise InputError(
+                    f"{node.start_mark.name}: key '{key}' stands twice, in lines {seen[key]} and {line}; delete one"
+                )
+            seen[key] = line
+        return super().construct_mapping(node, deep)
+
+
+def load_config(defaults: CfgNode, path: str | Path | None, overrides: Sequence[str] = ()) -> CfgNode:
+    """Merge `defaults`, the file at `path` with its `_BASE_` files, and `KEY VALUE` pairs, in this order.
+
+    Returns:
+        a new, unfrozen CfgNode; the caller validates and freezes it.
+
+    Raises:
+        InputError: unknown key (with the nearest one), duplicate key, wrong type, unreadable file.
+    """
+    cfg = defaults.clone()
+    if path is not None:
+        _merge(cfg, load_yaml(path), str(path))
+    if len(overrides) % 2:
+        raise InputError(f"overrides come as KEY VALUE pairs; '{overrides[-1]}' has no value")
+    for key, text in zip(overrides[0::2], overrides[1::2], strict=True):
+        _merge(cfg, _nested(key.split("."), yaml.load(text, _StrictLoader)), "command line")
+    return cfg
+
+
+def load_yaml(path: str | Path, _children: tuple[Path, ...] = ()) -> dict:
+    """Read a yaml file and its `_BASE_` files into one tree; later files win over earlier ones."""
+    path = Path(path)
+    if path.resolve() in _children:
+        raise InputError(f"{path}: {BASE_KEY} leads back to the file itself; break the circle")
+    try:
+        tree = _parse(path) or {}
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not valid yaml: {error}") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"{path} must hold KEY: value lines, not a {type(tree).__name__}")
+    bases = tree.pop(BASE_KEY, [])
+    merged: dict = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        base_path = Path(os.path.expanduser(base))
+        _overlay(merged, load_yaml(path.parent / base_path, (*_children, path.resolve())))
+    _overlay(merged, tree)
+    return merged
+
+
+def config_hash(tree: Mapping) -> str:
+    """12 hex digits that name the content of a config (tuples and lists are the same)."""
+    return fingerprint(json.dumps(tree, sort_keys=True, default=list))
+
+
+def flatten(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) for every leaf."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def expand_path(text: str | Path) -> Path:
+    """Expand `~`, `$NAME` and `${NAME}`; an unset variable is an `InputError` that names it."""
+    expanded = os.path.expanduser(os.path.expandvars(str(text)))
+    unset = re.search(r"\$\{?(\w+)", expanded)
+    if unset:
+        raise InputError(f"the environment variable {unset[1]} of '{text}' is not set; export {unset[1]}=FOLDER first")
+    return Path(expanded)
+
+
+def _parse(path: Path) -> Any:
+    try:
+        loader = _StrictLoader(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read the config file {path}: {error.strerror}; check the path") from None
+    loader.name = str(path)  # yaml puts it into its messages
+    return loader.get_single_data()
+
+
+def _overlay(base: dict, top: dict) -> None:
+    for key, value in top.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            _overlay(base[key], value)
+        else:
+            base[key] = value
+
+
+def _nested(keys: list[str], value: Any) -> dict:
+    return {keys[0]: _nested(keys[1:], value) if keys[1:] else value}
+
+
+def _merge(cfg: CfgNode, tree: Mapping, where: str) -> None:
+    known = {key for key, _ in flatten(cfg)}
+    for key, _ in flatten(tree):
+        if key not in known:
+            raise InputError(f"{where}: unknown key '{key}'{_nearest_key(key, cfg)}")
+    for key, value in flatten(tree):
+        node = cfg
+        *parents, leaf = key.split(".")
+        for parent in parents:
+            node = node[parent]
+        node[leaf] = _coerce(value, node[leaf], key, where)
+
+
+def _nearest_key(key: str, cfg: CfgNode) -> str:
+    """Suggest among all keys, or list the keys of the deepest block that exists."""
+    known = [k for k, _ in flatten(cfg)]
+    hint = suggestion(key, known)
+    if hint.startswith("; did"):
+        return hint
+    block: Any = cfg
+    for part in key.split(".")[:-1]:
+        block = block[part] if isinstance(block, CfgNode) and part in block else block
+    return f"; keys here: {', '.join(block)}" if isinstance(block, CfgNode) else hint
+
+
+def _coerce(value: Any, default: Any, key: str, where: str) -> Any:
+    """Return `value` with the type of `default`, or raise; yaml reads `1e-3` as text, which counts as a number."""
+    if isinstance(value, str) and isinstance(default, (int, float)) and not isinstance(default, bool):
+        try:
+            value = float(value)
+        except ValueError:
+            pass
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(default, int) and not isinstance(default, bool) and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(default, (list, tuple)) and isinstance(value, (list, tuple)):
+        return type(default)(value)
+    if type(value) is not type(default):
+        raise InputError(
+            f"{where}: {key} must be of type {type(default).__name__} (such as {default!r}), not {value!r}"
+        )
+    return value

@@ -1,0 +1,76 @@
+"""One process or many, with the same calls.  `torchrun` sets the environment that `setup_distributed` reads."""
+
+import atexit
+import inspect
+import os
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+def setup_distributed() -> torch.device:
+    """Join the process group that `torchrun` announces, if any; return this process's device."""
+    cuda = torch.cuda.is_available()
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if cuda else "gloo")
+        atexit.register(dist.destroy_process_group)
+    return device
+
+
+def rank() -> int:
+    """This process's number, 0 where there is no group."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """True on the process that writes files."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def all_reduce_sum(*tensors: Tensor) -> None:
+    """Replace each tensor by its sum over the processes, in place."""
+    if dist.is_initialized():
+        for tensor in tensors:
+            dist.all_reduce(tensor)
+
+
+def gather_objects(obj: Any) -> list[Any]:
+    """Every process's picklable `obj`, in order of rank, on every process."""
+    if not dist.is_initialized():
+        return [obj]
+    gathered: list[Any] = [None] * world_size()
+    dist.all_gather_object(gathered, obj)
+    return gathered
+
+
+def wrap_ddp(module: nn.Module, device: torch.device) -> nn.Module:
+    """Wrap for several processes; unchanged in a group of one.
+
+    Buffers are not broadcast during the forward pass: a method's buffers hold local sums, which a broadcast from
+    rank 0 would silently overwrite.
+    """
+    if world_size() == 1:
+        return module
+    # The argument was renamed in recent torch.
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    argument = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    device_ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(module, device_ids=device_ids, **{argument: False})

@@ -1,0 +1,166 @@
+"""The one training loop: classifiers, the torchvision detector and YOLO all run through it.
+
+A task is a module that maps a batch to a `Step`; the loop knows nothing else.  Randomness inside a step (dropout,
+proposal sampling, CutMix rectangles) is seeded by (seed, iteration, rank), so that a resumed run repeats it exactly.
+"""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from backbones.core.distributed import is_main, rank
+from backbones.core.errors import InputError
+from backbones.core.logging import MetricsWriter
+from backbones.core.schedule import Schedule
+
+PRECISIONS = ("bfloat16", "float32", "float64")
+
+
+@dataclass
+class Step:
+    """What a task returns for a batch.
+
+    Attributes:
+        loss: () the sum to minimise.
+        losses: its named parts, each ().
+        counts: name -> (sum (), number of cases), logged as sum / number; for rates such as accuracy.
+    """
+
+    loss: Tensor
+    losses: dict[str, Tensor]
+    counts: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
+
+
+class Hook(Protocol):
+    """Told of every finished step (1 .. stop are the numbers of finished iterations)."""
+
+    def after_step(self, finished: int) -> None: ...
+
+
+def train(
+    task: nn.Module,
+    batches: Iterable[Any],
+    optimizer: torch.optim.Optimizer,
+    schedule: Schedule,
+    *,
+    start: int,
+    stop: int,
+    seed: int,
+    precision: str,
+    clip_norm: float,
+    log_period: int,
+    checkpoint_period: int,
+    save: Callable[[int], None],
+    writer: MetricsWriter | None,
+    device: torch.device,
+    hooks: Sequence[Hook] = (),
+) -> None:
+    """Run the iterations `start` .. `stop - 1`.
+
+    Args:
+        task: maps a batch to a `Step`; wrapped for several processes by the caller.
+        batches: one batch an iteration, from iteration `start` on; each has `.to(device, non_blocking=...)`.
+        precision: `bfloat16` is autocast; `float32` and `float64` are the task's own.
+        clip_norm: largest gradient norm; 0 is none.
+        checkpoint_period: iterations between calls of `save(finished)`; also called at the end.
+
+    Raises:
+        InputError: a loss that is not finite, with its iteration and its parts.
+    """
+    meters = _Meters(start)
+    began = time.perf_counter()
+    task.train()
+    with tqdm(total=stop, initial=start, unit="it", disable=not is_main(), dynamic_ncols=True) as bar:
+        for iteration, batch in zip(range(start, stop), batches, strict=True):
+            seed_step(seed, iteration)
+            lr = schedule(iteration)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            with autocast(device, precision):
+                step = task(batch.to(device, non_blocking=True))
+            step.loss.backward()
+            if clip_norm > 0:
+                nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], clip_norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            meters.add(step)
+            finished = iteration + 1
+            for hook in hooks:
+                hook.after_step(finished)
+            checkpoint_due = finished % checkpoint_period == 0 or finished == stop
+            if checkpoint_due or finished % log_period == 0:
+                numbers = meters.flush()  # synchronises with the device
+                bar.set_postfix_str(f"loss {numbers['loss']:.3f}", refresh=False)
+                if writer:
+                    writer.write(iteration, lr=lr, **numbers, **_clock(began, finished - start, stop - finished))
+            if checkpoint_due:
+                save(finished)  # after the flush: a checkpoint never holds a loss that was not finite
+            bar.update()
+
+
+def seed_step(seed: int, iteration: int) -> None:
+    """Seed torch's generators for one iteration of one process."""
+    torch.manual_seed(((seed * 1_000_003 + iteration) * 1_009 + rank()) % 2**63)
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    """The autocast context of a precision; none for float32 and float64."""
+    if precision != "bfloat16":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Refuse a precision this device does not have."""
+    if precision not in PRECISIONS:
+        raise InputError(f"PRECISION '{precision}' is unknown; choices: {', '.join(PRECISIONS)}")
+    if precision == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise InputError("PRECISION bfloat16 is not supported by this GPU; use float32")
+
+
+def _clock(began: float, done: int, left: int) -> dict[str, float]:
+    """The clock figures of a log line: the only numbers in which two equal runs may differ."""
+    pace = (time.perf_counter() - began) / done
+    return {"seconds_per_iteration": pace, "eta_seconds": pace * left}
+
+
+class _Meters:
+    """Collects losses and counts on the device and brings them home once a log period."""
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self.losses: dict[str, list[Tensor]] = {}
+        self.counts: dict[str, list[tuple[Tensor, int]]] = {}
+
+    def add(self, step: Step) -> None:
+        for name, value in {"loss": step.loss, **step.losses}.items():
+            self.losses.setdefault(name, []).append(value.detach())
+        for name, pair in step.counts.items():
+            self.counts.setdefault(name, []).append(pair)
+
+    def flush(self) -> dict[str, float]:
+        table = torch.stack([torch.stack(values).double() for values in self.losses.values()]).cpu()
+        self._check_finite(table)
+        numbers = dict(zip(self.losses, table.mean(dim=1).tolist(), strict=True))
+        for name, pairs in self.counts.items():
+            total = torch.stack([s.double() for s, _ in pairs]).sum().item()
+            numbers[name] = total / sum(n for _, n in pairs)
+        self.first += table.shape[1]
+        self.losses, self.counts = {}, {}
+        return numbers
+
+    def _check_finite(self, table: Tensor) -> None:
+        if math.isfinite(table.sum().item()):
+            return
+        bad = int((~torch.isfinite(table)).any(dim=0).nonzero()[0])
+        parts = {name: round(value, 4) for name, value in zip(self.losses, table[:, bad].tolist(), strict=True)}
+        raise InputError(
+            f"the loss is not finite at iteration {self.first + bad}: {parts}; lower SOLVER.BASE_LR or check the data"
+        )

@@ -1,0 +1,62 @@
+"""Files that are either whole or absent, and fingerprints of their content."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backbones.core.errors import InputError
+
+HASH_DIGITS = 12
+
+
+def save_atomic(path: str | Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, then rename it: a killed run leaves no half file."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}; choose another --output-dir") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_text(path: str | Path, text: str) -> None:
+    """Write `text` (UTF-8) atomically."""
+    save_atomic(path, lambda p: p.write_text(text, encoding="utf-8") and None)
+
+
+def save_json(path: str | Path, obj: Any, *, indent: int | None = 1) -> None:
+    """Write `obj` as JSON atomically; NaN and infinity are refused, as JSON has none."""
+    save_text(path, json.dumps(obj, indent=indent, allow_nan=False) + "\n")
+
+
+def load_json(path: str | Path) -> Any:
+    """Read a JSON file; `InputError` names a file that is missing or broken."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"no such file: {path}; check the path") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path} as JSON: {error}; write it again") from None
+
+
+def fingerprint(*parts: str | bytes | np.ndarray) -> str:
+    """First 12 hex digits of the sha256 of the parts, with their types, shapes and lengths."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(f"array {part.dtype.str} {part.shape} ".encode())
+            digest.update(np.ascontiguousarray(part).tobytes())
+        else:
+            data = part.encode() if isinstance(part, str) else part
+            digest.update(f"{type(part).__name__} {len(data)} ".encode())
+            digest.update(data)
+    return digest.hexdigest()[:HASH_DIGITS]

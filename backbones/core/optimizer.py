@@ -1,0 +1,27 @@
+"""Optimizers by name."""
+
+from collections.abc import Iterable
+
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from backbones.core.errors import InputError, suggestion
+
+NAMES = ("ADAMW", "SGD")
+
+
+def build_optimizer(
+    parameters: Iterable[nn.Parameter] | Iterable[dict],
+    name: str,
+    *,
+    lr: float,
+    weight_decay: float,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+) -> Optimizer:
+    """Build an optimizer over parameters or parameter groups; `momentum` and `nesterov` concern SGD alone."""
+    if name == "SGD":
+        return SGD(parameters, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)
+    if name == "ADAMW":
+        return AdamW(parameters, lr=lr, weight_decay=weight_decay)
+    raise InputError(f"unknown SOLVER.OPTIMIZER '{name}'{suggestion(name, NAMES)}")

@@ -1,0 +1,113 @@
+"""results.json: one versioned schema for every stage, with its one reader.
+
+{"schema_version": 1, "stage": one of STAGES,
+ "backbone": {"label", "method", "seed", "hash"},          what was measured; rows are joined by the hash
+ "protocol": {"name", "hash"},                             how; numbers of two protocols are not comparable
+ "metrics": {name: number or null},                        flat; fractions in [0, 1]
+ "data": {...}, "details": {...},                          counts and fingerprints; everything that is no scalar
+ "warnings": [{"what", "count", "examples"}],
+ "files": {name: path relative to the folder}}
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from backbones.core.errors import InputError
+from backbones.core.files import load_json, save_json
+
+SCHEMA_VERSION = 1
+STAGES = ("pretraining", "backbone", "localization", "detection")
+FILE_NAME = "results.json"
+_BLOCKS = ("backbone", "protocol", "metrics", "data", "details", "warnings", "files")
+
+
+@dataclass(frozen=True)
+class BackboneIdentity:
+    """Which backbone a result speaks of; random initialisation is `("random", "random", seed, "random-<seed>")`."""
+
+    label: str
+    method: str
+    seed: int
+    hash: str
+
+
+def random_identity(seed: int) -> BackboneIdentity:
+    """The identity of a backbone that was not pretrained."""
+    return BackboneIdentity("random", "random", seed, f"random-{seed}")
+
+
+def make_results(
+    stage: str,
+    backbone: BackboneIdentity,
+    protocol: Mapping[str, str],
+    metrics: Mapping[str, float | None],
+    *,
+    data: Mapping | None = None,
+    details: Mapping | None = None,
+    warnings: list | None = None,
+    files: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Put a result together; numbers that are not finite become null."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "stage": stage,
+        "backbone": asdict(backbone),
+        "protocol": dict(protocol),
+        "metrics": _finite(dict(metrics)),
+        "data": _finite(dict(data or {})),
+        "details": _finite(dict(details or {})),
+        "warnings": list(warnings or []),
+        "files": dict(files or {}),
+    }
+
+
+def save_results(run_dir: str | Path, results: Mapping) -> Path:
+    """Check and write `run_dir/results.json`; its presence says that the stage is complete."""
+    path = Path(run_dir) / FILE_NAME
+    _check(results, path)
+    save_json(path, results)
+    return path
+
+
+def load_results(path: str | Path) -> dict[str, Any]:
+    """Read a results file (or the one in a run folder); `InputError` names a file of another kind."""
+    path = Path(path)
+    path = path / FILE_NAME if path.is_dir() else path
+    results = load_json(path)
+    _check(results, path)
+    return results
+
+
+def find_results(roots: Iterable[str | Path]) -> list[Path]:
+    """Every results.json at or below each root, sorted; a root without one is an `InputError`."""
+    found: set[Path] = set()
+    for root in map(Path, roots):
+        here = {root} if root.is_file() else set(root.rglob(FILE_NAME))
+        if not here:
+            raise InputError(f"no {FILE_NAME} at or below {root}; name a run folder of one of the tools")
+        found |= here
+    return sorted(found)
+
+
+def _check(results: Any, path: Path) -> None:
+    version = results.get("schema_version") if isinstance(results, Mapping) else None
+    if version != SCHEMA_VERSION:
+        raise InputError(f"{path}: schema_version is {version!r}, this version reads {SCHEMA_VERSION}; run it again")
+    if results.get("stage") not in STAGES:
+        raise InputError(f"{path}: stage is {results.get('stage')!r}, not one of {', '.join(STAGES)}")
+    missing = [key for key in _BLOCKS if key not in results]
+    if missing:
+        raise InputError(f"{path}: the block '{missing[0]}' is missing; run the stage again")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

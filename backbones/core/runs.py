@@ -1,0 +1,95 @@
+"""The folder a run leaves: its merged config, its environment, its log; the stages add the rest."""
+
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from backbones.core.config import CfgNode, flatten, load_yaml
+from backbones.core.distributed import barrier, is_main
+from backbones.core.errors import InputError
+from backbones.core.files import save_json, save_text
+from backbones.core.logging import log_to_file
+
+CONFIG_FILE = "config.yaml"
+_PACKAGES = ("torch", "torchvision", "numpy", "fvcore", "pycocotools", "detectron2", "opencv-python-headless")
+# What may change between the start of a run and its resumption without changing its numbers.
+_FREE_KEYS = ("DATA.NUM_WORKERS", "DATALOADER.NUM_WORKERS", "DATA.ROOT", "DATASETS.ROOT", "LOG_PERIOD", "LABEL")
+
+
+def open_run(output_dir: str | Path, cfg: CfgNode, *, resume: bool = False) -> Path:
+    """Create (or with `resume` go on in) a run's folder: config.yaml, environment.json, log.txt.
+
+    Raises:
+        InputError: the folder cannot be written, or `resume` with a config whose numbers would differ.
+    """
+    run_dir = Path(output_dir)
+    if resume:
+        _refuse_changes(run_dir / CONFIG_FILE, cfg)
+    check_writable(run_dir)
+    if is_main():
+        save_text(run_dir / CONFIG_FILE, cfg.dump(sort_keys=False))
+        save_json(run_dir / "environment.json", environment())
+        log_to_file(run_dir / "log.txt")
+    barrier()
+    return run_dir
+
+
+def check_writable(folder: Path) -> None:
+    """Create `folder`; `InputError` if nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(13, "no permission to write")
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}; choose another --output-dir") from None
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device and git state: what a reader needs to run it again."""
+    cuda = torch.cuda.is_available()
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "device": torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "git": _git_state(),
+    }
+
+
+def _refuse_changes(path: Path, cfg: CfgNode) -> None:
+    if not path.exists():
+        return
+    before, now = dict(flatten(load_yaml(path))), dict(flatten(cfg))
+    for key in sorted((before.keys() | now.keys()) - set(_FREE_KEYS)):
+        old, new = (list(v) if isinstance(v, tuple) else v for v in (before.get(key), now.get(key)))
+        if old != new:
+            raise InputError(
+                f"cannot resume {path.parent}: {key} was {old!r} and is now {new!r}; set it back, or start in another folder"
+            )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_state() -> dict[str, Any]:
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True)
+        except OSError:  # git is not installed
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    status = git("status", "--porcelain")
+    return {"commit": git("rev-parse", "HEAD"), "modified": bool(status) if status is not None else None}

@@ -1,0 +1,80 @@
+"""Stateless sampling: order and augmentation are pure functions of (seed, epoch, index).
+
+That makes a resumed run continue exactly, on every engine and for any number of workers, at no cost.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from backbones.core.errors import InputError
+
+
+class Position(NamedTuple):
+    """What a training set is asked for: sample `index`, augmented as in `epoch`."""
+
+    epoch: int
+    index: int
+
+
+def position_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """The generator of one sample's augmentation in one epoch."""
+    return np.random.Generator(np.random.PCG64([seed, epoch, index]))
+
+
+class StatelessBatchSampler:
+    """Batches of positions for the iterations `start` .. `stop - 1`, this process's share of each.
+
+    An epoch visits every sample at most once; its last, partial batch is dropped, so that all batches are alike.
+
+    Args:
+        length: number of samples.
+        batch_size: samples of one iteration over all processes; divisible by `world_size`.
+        groups: (length,) int, a batch never mixes groups (aspect ratios); each group drops its own partial batch.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        *,
+        seed: int,
+        start: int,
+        stop: int,
+        rank: int = 0,
+        world_size: int = 1,
+        groups: np.ndarray | None = None,
+    ) -> None:
+        if batch_size % world_size:
+            raise InputError(f"the batch of {batch_size} cannot be shared by {world_size} processes; use a multiple")
+        self.groups = np.zeros(length, np.int64) if groups is None else np.asarray(groups)
+        self.batch_size, self.seed, self.start, self.stop = batch_size, seed, start, stop
+        self.rank, self.world_size = rank, world_size
+        sizes = np.unique(self.groups, return_counts=True)[1]
+        self.iterations_per_epoch = int((sizes // batch_size).sum())
+        if not self.iterations_per_epoch:
+            raise InputError(f"{length} samples do not fill one batch of {batch_size}; use a smaller batch")
+
+    def __len__(self) -> int:
+        return max(self.stop - self.start, 0)
+
+    def __iter__(self) -> Iterator[list[Position]]:
+        order: np.ndarray | None = None
+        share = self.batch_size // self.world_size
+        for iteration in range(self.start, self.stop):
+            epoch, within = divmod(iteration, self.iterations_per_epoch)
+            if order is None or within == 0:
+                order = self.epoch_batches(epoch)
+            mine = order[within, self.rank * share : (self.rank + 1) * share]
+            yield [Position(epoch, int(index)) for index in mine]
+
+    def epoch_batches(self, epoch: int) -> np.ndarray:
+        """The batches of one epoch over all processes: (iterations_per_epoch, batch_size) sample indices."""
+        rng = np.random.Generator(np.random.PCG64([self.seed, epoch]))
+        batches = []
+        for group in np.unique(self.groups):
+            members = rng.permutation(np.flatnonzero(self.groups == group))
+            whole = len(members) // self.batch_size * self.batch_size
+            batches.append(members[:whole].reshape(-1, self.batch_size))
+        return rng.permutation(np.concatenate(batches)) if len(batches) > 1 else batches[0]

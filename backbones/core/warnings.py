@@ -1,0 +1,29 @@
+"""Counted warnings: the run goes on, and the log and results.json say how often and where."""
+
+import logging
+from collections import defaultdict
+
+EXAMPLES = 5
+
+
+class WarningCounter:
+    """Counts warnings by kind and keeps the first examples of each."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = defaultdict(int)
+        self._examples: dict[str, list[str]] = defaultdict(list)
+
+    def add(self, what: str, example: str, count: int = 1) -> None:
+        """Count `count` more cases of `what`; `example` names one (a file, an id)."""
+        self._counts[what] += count
+        if len(self._examples[what]) < EXAMPLES:
+            self._examples[what].append(example)
+
+    def as_list(self) -> list[dict]:
+        """`[{"what", "count", "examples"}]`, as results.json stores them."""
+        return [{"what": w, "count": n, "examples": list(self._examples[w])} for w, n in sorted(self._counts.items())]
+
+    def log(self, logger: logging.Logger) -> None:
+        """One line a kind."""
+        for entry in self.as_list():
+            logger.warning("%d x %s, such as %s", entry["count"], entry["what"], ", ".join(entry["examples"][:3]))

@@ -1,0 +1,45 @@
+"""Packaging of smooth2det.  The supported installation is an editable one: `pip install -e .`."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "backbones/__init__.py").read_text())[1]
+DETECTRON2 = "git+https://github.com/facebookresearch/detectron2@02b5c4e295e990042a714712c21dc79b731e8833"
+
+setup(
+    name="smooth2det",
+    version=VERSION,
+    description="Which label-smoothing pretraining gives the better detection backbone, and is the difference real?",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["backbones*", "detection*", "comparison*"]),
+    package_data={"comparison": ["templates/*"]},
+    install_requires=[
+        "torch>=2.6",
+        "torchvision>=0.21",
+        "numpy>=1.26",
+        "scipy",
+        "pillow",
+        "opencv-python-headless>=4.8",  # never opencv-python, which wants libGL
+        "fvcore",
+        "yacs",
+        "pycocotools>=2.0.8",
+        "faster-coco-eval>=1.6",
+        "grad-cam>=1.5.4",
+        "matplotlib",
+        "jinja2",
+        "tqdm",
+        "tensorboard",
+    ],
+    extras_require={
+        "test": ["pytest>=8", "ruff>=0.8", "basedpyright>=1.20"],
+        # After torch, as upstream documents it: pip install --no-build-isolation -e ".[detectron2]"
+        "detectron2": [f"detectron2 @ {DETECTRON2}", "setuptools<81"],
+        "slurm": ["submitit"],
+    },
+)

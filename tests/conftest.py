@@ -1,0 +1,77 @@
+"""Fixtures of all tests: the shared data, small data sets, and one thread for every test."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get("SMOOTH2DET_SHARED", ROOT.parent / "shared"))
+
+
+def _shared(name: str) -> Path:
+    folder = SHARED / name
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent; set SMOOTH2DET_SHARED to the folder that holds data/ and golden/")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Small real data sets in their original formats."""
+    return _shared("data")
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Outputs of reference implementations."""
+    return _shared("golden")
+
+
+@pytest.fixture(scope="session")
+def run_tool() -> Callable[..., subprocess.CompletedProcess]:
+    """Run `tools/<name>.py` with arguments in a process of its own; returns the finished process."""
+
+    def run(name: str, *arguments: object, **kwargs: object) -> subprocess.CompletedProcess:
+        command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, **kwargs)  # type: ignore[call-overload]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def load_tool() -> Callable[[str], ModuleType]:
+    """Import `tools/<name>.py`; its `main(argv)` runs in this process, which saves the start of another."""
+
+    def load(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(f"tools_{name}", ROOT / "tools" / f"{name}.py")
+        assert spec
+        assert spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def small_scenes(
+    tmp_path_factory: pytest.TempPathFactory, run_tool: Callable[..., subprocess.CompletedProcess]
+) -> Path:
+    """A tiny `scenes` data set: 40 training and 24 validation pictures, 12 and 6 detection scenes."""
+    folder = tmp_path_factory.mktemp("data") / "scenes"
+    counts = ["--train", 40, "--val", 24, "--detection-train", 12, "--detection-val", 6]
+    done = run_tool("prepare_data", "scenes", "--output-dir", folder, *counts)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
