@@ -1,0 +1,6 @@
+"""Methods: what becomes of the label during pretraining.  One class per name in `METHODS`."""
+
+from backbones.methods import mixing, online, smoothing  # noqa: F401  (registers the methods)
+from backbones.methods.base import METHODS, Context, Method, MethodStep
+
+__all__ = ["METHODS", "Context", "Method", "MethodStep"]

@@ -1,0 +1,145 @@
+"""The one interface for methods: a method contains the model and turns a batch into a training step.
+
+A method differs from plain cross-entropy in the hooks it overrides, most in exactly one.  The loop calls, in order:
+
+    setup(context)                       once, before training
+    begin_epoch(epoch)                   before the first step of each epoch
+    forward(batch): targets, mix, (the model), loss, observe
+    after_step()                         after the optimizer's step
+    end_period()                         every `period` iterations, or after each epoch where `period` is None
+    gather()                             before the state dict is saved, on every process
+
+What must survive a restart is a buffer or a parameter: the state dict of the method is the checkpoint.
+The block METHOD.<NAME> of the config holds exactly the keyword-only arguments of the class of that name.
+Letters: B batch, K classes.
+"""
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from backbones.core.errors import InputError, suggestion
+from backbones.core.registry import Registry
+from backbones.data.batch import Batch
+from backbones.methods import functional
+from backbones.models.base import Outputs
+
+METHODS = Registry("method")  # name -> class
+
+
+@dataclass
+class MethodStep:
+    """loss: mean over the batch, (). logits, targets: (B, K). mixed: (B,) bool, samples that hold a second picture."""
+
+    loss: Tensor
+    logits: Tensor
+    targets: Tensor
+    mixed: Tensor
+
+
+@dataclass
+class Context:
+    """What a method may know before training starts.
+
+    labels: (N,) int64, the class of each training sample. steps_per_epoch: iterations in one epoch.
+    unaugmented: starts a pass over the training set without augmentation.
+    """
+
+    num_samples: int
+    labels: Tensor
+    epochs: int
+    steps_per_epoch: int
+    unaugmented: Callable[[], Iterable[Batch]] | None = None
+    teacher_temperature: float | None = None
+
+
+class Method(nn.Module):
+    """Plain cross-entropy; a subclass overrides the hooks in which it differs.
+
+    needs: optional fields of the batch that the loader must fill for this method.
+    period: iterations between two calls of `end_period`; None: one epoch.
+    """
+
+    needs: frozenset[str] = frozenset()
+    period: int | None = None
+
+    def __init__(self, model: nn.Module, num_classes: int) -> None:
+        super().__init__()
+        if num_classes < 2:
+            raise InputError(f"METHOD.NAME {type(self).__name__}: num_classes is {num_classes}; at least 2 are needed")
+        self.model = model
+        self.num_classes = num_classes
+
+    @final
+    def forward(self, batch: Batch) -> MethodStep:
+        """One training step, without the backward pass."""
+        self._check_fields(batch)
+        batch, targets = self.mix(batch, self.targets(batch))
+        outputs = self.model(batch.images)
+        loss = self.loss(outputs, targets, batch)
+        with torch.no_grad():
+            self.observe(outputs, batch)
+        return MethodStep(loss, outputs.logits, targets, batch.mixed)
+
+    # Hooks
+
+    def targets(self, batch: Batch) -> Tensor:
+        """(B, K) of `target_dtype`, rows sum to 1; a constant for the gradient."""
+        return functional.one_hot(batch.labels, self.num_classes, self.target_dtype)
+
+    def mix(self, batch: Batch, targets: Tensor) -> tuple[Batch, Tensor]:
+        """The batch with samples combined, and their targets; `mixed` of the new batch says which."""
+        return batch, targets
+
+    def loss(self, outputs: Outputs, targets: Tensor, batch: Batch) -> Tensor:
+        """(), the mean over the batch."""
+        return functional.soft_cross_entropy(outputs.logits, targets).mean()
+
+    def observe(self, outputs: Outputs, batch: Batch) -> None:
+        """Learn from the predictions (of the network before this step); always called under no_grad."""
+
+    def end_period(self) -> None:
+        """Take over what was observed. Every process calls it at the same iteration; it may wait for the device."""
+
+    def setup(self, context: Context) -> None:
+        """Prepare for the training set."""
+
+    def begin_epoch(self, epoch: int) -> None:
+        """`epoch` counts from 0."""
+
+    def after_step(self) -> None:
+        """The optimizer has changed the parameters."""
+
+    def gather(self) -> None:
+        """Bring together what the processes observed, so that all have the same state dict. Every process calls it."""
+
+    # Help for subclasses
+
+    @property
+    def target_dtype(self) -> torch.dtype:
+        """float32, also under autocast; float64 where the model computes in float64."""
+        parameter = next(self.model.parameters(), None)
+        return torch.float64 if parameter is not None and parameter.dtype == torch.float64 else torch.float32
+
+    def check_range(self, argument: str, value: float, low: float, high: float = float("inf")) -> float:
+        """`value`, which must lie in [low, high]."""
+        if not low <= value <= high:
+            raise InputError(f"METHOD.{type(self).__name__}.{argument}: {value} is outside [{low}, {high}]")
+        return value
+
+    def check_choice(self, argument: str, value: str, choices: Collection[str]) -> str:
+        """`value`, which must be one of `choices`."""
+        if value not in choices:
+            raise InputError(f"METHOD.{type(self).__name__}.{argument}: {value!r} unknown{suggestion(value, choices)}")
+        return value
+
+    def _check_fields(self, batch: Batch) -> None:
+        for field in sorted(self.needs):
+            if getattr(batch, field, None) is None:
+                raise InputError(
+                    f"METHOD.NAME {type(self).__name__} needs `{field}` of a sample, which this data does not have: "
+                    "use a data set that has it, or another method"
+                )

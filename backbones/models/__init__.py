@@ -1,0 +1,16 @@
+"""Networks: every one maps images to logits and stage features (`Outputs`), and is built by `build_model`."""
+
+from backbones.models import resnet  # noqa: F401  (registers the networks)
+from backbones.models.base import MODELS, Outputs, build_model
+from backbones.models.weights import BackboneFile, backbone_spec, identity, load_backbone, save_backbone
+
+__all__ = [
+    "MODELS",
+    "BackboneFile",
+    "Outputs",
+    "backbone_spec",
+    "build_model",
+    "identity",
+    "load_backbone",
+    "save_backbone",
+]

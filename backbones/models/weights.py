@@ -1,0 +1,121 @@
+"""The backbone file: the weights of a classifier, what its input looks like, and where it comes from.
+
+It is what pretraining leaves for every later stage.  A backbone is known by the hash of its weights: copying or
+renaming the file keeps the identity, changing one weight changes it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from backbones.core.checkpoint import load_checkpoint, load_state, save_checkpoint
+from backbones.core.errors import InputError
+from backbones.core.files import fingerprint
+from backbones.core.results import BackboneIdentity
+from backbones.models.base import build_model
+
+FILE_NAME = "backbone.pth"
+FORMAT = "smooth2det backbone 1"
+SPEC_KEYS = (
+    "arch",  # name in MODELS
+    "depth",  # number of weighted layers, 18 for resnet18
+    "num_classes",  # outputs of the classifier
+    "norm",  # "BN" or "GN"
+    "stem",  # "imagenet": 7x7 of stride 2 and max pooling; "cifar": 3x3 of stride 1
+    "stride_in_1x1",  # where bottlenecks stride; False: in the 3x3 convolution
+    "channel_order",  # "RGB" or "BGR"
+    "pixel_range",  # value of a white pixel before `mean` is subtracted: 1.0 or 255.0
+    "mean",  # per channel, in units of pixel_range
+    "std",
+    "image_size",  # side of the training images in pixels
+    "classes",  # names, in the order of the outputs
+)
+PROVENANCE_KEYS = ("label", "method", "seed", "config_hash", "data_fingerprint", "version")
+
+
+@dataclass
+class BackboneFile:
+    """A loaded backbone: state dict, input specification (SPEC_KEYS), provenance (PROVENANCE_KEYS), 12 hex digits."""
+
+    state: dict[str, Tensor]
+    spec: dict
+    provenance: dict
+    hash: str
+
+    def build(self) -> nn.Module:
+        """The classifier with these weights, in evaluation mode."""
+        model = build_model(self.spec["arch"], self.spec["num_classes"], self.spec["norm"])
+        load_state(model, self.state, where=f"backbone {self.hash}")
+        return model.eval()
+
+
+def backbone_spec(
+    model: nn.Module, *, mean: Sequence[float], std: Sequence[float], image_size: int, classes: Sequence[str]
+) -> dict:
+    """The input specification of `model`, trained on RGB images in 0..1 normalised with `mean` and `std`."""
+    return {
+        "arch": model.arch,
+        "depth": model.depth,
+        "num_classes": model.num_classes,
+        "norm": model.norm,
+        "stem": model.stem,
+        "stride_in_1x1": model.stride_in_1x1,
+        "channel_order": "RGB",
+        "pixel_range": 1.0,
+        "mean": [float(value) for value in mean],
+        "std": [float(value) for value in std],
+        "image_size": int(image_size),
+        "classes": [str(name) for name in classes],
+    }
+
+
+def state_hash(state: Mapping[str, Tensor]) -> str:
+    """12 hex digits of the tensors' names, types, shapes and bytes, whatever their order."""
+    parts = []
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().clone(memory_format=torch.contiguous_format)
+        parts.append(f"{name} {tensor.dtype} {tuple(tensor.shape)}")
+        parts.append(tensor.reshape(-1).view(torch.uint8).numpy())
+    return fingerprint(*parts)
+
+
+def save_backbone(path: str | Path, model: nn.Module, spec: dict, provenance: dict) -> str:
+    """Write the backbone file of `model` atomically; returns its hash."""
+    _require(spec, SPEC_KEYS, "spec")
+    _require(provenance, PROVENANCE_KEYS, "provenance")
+    state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    digest = state_hash(state)
+    save_checkpoint(path, format=FORMAT, state=state, spec=spec, provenance=provenance, hash=digest)
+    return digest
+
+
+def load_backbone(path: str | Path) -> BackboneFile:
+    """Read a backbone file, or the one of a run folder; refuses anything else, or one whose bytes have changed."""
+    path = Path(path)
+    if path.is_dir():
+        path = path / FILE_NAME
+    if not path.is_file():
+        raise InputError(f"no backbone at {path}: give the folder of a finished pretraining run, or its {FILE_NAME}")
+    content = load_checkpoint(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f"{path} is not a backbone file: give the {FILE_NAME} that pretraining wrote")
+    _require(content.get("spec", {}), SPEC_KEYS, f"{path}: spec")
+    _require(content.get("provenance", {}), PROVENANCE_KEYS, f"{path}: provenance")
+    if state_hash(content["state"]) != content["hash"]:
+        raise InputError(f"{path} is damaged: its weights do not match its hash; copy it again or pretrain again")
+    return BackboneFile(content["state"], content["spec"], content["provenance"], content["hash"])
+
+
+def identity(file: BackboneFile) -> BackboneIdentity:
+    """Under which name a backbone's results are joined over the stages."""
+    provenance = file.provenance
+    return BackboneIdentity(provenance["label"], provenance["method"], provenance["seed"], file.hash)
+
+
+def _require(mapping: Mapping, keys: Sequence[str], where: str) -> None:
+    missing = [key for key in keys if key not in mapping]
+    if missing:
+        raise InputError(f"{where}: missing {', '.join(missing)}")
