@@ -25,7 +25,7 @@ setup(
         "numpy>=1.26",
         "scipy",
         "pillow",
-        "opencv-python-headless>=4.8",  # never opencv-python, which wants libGL
+        "opencv-python-headless>=4.11",  # never opencv-python, which wants libGL
         "fvcore",
         "yacs",
         "pycocotools>=2.0.8",

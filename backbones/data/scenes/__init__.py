@@ -1,0 +1,40 @@
+"""`scenes`: an embedded procedural data set, drawn in seconds and written in the formats of real ones.
+
+Pictures show pale shapes of twelve classes, told apart by outline only, on dark textured
+backgrounds.  Each class has a background of its own that it is seen on with probability
+`correlation`, an easy shortcut that a classifier may learn instead of the shape: split
+`val` keeps the correlation, `val_shifted` breaks it.  Every picture is a pure function of
+(seed, split, index); the bytes of the files also depend on the versions of numpy and OpenCV.
+"""
+
+from backbones.data.scenes.backgrounds import BACKGROUNDS
+from backbones.data.scenes.pictures import (
+    SHARE_RANGE,
+    ObjectPicture,
+    SceneObject,
+    ScenePicture,
+    draw_detection_picture,
+    draw_object_picture,
+)
+from backbones.data.scenes.sets import INDEPENDENT, SceneParameters, write_scenes
+from backbones.data.scenes.shapes import CLASSES, LOOK_ALIKES
+from backbones.data.scenes.sheet import write_contact_sheets
+from backbones.data.scenes.writing import write_classification, write_detection
+
+__all__ = [
+    "BACKGROUNDS",
+    "CLASSES",
+    "INDEPENDENT",
+    "LOOK_ALIKES",
+    "SHARE_RANGE",
+    "ObjectPicture",
+    "SceneObject",
+    "SceneParameters",
+    "ScenePicture",
+    "draw_detection_picture",
+    "draw_object_picture",
+    "write_classification",
+    "write_contact_sheets",
+    "write_detection",
+    "write_scenes",
+]

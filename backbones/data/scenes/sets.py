@@ -1,0 +1,133 @@
+"""A whole set of `scenes`: train, val and val_shifted, detection/train and detection/val.
+
+ROOT/scenes.json holds the parameters and the fingerprint; where it is, the set is complete.
+"""
+
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from backbones.core.errors import InputError
+from backbones.core.files import fingerprint, load_json, save_json
+from backbones.data.scenes.backgrounds import BACKGROUNDS
+from backbones.data.scenes.shapes import CLASSES
+from backbones.data.scenes.writing import classification_split, detection_split, drawing_processes
+
+VERSION = 1  # raise it when a picture of the same parameters changes
+STAGING = ".scenes-unfinished"
+ENTRIES = ("train", "val", "val_shifted", "annotations", "classes.txt", "detection", "contact_sheet.png",
+           "contact_sheet_detection.png", "scenes.json")  # fmt: skip
+INDEPENDENT = 1 / len(BACKGROUNDS)  # the correlation at which the background says nothing about the class
+
+
+@dataclass(frozen=True)
+class SceneParameters:
+    """What defines a set.  Counts are pictures; `val` is also the size of val_shifted; see draw_object_picture."""
+
+    seed: int = 0
+    image_size: int = 64
+    train: int = 8000
+    val: int = 1000
+    detection_train: int = 1500
+    detection_val: int = 250
+    correlation: float = 0.8
+
+    def __post_init__(self) -> None:
+        for name in ("seed", "train", "val", "detection_train", "detection_val"):
+            if getattr(self, name) < 0:
+                raise InputError(f"scenes: {name} is {getattr(self, name)}; give 0 or more")
+        if self.image_size < 32:
+            raise InputError(f"scenes: image_size is {self.image_size}; shapes need at least 32 pixels")
+        if not 0 <= self.correlation <= 1:
+            raise InputError(f"scenes: correlation is {self.correlation}; give a probability, from 0 to 1")
+
+
+def count_files(root: Path) -> int:
+    """The number of pictures and annotations of a set."""
+    return sum(
+        1 for entry in ENTRIES for path in (root / entry).rglob("*.*") if path.suffix in (".JPEG", ".xml", ".jpg")
+    )
+
+
+def held_set(root: Path) -> dict | None:
+    """The scenes.json of a folder, None where there is no set; `InputError` if somebody else's data is in the way."""
+    if (root / "scenes.json").exists():
+        return load_json(root / "scenes.json")
+    held = [entry for entry in ENTRIES if (root / entry).exists()]
+    if held and not (root / STAGING).exists():  # with it, they are the rest of a run that was killed
+        raise InputError(f"{root} holds '{held[0]}' but no scenes.json; choose another --output-dir")
+    return None
+
+
+def check_same(root: Path, held: dict, parameters: SceneParameters) -> None:
+    """`InputError` unless the folder holds exactly this set, complete."""
+    advice = "choose another --output-dir, or add --overwrite"
+    if held.get("version") != VERSION or held.get("parameters") != asdict(parameters):
+        raise InputError(f"{root} holds another set of scenes ({held.get('parameters')}); {advice}")
+    if count_files(root) != held["files"]:
+        raise InputError(f"{root} lacks some of the {held['files']} files of its set of scenes; {advice}")
+
+
+def remove_entries(root: Path, names: tuple[str, ...]) -> None:
+    """Delete what a set consists of, and nothing else; scenes.json goes first so that no rest passes for a set."""
+    for path in (root / name for name in reversed(names)):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def write_all(root: Path, parameters: SceneParameters, workers: int) -> dict[str, Any]:
+    """Write every split below `root`; returns the content of scenes.json."""
+    p = parameters
+    correlations = {"train": p.correlation, "val": p.correlation, "val_shifted": INDEPENDENT}
+    prints = {}
+    with drawing_processes(workers) as run_map:
+        for split, correlation in correlations.items():
+            count = p.train if split == "train" else p.val
+            prints[split] = classification_split(
+                root, split, count, run_map, seed=p.seed, size=p.image_size, correlation=correlation
+            )
+        for split, count in (("train", p.detection_train), ("val", p.detection_val)):
+            prints[f"detection/{split}"] = detection_split(root, split, count, run_map, seed=p.seed)
+    return {
+        "version": VERSION,
+        "parameters": asdict(p),
+        "classes": list(CLASSES),
+        "files": count_files(root),
+        "splits": prints,
+        "fingerprint": fingerprint(*prints.values()),
+    }
+
+
+def write_scenes(
+    root: str | Path, parameters: SceneParameters | None = None, *, workers: int = 1, overwrite: bool = False
+) -> tuple[dict, bool]:
+    """Write a whole set, unless the folder holds it already.
+
+    Everything is drawn in a folder inside `root` and moved up when complete, scenes.json last, so that a
+    killed run leaves nothing that passes for a set and an earlier set survives until the new one is there.
+
+    Returns:
+        the content of scenes.json, and whether anything was drawn.
+    """
+    root, parameters = Path(root), parameters or SceneParameters()
+    held = held_set(root)
+    if held is not None and not overwrite:
+        check_same(root, held, parameters)
+        return held, False
+    staging = root / STAGING
+    try:
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        summary = write_all(staging, parameters, workers)
+        save_json(staging / "scenes.json", summary)
+        remove_entries(root, ENTRIES)
+        for entry in (staging / name for name in ENTRIES):  # scenes.json last
+            if entry.exists():
+                entry.rename(root / entry.name)
+        staging.rmdir()
+    except OSError as error:
+        raise InputError(f"cannot write {root}: {error.strerror or error}; choose another --output-dir") from None
+    return summary, True

@@ -1,0 +1,176 @@
+"""Writes the splits of `scenes` in the formats that real data comes in, in parallel.
+
+ROOT/<split>/<class>/<stem>.JPEG                    classification
+ROOT/annotations/<split>/<class>/<stem>.xml         ILSVRC XML, coordinates inclusive and from 0
+ROOT/classes.txt                                    one class a line, in label order
+ROOT/detection/<split>/<number>.jpg                 detection
+ROOT/detection/annotations/instances_<split>.json   COCO
+"""
+
+import json
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from backbones.core.files import fingerprint, save_json, save_text
+from backbones.data.scenes.pictures import FILE_SIZE, ObjectPicture, draw_detection_picture, draw_object_picture
+from backbones.data.scenes.shapes import CLASSES
+
+JPEG_QUALITY = 92
+CHUNK = 50  # pictures a task of the pool
+RunMap = Callable[[Callable[[range], list], list[range]], Iterable[list]]  # as the built-in `map`
+
+XML = """\
+<annotation>
+\t<folder>{name}</folder>
+\t<filename>{stem}</filename>
+\t<source>
+\t\t<database>scenes</database>
+\t</source>
+\t<size>
+\t\t<width>{size}</width>
+\t\t<height>{size}</height>
+\t\t<depth>3</depth>
+\t</size>
+\t<segmented>0</segmented>
+\t<object>
+\t\t<name>{name}</name>
+\t\t<pose>Unspecified</pose>
+\t\t<truncated>{truncated}</truncated>
+\t\t<difficult>0</difficult>
+\t\t<bndbox>
+\t\t\t<xmin>{xmin}</xmin>
+\t\t\t<ymin>{ymin}</ymin>
+\t\t\t<xmax>{xmax}</xmax>
+\t\t\t<ymax>{ymax}</ymax>
+\t\t</bndbox>
+\t</object>
+</annotation>
+"""  # the layout of ILSVRC 2012
+
+
+def object_xml(picture: ObjectPicture, stem: str) -> str:
+    """The annotation of a classification picture; its box becomes inclusive, `truncated` means partly hidden."""
+    x0, y0, x1, y1 = picture.box
+    return XML.format(name=picture.class_name, stem=stem, size=len(picture.image), truncated=int(picture.occluded),
+                      xmin=x0, ymin=y0, xmax=x1 - 1, ymax=y1 - 1)  # fmt: skip
+
+
+def jpeg_bytes(image: np.ndarray) -> bytes:
+    """A JPEG file of an RGB image (H, W, 3) uint8."""
+    ok, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    assert ok
+    return data.tobytes()
+
+
+def write_object_pictures(indices: range, root: str, seed: int, split: str, size: int, correlation: float) -> list[str]:
+    """Draw and write some pictures of a classification split; a fingerprint of each picture and box."""
+    prints = []
+    for index in indices:
+        picture = draw_object_picture(seed, split, index, size=size, correlation=correlation)
+        folder, stem = picture.class_name, f"{split}_{index:08d}"
+        data = jpeg_bytes(picture.image)
+        xml = object_xml(picture, stem)
+        Path(root, split, folder, f"{stem}.JPEG").write_bytes(data)
+        Path(root, "annotations", split, folder, f"{stem}.xml").write_text(xml)
+        prints.append(fingerprint(data, xml))
+    return prints
+
+
+def write_detection_pictures(indices: range, folder: str, seed: int, split: str) -> list[tuple[dict, list[dict], str]]:
+    """Draw and write some detection pictures; for each its COCO image, annotations (without ids) and fingerprint.
+
+    `segmentation` is an empty list: the objects have boxes and areas only, a box drawn as a polygon would
+    pass for a mask, and readers skip an empty list but stumble over a missing key.
+    """
+    records = []
+    for index in indices:
+        picture = draw_detection_picture(seed, split, index)
+        image = {"id": index + 1, "file_name": f"{index + 1:012d}.jpg", "width": FILE_SIZE, "height": FILE_SIZE}
+        annotations = []
+        for item in picture.objects:
+            x0, y0, x1, y1 = item.box
+            annotations.append({"image_id": index + 1, "category_id": CLASSES.index(item.class_name) + 1,
+                                "bbox": [x0, y0, x1 - x0, y1 - y0], "area": item.area, "iscrowd": 0,
+                                "segmentation": []})  # fmt: skip
+        data = jpeg_bytes(picture.image)
+        Path(folder, image["file_name"]).write_bytes(data)
+        records.append((image, annotations, fingerprint(data, json.dumps(annotations))))
+    return records
+
+
+def start_worker() -> None:
+    """One thread a process: the pool already fills the cores."""
+    cv2.setNumThreads(1)
+
+
+@contextmanager
+def drawing_processes(workers: int) -> Iterator[RunMap]:
+    """`map` in order: the built-in one, or over that many processes."""
+    if workers <= 1:
+        yield map
+        return
+    # spawn: forking a process that already has threads (torch, OpenCV) can hang.
+    with multiprocessing.get_context("spawn").Pool(workers, start_worker) as pool:
+        yield pool.imap
+
+
+def run_chunks(run_map: RunMap, task: Callable[[range], list], count: int, title: str) -> list:
+    """What `task` returns for the pictures 0 .. count - 1, in order, under a progress bar."""
+    chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+    results: list = []
+    with tqdm(total=count, desc=title, unit="pic", mininterval=0.5) as bar:
+        for found in run_map(task, chunks):
+            results += found
+            bar.update(len(found))
+    return results
+
+
+def classification_split(
+    root: Path, split: str, count: int, run_map: RunMap, *, seed: int, size: int, correlation: float
+) -> str:
+    """`write_classification` over given processes."""
+    for name in CLASSES:
+        (root / split / name).mkdir(parents=True, exist_ok=True)
+        (root / "annotations" / split / name).mkdir(parents=True, exist_ok=True)
+    save_text(root / "classes.txt", "\n".join(CLASSES) + "\n")
+    task = partial(write_object_pictures, root=str(root), seed=seed, split=split, size=size, correlation=correlation)
+    return fingerprint(*run_chunks(run_map, task, count, split))
+
+
+def detection_split(root: Path, split: str, count: int, run_map: RunMap, *, seed: int) -> str:
+    """`write_detection` over given processes."""
+    folder = root / "detection" / split
+    folder.mkdir(parents=True, exist_ok=True)
+    task = partial(write_detection_pictures, folder=str(folder), seed=seed, split=split)
+    records = run_chunks(run_map, task, count, f"detection {split}")
+    annotations = [annotation for _, found, _ in records for annotation in found]
+    instances = {
+        "info": {"description": f"scenes, detection {split}", "version": "1.0"},
+        "licenses": [],
+        "images": [image for image, _, _ in records],
+        "annotations": [{"id": number, **annotation} for number, annotation in enumerate(annotations, start=1)],
+        "categories": [{"id": i, "name": name, "supercategory": "scenes"} for i, name in enumerate(CLASSES, start=1)],
+    }
+    save_json(root / "detection" / "annotations" / f"instances_{split}.json", instances, indent=None)
+    return fingerprint(*(content for _, _, content in records))
+
+
+def write_classification(
+    root: str | Path, split: str, count: int, *, seed: int, size: int = 64, correlation: float = 0.8, workers: int = 1
+) -> str:
+    """Write one classification split and classes.txt below `root`; returns the fingerprint of its content."""
+    with drawing_processes(workers) as run_map:
+        return classification_split(Path(root), split, count, run_map, seed=seed, size=size, correlation=correlation)
+
+
+def write_detection(root: str | Path, split: str, count: int, *, seed: int, workers: int = 1) -> str:
+    """Write one detection split below `root`/detection; returns the fingerprint of its content."""
+    with drawing_processes(workers) as run_map:
+        return detection_split(Path(root), split, count, run_map, seed=seed)
