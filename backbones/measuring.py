@@ -1,0 +1,101 @@
+"""What the tools that measure a finished pretraining run share: arguments, the run, its data, a table."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from backbones.config import get_defaults, validate
+from backbones.core.config import CfgNode, expand_path, load_config
+from backbones.core.errors import InputError
+from backbones.core.files import save_atomic
+from backbones.core.runs import CONFIG_FILE
+from backbones.core.warnings import WarningCounter
+from backbones.data.samples import Samples, load_samples
+from backbones.evaluation import Inputs, Predictions
+from backbones.models.weights import BackboneFile, load_backbone
+
+
+def parse_run_arguments(doc: str | None, folder: str, argv: Sequence[str] | None) -> argparse.Namespace:
+    """`RUN [--output-dir DIR] [KEY VALUE ...]` in any order; the default of DIR is RUN/folder."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of a finished pretraining run")
+    parser.add_argument("--output-dir", type=Path, help=f"default: RUN/{folder}")
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="change config keys")
+    args = parser.parse_intermixed_args(argv)
+    args.output_dir = args.output_dir or args.run / folder
+    return args
+
+
+def load_run(run: str | Path, overrides: Sequence[str]) -> tuple[CfgNode, BackboneFile]:
+    """The validated config (with `KEY VALUE` overrides) and the backbone of a pretraining run's folder."""
+    folder = Path(run)
+    backbone = load_backbone(folder)
+    cfg = load_config(get_defaults(), (folder if folder.is_dir() else folder.parent) / CONFIG_FILE, overrides)
+    validate(cfg)
+    cfg.freeze()
+    return cfg, backbone
+
+
+def build_samples(cfg: CfgNode, split: str, backbone: BackboneFile, warnings: WarningCounter) -> Samples:
+    """Read one split; its classes must be those of the backbone, in the same order."""
+    samples = load_samples(
+        cfg.DATA.NAME,
+        expand_path(cfg.DATA.ROOT),
+        split,
+        drop_without_box=cfg.DATA.DROP_WITHOUT_BOX,
+        need_boxes=False,
+        warnings=warnings,
+    )
+    if samples.classes != backbone.spec["classes"]:
+        raise InputError(
+            f"the {len(samples.classes)} classes of {cfg.DATA.ROOT} '{split}' are not the "
+            f"{len(backbone.spec['classes'])} that the backbone was trained for; "
+            "set DATA.ROOT to the data of its pretraining"
+        )
+    return samples
+
+
+def build_inputs(cfg: CfgNode, device: torch.device) -> Inputs:
+    """How the config says that pictures reach the network in evaluation."""
+    return Inputs(
+        resize=cfg.DATA.EVAL_RESIZE,
+        crop=cfg.DATA.EVAL_CROP,
+        mean=list(cfg.DATA.MEAN),
+        std=list(cfg.DATA.STD),
+        batch_size=cfg.EVAL.BATCH_SIZE,
+        num_workers=cfg.DATA.NUM_WORKERS,
+        precision=cfg.PRECISION,
+        device=device,
+    )
+
+
+def describe_samples(samples: Samples) -> dict:
+    """What results.json says about a split."""
+    return {
+        "name": samples.name,
+        "pictures": len(samples),
+        "boxes": len(samples.boxes),
+        "classes": len(samples.classes),
+        "fingerprint": samples.fingerprint,
+    }
+
+
+def save_predictions(path: Path, predictions: dict[str, Predictions]) -> None:
+    """Write `<split>_logits` (n, K), `<split>_labels` (n,) and `<split>_index` (n,) of each split to an .npz."""
+    arrays = {
+        f"{split}_{name}": getattr(found, name)
+        for split, found in predictions.items()
+        for name in ("logits", "labels", "index")
+    }
+    save_atomic(path, lambda temporary: np.savez(temporary, **arrays))
+
+
+def print_table(label: str, metrics: dict[str, float | None], names: Sequence[str]) -> None:
+    """Print the numbers one looks at first."""
+    print(label)
+    for name in names:
+        value = metrics[name]
+        print(f"  {name:<28}{'-' if value is None else f'{value:.4f}'}")

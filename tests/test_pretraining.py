@@ -1,0 +1,206 @@
+"""Pretraining as its users run it: killed and resumed, on two processes, and with what it refuses."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from backbones.core.checkpoint import load_checkpoint
+from backbones.core.errors import InputError
+from backbones.core.logging import read_metrics
+from backbones.core.results import load_results
+
+ROOT = Path(__file__).resolve().parent.parent
+TOOL = [sys.executable, str(ROOT / "tools" / "pretrain.py")]
+CLOCK = {"seconds_per_iteration", "eta_seconds"}
+TINY = [
+    "DATA.IMAGE_SIZE", 32, "DATA.EVAL_CROP", 32, "DATA.EVAL_RESIZE", 32, "DATA.CROP_AREA", "[0.5, 1.0]",
+    "MODEL.ARCH", "resnet18", "SOLVER.OPTIMIZER", "ADAMW", "SOLVER.BASE_LR", "1e-3", "SOLVER.LR_SCHEDULE", "cosine",
+    "SOLVER.BATCH_SIZE", 8, "LOG_PERIOD", 3,
+]  # fmt: skip
+
+
+def arguments(scenes, out, *overrides, resume=False):
+    flags = ["--resume"] if resume else []
+    return ["--output-dir", str(out), *flags, "DATA.ROOT", str(scenes), *map(str, (*TINY, *overrides))]
+
+
+def run(command, **kwargs):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, **kwargs)
+
+
+def kill_after(argv, folder, iterations):
+    """Start, wait until `iterations` lines are logged, then kill -9."""
+    process = subprocess.Popen(
+        [*TOOL, *argv],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    metrics = Path(folder) / "metrics.jsonl"
+    deadline = time.time() + 120
+    while not (metrics.exists() and len(metrics.read_text().splitlines()) >= iterations):
+        assert process.poll() is None, process.stderr.read().decode()[-500:]
+        assert time.time() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+
+
+def reported(folder):
+    lines = [{k: v for k, v in line.items() if k not in CLOCK} for line in read_metrics(folder / "metrics.jsonl")]
+    return lines, load_results(folder)["metrics"]
+
+
+def assert_equal_trees(a, b, where=""):
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_equal_trees(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, (list, tuple)):
+        for i, pair in enumerate(zip(a, b, strict=True)):
+            assert_equal_trees(*pair, f"{where}[{i}]")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b, where
+
+
+@pytest.mark.parametrize("method", ["CE", "OLS"])
+def test_killed_three_times_and_resumed_is_bit_equal(small_scenes, tmp_path, load_tool, method):
+    options = ["METHOD.NAME", method, "SOLVER.MAX_EPOCH", 4, "SOLVER.CHECKPOINT_PERIOD", 0.4, "PRECISION", "bfloat16"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    main = load_tool("pretrain").main
+    main(arguments(small_scenes, whole, *options))
+    for lines in (2, 7, 12):
+        kill_after(arguments(small_scenes, killed, *options, resume=lines > 2), killed, lines)
+        assert not (killed / "results.json").exists()
+    main(arguments(small_scenes, killed, *options, resume=True))
+    assert_equal_trees(load_checkpoint(whole / "checkpoint.pth"), load_checkpoint(killed / "checkpoint.pth"))
+    assert reported(whole) == reported(killed)
+
+
+METHODS_ON_TWO = ("CE", "ALS", "OLS")
+
+
+@pytest.fixture(scope="module")
+def one_and_two(small_scenes, tmp_path_factory, load_tool):
+    """Run folders of every method on one and on two processes: 20 steps, group normalisation, float64."""
+    folder = tmp_path_factory.mktemp("two")
+
+    def argv(processes, method):
+        return arguments(
+            small_scenes, folder / processes / method, "METHOD.NAME", method, "METHOD.OLS.period", 6,
+            "MODEL.NORM", "GN", "PRECISION", "float64", "SOLVER.MAX_EPOCH", 4, "SOLVER.BASE_LR", "1e-4",
+            "SOLVER.CHECKPOINT_PERIOD", 0.6,
+        )  # fmt: skip
+
+    main = load_tool("pretrain").main
+    for method in METHODS_ON_TWO:
+        main(argv("one", method))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = run(
+        [*launcher, str(ROOT / "tests" / "pretrain_all.py"), json.dumps([argv("two", m) for m in METHODS_ON_TWO])]
+    )
+    assert done.returncode == 0, done.stderr[-1500:]
+    return folder
+
+
+@pytest.mark.parametrize("method", METHODS_ON_TWO)
+def test_two_processes_equal_one(one_and_two, method):
+    """Parameters to 1e-5, the OLS table to 1e-6."""
+    one, two = one_and_two / "one" / method, one_and_two / "two" / method
+    a, b = (load_checkpoint(folder / "checkpoint.pth") for folder in (one, two))
+    assert a["iteration"] == b["iteration"] == 20
+    for name, tensor in a["method"].items():
+        torch.testing.assert_close(b["method"][name], tensor, rtol=0, atol=1e-6 if name == "soft" else 1e-5)
+    if method == "OLS":
+        assert (a["method"]["soft"] - 1 / a["method"]["soft"].shape[0]).abs().max() > 0.01  # it has been updated
+        assert a["method"]["total"].sum() > 0  # and a period is under way
+    metrics = [load_results(folder)["metrics"] for folder in (one, two)]
+    assert metrics[0] == pytest.approx(metrics[1], abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def finished(small_scenes, tmp_path_factory, load_tool):
+    """A finished run of one epoch."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    load_tool("pretrain").main(arguments(small_scenes, folder, "SOLVER.MAX_EPOCH", 1))
+    return folder
+
+
+def test_run_folder_holds_what_it_promises(finished):
+    assert {path.name for path in finished.iterdir()} == {
+        "config.yaml", "environment.json", "log.txt", "metrics.jsonl", "tensorboard", "checkpoint.pth", "backbone.pth",
+        "results.json",
+    }  # fmt: skip
+    results = load_results(finished)
+    assert results["data"]["train"]["pictures"] == 40
+    assert results["backbone"]["method"] == "CE"
+    version = json.loads((finished / "environment.json").read_text())["packages"]["torch"]
+    assert torch.__version__.startswith(version)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["SOLVER.BASE_LRR", 1], "unknown key 'SOLVER.BASE_LRR'; did you mean 'SOLVER.BASE_LR'"),
+        (["METHOD.NAME", "OLSS"], "unknown METHOD.NAME 'OLSS'; did you mean 'OLS'"),
+        (["MODEL.ARCH", "resnet19"], "unknown model 'resnet19'; did you mean"),
+        (["DATA.ROOT", "/absent"], "/absent"),
+        (["DATA.NAME", "imagnet_xml"], "imagenet_xml"),
+        (["SOLVER.BASE_LR", "1e30", "SOLVER.CLIP_NORM", 0], "not finite at iteration"),
+        (["SOLVER.LR_SCHEDULE", "steps", "SOLVER.STEPS", "[4]", "SOLVER.MAX_EPOCH", 4], "at or beyond"),
+        (["SOLVER.BATCH_SIZE", 999], "do not fill one batch of 999"),
+        (["METHOD.LS.amount", 2, "METHOD.NAME", "LS"], "METHOD.LS.amount"),
+    ],
+)
+def test_bad_input_is_named(small_scenes, tmp_path, load_tool, overrides, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        load_tool("pretrain").main(arguments(small_scenes, tmp_path / "r", *overrides))
+    assert not (tmp_path / "r" / "results.json").exists()
+
+
+def test_bad_input_is_one_line_and_exit_code_2(small_scenes, tmp_path):
+    done = run([*TOOL, *arguments(small_scenes, tmp_path / "r", "SOLVER.BASE_LRR", 1)])
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: command line: unknown key 'SOLVER.BASE_LRR'")
+
+
+def test_changed_schedule_and_second_start_are_refused(small_scenes, finished, load_tool):
+    main = load_tool("pretrain").main
+    before = (finished / "results.json").read_bytes()
+    with pytest.raises(InputError, match="holds a run already; add --resume"):
+        main(arguments(small_scenes, finished, "SOLVER.MAX_EPOCH", 1))
+    with pytest.raises(InputError, match=r"SOLVER\.MAX_EPOCH was 1 and is now 2"):
+        main(arguments(small_scenes, finished, "SOLVER.MAX_EPOCH", 2, resume=True))
+    assert (finished / "results.json").read_bytes() == before
+
+
+def test_checkpoint_of_another_kind_is_refused(small_scenes, finished, tmp_path, load_tool):
+    main = load_tool("pretrain").main
+    content = (finished / "checkpoint.pth").read_bytes()
+    (tmp_path / "checkpoint.pth").write_bytes(content[:1000])
+    with pytest.raises(InputError, match=r"checkpoint\.pth is truncated"):
+        main(arguments(small_scenes, tmp_path, "SOLVER.MAX_EPOCH", 1, resume=True))
+    (tmp_path / "checkpoint.pth").write_bytes(content)
+    (tmp_path / "config.yaml").unlink()
+    with pytest.raises(InputError, match="is of another architecture"):
+        main(arguments(small_scenes, tmp_path, "SOLVER.MAX_EPOCH", 1, "MODEL.ARCH", "resnet34", resume=True))
+
+
+def test_list_methods(load_tool, capsys):
+    load_tool("pretrain").main(["--list-methods"])
+    assert {"CE", "LS", "ALS", "CutMix", "OLS"} <= set(capsys.readouterr().out.split())
