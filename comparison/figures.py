@@ -1,0 +1,166 @@
+"""Small vector figures for the report, as inline SVG without any library: crisp, self-contained, readable aloud.
+
+Every figure is a panel of 340 units' width, so that the page can lay panels side by side on a screen and one below
+the other on a telephone without scaling the text.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from comparison.metrics import ARROW, BY_NAME
+from comparison.tables import excludes_zero, format_difference, format_number
+
+WIDTH, LINE, TOP, BOTTOM = 340, 24, 30, 22
+PLOT_LEFT, PLOT_RIGHT = 118, 286
+LETTERS = 15  # of a label
+# Okabe and Ito's colours, told apart by colour-blind readers; black is the baseline, grey random initialisation.
+BASELINE_COLOUR, RANDOM_COLOUR = "#222222", "#9a9a9a"
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#B8A900")
+_TEXT, _FAINT, _GRID = "#1c2126", "#6a737d", "#dfe3e8"
+
+
+class Bar(NamedTuple):
+    """One line of a panel; low, high: its interval, or None."""
+
+    label: str
+    value: float | None
+    low: float | None
+    high: float | None
+    colour: str
+    strong: bool = True
+
+
+def colour_of_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Display name -> colour; one colour per label, whatever the seed."""
+    labels = [row["label"] for row in rows if row["method"] != "random" and not row["is_baseline"]]
+    palette = {label: COLOURS[n % len(COLOURS)] for n, label in enumerate(dict.fromkeys(labels))}
+    return {
+        row["name"]: RANDOM_COLOUR if row["method"] == "random" else palette.get(row["label"], BASELINE_COLOUR)
+        for row in rows
+    }
+
+
+class Scale(NamedTuple):
+    """The numbers [low, high] laid over the plotting area of a panel."""
+
+    low: float
+    high: float
+
+    def x(self, value: float) -> float:
+        share = (value - self.low) / (self.high - self.low)
+        return round(PLOT_LEFT + (PLOT_RIGHT - PLOT_LEFT) * min(max(share, 0.0), 1.0), 1)
+
+    def ticks(self) -> np.ndarray:
+        """3 to 6 round numbers within the scale."""
+        fifth = (self.high - self.low) / 5
+        power = 10.0 ** np.floor(np.log10(fifth))
+        step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= fifth * 0.999)
+        first, last = np.ceil(self.low / step - 1e-9), np.floor(self.high / step + 1e-9)
+        return np.round(np.arange(first, last + 1) * step, 10) + 0.0  # no -0
+
+
+def bar_panel(rows: Sequence[Mapping[str, Any]], name: str, colours: Mapping[str, str]) -> str:
+    """Bars of one metric, with the interval where there is one."""
+    bars = []
+    for row in rows:
+        interval = row["intervals"].get(name, {})
+        low, high = interval.get("low"), interval.get("high")
+        bars.append(Bar(row["name"], row["metrics"][name], low, high, colours[row["name"]]))
+    metric, largest = BY_NAME[name], max([x for bar in bars for x in (bar.value, bar.high) if x], default=1.0)
+    texts = [format_number(bar.value) for bar in bars]
+    title = f"{metric.title} {ARROW[metric.better]}".strip()
+    return _panel(title, metric.meaning, bars, texts, Scale(0.0, 1.04 * largest), _draw_bar)
+
+
+def forest_panel(rows: Sequence[Mapping[str, Any]], name: str, colours: Mapping[str, str], scale: Scale) -> str:
+    """Differences to the baseline with their intervals; filled where the interval excludes 0, hollow elsewhere."""
+    bars, said = [], []
+    for row in rows:
+        difference = row["difference_to_baseline"][name]
+        value, low, high = (difference[key] for key in ("value", "low", "high"))
+        bars.append(Bar(row["name"], value, low, high, colours[row["name"]], excludes_zero(difference)))
+        said.append(f"{row['name']} {format_difference(difference)}")
+    texts = [format_number(bar.value, signed=True) for bar in bars]
+    return _panel(f"{BY_NAME[name].title}, row minus baseline", "; ".join(said), bars, texts, scale, _draw_point)
+
+
+def forest_scale(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Scale:
+    """One scale for all panels of differences, with 0 in it.
+
+    Random initialisation would squeeze the rows of interest into nothing: it does not shape the scale unless alone.
+    """
+    pretrained = [row for row in rows if row["method"] != "random"] or rows
+    differences = [row["difference_to_baseline"][name] for row in pretrained for name in names]
+    known = [d[key] for d in differences for key in ("value", "low", "high") if d[key] is not None]
+    low, high = min([*known, 0.0]), max([*known, 0.0])
+    margin = 0.06 * (high - low) or 0.01
+    return Scale(low - margin, high + margin)
+
+
+Draw = Callable[[Bar, float, Scale], str]
+
+
+def _panel(title: str, meaning: str, bars: Sequence[Bar], texts: Sequence[str], scale: Scale, draw: Draw) -> str:
+    """The frame of a panel: title, scale, and one line per bar."""
+    height = TOP + LINE * len(bars) + BOTTOM
+    numbers = "; ".join(f"{bar.label} {text}" for bar, text in zip(bars, texts, strict=True))
+    parts = [
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" xmlns="http://www.w3.org/2000/svg" '
+        f'aria-label="{escape(f"{title}: {numbers}", quote=True)}"><title>{escape(f"{title}: {meaning}")}</title>'
+        f'<text x="0" y="15" class="t">{escape(title)}</text>'
+    ]
+    ticks = scale.ticks()
+    for tick in ticks:
+        x, colour = scale.x(tick), _FAINT if tick == 0 else _GRID
+        parts.append(
+            f'<line x1="{x}" x2="{x}" y1="{TOP - 4}" y2="{height - BOTTOM}" stroke="{colour}" stroke-width="1"/>'
+            f'<text x="{x}" y="{height - 7}" class="k" text-anchor="middle">{_tick_text(tick, ticks)}</text>'
+        )
+    for n, (bar, text) in enumerate(zip(bars, texts, strict=True)):
+        y = TOP + LINE * (n + 0.5)
+        parts.append(
+            f'<text x="{PLOT_LEFT - 6}" y="{y + 4}" text-anchor="end">{escape(_shorten(bar.label))}</text>'
+            f'<text x="{WIDTH}" y="{y + 4}" class="v" text-anchor="end">{text}</text>'
+        )
+        if bar.value is not None:
+            parts.append(draw(bar, y, scale))
+    return "".join(parts) + "</svg>"
+
+
+def _draw_bar(bar: Bar, y: float, scale: Scale) -> str:
+    width = scale.x(bar.value or 0.0) - scale.x(0.0)
+    shape = f'<rect x="{scale.x(0.0)}" y="{y - 7}" width="{width:.1f}" height="14" fill="{bar.colour}"/>'
+    return shape + _whisker(bar, y, scale, _TEXT, halo=True)
+
+
+def _draw_point(bar: Bar, y: float, scale: Scale) -> str:
+    value = bar.value or 0.0
+    if not scale.low <= value <= scale.high:
+        tip, length = (PLOT_LEFT, 9) if value < scale.low else (PLOT_RIGHT, -9)
+        return f'<path d="M{tip} {y}l{length} -6v12z" fill="{bar.colour}"/>'
+    fill = bar.colour if bar.strong else "#ffffff"
+    point = f'<circle cx="{scale.x(value)}" cy="{y}" r="5" fill="{fill}" stroke="{bar.colour}" stroke-width="2"/>'
+    return _whisker(bar, y, scale, bar.colour) + point
+
+
+def _whisker(bar: Bar, y: float, scale: Scale, colour: str, *, halo: bool = False) -> str:
+    if bar.low is None or bar.high is None:
+        return ""
+    low, high = scale.x(bar.low), scale.x(bar.high)
+    path = f"M{low} {y}H{high}M{low} {y - 4}V{y + 4}M{high} {y - 4}V{y + 4}"
+    white = f'<path d="{path}" stroke="#ffffff" stroke-width="4" fill="none"/>' if halo else ""
+    return f'{white}<path d="{path}" stroke="{colour}" stroke-width="1.6" fill="none"/>'
+
+
+def _tick_text(tick: float, ticks: np.ndarray) -> str:
+    step = ticks[1] - ticks[0]
+    digits = max(0, int(-np.floor(np.log10(step) + 1e-9)))
+    digits += not np.isclose(step * 10**digits, round(step * 10**digits))  # 0.25
+    return f"{tick:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _shorten(label: str) -> str:
+    return label if len(label) <= LETTERS else label[: LETTERS - 1] + "…"

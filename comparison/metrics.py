@@ -1,0 +1,78 @@
+"""The metrics of a comparison: their order, titles, which direction is better, and how to read them."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One column. better: +1 higher, -1 lower, 0 neither is better by itself."""
+
+    name: str
+    title: str
+    group: str
+    better: int
+    meaning: str
+
+
+CLASSIFICATION, CONTEXT = "Classification and calibration", "Context"
+LOCALIZATION, DETECTION = "Localisation (CAM)", "Detection after fine-tuning"
+GROUPS = (CLASSIFICATION, CONTEXT, LOCALIZATION, DETECTION)
+
+_TABLE = (
+    ("top1", "Top-1", CLASSIFICATION, 1, "accuracy on the validation pictures"),
+    ("top1_shifted", "Top-1 shifted", CLASSIFICATION, 1, "accuracy where the background says nothing about the class"),
+    ("nll", "NLL", CLASSIFICATION, -1, "mean negative log likelihood of the true class, in nats (not a fraction)"),
+    (
+        "ece15",
+        "ECE-15",
+        CLASSIFICATION,
+        -1,
+        "expected calibration error, 15 equal bins: mean gap between accuracy and confidence",
+    ),
+    ("cwece15", "cwECE", CLASSIFICATION, -1, "the same (15 bins) for every class's probability, mean over classes"),
+    ("overconfidence", "Overconf.", CLASSIFICATION, -1, "mean confidence of the wrong predictions"),
+    ("underconfidence", "Underconf.", CLASSIFICATION, -1, "mean of 1 minus confidence over the right predictions"),
+    ("average_confidence", "Mean conf.", CLASSIFICATION, 0, "mean confidence of all predictions; compare with Top-1"),
+    (
+        "context_average_confidence",
+        "Context conf.",
+        CONTEXT,
+        -1,
+        "mean confidence on pictures whose objects are painted over: what the background alone evokes",
+    ),
+    (
+        "objectness_deviation",
+        "Objectness dev.",
+        CONTEXT,
+        -1,
+        "mean distance between the confidence and the share of the picture that the object covers",
+    ),
+    ("max_box_acc", "MaxBox Acc", LOCALIZATION, 1, "box of the class activation map against the object, IoU 0.5"),
+    ("max_box_acc_v2", "MaxBox Acc V2", LOCALIZATION, 1, "the same with every contour, mean over IoU 0.3, 0.5 and 0.7"),
+    ("pointing", "Pointing", LOCALIZATION, 1, "the map's maximum lies in an object's box (15 px tolerance)"),
+    ("energy_in_box", "Energy in box", LOCALIZATION, 1, "share of the map's sum inside the objects' boxes"),
+    ("AP", "AP", DETECTION, 1, "COCO average precision, mean over IoU 0.50:0.95 and classes"),
+    ("AP50", "AP50", DETECTION, 1, "at IoU 0.50"),
+    ("AP75", "AP75", DETECTION, 1, "at IoU 0.75"),
+    ("APs", "APs", DETECTION, 1, "objects below 32² pixels"),
+    ("APm", "APm", DETECTION, 1, "objects of 32² to 96² pixels"),
+    ("APl", "APl", DETECTION, 1, "objects above 96² pixels"),
+    ("AR1", "AR1", DETECTION, 1, "average recall with 1 detection per picture and class"),
+    ("AR10", "AR10", DETECTION, 1, "with 10 detections"),
+    ("AR100", "AR100", DETECTION, 1, "with 100 detections"),
+    ("ARs", "ARs", DETECTION, 1, "AR100 of objects below 32² pixels"),
+    ("ARm", "ARm", DETECTION, 1, "AR100 of objects of 32² to 96² pixels"),
+    ("ARl", "ARl", DETECTION, 1, "AR100 of objects above 96² pixels"),
+)
+METRICS = tuple(Metric(*row) for row in _TABLE)
+BY_NAME = {metric.name: metric for metric in METRICS}
+ARROW = {1: "↑", -1: "↓", 0: ""}
+
+
+def best_value(name: str, values: list[float | None]) -> float | None:
+    """The best of a column; None where no direction is better or fewer than two rows have a number."""
+    known = [value for value in values if value is not None]
+    better = BY_NAME[name].better
+    if better == 0 or len(known) < 2:
+        return None
+    return max(known) if better > 0 else min(known)

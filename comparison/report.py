@@ -1,0 +1,203 @@
+"""Writing a comparison: comparison.json, .csv, .md, and index.html, one file that needs nothing else."""
+
+import base64
+import io
+from collections.abc import Callable, Mapping, Sequence
+from importlib.resources import files
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from PIL import Image
+
+from backbones.core.errors import InputError
+from backbones.core.files import load_json, save_json, save_text
+from comparison import figures
+from comparison.metrics import ARROW, BY_NAME, DETECTION, GROUPS, METRICS
+from comparison.rows import Row
+from comparison.statistics import AP_NAMES
+from comparison.tables import (
+    CLAIM,
+    best_of,
+    csv_text,
+    display_name,
+    excludes_zero,
+    format_difference,
+    format_number,
+    groups_of,
+    markdown,
+    measured_names,
+)
+
+TEMPLATE = "report.html"
+DETECTION_BARS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100", "ARs", "ARm", "ARl")
+BACKBONE_BARS = (
+    *("top1", "top1_shifted", "nll", "ece15", "context_average_confidence", "objectness_deviation"),
+    *("max_box_acc", "max_box_acc_v2", "pointing", "energy_in_box"),
+)
+METHOD_NAMES = ("AP", "AP50", "APs", "APm", "APl", "AR100", "top1", "top1_shifted", "ece15")
+GALLERY_IMAGES = 16
+TILE_SIZE, TILE_QUALITY = 224, 88
+
+
+def save_comparison(output_dir: str | Path, comparison: Mapping[str, Any], rows: Sequence[Row]) -> Path:
+    """Write all four files; returns the path of index.html."""
+    folder = Path(output_dir)
+    save_json(folder / "comparison.json", comparison)
+    save_text(folder / "comparison.csv", csv_text(comparison))
+    save_text(folder / "comparison.md", markdown(comparison))
+    save_text(folder / "index.html", render_page(comparison, build_gallery(rows)))
+    return folder / "index.html"
+
+
+def render_page(comparison: Mapping[str, Any], gallery: Mapping[str, Any] | None = None) -> str:
+    """The page as text; `gallery` is that of `build_gallery`."""
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    source = files("comparison").joinpath("templates", TEMPLATE).read_text(encoding="utf-8")
+    rows = comparison["rows"]
+    colours = figures.colour_of_rows(rows)
+    backbones = list({row["hash"]: row for row in reversed(rows)}.values())[::-1]  # the first row of each
+    return environment.from_string(source).render(
+        comparison=comparison,
+        groups=[_detection(protocol, members, colours) for protocol, members in groups_of(comparison)],
+        backbones=_section(backbones, colours, [m.name for m in METRICS if m.group != DETECTION], BACKBONE_BARS),
+        gallery=gallery,
+        legend=[(group, [m for m in METRICS if m.group == group]) for group in GROUPS],
+        arrow=ARROW,
+        by_name=BY_NAME,
+        claim=CLAIM,
+        number=format_number,
+        provenance=_provenance(rows),
+        method_names=measured_names(rows, METHOD_NAMES),
+    )
+
+
+def _section(
+    rows: Sequence[Mapping[str, Any]],
+    colours: Mapping[str, str],
+    wanted: Sequence[str],
+    bars: Sequence[str],
+    name_of: Callable[[Mapping[str, Any]], str] = itemgetter("name"),
+) -> dict[str, Any]:
+    """A table of the wanted metrics that somebody has, and the bar panels."""
+    names = measured_names(rows, wanted)
+    best = {name: best_of(rows, name) for name in names}
+    spans = [(group, sum(BY_NAME[name].group == group for name in names)) for group in GROUPS]
+    return {
+        "metrics": [BY_NAME[name] for name in names],
+        "spans": [(group, span) for group, span in spans if span],
+        "table": [
+            (
+                display_name(row),
+                row["is_baseline"],
+                colours[row["name"]],
+                [_cell(row, name, best[name]) for name in names],
+            )
+            for row in rows
+        ],
+        "bars": [figures.bar_panel(rows, name, colours) for name in measured_names(rows, bars)],
+    }
+
+
+def _detection(protocol: str | None, rows: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -> dict[str, Any]:
+    """Everything the page shows of detection under one protocol."""
+    compared = [row for row in rows if row["difference_to_baseline"] and not row["is_baseline"]]
+    forest = [n for n in AP_NAMES if any(row["difference_to_baseline"][n]["value"] is not None for row in compared)]
+    scale = figures.forest_scale(compared, forest)
+    section = _section(rows, colours, [m.name for m in METRICS if m.group == DETECTION], DETECTION_BARS, display_name)
+    return section | {
+        "protocol": protocol,
+        "differences": {
+            "names": forest,
+            "baseline": sorted({row["baseline"] for row in compared}),
+            "findings": [_finding(row) for row in compared if row["difference_to_baseline"]["AP"]["low"] is not None],
+            "rows": [(display_name(row), [_difference_cell(row, name) for name in forest]) for row in compared],
+            "figures": [figures.forest_panel(compared, name, colours, scale) for name in forest],
+        },
+    }
+
+
+def _cell(row: Mapping[str, Any], name: str, best: str | None) -> tuple[str, bool]:
+    text = format_number(row["metrics"][name])
+    return text, text == best
+
+
+def _difference_cell(row: Mapping[str, Any], name: str) -> tuple[str, str, bool]:
+    difference = row["difference_to_baseline"][name]
+    value, _, interval = format_difference(difference).partition(" ")
+    return value, interval, excludes_zero(difference)
+
+
+def _finding(row: Mapping[str, Any]) -> tuple[str, str]:
+    """The AP difference of a row in words."""
+    difference = row["difference_to_baseline"]["AP"]
+    verdict = f"undecided against {row['baseline']}: the interval includes 0"
+    if excludes_zero(difference):
+        side = "above" if difference["value"] > 0 else "below"
+        verdict = f"{side} {row['baseline']} on these images, for these two networks"
+    return display_name(row), f"{format_difference(difference)}, {verdict}"
+
+
+def _provenance(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Per row and stage: the protocol, the data and the folder."""
+    return [
+        {"name": row["name"], "hash": row["hash"], "stage": name, **stage, "data": _flat(stage["data"])}
+        for row in rows
+        for name, stage in row["stages"].items()
+    ]
+
+
+def _flat(data: Any, prefix: str = "") -> str:
+    """A nested description as one line: "val: name scenes, pictures 500"."""
+    if isinstance(data, bool):
+        data = "yes" if data else "no"
+    if not isinstance(data, Mapping):
+        return f"{prefix} {data}".strip()
+    inner = [_flat(value, str(key).replace("_", " ")) for key, value in data.items() if value is not None]
+    return f"{prefix}: {', '.join(inner)}" if prefix else "; ".join(inner)
+
+
+# ---- gallery ------------------------------------------------------------------------------------------------------
+
+
+def build_gallery(rows: Sequence[Row]) -> dict[str, Any] | None:
+    """{"columns": [names], "rows": [{"label", "image", "cells": [{"picture", "top3"} or None]}]}; None without tiles.
+
+    Backbones see the same pictures, so pictures are lines and backbones columns; a backbone that lacks one has None.
+    """
+    columns = {row.hash: row for row in rows if row.file("localization", "gallery", "gallery.json")}
+    found: dict[str, dict[str, Any]] = {}
+    for key, row in columns.items():
+        path = row.file("localization", "gallery", "gallery.json")
+        assert path is not None
+        for item in load_json(path):
+            line = found.setdefault(item["image"], {"image": item["image"], "label": item["label"], "cells": {}})
+            line["cells"][key] = {"picture": _picture(path.parent / item["tile"]), "top3": item["top3"]}
+    if not found:
+        return None
+    lines = list(found.values())[:GALLERY_IMAGES]
+    return {
+        "columns": _column_names(list(columns.values())),
+        "rows": [line | {"cells": [line["cells"].get(key) for key in columns]} for line in lines],
+    }
+
+
+def _column_names(rows: Sequence[Row]) -> list[str]:
+    labels = [row.label for row in rows]
+    return [f"{r.label} (seed {r.seed})" if labels.count(r.label) > 1 else r.label for r in rows]
+
+
+def _picture(path: Path) -> str:
+    """A tile as a JPEG data address: a tenth of the PNG."""
+    try:
+        with Image.open(path) as image:
+            tile = image.convert("RGB")
+    except OSError as error:
+        raise InputError(f"cannot read the gallery's tile {path}: {error}; localise again") from None
+    tile.thumbnail((TILE_SIZE, TILE_SIZE))
+    stream = io.BytesIO()
+    tile.save(stream, "JPEG", quality=TILE_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()

@@ -1,0 +1,164 @@
+"""The rows of a comparison: result files of all stages, joined by the hash of the backbone they speak of."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backbones.core.errors import InputError, suggestion
+from backbones.core.results import find_results, load_results
+from comparison.metrics import METRICS
+
+BASELINE_METHOD = "CE"
+STAGE_ORDER = ("pretraining", "backbone", "localization", "detection")  # later stages overrule metrics of earlier ones
+_FIRST_METHODS = ("random", "CE", "LS")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One backbone under one detection protocol.
+
+    results: stage -> content of results.json; folders: stage -> its folder; protocol: "name@hash" of the detection
+    results, None without any.
+    """
+
+    label: str
+    method: str
+    seed: int
+    hash: str
+    protocol: str | None
+    results: Mapping[str, Mapping[str, Any]]
+    folders: Mapping[str, Path]
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """Every metric of the table; None where no stage measured it."""
+        values: dict[str, float | None] = {metric.name: None for metric in METRICS}
+        for stage in STAGE_ORDER:
+            measured = self.results.get(stage, {}).get("metrics", {})
+            values |= {name: measured[name] for name in values if measured.get(name) is not None}
+        return values
+
+    @property
+    def on_training_pictures(self) -> bool:
+        """Whether the detector was evaluated on the pictures it was fine-tuned on."""
+        return bool(self.results.get("detection", {}).get("data", {}).get("evaluated_on_training_pictures"))
+
+    def file(self, stage: str, name: str, usual: str) -> Path | None:
+        """A file beside the results of a stage: by its name in "files", else its usual name; None if absent."""
+        if stage not in self.folders:
+            return None
+        path = self.folders[stage] / self.results[stage].get("files", {}).get(name, usual)
+        return path if path.is_file() else None
+
+
+def protocol_name(results: Mapping[str, Any]) -> str:
+    """ "name@hash" """
+    protocol = results["protocol"]
+    return f"{protocol.get('name', '?')}@{protocol.get('hash', '?')}"
+
+
+def collect_rows(roots: Iterable[str | Path], *, allow_mixed_protocols: bool = False) -> list[Row]:
+    """Read every results.json at or below `roots` and join them to rows, random initialisation and CE first.
+
+    Raises InputError: two results of one backbone, stage and protocol; rows under several protocols, unless allowed.
+    """
+    files = {Path(path).resolve(): Path(path) for path in find_results(roots)}  # each once, by the name it was given
+    by_backbone: dict[str, dict[str, list[tuple[Path, dict]]]] = {}
+    for path in files.values():
+        results = load_results(path)
+        stages = by_backbone.setdefault(results["backbone"]["hash"], {})
+        stages.setdefault(results["stage"], []).append((path, results))
+    rows = [row for stages in by_backbone.values() for row in _rows_of_backbone(stages)]
+    if not allow_mixed_protocols:
+        _check_one_protocol(rows)
+    return sorted(rows, key=_order)
+
+
+def _rows_of_backbone(stages: Mapping[str, Sequence[tuple[Path, dict]]]) -> list[Row]:
+    """One row per detection protocol; the other stages are shared by them."""
+    for stage, found in stages.items():
+        seen: dict[str, Path] = {}
+        for path, results in found:
+            key = protocol_name(results) if stage == "detection" else stage
+            if key in seen:
+                raise InputError(
+                    f"two {stage} results of backbone {results['backbone']['label']} "
+                    f"({results['backbone']['hash']}): {seen[key]} and {path}; name only one of them"
+                )
+            seen[key] = path
+    shared = {stage: found[0] for stage, found in stages.items() if stage != "detection"}
+    detections = [{"detection": one} for one in stages.get("detection", [])] or [{}]
+    return [_row(shared | detection) for detection in detections]
+
+
+def _row(stages: Mapping[str, tuple[Path, dict]]) -> Row:
+    results = {stage: stages[stage][1] for stage in STAGE_ORDER if stage in stages}
+    identity = next(iter(results.values()))["backbone"]
+    return Row(
+        label=str(identity["label"]),
+        method=str(identity["method"]),
+        seed=int(identity["seed"]),
+        hash=str(identity["hash"]),
+        protocol=protocol_name(results["detection"]) if "detection" in results else None,
+        results=results,
+        folders={stage: path.parent for stage, (path, _) in stages.items()},
+    )
+
+
+def _check_one_protocol(rows: Sequence[Row]) -> None:
+    """Pretraining is what differs between rows; whatever measures them must not."""
+    for stage in STAGE_ORDER[1:]:
+        seen: dict[str, Path] = {}
+        for row in rows:
+            if stage in row.results:
+                seen.setdefault(protocol_name(row.results[stage]), row.folders[stage])
+        if len(seen) > 1:
+            (a, where_a), (b, where_b), *_ = seen.items()
+            raise InputError(
+                f"rows under two {stage} protocols, {a} ({where_a}) and {b} ({where_b}): their numbers are not "
+                "comparable; leave one out, or pass --allow-mixed-protocols"
+            )
+
+
+def _order(row: Row) -> tuple:
+    first = _FIRST_METHODS.index(row.method) if row.method in _FIRST_METHODS else len(_FIRST_METHODS)
+    return (row.protocol or "~", first, row.label, row.seed, row.hash)
+
+
+def group_rows(rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows that may be compared: all of them under one protocol (or none), else those of each protocol."""
+    protocols = list(dict.fromkeys(row.protocol for row in rows))
+    if len([p for p in protocols if p is not None]) <= 1:
+        return [list(rows)] if rows else []
+    return [[row for row in rows if row.protocol == protocol] for protocol in protocols]
+
+
+def baseline_of(row: Row, group: Sequence[Row], label: str | None) -> Row | None:
+    """The row that `row` is compared with: labelled `label`, else of method CE; of the same seed where there is one."""
+    choices = [r for r in group if (r.method == BASELINE_METHOD if label is None else r.label == label)]
+    if row in choices:
+        same_seed = [row]  # a baseline is compared with itself
+    else:
+        same_seed = [r for r in choices if r.seed == row.seed] or [r for r in choices if r.seed == _first_seed(choices)]
+    if len(same_seed) > 1:
+        names = ", ".join(sorted({r.label for r in same_seed}))
+        raise InputError(f"several rows could be the baseline of {row.label}: {names}; choose with --baseline LABEL")
+    return same_seed[0] if same_seed else None
+
+
+def _first_seed(rows: Sequence[Row]) -> int | None:
+    return min((row.seed for row in rows), default=None)
+
+
+def check_baseline_label(rows: Sequence[Row], label: str | None) -> None:
+    """`InputError` where `--baseline` names no row."""
+    labels = {row.label for row in rows}
+    if label is not None and label not in labels:
+        raise InputError(f"--baseline {label}: no such row{suggestion(label, labels)}")
+
+
+def family(row: Row) -> str:
+    """The label without its seed: what the rows of several seeds have in common."""
+    return re.sub(rf"[-_ ]*(s|seed)[-_ ]?{row.seed}$", "", row.label) or row.label

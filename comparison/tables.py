@@ -1,0 +1,174 @@
+"""The comparison as text: for the terminal, Markdown and CSV."""
+
+import csv
+import io
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from comparison.metrics import ARROW, BY_NAME, METRICS, best_value
+from comparison.statistics import AP_NAMES
+
+CLAIM = "Nothing is claimed about differences whose interval includes 0; one seed cannot decide it."
+MISSING = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
+DIGITS = 3
+TERMINAL_NAMES = (
+    *("top1", "top1_shifted", "ece15", "context_average_confidence", "max_box_acc_v2"),
+    *("AP", "AP50", "APs", "APm", "APl", "AR100"),
+)
+_SHORT = {"top1_shifted": "shift", "ece15": "ECE", "context_average_confidence": "ctx", "max_box_acc_v2": "box"}
+LEGEND = (
+    "shift: top-1 with independent backgrounds; ctx: confidence on pictures without their objects; "
+    "box: MaxBoxAccV2; the others as COCO names them; fractions in [0, 1]."
+)
+LABEL_WIDTH, LINE_WIDTH = 16, 110
+
+
+def format_number(value: float | None, *, signed: bool = False) -> str:
+    """Three decimals; a dash where there is no number."""
+    if value is None:
+        return MISSING
+    text = f"{value:+.{DIGITS}f}" if signed else f"{value:.{DIGITS}f}"
+    return text.replace("-", MINUS)
+
+
+def format_difference(difference: Mapping[str, float | None] | None) -> str:
+    """ "+0.031 [+0.012, +0.049]"; without the bracket where there is no interval."""
+    if difference is None or difference["value"] is None:
+        return MISSING
+    text = format_number(difference["value"], signed=True)
+    if difference["low"] is None or difference["high"] is None:
+        return text
+    return f"{text} [{format_number(difference['low'], signed=True)}, {format_number(difference['high'], signed=True)}]"
+
+
+def excludes_zero(difference: Mapping[str, float | None]) -> bool:
+    """Whether the interval of a difference lies on one side of 0."""
+    low, high = difference["low"], difference["high"]
+    return low is not None and high is not None and (low > 0 or high < 0)
+
+
+def display_name(row: Mapping[str, Any]) -> str:
+    return row["name"] + (" †" if row["on_training_pictures"] else "")
+
+
+def groups_of(comparison: Mapping[str, Any]) -> list[tuple[str | None, list[dict[str, Any]]]]:
+    """(protocol or None, its rows): several only where protocols are mixed."""
+    rows = comparison["rows"]
+    protocols = list(dict.fromkeys(row["protocol"] for row in rows))
+    known = [protocol for protocol in protocols if protocol is not None]
+    if len(known) <= 1:
+        return [(known[0] if known else None, list(rows))]
+    return [(protocol, [row for row in rows if row["protocol"] == protocol]) for protocol in protocols]
+
+
+def best_of(rows: Sequence[Mapping[str, Any]], name: str) -> str | None:
+    """The best number of a column as it is printed; rows printed alike are marked alike."""
+    best = best_value(name, [row["metrics"][name] for row in rows])
+    return None if best is None else format_number(best)
+
+
+def measured_names(rows: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None) -> list[str]:
+    """The metrics that at least one row has, in the order of the table."""
+    names = [metric.name for metric in METRICS] if names is None else names
+    return [name for name in names if any(row["metrics"][name] is not None for row in rows)]
+
+
+# ---- terminal -----------------------------------------------------------------------------------------------------
+
+
+def terminal_table(comparison: Mapping[str, Any]) -> str:
+    """At most 120 columns: the main metrics, and the AP difference with its interval; `*` marks the best."""
+    tables = [
+        f"detection protocol: {protocol or 'none'}\n\n{_terminal_group(rows)}"
+        for protocol, rows in groups_of(comparison)
+    ]
+    notes = [LEGEND, f"* best of its column, not a verdict. {CLAIM}"]
+    notes += [f"note: {note}" for note in comparison["notes"]]
+    return "\n\n".join([*tables, "\n".join(textwrap.fill(note, LINE_WIDTH) for note in notes)])
+
+
+def _terminal_group(rows: Sequence[Mapping[str, Any]]) -> str:
+    names = measured_names(rows, TERMINAL_NAMES)
+    header = [f"{_SHORT.get(name, BY_NAME[name].title)}{ARROW[BY_NAME[name].better]} " for name in names]
+    lines = [["", *header, "AP - baseline"]]
+    for row in rows:
+        cells = []
+        for name in names:
+            text = format_number(row["metrics"][name])
+            cells.append(text + ("*" if text == best_of(rows, name) else " "))
+        difference = "baseline" if row["is_baseline"] else _ap_difference(row)
+        lines.append([display_name(row)[:LABEL_WIDTH], *cells, difference])
+    widths = [max(len(line[n]) for line in lines) for n in range(len(lines[0]))]
+    return "\n".join(
+        " ".join(
+            cell.ljust(width) if n in (0, len(widths) - 1) else cell.rjust(width)
+            for n, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _ap_difference(row: Mapping[str, Any]) -> str:
+    return format_difference((row["difference_to_baseline"] or {}).get("AP"))
+
+
+# ---- Markdown and CSV ---------------------------------------------------------------------------------------------
+
+
+def markdown(comparison: Mapping[str, Any]) -> str:
+    """All metrics, rows as columns (the table stays readable with 25 metrics), then the differences in AP."""
+    parts = ["# Comparison of backbones", "\n".join(f"- {note}" for note in comparison["notes"])]
+    for protocol, rows in groups_of(comparison):
+        parts.append(f"## {protocol or 'No detection results'}")
+        header = ["", *(display_name(row) for row in rows)]
+        body = []
+        for name in measured_names(rows):
+            best = best_of(rows, name)
+            texts = [format_number(row["metrics"][name]) for row in rows]
+            metric = BY_NAME[name]
+            body.append([f"{metric.title} {ARROW[metric.better]}".strip(), *(_bold(t, t == best) for t in texts)])
+        parts.append(_markdown_table(header, body))
+        differences = _markdown_differences(rows)
+        if differences:
+            parts += [f"Row minus baseline, {comparison['level']:.0%} paired bootstrap over images:", differences]
+    parts.append("Bold: best of its row, not a verdict. " + CLAIM)
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _markdown_differences(rows: Sequence[Mapping[str, Any]]) -> str:
+    shown = [row for row in rows if row["difference_to_baseline"] and not row["is_baseline"]]
+    names = [n for n in AP_NAMES if any(row["difference_to_baseline"][n]["value"] is not None for row in shown)]
+    if not shown or not names:
+        return ""
+    body = [[row["name"], *(format_difference(row["difference_to_baseline"][n]) for n in names)] for row in shown]
+    return _markdown_table(["", *names], body)
+
+
+def _markdown_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    return "\n".join([line(header), line(["---"] + ["---:"] * (len(header) - 1)), *map(line, body)])
+
+
+def _bold(text: str, best: bool) -> str:
+    return f"**{text}**" if best else text
+
+
+def csv_text(comparison: Mapping[str, Any]) -> str:
+    """One line per row: identity, every metric, and the differences with their intervals; full precision."""
+    names = [metric.name for metric in METRICS]
+    header = ["label", "method", "seed", "hash", "protocol", "on_training_pictures", *names]
+    header += [f"{name}_difference{end}" for name in names for end in ("", "_low", "_high")]
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(header)
+    for row in comparison["rows"]:
+        cells = [row[key] for key in header[:6]] + [row["metrics"][name] for name in names]
+        for name in names:
+            difference = (row["difference_to_baseline"] or {}).get(name, {})
+            cells += [difference.get(key) for key in ("value", "low", "high")]
+        writer.writerow(["" if cell is None else cell for cell in cells])
+    return stream.getvalue()

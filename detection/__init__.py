@@ -1,0 +1,1 @@
+"""Detectors fine-tuned from a backbone, and their evaluation."""

@@ -1,0 +1,167 @@
+"""The evaluator against pycocotools, an independent implementation of the same definition."""
+
+import json
+import math
+
+import pytest
+from coco_scenes import NAMES, pycocotools_numbers, scene
+
+from backbones.core.errors import InputError
+from detection.coco_eval import evaluate_coco
+
+PAIRS = {
+    "official_val2014_100": (
+        "annotations/instances_val2014_100.json",
+        "results/instances_val2014_fakebbox100_results.json",
+        "official_bbox",
+    ),
+    "sampled_bbox_area": ("sampled_gts_bbox_area.json", "sampled_bbox_results.json", "ours"),
+}
+
+
+def assert_same(ours, theirs):
+    assert list(ours) == list(NAMES)
+    for name in NAMES:
+        assert ours[name] == pytest.approx(theirs[name], abs=1e-9, nan_ok=True), name
+
+
+# ---- agreement ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_published_pairs(shared_data, name):
+    folder = shared_data / "coco-eval-parity" / name
+    truth, detections, key = PAIRS[name]
+    ours = evaluate_coco(folder / truth, folder / detections, score_threshold=0.0)
+    results = json.loads((folder / detections).read_text())
+    results = results if isinstance(results, list) else results["annotations"]
+    assert_same(ours["metrics"], pycocotools_numbers(json.loads((folder / truth).read_text()), results))
+
+    expected = json.loads((folder / "expected_metrics.json").read_text())[key]
+    published = dict(zip(NAMES, [expected[k] for k in expected if k != "per_category_AP"], strict=True))
+    assert_same(ours["metrics"], published)
+    for category, value in expected["per_category_AP"].items():
+        assert ours["per_class"][category] == pytest.approx(math.nan if value is None else value, abs=1e-9, nan_ok=True)
+
+
+def test_the_three_published_decimals(shared_data):
+    """cocoapi's own results/val2014_fake_eval_res.txt, bbox."""
+    folder = shared_data / "coco-eval-parity" / "official_val2014_100"
+    lines = (folder / "results" / "val2014_fake_eval_res.txt").read_text().splitlines()
+    at = next(n for n, line in enumerate(lines) if "bbox" in line)
+    stated = [float(line.rsplit("=", 1)[1]) for line in lines[at:] if line.strip().startswith("Average")][:12]
+    truth, detections, _ = PAIRS["official_val2014_100"]
+    ours = evaluate_coco(folder / truth, folder / detections, score_threshold=0.0)["metrics"]
+    assert [round(value, 3) for value in ours.values()] == stated
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"levels": 5},
+        {"crowd": 0.6},
+        {"most_objects": 25, "most_detections": 60, "classes": 1, "images": 4},
+        {"most_detections": 300, "classes": 1, "images": 3, "levels": 20},  # beyond 100 detections of an image
+        {"grid": 32, "classes": 1, "most_objects": 20, "crowd": 0.3},  # equal IoUs, areas on the limits
+        {"grid": 8, "classes": 1, "span": 40, "most_objects": 20, "levels": 9},
+        {"most_objects": 1, "classes": 6},  # classes and sizes without objects
+    ],
+)
+@pytest.mark.parametrize("seed", range(4))
+def test_random_scenes(options, seed):
+    truth, detections = scene(seed, **options)
+    ours = evaluate_coco(truth, detections, score_threshold=0.0)
+    assert_same(ours["metrics"], pycocotools_numbers(truth, detections))
+
+
+def test_threshold_equals_evaluating_the_filtered_list():
+    truth, detections = scene(11, most_detections=150, classes=1)
+    kept = [d for d in detections if d["score"] > 0.4]
+    ours = evaluate_coco(truth, detections, score_threshold=0.4)["metrics"]
+    of_kept, of_all = pycocotools_numbers(truth, kept), pycocotools_numbers(truth, detections)
+    assert_same(ours, {name: (of_kept if name.startswith("AP") else of_all)[name] for name in NAMES})
+    assert of_kept["AR100"] < of_all["AR100"]
+
+
+# ---- closed forms and edges ---------------------------------------------------------------------------------------
+
+
+def test_one_hit_among_two_objects():
+    """One perfect detection of two objects: precision 1 up to recall 0.5, that is 51 of 101 recall points."""
+    truth, _ = scene(0)
+    first, second = dict(truth["annotations"][0], iscrowd=0), dict(truth["annotations"][0], iscrowd=0, id=999)
+    second["bbox"] = [900.0, 900.0, 20.0, 20.0]
+    truth["annotations"] = [first, second]
+    detections = [{key: first[key] for key in ("image_id", "category_id", "bbox")} | {"score": 0.5}]
+    metrics = evaluate_coco(truth, detections, score_threshold=0.05)["metrics"]
+    assert metrics["AP"] == pytest.approx(51 / 101)
+    assert metrics["AR1"] == pytest.approx(0.5)
+
+
+def test_ground_truth_as_detections_is_perfect_whatever_the_ids():
+    truth, _ = scene(3, crowd=0.0)
+    for number, annotation in enumerate(truth["annotations"]):
+        annotation["id"] = number  # from 0: an id that pycocotools takes for "not matched"
+        annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
+    detections = [dict(a, score=0.9) for a in truth["annotations"]]
+    metrics = evaluate_coco(truth, detections, score_threshold=0.05)["metrics"]
+    # At most one object of a class is found by AR1, and look-alike boxes may overlap: the others are exactly 1.
+    assert all(metrics[name] == pytest.approx(1.0) for name in NAMES if name not in ("AR1", "AR10"))
+
+
+def test_no_detections_at_all():
+    truth, _ = scene(1)
+    result = evaluate_coco(truth, [], score_threshold=0.05)
+    assert result["metrics"]["AP"] == 0
+    assert result["metrics"]["AR100"] == 0
+    assert result["counts"]["detections"] == 0
+
+
+def test_a_size_without_objects_is_nan_and_counts_are_those_of_the_file():
+    truth, detections = scene(5)
+    truth["annotations"] = [a for a in truth["annotations"] if a["area"] < 96**2]
+    result = evaluate_coco(truth, detections, score_threshold=0.0)
+    assert math.isnan(result["metrics"]["APl"])
+    assert math.isnan(result["metrics"]["ARl"])
+    counts = result["counts"]
+    assert counts["large"] == 0
+    assert counts["small"] + counts["medium"] == counts["objects"] == len(truth["annotations"]) - counts["crowd"]
+
+
+def test_nothing_is_printed(capsys):
+    evaluate_coco(*scene(2), score_threshold=0.05)
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
+
+
+# ---- bad input ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "says"),
+    [
+        ("detections", "image_id", 12345, "image_id 12345"),
+        ("detections", "category_id", 99, "category_id 99"),
+        ("detections", "score", float("nan"), "'score'"),
+        ("detections", "bbox", [1, 2, 3], "'bbox'"),
+        ("annotations", "category_id", 99, "category_id 99"),
+        ("annotations", "image_id", 12345, "image_id 12345"),
+        ("annotations", "id", 2, "annotation id 2 is repeated"),
+        ("annotations", "area", None, "'area'"),
+        ("images", "id", 107, "image id 107 is repeated"),
+        ("categories", "id", 5, "category id 5 is repeated"),
+    ],
+)
+def test_bad_input_is_named(part, key, value, says):
+    truth, detections = scene(4)
+    (detections if part == "detections" else truth[part])[0][key] = value
+    with pytest.raises(InputError, match=says):
+        evaluate_coco(truth, detections, score_threshold=0.05)
+
+
+def test_a_missing_list_is_named(tmp_path):
+    path = tmp_path / "truth.json"
+    path.write_text('{"images": []}')
+    with pytest.raises(InputError, match=r"truth.json.*categories"):
+        evaluate_coco(path, [], score_threshold=0.05)

@@ -1,0 +1,142 @@
+"""tools/compare.py on result folders: joining rows, pairing, and what is refused."""
+
+import numpy as np
+import pytest
+from coco_scenes import scene
+from result_folders import METRIC_NAMES, add, add_detection, add_suite, backbone, compare_runs
+
+from backbones.core.errors import InputError
+from backbones.core.results import BackboneIdentity
+from comparison.rows import collect_rows, family
+from comparison.summary import build_comparison
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return add_suite(tmp_path / "runs")
+
+
+# ---- comparison.json ----------------------------------------------------------------------------------------------
+
+
+def test_rows_are_joined_over_stages_and_compared_with_ce(runs, tmp_path):
+    comparison = compare_runs(runs, tmp_path / "out")
+    assert comparison["schema_version"] == 1
+    assert comparison["baseline"] == "CE"
+    rows = {row["label"]: row for row in comparison["rows"]}
+    assert list(rows) == ["random", "CE", "ALS", "LS"] or list(rows) == ["random", "CE", "LS", "ALS"]
+    assert all(list(row["metrics"]) == METRIC_NAMES for row in rows.values())
+    assert rows["random"]["method"] == "random"
+    assert rows["CE"]["protocol"] == "det@1"
+    # The measure of the backbone overrules the number of the pretraining; what only that has is kept; NaN is null.
+    assert (rows["CE"]["metrics"]["top1"], rows["CE"]["metrics"]["nll"]) == (0.9, 0.5)
+    assert rows["CE"]["metrics"]["ece15"] is None
+    assert rows["ALS"]["metrics"]["pointing"] is None
+    assert rows["random"]["metrics"]["top1"] is None
+
+
+def test_differences_are_row_minus_baseline_with_a_paired_interval(runs, tmp_path):
+    rows = {row["label"]: row for row in compare_runs(runs, tmp_path / "out")["rows"]}
+    for label, row in rows.items():
+        for name in ("AP", "APs", "AR100"):
+            difference = row["difference_to_baseline"][name]
+            expected = row["metrics"][name] - rows["CE"]["metrics"][name]
+            assert difference["value"] == pytest.approx(expected, abs=1e-9)
+            assert difference["low"] <= difference["high"]
+        if label in ("CE", "LS"):  # LS has CE's detections
+            assert row["difference_to_baseline"]["AP"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert rows["random"]["difference_to_baseline"]["AP"]["value"] < 0
+    assert rows["LS"]["difference_to_baseline"]["top1"]["value"] == pytest.approx(0.02)
+    assert rows["LS"]["difference_to_baseline"]["top1"]["low"] is None
+    assert rows["random"]["difference_to_baseline"]["top1"]["value"] is None
+    for row in rows.values():
+        ap = row["intervals"]["AP"]
+        assert ap["low"] <= ap["value"] <= ap["high"]
+
+
+def test_without_a_ce_row_there_are_no_differences(runs, tmp_path):
+    roots = [path for path in runs.iterdir() if not path.name.startswith("CE")]
+    comparison = build_comparison(collect_rows(roots), resamples=5)
+    assert comparison["baseline"] is None
+    assert all(row["difference_to_baseline"] is None for row in comparison["rows"])
+    assert any("No baseline" in note for note in comparison["notes"])
+    named = build_comparison(collect_rows(roots), baseline="LS", resamples=5)
+    assert named["baseline"] == "LS"
+    with pytest.raises(InputError, match="did you mean 'ALS'"):
+        build_comparison(collect_rows(roots), baseline="ASL", resamples=5)
+
+
+def test_seeds_are_paired_and_averaged(tmp_path):
+    root = tmp_path / "runs"
+    for seed, tops in enumerate([(0.5, 0.6), (0.7, 0.9)]):
+        for label, top1 in zip(("CE", "ALS"), tops, strict=True):
+            who = backbone(label, seed=seed)
+            add(root, "backbone", who, {"top1": top1})
+            add_detection(root, who, 0.9 - 0.2 * seed)
+    comparison = compare_runs(root, tmp_path / "out")
+    als = [row for row in comparison["rows"] if row["label"] == "ALS"]
+    assert [row["difference_to_baseline"]["top1"]["value"] for row in als] == pytest.approx([0.1, 0.2])
+    assert [row["name"] for row in als] == ["ALS (seed 0)", "ALS (seed 1)"]
+    method = next(m for m in comparison["methods"] if m["label"] == "ALS")
+    assert method["seeds"] == [0, 1]
+    assert method["metrics"]["top1"]["mean"] == pytest.approx(0.75)
+    assert method["metrics"]["top1"]["deviation"] == pytest.approx(0.3 / np.sqrt(2))
+    assert not any("One seed" in note for note in comparison["notes"])
+    assert "Over seeds" in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_family_is_the_label_without_its_seed(tmp_path):
+    add(tmp_path, "backbone", backbone("ALS-beta0.5-seed3", "ALS", 3), {"top1": 0.5})
+    add(tmp_path, "backbone", backbone("LS", "LS", 3), {"top1": 0.5})
+    assert {family(row) for row in collect_rows([tmp_path])} == {"ALS-beta0.5", "LS"}
+
+
+# ---- protocols and duplicates -------------------------------------------------------------------------------------
+
+
+def test_mixed_protocols_are_refused_unless_allowed(runs, tmp_path):
+    add_detection(runs, backbone("CE"), 0.5, protocol="other@2")
+    add_detection(runs, backbone("ALS"), 0.4, protocol="other@2")
+    with pytest.raises(InputError, match=r"(det@1.*other@2|other@2.*det@1).*--allow-mixed-protocols"):
+        compare_runs(runs, tmp_path / "out")
+    comparison = compare_runs(runs, tmp_path / "out", "--allow-mixed-protocols")
+    assert any("not comparable" in note for note in comparison["notes"])
+    assert "not comparable" in (tmp_path / "out" / "index.html").read_text()
+    rows = {(row["label"], row["protocol"]): row for row in comparison["rows"]}
+    assert len(rows) == 6
+    for protocol in ("det@1", "other@2"):  # each within its own protocol
+        als, ce = rows["ALS", protocol], rows["CE", protocol]
+        expected = als["metrics"]["AP"] - ce["metrics"]["AP"]
+        assert als["difference_to_baseline"]["AP"]["value"] == pytest.approx(expected)
+
+
+def test_backbones_measured_in_two_ways_are_refused(runs, tmp_path):
+    add(runs, "backbone", backbone("OLS"), {"top1": 0.5}, protocol="other@2")
+    with pytest.raises(InputError, match="two backbone protocols"):
+        compare_runs(runs, tmp_path / "out")
+
+
+def test_two_results_of_one_stage_are_named(runs, tmp_path):
+    add(runs, "backbone", backbone("CE"), {"top1": 0.5}, folder="again")
+    with pytest.raises(InputError, match=r"two backbone results of backbone CE .*again"):
+        compare_runs(runs, tmp_path / "out")
+
+
+def test_the_same_folder_twice_is_read_once(runs):
+    assert len(collect_rows([runs, runs, runs / "CE-0-backbone-p@1"])) == 4
+
+
+def test_different_images_are_refused(runs, tmp_path):
+    truth, _ = scene(21, images=10)
+    truth["images"].append({"id": 99999, "width": 9, "height": 9})
+    add_detection(runs, backbone("OLS"), 0.5, truth=truth)
+    with pytest.raises(InputError, match="differ in 1 images"):
+        compare_runs(runs, tmp_path / "out")
+
+
+def test_two_baselines_of_a_seed_must_be_told_apart(runs):
+    who = BackboneIdentity("CE-long", "CE", 0, "another")
+    add_detection(runs, who, 0.5)
+    with pytest.raises(InputError, match=r"CE, CE-long.*--baseline"):
+        build_comparison(collect_rows([runs]), resamples=2)
+    assert build_comparison(collect_rows([runs]), baseline="CE-long", resamples=2)["baseline"] == "CE-long"

@@ -1,0 +1,167 @@
+"""What a comparison writes: the page, the tables, the figures."""
+
+import csv
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from result_folders import METRIC_NAMES, add, add_detection, add_suite, backbone, compare_runs
+
+from comparison import figures
+from comparison.metrics import METRICS, best_value
+from comparison.tables import MINUS, MISSING, format_difference, format_number, terminal_table
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return add_suite(tmp_path / "runs")
+
+
+# ---- the files and the page ---------------------------------------------------------------------------------------
+
+
+class _Page(HTMLParser):
+    """Collects open tags, references and texts; complains about tags that are not closed."""
+
+    VOID = ("meta", "link", "br", "img")
+
+    def __init__(self, text):
+        super().__init__()
+        self.stack, self.references, self.texts, self.tags, self.images_without_alt = [], [], [], [], 0
+        self.feed(text)
+        assert self.stack == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.references += [value for key, value in attrs if key in ("src", "href")]
+        self.images_without_alt += tag == "img" and not dict(attrs).get("alt")
+        if tag not in self.VOID:
+            self.stack.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def test_the_page_is_one_valid_self_contained_file(runs, tmp_path):
+    add(
+        runs,
+        "backbone",
+        backbone("<b>&"),
+        {"top1": 0.5},
+        warnings=[{"what": "grey <i>", "count": 2, "examples": ["x"]}],
+    )
+    compare_runs(runs, tmp_path / "out")
+    text = (tmp_path / "out" / "index.html").read_text()
+    page = _Page(text)
+    assert all(reference.startswith("data:") for reference in page.references)
+    assert "http" not in re.sub(r"http://www\.w3\.org/2000/svg", "", text)
+    assert "url(" not in text
+    assert "@import" not in text
+    assert "script" not in page.tags
+    assert page.images_without_alt == 0
+    assert page.tags.count("img") == 3  # two tiles of CE, one of LS
+    assert 'lang="en"' in text
+    assert "viewport" in text
+    words = " ".join(page.texts)
+    assert "Nothing is claimed about differences whose interval includes 0; one seed cannot decide it." in words
+    assert "<b>&" in words
+    assert "grey <i>" in words
+    for svg in re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL):
+        assert ElementTree.fromstring(svg).get("aria-label")
+
+
+@pytest.mark.parametrize("stage", ["pretraining", "backbone", "localization", "detection"])
+def test_missing_stages_are_dashes(tmp_path, stage):
+    who = backbone("CE")
+    if stage == "detection":
+        add_detection(tmp_path / "runs", who, 0.5)
+    else:
+        add(tmp_path / "runs", stage, who, {"top1": 0.5, "pointing": 0.5})
+    comparison = compare_runs(tmp_path / "runs", tmp_path / "out")
+    assert len(comparison["rows"]) == 1
+    _Page((tmp_path / "out" / "index.html").read_text())
+
+
+def test_results_without_matches_have_no_intervals_and_the_page_says_so(tmp_path):
+    for label, value in (("CE", 0.2), ("LS", 0.3)):
+        add(tmp_path / "runs", "detection", backbone(label), {"AP": value}, protocol="det@1")
+    comparison = compare_runs(tmp_path / "runs", tmp_path / "out")
+    difference = comparison["rows"][1]["difference_to_baseline"]["AP"]
+    assert difference == {"value": pytest.approx(0.1), "low": None, "high": None}
+    assert any("No matches.npz" in note for note in comparison["notes"])
+    _Page((tmp_path / "out" / "index.html").read_text())
+
+
+def test_training_pictures_are_labelled_everywhere(tmp_path, capsys):
+    add_detection(tmp_path / "runs", backbone("CE"), 0.5, data={"evaluated_on_training_pictures": True})
+    comparison = compare_runs(tmp_path / "runs", tmp_path / "out")
+    assert comparison["rows"][0]["on_training_pictures"]
+    for text in (
+        capsys.readouterr().out,
+        *((tmp_path / "out" / f).read_text() for f in ("comparison.md", "index.html")),
+    ):
+        assert "CE †" in text
+        assert "TRAINING pictures" in text
+
+
+def test_csv_and_markdown_hold_the_same_numbers(runs, tmp_path):
+    comparison = compare_runs(runs, tmp_path / "out")
+    with (tmp_path / "out" / "comparison.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    markdown = (tmp_path / "out" / "comparison.md").read_text()
+    for row, line in zip(comparison["rows"], lines, strict=True):
+        assert line["label"] == row["label"]
+        for name, value in row["metrics"].items():
+            assert line[name] == ("" if value is None else repr(value))
+        assert float(line["AP_difference_low"]) == row["difference_to_baseline"]["AP"]["low"]
+        assert format_number(row["metrics"]["AP"]) in markdown
+
+
+def test_terminal_table_fits_the_terminal(runs, tmp_path):
+    comparison = compare_runs(runs, tmp_path / "out")
+    everything = dict.fromkeys(METRIC_NAMES, 0.5)
+    comparison["rows"][1]["metrics"] = everything
+    text = terminal_table(comparison)
+    assert max(map(len, text.splitlines())) <= 120
+    assert all(row["label"] in text for row in comparison["rows"])
+
+
+def test_the_tool_reports_errors_in_one_line(run_tool, tmp_path):
+    finished = run_tool("compare", tmp_path, "--output-dir", tmp_path / "out")
+    assert finished.returncode == 2
+    assert finished.stderr.startswith("error: no results.json")
+    assert len(finished.stderr.splitlines()) == 1
+    assert run_tool("compare", "--help").returncode == 0
+
+
+# ---- pieces -------------------------------------------------------------------------------------------------------
+
+
+def test_best_follows_the_direction_of_the_metric():
+    assert best_value("AP", [0.1, None, 0.3]) == 0.3
+    assert best_value("ece15", [0.1, None, 0.3]) == 0.1
+    assert best_value("average_confidence", [0.1, 0.3]) is None
+    assert best_value("AP", [0.1, None]) is None
+    assert [metric.name for metric in METRICS] == METRIC_NAMES
+
+
+def test_numbers_are_printed_with_their_signs():
+    assert format_difference({"value": 0.0314, "low": -0.002, "high": 0.06}) == f"+0.031 [{MINUS}0.002, +0.060]"
+    assert format_difference({"value": -0.5, "low": None, "high": None}) == f"{MINUS}0.500"
+    assert format_number(None) == MISSING
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (0, 0.017), (-0.36, 0.127), (-0.004, 0.0), (0, 3.3), (-2e-4, 1e-4)])
+def test_ticks_are_round_within_the_scale_and_few(low, high):
+    ticks = figures.Scale(low, high).ticks()
+    assert 3 <= len(ticks) <= 6
+    assert low <= ticks[0]
+    assert ticks[-1] <= high
+    assert np.allclose(np.diff(ticks), ticks[1] - ticks[0])
+    texts = [figures._tick_text(tick, ticks) for tick in ticks]
+    assert [float(text.replace(MINUS, "-")) for text in texts] == pytest.approx(ticks, abs=1e-12)

@@ -1,0 +1,48 @@
+"""Compare backbones side by side from the folders of their runs: a table, intervals and a page to look at.
+
+    python tools/compare.py RUN ... --output-dir D
+
+RUN is a folder that holds results.json, or many below it.  Results of one backbone (pretraining, measures,
+localisation, detection) become one row.  Differences in AP and AR are row minus the hard-label baseline (method CE),
+with a paired bootstrap interval over images.  Writes comparison.json, comparison.csv, comparison.md and index.html.
+"""
+
+import argparse
+
+from backbones.core.errors import InputError, run_tool
+from comparison.report import save_comparison
+from comparison.rows import collect_rows
+from comparison.summary import build_comparison
+from comparison.tables import terminal_table
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_arguments(argv)
+    if args.resamples < 1 or not 0 < args.level < 1:
+        raise InputError("--resamples must be at least 1 and --level between 0 and 1")
+    rows = collect_rows(args.runs, allow_mixed_protocols=args.allow_mixed_protocols)
+    comparison = build_comparison(
+        rows, baseline=args.baseline, resamples=args.resamples, seed=args.seed, level=args.level
+    )
+    page = save_comparison(args.output_dir, comparison, rows)
+    print(terminal_table(comparison))
+    print(f"\nreport: {page}")
+    return 0
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder with results.json in it or below it")
+    parser.add_argument("--output-dir", required=True, help="folder for the report")
+    parser.add_argument("--baseline", metavar="LABEL", help="row to compare with (default: the row of method CE)")
+    parser.add_argument(
+        "--allow-mixed-protocols", action="store_true", help="show rows of several protocols; the page then says so"
+    )
+    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples (default %(default)s)")
+    parser.add_argument("--level", type=float, default=0.95, help="coverage of the intervals (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the resamples (default %(default)s)")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    run_tool(main)
