@@ -74,7 +74,7 @@ class LogitsOnly(nn.Module):
         self.network = network.eval().requires_grad_(False)
 
     def last_stage(self) -> nn.Module:
-        return self.network.stage_modules()[-1]
+        return self.network.stage_modules()[-1]  # type: ignore[operator]  # every network of MODELS has it
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images).logits
@@ -142,6 +142,9 @@ def localize(
     for batch in evaluation_batches(pictures, batch_size=inputs.batch_size, num_workers=inputs.num_workers):
         maps, logits = class_maps(normalize(batch.images.to(inputs.device), *channels), batch.labels)
         images = batch.images.permute(0, 2, 3, 1).numpy()
+        assert batch.index is not None
+        assert batch.boxes is not None
+        assert batch.box_count is not None
         for i, count in enumerate(batch.box_count.tolist()):
             boxes = batch.boxes[i, :count].numpy()
             yield Localized(int(batch.index[i]), int(batch.labels[i]), images[i], maps[i], boxes, logits[i])

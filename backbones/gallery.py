@@ -73,8 +73,11 @@ def save_gallery(run_dir: Path, tiles: Sequence[Tile], title: str) -> dict[str, 
 
 def save_picture(path: Path, image: np.ndarray) -> None:
     """Write (H, W, 3) uint8 RGB as PNG."""
-    data = cv2.imencode(".png", image[..., ::-1])[1].tobytes()
-    save_atomic(path, lambda temporary: temporary.write_bytes(data) and None)
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(cv2.imencode(".png", image[..., ::-1])[1].tobytes())
+
+    save_atomic(path, write)
 
 
 def draw_sheet(tiles: Sequence[Tile], title: str) -> Figure:

@@ -136,7 +136,7 @@ def union_mask(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
     x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
     columns = (x >= boxes[:, :1]) & (x < boxes[:, 2:3])
     rows = (y >= boxes[:, 1:2]) & (y < boxes[:, 3:])
-    return (rows[:, :, None] & columns[:, None, :]).any(axis=0)
+    return np.any(rows[:, :, None] & columns[:, None, :], axis=0)
 
 
 # ---- one accumulator over a data set -----------------------------------------------------------
@@ -185,7 +185,7 @@ class LocalizationEvaluator:
         names = ("pointing", "pointing_exact", "energy_in_box")
         if not self.scores:
             return dict.fromkeys(("max_box_acc", "max_box_acc_v2", *names))
-        return max_box_accuracy(self.overlaps) | {name: self._mean(name) for name in names}
+        return {**max_box_accuracy(self.overlaps), **{name: self._mean(name) for name in names}}
 
     def details(self) -> dict:
         """Baselines that see no picture, the tuned threshold, and the count of maps that are 0 everywhere."""

@@ -43,8 +43,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output-dir", help="the run's folder")
     parser.add_argument("--resume", action="store_true", help="go on from the run's checkpoint, if it has one")
     parser.add_argument("--list-methods", action="store_true", help="print the names for METHOD.NAME and exit")
-    parser.add_argument("overrides", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="change config keys")
-    return parser.parse_args(argv)
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="change config keys")
+    return parser.parse_intermixed_args(argv)
 
 
 if __name__ == "__main__":

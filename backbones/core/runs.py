@@ -72,7 +72,8 @@ def _refuse_changes(path: Path, cfg: CfgNode) -> None:
         old, new = (list(v) if isinstance(v, tuple) else v for v in (before.get(key), now.get(key)))
         if old != new:
             raise InputError(
-                f"cannot resume {path.parent}: {key} was {old!r} and is now {new!r}; set it back, or start in another folder"
+                f"cannot resume {path.parent}: {key} was {old!r} and is now {new!r}; "
+                "set it back, or start in another folder"
             )
 
 

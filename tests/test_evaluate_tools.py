@@ -1,0 +1,291 @@
+"""Measuring a classifier: predictions, the numbers made of them, and the two tools end to end."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from backbones.config import get_defaults
+from backbones.core.config import load_config
+from backbones.core.errors import InputError
+from backbones.core.files import save_text
+from backbones.core.results import load_results
+from backbones.core.warnings import WarningCounter
+from backbones.data.batch import Batch
+from backbones.data.samples import Samples, load_samples
+from backbones.evaluation import Inputs, evaluate_backbone, mean_colour, predict, predict_samples
+from backbones.models import Outputs, backbone_spec, build_model, load_backbone, save_backbone
+
+CLASSES = [f"class{k}" for k in range(6)]
+PER_CLASS, SIDE = 4, 32
+MEAN, STD = [0.4, 0.4, 0.6], [0.2, 0.25, 0.3]
+XML = """<annotation><size><width>{side}</width><height>{side}</height></size><object><name>{name}</name><bndbox>
+<xmin>{x0}</xmin><ymin>{y0}</ymin><xmax>{x1}</xmax><ymax>{y1}</ymax></bndbox></object></annotation>"""
+
+
+def write_split(root: Path, split: str, *, boxes: bool, whole: bool = False) -> None:
+    """Noise with a brighter rectangle; its box (or the whole picture) is annotated."""
+    rng = np.random.default_rng(len(split))
+    for name in CLASSES:
+        for number in range(PER_CLASS):
+            image = rng.integers(0, 120, size=(SIDE, SIDE, 3), dtype=np.uint8)
+            x0, y0 = rng.integers(2, 10, size=2)
+            x1, y1 = rng.integers(15, 30, size=2)
+            image[y0 : y1 + 1, x0 : x1 + 1] += 100
+            picture = root / split / name / f"{number}.JPEG"
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            picture.write_bytes(cv2.imencode(".jpg", image)[1].tobytes())
+            corners = (0, 0, SIDE - 1, SIDE - 1) if whole else (x0, y0, x1, y1)
+            if boxes:
+                text = XML.format(side=SIDE, name=name, **dict(zip(("x0", "y0", "x1", "y1"), corners, strict=True)))
+                save_text(root / "annotations" / split / name / f"{number}.xml", text)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    for split in ("train", "val", "shifted"):
+        write_split(root, split, boxes=True)
+    write_split(root, "whole", boxes=True, whole=True)
+    write_split(root, "unboxed", boxes=False)
+    return root
+
+
+def read(root: Path, split: str) -> Samples:
+    return load_samples(
+        "imagenet_xml", root, split, drop_without_box=False, need_boxes=False, warnings=WarningCounter()
+    )
+
+
+def inputs(**changes) -> Inputs:
+    settings = {"resize": 0, "crop": SIDE, "mean": MEAN, "std": STD, "batch_size": 5, "num_workers": 0}
+    return Inputs(**settings | {"precision": "float64", "device": torch.device("cpu")} | changes)
+
+
+class ChannelMeans(nn.Module):
+    """A classifier whose logits are the mean of each channel, plus noise while it trains."""
+
+    def forward(self, images: torch.Tensor) -> Outputs:
+        means = images.mean(dim=(2, 3)) + (torch.randn(3) if self.training else 0)
+        return Outputs(torch.cat([means, -means], dim=1), {})
+
+
+# ---- predictions -------------------------------------------------------------------------------
+
+
+def test_every_sample_once_in_order_and_normalised(root):
+    samples, model = read(root, "val"), ChannelMeans().train()
+    found = predict_samples(model, samples, inputs())
+    assert model.training
+    assert found.index.tolist() == list(range(len(CLASSES) * PER_CLASS))
+    np.testing.assert_array_equal(found.labels, samples.labels)
+    for i in (0, 7, 23):
+        pixels = cv2.imread(samples.paths[i])[..., ::-1].mean(axis=(0, 1)) / 255
+        np.testing.assert_allclose(found.logits[i, :3], (pixels - MEAN) / STD, rtol=1e-10)
+
+
+def test_batch_size_does_not_matter(root):
+    samples = read(root, "val")
+    a, b = (predict_samples(ChannelMeans(), samples, inputs(batch_size=size)) for size in (1, 7))
+    np.testing.assert_allclose(a.logits, b.logits, rtol=1e-12)
+    np.testing.assert_array_equal(a.index, b.index)
+
+
+def test_batches_in_any_order_and_never_a_sample_twice():
+    images = torch.randint(0, 256, (6, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    numbers = torch.arange(6)
+
+    def run(*order: list[int]):
+        batches = [Batch(images[i], numbers[i], index=numbers[i]) for i in map(torch.tensor, order)]
+        return predict(ChannelMeans(), batches, torch.device("cpu"), MEAN, STD, "float64")
+
+    straight, shuffled = run([0, 1, 2, 3, 4, 5]), run([4, 1], [5, 0, 3], [2])
+    np.testing.assert_allclose(shuffled.logits, straight.logits, rtol=1e-12)
+    assert shuffled.labels.tolist() == shuffled.index.tolist() == list(range(6))
+    with pytest.raises(AssertionError, match="twice"):
+        run([0, 1], [1, 2])
+
+
+def test_training_under_autocast_is_measured_in_float32(root):
+    samples = read(root, "val")
+    assert predict_samples(ChannelMeans(), samples, inputs(precision="bfloat16")).logits.dtype == np.float32
+
+
+# ---- numbers -----------------------------------------------------------------------------------
+
+
+def test_painted_pictures_show_the_mean_colour_only(root):
+    """Where the boxes cover everything, the network sees zeros, up to the rounding of the colour."""
+    measured = evaluate_backbone(ChannelMeans(), read(root, "whole"), None, inputs(), context=True)
+    rounding = 0.5 / 255 / min(STD)
+    assert np.abs(measured.predictions["context"].logits).max() <= rounding
+    assert measured.metrics["context_average_confidence"] == pytest.approx(1 / 6, abs=1e-3)
+    assert np.abs(measured.predictions["val"].logits).max() > 10 * rounding
+    assert mean_colour([0.485, 0.456, 0.406]) == (124, 116, 104)
+
+
+def test_objectness_deviation_of_the_crop_and_of_the_picture(root):
+    samples = read(root, "val")
+    measured = evaluate_backbone(ChannelMeans(), samples, None, inputs(crop=16), context=False)
+    crop, whole = np.array([8, 8, 24, 24]), np.array([0, 0, SIDE, SIDE])
+
+    def share(box, window):
+        sides = np.minimum(box[2:], window[2:]) - np.maximum(box[:2], window[:2])
+        return sides.clip(min=0).prod() / (window[2:] - window[:2]).prod()
+
+    confidence = np.exp(measured.predictions["val"].log_p).max(axis=1)
+    for suffix, window in (("", crop), ("_full", whole)):
+        shares = np.array([share(samples.boxes_of(i)[0], window) for i in range(len(samples))])
+        assert measured.metrics[f"mean_objectness{suffix}"] == pytest.approx(shares.mean(), abs=1e-6)
+        expected = np.abs(confidence - shares).mean()
+        assert measured.metrics[f"objectness_deviation{suffix}"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_cannot_be_measured_is_null_with_a_reason(root):
+    measured = evaluate_backbone(ChannelMeans(), read(root, "unboxed"), None, inputs(), context=True)
+    null = measured.details["null"]
+    assert {name for name, value in measured.metrics.items() if value is None} == set(null)
+    assert null["top1_shifted"] == "DATA.SHIFTED_SPLIT is not set"
+    assert null["objectness_deviation"] == null["context_overconfidence"] == "24 of 24 pictures have no box"
+    off = evaluate_backbone(ChannelMeans(), read(root, "val"), None, inputs(), context=False).details["null"]
+    assert off["context_top1"] == "EVAL.CONTEXT is off"
+    assert "objectness_deviation" not in off
+
+
+# ---- tools -------------------------------------------------------------------------------------
+
+
+def write_run(folder: Path, root: Path, seed: int, **spec) -> Path:
+    """A pretraining run's folder with a random network."""
+    torch.manual_seed(seed)
+    model = build_model("resnet18", len(CLASSES))
+    provenance = dict.fromkeys(("config_hash", "data_fingerprint", "version"), "0")
+    described = backbone_spec(model, mean=MEAN, std=STD, image_size=SIDE, classes=CLASSES) | spec
+    folder.mkdir(parents=True)
+    save_backbone(
+        folder / "backbone.pth", model, described, provenance | {"label": f"net{seed}", "method": "CE", "seed": seed}
+    )
+    keys = {"ROOT": root, "IMAGE_SIZE": SIDE, "EVAL_RESIZE": 0, "EVAL_CROP": SIDE, "MEAN": MEAN, "STD": STD}
+    overrides = [str(text) for key, value in keys.items() for text in (f"DATA.{key}", value)]
+    save_text(folder / "config.yaml", load_config(get_defaults(), None, overrides).dump())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run_dir(root, tmp_path_factory) -> Path:
+    return write_run(tmp_path_factory.mktemp("runs") / "a", root, 0)
+
+
+def tool(name: str):
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent.parent / "tools" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def test_evaluate_backbone_end_to_end(run_dir, capsys):
+    assert tool("evaluate_backbone")([str(run_dir), "DATA.SHIFTED_SPLIT", "shifted"]) == 0
+    results = load_results(run_dir / "evaluation")
+    assert results["stage"] == "backbone"
+    assert results["backbone"]["label"] == "net0"
+    metrics = results["metrics"]
+    wanted = """
+        top1 top5 nll brier ece15 ece100 mce15 mce100 cwece15 cwece15_trueclass temperature nll_scaled ece15_scaled
+        overconfidence underconfidence average_confidence ece15_pycalib ece100_pycalib mce100_pycalib
+        mean_objectness objectness_deviation objectness_deviation_full top1_shifted shifted_nll
+        context_top1 context_average_confidence context_overconfidence context_underconfidence
+    """
+    assert set(wanted.split()) <= set(metrics)
+    assert all(np.isfinite(value) for value in metrics.values() if value is not None)
+    assert {"val", "shifted"} == set(results["data"])
+    saved = np.load(run_dir / "evaluation" / results["files"]["predictions"])
+    logits, labels = saved["val_logits"].astype(np.float64), saved["val_labels"]
+    nll = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(labels)), labels]
+    assert metrics["nll"] == pytest.approx(nll.mean(), rel=1e-6)
+    assert "context_average_confidence" in capsys.readouterr().out
+
+
+def test_protocol_names_what_decides_the_numbers(root, run_dir, tmp_path):
+    other = write_run(tmp_path / "b", root, 1)
+
+    def protocol(run, *overrides):
+        assert tool("evaluate_backbone")([str(run), "--output-dir", str(tmp_path / "out"), *overrides]) == 0
+        return load_results(tmp_path / "out")["protocol"]
+
+    first = protocol(run_dir)
+    assert protocol(other, "EVAL.BATCH_SIZE", "7") == first
+    assert protocol(run_dir, "DATA.EVAL_CROP", "30") != first
+    assert protocol(run_dir, "DATA.VAL_SPLIT", "whole") != first
+
+
+def test_localize_end_to_end(root, run_dir, tmp_path):
+    other = write_run(tmp_path / "b", root, 1)
+    galleries = []
+    for run in (run_dir, other):
+        assert tool("localize")([str(run), "LOCALIZE.MAX_IMAGES", "4", "LOCALIZE.GALLERY", "2"]) == 0
+        results = load_results(run / "localization")
+        assert results["stage"] == "localization"
+        assert results["details"]["pictures"] == 4
+        names = ("max_box_acc", "max_box_acc_v2", "pointing", "pointing_exact", "energy_in_box")
+        assert all(0 <= results["metrics"][name] <= 1 for name in names)
+        assert results["metrics"]["pointing_exact"] <= results["metrics"]["pointing"]
+        folder = run / "localization"
+        assert cv2.imread(str(folder / "gallery.png")) is not None
+        galleries.append(json.loads((folder / results["files"]["gallery"]).read_text()))
+        for row in galleries[-1]:
+            assert cv2.imread(str(folder / row["tile"])).shape == (224, 224, 3)
+            values = [value for _, value in row["top3"]]
+            assert values == sorted(values, reverse=True)
+            assert 0 < sum(values) < 1 + 1e-6
+        model, samples = load_backbone(run).build(), read(root, "val")
+        said = predict_samples(model, samples, inputs(precision="float32"))
+        row = galleries[-1][0]
+        p = np.exp(said.log_p[samples.relative.index(row["image"])])
+        assert row["top3"][0] == [CLASSES[p.argmax()], pytest.approx(p.max(), rel=1e-4)]  # at the trained size
+    # The same pictures for every backbone, spread over the classes.
+    assert [row["image"] for row in galleries[0]] == [row["image"] for row in galleries[1]]
+    assert len({row["label"] for row in galleries[0]}) == 2
+
+
+def test_localize_without_boxes_says_so(run_dir, tmp_path):
+    arguments = [str(run_dir), "--output-dir", str(tmp_path), "LOCALIZE.SPLIT", "unboxed", "LOCALIZE.GALLERY", "1"]
+    assert tool("localize")(arguments) == 0
+    results = load_results(tmp_path)
+    assert set(results["metrics"].values()) == {None}
+    assert "no picture" in results["details"]["null"]
+
+
+@pytest.mark.parametrize("name", ["evaluate_backbone", "localize"])
+def test_bad_input_of_both_tools(name, root, run_dir, tmp_path):
+    main = tool(name)
+    with pytest.raises(InputError, match="nowhere"):
+        main([str(tmp_path / "nowhere")])
+    with pytest.raises(InputError, match="BATCH_SIZE"):
+        main([str(run_dir), "EVAL.BATCHSIZE", "3"])
+    with pytest.raises(InputError, match="no split 'test'"):
+        main([str(run_dir), "DATA.VAL_SPLIT", "test", "LOCALIZE.SPLIT", "test"])
+    swapped = write_run(tmp_path / "swapped", root, 0, classes=CLASSES[::-1])
+    with pytest.raises(InputError, match="classes of"):
+        main([str(swapped)])
+    assert not (swapped / "evaluation").exists()
+    assert not (swapped / "localization").exists()
+
+
+def test_unknown_map_lists_the_choices(run_dir, tmp_path):
+    with pytest.raises(InputError, match="GradCAM"):
+        tool("localize")([str(run_dir), "--output-dir", str(tmp_path / "out"), "LOCALIZE.METHOD", "gradcam"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_error_is_one_line_and_exit_code_2(run_tool, tmp_path):
+    done = run_tool("evaluate_backbone", tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no backbone at")
+    assert done.stderr.count("\n") == 1

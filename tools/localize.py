@@ -1,0 +1,79 @@
+"""Where a classifier looks: class activation maps against the boxes of the data set, and a gallery.
+
+python tools/localize.py runs/als                             writes runs/als/localization: results.json, gallery.png
+python tools/localize.py runs/als LOCALIZE.METHOD GradCAMPlusPlus LOCALIZE.MAX_IMAGES 500
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from backbones.cam import ClassMaps, localize
+from backbones.core.config import config_hash
+from backbones.core.distributed import setup_distributed
+from backbones.core.errors import run_tool
+from backbones.core.logging import get_logger
+from backbones.core.results import make_results, save_results
+from backbones.core.runs import open_run
+from backbones.core.warnings import WarningCounter
+from backbones.evaluation import predict_samples
+from backbones.gallery import make_tiles, save_gallery
+from backbones.localization import LocalizationEvaluator, evenly_spaced
+from backbones.measuring import (
+    build_inputs,
+    build_samples,
+    describe_samples,
+    load_run,
+    parse_run_arguments,
+    print_table,
+)
+from backbones.models.weights import identity
+
+SIZE = 224  # pixels, whatever the training size: a ResNet ends in 7 x 7 positions there
+SHOWN = ("max_box_acc", "max_box_acc_v2", "pointing", "pointing_exact", "energy_in_box")
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_run_arguments(__doc__, "localization", argv)
+    cfg, backbone = load_run(args.run, args.overrides)
+    warnings = WarningCounter()
+    samples = build_samples(cfg, cfg.LOCALIZE.SPLIT, backbone, warnings)
+    inputs = replace(build_inputs(cfg, setup_distributed()), batch_size=cfg.LOCALIZE.BATCH_SIZE)
+    model = backbone.build().to(inputs.device, inputs.dtype)
+    class_maps = ClassMaps(model, cfg.LOCALIZE.METHOD)
+    run_dir = open_run(args.output_dir, cfg)
+    warnings.log(get_logger())
+
+    boxed = np.flatnonzero(samples.box_counts() > 0)
+    measured = evenly_spaced(boxed, cfg.LOCALIZE.MAX_IMAGES or len(boxed))
+    evaluator = LocalizationEvaluator()
+    for found in localize(class_maps, samples, measured, inputs, SIZE):
+        evaluator.process(found.values, found.boxes, right=found.logits.argmax() == found.label)
+    shown = evenly_spaced(boxed if len(boxed) else np.arange(len(samples)), cfg.LOCALIZE.GALLERY)
+    tiles = []
+    if len(shown):
+        # The map needs 224 px; what the classifier says is asked at the size it was trained for.
+        said = predict_samples(model, samples, inputs, chosen=shown)
+        tiles = make_tiles(localize(class_maps, samples, shown, inputs, SIZE), samples, said)
+
+    who, data = identity(backbone), {samples.split: describe_samples(samples)}
+    settings = {"method": cfg.LOCALIZE.METHOD, "size": SIZE, "max_images": cfg.LOCALIZE.MAX_IMAGES}
+    title = f"{who.label}: {cfg.LOCALIZE.METHOD} of the true class at {SIZE} px; probabilities at {inputs.crop} px"
+    results = make_results(
+        "localization",
+        who,
+        {"name": f"localization-{cfg.LOCALIZE.METHOD}", "hash": config_hash(settings | inputs.normalization() | data)},
+        evaluator.metrics(),
+        data=data,
+        details=settings | evaluator.details(),
+        warnings=warnings.as_list(),
+        files=save_gallery(run_dir, tiles, title) if tiles else {},
+    )
+    save_results(run_dir, results)
+    print_table(who.label, results["metrics"], SHOWN)
+    print(f"numbers and pictures: {run_dir}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_tool(main)
