@@ -1,0 +1,264 @@
+"""Run a plan: one stage after the other, each in a process of its own; what is complete is left as it is.
+
+Nothing is remembered but what lies in the stages' folders, so that the same command goes on after a kill at any moment.
+"""
+
+import ctypes
+import fcntl
+import os
+import resource
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import IO
+
+from backbones.core.errors import InputError
+from backbones.core.files import save_json, save_text
+from comparison.suite import COMMAND_MARK, PAGE, REPORT, REPORT_RECORD, ROOT, TABLE, Plan, Stage, compare_stage
+from comparison.suite_progress import Display, Timings, last_line, minutes
+
+LOCK = "suite.lock"
+INTERRUPTED = 130
+# Stages that go on from a checkpoint, so that a later call takes less time than the stage does.
+RESUMABLE = ("pretrain", "finetune")
+# Seconds: between two looks at a child, for it to end when told to, and for the rest of a killed suite to vanish.
+_TICK, _GRACE, _ORPHANS = 1.0, 10.0, 15.0
+
+
+def run_plan(plan: Plan, stream: IO[str] | None = None) -> int:
+    """Run every stage that is not complete, then the comparison; print the table and where the report is.
+
+    Returns:
+        exit code: 0, 1 if a stage failed (the others are run nevertheless), 130 if interrupted.
+
+    Raises:
+        InputError: the output folder cannot be written, or another suite is at work in it.
+    """
+    out = stream or sys.stdout
+    with _lock(plan.output) as lock, _terminate_as_interrupt():
+        save_text(plan.output / "config.yaml", plan.cfg.dump(sort_keys=False))
+        try:
+            return _Run(plan, lock, Display(out, len(plan.stages) + 1)).all()
+        except KeyboardInterrupt:
+            print("\nstopped; the same command goes on from here", file=out)
+            return INTERRUPTED
+
+
+def describe(plan: Plan) -> str:
+    """What `run_plan` would do: every command in order, what it reads, its folder, and whether that is complete."""
+    stages = [*plan.stages, compare_stage(plan, plan.stages)]
+    blocks = []
+    for number, stage in enumerate(stages, 1):
+        lines = [f"[{number}/{len(stages)}] {stage.title}: {'cached' if stage.complete() else 'to run'}"]
+        lines += [f"  input   {path}" for path in stage.reads]
+        lines += [f"  config  {stage.config}"] if stage.config else []
+        lines += [f"  output  {stage.output}", f"  {shlex.join(stage.command)}"]
+        blocks.append("\n".join(lines))
+    return "\n".join(blocks)
+
+
+class _Run:
+    """One pass over the plan: `failures` maps a stage that did not come about to the reason."""
+
+    def __init__(self, plan: Plan, lock: IO[str], display: Display) -> None:
+        self.plan, self.lock, self.display = plan, lock, display
+        self.timings = Timings(plan.output / "timings.json")
+        self.failures: dict[Stage, str] = {}
+        self.to_do = [stage for stage in plan.stages if not stage.complete()]
+        # Stands for the comparison in the time that is left: what it compares is known at the end.
+        self.last: Stage | None = compare_stage(plan, plan.stages)
+
+    def all(self) -> int:
+        begun = time.monotonic()
+        for stage in self.plan.stages:
+            self.one(stage)
+        comparison = compare_stage(self.plan, [stage for stage in self.plan.stages if stage not in self.failures])
+        if comparison.inputs:
+            self.compare(comparison)
+        return self.summarize(time.monotonic() - begun)
+
+    def one(self, stage: Stage) -> None:
+        """Run `stage` unless it is complete or cannot be."""
+        missing = [item.title for item in stage.inputs if item in self.failures]
+        self.display.begin(stage.title)
+        if stage not in self.to_do:
+            self.display.end("cached")
+        elif missing:
+            self.to_do.remove(stage)
+            self.failures[stage] = f"not run: it needs {missing[0]}"
+            self.display.end(self.failures[stage])
+        else:
+            self.execute(stage)
+
+    def compare(self, stage: Stage) -> None:
+        """Compare what is complete, unless the report was made of exactly that."""
+        self.last = None
+        if not stage.complete():
+            self.to_do.append(stage)
+            # Files of two reports must not pass for one, should this be killed half way.
+            (stage.output / REPORT_RECORD).unlink(missing_ok=True)
+        self.one(stage)
+        if stage in self.failures:
+            return
+        save_json(stage.output / REPORT_RECORD, {"hash": stage.hash, "runs": [str(run.output) for run in stage.inputs]})
+        lines = (stage.output / TABLE).read_text(encoding="utf-8").splitlines()
+        shown = "\n".join(line for line in lines if not line.startswith("report: "))  # `summarize` names it, last
+        print(f"\n{shown.strip()}", file=self.display.stream)
+
+    def execute(self, stage: Stage) -> None:
+        fresh, begun = stage.kind not in RESUMABLE or not stage.log.exists(), time.monotonic()
+        stage.log.parent.mkdir(parents=True, exist_ok=True)
+        code = self.child(stage)
+        seconds = time.monotonic() - begun
+        self.to_do.remove(stage)
+        if code == 0 and (stage.kind == "compare" or stage.complete()):
+            if fresh:  # one that went on from a checkpoint took less than the stage takes
+                self.timings.add(stage.timing_key, seconds)
+            left = self.left()
+            self.display.end(f"{seconds:.0f} s{f'   {left}' if left else ''}")
+            return
+        self.failures[stage] = _reason(code, stage)
+        self.display.end(f"failed after {seconds:.0f} s: {self.failures[stage]}")
+
+    def child(self, stage: Stage) -> int:
+        """The exit code of the stage's process; its output goes to the log, and it never outlives this one."""
+        begun = time.monotonic()
+        with stage.log.open("a", encoding="utf-8") as log, _standard_output(stage, log) as output:
+            print(COMMAND_MARK, shlex.join(stage.command), file=log, flush=True)
+            child = subprocess.Popen(
+                stage.command, stdin=subprocess.DEVNULL, stdout=output, stderr=log, cwd=ROOT,
+                pass_fds=[self.lock.fileno()], preexec_fn=_die_with_parent,
+            )  # fmt: skip
+            try:
+                while True:
+                    with suppress(subprocess.TimeoutExpired):
+                        return child.wait(_TICK)
+                    spent = time.monotonic() - begun
+                    self.display.tick(spent, self.left(spent), stage.log)
+            finally:
+                _stop(child)
+
+    def left(self, spent: float = 0.0) -> str:
+        """How long what is still to be done will take, after `spent` seconds of the first stage of it."""
+        return self.timings.left([*self.to_do, *([self.last] if self.last else [])], spent)
+
+    def summarize(self, seconds: float) -> int:
+        """What took how long, where the report is, what is missing."""
+        kilobytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+        memory = f", largest process {kilobytes / 1024**2:.2f} GiB" if kilobytes else ""
+        print(f"\ntotal {minutes(seconds)}{memory}", file=self.display.stream)
+        page = self.plan.output / REPORT / PAGE
+        if page.is_file():
+            print(f"report: {page}", file=self.display.stream)
+        if self.failures:
+            what = "stages are missing; the same command tries them again:"
+            print(f"{len(self.failures)} {what}", file=self.display.stream)
+        for stage, reason in self.failures.items():
+            log = f" (all of it: {stage.log})" if stage.log.exists() else ""
+            print(f"  {stage.title}: {reason}{log}", file=self.display.stream)
+        return 1 if self.failures else 0
+
+
+def _standard_output(stage: Stage, log: IO[str]) -> AbstractContextManager[IO[str]]:
+    """Where the tool prints to: the comparison's table gets a file of its own, to be shown by every later call."""
+    return (stage.output / TABLE).open("w", encoding="utf-8") if stage.kind == "compare" else nullcontext(log)
+
+
+def _reason(code: int, stage: Stage) -> str:
+    """Why the stage failed, in a line."""
+    said = last_line(stage.log)
+    if code < 0:
+        return f"ended by {signal.Signals(-code).name}"
+    if code == 0:
+        return "ended without writing its results"
+    return said or f"ended with exit code {code} and not a word"
+
+
+def _stop(child: subprocess.Popen) -> None:
+    if child.poll() is None:
+        child.terminate()
+        try:
+            child.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+# Loaded before the fork: after it, nothing but the call itself is safe.
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent() -> None:
+    """In the child: be killed when the suite is.  Elsewhere than on Linux the lock that it holds reports it."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """SIGTERM ends a suite as Ctrl-C does: with its child."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[IO[str]]:
+    """Hold `folder`'s lock file, which names this process.
+
+    The system drops a lock with the last process that holds it, so a dead suite's file locks nobody out.  Stages
+    inherit it: a stage that outlives its suite must not meet its own successor.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}; choose another --output-dir") from None
+    with file:
+        deadline = time.monotonic() + _ORPHANS
+        while not _acquired(file):
+            owner = _owner(file)
+            if _alive(owner) or time.monotonic() > deadline:
+                what = "another suite is" if _alive(owner) else "a stage of a suite that is gone is still"
+                where = f"at work in {folder} (process {owner})"
+                raise InputError(f"{what} {where}; wait for it, or choose another --output-dir")
+            time.sleep(0.1)
+        file.truncate(0)
+        print(os.getpid(), file=file, flush=True)
+        yield file
+
+
+def _acquired(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _owner(file: IO[str]) -> int:
+    file.seek(0)
+    text = file.read().strip()
+    return int(text) if text.isdigit() else 0
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return pid > 0

@@ -1,0 +1,185 @@
+"""A suite in a folder of its own, with fake tools that log their calls and leave what the real ones would."""
+
+import copy
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+from comparison.suite import build_plan
+from comparison.suite_config import load_suite
+from comparison.suite_runner import describe, run_plan
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = ("prepare_data", "pretrain", "evaluate_backbone", "localize", "finetune_coco", "compare")
+STAGES = {
+    "pretrain": "pretraining",
+    "evaluate_backbone": "backbone",
+    "localize": "localization",
+    "finetune_coco": "detection",
+}
+# `calls` gets a line a call; a call whose folder contains the text of the file `fail` or `hang` does that.
+FAKE = f"""
+import json, os, sys, time
+from pathlib import Path
+me = Path(__file__)
+arguments = sys.argv[1:]
+out = Path(arguments[arguments.index("--output-dir") + 1])
+with (me.parent / "calls").open("a") as file:
+    print(json.dumps([me.stem, arguments]), file=file)
+def told_to(what):
+    order = me.parent / what
+    return order.exists() and order.read_text() in str(out)
+if told_to("hang"):
+    (me.parent / "pid").write_text(str(os.getpid()))
+    time.sleep(60)
+if told_to("fail"):
+    print("Traceback\\nerror: told to fail", file=sys.stderr)
+    sys.exit(2)
+if told_to("die"):
+    os.kill(os.getpid(), 9)
+out.mkdir(parents=True, exist_ok=True)
+if me.stem == "prepare_data":
+    (out / "scenes.json").write_text("{{}}")
+elif me.stem == "compare":
+    print("the table\\n\\nreport: elsewhere")
+    (out / "index.html").write_text("")
+elif not told_to("forget"):
+    results = dict(schema_version=1, stage={STAGES!r}[me.stem], backbone={{}}, protocol={{}}, metrics={{}},
+                   data={{}}, details={{}}, warnings=[], files={{}})
+    (out / "results.json").write_text(json.dumps(results))
+"""
+
+
+class Lab:
+    """A suite file, its configs and the fake tools in one folder."""
+
+    def __init__(self, folder):
+        self.folder, self.tools, self.output = folder, folder / "tools", folder / "out"
+        self.tools.mkdir(parents=True)
+        for name in NAMES:
+            (self.tools / f"{name}.py").write_text(FAKE)
+        (folder / "photos").mkdir()
+        (folder / "photos" / "a.jpg").write_text("a")
+        (folder / "base.yaml").write_text("DEPTH: 18\n")
+        (folder / "pretrain.yaml").write_text("LR: 1\n")
+        (folder / "finetune.yaml").write_text("_BASE_: base.yaml\nLR: 2\n")
+        self.tree = {
+            "DATA": [{"NAME": "scenes", "PREPARE": ["scenes", "--seed", 1]}],
+            "PRETRAIN": {"CONFIG": f"{folder}/pretrain.yaml", "OVERRIDES": ["DATA.ROOT", "{data:scenes}"]},
+            "FINETUNE": [
+                {"NAME": "quick", "CONFIG": f"{folder}/finetune.yaml", "OVERRIDES": ["A", "{data:scenes}/.."]}
+            ],
+            "ROWS": [
+                {"LABEL": "random", "BACKBONE": "random"},
+                {"LABEL": "CE", "OVERRIDES": ["METHOD.NAME", "CE"]},
+                {"LABEL": "ALS", "OVERRIDES": ["METHOD.NAME", "ALS"]},
+            ],
+        }
+
+    def copy(self, folder):
+        other = copy.copy(self)
+        shutil.copytree(self.folder, folder)
+        other.folder, other.tools, other.output = folder, folder / "tools", folder / "out"
+        other.tree = json.loads(json.dumps(self.tree).replace(str(self.folder), str(folder)))
+        return other
+
+    def write(self):
+        path = self.folder / "suite.yaml"
+        path.write_text(yaml.safe_dump(self.tree))
+        return path
+
+    def plan(self, *overrides):
+        return build_plan(load_suite(self.write(), overrides), self.output, tools=self.tools)
+
+    def run(self, *overrides):
+        """Exit code, and everything the suite said."""
+        stream = io.StringIO()
+        return run_plan(self.plan(*overrides), stream), stream.getvalue()
+
+    def tell(self, what, text):
+        (self.tools / what).write_text(text)
+
+    def to_run(self):
+        """`ALS pretrain` for every stage that a dry run lists as not complete."""
+        heads = [line for line in describe(self.plan()).splitlines() if line.startswith("[")]
+        return [re.sub(r"^\S+ |:| \(.*\)", "", head.removesuffix(": to run")) for head in heads if "to run" in head]
+
+    def calls(self):
+        """(tool, arguments) of every call since the last time."""
+        path = self.tools / "calls"
+        found = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        path.unlink(missing_ok=True)
+        return found
+
+    def called(self):
+        """`ALS pretrain` for every call since the last time."""
+        return [short(call) for call in self.calls()]
+
+    def start(self):
+        """The suite in a process of its own, which can be killed."""
+        code = (
+            "import sys; from pathlib import Path; from comparison.suite import build_plan;"
+            "from comparison.suite_config import load_suite; from comparison.suite_runner import run_plan;"
+            "sys.exit(run_plan(build_plan(load_suite(sys.argv[1]), sys.argv[2], tools=Path(sys.argv[3]))))"
+        )
+        command = [sys.executable, "-c", code, str(self.write()), str(self.output), str(self.tools)]
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+
+    def child(self):
+        """Process number of the fake tool that hangs."""
+        assert wait_for(lambda: (self.tools / "pid").exists() and (self.tools / "pid").read_text())
+        return int((self.tools / "pid").read_text())
+
+
+def output_of(arguments):
+    return Path(arguments[arguments.index("--output-dir") + 1])
+
+
+def short(call):
+    tool, arguments = call
+    label = output_of(arguments).name.split("-")[0]
+    return tool if tool in ("compare", "prepare_data") else f"{label} {tool}"
+
+
+def wait_for(condition, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def is_gone(pid):
+    """No such process, or one that only waits to be collected."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+PER_ROW = ["pretrain", "evaluate_backbone", "localize", "finetune_coco"]
+OF_CE, OF_ALS = [f"CE {tool}" for tool in PER_ROW], [f"ALS {tool}" for tool in PER_ROW]
+EVERYTHING = ["prepare_data", "random finetune_coco", *OF_CE, *OF_ALS, "compare"]
+
+
+# The same as titles of a dry run.
+PER_STAGE = ["pretrain", "evaluate", "localize", "finetune"]
+CE, ALS = [f"CE {kind}" for kind in PER_STAGE], [f"ALS {kind}" for kind in PER_STAGE]
+FINETUNE = [f"{label} finetune" for label in ("random", "CE", "ALS")]
+ALL = ["data scenes prepare", "random finetune", *CE, *ALS, "compare"]
+
+
+def set_row(lab):
+    lab.tree["ROWS"][2]["OVERRIDES"] += ["METHOD.ALS.beta", 0.5]
+
+
+def set_compare(lab):
+    lab.tree["COMPARE"] = {"ARGUMENTS": ["--resamples", 10]}

@@ -1,0 +1,60 @@
+"""Run a suite: pretrain, measure and fine-tune a backbone for every row, and compare them.
+
+    python tools/benchmark.py --config-file configs/suites/quick.yaml --output-dir runs/quick
+    python tools/benchmark.py --config-file configs/suites/quick.yaml --output-dir runs/quick --dry-run
+
+The same command goes on after an interruption, skips what is complete, and tries again what failed.  A change of a
+setting reruns the stages that it concerns.  The keys of a suite are explained in comparison/suite_config.py.
+"""
+
+import argparse
+
+import backbones.config
+import detection.config
+from backbones.core.config import load_config
+from backbones.core.errors import InputError, run_tool
+from comparison.suite import Stage, build_plan
+from comparison.suite_config import load_suite
+from comparison.suite_runner import describe, run_plan
+
+SETTINGS = {
+    "pretrain": backbones.config,
+    "evaluate": backbones.config,
+    "localize": backbones.config,
+    "finetune": detection.config,
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_arguments(argv)
+    plan = build_plan(load_suite(args.config_file, args.overrides), args.output_dir)
+    for stage in plan.stages:
+        check_settings(stage)
+    if args.dry_run:
+        print(describe(plan))
+        return 0
+    return run_plan(plan)
+
+
+def check_settings(stage: Stage) -> None:
+    """A mistyped key of the last row shall stop a suite before it starts, not after an hour."""
+    if stage.kind not in SETTINGS:
+        return
+    settings = SETTINGS[stage.kind]
+    try:
+        settings.validate(load_config(settings.get_defaults(), stage.config, stage.overrides))
+    except InputError as error:
+        raise InputError(f"{stage.title}: {error}") from None
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", required=True, help="yaml file of a suite")
+    parser.add_argument("--output-dir", required=True, help="folder for data, runs and report")
+    parser.add_argument("--dry-run", action="store_true", help="list every command and folder; start nothing")
+    parser.add_argument("overrides", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="change keys of the suite")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    run_tool(main)
