@@ -1,0 +1,184 @@
+"""Whether a backbone file fits: its tensors the architecture it names, its input the detector's.
+
+The tables are the ResNets of He et al. 2016 (arXiv:1512.03385, Table 1) with torchvision's names.
+Getting the channel order wrong has cost others 0.15 mAP without any message; hence every check.
+"""
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from backbones.core.config import CfgNode
+from backbones.core.errors import InputError
+from backbones.models.weights import BackboneFile
+
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+BATCH_NORMS = ("BN", "SyncBN", "FrozenBN")  # one set of tensors, used in three ways
+PIXEL_TOLERANCE = 0.05  # grey levels of 255: room for rounding, not for another data set's mean
+
+
+def expected_shapes(depth: int, norm: str) -> dict[str, tuple[int, ...]]:
+    """Every tensor that a detector takes from a ResNet: torchvision name -> shape.
+
+    With BN: 100 tensors for ResNet-18, 180, 265, 520 and 775 for 34, 50, 101 and 152.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def add(conv: str, bn: str, out: int, into: int, kernel: int) -> None:
+        shapes[f"{conv}.weight"] = (out, into, kernel, kernel)
+        affine = ("weight", "bias")
+        for name in affine if norm == "GN" else (*affine, "running_mean", "running_var"):
+            shapes[f"{bn}.{name}"] = (out,)
+
+    add("conv1", "bn1", 64, 3, 7)
+    into = 64
+    for stage, blocks in enumerate(BLOCKS[depth], start=1):
+        width = 64 * 2 ** (stage - 1)
+        convs, out = (
+            ([(width, 3), (width, 3)], width) if depth < 50 else ([(width, 1), (width, 3), (4 * width, 1)], 4 * width)
+        )
+        for block in range(blocks):
+            prefix, channels = f"layer{stage}.{block}", into
+            for number, (channels_out, kernel) in enumerate(convs, start=1):
+                add(f"{prefix}.conv{number}", f"{prefix}.bn{number}", channels_out, channels, kernel)
+                channels = channels_out
+            if block == 0 and into != out:
+                add(f"{prefix}.downsample.0", f"{prefix}.downsample.1", out, into, 1)
+            into = out
+    return shapes
+
+
+def check_state(state: Mapping[str, Tensor], spec: Mapping) -> None:
+    """Refuse a backbone whose tensors are not exactly those of the network its spec names.
+
+    The order of the checks gives the reason, not its symptom: a prefix, another stem or another depth
+    would all show as hundreds of missing tensors.
+    """
+    depth, norm = spec["depth"], spec["norm"]
+    if depth not in BLOCKS:
+        raise InputError(f"a ResNet of depth {depth} has no detector here; choices: {', '.join(map(str, BLOCKS))}")
+    if norm not in (*BATCH_NORMS, "GN"):
+        raise InputError(f"the backbone's norm '{norm}' has no detector here; choices: BN, GN")
+    _check_prefix(state)
+    _check_stem(state, spec)
+    found = infer_blocks(state)
+    if found != _layout(depth):
+        raise InputError(f"the backbone file says depth {depth}, but its tensors are those of {_describe(found)}")
+    wanted = expected_shapes(depth, norm)
+    used = {name for name in state if not name.startswith("fc.") and not name.endswith(".num_batches_tracked")}
+    _refuse("lacks", sorted(set(wanted) - used), depth, norm)
+    _refuse("has besides a ResNet's own", sorted(used - set(wanted)), depth, norm)
+    for name, shape in wanted.items():
+        if tuple(state[name].shape) != shape:
+            raise InputError(
+                f"the backbone's {name} has the shape {tuple(state[name].shape)}, a ResNet-{depth} has {shape}: "
+                "wide, grouped and deep-stem networks have no detector here"
+            )
+        if state[name].dtype != torch.float32:
+            raise InputError(f"the backbone's {name} is {state[name].dtype}; save its weights as torch.float32")
+
+
+def check_spec(backbone: BackboneFile | None, cfg: CfgNode) -> None:
+    """Refuse a detection config that would feed a backbone other pixels, or another network, than it knows.
+
+    Args:
+        backbone: None for random initialisation.
+        cfg: the detection config (`detection/config.py`).
+    """
+    model = cfg.MODEL
+    if model.RESNETS.DEPTH < 50 and "fpn" not in model.BACKBONE.NAME:
+        raise InputError(
+            f"MODEL.RESNETS.DEPTH {model.RESNETS.DEPTH} cannot be a C4 detector: detectron2's C4 head is built of "
+            "bottleneck blocks, its res5 would stay random; use MODEL.BACKBONE.NAME build_resnet_fpn_backbone"
+        )
+    if backbone is None:
+        if model.RESNETS.NORM == "FrozenBN":
+            raise InputError("MODEL.RESNETS.NORM FrozenBN on random weights never normalises; use BN, SyncBN or GN")
+        return
+    spec = backbone.spec
+    if spec["stem"] != "imagenet":
+        raise InputError(_stem_reason(spec["stem"]))
+    _compare("MODEL.RESNETS.DEPTH", model.RESNETS.DEPTH, spec["depth"])
+    _compare("INPUT.FORMAT", cfg.INPUT.FORMAT, spec["channel_order"])
+    if model.RESNETS.DEPTH >= 50:  # a basic block has no 1x1 convolution to put a stride in
+        _compare("MODEL.RESNETS.STRIDE_IN_1X1", model.RESNETS.STRIDE_IN_1X1, spec["stride_in_1x1"])
+    if (model.RESNETS.NORM == "GN") != (spec["norm"] == "GN"):
+        raise InputError(
+            f"MODEL.RESNETS.NORM is {model.RESNETS.NORM}, the backbone was trained with {spec['norm']}: "
+            f"set it to {'GN' if spec['norm'] == 'GN' else ', '.join(BATCH_NORMS)}"
+        )
+    for key, values, known in (
+        ("MODEL.PIXEL_MEAN", model.PIXEL_MEAN, spec["mean"]),
+        ("MODEL.PIXEL_STD", model.PIXEL_STD, spec["std"]),
+    ):
+        scaled = [value * 255.0 / spec["pixel_range"] for value in known]
+        if len(values) != 3 or any(abs(a - b) > PIXEL_TOLERANCE for a, b in zip(values, scaled, strict=True)):
+            raise InputError(
+                f"{key} is {list(values)}, the backbone was trained with {[round(v, 3) for v in scaled]} "
+                f"({spec['channel_order']}); set it so"
+            )
+
+
+def infer_blocks(state: Mapping[str, Tensor]) -> tuple[tuple[int, ...], bool]:
+    """(blocks of each stage, whether they are bottlenecks), read from the names alone."""
+    seen: dict[int, set[int]] = {stage: set() for stage in range(1, 5)}
+    for name in state:
+        if match := re.match(r"layer([1-4])\.(\d+)\.", name):
+            seen[int(match[1])].add(int(match[2]))
+    return tuple(len(blocks) for blocks in seen.values()), "layer1.0.conv3.weight" in state
+
+
+def _layout(depth: int) -> tuple[tuple[int, ...], bool]:
+    return BLOCKS[depth], depth >= 50
+
+
+def _describe(found: tuple[tuple[int, ...], bool]) -> str:
+    depths = [depth for depth in BLOCKS if _layout(depth) == found]
+    kind = "bottleneck" if found[1] else "basic"
+    return f"depth {depths[0]}" if depths else f"a network with {found[0]} {kind} blocks, no known ResNet"
+
+
+def _check_prefix(state: Mapping[str, Tensor]) -> None:
+    """A wrapper's prefix, if every convolution of the stem and stages carries one."""
+    if any(name.startswith("layer1.0.") for name in state):
+        return
+    for name in state:
+        if match := re.match(r"(.+?\.)layer1\.0\.", name):
+            raise InputError(
+                f"the backbone's tensors carry the prefix '{match[1]}' ('{name}'), so none would load; "
+                "export the network without its wrapper"
+            )
+
+
+def _check_stem(state: Mapping[str, Tensor], spec: Mapping) -> None:
+    if spec["stem"] != "imagenet":
+        raise InputError(_stem_reason(spec["stem"]))
+    if any(re.match(r"(stem|conv1|conv)\.\d", name) for name in state):
+        raise InputError(_stem_reason("deep"))
+    conv1 = state.get("conv1.weight")
+    if conv1 is not None and conv1.shape[-1] == 3:
+        raise InputError(_stem_reason("cifar"))
+
+
+def _stem_reason(stem: str) -> str:
+    kind = {"cifar": "CIFAR stem (a 3x3 convolution, no pooling)", "deep": "deep stem (several convolutions)"}.get(
+        stem, f"stem '{stem}'"
+    )
+    return (
+        f"the backbone has a {kind}; the detectors have the ImageNet stem (7x7, stride 2, pooling), so it cannot load"
+    )
+
+
+def _compare(key: str, value: object, known: object) -> None:
+    if value != known:
+        raise InputError(f"{key} is {value}, the backbone was trained with {known}; set {key} {known}")
+
+
+def _refuse(what: str, names: list[str], depth: int, norm: str) -> None:
+    if names:
+        more = " ..." if len(names) > 3 else ""
+        raise InputError(
+            f"the backbone {what} {len(names)} tensors (ResNet-{depth}, {norm}): {', '.join(names[:3])}{more}"
+        )

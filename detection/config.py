@@ -1,0 +1,194 @@
+"""Settings of a fine-tuning: commented defaults.
+
+Keys are named, and mean, what detectron2 names and means; a few of ours are marked so.  One
+CfgNode serves both engines: each engine says by name which value it cannot honour
+(`check_config` in detection/engines), so that no key is ever ignored.
+"""
+
+from __future__ import annotations
+
+from backbones.core.config import CfgNode, config_hash, flatten
+from detection.validation import ENGINES, validate
+
+__all__ = ["ENGINES", "NOT_PROTOCOL", "get_defaults", "protocol_hash", "protocol_name", "validate"]
+
+_C = CfgNode()
+# Which implementation trains: "torchvision" needs nothing outside the package index;
+# "detectron2" is the engine of the paper-scale configs and must be installed.
+_C.ENGINE = "torchvision"
+# Seed of the new layers, the order of pictures, flips and the sampling of proposals.
+_C.SEED = 0
+# Name of the row in tables; empty: the backbone's own label.  (ours)
+_C.LABEL = ""
+# Readable name of the protocol; results compare only under one protocol hash.  Empty: derived.  (ours)
+_C.PROTOCOL = ""
+
+_C.DATASETS = CfgNode()
+# Folder that the names of detection/data/catalog.py are below; ~ and $VARIABLES are expanded.  (ours)
+_C.DATASETS.ROOT = "$SMOOTH2DET_DATA"
+# Names from the catalog, or "coco:<json>:<image folder>" or "voc:<folder>:<split>".
+# Several training sets are joined (VOC 07+12); there is exactly one test set.
+_C.DATASETS.TRAIN = ("scenes_train",)
+_C.DATASETS.TEST = ("scenes_val",)
+
+_C.DATALOADER = CfgNode()
+# Processes that read pictures; 0 reads in the training process.
+_C.DATALOADER.NUM_WORKERS = 4
+# Batches hold only wide or only tall pictures, which saves padding.
+_C.DATALOADER.ASPECT_RATIO_GROUPING = True
+# Leave out training pictures without any box to learn from.
+_C.DATALOADER.FILTER_EMPTY_ANNOTATIONS = True
+# Keep decoded, resized training pictures in memory (per worker); for small sets and one
+# MIN_SIZE_TRAIN: 1,500 pictures of 128 px are 74 MB.  (ours)
+_C.DATALOADER.CACHE_IMAGES = False
+
+_C.INPUT = CfgNode()
+# Channel order the backbone was trained with.
+_C.INPUT.FORMAT = "RGB"
+# Length of the shorter side in pixels; of several values one is drawn per picture.
+_C.INPUT.MIN_SIZE_TRAIN = (640, 672, 704, 736, 768, 800)
+_C.INPUT.MAX_SIZE_TRAIN = 1333
+_C.INPUT.MIN_SIZE_TEST = 800
+_C.INPUT.MAX_SIZE_TEST = 1333
+# "horizontal" (probability one half) or "none".
+_C.INPUT.RANDOM_FLIP = "horizontal"
+
+_C.MODEL = CfgNode()
+# Mean and standard deviation per channel, range 0..255, in the order of INPUT.FORMAT.
+_C.MODEL.PIXEL_MEAN = [123.675, 116.280, 103.530]
+_C.MODEL.PIXEL_STD = [58.395, 57.120, 57.375]
+
+_C.MODEL.BACKBONE = CfgNode()
+# "build_resnet_fpn_backbone" (FPN) or "build_resnet_backbone" (C4).
+_C.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
+# Stages that do not train: 0 none, 1 stem, 2 + res2, 3 + res3, 4 + res4, 5 + res5.
+_C.MODEL.BACKBONE.FREEZE_AT = 2
+
+_C.MODEL.RESNETS = CfgNode()
+# 18, 34, 50 or 101.
+_C.MODEL.RESNETS.DEPTH = 50
+# "BN" (statistics of this process), "FrozenBN" (the backbone's statistics), "SyncBN" or "GN".
+_C.MODEL.RESNETS.NORM = "FrozenBN"
+# Where a bottleneck strides; False for torchvision's weights and ours, True for MSRA's.
+_C.MODEL.RESNETS.STRIDE_IN_1X1 = False
+# 256 with bottlenecks; 64 for ResNet-18 and ResNet-34.
+_C.MODEL.RESNETS.RES2_OUT_CHANNELS = 256
+
+_C.MODEL.FPN = CfgNode()
+_C.MODEL.FPN.OUT_CHANNELS = 256
+# "" (none), "BN", "SyncBN" or "GN".
+_C.MODEL.FPN.NORM = ""
+
+_C.MODEL.ANCHOR_GENERATOR = CfgNode()
+# Side lengths in pixels of the network's input, one list per level p2..p6.
+_C.MODEL.ANCHOR_GENERATOR.SIZES = [[32], [64], [128], [256], [512]]
+# Height over width; one list serves every level.
+_C.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS = [[0.5, 1.0, 2.0]]
+
+_C.MODEL.RPN = CfgNode()
+# Anchors per picture in the loss, and the largest share of them that is positive.
+_C.MODEL.RPN.BATCH_SIZE_PER_IMAGE = 256
+_C.MODEL.RPN.POSITIVE_FRACTION = 0.5
+# Below the first IoU an anchor is background, from the second on it is an object.
+_C.MODEL.RPN.IOU_THRESHOLDS = [0.3, 0.7]
+# Proposals kept per level before suppression, and per picture after it.
+_C.MODEL.RPN.PRE_NMS_TOPK_TRAIN = 2000
+_C.MODEL.RPN.PRE_NMS_TOPK_TEST = 1000
+_C.MODEL.RPN.POST_NMS_TOPK_TRAIN = 1000
+_C.MODEL.RPN.POST_NMS_TOPK_TEST = 1000
+_C.MODEL.RPN.NMS_THRESH = 0.7
+# Point where smooth L1 turns from quadratic to linear; 0 is plain L1.
+_C.MODEL.RPN.SMOOTH_L1_BETA = 0.0
+
+_C.MODEL.ROI_HEADS = CfgNode()
+# "StandardROIHeads" (FPN) or "Res5ROIHeads" (C4).
+_C.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
+# Number of categories listed in the data, without background; checked against the data.
+_C.MODEL.ROI_HEADS.NUM_CLASSES = 80
+_C.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 512
+_C.MODEL.ROI_HEADS.POSITIVE_FRACTION = 0.25
+_C.MODEL.ROI_HEADS.IOU_THRESHOLDS = [0.5]
+_C.MODEL.ROI_HEADS.NMS_THRESH_TEST = 0.5
+# Detections are made once, at score 0: the only value.  AP has TEST.AP_SCORE_THRESH.
+_C.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
+
+_C.MODEL.ROI_BOX_HEAD = CfgNode()
+_C.MODEL.ROI_BOX_HEAD.NUM_FC = 2
+_C.MODEL.ROI_BOX_HEAD.FC_DIM = 1024
+# Cells per side of a pooled region; samples per cell and side (0: as many as pixels).
+_C.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION = 7
+_C.MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO = 0
+# "ROIAlignV2" (half-pixel exact) or "ROIAlign" (its first version).
+_C.MODEL.ROI_BOX_HEAD.POOLER_TYPE = "ROIAlignV2"
+_C.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA = 0.0
+
+_C.SOLVER = CfgNode()
+# "SGD" or "ADAMW".  (ours)
+_C.SOLVER.OPTIMIZER = "SGD"
+# Pictures per iteration, over all processes.
+_C.SOLVER.IMS_PER_BATCH = 16
+_C.SOLVER.BASE_LR = 0.02
+_C.SOLVER.MAX_ITER = 90000
+# "WarmupMultiStepLR" or "WarmupCosineLR".
+_C.SOLVER.LR_SCHEDULER_NAME = "WarmupMultiStepLR"
+# Iterations after which the rate is multiplied by GAMMA.
+_C.SOLVER.STEPS = (60000, 80000)
+_C.SOLVER.GAMMA = 0.1
+# Linear warm-up from WARMUP_FACTOR * BASE_LR; 0 iterations: none.
+_C.SOLVER.WARMUP_ITERS = 1000
+_C.SOLVER.WARMUP_FACTOR = 0.001
+_C.SOLVER.MOMENTUM = 0.9
+_C.SOLVER.NESTEROV = False
+_C.SOLVER.WEIGHT_DECAY = 0.0001
+# Weight decay of the scale and shift of normalisation layers.
+_C.SOLVER.WEIGHT_DECAY_NORM = 0.0
+_C.SOLVER.CLIP_GRADIENTS = CfgNode()
+_C.SOLVER.CLIP_GRADIENTS.ENABLED = False
+# "full_model": the norm over all parameters; "norm": detectron2's, each parameter's own norm.
+_C.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
+_C.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 1.0
+_C.SOLVER.AMP = CfgNode()
+# Mixed precision: bfloat16 in the torchvision engine, detectron2's own in the other.
+_C.SOLVER.AMP.ENABLED = False
+# Iterations between resumable checkpoints (one is always written at the end).
+_C.SOLVER.CHECKPOINT_PERIOD = 5000
+# Iterations between lines of metrics.jsonl.  (ours)
+_C.SOLVER.LOG_PERIOD = 20
+
+_C.TEST = CfgNode()
+_C.TEST.DETECTIONS_PER_IMAGE = 100
+# AP counts detections above this score (detectron2's 0.05; the ALS paper's code 0); AR counts all.  (ours)
+_C.TEST.AP_SCORE_THRESH = 0.05
+# Pictures per batch and process at inference.  (ours)
+_C.TEST.IMS_PER_BATCH = 8
+
+# Keys that change neither what is learned nor how it is measured.
+NOT_PROTOCOL = (
+    "SEED",
+    "LABEL",
+    "PROTOCOL",
+    "DATASETS.ROOT",
+    "DATALOADER.NUM_WORKERS",
+    "DATALOADER.CACHE_IMAGES",
+    "SOLVER.CHECKPOINT_PERIOD",
+    "SOLVER.LOG_PERIOD",
+)
+
+
+def get_defaults() -> CfgNode:
+    """A fresh copy of the defaults above."""
+    return _C.clone()
+
+
+def protocol_hash(cfg: CfgNode, *fingerprints: str) -> str:
+    """12 hex digits over everything that a result depends on, apart from backbone and seed."""
+    settings = {key: value for key, value in flatten(cfg) if key not in NOT_PROTOCOL}
+    return config_hash({"settings": settings, "data": list(fingerprints)})
+
+
+def protocol_name(cfg: CfgNode) -> str:
+    """PROTOCOL, or a name made of what matters most, such as "R18-FPN BN freeze0 400 it"."""
+    model = cfg.MODEL
+    pyramid = "FPN" if model.BACKBONE.NAME == "build_resnet_fpn_backbone" else "C4"
+    derived = f"R{model.RESNETS.DEPTH}-{pyramid} {model.RESNETS.NORM} freeze{model.BACKBONE.FREEZE_AT}"
+    return cfg.PROTOCOL or f"{derived} {cfg.SOLVER.MAX_ITER} it"

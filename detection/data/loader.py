@@ -1,0 +1,241 @@
+"""Batches of pictures for the detectors, in an order and with flips that are pure functions of the seed.
+
+Letters: B pictures, 3 x H x W pixels of the padded batch, n boxes of a picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from backbones.core.distributed import rank, world_size
+from backbones.core.errors import InputError
+from backbones.core.sampling import Position, StatelessBatchSampler, position_rng
+from detection.data.images import load_resized, resized_size
+from detection.data.records import DetectionData, Record
+
+# Every level of a feature pyramid of stride 32 then has whole cells.
+SIZE_DIVISOR = 32
+
+
+@dataclass
+class DetectionBatch:
+    """B pictures.
+
+    Attributes:
+        images: (B, 3, H, W) uint8 RGB; pictures lie in the top left corner, the rest is padding.
+        sizes: (height, width) of each picture in the batch.
+        originals: (height, width) of each picture in its file.
+        image_ids: of the data set.
+        boxes: B times (n, 4) float32 x0, y0, x1, y1 in pixels of the batch; empty at inference.
+        labels: B times (n,) int64.
+    """
+
+    images: Tensor
+    sizes: list[tuple[int, int]]
+    originals: list[tuple[int, int]]
+    image_ids: list[int]
+    boxes: list[Tensor]
+    labels: list[Tensor]
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> DetectionBatch:
+        """The batch with its tensors on `device`."""
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=non_blocking)
+
+        return replace(self, images=move(self.images), boxes=[*map(move, self.boxes)], labels=[*map(move, self.labels)])
+
+    def pin_memory(self) -> DetectionBatch:
+        """Called by the loader for a GPU."""
+        return replace(
+            self,
+            images=self.images.pin_memory(),
+            boxes=[box.pin_memory() for box in self.boxes],
+            labels=[label.pin_memory() for label in self.labels],
+        )
+
+
+@dataclass
+class Item:
+    """One picture: image (3, h, w) uint8, boxes (n, 4) float32 in its pixels, labels (n,) int64."""
+
+    image: Tensor
+    boxes: Tensor
+    labels: Tensor
+    record: Record
+
+
+def trainable(data: DetectionData, filter_empty: bool) -> list[Record]:
+    """The records without crowds; without pictures that have nothing to learn if `filter_empty`."""
+    records = []
+    for record in data.records:
+        kept = ~record.iscrowd
+        if kept.any() or not filter_empty:
+            fields = {name: getattr(record, name)[kept] for name in ("bbox", "labels", "iscrowd", "area")}
+            records.append(replace(record, **fields))
+    if not records:
+        raise InputError(f"{data.annotations_path}: no picture has a box to learn from")
+    return records
+
+
+class TrainingPictures(Dataset):
+    """Maps a Position to an Item: resized, perhaps flipped, as (seed, epoch, index) say.
+
+    Args:
+        short_sides: one is drawn per picture (INPUT.MIN_SIZE_TRAIN).
+        flip: mirror every second picture.
+        cache: keep resized pictures in memory; wants a single short side.
+    """
+
+    def __init__(
+        self, records: list[Record], *, short_sides: tuple[int, ...], longest: int, flip: bool, seed: int, cache: bool
+    ) -> None:
+        self.records, self.short_sides, self.longest = records, tuple(short_sides), longest
+        self.flip, self.seed = flip, seed
+        self.cached: dict[int, Tensor] | None = {} if cache else None
+
+    def __getitem__(self, position: Position) -> Item:
+        record = self.records[position.index]
+        rng = position_rng(self.seed, position.epoch, position.index)
+        short_side = int(rng.choice(self.short_sides))
+        size = resized_size(record.width, record.height, short_side, self.longest)
+        image = self._load(position.index, record, size)
+        boxes = scale_boxes(record, size)
+        if self.flip and rng.random() < 0.5:
+            image, boxes = image.flip(2), flip_boxes(boxes, size[0])
+        return Item(image, torch.from_numpy(boxes), torch.from_numpy(record.labels), record)
+
+    def _load(self, index: int, record: Record, size: tuple[int, int]) -> Tensor:
+        if self.cached is None:
+            return load_resized(record.path, (record.width, record.height), size)
+        if index not in self.cached:
+            self.cached[index] = load_resized(record.path, (record.width, record.height), size)
+        return self.cached[index]
+
+
+class InferencePictures(Dataset):
+    """Maps an index to an Item without boxes."""
+
+    def __init__(self, records: list[Record], *, short_side: int, longest: int) -> None:
+        self.records, self.short_side, self.longest = records, short_side, longest
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Item:
+        record = self.records[index]
+        size = resized_size(record.width, record.height, self.short_side, self.longest)
+        image = load_resized(record.path, (record.width, record.height), size)
+        return Item(image, torch.empty(0, 4), torch.empty(0, dtype=torch.int64), record)
+
+
+def scale_boxes(record: Record, size: tuple[int, int]) -> np.ndarray:
+    """(n, 4) float32 boxes of a record in pixels of the picture resized to (width, height)."""
+    factor = np.array([size[0] / record.width, size[1] / record.height] * 2, np.float32)
+    return record.boxes * factor
+
+
+def flip_boxes(boxes: np.ndarray, width: int) -> np.ndarray:
+    """Mirrors (n, 4) boxes in a picture of `width` pixels."""
+    flipped = boxes.copy()
+    flipped[:, 0], flipped[:, 2] = width - boxes[:, 2], width - boxes[:, 0]
+    return flipped
+
+
+def collate(items: list[Item]) -> DetectionBatch:
+    """Pads pictures with zeros at the right and the bottom, to a multiple of SIZE_DIVISOR."""
+    sizes = [(item.image.shape[1], item.image.shape[2]) for item in items]
+    height, width = (-(-max(side) // SIZE_DIVISOR) * SIZE_DIVISOR for side in zip(*sizes, strict=True))
+    images = torch.zeros(len(items), 3, height, width, dtype=torch.uint8)
+    for padded, item in zip(images, items, strict=True):
+        padded[:, : item.image.shape[1], : item.image.shape[2]] = item.image
+    return DetectionBatch(
+        images=images,
+        sizes=sizes,
+        originals=[(item.record.height, item.record.width) for item in items],
+        image_ids=[item.record.image_id for item in items],
+        boxes=[item.boxes for item in items],
+        labels=[item.labels for item in items],
+    )
+
+
+def training_batches(
+    pictures: TrainingPictures,
+    *,
+    batch_size: int,
+    seed: int,
+    start: int,
+    stop: int,
+    group_by_shape: bool,
+    num_workers: int,
+    pin_memory: bool,
+) -> Iterable[DetectionBatch]:
+    """This process's share of the batches of iterations `start` .. `stop - 1`.
+
+    Args:
+        batch_size: pictures of a batch over all processes.
+        group_by_shape: no batch mixes wide and tall pictures.
+    """
+    groups = np.array([record.width >= record.height for record in pictures.records], np.int64)
+    sampler = StatelessBatchSampler(
+        len(pictures.records),
+        batch_size,
+        seed=seed,
+        start=start,
+        stop=stop,
+        rank=rank(),
+        world_size=world_size(),
+        groups=groups if group_by_shape else None,
+    )
+    return _load(pictures, sampler, num_workers, pin_memory)
+
+
+def inference_batches(
+    pictures: InferencePictures, *, batch_size: int, num_workers: int, pin_memory: bool
+) -> Iterable[DetectionBatch]:
+    """Every picture once over all processes, those of a like shape together."""
+    order = np.argsort([record.width / record.height for record in pictures.records], kind="stable")
+    mine = order[rank() :: world_size()].tolist()
+    batches = [mine[first : first + batch_size] for first in range(0, len(mine), batch_size)]
+    return _load(pictures, batches, num_workers, pin_memory)
+
+
+class _Guarded(Dataset):
+    """Passes an InputError on as an item: from a worker it would come wrapped in a traceback."""
+
+    def __init__(self, pictures: Any) -> None:
+        self.pictures = pictures
+
+    def __getitem__(self, key: Any) -> Item | InputError:
+        try:
+            return self.pictures[key]
+        except InputError as error:
+            return error
+
+
+def _guarded_collate(items: list[Any]) -> DetectionBatch | InputError:
+    errors = [item for item in items if isinstance(item, InputError)]
+    return errors[0] if errors else collate(items)
+
+
+def _load(pictures: Any, batches: Iterable, num_workers: int, pin_memory: bool) -> Iterator[DetectionBatch]:
+    loader = DataLoader(
+        _Guarded(pictures),
+        batch_sampler=batches,  # type: ignore[arg-type]
+        num_workers=num_workers,
+        collate_fn=_guarded_collate,
+        pin_memory=pin_memory,
+        # Its generator only seeds workers, which draw nothing; the global one is left alone.
+        generator=torch.Generator(),
+    )
+    for batch in loader:
+        if isinstance(batch, InputError):
+            raise batch
+        yield batch

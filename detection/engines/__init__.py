@@ -1,0 +1,42 @@
+"""Engines: the same config in, the same predictions out.
+
+An engine is a module with two functions:
+
+    check_config(cfg) -> None
+        Raises InputError, by key, for a value that the engine cannot honour; reads no data.
+    finetune(cfg, backbone, train, test, run_dir, resume, eval_only) -> list of detections
+        Trains from `backbone` (BackboneFile; None: random initialisation) on `train`, writes
+        checkpoint and metrics into `run_dir`, and returns every detection on `test` at score 0 as
+        COCO results: [{"image_id", "category_id" (the json's id), "bbox" [x, y, w, h] in pixels of
+        the original, "score"}], complete on the main process.  The account of the loaded backbone
+        goes to `run_dir`/loading.json.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from backbones.core.errors import InputError, suggestion
+from backbones.core.files import save_json
+
+ENGINES = {
+    "torchvision": "detection.engines.torchvision",
+    "detectron2": "detection.engines.detectron2",
+}
+LOADING_FILE = "loading.json"
+
+
+def build_engine(name: str) -> ModuleType:
+    """The engine's module; imports nothing of the others."""
+    if name not in ENGINES:
+        raise InputError(f"ENGINE: unknown engine '{name}'{suggestion(name, ENGINES)}")
+    return importlib.import_module(ENGINES[name])
+
+
+def save_loading(run_dir: Path, report: Any) -> None:
+    """Keeps a LoadReport beside the run: which tensors came from the backbone, which did not."""
+    save_json(run_dir / LOADING_FILE, {**asdict(report), "counts": report.counts()})

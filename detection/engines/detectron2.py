@@ -1,0 +1,199 @@
+"""Faster R-CNN by detectron2: its model, mapper, trainer and hooks, configured from our keys.
+
+detectron2 is optional: it is imported here alone, when a run needs it, and handed to the modules
+beside this one.  What is ours: the backbone is loaded with proof, the order of pictures resumes
+exactly, every iteration is seeded, and checkpoints hold plain types.
+"""
+
+import logging
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from backbones.core.config import CfgNode
+from backbones.core.distributed import gather_objects, is_main, setup_distributed, world_size
+from backbones.core.errors import InputError
+from backbones.core.logging import get_logger
+from backbones.models.weights import BackboneFile
+from detection.data.records import DetectionData
+from detection.engines import save_loading
+from detection.engines.detectron2_config import check_config, fill_config
+from detection.engines.detectron2_data import test_batches
+from detection.engines.detectron2_training import load_finished, train_detector
+from detection.engines.torchvision import training_settings
+from detection.weights import (
+    STAGES,
+    LoadReport,
+    build_reference,
+    check_spec,
+    export_detectron2,
+    prove_features,
+    split_dropped,
+    to_detectron2,
+    verify_account,
+)
+
+__all__ = ["build_detector", "check_config", "finetune", "import_detectron2", "predict", "prove_loading"]
+
+COMMIT = "02b5c4e295e990042a714712c21dc79b731e8833"
+_INSTALL = (
+    "install it after torch with: pip install --no-build-isolation "
+    f"'git+https://github.com/facebookresearch/detectron2@{COMMIT}', or set ENGINE torchvision"
+)
+# The first two repeat, as warnings and tracebacks, what our account and our errors say in one line; the third
+# complains of a call inside detectron2.
+_SILENCED = ("fvcore.common.checkpoint", "detectron2.engine.train_loop", "torch.fx._symbolic_trace")
+PROOF_SIZE = 128  # side in pixels of the picture that proves the loading; a multiple of the stride of 32
+
+
+def import_detectron2() -> SimpleNamespace:
+    """detectron2's subpackages that this engine uses; `InputError` says how to install it."""
+    try:
+        from detectron2 import checkpoint, config, data, engine, modeling, solver
+    except ImportError as error:
+        absent = isinstance(error, ModuleNotFoundError) and error.name == "detectron2"
+        reason = "detectron2 is not installed" if absent else f"detectron2 cannot be imported ({error})"
+        raise InputError(f"ENGINE detectron2: {reason}; {_INSTALL}") from None
+    for name in _SILENCED:
+        logging.getLogger(name).disabled = True
+    return SimpleNamespace(
+        checkpoint=checkpoint, config=config, data=data, engine=engine, modeling=modeling, solver=solver
+    )
+
+
+def finetune(
+    cfg: CfgNode,
+    backbone: BackboneFile | None,
+    train: DetectionData,
+    test: DetectionData,
+    run_dir: Path,
+    resume: bool = False,
+    eval_only: bool = False,
+) -> list[dict[str, Any]]:
+    """Train from `backbone` (None: random) and detect once, at score 0, in every test picture.
+
+    Args:
+        resume: go on from the run's checkpoint, if there is one.
+        eval_only: detect with the run's checkpoint.
+
+    Returns:
+        COCO results: image_id, category_id, bbox (x, y, w, h in pixels of the file), score.  The account
+        and the proof of the backbone's loading go to `run_dir`/loading.json.
+    """
+    check_config(cfg)
+    check_spec(backbone, cfg)
+    d2 = import_detectron2()
+    device = setup_distributed()
+    settings = fill_config(cfg, d2.config.get_cfg(), device=str(device), processes=world_size())
+    model, report = build_detector(d2, settings, cfg, backbone)
+    if report and is_main():
+        save_loading(run_dir, report)
+    identity = training_settings(cfg, train, backbone)
+    if eval_only:
+        load_finished(model, run_dir, identity, cfg.SOLVER.MAX_ITER)
+    else:
+        train_detector(d2, settings, cfg, model, train, run_dir, identity=identity, resume=resume, device=device)
+        if world_size() > 1:  # each process has its own BN statistics: all detect with the saved ones
+            load_finished(model, run_dir, identity, cfg.SOLVER.MAX_ITER)
+    return predict(d2, settings, cfg, model, test, device)
+
+
+def build_detector(
+    d2: SimpleNamespace, settings: Any, cfg: CfgNode, backbone: BackboneFile | None
+) -> tuple[nn.Module, LoadReport | None]:
+    """detectron2's model on its device, with the backbone in it; and the proof that it is (None: random).
+
+    Args:
+        settings: detectron2's frozen config (`fill_config`).
+    """
+    torch.manual_seed(cfg.SEED)
+    model = d2.modeling.build_model(settings)
+    if backbone is None:
+        return model, None
+    with tempfile.TemporaryDirectory() as folder:
+        path = export_detectron2(backbone, Path(folder) / "backbone.pth")
+        d2.checkpoint.DetectionCheckpointer(model).load(str(path))
+    report = verify_account(to_detectron2(backbone.state), model)
+    report.dropped = sorted(split_dropped(backbone.state)[1])
+    report.proof = prove_loading(model, backbone, settings.INPUT.FORMAT)
+    get_logger().info(
+        "backbone %s: %d tensors loaded, %d of the detector new; features differ by at most %.1e",
+        backbone.hash, len(report.loaded), len(report.new), max(report.proof["largest_difference"].values()),
+    )  # fmt: skip
+    return model, report
+
+
+def prove_loading(model: nn.Module, backbone: BackboneFile, channel_order: str) -> dict[str, Any]:
+    """One raw picture through detectron2's normalisation and backbone, and through torchvision's.
+
+    Starting from the pixels, it also proves the channel order, the mean and the deviation.  On the
+    CPU in float32, because a GPU's TF32 alone differs by more than the tolerance.
+    """
+    device, training = model.device, model.training
+    model.cpu().eval()
+    spec, reference = backbone.spec, build_reference(backbone)
+    mean, std = (torch.tensor(spec[key]).reshape(1, 3, 1, 1) for key in ("mean", "std"))
+    noise = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (1, 3, PROOF_SIZE, PROOF_SIZE), generator=noise, dtype=torch.uint8)
+
+    def seen_by_classifier(pixels: Tensor) -> dict[str, Tensor]:
+        ordered = pixels if channel_order == spec["channel_order"] else pixels.flip(1)
+        return dict(reference((ordered.float() / 255 * spec["pixel_range"] - mean) / std))
+
+    def seen_by_detector(pixels: Tensor) -> dict[str, Tensor]:
+        return stage_features(model, model.preprocess_image([{"image": pixels[0]}]).tensor)
+
+    proof = prove_features(seen_by_classifier, seen_by_detector, pixels)
+    model.to(device).train(training)
+    return proof
+
+
+def stage_features(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    """res2..res5 of a detectron2 detector; a C4 detector has its res5 in the head."""
+    resnet = getattr(model.backbone, "bottom_up", model.backbone)
+    x, found = resnet.stem(images), {}
+    for name in resnet.stage_names:
+        found[name] = x = getattr(resnet, name)(x)
+    if STAGES[-1] not in found:
+        found[STAGES[-1]] = model.roi_heads.res5(x)
+    return found
+
+
+@torch.inference_mode()
+def predict(
+    d2: SimpleNamespace, settings: Any, cfg: CfgNode, model: nn.Module, data: DetectionData, device: torch.device
+) -> list[dict[str, Any]]:
+    """COCO results of all test pictures, on every process, in the order of the data."""
+    batches = test_batches(
+        data.records,
+        d2.data.DatasetMapper(settings, is_train=False),
+        batch_size=cfg.TEST.IMS_PER_BATCH,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        pin_memory=device.type == "cuda",
+    )
+    category_ids = [category["id"] for category in data.categories]
+    model.eval()
+    mine: dict[int, list[dict]] = {}
+    for batch in batches:
+        for picture, output in zip(batch, model(batch), strict=True):
+            mine[picture["image_id"]] = to_results(picture["image_id"], output["instances"], category_ids)
+    parts = gather_objects(mine)
+    found = {image_id: results for part in parts for image_id, results in part.items()}
+    assert sum(map(len, parts)) == len(found) == len(data.records), "pictures were dropped or detected in twice"
+    return [result for record in data.records for result in found[record.image_id]]
+
+
+def to_results(image_id: int, instances: Any, category_ids: list[int]) -> list[dict[str, Any]]:
+    """detectron2's instances of one picture (x0, y0, x1, y1) as COCO results (x, y, w, h)."""
+    boxes = instances.pred_boxes.tensor.double().cpu()
+    boxes[:, 2:] -= boxes[:, :2]
+    return [
+        {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}
+        for box, label, score in zip(
+            boxes.tolist(), instances.pred_classes.tolist(), instances.scores.double().tolist(), strict=True
+        )
+    ]

@@ -1,0 +1,134 @@
+"""Pictures for detectron2: its own mapper, our order.
+
+detectron2 shuffles in the sampler, groups by shape after mapping, and draws flips from each worker's
+own state; none of that can be resumed exactly.  Here batches are grouped before mapping, and what is
+drawn for a picture is a pure function of (seed, epoch, picture).
+
+This module imports no detectron2: it receives a `DatasetMapper`.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from backbones.core.distributed import rank, world_size
+from backbones.core.errors import InputError
+from backbones.core.sampling import Position, StatelessBatchSampler, position_rng
+from detection.data.records import Record
+
+XYWH_ABS = 1  # detectron2.structures.BoxMode.XYWH_ABS
+Mapper = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def to_dataset_dict(record: Record) -> dict[str, Any]:
+    """A record as detectron2's dataset dict; its mapper leaves the crowds out."""
+    annotations = [
+        {"bbox": box, "bbox_mode": XYWH_ABS, "category_id": int(label), "iscrowd": int(crowd)}
+        for box, label, crowd in zip(record.bbox.tolist(), record.labels, record.iscrowd, strict=True)
+    ]
+    return {
+        "file_name": record.path,
+        "image_id": record.image_id,
+        "width": record.width,
+        "height": record.height,
+        "annotations": annotations,
+    }
+
+
+class MappedRecords(Dataset):
+    """Records through detectron2's mapper.
+
+    An index is a `Position` in training (what the mapper draws depends on it alone) and a number at
+    inference.  A picture that cannot be read comes back as an `InputError`, raised by `_load` in the
+    main process: raised in a worker, it would reach the user wrapped in a traceback.
+    """
+
+    def __init__(self, records: Sequence[Record], mapper: Mapper, seed: int) -> None:
+        self.records, self.mapper, self.seed = records, mapper, seed
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, position: Position | int) -> dict[str, Any] | InputError:
+        epoch, index = position if isinstance(position, tuple) else (0, position)
+        record = self.records[index]
+        try:
+            with _numpy_seeded(position_rng(self.seed, epoch, index)):
+                return self.mapper(to_dataset_dict(record))
+        except (OSError, SyntaxError, ValueError) as error:  # what PIL raises, by format and damage
+            return InputError(f"cannot use the picture {record.path} ({error}); restore or remove it")
+
+
+def training_batches(
+    records: Sequence[Record],
+    mapper: Mapper,
+    *,
+    batch_size: int,
+    seed: int,
+    start: int,
+    stop: int,
+    group_by_aspect: bool,
+    num_workers: int,
+    pin_memory: bool,
+) -> Iterator[list[dict[str, Any]]]:
+    """This process's share of the batches of the iterations `start` .. `stop - 1`.
+
+    Args:
+        batch_size: pictures of one iteration over all processes.
+        group_by_aspect: never put wide and tall pictures into one batch.
+    """
+    wide = np.array([record.width > record.height for record in records], np.int64)
+    sampler = StatelessBatchSampler(
+        len(records),
+        batch_size,
+        seed=seed,
+        start=start,
+        stop=stop,
+        rank=rank(),
+        world_size=world_size(),
+        groups=wide if group_by_aspect else None,
+    )
+    return _load(MappedRecords(records, mapper, seed), sampler, num_workers, pin_memory)
+
+
+def test_batches(
+    records: Sequence[Record], mapper: Mapper, *, batch_size: int, num_workers: int, pin_memory: bool
+) -> Iterator[list[dict[str, Any]]]:
+    """Every test picture once over all processes, those of a like shape together (less padding)."""
+    order = np.argsort([record.width / record.height for record in records], kind="stable")
+    mine = order[rank() :: world_size()].tolist()
+    batches = [mine[first : first + batch_size] for first in range(0, len(mine), batch_size)]
+    return _load(MappedRecords(records, mapper, 0), batches, num_workers, pin_memory)
+
+
+def _load(records: MappedRecords, batches: Iterable, num_workers: int, pin_memory: bool) -> Iterator[list[dict]]:
+    """The batches, or the first error that stands in one."""
+    loader = DataLoader(
+        records,
+        batch_sampler=batches,  # type: ignore[arg-type]
+        num_workers=num_workers,
+        collate_fn=list,
+        pin_memory=pin_memory,
+        # Its generator only seeds workers, whose draws are seeded by position; the global one is left alone.
+        generator=torch.Generator(),
+    )
+    for batch in loader:
+        for item in batch:
+            if isinstance(item, InputError):
+                raise item
+        yield batch
+
+
+@contextlib.contextmanager
+def _numpy_seeded(rng: np.random.Generator) -> Iterator[None]:
+    """Seed numpy's global generator, which detectron2's augmentations draw from, and put it back."""
+    before = np.random.get_state()
+    np.random.seed(rng.integers(2**32, dtype=np.uint32))
+    try:
+        yield
+    finally:
+        np.random.set_state(before)

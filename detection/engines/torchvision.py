@@ -1,0 +1,285 @@
+"""ENGINE torchvision: Faster R-CNN from the package index alone, trained by the project's own loop.
+
+A resumed run equals an uninterrupted one bit for bit on the CPU: the order of pictures, flips and the
+sampling of anchors are pure functions of (seed, iteration), and the checkpoint holds the rest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from backbones.core.checkpoint import load_checkpoint, load_state, save_checkpoint
+from backbones.core.config import CfgNode, flatten
+from backbones.core.distributed import barrier, gather_objects, is_main, setup_distributed, world_size, wrap_ddp
+from backbones.core.engine import Step, check_precision, train
+from backbones.core.errors import InputError
+from backbones.core.logging import MetricsWriter, get_logger
+from backbones.core.optimizer import build_optimizer
+from backbones.core.schedule import Schedule, build_schedule
+from backbones.models.weights import BackboneFile
+from detection.config import NOT_PROTOCOL
+from detection.data.loader import (
+    DetectionBatch,
+    InferencePictures,
+    TrainingPictures,
+    inference_batches,
+    trainable,
+    training_batches,
+)
+from detection.data.records import DetectionData
+from detection.engines import save_loading
+from detection.engines.faster_rcnn import FasterRCNN
+from detection.engines.torchvision_keys import check_config
+from detection.engines.torchvision_model import build_detector
+
+__all__ = ["check_config", "detect", "finetune"]
+
+CHECKPOINT = "checkpoint.pth"
+
+
+def finetune(
+    cfg: CfgNode,
+    backbone: BackboneFile | None,
+    train: DetectionData,
+    test: DetectionData,
+    run_dir: Path,
+    resume: bool,
+    eval_only: bool,
+) -> list[dict[str, Any]]:
+    """Train (or go on, or only load) and detect; see detection/engines/__init__.py."""
+    device = setup_distributed()
+    torch.manual_seed(cfg.SEED)
+    detector, report = build_detector(cfg.MODEL, cfg.TEST.DETECTIONS_PER_IMAGE, backbone)
+    detector.to(device)
+    if is_main():
+        save_loading(run_dir, report)
+    log = get_logger()
+    log.info("backbone: %s", report.counts())
+    run = _Run(cfg, backbone, train, detector, run_dir, device)
+    if resume or eval_only:
+        run.restore(required=eval_only)
+    if eval_only and run.finished < cfg.SOLVER.MAX_ITER:
+        raise InputError(
+            f"{run.path} stands at iteration {run.finished} of {cfg.SOLVER.MAX_ITER}; finish it with --resume first"
+        )
+    if run.finished < cfg.SOLVER.MAX_ITER:
+        run.train()
+    return detect(cfg, detector, test, device)
+
+
+class _Run:
+    """One training: what its checkpoint holds, and the loop that fills it."""
+
+    def __init__(
+        self,
+        cfg: CfgNode,
+        backbone: BackboneFile | None,
+        data: DetectionData,
+        detector: FasterRCNN,
+        run_dir: Path,
+        device: torch.device,
+    ) -> None:
+        self.cfg, self.data, self.detector, self.run_dir, self.device = cfg, data, detector, run_dir, device
+        self.path = run_dir / CHECKPOINT
+        self.optimizer = build_detector_optimizer(cfg.SOLVER, detector)
+        self.settings = training_settings(cfg, data, backbone)
+        self.finished = 0
+
+    def restore(self, *, required: bool) -> None:
+        """Load the checkpoint; without one a run begins anew, unless it is `required`."""
+        if not required and not self.path.exists():
+            return
+        state = load_checkpoint(self.path)
+        if not {"iteration", "settings", "model", "optimizer"} <= state.keys():
+            raise InputError(f"{self.path} is no checkpoint of this engine; delete it or use a new output folder")
+        changed = [
+            f"{key} ({state['settings'].get(key)} -> {value})"
+            for key, value in self.settings.items()
+            if state["settings"].get(key) != value
+        ]
+        if changed:
+            raise InputError(f"{self.path} was made with other settings: {', '.join(changed)}; use a new output folder")
+        load_state(self.detector, state["model"], where=self.path)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.finished = state["iteration"]
+        get_logger().info("going on from iteration %d", self.finished)
+
+    def save(self, finished: int) -> None:
+        """Called by the loop on every process."""
+        self.finished = finished
+        if is_main():
+            save_checkpoint(
+                self.path,
+                iteration=finished,
+                settings=self.settings,
+                model=self.detector.state_dict(),
+                optimizer=self.optimizer.state_dict(),
+            )
+        barrier()
+
+    def train(self) -> None:
+        """Iterations `finished` .. MAX_ITER - 1."""
+        cfg, solver = self.cfg, self.cfg.SOLVER
+        precision = "bfloat16" if solver.AMP.ENABLED else "float32"
+        check_precision(precision, self.device)
+        writer = MetricsWriter(self.run_dir, self.finished)
+        batches = build_training_batches(cfg, self.data, self.finished, self.device)
+        begun = time.time()
+        train(
+            wrap_ddp(DetectionTask(self.detector), self.device),
+            batches,
+            self.optimizer,
+            build_detector_schedule(solver),
+            start=self.finished,
+            stop=solver.MAX_ITER,
+            seed=cfg.SEED,
+            precision=precision,
+            clip_norm=solver.CLIP_GRADIENTS.CLIP_VALUE if solver.CLIP_GRADIENTS.ENABLED else 0.0,
+            log_period=solver.LOG_PERIOD,
+            checkpoint_period=solver.CHECKPOINT_PERIOD,
+            save=self.save,
+            writer=writer,
+            device=self.device,
+        )
+        writer.close()
+        get_logger().info("trained in %.1f s", time.time() - begun)
+
+
+class DetectionTask(nn.Module):
+    """What the loop trains: maps a DetectionBatch to the sum of the detector's four losses."""
+
+    def __init__(self, detector: FasterRCNN) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, batch: DetectionBatch) -> Step:
+        targets = [
+            # Class 0 of the detector is the background.
+            {"boxes": boxes, "labels": labels + 1}
+            for boxes, labels in zip(batch.boxes, batch.labels, strict=True)
+        ]
+        losses = self.detector(batch.images, batch.sizes, targets)
+        return Step(torch.stack(list(losses.values())).sum(), losses)
+
+
+def training_settings(cfg: CfgNode, data: DetectionData, backbone: BackboneFile | None) -> dict[str, str]:
+    """Everything that the weights depend on, as text: settings, data and backbone."""
+    free = {*NOT_PROTOCOL, "DATASETS.TEST"} - {"SEED"}
+    settings = {
+        key: str(list(value) if isinstance(value, tuple) else value)
+        for key, value in flatten(cfg)
+        if key not in free and not key.startswith("TEST.") and not key.endswith("_TEST")
+    }
+    return {**settings, "training data": data.fingerprint, "backbone": backbone.hash if backbone else "random"}
+
+
+def build_training_batches(
+    cfg: CfgNode, data: DetectionData, start: int, device: torch.device
+) -> Iterable[DetectionBatch]:
+    """The batches of iterations `start` .. MAX_ITER - 1."""
+    pictures = TrainingPictures(
+        trainable(data, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS),
+        short_sides=cfg.INPUT.MIN_SIZE_TRAIN,
+        longest=cfg.INPUT.MAX_SIZE_TRAIN,
+        flip=cfg.INPUT.RANDOM_FLIP == "horizontal",
+        seed=cfg.SEED,
+        cache=cfg.DATALOADER.CACHE_IMAGES,
+    )
+    return training_batches(
+        pictures,
+        batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        seed=cfg.SEED,
+        start=start,
+        stop=cfg.SOLVER.MAX_ITER,
+        group_by_shape=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        pin_memory=device.type == "cuda",
+    )
+
+
+def build_detector_schedule(solver: CfgNode) -> Schedule:
+    """The learning rate of every iteration."""
+    steps = solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR"
+    return build_schedule(
+        "steps" if steps else "cosine",
+        base_lr=solver.BASE_LR,
+        max_iter=solver.MAX_ITER,
+        steps=solver.STEPS if steps else (),
+        gamma=solver.GAMMA,
+        warmup_iters=solver.WARMUP_ITERS,
+        warmup_factor=solver.WARMUP_FACTOR,
+    )
+
+
+def build_detector_optimizer(solver: CfgNode, detector: nn.Module) -> torch.optim.Optimizer:
+    """Over what trains; normalisation layers have their own weight decay."""
+    norms: list[Tensor] = []
+    others: list[Tensor] = []
+    for module in detector.modules():
+        is_norm = isinstance(module, (nn.BatchNorm2d, nn.GroupNorm))
+        own = [parameter for parameter in module.parameters(recurse=False) if parameter.requires_grad]
+        (norms if is_norm else others).extend(own)
+    groups = [
+        {"params": others, "weight_decay": solver.WEIGHT_DECAY},
+        {"params": norms, "weight_decay": solver.WEIGHT_DECAY_NORM},
+    ]
+    return build_optimizer(
+        [group for group in groups if group["params"]],
+        solver.OPTIMIZER,
+        lr=solver.BASE_LR,
+        weight_decay=solver.WEIGHT_DECAY,
+        momentum=solver.MOMENTUM,
+        nesterov=solver.NESTEROV,
+    )
+
+
+@torch.inference_mode()
+def detect(cfg: CfgNode, detector: FasterRCNN, data: DetectionData, device: torch.device) -> list[dict[str, Any]]:
+    """Every detection on `data` as COCO results, sorted by picture; complete on every process."""
+    detector.eval()
+    pictures = InferencePictures(data.records, short_side=cfg.INPUT.MIN_SIZE_TEST, longest=cfg.INPUT.MAX_SIZE_TEST)
+    batches = inference_batches(
+        pictures,
+        batch_size=cfg.TEST.IMS_PER_BATCH,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        pin_memory=device.type == "cuda",
+    )
+    category_ids = [category["id"] for category in data.categories]
+    found: dict[int, list[dict[str, Any]]] = {}
+    for batch in batches:
+        outputs = detector(batch.images.to(device, non_blocking=True), batch.sizes)
+        for n, output in enumerate(outputs):
+            scaled = scale_to_original(output["boxes"], batch.sizes[n], batch.originals[n])
+            found[batch.image_ids[n]] = to_coco_results(batch.image_ids[n], scaled, output, category_ids)
+    parts = gather_objects(found)
+    if sum(map(len, parts)) != len(data.records) or world_size() != len(parts):
+        raise RuntimeError(f"{sum(map(len, parts))} pictures were tested of {len(data.records)}")
+    merged = {image_id: results for part in parts for image_id, results in part.items()}
+    if merged.keys() != {record.image_id for record in data.records}:
+        raise RuntimeError("some pictures were tested twice, others not")
+    return [result for image_id in sorted(merged) for result in merged[image_id]]
+
+
+def scale_to_original(boxes: Tensor, size: tuple[int, int], original: tuple[int, int]) -> Tensor:
+    """(n, 4) corners in a picture resized to `size` (height, width) -> corners in the original of `original`."""
+    height, width = original
+    factor = boxes.new_tensor([width / size[1], height / size[0]] * 2)
+    return (boxes * factor).clamp(min=0).minimum(boxes.new_tensor([width, height] * 2))
+
+
+def to_coco_results(
+    image_id: int, boxes: Tensor, output: dict[str, Tensor], category_ids: list[int]
+) -> list[dict[str, Any]]:
+    """COCO results of one picture; class 1 of the detector is the first category."""
+    sides = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).tolist()
+    labels, scores = output["labels"].tolist(), output["scores"].tolist()
+    return [
+        {"image_id": image_id, "category_id": category_ids[label - 1], "bbox": box, "score": score}
+        for box, label, score in zip(sides, labels, scores, strict=True)
+    ]

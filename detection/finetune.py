@@ -1,0 +1,138 @@
+"""One fine-tuning: from a validated config and a backbone to predictions, COCO numbers and results.json.
+
+The engine trains and detects; everything before and after is the same for all engines, so that their numbers mean
+the same.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from backbones.core.config import CfgNode
+from backbones.core.distributed import barrier, is_main, setup_distributed
+from backbones.core.errors import InputError
+from backbones.core.files import load_json, save_json
+from backbones.core.logging import get_logger
+from backbones.core.results import BackboneIdentity, make_results, random_identity, save_results
+from backbones.core.warnings import WarningCounter
+from backbones.models.weights import BackboneFile, identity, load_backbone
+from detection.coco_eval import evaluate_coco
+from detection.compatibility import check_spec
+from detection.config import protocol_hash, protocol_name, validate
+from detection.data.catalog import load_data
+from detection.data.records import DetectionData, check_categories
+from detection.engines import LOADING_FILE, build_engine
+
+RANDOM = "random"
+PREDICTIONS, MATCHES = "predictions.json", "matches.npz"
+
+
+def load_checked(cfg: CfgNode, backbone: str) -> BackboneFile | None:
+    """Check the config against its engine and its backbone; read no data.
+
+    Args:
+        backbone: a pretraining run's folder, a backbone file, or "random".
+    """
+    validate(cfg)
+    build_engine(cfg.ENGINE).check_config(cfg)
+    file = None if backbone == RANDOM else load_backbone(backbone)
+    check_spec(file, cfg)
+    return file
+
+
+def finetune(
+    cfg: CfgNode, backbone: BackboneFile | None, run_dir: Path, *, resume: bool, eval_only: bool
+) -> dict[str, Any]:
+    """Train, detect, evaluate; write predictions.json, matches.npz and results.json; return the results.
+
+    Args:
+        backbone: of `load_checked`; None is random initialisation.
+        resume: go on from the run's checkpoint, if there is one.
+        eval_only: detect and evaluate with the finished run's checkpoint.
+    """
+    setup_distributed()
+    warnings = WarningCounter()
+    train, test = load_both(cfg, warnings)
+    engine = build_engine(cfg.ENGINE)
+    predictions = engine.finetune(cfg, backbone, train, test, run_dir, resume, eval_only)
+    results: dict[str, Any] = {}
+    if is_main():
+        results = save_evaluation(cfg, backbone, train, test, predictions, run_dir, warnings)
+    barrier()
+    return results
+
+
+def load_both(cfg: CfgNode, warnings: WarningCounter) -> tuple[DetectionData, DetectionData]:
+    """The training and the test set, whose category list must be as long as NUM_CLASSES says."""
+    train = load_data(cfg.DATASETS.TRAIN, cfg.DATASETS.ROOT, warnings)
+    test = train if trains_on_test(cfg) else load_data(cfg.DATASETS.TEST, cfg.DATASETS.ROOT, warnings)
+    check_categories(train, test)
+    if len(train.categories) != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
+        raise InputError(
+            f"MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, but {train.annotations_path} lists "
+            f"{len(train.categories)} categories; set it to {len(train.categories)}"
+        )
+    for role, data in (("train", train), ("test", test)):
+        log_counts(role, data)
+    warnings.log(get_logger())
+    return train, test
+
+
+def trains_on_test(cfg: CfgNode) -> bool:
+    """Whether the detector is tested on its own training pictures (tiny sets without a split)."""
+    return list(cfg.DATASETS.TRAIN) == list(cfg.DATASETS.TEST)
+
+
+def log_counts(role: str, data: DetectionData) -> None:
+    """One line with the numbers of pictures, annotations and categories."""
+    numbers = data.counts()
+    get_logger().info(
+        "%s %s: %d pictures, %d annotations (%d crowd or difficult), %d of %d categories annotated, fingerprint %s",
+        role, data.name, numbers["images"], numbers["annotations"], numbers["crowd"],
+        numbers["categories_annotated"], numbers["categories"], data.fingerprint,
+    )  # fmt: skip
+
+
+def save_evaluation(
+    cfg: CfgNode,
+    backbone: BackboneFile | None,
+    train: DetectionData,
+    test: DetectionData,
+    predictions: list[dict[str, Any]],
+    run_dir: Path,
+    warnings: WarningCounter,
+) -> dict[str, Any]:
+    """Evaluate the predictions and write what the run leaves."""
+    save_json(run_dir / PREDICTIONS, predictions, indent=None)
+    measured = evaluate_coco(
+        test.to_coco(), predictions, score_threshold=cfg.TEST.AP_SCORE_THRESH, matches_path=run_dir / MATCHES
+    )
+    loading = run_dir / LOADING_FILE
+    results = make_results(
+        "detection",
+        name_backbone(cfg, backbone),
+        {"name": protocol_name(cfg), "hash": protocol_hash(cfg, train.fingerprint, test.fingerprint)},
+        measured["metrics"],
+        data={
+            "train": {"name": train.name, "fingerprint": train.fingerprint, **train.counts()},
+            "test": {"name": test.name, "fingerprint": test.fingerprint, **test.counts(), **measured["counts"]},
+            "evaluated_on_training_pictures": trains_on_test(cfg),
+        },
+        details={
+            "engine": cfg.ENGINE,
+            "seed": cfg.SEED,
+            "per_class_AP": measured["per_class"],
+            "backbone_loading": load_json(loading) if loading.exists() else None,
+        },
+        warnings=warnings.as_list(),
+        files={"predictions": PREDICTIONS, "matches": MATCHES, "metrics": "metrics.jsonl"},
+    )
+    save_results(run_dir, results)
+    return results
+
+
+def name_backbone(cfg: CfgNode, backbone: BackboneFile | None) -> BackboneIdentity:
+    """Whose result this is; LABEL renames the row."""
+    known = random_identity(cfg.SEED) if backbone is None else identity(backbone)
+    return BackboneIdentity(cfg.LABEL or known.label, known.method, known.seed, known.hash)

@@ -1,0 +1,254 @@
+"""A pretrained ResNet becomes a detector's backbone, and nothing of it is lost silently.
+
+A backbone that did not load still trains, and its AP looks plausible; so every tensor is accounted
+for, by name, shape and value, or an error says why not.
+
+Names (torchvision -> detectron2; X stands for 1..3):
+    conv1 -> stem.conv1,  bn1 -> stem.conv1.norm,  layer{i}.{j} -> res{i+1}.{j},
+    convX -> convX,  bnX -> convX.norm,  downsample.0 -> shortcut,  downsample.1 -> shortcut.norm
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from backbones.core.errors import InputError
+from backbones.core.files import save_atomic
+from backbones.models.weights import BackboneFile
+from detection.compatibility import check_spec, check_state
+
+__all__ = [
+    "DROPPED",
+    "NEW_IN_BODY",
+    "NEW_IN_DETECTRON2",
+    "STAGES",
+    "LoadReport",
+    "build_reference",
+    "check_spec",
+    "check_state",
+    "detectron2_name",
+    "export_detectron2",
+    "export_torchvision",
+    "prove_features",
+    "split_dropped",
+    "to_detectron2",
+    "verify_account",
+]
+
+STAGES = ("res2", "res3", "res4", "res5")
+
+# What a backbone file may hold that no detector wants: the classifier, and BN's step counter, which
+# has no effect on the forward pass (momentum is a constant here).
+DROPPED = ("fc.*", "*.num_batches_tracked")
+
+# What a detector may hold that no backbone file has.
+NEW_IN_BODY = ("fc.*", "*.num_batches_tracked")
+NEW_IN_DETECTRON2 = (
+    "backbone.fpn_*",
+    "proposal_generator.*",
+    "roi_heads.box_head.*",
+    "roi_heads.box_predictor.*",
+    "roi_heads.res5.norm.*",  # the norm that MoCo puts after C4's res5
+    "*.num_batches_tracked",
+)
+
+
+@dataclass
+class LoadReport:
+    """The account of one load: sorted names of tensors, none left out."""
+
+    loaded: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)  # in the file, on purpose not in the detector
+    new: list[str] = field(default_factory=list)  # in the detector, on purpose not in the file
+    proof: dict[str, Any] = field(default_factory=dict)  # of `prove_features`, where it was made
+
+    def counts(self) -> dict[str, int]:
+        return {"loaded": len(self.loaded), "dropped": len(self.dropped), "new": len(self.new)}
+
+
+# ---------------------------------------------------------------------------------- torchvision
+
+
+def export_torchvision(backbone: BackboneFile, body: nn.Module) -> LoadReport:
+    """Load a backbone into a body with torchvision's names (conv1, bn1, layer1..4), strictly.
+
+    Args:
+        body: a torchvision ResNet, or its stages alone; its norm may be BN, frozen BN, SyncBN or GN.
+    """
+    check_state(backbone.state, backbone.spec)
+    target = body.state_dict()
+    wanted, dropped = split_dropped(backbone.state)
+    _refuse("the detector's body has no place for", [k for k in wanted if k not in target])
+    new = [k for k in target if k not in wanted]
+    _refuse("the backbone file lacks", [k for k in new if not _matches(k, NEW_IN_BODY)])
+    _refuse_shapes({k: (v.shape, target[k].shape) for k, v in wanted.items()})
+    body.load_state_dict(wanted, strict=False)
+    _refuse_values(wanted, body.state_dict(), {k: k for k in wanted})
+    return LoadReport(sorted(wanted), sorted(dropped), sorted(new))
+
+
+Features = Callable[[Tensor], Mapping[str, Tensor]]  # (B, 3, H, W) -> {"res2": ..., "res5": ...}
+
+
+def build_reference(backbone: BackboneFile) -> Features:
+    """torchvision's ResNet of this backbone, in eval mode, as a function to its stage features.
+
+    Built by torchvision itself, not by our own models: it is the independent half of the proof.
+    """
+    norm = partial(nn.GroupNorm, 32) if backbone.spec["norm"] == "GN" else None
+    body = getattr(torchvision.models, f"resnet{backbone.spec['depth']}")(norm_layer=norm).eval()
+    export_torchvision(backbone, body)
+
+    def features(images: Tensor) -> dict[str, Tensor]:
+        x = body.maxpool(body.relu(body.bn1(body.conv1(images))))
+        found = {}
+        for stage, layer in zip(STAGES, (body.layer1, body.layer2, body.layer3, body.layer4), strict=True):
+            found[stage] = x = layer(x)
+        return found
+
+    return features
+
+
+# ----------------------------------------------------------------------------------- detectron2
+
+_RENAMES = (
+    (r"^layer(\d)\.", lambda m: f"res{int(m[1]) + 1}."),
+    (r"^conv1\.", "stem.conv1."),
+    (r"^bn1\.", "stem.conv1.norm."),
+    (r"\.bn(\d)\.", r".conv\1.norm."),
+    (r"\.downsample\.0\.", ".shortcut."),
+    (r"\.downsample\.1\.", ".shortcut.norm."),
+)
+
+
+def detectron2_name(name: str) -> str:
+    """detectron2's name of one torchvision tensor; no `backbone.` prefix (FPN would match nothing)."""
+    for pattern, replacement in _RENAMES:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def to_detectron2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a backbone, under detectron2's names, without what DROPPED lists."""
+    wanted, _ = split_dropped(state)
+    return {detectron2_name(name): tensor.detach().cpu().clone() for name, tensor in wanted.items()}
+
+
+def export_detectron2(backbone: BackboneFile, path: str | Path) -> Path:
+    """Write a backbone as a checkpoint that detectron2's own tools load (`MODEL.WEIGHTS`).
+
+    `__author__` must not be "Caffe2" (detectron2 would rename the tensors). The input spec travels
+    inside the file, because detectron2's defaults (BGR, std 1, stride in the 1x1) are not ours.
+    """
+    path = Path(path)
+    if path.suffix != ".pth":
+        raise InputError(f"{path}: a detectron2 export is a torch file; give it the suffix .pth")
+    check_state(backbone.state, backbone.spec)
+    content = {
+        "model": to_detectron2(backbone.state),
+        "__author__": "smooth2det",
+        "matching_heuristics": True,
+        "input_spec": dict(backbone.spec),
+        "provenance": dict(backbone.provenance),
+        "hash": backbone.hash,
+    }
+    save_atomic(path, lambda temporary: torch.save(content, temporary))
+    return path
+
+
+def verify_account(exported: Mapping[str, Tensor], model: nn.Module) -> LoadReport:
+    """Prove that every exported tensor is in the detectron2 model, and name what else is there.
+
+    detectron2 matches by longest suffix and only logs what it could not match, so this compares
+    values: each exported tensor must be found, bit for bit, under exactly one name of the model.
+
+    Args:
+        exported: tensors under detectron2's backbone names (`to_detectron2`).
+        model: a detectron2 GeneralizedRCNN (FPN or C4) after loading.
+    """
+    target = model.state_dict()
+    places = {name: [k for k in target if k == name or k.endswith("." + name)] for name in exported}
+    # `conv1.weight` is also the end of `stem.conv1.weight`; our names start at stem or res2..res5,
+    # so a second place means two copies of a stage, which no detector here has.
+    _refuse("the detectron2 model has no place for", [k for k, found in places.items() if not found])
+    _refuse("the detectron2 model has two places for", [k for k, found in places.items() if len(found) > 1])
+    where = {name: found[0] for name, found in places.items()}
+    _refuse_shapes({k: (v.shape, target[where[k]].shape) for k, v in exported.items()})
+    _refuse_values(exported, target, where)
+    new = set(target) - set(where.values())
+    _refuse("nothing was loaded into", [k for k in new if not _matches(k, NEW_IN_DETECTRON2)])
+    return LoadReport(loaded=sorted(where.values()), new=sorted(new))
+
+
+# ------------------------------------------------------------------------------- proof by forward
+
+
+@torch.no_grad()
+def prove_features(reference: Features, candidate: Features, images: Tensor, tolerance: float = 1e-4) -> dict[str, Any]:
+    """Compare two backbones on the same normalised pictures; an error unless they agree.
+
+    Args:
+        reference, candidate: (B, 3, H, W) -> {"res2": ..., "res5": ...}, both in eval mode.
+        images: (B, 3, H, W), already normalised.
+        tolerance: largest allowed difference, as a share of the stage's largest feature.
+
+    Returns:
+        {"tolerance", "largest_difference": {stage: relative}, "largest_feature": {stage: absolute}}
+    """
+    wanted, found = reference(images), candidate(images)
+    differences, sizes = {}, {}
+    for stage in STAGES:
+        if found[stage].shape != wanted[stage].shape:
+            raise InputError(
+                f"features of {stage} have the shape {tuple(found[stage].shape)} in the detector, "
+                f"{tuple(wanted[stage].shape)} in the backbone: the two networks differ"
+            )
+        sizes[stage] = float(wanted[stage].abs().max())
+        # A network whose features are all zero would agree with anything.
+        largest = float((found[stage] - wanted[stage]).abs().max())
+        differences[stage] = largest / sizes[stage] if sizes[stage] > 0 else float("nan")
+    if not all(value <= tolerance for value in differences.values()):
+        raise InputError(
+            f"the detector's features differ from the backbone's by {differences} of the largest feature, "
+            f"more than {tolerance:g}: the backbone is not what was loaded"
+        )
+    return {"tolerance": tolerance, "largest_difference": differences, "largest_feature": sizes}
+
+
+# -------------------------------------------------------------------------------------- helpers
+
+
+def split_dropped(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """(tensors that a detector uses, names dropped on purpose)."""
+    wanted = {name: tensor for name, tensor in state.items() if not _matches(name, DROPPED)}
+    return wanted, [name for name in state if name not in wanted]
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def _refuse(what: str, names: list[str]) -> None:
+    if names:
+        raise InputError(
+            f"{what} {len(names)} tensors: {', '.join(sorted(names)[:3])}{' ...' if len(names) > 3 else ''}"
+        )
+
+
+def _refuse_shapes(shapes: Mapping[str, tuple[torch.Size, torch.Size]]) -> None:
+    for name, (found, wanted) in shapes.items():
+        if found != wanted:
+            raise InputError(f"{name} has the shape {tuple(found)} in the backbone, {tuple(wanted)} in the detector")
+
+
+def _refuse_values(exported: Mapping[str, Tensor], target: Mapping[str, Tensor], where: Mapping[str, str]) -> None:
+    wrong = [name for name, tensor in exported.items() if not torch.equal(tensor.cpu(), target[where[name]].cpu())]
+    _refuse("after loading, the detector holds other values in", wrong)
