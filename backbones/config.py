@@ -3,6 +3,8 @@
 This file is the manual: `configs/pretrain/*.yaml` change a few lines of it.
 """
 
+from typing import Any
+
 from backbones.core.config import CfgNode as CN
 from backbones.core.errors import InputError, suggestion
 
@@ -184,7 +186,7 @@ _RANGES = (
 
 
 def _check_range(cfg: CN, key: str, low: float, high: float | None) -> None:
-    value = cfg
+    value: Any = cfg
     for part in key.split("."):
         value = value[part]
     if value < low or (high is not None and value > high):

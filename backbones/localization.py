@@ -5,7 +5,7 @@ A map is (H, W) float in [0, 1].  A box is x0, y0, x1, y1, half-open, in pixels 
 picture after its direct resize to H x W; the label is known (the map is that of the true class).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -136,7 +136,8 @@ def union_mask(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
     x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
     columns = (x >= boxes[:, :1]) & (x < boxes[:, 2:3])
     rows = (y >= boxes[:, 1:2]) & (y < boxes[:, 3:])
-    return np.any(rows[:, :, None] & columns[:, None, :], axis=0)
+    covered: np.ndarray = rows[:, :, None] & columns[:, None, :]
+    return np.asarray(covered.any(axis=0))
 
 
 # ---- one accumulator over a data set -----------------------------------------------------------
@@ -180,7 +181,7 @@ class LocalizationEvaluator:
             }
         )
 
-    def metrics(self) -> dict[str, float | None]:
+    def metrics(self) -> Mapping[str, float | None]:
         """max_box_acc, max_box_acc_v2, pointing, pointing_exact, energy_in_box; null where nothing was processed."""
         names = ("pointing", "pointing_exact", "energy_in_box")
         if not self.scores:

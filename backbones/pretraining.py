@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from backbones import __version__
 from backbones.core import distributed
@@ -41,6 +41,9 @@ class ClassificationTask(nn.Module):
     Args:
         mean, std: channel statistics, RGB in [0, 1].
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, method: Method, mean: list[float], std: list[float], *, dtype: torch.dtype, channels_last: bool):
         super().__init__()

@@ -4,6 +4,7 @@ A config file may name its parents in `_BASE_` (one path or a list, relative to 
 yaml keys and values of another type raise `InputError` before any work starts.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -146,10 +147,8 @@ def _nearest_key(key: str, cfg: CfgNode) -> str:
 def _coerce(value: Any, default: Any, key: str, where: str) -> Any:
     """Return `value` with the type of `default`, or raise; yaml reads `1e-3` as text, which counts as a number."""
     if isinstance(value, str) and isinstance(default, (int, float)) and not isinstance(default, bool):
-        try:
+        with contextlib.suppress(ValueError):  # text that is no number is refused below
             value = float(value)
-        except ValueError:
-            pass
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(default, int) and not isinstance(default, bool) and isinstance(value, float) and value.is_integer():

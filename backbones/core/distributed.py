@@ -72,5 +72,5 @@ def wrap_ddp(module: nn.Module, device: torch.device) -> nn.Module:
     # The argument was renamed in recent torch.
     known = inspect.signature(DistributedDataParallel.__init__).parameters
     argument = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-    device_ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(module, device_ids=device_ids, **{argument: False})
+    options: dict[str, Any] = {argument: False}
+    return DistributedDataParallel(module, device_ids=[device.index] if device.type == "cuda" else None, **options)

@@ -14,7 +14,7 @@ from backbones.core.errors import InputError
 HASH_DIGITS = 12
 
 
-def save_atomic(path: str | Path, write: Callable[[Path], None]) -> None:
+def save_atomic(path: str | Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it: a killed run leaves no half file."""
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
@@ -30,7 +30,7 @@ def save_atomic(path: str | Path, write: Callable[[Path], None]) -> None:
 
 def save_text(path: str | Path, text: str) -> None:
     """Write `text` (UTF-8) atomically."""
-    save_atomic(path, lambda p: p.write_text(text, encoding="utf-8") and None)
+    save_atomic(path, lambda p: p.write_text(text, encoding="utf-8"))
 
 
 def save_json(path: str | Path, obj: Any, *, indent: int | None = 1) -> None:

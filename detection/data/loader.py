@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from backbones.core.distributed import rank, world_size
 from backbones.core.errors import InputError
+from backbones.core.logging import get_logger
 from backbones.core.sampling import Position, StatelessBatchSampler, position_rng
 from detection.data.images import load_resized, resized_size
 from detection.data.records import DetectionData, Record
@@ -184,6 +185,15 @@ def training_batches(
         group_by_shape: no batch mixes wide and tall pictures.
     """
     groups = np.array([record.width >= record.height for record in pictures.records], np.int64)
+    groups = groups if group_by_shape else np.zeros_like(groups)
+    for group in np.unique(groups):
+        members = int((groups == group).sum())
+        if members < batch_size:
+            get_logger().warning(
+                "%d %s pictures do not fill a batch of %d and are never learned; "
+                "set DATALOADER.ASPECT_RATIO_GROUPING False",
+                members, "wide" if group else "tall", batch_size,
+            )  # fmt: skip
     sampler = StatelessBatchSampler(
         len(pictures.records),
         batch_size,
@@ -192,7 +202,7 @@ def training_batches(
         stop=stop,
         rank=rank(),
         world_size=world_size(),
-        groups=groups if group_by_shape else None,
+        groups=groups,
     )
     return _load(pictures, sampler, num_workers, pin_memory)
 

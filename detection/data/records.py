@@ -120,7 +120,9 @@ def build_record(
     clipped = clip_boxes(corners, *size)
     # x + w may pass the border by a rounding error, which is no box to warn about.
     moved = np.abs(clipped - corners).max(axis=1, initial=0) > 1e-3
-    kept = (clipped[:, 2:] > clipped[:, :2]).all(axis=1) & (bbox[:, 2:] > 0).all(axis=1)
+    # In float32, which networks compute in: a side that vanishes there would make a loss infinite.
+    single = clipped.astype(np.float32)
+    kept = (single[:, 2:] > single[:, :2]).all(axis=1) & (bbox[:, 2:] > 0).all(axis=1)
     where = f"{path.name} (image id {image_id})"
     for what, boxes in (("box clipped to the picture", moved & kept), ("box of zero area dropped", ~kept)):
         if boxes.any():

@@ -127,7 +127,7 @@ def build_detector(
     return model, report
 
 
-def prove_loading(model: nn.Module, backbone: BackboneFile, channel_order: str) -> dict[str, Any]:
+def prove_loading(model: Any, backbone: BackboneFile, channel_order: str) -> dict[str, Any]:
     """One raw picture through detectron2's normalisation and backbone, and through torchvision's.
 
     Starting from the pixels, it also proves the channel order, the mean and the deviation.  On the
@@ -152,7 +152,7 @@ def prove_loading(model: nn.Module, backbone: BackboneFile, channel_order: str) 
     return proof
 
 
-def stage_features(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
+def stage_features(model: Any, images: Tensor) -> dict[str, Tensor]:
     """res2..res5 of a detectron2 detector; a C4 detector has its res5 in the head."""
     resnet = getattr(model.backbone, "bottom_up", model.backbone)
     x, found = resnet.stem(images), {}

@@ -132,7 +132,7 @@ def load_finished(model: nn.Module, run_dir: Path, identity: dict[str, str], max
 
 def refuse_infinite_losses(model: nn.Module, losses: dict[str, Tensor], iteration: int) -> None:
     """A forward hook: raises on every process before a bad gradient is computed."""
-    if model.training and not torch.isfinite(sum(losses.values())):
+    if model.training and not torch.isfinite(torch.stack(list(losses.values())).sum()):
         raise InputError(_diverged(iteration, {name: value.item() for name, value in losses.items()}))
 
 

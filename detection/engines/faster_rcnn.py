@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +36,9 @@ class FasterRCNN(nn.Module):
         pyramid: FeaturePyramidNetwork over these four, with one level more.
         mean, std: per channel, range 0..255.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,
@@ -65,7 +69,8 @@ class FasterRCNN(nn.Module):
         # NOTE: as detectron2's, padding is zero after normalisation.
         x = (images - self.mean) / self.std
         x = x * _inside(sizes, images)
-        features = self.pyramid(OrderedDict(self.body.stages(x.contiguous(memory_format=torch.channels_last))))
+        stages: Any = self.body.stages
+        features = self.pyramid(OrderedDict(stages(x.contiguous(memory_format=torch.channels_last))))
         batch = ImageList(x, sizes)
         proposals, rpn_losses = self.proposals(batch, features, targets)
         detections, box_losses = self.heads(features, proposals, sizes, targets)
@@ -209,8 +214,9 @@ class BoxHead(nn.Module):
     def __init__(self, inputs: int, width: int, layers: int) -> None:
         super().__init__()
         sizes = [inputs, *[width] * layers]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
-        for layer in self.layers:
+        layers_of_sizes = [nn.Linear(a, b) for a, b in pairwise(sizes)]
+        self.layers = nn.ModuleList(layers_of_sizes)
+        for layer in layers_of_sizes:
             nn.init.kaiming_uniform_(layer.weight, a=1)
             nn.init.zeros_(layer.bias)
 

@@ -57,13 +57,12 @@ def finetune(
     torch.manual_seed(cfg.SEED)
     detector, report = build_detector(cfg.MODEL, cfg.TEST.DETECTIONS_PER_IMAGE, backbone)
     detector.to(device)
-    if is_main():
-        save_loading(run_dir, report)
-    log = get_logger()
-    log.info("backbone: %s", report.counts())
+    get_logger().info("backbone: %s", report.counts())
     run = _Run(cfg, backbone, train, detector, run_dir, device)
     if resume or eval_only:
         run.restore(required=eval_only)
+    if is_main():  # not before: a refused resumption leaves the run as it was
+        save_loading(run_dir, report)
     if eval_only and run.finished < cfg.SOLVER.MAX_ITER:
         raise InputError(
             f"{run.path} stands at iteration {run.finished} of {cfg.SOLVER.MAX_ITER}; finish it with --resume first"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from torch import nn
 from torchvision.models.detection.rpn import RPNHead
@@ -53,7 +54,7 @@ def build_detector(model: CfgNode, detections: int, backbone: BackboneFile | Non
 def build_body(model: CfgNode, backbone: BackboneFile | None) -> tuple[nn.Module, LoadReport]:
     """The ResNet without its classifier, loaded, frozen up to MODEL.BACKBONE.FREEZE_AT."""
     norm = "GN" if model.RESNETS.NORM == "GN" else "BN"
-    body = build_model(f"resnet{model.RESNETS.DEPTH}", num_classes=2, norm=norm)
+    body: Any = build_model(f"resnet{model.RESNETS.DEPTH}", num_classes=2, norm=norm)
     del body.fc
     report = LoadReport(new=sorted(body.state_dict())) if backbone is None else export_torchvision(backbone, body)
     stages = [nn.ModuleList([body.conv1, body.bn1]), *body.stage_modules()]
