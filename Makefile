@@ -10,7 +10,7 @@ quickstart: $(VENV)/.installed
 	$(BIN)/python tools/benchmark.py --config-file configs/suites/quick.yaml --output-dir $(OUTPUT)
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

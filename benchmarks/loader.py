@@ -31,10 +31,11 @@ from torchvision import transforms
 
 from backbones.core.errors import InputError, run_tool
 from backbones.core.files import load_json
+from backbones.core.pictures import decode_picture
 from backbones.core.sampling import Position, position_rng
 from backbones.data.datasets import TrainingSet, collate
 from backbones.data.geometry import sample_crop
-from backbones.data.images import decode_jpeg, normalize, resize_crop
+from backbones.data.images import normalize, resize_crop
 from backbones.data.samples import Samples, build_samples
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -174,7 +175,7 @@ def pixel_difference(samples: Samples) -> float:
     """Mean absolute difference, in levels of 255, from PIL's crop and resize of equal rectangles."""
     differences = []
     for index, path in enumerate(samples.paths):
-        image = decode_jpeg(path)
+        image = decode_picture(path)
         x, y, w, h = sample_crop(position_rng(0, 0, index), image.shape[1], image.shape[0], AREA, RATIO)
         with Image.open(path) as picture:
             crop = picture.convert("RGB").crop((x, y, x + w, y + h)).resize((SIZE, SIZE), Image.Resampling.BILINEAR)

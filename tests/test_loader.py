@@ -13,10 +13,11 @@ from torchvision import transforms
 
 from backbones.core import distributed
 from backbones.core.errors import InputError
+from backbones.core.pictures import decode_picture
 from backbones.core.sampling import Position
 from backbones.data.batch import Batch
 from backbones.data.datasets import EvaluationSet, TrainingSet, collate
-from backbones.data.images import decode_jpeg, normalize, resize_crop
+from backbones.data.images import normalize, resize_crop
 from backbones.data.loader import evaluation_batches, training_batches
 from backbones.data.samples import Samples, build_samples
 
@@ -96,7 +97,7 @@ def test_decoding_equals_pil(tmp_path, mode):
     Image.fromarray(picture(61, 43)).convert(mode).save(path, quality=80)
     with Image.open(path) as image:
         expected = np.asarray(image.convert("RGB")).astype(int)
-    ours = decode_jpeg(path)
+    ours = decode_picture(path)
     assert (ours.dtype, ours.shape) == (np.uint8, (43, 61, 3))
     assert np.abs(ours - expected).max() <= (1 if mode == "CMYK" else 0)
 
@@ -105,13 +106,13 @@ def test_exif_does_not_turn_the_picture_away_from_its_boxes(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(picture(60, 40)).save(tmp_path / "x.JPEG", exif=exif)
-    assert decode_jpeg(tmp_path / "x.JPEG").shape == (40, 60, 3)
+    assert decode_picture(tmp_path / "x.JPEG").shape == (40, 60, 3)
 
 
 def test_a_png_with_a_jpegs_name_is_read(tmp_path):
     image = picture(30, 20)
     Image.fromarray(image).save(tmp_path / "x.JPEG", "PNG")
-    np.testing.assert_array_equal(decode_jpeg(tmp_path / "x.JPEG"), image)
+    np.testing.assert_array_equal(decode_picture(tmp_path / "x.JPEG"), image)
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.02, 0.3, 0.7, 0.99])
@@ -121,19 +122,19 @@ def test_a_truncated_jpeg_is_named_not_filled_with_grey(tmp_path, kept):
     path = tmp_path / "cut.JPEG"
     path.write_bytes(buffer.getvalue()[: int(kept * buffer.tell())])
     with pytest.raises(InputError, match=r"cut\.JPEG is truncated or unreadable"):
-        decode_jpeg(path)
+        decode_picture(path)
 
 
 def test_bytes_after_the_end_of_a_jpeg_do_no_harm(tmp_path):
     Image.fromarray(picture(50, 40)).save(tmp_path / "a.JPEG")
     for tail in (bytes(10), bytes(5000)):
         (tmp_path / "b.JPEG").write_bytes((tmp_path / "a.JPEG").read_bytes() + tail)
-        np.testing.assert_array_equal(decode_jpeg(tmp_path / "b.JPEG"), decode_jpeg(tmp_path / "a.JPEG"))
+        np.testing.assert_array_equal(decode_picture(tmp_path / "b.JPEG"), decode_picture(tmp_path / "a.JPEG"))
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"gone\.JPEG"):
-        decode_jpeg(tmp_path / "gone.JPEG")
+        decode_picture(tmp_path / "gone.JPEG")
 
 
 @pytest.mark.parametrize("crop", [(0, 0, 200, 150), (13, 7, 40, 33), (50, 20, 32, 32), (3, 0, 190, 21)])
@@ -238,7 +239,7 @@ def test_objectness_of_the_centre_crop_and_of_the_whole_picture(white_objects):
     dataset = EvaluationSet(white_objects, resize=128, crop=96, with_objectness=True)
     batch = collate([dataset[i] for i in range(12)])
     torch.testing.assert_close(batch.objectness, batch.images.float().mean(dim=(1, 2, 3)) / 255, atol=0.01, rtol=0)
-    whole = torch.tensor([decode_jpeg(path).mean() / 255 for path in white_objects.paths], dtype=torch.float32)
+    whole = torch.tensor([decode_picture(path).mean() / 255 for path in white_objects.paths], dtype=torch.float32)
     torch.testing.assert_close(batch.objectness_full, whole)
     assert (batch.objectness - batch.objectness_full).abs().max() > 0.05
 

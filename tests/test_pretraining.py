@@ -3,23 +3,18 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
+from killing import ROOT, assert_equal_trees, kill_after, reported
 
 from backbones.core.checkpoint import load_checkpoint
 from backbones.core.errors import InputError
-from backbones.core.logging import read_metrics
 from backbones.core.results import load_results
 
-ROOT = Path(__file__).resolve().parent.parent
 TOOL = [sys.executable, str(ROOT / "tools" / "pretrain.py")]
-CLOCK = {"seconds_per_iteration", "eta_seconds"}
 TINY = [
     "DATA.IMAGE_SIZE", 32, "DATA.EVAL_CROP", 32, "DATA.EVAL_RESIZE", 32, "DATA.CROP_AREA", "[0.5, 1.0]",
     "MODEL.ARCH", "resnet18", "SOLVER.OPTIMIZER", "ADAMW", "SOLVER.BASE_LR", "1e-3", "SOLVER.LR_SCHEDULE", "cosine",
@@ -37,46 +32,6 @@ def run(command, **kwargs):
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, **kwargs)
 
 
-def kill_after(argv, folder, iterations):
-    """Start, wait until `iterations` lines are logged, then kill -9."""
-    process = subprocess.Popen(
-        [*TOOL, *argv],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    metrics = Path(folder) / "metrics.jsonl"
-    deadline = time.time() + 120
-    while not (metrics.exists() and len(metrics.read_text().splitlines()) >= iterations):
-        assert process.poll() is None, process.stderr.read().decode()[-500:]
-        assert time.time() < deadline
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stderr.close()
-
-
-def reported(folder):
-    lines = [{k: v for k, v in line.items() if k not in CLOCK} for line in read_metrics(folder / "metrics.jsonl")]
-    return lines, load_results(folder)["metrics"]
-
-
-def assert_equal_trees(a, b, where=""):
-    assert type(a) is type(b), where
-    if isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            assert_equal_trees(a[key], b[key], f"{where}.{key}")
-    elif isinstance(a, (list, tuple)):
-        for i, pair in enumerate(zip(a, b, strict=True)):
-            assert_equal_trees(*pair, f"{where}[{i}]")
-    elif isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), where
-    else:
-        assert a == b, where
-
-
 @pytest.mark.parametrize("method", ["CE", "OLS"])
 def test_killed_three_times_and_resumed_is_bit_equal(small_scenes, tmp_path, load_tool, method):
     options = ["METHOD.NAME", method, "SOLVER.MAX_EPOCH", 4, "SOLVER.CHECKPOINT_PERIOD", 0.4, "PRECISION", "bfloat16"]
@@ -84,7 +39,7 @@ def test_killed_three_times_and_resumed_is_bit_equal(small_scenes, tmp_path, loa
     main = load_tool("pretrain").main
     main(arguments(small_scenes, whole, *options))
     for lines in (2, 7, 12):
-        kill_after(arguments(small_scenes, killed, *options, resume=lines > 2), killed, lines)
+        kill_after([*TOOL, *arguments(small_scenes, killed, *options, resume=lines > 2)], killed, lines)
         assert not (killed / "results.json").exists()
     main(arguments(small_scenes, killed, *options, resume=True))
     assert_equal_trees(load_checkpoint(whole / "checkpoint.pth"), load_checkpoint(killed / "checkpoint.pth"))

@@ -19,7 +19,13 @@ from backbones.core.logging import log_to_file
 CONFIG_FILE = "config.yaml"
 _PACKAGES = ("torch", "torchvision", "numpy", "fvcore", "pycocotools", "detectron2", "opencv-python-headless")
 # What may change between the start of a run and its resumption without changing its numbers.
-_FREE_KEYS = ("DATA.NUM_WORKERS", "DATALOADER.NUM_WORKERS", "DATA.ROOT", "DATASETS.ROOT", "LOG_PERIOD", "LABEL")
+_FREE_KEYS = (
+    "DATA.NUM_WORKERS",
+    "DATALOADER.NUM_WORKERS",
+    "DATALOADER.CACHE_IMAGES",
+    "DATA.ROOT",
+    "DATASETS.ROOT",
+)
 
 
 def open_run(output_dir: str | Path, cfg: CfgNode, *, resume: bool = False) -> Path:

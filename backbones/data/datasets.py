@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from backbones.core.errors import InputError
+from backbones.core.pictures import decode_picture
 from backbones.core.sampling import Position, position_rng
 from backbones.data.batch import Batch
 from backbones.data.geometry import Crop, map_boxes, objectness, sample_crop
-from backbones.data.images import decode_jpeg, resize_crop
+from backbones.data.images import resize_crop
 from backbones.data.samples import Samples
 
 
@@ -75,7 +76,7 @@ class TrainingSet(Dataset):
     def __getitem__(self, position: Position) -> Item:
         epoch, index = position
         rng = position_rng(self.seed, epoch, index)
-        image = decode_jpeg(self.samples.paths[index])
+        image = decode_picture(self.samples.paths[index])
         crop = sample_crop(rng, image.shape[1], image.shape[0], self.crop_area, self.crop_ratio)
         flip = rng.random() < self.flip
         pixels = resize_crop(image, crop, self.size, self.size)
@@ -118,7 +119,7 @@ class EvaluationSet(Dataset):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Item:
-        image = decode_jpeg(self.samples.paths[index])
+        image = decode_picture(self.samples.paths[index])
         boxes = self.samples.boxes_of(index)
         if self.paint_boxes is not None:
             paint(image, boxes, self.paint_boxes)

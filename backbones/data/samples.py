@@ -14,10 +14,10 @@ import numpy as np
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint
 from backbones.core.logging import get_logger
+from backbones.core.pictures import read_header
 from backbones.core.registry import Registry
 from backbones.core.warnings import WarningCounter
 from backbones.data.geometry import clip_boxes
-from backbones.data.images import read_header
 
 DATASETS = Registry("data set")  # name -> function(root: Path, split: str, warnings: WarningCounter) -> Samples
 

@@ -210,10 +210,13 @@ def training_batches(
 def inference_batches(
     pictures: InferencePictures, *, batch_size: int, num_workers: int, pin_memory: bool
 ) -> Iterable[DetectionBatch]:
-    """Every picture once over all processes, those of a like shape together."""
-    order = np.argsort([record.width / record.height for record in pictures.records], kind="stable")
-    mine = order[rank() :: world_size()].tolist()
-    batches = [mine[first : first + batch_size] for first in range(0, len(mine), batch_size)]
+    """Every picture once over all processes, those of a like shape together.
+
+    The batches do not depend on the number of processes: a picture's padding reaches into its features.
+    """
+    order = np.argsort([record.width / record.height for record in pictures.records], kind="stable").tolist()
+    batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
+    batches = batches[rank() :: world_size()]
     return _load(pictures, batches, num_workers, pin_memory)
 
 

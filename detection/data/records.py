@@ -16,9 +16,9 @@ import numpy as np
 
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint
+from backbones.core.pictures import read_header
 from backbones.core.warnings import WarningCounter
 from backbones.data.geometry import clip_boxes
-from detection.data.images import read_header
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def build_data(
         raise InputError(f"{annotations_path}: no pictures; check the file")
     lines = []
     for record in records:
-        width, height, mode, size = read_header(record.path)
+        width, height, mode = read_header(record.path)
         if (width, height) != (record.width, record.height):
             raise InputError(
                 f"{annotations_path}: image id {record.image_id} is stated as {record.width}x{record.height}, "
@@ -154,6 +154,7 @@ def build_data(
             )
         if mode != "RGB":
             warnings.add(f"{'grey' if mode in ('L', '1') else mode} picture converted to RGB", record.path)
+        size = Path(record.path).stat().st_size
         lines.append(f"{Path(record.path).name} {record.image_id} {width} {height} {size}")
     return DetectionData(
         name=name,

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from backbones.core.errors import InputError, suggestion
+from backbones.core.pictures import read_header
 from backbones.core.warnings import WarningCounter
-from detection.data.images import read_header
 from detection.data.records import DetectionData, Record, build_data, build_record
 
 VOC_CLASSES = (

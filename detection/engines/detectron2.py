@@ -23,7 +23,7 @@ from detection.data.records import DetectionData
 from detection.engines import save_loading
 from detection.engines.detectron2_config import check_config, fill_config
 from detection.engines.detectron2_data import test_batches
-from detection.engines.detectron2_training import load_finished, train_detector
+from detection.engines.detectron2_training import Run
 from detection.engines.torchvision import training_settings
 from detection.weights import (
     STAGES,
@@ -92,13 +92,15 @@ def finetune(
     model, report = build_detector(d2, settings, cfg, backbone)
     if report and is_main():
         save_loading(run_dir, report)
-    identity = training_settings(cfg, train, backbone)
-    if eval_only:
-        load_finished(model, run_dir, identity, cfg.SOLVER.MAX_ITER)
-    else:
-        train_detector(d2, settings, cfg, model, train, run_dir, identity=identity, resume=resume, device=device)
+    run = Run(d2, settings, cfg, model, training_settings(cfg, train, backbone), run_dir, device)
+    if resume or eval_only:
+        run.restore(required=eval_only)
+    if run.finished < cfg.SOLVER.MAX_ITER:
+        if eval_only:
+            raise InputError(f"{run.path} stands at iteration {run.finished}; finish it with --resume first")
+        run.train(train)
         if world_size() > 1:  # each process has its own BN statistics: all detect with the saved ones
-            load_finished(model, run_dir, identity, cfg.SOLVER.MAX_ITER)
+            run.restore(required=True)
     return predict(d2, settings, cfg, model, test, device)
 
 

@@ -27,69 +27,117 @@ CHECKPOINT = "checkpoint.pth"
 _CLOCKS = ("data_time", "rank_data_time")
 
 
-def train_detector(
-    d2: SimpleNamespace,
-    settings: Any,
-    cfg: CfgNode,
-    model: nn.Module,
-    data: DetectionData,
-    run_dir: Path,
-    *,
-    identity: dict[str, str],
-    resume: bool,
-    device: torch.device,
-) -> None:
-    """Run the iterations that are left, leaving checkpoint.pth and metrics.jsonl in `run_dir`.
+class Run:
+    """One training: what its checkpoint holds, and detectron2's trainer that fills it.
 
     Args:
         d2: detectron2's subpackages.
         settings: detectron2's config, made from `cfg`.
         identity: everything that the weights depend on, as text; a checkpoint of another is refused.
     """
-    solver = cfg.SOLVER
-    optimizer = build_solver(d2, settings, cfg, model)
-    schedule = d2.solver.build_lr_scheduler(settings, optimizer)
-    scaler = torch.amp.GradScaler(device.type, enabled=solver.AMP.ENABLED)
-    path = run_dir / CHECKPOINT
-    start = _restore(path, identity, model, optimizer, scaler) if resume and path.exists() else 0
-    if start >= solver.MAX_ITER:
-        return
-    batches = training_batches(
-        trainable(data, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS),
-        d2.data.DatasetMapper(settings, is_train=True),
-        batch_size=solver.IMS_PER_BATCH,
-        seed=cfg.SEED,
-        start=start,
-        stop=solver.MAX_ITER,
-        group_by_aspect=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
-        pin_memory=device.type == "cuda",
-    )
-    trainer = _build_trainer(d2, wrap_ddp(model, device), batches, optimizer, scaler)
-    log = LossLog(MetricsWriter(run_dir, start), start, solver.MAX_ITER)
 
-    def before_step(trainer: Any) -> None:
-        seed_step(cfg.SEED, trainer.iter)
-        set_learning_rate(schedule, trainer.iter)
+    def __init__(
+        self,
+        d2: SimpleNamespace,
+        settings: Any,
+        cfg: CfgNode,
+        model: nn.Module,
+        identity: dict[str, str],
+        run_dir: Path,
+        device: torch.device,
+    ) -> None:
+        self.d2, self.settings, self.cfg, self.model = d2, settings, cfg, model
+        self.identity, self.run_dir, self.device = identity, run_dir, device
+        self.path = run_dir / CHECKPOINT
+        self.optimizer = build_solver(d2, settings, cfg, model)
+        self.schedule = d2.solver.build_lr_scheduler(settings, self.optimizer)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=cfg.SOLVER.AMP.ENABLED)
+        self.finished = 0
 
-    def after_step(trainer: Any) -> None:
+    def restore(self, *, required: bool) -> None:
+        """Load the checkpoint; without one a run begins anew, unless it is `required`."""
+        if not required and not self.path.exists():
+            return
+        state = load_checkpoint(self.path)
+        if state.get("engine") != "detectron2":
+            raise InputError(f"{self.path} is no checkpoint of ENGINE detectron2; use a new output folder")
+        before = state["settings"]
+        changed = [f"{k} ({before.get(k)} -> {value})" for k, value in self.identity.items() if before.get(k) != value]
+        if changed:
+            raise InputError(f"{self.path} was made with other settings: {', '.join(changed)}; use a new output folder")
+        load_state(self.model, state["model"], where=self.path)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.finished = state["iteration"]
+        get_logger().info("going on from iteration %d", self.finished)
+
+    def save(self, finished: int) -> None:
+        """Called on every process."""
+        self.finished = finished
+        if is_main():
+            save_checkpoint(
+                self.path,
+                engine="detectron2",
+                settings=self.identity,
+                iteration=finished,
+                model=self.model.state_dict(),
+                optimizer=self.optimizer.state_dict(),
+                scaler=self.scaler.state_dict(),
+            )
+        barrier()
+
+    def train(self, data: DetectionData) -> None:
+        """Iterations `finished` .. MAX_ITER - 1, leaving checkpoint.pth and metrics.jsonl."""
+        trainer = self._build_trainer(self._build_batches(data))
+        start, stop = self.finished, self.cfg.SOLVER.MAX_ITER
+        log = LossLog(MetricsWriter(self.run_dir, start), start, stop)
+        hook = self.d2.engine.hooks.CallbackHook(
+            before_step=self._before_step, after_step=lambda trainer: self._after_step(trainer, log)
+        )
+        trainer.register_hooks([hook])
+        guard = self.model.register_forward_hook(
+            lambda module, _, losses: refuse_infinite_losses(module, losses, trainer.iter)
+        )
+        try:
+            trainer.train(start, stop)
+        except FloatingPointError as error:  # detectron2's own check, of the proposals
+            raise InputError(_diverged(trainer.iter, log.latest, f" ({error}); the one before had")) from None
+        finally:
+            guard.remove()
+            log.close()
+
+    def _before_step(self, trainer: Any) -> None:
+        seed_step(self.cfg.SEED, trainer.iter)
+        set_learning_rate(self.schedule, trainer.iter)
+
+    def _after_step(self, trainer: Any, log: "LossLog") -> None:
+        solver, finished = self.cfg.SOLVER, trainer.iter + 1
         log.add(trainer)
-        finished = trainer.iter + 1
         checkpoint_due = finished % solver.CHECKPOINT_PERIOD == 0 or finished == solver.MAX_ITER
         if checkpoint_due or finished % solver.LOG_PERIOD == 0:
-            log.flush(trainer.iter, optimizer.param_groups[0]["lr"])
+            log.flush(trainer.iter, self.optimizer.param_groups[0]["lr"])
         if checkpoint_due:
-            _save(path, identity, model, optimizer, scaler, finished)
+            self.save(finished)
 
-    trainer.register_hooks([d2.engine.hooks.CallbackHook(before_step=before_step, after_step=after_step)])
-    guard = model.register_forward_hook(lambda module, _, losses: refuse_infinite_losses(module, losses, trainer.iter))
-    try:
-        trainer.train(start, solver.MAX_ITER)
-    except FloatingPointError as error:  # detectron2's own check of proposals and losses
-        raise InputError(_diverged(trainer.iter, log.latest, f" ({error})")) from None
-    finally:
-        guard.remove()
-        log.close()
+    def _build_trainer(self, batches: Any) -> Any:
+        model = wrap_ddp(self.model, self.device)
+        if self.scaler.is_enabled():
+            return self.d2.engine.AMPTrainer(model, batches, self.optimizer, grad_scaler=self.scaler)
+        return self.d2.engine.SimpleTrainer(model, batches, self.optimizer)
+
+    def _build_batches(self, data: DetectionData) -> Any:
+        cfg = self.cfg
+        return training_batches(
+            trainable(data, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS),
+            self.d2.data.DatasetMapper(self.settings, is_train=True),
+            batch_size=cfg.SOLVER.IMS_PER_BATCH,
+            seed=cfg.SEED,
+            start=self.finished,
+            stop=cfg.SOLVER.MAX_ITER,
+            group_by_aspect=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+            pin_memory=self.device.type == "cuda",
+        )
 
 
 def build_solver(d2: SimpleNamespace, settings: Any, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -119,26 +167,15 @@ def set_learning_rate(schedule: Any, iteration: int) -> None:
         group["lr"] = lr
 
 
-def load_finished(model: nn.Module, run_dir: Path, identity: dict[str, str], max_iter: int) -> None:
-    """Load the detector of a finished run."""
-    path = run_dir / CHECKPOINT
-    state = _load(path, identity)
-    if state["iteration"] < max_iter:
-        raise InputError(
-            f"{path} stands at iteration {state['iteration']} of {max_iter}; finish it with --resume first"
-        )
-    load_state(model, state["model"], where=path)
-
-
 def refuse_infinite_losses(model: nn.Module, losses: dict[str, Tensor], iteration: int) -> None:
     """A forward hook: raises on every process before a bad gradient is computed."""
     if model.training and not torch.isfinite(torch.stack(list(losses.values())).sum()):
         raise InputError(_diverged(iteration, {name: value.item() for name, value in losses.items()}))
 
 
-def _diverged(iteration: int, losses: dict[str, float], reason: str = "") -> str:
-    parts = {name: round(value, 4) for name, value in losses.items()}
-    return f"the loss is not finite at iteration {iteration}{reason}: {parts}; lower SOLVER.BASE_LR or check the data"
+def _diverged(iteration: int, losses: dict[str, float], reason: str = ":") -> str:
+    parts = {name: float(f"{value:.4g}") for name, value in losses.items() if "loss" in name}
+    return f"the loss is not finite at iteration {iteration}{reason} {parts}; lower SOLVER.BASE_LR or check the data"
 
 
 class LossLog:
@@ -172,45 +209,3 @@ class LossLog:
     def close(self) -> None:
         self.bar.close()
         self.writer.close()
-
-
-def _build_trainer(d2: SimpleNamespace, model: nn.Module, batches: Any, optimizer: Any, scaler: Any) -> Any:
-    if scaler.is_enabled():
-        return d2.engine.AMPTrainer(model, batches, optimizer, grad_scaler=scaler)
-    return d2.engine.SimpleTrainer(model, batches, optimizer)
-
-
-def _save(path: Path, identity: dict[str, str], model: nn.Module, optimizer: Any, scaler: Any, finished: int) -> None:
-    if is_main():
-        save_checkpoint(
-            path,
-            engine="detectron2",
-            settings=identity,
-            iteration=finished,
-            model=model.state_dict(),
-            optimizer=optimizer.state_dict(),
-            scaler=scaler.state_dict(),
-        )
-    barrier()
-
-
-def _restore(path: Path, identity: dict[str, str], model: nn.Module, optimizer: Any, scaler: Any) -> int:
-    """Load a checkpoint; returns the iteration to go on from."""
-    state = _load(path, identity)
-    load_state(model, state["model"], where=path)
-    optimizer.load_state_dict(state["optimizer"])
-    scaler.load_state_dict(state["scaler"])
-    get_logger().info("going on from iteration %d", state["iteration"])
-    return state["iteration"]
-
-
-def _load(path: Path, identity: dict[str, str]) -> dict[str, Any]:
-    """A checkpoint of this engine, made with the same settings, data and backbone."""
-    state = load_checkpoint(path)
-    if state.get("engine") != "detectron2":
-        raise InputError(f"{path} is no checkpoint of ENGINE detectron2; use a new output folder, or its own ENGINE")
-    before = state["settings"]
-    changed = [f"{key} ({before.get(key)} -> {value})" for key, value in identity.items() if before.get(key) != value]
-    if changed:
-        raise InputError(f"{path} was made with other settings: {', '.join(changed)}; use a new output folder")
-    return state

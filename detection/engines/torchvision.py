@@ -69,6 +69,8 @@ def finetune(
         )
     if run.finished < cfg.SOLVER.MAX_ITER:
         run.train()
+        if world_size() > 1:  # each process has its own BN statistics: all detect with the saved ones
+            run.restore(required=True)
     return detect(cfg, detector, test, device)
 
 

@@ -1,0 +1,130 @@
+"""The reader of VOC folders: pixels counted from 1, `difficult` objects, and what it refuses by file."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from backbones.core.errors import InputError
+from backbones.core.warnings import WarningCounter
+from detection.data.catalog import VOC_SETS, load_data
+from detection.data.loader import trainable
+from detection.data.voc import VOC_CLASSES, load_voc
+
+WIDTH, HEIGHT = 40, 30
+SIZE = f"<size><width>{WIDTH}</width><height>{HEIGHT}</height><depth>3</depth></size>"
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+def box(name, *corners, difficult=0):
+    inside = "".join(f"<{key}>{value}</{key}>" for key, value in zip(CORNERS, corners, strict=True))
+    return f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox>{inside}</bndbox></object>"
+
+
+def read_voc(folder, text, classes=("cat", "dog"), stems="a\n"):
+    """Write one annotated picture, "a", and load it; (data, warnings)."""
+    for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (WIDTH, HEIGHT)).save(folder / "JPEGImages" / "a.jpg")
+    (folder / "Annotations" / "a.xml").write_text(text)
+    (folder / "ImageSets" / "Main" / "train.txt").write_text(stems)
+    warnings = WarningCounter()
+    return load_voc(folder, "train", "voc", warnings, classes), warnings.as_list()
+
+
+def annotation(*objects, size=SIZE):
+    return f"<annotation>{size}{''.join(objects)}</annotation>"
+
+
+def test_corners_count_from_one_and_include_the_last_pixel(tmp_path):
+    boxes = box("dog", 1, 1, WIDTH, HEIGHT), box("cat", 3, 5, 3, 6), box("dog", 2.5, 1, 4, 2)
+    data, warnings = read_voc(tmp_path, annotation(*boxes))
+    assert not warnings
+    record = data.records[0]
+    # The whole picture; one pixel wide and two high; a fraction, as some files have.
+    assert record.boxes.tolist() == [[0, 0, WIDTH, HEIGHT], [2, 4, 3, 6], [1.5, 0, 4, 2]]
+    assert record.area.tolist() == [WIDTH * HEIGHT, 2, 5]
+    assert record.labels.tolist() == [1, 0, 1]
+    assert record.image_id == 1
+    assert data.categories == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+
+
+def test_difficult_objects_are_evaluated_as_ignored_but_not_learned(tmp_path):
+    boxes = box("dog", 1, 1, 9, 9, difficult=1), box("cat", 3, 5, 7, 6)
+    data, _ = read_voc(tmp_path, annotation(*boxes))
+    assert [(e["iscrowd"], e["ignore"]) for e in data.to_coco()["annotations"]] == [(1, 1), (0, 0)]
+    assert [record.labels.tolist() for record in trainable(data, filter_empty=True)] == [[0]]
+
+
+def test_boxes_are_clipped_dropped_and_counted(tmp_path):
+    boxes = box("dog", 0, 0, WIDTH + 1, HEIGHT), box("cat", 8, 8, 7, 9), box("cat", WIDTH + 1, 1, WIDTH + 9, 9)
+    data, warnings = read_voc(tmp_path, annotation(*boxes))
+    assert data.records[0].boxes.tolist() == [[0, 0, WIDTH, HEIGHT]]
+    assert data.records[0].area.tolist() == [WIDTH * HEIGHT]  # of the cut box
+    assert {w["what"]: w["count"] for w in warnings} == {
+        "box clipped to the picture": 1,
+        "box of zero area dropped": 2,
+    }
+
+
+@pytest.mark.parametrize("size", ["", "<size><width>0</width><height>0</height></size>"])
+def test_a_size_that_is_not_stated_is_the_pictures_own(tmp_path, size):
+    record = read_voc(tmp_path, annotation(box("cat", 1, 1, 2, 2), size=size))[0].records[0]
+    assert (record.width, record.height) == (WIDTH, HEIGHT)
+
+
+def test_classes_that_are_not_given_are_those_that_occur(tmp_path):
+    text = annotation(box("zebra", 1, 1, 2, 2), box("ant", 1, 1, 2, 2))
+    assert [c["name"] for c in read_voc(tmp_path, text, None)[0].categories] == ["ant", "zebra"]
+    again = load_data([f"voc:{tmp_path}:train"], "unused", WarningCounter())  # the same by its explicit name
+    assert again.counts()["categories"] == 2
+
+
+GOOD = annotation(box("cat", 1, 1, 2, 2))
+REFUSED = {
+    "unknown class": (annotation(box("dgo", 1, 1, 2, 2)), "a\n", "a.xml: unknown category 'dgo'; did you mean 'dog'"),
+    "no class": (GOOD.replace("<name>cat</name>", ""), "a\n", "a.xml: unknown category ''"),
+    "no bndbox": (annotation("<object><name>cat</name></object>"), "a\n", "a.xml: object 'cat' has no whole bndbox"),
+    "three corners": (GOOD.replace("<xmax>2</xmax>", ""), "a\n", "a.xml: object 'cat' has no whole bndbox"),
+    "a word": (annotation(box("cat", 1, "one", 2, 2)), "a\n", "a.xml: object 'cat' has no whole bndbox"),
+    "size in words": (GOOD.replace("<width>40", "<width>forty"), "a\n", "a.xml: size is no pair of integers"),
+    "other size": (GOOD.replace("<width>40", "<width>41"), "a\n", "a.jpg is 40x30; correct one of them"),
+    "cut xml": (GOOD[:-5], "a\n", "a.xml is broken XML"),
+    "absent xml": (GOOD, "a\nb\n", "Annotations/b.xml: No such file"),
+    "twice": (GOOD, "a\na\n", "train.txt: 'a' stands twice"),
+    "empty split": (GOOD, "\n", "train.txt: no pictures"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_broken_folder_is_refused_by_file(tmp_path, case):
+    text, stems, message = REFUSED[case]
+    with pytest.raises(InputError, match=re.escape(message)) as error:
+        read_voc(tmp_path, text, stems=stems)
+    assert str(tmp_path) in str(error.value)
+
+
+def test_missing_pictures_and_splits_are_named(tmp_path):
+    read_voc(tmp_path, GOOD)
+    with pytest.raises(InputError, match=r"no split file .*Main/test\.txt; check DATASETS\.ROOT and the split"):
+        load_voc(tmp_path, "test", "voc", WarningCounter())
+    (tmp_path / "JPEGImages" / "a.jpg").unlink()
+    with pytest.raises(InputError, match=r"JPEGImages/a\.jpg \(No such file"):
+        load_voc(tmp_path, "train", "voc", WarningCounter())
+
+
+def test_voc_has_its_twenty_classes():
+    assert list(VOC_CLASSES) == sorted(VOC_CLASSES)
+    assert len(VOC_CLASSES) == 20
+    assert VOC_SETS["voc_2007_test"] == ("VOC2007", "test", VOC_CLASSES)
+
+
+def test_real_voc_annotations(shared_data):
+    """The corners of real annotations, against plain arithmetic on the file's text."""
+    path = sorted((shared_data / "bccd" / "BCCD" / "Annotations").glob("*.xml"))[0]
+    data = load_data(["bccd_trainval", "bccd_test"], str(shared_data), WarningCounter())
+    record = next(r for r in data.records if path.stem in r.path)
+    numbers = {key: [int(n) for n in re.findall(rf"<{key}>(\d+)</{key}>", path.read_text())] for key in CORNERS}
+    expected = np.stack([np.array(numbers[key]) - (key.endswith("min")) for key in CORNERS], axis=1)
+    np.testing.assert_array_equal(record.boxes, np.clip(expected, 0, [record.width, record.height] * 2))

@@ -1,0 +1,190 @@
+"""ENGINE detectron2: pictures are functions of their position, and a resumed run repeats an uninterrupted one."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2_tiny import load_data, load_detectron2, make_cfg, settings_of
+from rectangles import boxes_in_pixels
+from seeded import make_backbone
+
+from backbones.core.errors import InputError
+from backbones.core.logging import read_metrics
+from backbones.core.sampling import Position
+from detection.engines import detectron2 as engine
+from detection.engines import detectron2_training as training
+from detection.engines.detectron2_data import MappedRecords
+
+
+@pytest.fixture(scope="module")
+def d2():
+    return load_detectron2()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return load_data(tmp_path_factory.mktemp("rectangles"))
+
+
+# ----------------------------------------------------------------------------------------- the data
+
+
+@pytest.mark.detectron2
+def test_a_picture_is_a_pure_function_of_its_position_and_its_boxes_stay_on_their_objects(d2, data):
+    cfg = make_cfg()
+    mapper = d2.data.DatasetMapper(settings_of(d2, cfg), is_train=True)
+    pictures = MappedRecords(data.records, mapper, seed=3)
+    positions = [Position(epoch, index) for epoch in range(4) for index in range(len(data.records))]
+    first = [pictures[position] for position in positions]
+    np.random.seed(12345)  # numpy's own state matters as little as the order
+    state = np.random.get_state()[1].copy()
+    again = [pictures[position] for position in reversed(positions)][::-1]
+    assert np.array_equal(state, np.random.get_state()[1])
+    flipped = set()
+    for one, other in zip(first, again, strict=True):
+        assert torch.equal(one["image"], other["image"])
+        boxes, labels = one["instances"].gt_boxes.tensor, one["instances"].gt_classes.tolist()
+        assert torch.equal(boxes, other["instances"].gt_boxes.tensor)
+        assert labels == [0, 1]  # the crowd is not learned
+        seen = boxes_in_pixels(one["image"])  # found by colour alone
+        np.testing.assert_allclose(boxes.numpy(), [seen[label] for label in labels], atol=1.01)
+        flipped.add(bool(boxes[0, 0] > boxes[1, 0]))  # red stands left of blue in the files
+    assert {tuple(item["image"].shape[1:]) for item in first} >= {(48, 72), (64, 96)}  # both short sides were drawn
+    assert flipped == {True, False}
+
+
+@pytest.mark.detectron2
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_truncated_picture_is_named_in_one_line(d2, data, tmp_path, workers):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(Path(data.records[0].path).read_bytes()[:150])
+    records = [dataclasses.replace(record, path=str(broken)) for record in data.records]
+    spoiled = dataclasses.replace(data, records=records)
+    cfg = make_cfg("DATALOADER.NUM_WORKERS", workers)
+    with pytest.raises(InputError, match=r"picture .*broken\.png") as error:
+        engine.finetune(cfg, None, spoiled, data, tmp_path)
+    assert "\n" not in str(error.value)
+
+
+# -------------------------------------------------------------------------------------- the training
+
+
+@pytest.fixture(scope="module")
+def straight(d2, data, tmp_path_factory):
+    """A run of three iterations, never interrupted."""
+    run_dir = tmp_path_factory.mktemp("straight")
+    predictions = engine.finetune(make_cfg(), make_backbone(), data, data, run_dir)
+    return run_dir, predictions
+
+
+@pytest.mark.detectron2
+def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(straight, data, tmp_path, monkeypatch):
+    add = training.LossLog.add
+
+    def killed_in_the_second(log, trainer):
+        if trainer.iter == 1:
+            raise KeyboardInterrupt
+        add(log, trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.LossLog, "add", killed_in_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            engine.finetune(make_cfg(), make_backbone(), data, data, tmp_path)
+    assert torch.load(tmp_path / "checkpoint.pth", weights_only=True)["iteration"] == 1
+    torch.manual_seed(999)
+    predictions = engine.finetune(make_cfg(), make_backbone(), data, data, tmp_path, resume=True)
+
+    run_dir, wanted = straight
+    one, other = (torch.load(folder / "checkpoint.pth", weights_only=True) for folder in (run_dir, tmp_path))
+    for name, tensor in one["model"].items():
+        torch.testing.assert_close(other["model"][name], tensor, rtol=0, atol=1e-6, msg=name)
+    moments = [[s["momentum_buffer"] for s in state["optimizer"]["state"].values()] for state in (one, other)]
+    torch.testing.assert_close(*moments, rtol=0, atol=1e-6)
+    lines = [read_metrics(folder / "metrics.jsonl") for folder in (run_dir, tmp_path)]
+    for clock in ("seconds_per_iteration", "eta_seconds"):
+        for line in (*lines[0], *lines[1]):
+            line.pop(clock)
+    assert [line["iteration"] for line in lines[0]] == [0, 1, 2]
+    for a, b in zip(*lines, strict=True):
+        assert a == pytest.approx(b, abs=1e-6)
+    assert predictions == wanted
+
+
+@pytest.mark.detectron2
+def test_the_log_adds_up_and_follows_the_schedule(straight):
+    for line in read_metrics(straight[0] / "metrics.jsonl"):
+        parts = [line[name] for name in ("loss_cls", "loss_box_reg", "loss_rpn_cls", "loss_rpn_loc")]
+        assert line["loss"] == pytest.approx(sum(parts), rel=1e-6)
+        assert line["lr"] == pytest.approx({0: 5e-6, 1: 5e-3, 2: 5e-4}[line["iteration"]])
+
+
+@pytest.mark.detectron2
+def test_the_backbone_trains_from_freeze_at_on(straight):
+    backbone, trained = make_backbone(), torch.load(straight[0] / "checkpoint.pth", weights_only=True)["model"]
+
+    def moved(ours, theirs):
+        return not torch.equal(backbone.state[ours], trained[f"backbone.bottom_up.{theirs}"])
+
+    assert not moved("conv1.weight", "stem.conv1.weight")  # FREEZE_AT 2: stem and res2, with their statistics
+    assert not moved("layer1.1.bn2.running_mean", "res2.1.conv2.norm.running_mean")
+    assert moved("layer2.0.conv1.weight", "res3.0.conv1.weight")
+    assert moved("layer4.1.bn2.running_mean", "res5.1.conv2.norm.running_mean")
+
+
+@pytest.mark.detectron2
+def test_the_account_is_kept_beside_the_run(straight):
+    account = json.loads((straight[0] / "loading.json").read_text())
+    assert account["counts"]["loaded"] == 100
+    assert max(account["proof"]["largest_difference"].values()) <= 1e-4
+
+
+@pytest.mark.detectron2
+def test_detections_are_coco_results_in_pixels_of_the_file(straight, data):
+    predictions = straight[1]
+    records = {record.image_id: record for record in data.records}
+    assert {p["image_id"] for p in predictions} == set(records)
+    assert {p["category_id"] for p in predictions} <= {7, 9}
+    for p in predictions:
+        (x, y, w, h), record = p["bbox"], records[p["image_id"]]
+        assert x >= 0
+        assert y >= 0
+        assert x + w <= record.width + 1e-3
+        assert y + h <= record.height + 1e-3
+    right = max(p["bbox"][0] + p["bbox"][2] for p in predictions if records[p["image_id"]].width == 96)
+    assert right > 90  # reaches the border of a 96 px picture that the network saw at 72 px
+
+
+@pytest.mark.detectron2
+def test_results_keep_coordinates_scores_and_ids(d2):
+    from detectron2.structures import Boxes, Instances
+
+    found = Instances((90, 60))
+    found.pred_boxes = Boxes(torch.tensor([[1.5, 2.0, 11.0, 32.0]]))
+    found.scores, found.pred_classes = torch.tensor([0.25]), torch.tensor([1])
+    wanted = {"image_id": 105, "category_id": 9, "bbox": [1.5, 2.0, 9.5, 30.0], "score": 0.25}
+    assert engine.to_results(105, found, [7, 9]) == [wanted]
+
+
+@pytest.mark.detectron2
+def test_eval_only_repeats_the_detections(straight, data):
+    run_dir, wanted = straight
+    assert engine.finetune(make_cfg(), make_backbone(), data, data, run_dir, eval_only=True) == wanted
+
+
+@pytest.mark.detectron2
+def test_a_run_of_other_settings_is_not_taken_up(straight, data):
+    run_dir = straight[0]
+    with pytest.raises(InputError, match=r"other settings: SOLVER\.BASE_LR"):
+        engine.finetune(make_cfg("SOLVER.BASE_LR", 0.1), make_backbone(), data, data, run_dir, resume=True)
+    with pytest.raises(InputError, match="other settings: backbone"):
+        engine.finetune(make_cfg(), make_backbone(seed=1), data, data, run_dir, eval_only=True)
+
+
+@pytest.mark.detectron2
+def test_a_loss_that_is_not_finite_stops_with_its_parts(data, d2, tmp_path):
+    cfg = make_cfg("SOLVER.BASE_LR", 1e18, "SOLVER.WARMUP_ITERS", 0)
+    with pytest.raises(InputError, match=r"not finite at iteration [12].*loss_rpn_cls"):
+        engine.finetune(cfg, None, data, data, tmp_path)

@@ -1,0 +1,298 @@
+"""ENGINE torchvision: no key is ignored, what is frozen stays, and detections come back in the original's pixels."""
+
+import math
+from collections import OrderedDict
+
+import pytest
+import torch
+from rectangles import COLOURS, boxes_in_pixels, load_rectangles, write_rectangles
+from seeded import make_backbone
+from torch import nn
+
+from backbones.core.config import CfgNode, flatten, load_config
+from backbones.core.errors import InputError
+from backbones.core.runs import open_run
+from detection.coco_eval import evaluate_coco
+from detection.config import get_defaults, protocol_hash, validate
+from detection.data.loader import TrainingPictures, scale_boxes, training_batches
+from detection.engines import torchvision as engine
+from detection.engines.torchvision_keys import HONOURED, LIMITED, check_config
+from detection.engines.torchvision_model import build_detector
+from detection.finetune import finetune, load_checked
+
+TINY = [
+    "DATALOADER.NUM_WORKERS", 0, "INPUT.MIN_SIZE_TRAIN", "[64]", "INPUT.MAX_SIZE_TRAIN", 96, "INPUT.MIN_SIZE_TEST", 64,
+    "INPUT.MAX_SIZE_TEST", 96, "MODEL.BACKBONE.FREEZE_AT", 0, "MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.NORM", "BN",
+    "MODEL.RESNETS.RES2_OUT_CHANNELS", 64, "MODEL.FPN.OUT_CHANNELS", 16,
+    "MODEL.ANCHOR_GENERATOR.SIZES", "[[8], [16], [32], [48], [64]]", "MODEL.RPN.BATCH_SIZE_PER_IMAGE", 32,
+    "MODEL.RPN.PRE_NMS_TOPK_TRAIN", 100, "MODEL.RPN.POST_NMS_TOPK_TRAIN", 50, "MODEL.RPN.POST_NMS_TOPK_TEST", 20,
+    "MODEL.ROI_HEADS.NUM_CLASSES", 2, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 16, "MODEL.ROI_BOX_HEAD.FC_DIM", 32,
+    "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO", 1, "SOLVER.IMS_PER_BATCH", 2, "SOLVER.BASE_LR", 0.01,
+    "SOLVER.MAX_ITER", 2, "SOLVER.STEPS", "[1]", "SOLVER.WARMUP_ITERS", 1, "SOLVER.LOG_PERIOD", 1,
+]  # fmt: skip
+
+
+def make_cfg(*overrides):
+    cfg = load_config(get_defaults(), None, [str(v) for v in (*TINY, *overrides)])
+    validate(cfg)
+    return cfg
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Six pictures of two rectangles, of three shapes; labels follow the colours."""
+    return load_rectangles(tmp_path_factory.mktemp("rectangles"))
+
+
+def batch_of(data):
+    """Both square pictures, as they are."""
+    records = [record for record in data.records if record.width == record.height]
+    pictures = TrainingPictures(records, short_sides=(64,), longest=96, flip=False, seed=0, cache=False)
+    options = {"group_by_shape": False, "num_workers": 0, "pin_memory": False}
+    return next(iter(training_batches(pictures, batch_size=2, seed=0, start=0, stop=1, **options)))
+
+
+def train_steps(cfg, detector, batch, steps):
+    """Losses of a few plain steps, through the engine's own task and optimizer."""
+    task, optimizer = engine.DetectionTask(detector), engine.build_detector_optimizer(cfg.SOLVER, detector)
+    losses = []
+    detector.train()
+    for iteration in range(steps):
+        torch.manual_seed(iteration)
+        step = task(batch)
+        step.loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append({"loss": step.loss.item(), **{name: value.item() for name, value in step.losses.items()}})
+    return losses
+
+
+# --------------------------------------------------------------------------------------------- keys
+
+
+def test_the_tables_name_every_key_once():
+    keys = {key for key, _ in flatten(get_defaults())}
+    assert HONOURED.keys() | LIMITED.keys() == keys
+    assert not HONOURED.keys() & LIMITED.keys()
+
+
+REFUSED = {
+    "INPUT.FORMAT": "BGR",
+    "MODEL.BACKBONE.NAME": "build_resnet_backbone",
+    "MODEL.RESNETS.NORM": "SyncBN",
+    "MODEL.RESNETS.STRIDE_IN_1X1": True,
+    "MODEL.FPN.NORM": "SyncBN",
+    "MODEL.ROI_HEADS.NAME": "Res5ROIHeads",
+    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": "norm",
+}
+
+
+@pytest.mark.parametrize("key", LIMITED)
+def test_what_the_engine_cannot_honour_is_refused_by_key(key):
+    cfg = make_cfg(key, REFUSED[key])
+    with pytest.raises(InputError, match=rf"^{key}: {REFUSED[key]!r}: .*choose ENGINE detectron2$"):
+        check_config(cfg)
+    for allowed in LIMITED[key]:
+        text = f"'{allowed}'" if isinstance(allowed, str) else allowed
+        check_config(make_cfg(key, text, "MODEL.FPN.OUT_CHANNELS", 32))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("MODEL.ANCHOR_GENERATOR.SIZES", "[[8], [16]]", "wants 5 lists of the same length"),
+        ("MODEL.ANCHOR_GENERATOR.SIZES", "[[8, 9], [16], [32], [64], [128]]", "wants 5 lists of the same length"),
+        ("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "[[1.0], [2.0]]", "wants 1 or 5 lists"),
+        ("MODEL.FPN.OUT_CHANNELS", 48, "FPN.NORM GN needs a multiple of 32"),
+    ],
+)
+def test_anchors_must_suit_five_levels_and_channels_their_groups(key, value, reason):
+    with pytest.raises(InputError, match=rf"^{key}: .*{reason}"):
+        check_config(make_cfg("MODEL.FPN.NORM", "GN", "MODEL.FPN.OUT_CHANNELS", 32, key, value))
+
+
+def test_every_honoured_key_is_read_in_a_run(tmp_path, monkeypatch):
+    """A key that a run never looks at is a key ignored, whatever the table says."""
+    path = write_rectangles(tmp_path, count=2, sizes=((64, 64),))
+    name = f"coco:{path}:{tmp_path}"
+    clip = ["SOLVER.CLIP_GRADIENTS.ENABLED", True]
+    cfg = make_cfg("DATASETS.TRAIN", f"['{name}']", "DATASETS.TEST", f"['{name}']", *clip)
+    prefixes = {id(node): prefix for prefix, node in nodes(cfg)}
+    seen = set()
+    plain = CfgNode.__getattr__
+
+    def recording(self, name):
+        seen.add(prefixes.get(id(self), "?") + name)
+        return plain(self, name)
+
+    monkeypatch.setattr(CfgNode, "__getattr__", recording)
+    backbone = load_checked(cfg, "random")
+    seen.clear()  # a check is no use
+    results = finetune(cfg, backbone, open_run(tmp_path / "run", cfg), resume=False, eval_only=False)
+    monkeypatch.undo()
+    assert results["data"]["evaluated_on_training_pictures"] is True
+    elsewhere = {"DATASETS.ROOT"} | LIMITED.keys()  # an explicit name needs no root
+    unread = {key for key in HONOURED if key not in seen} - elsewhere
+    assert not unread
+
+
+def nodes(node, prefix=""):
+    yield prefix, node
+    for key, value in node.items():
+        if isinstance(value, CfgNode):
+            yield from nodes(value, f"{prefix}{key}.")
+
+
+def test_the_protocol_is_what_numbers_depend_on():
+    base = protocol_hash(make_cfg(), "a", "b")
+    assert protocol_hash(make_cfg("SEED", 1, "LABEL", "x", "DATASETS.ROOT", "/elsewhere"), "a", "b") == base
+    for other in (["SOLVER.BASE_LR", 0.02], ["TEST.AP_SCORE_THRESH", 0.0], ["MODEL.BACKBONE.FREEZE_AT", 2]):
+        assert protocol_hash(make_cfg(*other), "a", "b") != base
+    assert protocol_hash(make_cfg(), "a", "c") != base
+
+
+# ------------------------------------------------------------------------------------------ freezing
+
+
+def stage_of(name):
+    """0 for the stem, 1 .. 4 for res2 .. res5; None outside of the body."""
+    part = name.split(".")
+    if part[0] != "body":
+        return None
+    return int(part[1][-1]) if part[1].startswith("layer") else 0
+
+
+@pytest.mark.parametrize(("norm", "freeze_at"), [("BN", 0), ("BN", 1), ("BN", 2), ("BN", 5), ("FrozenBN", 2)])
+def test_frozen_stages_keep_the_backbones_tensors_and_the_others_move(data, norm, freeze_at):
+    """Convolutions, scales and running statistics; FrozenBN keeps norms everywhere."""
+    cfg = make_cfg("MODEL.BACKBONE.FREEZE_AT", freeze_at, "MODEL.RESNETS.NORM", norm, "SOLVER.WEIGHT_DECAY", 0.1)
+    backbone = make_backbone(18)
+    detector, _ = build_detector(cfg.MODEL, 20, backbone)
+    before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
+    train_steps(cfg, detector, batch_of(data), 2)
+    for name, tensor in detector.state_dict().items():
+        stage = stage_of(name)
+        if stage is None or name.endswith("num_batches_tracked"):
+            continue
+        assert torch.equal(before[name], backbone.state[name.removeprefix("body.")]), name
+        kept = stage < freeze_at or (norm == "FrozenBN" and tensor.dim() == 1)  # only norms have vectors
+        assert torch.equal(tensor, before[name]) == kept, name
+
+
+def test_a_frozen_norm_computes_as_evaluation_does():
+    cfg = make_cfg("MODEL.RESNETS.NORM", "FrozenBN")
+    detector, _ = build_detector(cfg.MODEL, 20, make_backbone(18))
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in detector.body.modules())
+    plain, _ = build_detector(make_cfg().MODEL, 20, make_backbone(18))
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    found, wanted = detector.train().body.stages(x), plain.eval().body.stages(x)
+    for name, feature in found.items():
+        torch.testing.assert_close(feature, wanted[name], rtol=1e-3, atol=1e-3)
+
+
+def test_rows_of_a_table_share_all_but_the_backbone():
+    """New layers depend on the seed alone, not on what is loaded."""
+    cfg, states = make_cfg(), []
+    for backbone in (None, make_backbone(18), make_backbone(18, seed=1)):
+        torch.manual_seed(3)
+        detector, report = build_detector(cfg.MODEL, 20, backbone)
+        states.append(detector.state_dict())
+        assert report.counts()["loaded"] == (0 if backbone is None else 100)
+    for name, tensor in states[0].items():
+        own = stage_of(name) is not None
+        assert torch.equal(tensor, states[1][name]) or own, name
+        assert torch.equal(tensor, states[2][name]) or own, name
+    assert not torch.equal(states[1]["body.conv1.weight"], states[2]["body.conv1.weight"])
+
+
+def test_norms_have_their_own_weight_decay():
+    cfg = make_cfg("SOLVER.WEIGHT_DECAY", 0.25, "SOLVER.WEIGHT_DECAY_NORM", 0.125, "MODEL.BACKBONE.FREEZE_AT", 2)
+    detector, _ = build_detector(cfg.MODEL, 20, None)
+    groups = engine.build_detector_optimizer(cfg.SOLVER, detector).param_groups
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    for name, parameter in detector.named_parameters():
+        norm = "bn" in name or "downsample.1" in name
+        expected = (0.125 if norm else 0.25) if parameter.requires_grad else None
+        assert decay.get(id(parameter)) == expected, name
+
+
+# ------------------------------------------------------------------------------------------ learning
+
+
+def test_two_pictures_are_learned(data):
+    cfg = make_cfg("SOLVER.OPTIMIZER", "ADAMW", "SOLVER.BASE_LR", 1e-3, "MODEL.FPN.OUT_CHANNELS", 32)
+    torch.manual_seed(0)
+    detector, _ = build_detector(cfg.MODEL, 20, None)
+    losses = train_steps(cfg, detector, batch_of(data), 18)
+    for one in losses:
+        assert math.isfinite(one["loss"])
+        assert one["loss"] == pytest.approx(sum(value for name, value in one.items() if name != "loss"), rel=1e-5)
+    # Without the box loss of regions, which begins when the first proposals hit an object.
+    for name in ("loss", "loss_rpn_cls", "loss_rpn_loc", "loss_cls"):
+        assert sum(one[name] for one in losses[-3:]) < sum(one[name] for one in losses[:3]) / 2, name
+
+
+def test_pictures_without_boxes_are_background(data):
+    """They have a loss, of the two classifiers alone."""
+    cfg = make_cfg("DATALOADER.FILTER_EMPTY_ANNOTATIONS", False)
+    detector, _ = build_detector(cfg.MODEL, 20, None)
+    batch = batch_of(data)
+    batch.boxes, batch.labels = [torch.empty(0, 4)] * 2, [torch.empty(0, dtype=torch.int64)] * 2
+    step = engine.DetectionTask(detector.train())(batch)
+    assert step.losses["loss_cls"] > 0
+    assert step.losses["loss_rpn_cls"] > 0
+    assert step.losses["loss_box_reg"] == step.losses["loss_rpn_loc"] == 0
+    step.loss.backward()
+
+
+# ---------------------------------------------------------------------------------------- detections
+
+
+class FindsColours(nn.Module):
+    """A detector that sees the rectangles of its input by their colours: what it finds is right by construction."""
+
+    def forward(self, images, sizes):
+        detections = []
+        for image, (height, width) in zip(images, sizes, strict=True):
+            found = boxes_in_pixels(image[:, :height, :width])
+            boxes = torch.tensor([*found.values()], dtype=torch.float32)
+            scores = torch.tensor([0.9 - 0.1 * label for label in found])
+            detections.append({"boxes": boxes, "labels": torch.tensor([*found]) + 1, "scores": scores})
+        return detections
+
+
+@pytest.mark.parametrize(("short_side", "batch_size"), [(32, 4), (64, 1), (128, 3)])
+def test_detections_come_in_pixels_of_the_file_with_the_jsons_ids(data, short_side, batch_size):
+    """Halved, as they are and doubled: the boxes found are those of the file, to the pixel."""
+    cfg = make_cfg("INPUT.MIN_SIZE_TEST", short_side, "INPUT.MAX_SIZE_TEST", 999, "TEST.IMS_PER_BATCH", batch_size)
+    found = engine.detect(cfg, FindsColours(), data, torch.device("cpu"))
+    expected = [
+        (record.image_id, category, box)
+        for record in data.records
+        for category, box in zip(COLOURS, record.bbox.tolist(), strict=True)
+    ]
+    assert [(one["image_id"], one["category_id"], one["bbox"]) for one in found] == expected
+    measured = evaluate_coco(data.to_coco(), found, score_threshold=0.05)["metrics"]
+    assert measured["AP"] == pytest.approx(1)
+
+
+def test_scaling_back_is_the_inverse_of_scaling(data):
+    for record in data.records:
+        for size in ((37, 53), (640, 480)):
+            scaled = torch.from_numpy(scale_boxes(record, size))
+            back = engine.scale_to_original(scaled, size[::-1], (record.height, record.width))
+            torch.testing.assert_close(back, torch.from_numpy(record.boxes), rtol=1e-5, atol=1e-4)
+    outside = engine.scale_to_original(torch.tensor([[-5, -5, 70, 90.0]]), (64, 64), (128, 32))
+    assert outside.tolist() == [[0, 0, 32, 128]]
+
+
+def test_detecting_leaves_the_state_alone_and_is_complete(data):
+    cfg = make_cfg("TEST.DETECTIONS_PER_IMAGE", 7)
+    detector, _ = build_detector(cfg.MODEL, cfg.TEST.DETECTIONS_PER_IMAGE, None)
+    before = OrderedDict((k, v.clone()) for k, v in detector.state_dict().items())
+    found = engine.detect(cfg, detector, data, torch.device("cpu"))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in detector.state_dict().items())
+    assert {one["category_id"] for one in found} <= set(COLOURS)
+    per_image = [[one["score"] for one in found if one["image_id"] == record.image_id] for record in data.records]
+    # At score 0 nothing is left out but for the limit, whatever the scores of an untrained head.
+    assert all(len(scores) == 7 and scores == sorted(scores, reverse=True) for scores in per_image)
