@@ -118,6 +118,8 @@ def fit(cfg: CfgNode, run_dir: Path, method: Method, samples: Samples, device: t
         hooks=[MethodHook(method, epoch)],
     )
     writer.close()
+    if distributed.world_size() > 1:  # each process has its own batch statistics: all measure with the saved ones
+        _restore(run_dir / CHECKPOINT, method, optimizer)
 
 
 def build_samples(cfg: CfgNode, split: str, warnings: WarningCounter) -> Samples:
@@ -207,6 +209,7 @@ def _save(path: Path, method: Method, optimizer: torch.optim.Optimizer, finished
     method.gather()
     if distributed.is_main():
         save_checkpoint(path, iteration=finished, method=method.state_dict(), optimizer=optimizer.state_dict())
+    distributed.barrier()
 
 
 def _restore(path: Path, method: Method, optimizer: torch.optim.Optimizer) -> int:

@@ -17,7 +17,7 @@ from detection.config import get_defaults, validate
 from detection.engines import detectron2 as engine
 from detection.engines import detectron2_training as training
 from detection.engines.detectron2_config import OWN_KEYS, check_config, fill_config
-from detection.engines.torchvision import build_detector_schedule
+from detection.engines.settings import build_detector_schedule
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "detection"
 

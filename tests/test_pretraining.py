@@ -65,9 +65,9 @@ def one_and_two(small_scenes, tmp_path_factory, load_tool):
     for method in METHODS_ON_TWO:
         main(argv("one", method))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = run(
-        [*launcher, str(ROOT / "tests" / "pretrain_all.py"), json.dumps([argv("two", m) for m in METHODS_ON_TWO])]
-    )
+    with_batch_norm = [*argv("batch_norm", "CE"), "MODEL.NORM", "BN", "PRECISION", "float32", "SOLVER.MAX_EPOCH", "1"]
+    commands = [*(argv("two", method) for method in METHODS_ON_TWO), with_batch_norm]
+    done = run([*launcher, str(ROOT / "tests" / "pretrain_all.py"), json.dumps(commands)])
     assert done.returncode == 0, done.stderr[-1500:]
     return folder
 
@@ -85,6 +85,15 @@ def test_two_processes_equal_one(one_and_two, method):
         assert a["method"]["total"].sum() > 0  # and a period is under way
     metrics = [load_results(folder)["metrics"] for folder in (one, two)]
     assert metrics[0] == pytest.approx(metrics[1], abs=1e-5)
+
+
+def test_two_processes_report_the_backbone_that_they_saved(one_and_two, load_tool):
+    """Batch statistics differ between processes, and only one process's are saved."""
+    folder = one_and_two / "batch_norm" / "CE"
+    load_tool("evaluate_backbone").main([str(folder)])
+    measured, reported = load_results(folder / "evaluation")["metrics"], load_results(folder)["metrics"]
+    assert reported["nll"] == pytest.approx(measured["nll"], abs=1e-6)
+    assert reported["top1"] == measured["top1"]
 
 
 @pytest.fixture(scope="module")

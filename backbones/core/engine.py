@@ -81,15 +81,7 @@ def train(
         for iteration, batch in zip(range(start, stop), batches, strict=True):
             seed_step(seed, iteration)
             lr = schedule(iteration)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            with autocast(device, precision):
-                step = task(batch.to(device, non_blocking=True))
-            step.loss.backward()
-            if clip_norm > 0:
-                nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], clip_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            step = run_step(task, batch.to(device, non_blocking=True), optimizer, lr, device, precision, clip_norm)
             meters.add(step)
             finished = iteration + 1
             for hook in hooks:
@@ -103,6 +95,28 @@ def train(
             if checkpoint_due:
                 save(finished)  # after the flush: a checkpoint never holds a loss that was not finite
             bar.update()
+
+
+def run_step(
+    task: nn.Module,
+    batch: Any,
+    optimizer: torch.optim.Optimizer,
+    lr: float,
+    device: torch.device,
+    precision: str,
+    clip_norm: float,
+) -> Step:
+    """Forward, backward and one step of the optimizer at the rate `lr`; nothing waits for the device."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    with autocast(device, precision):
+        step = task(batch)
+    step.loss.backward()
+    if clip_norm > 0:
+        nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], clip_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return step
 
 
 def seed_step(seed: int, iteration: int) -> None:

@@ -24,7 +24,7 @@ from detection.engines import save_loading
 from detection.engines.detectron2_config import check_config, fill_config
 from detection.engines.detectron2_data import test_batches
 from detection.engines.detectron2_training import Run
-from detection.engines.torchvision import training_settings
+from detection.engines.settings import training_settings
 from detection.weights import (
     STAGES,
     LoadReport,

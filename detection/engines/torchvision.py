@@ -15,15 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from backbones.core.checkpoint import load_checkpoint, load_state, save_checkpoint
-from backbones.core.config import CfgNode, flatten
+from backbones.core.config import CfgNode
 from backbones.core.distributed import barrier, gather_objects, is_main, setup_distributed, world_size, wrap_ddp
 from backbones.core.engine import Step, check_precision, train
 from backbones.core.errors import InputError
 from backbones.core.logging import MetricsWriter, get_logger
 from backbones.core.optimizer import build_optimizer
-from backbones.core.schedule import Schedule, build_schedule
 from backbones.models.weights import BackboneFile
-from detection.config import NOT_PROTOCOL
 from detection.data.loader import (
     DetectionBatch,
     InferencePictures,
@@ -35,6 +33,7 @@ from detection.data.loader import (
 from detection.data.records import DetectionData
 from detection.engines import save_loading
 from detection.engines.faster_rcnn import FasterRCNN
+from detection.engines.settings import build_detector_schedule, training_settings
 from detection.engines.torchvision_keys import check_config
 from detection.engines.torchvision_model import build_detector
 
@@ -169,17 +168,6 @@ class DetectionTask(nn.Module):
         return Step(torch.stack(list(losses.values())).sum(), losses)
 
 
-def training_settings(cfg: CfgNode, data: DetectionData, backbone: BackboneFile | None) -> dict[str, str]:
-    """Everything that the weights depend on, as text: settings, data and backbone."""
-    free = {*NOT_PROTOCOL, "DATASETS.TEST"} - {"SEED"}
-    settings = {
-        key: str(list(value) if isinstance(value, tuple) else value)
-        for key, value in flatten(cfg)
-        if key not in free and not key.startswith("TEST.") and not key.endswith("_TEST")
-    }
-    return {**settings, "training data": data.fingerprint, "backbone": backbone.hash if backbone else "random"}
-
-
 def build_training_batches(
     cfg: CfgNode, data: DetectionData, start: int, device: torch.device
 ) -> Iterable[DetectionBatch]:
@@ -201,20 +189,6 @@ def build_training_batches(
         group_by_shape=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         pin_memory=device.type == "cuda",
-    )
-
-
-def build_detector_schedule(solver: CfgNode) -> Schedule:
-    """The learning rate of every iteration."""
-    steps = solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR"
-    return build_schedule(
-        "steps" if steps else "cosine",
-        base_lr=solver.BASE_LR,
-        max_iter=solver.MAX_ITER,
-        steps=solver.STEPS if steps else (),
-        gamma=solver.GAMMA,
-        warmup_iters=solver.WARMUP_ITERS,
-        warmup_factor=solver.WARMUP_FACTOR,
     )
 
 

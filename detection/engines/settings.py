@@ -1,0 +1,34 @@
+"""What both engines read from the config in the same way."""
+
+from __future__ import annotations
+
+from backbones.core.config import CfgNode, flatten
+from backbones.core.schedule import Schedule, build_schedule
+from backbones.models.weights import BackboneFile
+from detection.config import NOT_PROTOCOL
+from detection.data.records import DetectionData
+
+
+def training_settings(cfg: CfgNode, data: DetectionData, backbone: BackboneFile | None) -> dict[str, str]:
+    """Everything that the weights depend on, as text: settings, data and backbone."""
+    free = {*NOT_PROTOCOL, "DATASETS.TEST"} - {"SEED"}
+    settings = {
+        key: str(list(value) if isinstance(value, tuple) else value)
+        for key, value in flatten(cfg)
+        if key not in free and not key.startswith("TEST.") and not key.endswith("_TEST")
+    }
+    return {**settings, "training data": data.fingerprint, "backbone": backbone.hash if backbone else "random"}
+
+
+def build_detector_schedule(solver: CfgNode) -> Schedule:
+    """The learning rate of every iteration."""
+    steps = solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR"
+    return build_schedule(
+        "steps" if steps else "cosine",
+        base_lr=solver.BASE_LR,
+        max_iter=solver.MAX_ITER,
+        steps=solver.STEPS if steps else (),
+        gamma=solver.GAMMA,
+        warmup_iters=solver.WARMUP_ITERS,
+        warmup_factor=solver.WARMUP_FACTOR,
+    )
