@@ -75,9 +75,8 @@ def train(
         InputError: a loss that is not finite, with its iteration and its parts.
     """
     meters = _Meters(start)
-    began = time.perf_counter()
     task.train()
-    with tqdm(total=stop, initial=start, unit="it", disable=not is_main(), dynamic_ncols=True) as bar:
+    with _Reporter(writer, start, stop) as reporter:
         for iteration, batch in zip(range(start, stop), batches, strict=True):
             seed_step(seed, iteration)
             lr = schedule(iteration)
@@ -88,13 +87,10 @@ def train(
                 hook.after_step(finished)
             checkpoint_due = finished % checkpoint_period == 0 or finished == stop
             if checkpoint_due or finished % log_period == 0:
-                numbers = meters.flush()  # synchronises with the device
-                bar.set_postfix_str(f"loss {numbers['loss']:.3f}", refresh=False)
-                if writer:
-                    writer.write(iteration, lr=lr, **numbers, **_clock(began, finished - start, stop - finished))
+                reporter.report(iteration, lr, meters.flush())  # synchronises with the device
             if checkpoint_due:
                 save(finished)  # after the flush: a checkpoint never holds a loss that was not finite
-            bar.update()
+            reporter.advance()
 
 
 def run_step(
@@ -139,10 +135,29 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise InputError("PRECISION bfloat16 is not supported by this GPU; use float32")
 
 
-def _clock(began: float, done: int, left: int) -> dict[str, float]:
-    """The clock figures of a log line: the only numbers in which two equal runs may differ."""
-    pace = (time.perf_counter() - began) / done
-    return {"seconds_per_iteration": pace, "eta_seconds": pace * left}
+class _Reporter:
+    """The progress bar with its ETA, and the lines of metrics.jsonl."""
+
+    def __init__(self, writer: MetricsWriter | None, start: int, stop: int) -> None:
+        self.writer, self.start, self.stop, self.began = writer, start, stop, time.perf_counter()
+        self.bar = tqdm(total=stop, initial=start, unit="it", disable=not is_main(), dynamic_ncols=True)
+
+    def __enter__(self) -> "_Reporter":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.close()
+
+    def report(self, iteration: int, lr: float, numbers: dict[str, float]) -> None:
+        self.bar.set_postfix_str(f"loss {numbers['loss']:.3f}", refresh=False)
+        # The clock figures: the only numbers in which two equal runs may differ.
+        pace = (time.perf_counter() - self.began) / (iteration + 1 - self.start)
+        clock = {"seconds_per_iteration": pace, "eta_seconds": pace * (self.stop - iteration - 1)}
+        if self.writer:
+            self.writer.write(iteration, lr=lr, **numbers, **clock)
+
+    def advance(self) -> None:
+        self.bar.update()
 
 
 class _Meters:
