@@ -98,3 +98,12 @@ def test_protocols_with_a_name_of_their_own_differ():
         if cfg.PROTOCOL:
             assert protocols.setdefault(cfg.PROTOCOL, protocol_hash(cfg)) == protocol_hash(cfg), path
     assert len(set(protocols.values())) == len(protocols)
+
+
+def test_a_protocol_is_what_numbers_depend_on():
+    def digest(*overrides, data="a"):
+        return protocol_hash(load_config(detection_defaults(), None, list(map(str, overrides))), data)
+
+    assert digest("SEED", 1, "LABEL", "x", "DATASETS.ROOT", "/elsewhere") == digest()
+    changed = [["SOLVER.BASE_LR", 0.5], ["TEST.AP_SCORE_THRESH", 0.0], ["MODEL.BACKBONE.FREEZE_AT", 0], ["ENGINE", "x"]]
+    assert len({digest(), digest(data="b"), *(digest(*one) for one in changed)}) == 6
