@@ -1,5 +1,7 @@
 """The detectors' loader: boxes stay on their pixels, and what a batch holds depends on nothing but its number."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -185,6 +187,17 @@ def test_a_picture_that_changed_or_went_is_named(tmp_path):
 def test_too_few_pictures_of_a_shape_are_refused(data):
     with pytest.raises(InputError, match="6 samples do not fill one batch of 5"):
         batches_of(training_pictures(data), batch_size=5)
+
+
+def test_a_shape_that_never_fills_a_batch_is_said(data, monkeypatch):
+    """Two of the six pictures are tall: with batches of three they would silently never be learned."""
+    said = []
+    monkeypatch.setattr(loader, "get_logger", lambda: SimpleNamespace(warning=lambda text, *args: said.append(args)))
+    ids = {n for batch in batches_of(training_pictures(data), batch_size=3) for n in batch.image_ids}
+    assert said == [(2, "tall", 3)]
+    assert ids == {r.image_id for r in data.records if r.width >= r.height}
+    batches_of(training_pictures(data), batch_size=3, group_by_shape=False)
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "RGBA", "P"])
