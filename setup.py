@@ -29,7 +29,6 @@ setup(
         "fvcore",
         "yacs",
         "pycocotools>=2.0.8",
-        "faster-coco-eval>=1.6",
         "grad-cam>=1.5.4",
         "matplotlib",
         "jinja2",

@@ -150,6 +150,16 @@ def validate(cfg: CN) -> None:
             raise InputError(f"DATA.{key} must be [low, high] with 0 < low <= high, not {list(pair)}")
     if cfg.DATA.CROP_AREA[1] > 1:
         raise InputError(f"DATA.CROP_AREA cannot exceed the picture: {list(cfg.DATA.CROP_AREA)}; its end is at most 1")
+    if cfg.DATA.EVAL_RESIZE and cfg.DATA.EVAL_CROP > cfg.DATA.EVAL_RESIZE:
+        raise InputError(
+            f"DATA.EVAL_CROP {cfg.DATA.EVAL_CROP} exceeds DATA.EVAL_RESIZE {cfg.DATA.EVAL_RESIZE}; "
+            "raise the second or lower the first"
+        )
+    for key, least in (("MEAN", 0.0), ("STD", _POSITIVE)):
+        if len(cfg.DATA[key]) != 3 or min(cfg.DATA[key]) < least or max(cfg.DATA[key]) > 1:
+            raise InputError(f"DATA.{key} must be 3 numbers in [0, 1], RGB, not {list(cfg.DATA[key])}; STD above 0")
+    if cfg.SOLVER.OPTIMIZER == "SGD" and cfg.SOLVER.NESTEROV and cfg.SOLVER.MOMENTUM <= 0:
+        raise InputError("SOLVER.NESTEROV True needs SOLVER.MOMENTUM above 0; set it, or NESTEROV False")
     if cfg.METHOD.NAME not in cfg.METHOD:
         blocks = [name for name in cfg.METHOD if name != "NAME"]
         raise InputError(f"unknown METHOD.NAME '{cfg.METHOD.NAME}'{suggestion(cfg.METHOD.NAME, blocks)}")

@@ -1,6 +1,7 @@
 """What the tools that measure a finished pretraining run share: arguments, the run, its data, a table."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from backbones.config import get_defaults, validate
 from backbones.core.config import CfgNode, expand_path, load_config
 from backbones.core.errors import InputError
 from backbones.core.files import save_atomic
+from backbones.core.results import refuse_other_stage
 from backbones.core.runs import CONFIG_FILE
 from backbones.core.warnings import WarningCounter
 from backbones.data.samples import Samples, load_samples
@@ -18,7 +20,7 @@ from backbones.evaluation import Inputs, Predictions
 from backbones.models.weights import BackboneFile, load_backbone
 
 
-def parse_run_arguments(doc: str | None, folder: str, argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_run_arguments(doc: str | None, folder: str, stage: str, argv: Sequence[str] | None) -> argparse.Namespace:
     """`RUN [--output-dir DIR] [KEY VALUE ...]` in any order; the default of DIR is RUN/folder."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a finished pretraining run")
@@ -26,6 +28,9 @@ def parse_run_arguments(doc: str | None, folder: str, argv: Sequence[str] | None
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="change config keys")
     args = parser.parse_intermixed_args(argv)
     args.output_dir = args.output_dir or args.run / folder
+    refuse_other_stage(args.output_dir, stage)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("this tool measures in one process; start it without torchrun")
     return args
 
 

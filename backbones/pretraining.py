@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from backbones import __version__
+from backbones.config import get_defaults
 from backbones.core import distributed
 from backbones.core.checkpoint import load_checkpoint, load_state, save_checkpoint
-from backbones.core.config import CfgNode, config_hash, expand_path
+from backbones.core.config import CfgNode, config_hash, expand_path, flatten
 from backbones.core.engine import Step, check_precision, seed_step, train
+from backbones.core.errors import InputError
 from backbones.core.logging import MetricsWriter, get_logger
 from backbones.core.optimizer import build_optimizer
 from backbones.core.results import make_results, save_results
@@ -78,15 +80,26 @@ class MethodHook:
 def pretrain(cfg: CfgNode, run_dir: Path, *, resume: bool) -> dict[str, Any]:
     """Train as `cfg` says, write checkpoint.pth, backbone.pth and results.json into `run_dir`; return the results."""
     device = distributed.setup_distributed()
+    warn_of_idle_settings(cfg)
     check_precision(cfg.PRECISION, device)
     seed_step(cfg.SEED, -1)
     warnings = WarningCounter()
     samples = build_samples(cfg, cfg.DATA.TRAIN_SPLIT, warnings)
     val = build_samples(cfg, cfg.DATA.VAL_SPLIT, warnings)
+    if cfg.DATA.SHIFTED_SPLIT:  # measured later, but a wrong name should not cost a training
+        build_samples(cfg, cfg.DATA.SHIFTED_SPLIT, warnings)
     warnings.log(get_logger())
     method = build_method(cfg, len(samples.classes)).to(device)
     fit(cfg, run_dir, method, samples, device, resume=resume)
     return finish(cfg, run_dir, method, samples, val, device, warnings)
+
+
+def warn_of_idle_settings(cfg: CfgNode) -> None:
+    """Say which settings of other methods have been changed: they have no effect."""
+    defaults = dict(flatten(get_defaults().METHOD))
+    for key, value in flatten(cfg.METHOD):
+        if key != "NAME" and not key.startswith(f"{cfg.METHOD.NAME}.") and value != defaults[key]:
+            get_logger().warning("METHOD.%s has no effect: METHOD.NAME is %s", key, cfg.METHOD.NAME)
 
 
 def fit(cfg: CfgNode, run_dir: Path, method: Method, samples: Samples, device: torch.device, *, resume: bool) -> None:
@@ -94,7 +107,7 @@ def fit(cfg: CfgNode, run_dir: Path, method: Method, samples: Samples, device: t
     epoch = iterations_per_epoch(cfg, samples)
     stop = cfg.SOLVER.MAX_EPOCH * epoch
     optimizer = build_solver(cfg, method)
-    start = _restore(run_dir / CHECKPOINT, method, optimizer) if resume else 0
+    start = _restore(run_dir / CHECKPOINT, method, optimizer, samples) if resume else 0
     if start == 0:
         method.setup(Context(len(samples), torch.from_numpy(samples.labels), cfg.SOLVER.MAX_EPOCH, epoch))
         method.begin_epoch(0)
@@ -112,14 +125,14 @@ def fit(cfg: CfgNode, run_dir: Path, method: Method, samples: Samples, device: t
         clip_norm=cfg.SOLVER.CLIP_NORM,
         log_period=cfg.LOG_PERIOD,
         checkpoint_period=max(round(cfg.SOLVER.CHECKPOINT_PERIOD * epoch), 1),
-        save=lambda finished: _save(run_dir / CHECKPOINT, method, optimizer, finished),
+        save=lambda finished: _save(run_dir / CHECKPOINT, method, optimizer, samples, finished),
         writer=writer,
         device=device,
         hooks=[MethodHook(method, epoch)],
     )
     writer.close()
     if distributed.world_size() > 1:  # each process has its own batch statistics: all measure with the saved ones
-        _restore(run_dir / CHECKPOINT, method, optimizer)
+        _restore(run_dir / CHECKPOINT, method, optimizer, samples)
 
 
 def build_samples(cfg: CfgNode, split: str, warnings: WarningCounter) -> Samples:
@@ -205,20 +218,31 @@ def build_learning_rate(cfg: CfgNode, epoch: int) -> Schedule:
     )
 
 
-def _save(path: Path, method: Method, optimizer: torch.optim.Optimizer, finished: int) -> None:
+def _save(path: Path, method: Method, optimizer: torch.optim.Optimizer, samples: Samples, finished: int) -> None:
     method.gather()
     if distributed.is_main():
-        save_checkpoint(path, iteration=finished, method=method.state_dict(), optimizer=optimizer.state_dict())
+        save_checkpoint(
+            path,
+            iteration=finished,
+            data=samples.fingerprint,
+            method=method.state_dict(),
+            optimizer=optimizer.state_dict(),
+        )
     distributed.barrier()
 
 
-def _restore(path: Path, method: Method, optimizer: torch.optim.Optimizer) -> int:
+def _restore(path: Path, method: Method, optimizer: torch.optim.Optimizer, samples: Samples) -> int:
     """Load the checkpoint, if there is one; return the iteration to go on from."""
     if not path.exists():
         get_logger().info("no checkpoint yet in %s: starting from the beginning", path.parent)
         return 0
     state = load_checkpoint(path)
     load_state(method, state["method"], where=path)
+    if state["data"] != samples.fingerprint:
+        raise InputError(
+            f"{path} was trained on data of fingerprint {state['data']}, DATA.ROOT now holds {samples.fingerprint}; "
+            "restore the data, or start in another folder"
+        )
     optimizer.load_state_dict(state["optimizer"])
     return state["iteration"]
 

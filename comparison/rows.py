@@ -95,7 +95,8 @@ def _rows_of_backbone(stages: Mapping[str, Sequence[tuple[Path, dict]]]) -> list
 
 def _row(stages: Mapping[str, tuple[Path, dict]]) -> Row:
     results = {stage: stages[stage][1] for stage in STAGE_ORDER if stage in stages}
-    identity = next(iter(results.values()))["backbone"]
+    # The last stage names the row: a fine-tuning may rename it.
+    identity = list(results.values())[-1]["backbone"]
     return Row(
         label=str(identity["label"]),
         method=str(identity["method"]),
@@ -143,8 +144,11 @@ def baseline_of(row: Row, group: Sequence[Row], label: str | None) -> Row | None
     else:
         same_seed = [r for r in choices if r.seed == row.seed] or [r for r in choices if r.seed == _first_seed(choices)]
     if len(same_seed) > 1:
-        names = ", ".join(sorted({r.label for r in same_seed}))
-        raise InputError(f"several rows could be the baseline of {row.label}: {names}; choose with --baseline LABEL")
+        names = ", ".join(f"{r.label} in {next(iter(r.folders.values()))}" for r in same_seed)
+        raise InputError(
+            f"several rows could be the baseline of {row.label}: {names}; "
+            "choose with --baseline LABEL, or name fewer folders"
+        )
     return same_seed[0] if same_seed else None
 
 

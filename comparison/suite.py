@@ -250,7 +250,7 @@ def _config_file(path: str) -> Path:
 def _existing_folder(entry: Mapping[str, Any]) -> tuple[Path, str, None]:
     where = f"DATA {entry['NAME']}: FOLDER"
     try:
-        folder = expand_path(entry["FOLDER"]).resolve()
+        folder = expand_path(entry["FOLDER"]).absolute()
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     if not folder.is_dir():
@@ -261,7 +261,7 @@ def _existing_folder(entry: Mapping[str, Any]) -> tuple[Path, str, None]:
 def _listing_fingerprint(folder: Path) -> str:
     """Over the names and sizes of all files below `folder`, not over their content: seconds for a large data set."""
     lines = []
-    for parent, _, names in os.walk(folder):
+    for parent, _, names in os.walk(folder, followlinks=True):
         for name in names:
             path = Path(parent, name)
             lines.append(f"{path.relative_to(folder).as_posix()} {path.stat().st_size if path.exists() else -1}")

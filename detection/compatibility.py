@@ -96,6 +96,10 @@ def check_spec(backbone: BackboneFile | None, cfg: CfgNode) -> None:
     if backbone is None:
         if model.RESNETS.NORM == "FrozenBN":
             raise InputError("MODEL.RESNETS.NORM FrozenBN on random weights never normalises; use BN, SyncBN or GN")
+        if model.BACKBONE.FREEZE_AT > 0:
+            raise InputError(
+                f"MODEL.BACKBONE.FREEZE_AT {model.BACKBONE.FREEZE_AT} on random weights leaves stages random; set it 0"
+            )
         return
     spec = backbone.spec
     if spec["stem"] != "imagenet":

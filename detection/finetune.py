@@ -66,7 +66,8 @@ def finetune(
 def load_both(cfg: CfgNode, warnings: WarningCounter) -> tuple[DetectionData, DetectionData]:
     """The training and the test set, whose category list must be as long as NUM_CLASSES says."""
     train = load_data(cfg.DATASETS.TRAIN, cfg.DATASETS.ROOT, warnings)
-    test = train if trains_on_test(cfg) else load_data(cfg.DATASETS.TEST, cfg.DATASETS.ROOT, warnings)
+    same = list(cfg.DATASETS.TRAIN) == list(cfg.DATASETS.TEST)
+    test = train if same else load_data(cfg.DATASETS.TEST, cfg.DATASETS.ROOT, warnings)
     check_categories(train, test)
     if len(train.categories) != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
         raise InputError(
@@ -79,9 +80,9 @@ def load_both(cfg: CfgNode, warnings: WarningCounter) -> tuple[DetectionData, De
     return train, test
 
 
-def trains_on_test(cfg: CfgNode) -> bool:
-    """Whether the detector is tested on its own training pictures (tiny sets without a split)."""
-    return list(cfg.DATASETS.TRAIN) == list(cfg.DATASETS.TEST)
+def count_shared(train: DetectionData, test: DetectionData) -> int:
+    """How many test pictures the detector is trained on (tiny sets without a split; or a slip)."""
+    return len({Path(r.path).resolve() for r in train.records} & {Path(r.path).resolve() for r in test.records})
 
 
 def log_counts(role: str, data: DetectionData) -> None:
@@ -108,7 +109,7 @@ def save_evaluation(
     measured = evaluate_coco(
         test.to_coco(), predictions, score_threshold=cfg.TEST.AP_SCORE_THRESH, matches_path=run_dir / MATCHES
     )
-    loading = run_dir / LOADING_FILE
+    loading, shared = run_dir / LOADING_FILE, count_shared(train, test)
     results = make_results(
         "detection",
         name_backbone(cfg, backbone),
@@ -117,7 +118,8 @@ def save_evaluation(
         data={
             "train": {"name": train.name, "fingerprint": train.fingerprint, **train.counts()},
             "test": {"name": test.name, "fingerprint": test.fingerprint, **test.counts(), **measured["counts"]},
-            "evaluated_on_training_pictures": trains_on_test(cfg),
+            "test_pictures_trained_on": shared,
+            "evaluated_on_training_pictures": shared > 0,
         },
         details={
             "engine": cfg.ENGINE,

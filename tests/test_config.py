@@ -106,3 +106,38 @@ def test_defaults_are_valid_once_a_root_is_given():
     cfg = load_config(get_defaults(), None, ["DATA.ROOT", "x"])
     validate(cfg)
     assert all(key.replace(".", "").replace("_", "").isalnum() for key, _ in flatten(cfg))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["LABEL", "[a"], "the value '\\[a' of LABEL is no yaml"),
+        (["SOLVER.STEPS", "[a, 3]"], "SOLVER.STEPS must be of type int"),
+        (["DATA.MEAN", "[0.1, x, 0.2]"], "DATA.MEAN must be of type float"),
+    ],
+)
+def test_text_that_is_no_value(overrides, message):
+    with pytest.raises(InputError, match=message):
+        load_config(get_defaults(), None, overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["DATA.EVAL_RESIZE", "64"], "DATA.EVAL_CROP 224 exceeds DATA.EVAL_RESIZE 64"),
+        (["DATA.MEAN", "[0.5]"], "DATA.MEAN must be 3 numbers"),
+        (["DATA.STD", "[0.5, 0.5, 0]"], "DATA.STD must be 3 numbers"),
+        (["SOLVER.MOMENTUM", "0"], "NESTEROV"),
+    ],
+)
+def test_what_would_fail_after_the_training_is_refused_before(overrides, message):
+    with pytest.raises(InputError, match=message):
+        validate(load_config(get_defaults(), None, ["DATA.ROOT", "x", *overrides]))
+
+
+def test_files_that_are_no_config(tmp_path):
+    (tmp_path / "latin.yaml").write_bytes(b"LABEL: \xe9\n")
+    with pytest.raises(InputError, match="not UTF-8"):
+        load_config(get_defaults(), tmp_path / "latin.yaml")
+    with pytest.raises(InputError, match="_BASE_ must be a path"):
+        load_config(get_defaults(), write(tmp_path / "base.yaml", "_BASE_: 3\n"))

@@ -129,3 +129,21 @@ def test_loss_that_is_not_finite_is_named_and_never_saved():
 def test_precision_is_checked():
     with pytest.raises(InputError, match="'bf16' is unknown"):
         check_precision("bf16", CPU)
+
+
+def test_weights_that_are_not_finite_are_never_saved():
+    """A finite loss whose gradient is not: sqrt at 0."""
+
+    class Root(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.zeros(1))
+
+        def forward(self, batch):
+            loss = self.w.clamp(min=0).sqrt().sum()
+            return Step(loss, {})
+
+    saved = []
+    with pytest.raises(InputError, match="the weights are not finite after iteration 0"):
+        run(Root(), 0, 1, save=saved.append)
+    assert saved == []

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from killing import ROOT, assert_equal_trees, kill_after, reported
 
 from backbones.core.checkpoint import load_checkpoint
 from backbones.core.errors import InputError
+from backbones.core.logging import get_logger
 from backbones.core.results import load_results
 
 TOOL = [sys.executable, str(ROOT / "tools" / "pretrain.py")]
@@ -168,3 +170,19 @@ def test_checkpoint_of_another_kind_is_refused(small_scenes, finished, tmp_path,
 def test_list_methods(load_tool, capsys):
     load_tool("pretrain").main(["--list-methods"])
     assert {"CE", "LS", "ALS", "CutMix", "OLS"} <= set(capsys.readouterr().out.split())
+
+
+def test_other_data_and_idle_settings_are_noticed(
+    small_scenes, finished, tmp_path, load_tool, run_tool, caplog, monkeypatch
+):
+    main = load_tool("pretrain").main
+    shutil.copytree(finished, tmp_path / "run")
+    counts = ["--train", 40, "--val", 24, "--detection-train", 1, "--detection-val", 1, "--seed", 5]
+    assert run_tool("prepare_data", "scenes", "--output-dir", tmp_path / "other", *counts).returncode == 0
+    with pytest.raises(InputError, match="was trained on data of fingerprint"):
+        main(arguments(tmp_path / "other", tmp_path / "run", "SOLVER.MAX_EPOCH", 1, resume=True))
+    monkeypatch.setattr(get_logger(), "propagate", True)  # to where caplog listens
+    main(arguments(small_scenes, tmp_path / "run", "SOLVER.MAX_EPOCH", 1, "EVAL.BATCH_SIZE", 7, resume=True))
+    with pytest.raises(InputError, match="do not fill"):
+        main(arguments(small_scenes, tmp_path / "x", "METHOD.LS.amount", 0.3, "SOLVER.BATCH_SIZE", 999))
+    assert "METHOD.LS.amount has no effect: METHOD.NAME is CE" in caplog.text

@@ -28,7 +28,7 @@ SHOWN = ("top1", "top1_shifted", "nll", "ece15", "cwece15", "average_confidence"
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parse_run_arguments(__doc__, "evaluation", argv)
+    args = parse_run_arguments(__doc__, "evaluation", "backbone", argv)
     cfg, backbone = load_run(args.run, args.overrides)
     warnings = WarningCounter()
     val = build_samples(cfg, cfg.DATA.VAL_SPLIT, backbone, warnings)

@@ -19,6 +19,8 @@ from backbones.core.runs import open_run
 from detection.config import get_defaults
 from detection.finetune import finetune, load_checked
 
+# What --eval-only may change of a finished run.
+TESTING = ("TEST.*", "*_TEST", "DATASETS.TEST", "LABEL", "PROTOCOL")
 SHOWN = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100", "ARs", "ARm", "ARl")
 
 
@@ -33,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.num_gpus > 1 and "RANK" not in os.environ:
         return launch(args.num_gpus, sys.argv[1:] if argv is None else argv)
     setup_distributed()
-    run_dir = open_run(args.output_dir, cfg, resume=going_on)
+    run_dir = open_run(args.output_dir, cfg, resume=going_on, may_change=TESTING if args.eval_only else ())
     results = finetune(cfg, backbone, run_dir, resume=args.resume, eval_only=args.eval_only)
     if is_main():
         numbers = "  ".join(f"{name} {show(results['metrics'][name])}" for name in SHOWN)

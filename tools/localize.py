@@ -34,7 +34,7 @@ SHOWN = ("max_box_acc", "max_box_acc_v2", "pointing", "pointing_exact", "energy_
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parse_run_arguments(__doc__, "localization", argv)
+    args = parse_run_arguments(__doc__, "localization", "localization", argv)
     cfg, backbone = load_run(args.run, args.overrides)
     warnings = WarningCounter()
     samples = build_samples(cfg, cfg.LOCALIZE.SPLIT, backbone, warnings)

@@ -1,6 +1,6 @@
 """Pretrain a backbone with the labels of one method.
 
-python tools/pretrain.py --config-file configs/pretrain/scenes_als.yaml --output-dir runs/als DATA.ROOT runs/scenes
+python tools/pretrain.py --config-file configs/pretrain/quick_scenes.yaml --output-dir runs/ce DATA.ROOT data/scenes
 torchrun --nproc_per_node 8 tools/pretrain.py ...        trains on 8 GPUs; SOLVER.BATCH_SIZE is the total
 """
 

@@ -51,7 +51,7 @@ def load_config(defaults: CfgNode, path: str | Path | None, overrides: Sequence[
     if len(overrides) % 2:
         raise InputError(f"overrides come as KEY VALUE pairs; '{overrides[-1]}' has no value")
     for key, text in zip(overrides[0::2], overrides[1::2], strict=True):
-        _merge(cfg, _nested(key.split("."), yaml.load(text, _StrictLoader)), "command line")
+        _merge(cfg, _nested(key.split("."), _parse_value(key, text)), "command line")
     return cfg
 
 
@@ -68,7 +68,10 @@ def load_yaml(path: str | Path, _children: tuple[Path, ...] = ()) -> dict:
         raise InputError(f"{path} must hold KEY: value lines, not a {type(tree).__name__}")
     bases = tree.pop(BASE_KEY, [])
     merged: dict = {}
-    for base in [bases] if isinstance(bases, str) else bases:
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise InputError(f"{path}: {BASE_KEY} must be a path or a list of paths, not {bases!r}")
+    for base in bases:
         base_path = Path(os.path.expanduser(base))
         _overlay(merged, load_yaml(path.parent / base_path, (*_children, path.resolve())))
     _overlay(merged, tree)
@@ -98,11 +101,20 @@ def expand_path(text: str | Path) -> Path:
     return Path(expanded)
 
 
+def _parse_value(key: str, text: str) -> Any:
+    try:
+        return yaml.load(text, _StrictLoader)
+    except yaml.YAMLError:
+        raise InputError(f"command line: the value {text!r} of {key} is no yaml; quote it") from None
+
+
 def _parse(path: Path) -> Any:
     try:
         loader = _StrictLoader(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read the config file {path}: {error.strerror}; check the path") from None
+    except UnicodeDecodeError:
+        raise InputError(f"the config file {path} is not UTF-8 text; save it so") from None
     loader.name = str(path)  # yaml puts it into its messages
     return loader.get_single_data()
 
@@ -154,7 +166,8 @@ def _coerce(value: Any, default: Any, key: str, where: str) -> Any:
     if isinstance(default, int) and not isinstance(default, bool) and isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(default, (list, tuple)) and isinstance(value, (list, tuple)):
-        return type(default)(value)
+        # The elements are of the type of the default's first one, where it has any.
+        return type(default)(_coerce(item, default[0], key, where) if default else item for item in value)
     if type(value) is not type(default):
         raise InputError(
             f"{where}: {key} must be of type {type(default).__name__} (such as {default!r}), not {value!r}"

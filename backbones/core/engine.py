@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from backbones.core.distributed import is_main, rank
+from backbones.core.distributed import all_reduce_sum, is_main, rank, world_size
 from backbones.core.errors import InputError
 from backbones.core.logging import MetricsWriter
 from backbones.core.schedule import Schedule
@@ -89,7 +89,8 @@ def train(
             if checkpoint_due or finished % log_period == 0:
                 reporter.report(iteration, lr, meters.flush())  # synchronises with the device
             if checkpoint_due:
-                save(finished)  # after the flush: a checkpoint never holds a loss that was not finite
+                check_weights(task, iteration)
+                save(finished)  # after both checks: a checkpoint never holds what is not finite
             reporter.advance()
 
 
@@ -113,6 +114,14 @@ def run_step(
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return step
+
+
+def check_weights(task: nn.Module, iteration: int) -> None:
+    """Refuse weights that are not finite: a finite loss may have had a gradient that was not."""
+    if not torch.stack([parameter.isfinite().all() for parameter in task.parameters()]).all():
+        raise InputError(
+            f"the weights are not finite after iteration {iteration}; lower SOLVER.BASE_LR or clip gradients"
+        )
 
 
 def seed_step(seed: int, iteration: int) -> None:
@@ -175,12 +184,16 @@ class _Meters:
             self.counts.setdefault(name, []).append(pair)
 
     def flush(self) -> dict[str, float]:
-        table = torch.stack([torch.stack(values).double() for values in self.losses.values()]).cpu()
+        table = torch.stack([torch.stack(values).double() for values in self.losses.values()])
+        all_reduce_sum(table)  # the mean over the processes; and a loss that is not finite stops all of them
+        table = table.cpu() / world_size()
         self._check_finite(table)
         numbers = dict(zip(self.losses, table.mean(dim=1).tolist(), strict=True))
         for name, pairs in self.counts.items():
-            total = torch.stack([s.double() for s, _ in pairs]).sum().item()
-            numbers[name] = total / sum(n for _, n in pairs)
+            right = torch.stack([s.double() for s, _ in pairs]).sum()
+            total = torch.stack([right, torch.full_like(right, sum(n for _, n in pairs))])
+            all_reduce_sum(total)
+            numbers[name] = (total[0] / total[1]).item()
         self.first += table.shape[1]
         self.losses, self.counts = {}, {}
         return numbers

@@ -81,6 +81,15 @@ def load_results(path: str | Path) -> dict[str, Any]:
     return results
 
 
+def refuse_other_stage(run_dir: str | Path, stage: str) -> None:
+    """`InputError` if the folder holds the results of another stage, which a run there would destroy."""
+    path = Path(run_dir) / FILE_NAME
+    if path.exists() and load_results(path)["stage"] != stage:
+        raise InputError(
+            f"{path} holds results of the stage {load_results(path)['stage']}; choose another --output-dir"
+        )
+
+
 def find_results(roots: Iterable[str | Path]) -> list[Path]:
     """Every results.json at or below each root, sorted; a root without one is an `InputError`."""
     found: set[Path] = set()

@@ -4,6 +4,8 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
+from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,18 +27,26 @@ _FREE_KEYS = (
     "DATALOADER.CACHE_IMAGES",
     "DATA.ROOT",
     "DATASETS.ROOT",
+    # Of the evaluation after the training.
+    "DATA.EVAL_*",
+    "DATA.SHIFTED_SPLIT",
+    "EVAL.*",
+    "LOCALIZE.*",
 )
 
 
-def open_run(output_dir: str | Path, cfg: CfgNode, *, resume: bool = False) -> Path:
+def open_run(output_dir: str | Path, cfg: CfgNode, *, resume: bool = False, may_change: Sequence[str] = ()) -> Path:
     """Create (or with `resume` go on in) a run's folder: config.yaml, environment.json, log.txt.
+
+    Args:
+        may_change: patterns of keys that may differ from the config of the run that is resumed.
 
     Raises:
         InputError: the folder cannot be written, or `resume` with a config whose numbers would differ.
     """
     run_dir = Path(output_dir)
     if resume:
-        _refuse_changes(run_dir / CONFIG_FILE, cfg)
+        _refuse_changes(run_dir / CONFIG_FILE, cfg, (*_FREE_KEYS, *may_change))
     check_writable(run_dir)
     if is_main():
         save_text(run_dir / CONFIG_FILE, cfg.dump(sort_keys=False))
@@ -70,11 +80,13 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _refuse_changes(path: Path, cfg: CfgNode) -> None:
+def _refuse_changes(path: Path, cfg: CfgNode, free: Sequence[str]) -> None:
     if not path.exists():
         return
     before, now = dict(flatten(load_yaml(path))), dict(flatten(cfg))
-    for key in sorted((before.keys() | now.keys()) - set(_FREE_KEYS)):
+    for key in sorted(before.keys() | now.keys()):
+        if any(fnmatch(key, pattern) for pattern in free):
+            continue
         old, new = (list(v) if isinstance(v, tuple) else v for v in (before.get(key), now.get(key)))
         if old != new:
             raise InputError(

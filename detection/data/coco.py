@@ -61,7 +61,7 @@ def _build_record(
         [label_of[box["category_id"]] for box in boxes],
         [bool(box.get("iscrowd", 0)) for box in boxes],
         # Without `area` (COCO: of the segmentation) the box's own area stands in.
-        [box.get("area", area) for box, area in zip(boxes, bbox[:, 2] * bbox[:, 3], strict=True)],
+        [_read_area(box, area, where) for box, area in zip(boxes, bbox[:, 2] * bbox[:, 3], strict=True)],
         warnings,
     )
 
@@ -78,6 +78,8 @@ def _read_categories(items: list[Mapping], where: Path) -> list[dict[str, Any]]:
 def _by_id(items: Iterable[Mapping], where: str) -> dict[int, Mapping]:
     found: dict[int, Mapping] = {}
     for item in items:
+        if not isinstance(item, Mapping):
+            raise InputError(f"{where}: the entry {item!r} is no object; correct it")
         key = item.get("id")
         if not isinstance(key, int):
             raise InputError(f"{where}: id {key!r} is no integer; number the entries")
@@ -93,13 +95,20 @@ def _group_by_image(
     groups: dict[int, list[Mapping]] = defaultdict(list)
     for key, item in _by_id(items, f"{where}: annotations").items():
         for field, known in (("image_id", images), ("category_id", categories)):
-            if item.get(field) not in known:
+            if not isinstance(item.get(field), int) or item[field] not in known:
                 raise InputError(
                     f"{where}: annotations: id {key} has the unknown {field} {item.get(field)!r}; "
                     f"list it under '{'images' if field == 'image_id' else 'categories'}' or remove the annotation"
                 )
         groups[item["image_id"]].append(item)
     return groups
+
+
+def _read_area(item: Mapping, box_area: float, where: Path) -> float:
+    area = item.get("area", box_area)
+    if not isinstance(area, (int, float)) or not 0 <= area < float("inf"):
+        raise InputError(f"{where}: annotations: id {item['id']}: area must be a number, not {area!r}; correct it")
+    return float(area)
 
 
 def _read_box(item: Mapping, where: Path) -> list[float]:

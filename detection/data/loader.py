@@ -5,7 +5,7 @@ Letters: B pictures, 3 x H x W pixels of the padded batch, n boxes of a picture.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -210,14 +210,18 @@ def training_batches(
 def inference_batches(
     pictures: InferencePictures, *, batch_size: int, num_workers: int, pin_memory: bool
 ) -> Iterable[DetectionBatch]:
-    """Every picture once over all processes, those of a like shape together.
+    """Every picture once over all processes (`shape_batches`)."""
+    return _load(pictures, shape_batches(pictures.records, batch_size), num_workers, pin_memory)
+
+
+def shape_batches(records: Sequence[Record], batch_size: int) -> list[list[int]]:
+    """This process's batches for a test: every record once over all processes, those of a like shape together.
 
     The batches do not depend on the number of processes: a picture's padding reaches into its features.
     """
-    order = np.argsort([record.width / record.height for record in pictures.records], kind="stable").tolist()
+    order = np.argsort([record.width / record.height for record in records], kind="stable").tolist()
     batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
-    batches = batches[rank() :: world_size()]
-    return _load(pictures, batches, num_workers, pin_memory)
+    return batches[rank() :: world_size()]
 
 
 class _Guarded(Dataset):

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from backbones.core.distributed import rank, world_size
 from backbones.core.errors import InputError
 from backbones.core.sampling import Position, StatelessBatchSampler, position_rng
+from detection.data.loader import shape_batches
 from detection.data.records import Record
 
 XYWH_ABS = 1  # detectron2.structures.BoxMode.XYWH_ABS
@@ -98,11 +99,8 @@ def training_batches(
 def test_batches(
     records: Sequence[Record], mapper: Mapper, *, batch_size: int, num_workers: int, pin_memory: bool
 ) -> Iterator[list[dict[str, Any]]]:
-    """Every test picture once over all processes, those of a like shape together (less padding)."""
-    order = np.argsort([record.width / record.height for record in records], kind="stable")
-    mine = order[rank() :: world_size()].tolist()
-    batches = [mine[first : first + batch_size] for first in range(0, len(mine), batch_size)]
-    return _load(MappedRecords(records, mapper, 0), batches, num_workers, pin_memory)
+    """Every test picture once over all processes (`shape_batches`)."""
+    return _load(MappedRecords(records, mapper, 0), shape_batches(records, batch_size), num_workers, pin_memory)
 
 
 def _load(records: MappedRecords, batches: Iterable, num_workers: int, pin_memory: bool) -> Iterator[list[dict]]:

@@ -149,7 +149,9 @@ def build_solver(d2: SimpleNamespace, settings: Any, cfg: CfgNode, model: nn.Mod
         groups = d2.solver.get_default_optimizer_params(
             model, base_lr=solver.BASE_LR, weight_decay_norm=solver.WEIGHT_DECAY_NORM
         )
-        optimizer = build_optimizer(groups, solver.OPTIMIZER, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY)
+        optimizer = build_optimizer(
+            groups, solver.OPTIMIZER, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY, fused=False
+        )
         optimizer = d2.solver.build.maybe_add_gradient_clipping(settings, optimizer)
     if solver.CLIP_GRADIENTS.ENABLED and solver.CLIP_GRADIENTS.CLIP_TYPE == "full_model":
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
