@@ -6,6 +6,7 @@ This file is the manual: `configs/pretrain/*.yaml` change a few lines of it.
 from typing import Any
 
 from backbones.core.config import CfgNode as CN
+from backbones.core.config import flatten
 from backbones.core.errors import InputError, suggestion
 
 _C = CN()
@@ -170,6 +171,13 @@ def validate(cfg: CN) -> None:
         )
     if not cfg.DATA.ROOT:
         raise InputError("DATA.ROOT is not set; give the data set's folder, such as: DATA.ROOT /data/imagenet")
+
+
+def idle_settings(cfg: CN) -> list[str]:
+    """The changed keys of methods other than METHOD.NAME, which have no effect."""
+    defaults = dict(flatten(_C.METHOD))
+    others = [pair for pair in flatten(cfg.METHOD) if pair[0].split(".")[0] not in ("NAME", cfg.METHOD.NAME)]
+    return [f"METHOD.{key}" for key, value in others if value != defaults[key]]
 
 
 _POSITIVE = 1e-12

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from backbones import __version__
-from backbones.config import get_defaults
+from backbones.config import idle_settings
 from backbones.core import distributed
 from backbones.core.checkpoint import load_checkpoint, load_state, save_checkpoint
-from backbones.core.config import CfgNode, config_hash, expand_path, flatten
+from backbones.core.config import CfgNode, config_hash, expand_path
 from backbones.core.engine import Step, check_precision, seed_step, train
 from backbones.core.errors import InputError
 from backbones.core.logging import MetricsWriter, get_logger
@@ -80,7 +80,8 @@ class MethodHook:
 def pretrain(cfg: CfgNode, run_dir: Path, *, resume: bool) -> dict[str, Any]:
     """Train as `cfg` says, write checkpoint.pth, backbone.pth and results.json into `run_dir`; return the results."""
     device = distributed.setup_distributed()
-    warn_of_idle_settings(cfg)
+    for key in idle_settings(cfg):
+        get_logger().warning("%s has no effect: METHOD.NAME is %s", key, cfg.METHOD.NAME)
     check_precision(cfg.PRECISION, device)
     seed_step(cfg.SEED, -1)
     warnings = WarningCounter()
@@ -92,14 +93,6 @@ def pretrain(cfg: CfgNode, run_dir: Path, *, resume: bool) -> dict[str, Any]:
     method = build_method(cfg, len(samples.classes)).to(device)
     fit(cfg, run_dir, method, samples, device, resume=resume)
     return finish(cfg, run_dir, method, samples, val, device, warnings)
-
-
-def warn_of_idle_settings(cfg: CfgNode) -> None:
-    """Say which settings of other methods have been changed: they have no effect."""
-    defaults = dict(flatten(get_defaults().METHOD))
-    for key, value in flatten(cfg.METHOD):
-        if key != "NAME" and not key.startswith(f"{cfg.METHOD.NAME}.") and value != defaults[key]:
-            get_logger().warning("METHOD.%s has no effect: METHOD.NAME is %s", key, cfg.METHOD.NAME)
 
 
 def fit(cfg: CfgNode, run_dir: Path, method: Method, samples: Samples, device: torch.device, *, resume: bool) -> None:

@@ -5,9 +5,11 @@ import io
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -130,7 +132,9 @@ class Lab:
             "sys.exit(run_plan(build_plan(load_suite(sys.argv[1]), sys.argv[2], tools=Path(sys.argv[3]))))"
         )
         command = [sys.executable, "-c", code, str(self.write()), str(self.output), str(self.tools)]
-        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+        # A test run in the background ignores SIGINT, and its children would inherit that.
+        restore = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, preexec_fn=restore)
 
     def child(self):
         """Process number of the fake tool that hangs."""

@@ -137,6 +137,6 @@ def test_different_images_are_refused(runs, tmp_path):
 def test_two_baselines_of_a_seed_must_be_told_apart(runs):
     who = BackboneIdentity("CE-long", "CE", 0, "another")
     add_detection(runs, who, 0.5)
-    with pytest.raises(InputError, match=r"CE, CE-long.*--baseline"):
+    with pytest.raises(InputError, match=r"CE in .*, CE-long in .*--baseline"):
         build_comparison(collect_rows([runs]), resamples=2)
     assert build_comparison(collect_rows([runs]), baseline="CE-long", resamples=2)["baseline"] == "CE-long"

@@ -69,6 +69,7 @@ def test_a_detection_config_is_valid_for_its_engine(path):
         return  # it is valid in its users
     if cfg.MODEL.RESNETS.NORM == "FrozenBN":  # wants statistics, which random initialisation lacks
         cfg.MODEL.RESNETS.NORM = "BN"
+        cfg.MODEL.BACKBONE.FREEZE_AT = 0
     assert load_checked(cfg, "random") is None
     assert {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST} <= {*COCO_SETS, *VOC_SETS}
     expand_path(cfg.DATASETS.ROOT)

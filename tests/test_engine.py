@@ -140,8 +140,7 @@ def test_weights_that_are_not_finite_are_never_saved():
             self.w = nn.Parameter(torch.zeros(1))
 
         def forward(self, batch):
-            loss = self.w.clamp(min=0).sqrt().sum()
-            return Step(loss, {})
+            return Step(self.w.sqrt().sum(), {})
 
     saved = []
     with pytest.raises(InputError, match="the weights are not finite after iteration 0"):

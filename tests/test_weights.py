@@ -23,7 +23,7 @@ def make_cfg(depth=18, norm="FrozenBN", name="build_resnet_fpn_backbone", **chan
     cfg = CfgNode(
         {
             "MODEL": {
-                "BACKBONE": {"NAME": name},
+                "BACKBONE": {"NAME": name, "FREEZE_AT": 0},
                 "RESNETS": {"DEPTH": depth, "NORM": norm, "STRIDE_IN_1X1": False},
                 "PIXEL_MEAN": [123.675, 116.280, 103.530],
                 "PIXEL_STD": [58.395, 57.120, 57.375],
@@ -199,6 +199,8 @@ def test_random_weights_are_not_frozen():
     weights.check_spec(None, make_cfg(norm="BN"))
     with pytest.raises(InputError, match="FrozenBN on random weights"):
         weights.check_spec(None, make_cfg())
+    with pytest.raises(InputError, match="FREEZE_AT 2 on random weights"):
+        weights.check_spec(None, make_cfg(norm="BN", **{"MODEL.BACKBONE.FREEZE_AT": 2}))
     with pytest.raises(InputError, match="C4"):
         weights.check_spec(None, make_cfg(34, "BN", "build_resnet_backbone"))
 
