@@ -63,7 +63,7 @@ def test_a_truncated_picture_is_named_in_one_line(d2, data, tmp_path, workers):
     broken.write_bytes(Path(data.records[0].path).read_bytes()[:150])
     records = [dataclasses.replace(record, path=str(broken)) for record in data.records]
     spoiled = dataclasses.replace(data, records=records)
-    cfg = make_cfg("DATALOADER.NUM_WORKERS", workers)
+    cfg = make_cfg("DATALOADER.NUM_WORKERS", workers, "MODEL.BACKBONE.FREEZE_AT", 0)
     with pytest.raises(InputError, match=r"picture .*broken\.png") as error:
         engine.finetune(cfg, None, spoiled, data, tmp_path)
     assert "\n" not in str(error.value)
@@ -185,6 +185,6 @@ def test_a_run_of_other_settings_is_not_taken_up(straight, data):
 
 @pytest.mark.detectron2
 def test_a_loss_that_is_not_finite_stops_with_its_parts(data, d2, tmp_path):
-    cfg = make_cfg("SOLVER.BASE_LR", 1e18, "SOLVER.WARMUP_ITERS", 0)
+    cfg = make_cfg("SOLVER.BASE_LR", 1e18, "SOLVER.WARMUP_ITERS", 0, "MODEL.BACKBONE.FREEZE_AT", 0)
     with pytest.raises(InputError, match=r"not finite at iteration [12].*loss_rpn_cls"):
         engine.finetune(cfg, None, data, data, tmp_path)
