@@ -255,10 +255,12 @@ def _owner(file: IO[str]) -> int:
 
 
 def _alive(pid: int) -> bool:
+    if pid <= 0:
+        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
-        pass
-    return pid > 0
+    except PermissionError:  # it runs as another user
+        return True
+    return True
