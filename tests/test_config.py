@@ -141,3 +141,12 @@ def test_files_that_are_no_config(tmp_path):
         load_config(get_defaults(), tmp_path / "latin.yaml")
     with pytest.raises(InputError, match="_BASE_ must be a path"):
         load_config(get_defaults(), write(tmp_path / "base.yaml", "_BASE_: 3\n"))
+
+
+def test_elements_have_the_type_of_the_defaults_not_of_the_file(tmp_path):
+    """A list that is empty by default takes anything, also after a file has filled it."""
+    defaults = CfgNode({"ANY": [], "NUMBERS": [1.0]})
+    path = write(tmp_path / "a.yaml", "ANY: [text]\nNUMBERS: [2]\n")
+    cfg = load_config(defaults, path, ["ANY", "[text, 1]"])
+    assert cfg.ANY == ["text", 1]
+    assert cfg.NUMBERS == [2.0]

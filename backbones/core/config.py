@@ -47,11 +47,11 @@ def load_config(defaults: CfgNode, path: str | Path | None, overrides: Sequence[
     """
     cfg = defaults.clone()
     if path is not None:
-        _merge(cfg, load_yaml(path), str(path))
+        _merge(cfg, defaults, load_yaml(path), str(path))
     if len(overrides) % 2:
         raise InputError(f"overrides come as KEY VALUE pairs; '{overrides[-1]}' has no value")
     for key, text in zip(overrides[0::2], overrides[1::2], strict=True):
-        _merge(cfg, _nested(key.split("."), _parse_value(key, text)), "command line")
+        _merge(cfg, defaults, _nested(key.split("."), _parse_value(key, text)), "command line")
     return cfg
 
 
@@ -131,17 +131,18 @@ def _nested(keys: list[str], value: Any) -> dict:
     return {keys[0]: _nested(keys[1:], value) if keys[1:] else value}
 
 
-def _merge(cfg: CfgNode, tree: Mapping, where: str) -> None:
-    known = {key for key, _ in flatten(cfg)}
+def _merge(cfg: CfgNode, defaults: CfgNode, tree: Mapping, where: str) -> None:
+    """Set the leaves of `tree` in `cfg`; types are those of `defaults`."""
+    types = dict(flatten(defaults))
     for key, _ in flatten(tree):
-        if key not in known:
+        if key not in types:
             raise InputError(f"{where}: unknown key '{key}'{_nearest_key(key, cfg)}")
     for key, value in flatten(tree):
         node = cfg
         *parents, leaf = key.split(".")
         for parent in parents:
             node = node[parent]
-        node[leaf] = _coerce(value, node[leaf], key, where)
+        node[leaf] = _coerce(value, types[key], key, where)
 
 
 def _nearest_key(key: str, cfg: CfgNode) -> str:
