@@ -9,6 +9,8 @@ import yaml
 from backbones.config import get_defaults as pretraining_defaults
 from backbones.config import validate as validate_pretraining
 from backbones.core.config import expand_path, load_config
+from backbones.data.samples import DATASETS
+from backbones.models import MODELS
 from detection.config import get_defaults as detection_defaults
 from detection.config import protocol_hash
 from detection.data.catalog import COCO_SETS, VOC_SETS
@@ -81,6 +83,8 @@ def test_a_pretraining_config_is_valid(path):
     cfg.DATA.ROOT = cfg.DATA.ROOT or "/data"  # a base leaves it open
     validate_pretraining(cfg)
     expand_path(cfg.DATA.ROOT)
+    assert cfg.MODEL.ARCH in MODELS.names()
+    assert cfg.DATA.NAME in DATASETS.names()
 
 
 def test_the_detector_takes_the_pixels_of_the_backbone_it_is_made_for():

@@ -125,6 +125,7 @@ def test_no_step_waits_for_the_device(name):
     method = build(name).to("meta")
     method(batch().to("meta")).loss.backward()
     method.after_step()
+    assert all(parameter.grad is not None for parameter in method.parameters())
 
 
 @pytest.mark.parametrize("name", NAMES)
