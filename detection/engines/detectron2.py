@@ -90,11 +90,11 @@ def finetune(
     device = setup_distributed()
     settings = fill_config(cfg, d2.config.get_cfg(), device=str(device), processes=world_size())
     model, report = build_detector(d2, settings, cfg, backbone)
-    if report and is_main():
-        save_loading(run_dir, report)
     run = Run(d2, settings, cfg, model, training_settings(cfg, train, backbone), run_dir, device)
     if resume or eval_only:
         run.restore(required=eval_only)
+    if report and is_main():  # not before: a refused resumption leaves the run as it was
+        save_loading(run_dir, report)
     if run.finished < cfg.SOLVER.MAX_ITER:
         if eval_only:
             raise InputError(f"{run.path} stands at iteration {run.finished}; finish it with --resume first")
