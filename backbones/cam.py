@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from backbones.core.registry import Registry
-from backbones.data.datasets import EvaluationSet
+from backbones.data.evaluation_set import EvaluationSet
 from backbones.data.images import normalize
 from backbones.data.loader import evaluation_batches
 from backbones.data.samples import Samples

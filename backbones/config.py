@@ -8,6 +8,7 @@ from typing import Any
 from backbones.core.config import CfgNode as CN
 from backbones.core.config import flatten
 from backbones.core.errors import InputError, suggestion
+from backbones.methods.defaults import method_defaults
 
 _C = CN()
 
@@ -58,42 +59,8 @@ _C.MODEL.ARCH = "resnet50"
 # BN | GN (group normalisation: no batch statistics).
 _C.MODEL.NORM = "BN"
 
-# ---- Method: METHOD.<NAME> holds exactly the arguments of the class registered as <NAME> ----
-_C.METHOD = CN()
-_C.METHOD.NAME = "CE"
-
-# Hard labels.
-_C.METHOD.CE = CN()
-
-# Uniform label smoothing.
-_C.METHOD.LS = CN()
-# Smoothed mass in [0, 1]; 0 is CE.
-_C.METHOD.LS.amount = 0.1
-# all: mass over all K classes (ILS, OLS, torch); k-1: over the wrong classes (ALS paper).
-_C.METHOD.LS.convention = "all"
-
-# Adaptive label smoothing: confidence of the label = share of the crop that the object covers.
-_C.METHOD.ALS = CN()
-# Weight of the adaptive target against the one-hot one, in [0, 1]; 0 is CE.
-_C.METHOD.ALS.beta = 1.0
-# k-1: the paper's formula; all: uniform where the object is outside the crop (small K).
-_C.METHOD.ALS.convention = "k-1"
-
-# CutMix (Yun et al. 2019).
-_C.METHOD.CutMix = CN()
-# The kept share of the picture is Beta(alpha, alpha).
-_C.METHOD.CutMix.alpha = 1.0
-# Share of the batches that are mixed; 0 is CE.
-_C.METHOD.CutMix.probability = 1.0
-
-# Online label smoothing: a class's soft label is the mean of the last period's right predictions.
-_C.METHOD.OLS = CN()
-# Weight of the one-hot label in [0, 1]; 1 is CE.
-_C.METHOD.OLS.hard_weight = 0.5
-# Iterations between two updates of the soft labels; 0: one epoch, as in the paper.
-_C.METHOD.OLS.period = 0
-# Soft label of a class that had no right prediction: uniform | keep (the last one).
-_C.METHOD.OLS.empty = "uniform"
+# ---- Method: backbones/methods/defaults.py ----
+_C.METHOD = method_defaults()
 
 # ---- Optimisation ----
 _C.SOLVER = CN()

@@ -24,7 +24,7 @@ from backbones.calibration import (
 )
 from backbones.core.distributed import gather_objects
 from backbones.data.batch import Batch
-from backbones.data.datasets import EvaluationSet
+from backbones.data.evaluation_set import EvaluationSet
 from backbones.data.images import normalize
 from backbones.data.loader import evaluation_batches
 from backbones.data.samples import Samples

@@ -33,10 +33,11 @@ from backbones.core.errors import InputError, run_tool
 from backbones.core.files import load_json
 from backbones.core.pictures import decode_picture
 from backbones.core.sampling import Position, position_rng
-from backbones.data.datasets import TrainingSet, collate
 from backbones.data.geometry import sample_crop
 from backbones.data.images import normalize, resize_crop
+from backbones.data.items import collate
 from backbones.data.samples import Samples, build_samples
+from backbones.data.training_set import TrainingSet
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE, AREA, RATIO, BATCH = 224, (0.08, 1.0), (3 / 4, 4 / 3), 8

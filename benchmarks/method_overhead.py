@@ -34,12 +34,12 @@ from backbones.core.engine import autocast
 from backbones.core.errors import run_tool
 from backbones.core.optimizer import build_optimizer
 from backbones.data.batch import Batch
-from backbones.data.datasets import TrainingSet
 from backbones.data.loader import training_batches
 from backbones.data.samples import Samples
+from backbones.data.training_set import TrainingSet
 from backbones.methods import METHODS, Method
 from backbones.models import Outputs, build_model
-from backbones.pretraining import ClassificationTask
+from backbones.task import ClassificationTask
 
 BASELINE, NAMES = "CE", ("LS", "ALS", "OLS")
 NUM_CLASSES = 1000

@@ -16,10 +16,12 @@ from backbones.core.errors import InputError
 from backbones.core.pictures import decode_picture
 from backbones.core.sampling import Position
 from backbones.data.batch import Batch
-from backbones.data.datasets import EvaluationSet, TrainingSet, collate
+from backbones.data.evaluation_set import EvaluationSet
 from backbones.data.images import normalize, resize_crop
+from backbones.data.items import collate
 from backbones.data.loader import evaluation_batches, training_batches
 from backbones.data.samples import Samples, build_samples
+from backbones.data.training_set import TrainingSet
 
 NEEDS = frozenset({"objectness", "boxes"})
 

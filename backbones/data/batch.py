@@ -21,6 +21,9 @@ class Batch:
     mixed: (B,) bool, samples that hold a second picture (CutMix); all False by default.
     box_count: (B,) int64, valid rows of `boxes`.
     objectness_full: (B,) float32, the same share of the whole source picture (evaluation only).
+    is_context: (B,) bool, pictures whose every object is painted over (ALS+Context).
+    second_view: (B, 3, H, W) as `images`, the same samples under another augmentation.
+    teacher_logits: (B, K) float, what a teacher says of the samples; a constant for the gradient.
     """
 
     images: Tensor
@@ -31,6 +34,9 @@ class Batch:
     mixed: Tensor = None  # type: ignore[assignment]  # filled below
     box_count: Tensor | None = None
     objectness_full: Tensor | None = None
+    is_context: Tensor | None = None
+    second_view: Tensor | None = None
+    teacher_logits: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.mixed is None:

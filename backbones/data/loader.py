@@ -15,7 +15,9 @@ from backbones.core import distributed
 from backbones.core.errors import InputError
 from backbones.core.sampling import StatelessBatchSampler
 from backbones.data.batch import Batch
-from backbones.data.datasets import EvaluationSet, Item, TrainingSet, collate
+from backbones.data.evaluation_set import EvaluationSet
+from backbones.data.items import Item, collate
+from backbones.data.training_set import TrainingSet
 
 
 class Batches:

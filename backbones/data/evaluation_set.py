@@ -1,0 +1,87 @@
+"""Samples to the fixed tensors that are evaluated.  Pictures stay uint8: the device normalises them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from backbones.core.errors import InputError
+from backbones.core.pictures import decode_picture
+from backbones.data.geometry import Crop
+from backbones.data.images import resize_crop
+from backbones.data.items import Item
+from backbones.data.samples import Samples
+
+
+class EvaluationSet(Dataset):
+    """Every sample as it is evaluated: resized and centre-cropped, or resized to a square.  Boxes go along.
+
+    Args:
+        resize: length of the shorter side in pixels; 0: as it is.
+        crop: side of the centre crop in pixels; 0: none.
+        square: instead of both, resize directly to square x square (localisation, evaluation.md section 13).
+        paint_boxes: RGB (0..255) that covers every box of the source picture (context-only evaluation, section 5).
+        with_objectness: fill `objectness` (of the evaluated pixels) and `objectness_full` (of the source picture).
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        *,
+        resize: int = 0,
+        crop: int = 0,
+        square: int = 0,
+        paint_boxes: tuple[int, int, int] | None = None,
+        with_objectness: bool = False,
+    ) -> None:
+        if square and (resize or crop):
+            raise ValueError("square replaces resize and crop: leave them 0")
+        if with_objectness:
+            samples.require_boxes()
+        self.samples, self.resize, self.crop, self.square = samples, resize, crop, square
+        self.paint_boxes = paint_boxes
+        self.needs = frozenset({"boxes"} | ({"objectness", "objectness_full"} if with_objectness else set()))
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Item:
+        image = decode_picture(self.samples.paths[index])
+        boxes = self.samples.boxes_of(index)
+        if self.paint_boxes is not None:
+            paint(image, boxes, self.paint_boxes)
+        pixels, seen = self._evaluated_pixels(image, self.samples.paths[index])
+        label, size = int(self.samples.labels[index]), (image.shape[1], image.shape[0])
+        return Item(pixels, label, index, self.needs, boxes, seen, False, size)
+
+    def _evaluated_pixels(self, image: np.ndarray, path: str) -> tuple[Tensor, Crop]:
+        """The pixels, and the part of the source picture that they show (x, y, width, height, fractional)."""
+        height, width = image.shape[:2]
+        new_width, new_height = self._resized(width, height)
+        pixels = resize_crop(image, (0, 0, width, height), new_width, new_height)
+        side_x, side_y = (self.crop, self.crop) if self.crop else (new_width, new_height)
+        if side_x > new_width or side_y > new_height:
+            raise InputError(
+                f"{path} has {new_width} x {new_height} pixels, less than the centre crop of {self.crop}; "
+                "raise DATA.EVAL_RESIZE or lower DATA.EVAL_CROP"
+            )
+        x, y = round((new_width - side_x) / 2), round((new_height - side_y) / 2)  # as torchvision rounds
+        scale_x, scale_y = width / new_width, height / new_height
+        seen = (x * scale_x, y * scale_y, side_x * scale_x, side_y * scale_y)
+        return pixels[:, y : y + side_y, x : x + side_x], seen
+
+    def _resized(self, width: int, height: int) -> tuple[int, int]:
+        if self.square:
+            return self.square, self.square
+        if not self.resize:
+            return width, height
+        # As torchvision: the longer side is rounded down.
+        short = min(width, height)
+        return int(self.resize * width / short), int(self.resize * height / short)
+
+
+def paint(image: np.ndarray, boxes: np.ndarray, colour: Sequence[int]) -> None:
+    """Cover every pixel of (H, W, 3) that a box touches, in place."""
+    for x0, y0, x1, y1 in zip(*np.floor(boxes[:, :2]).T, *np.ceil(boxes[:, 2:]).T, strict=True):
+        image[int(y0) : int(y1), int(x0) : int(x1)] = colour

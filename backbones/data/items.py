@@ -1,0 +1,65 @@
+"""One loaded sample, and how samples become a batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backbones.core.errors import InputError
+from backbones.data.batch import Batch
+from backbones.data.geometry import Crop, map_boxes, objectness
+
+
+@dataclass(slots=True)
+class Item:
+    """One sample, and what `collate` needs to fill the optional fields of its batch.
+
+    image: (3, H, W) uint8.  needs: those fields.  boxes: (m, 4) of the source picture.  crop: the part of the source
+    that the image shows, before a flip.  source_size: width, height.
+    """
+
+    image: Tensor
+    label: int
+    index: int
+    needs: frozenset[str]
+    boxes: np.ndarray
+    crop: Crop
+    flip: bool
+    source_size: tuple[int, int]
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """Items to a batch; boxes are padded with zero rows to the longest list.
+
+    Objectness is computed here and not sample by sample: between two pictures, whose pixels have emptied the
+    processor's cache, it would take several times longer.
+    """
+    shapes = {tuple(item.image.shape) for item in items}
+    if len(shapes) > 1:
+        sizes = ", ".join(f"{s[2]} x {s[1]}" for s in sorted(shapes)[:3])
+        raise InputError(f"pictures of one batch differ in size ({sizes}); set DATA.EVAL_RESIZE and DATA.EVAL_CROP")
+    batch = Batch(
+        images=torch.stack([item.image for item in items]),
+        labels=torch.tensor([item.label for item in items], dtype=torch.int64),
+        index=torch.tensor([item.index for item in items], dtype=torch.int64),
+    )
+    needs = items[0].needs
+    if "objectness" in needs:
+        batch.objectness = torch.tensor([objectness(i.boxes, i.crop) for i in items], dtype=torch.float32)
+    if "objectness_full" in needs:
+        whole = [objectness(item.boxes, (0, 0, *item.source_size)) for item in items]
+        batch.objectness_full = torch.tensor(whole, dtype=torch.float32)
+    if "boxes" in needs:
+        height, width = items[0].image.shape[1:]
+        batch.boxes, batch.box_count = _pad([map_boxes(i.boxes, i.crop, width, height, flip=i.flip) for i in items])
+    return batch
+
+
+def _pad(boxes: list[np.ndarray]) -> tuple[Tensor, Tensor]:
+    counts = [len(b) for b in boxes]
+    padded = torch.zeros(len(boxes), max(counts), 4)
+    for row, own in zip(padded, boxes, strict=True):
+        row[: len(own)] = torch.from_numpy(own)
+    return padded, torch.tensor(counts, dtype=torch.int64)
