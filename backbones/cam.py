@@ -21,6 +21,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
+from backbones.core.errors import InputError
 from backbones.core.registry import Registry
 from backbones.data.evaluation_set import EvaluationSet
 from backbones.data.images import normalize
@@ -39,6 +40,11 @@ class CAM(pytorch_grad_cam.base_cam.BaseCAM):
     """
 
     def __init__(self, model: "LogitsOnly", target_layers: list[nn.Module]) -> None:
+        if not model.network.pooled:
+            raise InputError(
+                f"LOCALIZE.METHOD CAM needs a classifier that sees the average of the last stage; {model.network.arch} "
+                "has more linear layers; set LOCALIZE.METHOD GradCAM"
+            )
         super().__init__(model, target_layers, uses_gradients=False)
 
     def get_cam_weights(self, input_tensor, target_layers, targets, activations, grads) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Networks: every one maps images to logits and stage features (`Outputs`), and is built by `build_model`."""
 
-from backbones.models import resnet  # noqa: F401  (registers the networks)
+from backbones.models import cifar, resnet, resnet_cifar, zoo  # noqa: F401  (they register the networks)
 from backbones.models.base import MODELS, Outputs, build_model
 from backbones.models.weights import BackboneFile, backbone_spec, identity, load_backbone, save_backbone
 

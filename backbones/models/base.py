@@ -1,12 +1,28 @@
 """What a network is: a module that maps images to `Outputs`, found by name in `MODELS`.
 
-A network has the attributes `arch`, `depth`, `num_classes`, `norm`, `stem` and `fc`, and the method `stages`.
+A network has the attributes
+
+    arch           its name in MODELS
+    depth          number of convolutions and linear layers, those of shortcuts left out: 18 for resnet18
+    num_classes    outputs of `fc`
+    norm           MODEL.NORM, "BN" or "GN"
+    stem           "imagenet" (7x7 of stride 2, then pooling), "cifar" (stride 1, no pooling) or the network's own name
+    stride_in_1x1  whether bottlenecks stride in their first 1x1 convolution; False where there are none
+    fc             the last layer, `nn.Linear`
+    pooled         whether `fc` sees the global average of the last feature map, as class activation maps suppose
+
+and the methods `stages(x)`, the features by name; `stage_modules()`, the modules whose outputs these are; and
+`feature_channels()`, the channels of each, in order: auxiliary heads are built from it.  Features are called "res2",
+"res3", ... in every network, as detectron2 does; the last one is what `fc` (or the layers before it) sees.
+
+Letters: B images, C channels, H x W pixels, K classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor, flatten, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from backbones.core.errors import InputError, suggestion
 from backbones.core.registry import Registry
@@ -26,6 +42,76 @@ class Outputs:
     features: dict[str, Tensor]
 
 
+class StagedNetwork(nn.Module):
+    """A network given as its parts: entry -> stages -> global average -> neck -> fc.
+
+    Its state dict has the prefixes `entry.`, `body.res2.` ..., `neck.` and `fc.`.
+    """
+
+    stride_in_1x1 = False
+
+    def __init__(
+        self,
+        arch: str,
+        *,
+        norm: str,
+        stem: str,
+        entry: nn.Module,
+        stages: Sequence[tuple[nn.Module, int]],
+        fc: nn.Linear,
+        neck: nn.Module | None = None,
+        pooled: bool = True,
+        sizes: tuple[int, int] = (1, 2**31),
+    ) -> None:
+        """
+        Args:
+            entry: what precedes the first stage.
+            stages: (module, channels of its output), in order.
+            neck: between pooling and `fc`; without pooling it maps (B, C, H, W) to (B, in_features of fc).
+            sizes: least and greatest side of an image, in pixels, that the network can take.
+        """
+        super().__init__()
+        self.entry = entry
+        self.body = nn.ModuleDict({f"res{number}": module for number, (module, _) in enumerate(stages, start=2)})
+        self.neck = nn.Identity() if neck is None else neck
+        self.fc = fc
+        self.arch, self.norm, self.stem, self.pooled = arch, norm, stem, pooled
+        self.num_classes = fc.out_features
+        self.depth = sum(p.ndim > 1 and "downsample" not in name for name, p in self.named_parameters())
+        self.sizes = sizes
+        self._channels = [channels for _, channels in stages]
+
+    def stages(self, x: Tensor) -> dict[str, Tensor]:
+        """Features of images (B, 3, H, W), by name, in order."""
+        least, most = self.sizes
+        if not least <= min(x.shape[2:]) <= max(x.shape[2:]) <= most:
+            bounds = f"{least} to {most}" if most < 2**31 else f"at least {least}"
+            raise InputError(
+                f"DATA.IMAGE_SIZE, DATA.EVAL_CROP: {self.arch} takes images of {bounds} pixels a side, "
+                f"not {x.shape[2]} x {x.shape[3]}; change the size, or MODEL.ARCH"
+            )
+        x = self.entry(x)
+        features = {}
+        for name, stage in self.body.items():
+            features[name] = x = stage(x)
+        return features
+
+    def stage_modules(self) -> tuple:
+        """The modules that compute the features, in order."""
+        return tuple(self.body.values())
+
+    def feature_channels(self) -> dict[str, int]:
+        """Channels of each feature map, in order."""
+        return dict(zip(self.body, self._channels, strict=True))
+
+    def forward(self, x: Tensor) -> Outputs:
+        features = self.stages(x)
+        x = list(features.values())[-1]
+        if self.pooled:
+            x = flatten(adaptive_avg_pool2d(x, 1), 1)
+        return Outputs(self.fc(self.neck(x)), features)
+
+
 def build_model(arch: str, num_classes: int, norm: str = "BN") -> nn.Module:
     """The network registered as `arch`, randomly initialised, with a linear classifier of `num_classes` outputs.
 
@@ -41,6 +127,20 @@ def build_norm(norm: str) -> Callable[[int], nn.Module]:
     if norm not in NORMS:
         raise InputError(f"MODEL.NORM: unknown normalisation {norm!r}{suggestion(norm, NORMS)}")
     return NORMS[norm]
+
+
+def refuse_group_norm(arch: str, norm: str, why: str) -> None:
+    """For networks that have only their own normalisation, or none: MODEL.NORM must keep its default."""
+    build_norm(norm)
+    if norm != "BN":
+        raise InputError(f"MODEL.NORM {norm} is not possible for MODEL.ARCH {arch}: {why}; set MODEL.NORM BN")
+
+
+def initialize_convolutions(module: nn.Module) -> None:
+    """Normal weights of variance 2 / (k^2 C_out) (He et al. 2015, arXiv:1502.01852), as every ResNet has."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:
