@@ -10,12 +10,15 @@ from backbones.core.optimizer import build_optimizer
 from backbones.core.sampling import StatelessBatchSampler
 from backbones.core.schedule import Schedule, build_schedule
 from backbones.core.warnings import WarningCounter
-from backbones.data.loader import Batches, training_batches
+from backbones.data.evaluation_set import EvaluationSet
+from backbones.data.loader import Batches, evaluation_batches, training_batches
 from backbones.data.samples import Samples, load_samples
 from backbones.data.training_set import TrainingSet
-from backbones.methods import METHODS, Method
+from backbones.methods import METHODS, Context, Method
 from backbones.models import build_model
+from backbones.models.weights import load_backbone
 from backbones.task import ClassificationTask
+from backbones.teacher import CachedTeacher, OnlineTeacher
 
 
 def build_samples(cfg: CfgNode, split: str, warnings: WarningCounter) -> Samples:
@@ -40,11 +43,64 @@ def build_method(cfg: CfgNode, num_classes: int) -> Method:
     return method.double() if cfg.PRECISION == "float64" else method
 
 
-def build_task(cfg: CfgNode, method: Method, device: torch.device) -> ClassificationTask:
+def build_teacher(cfg: CfgNode, samples: Samples, device: torch.device) -> OnlineTeacher | CachedTeacher | None:
+    """The teacher that the config names, if the method needs one."""
+    if "teacher_logits" not in METHODS.get(cfg.METHOD.NAME).needs:
+        return None
+    if cfg.TEACHER.CACHE:
+        return CachedTeacher(expand_path(cfg.TEACHER.CACHE), samples)
+    return OnlineTeacher(load_backbone(expand_path(cfg.TEACHER.RUN)), samples.classes, device, _dtype(cfg))
+
+
+def build_context(
+    cfg: CfgNode, samples: Samples, val: Samples, teacher: OnlineTeacher | CachedTeacher | None, *, resumed: bool
+) -> Context:
+    """What a method may know before training."""
+
+    def temperature() -> float:
+        if isinstance(teacher, OnlineTeacher):
+            return teacher.temperature(build_evaluation_batches(cfg, val))
+        assert teacher is not None
+        return teacher.fitted
+
+    return Context(
+        num_samples=len(samples),
+        labels=torch.from_numpy(samples.labels),
+        epochs=cfg.SOLVER.MAX_EPOCH,
+        steps_per_epoch=iterations_per_epoch(cfg, samples),
+        unaugmented=lambda: build_evaluation_batches(cfg, samples),
+        teacher_temperature=temperature if teacher is not None else None,
+        resumed=resumed,
+    )
+
+
+def method_name(cfg: CfgNode) -> str:
+    """The method's name in every table: with a cached teacher it is another method."""
+    needs = METHODS.get(cfg.METHOD.NAME).needs
+    return f"{cfg.METHOD.NAME}-cached" if cfg.TEACHER.CACHE and "teacher_logits" in needs else cfg.METHOD.NAME
+
+
+def build_task(cfg: CfgNode, method: Method, teacher: OnlineTeacher | None, device: torch.device) -> ClassificationTask:
     """Wrap the method for the training loop."""
-    dtype = torch.float64 if cfg.PRECISION == "float64" else torch.float32
-    task = ClassificationTask(method, cfg.DATA.MEAN, cfg.DATA.STD, dtype=dtype, channels_last=cfg.CHANNELS_LAST)
+    task = ClassificationTask(
+        method,
+        cfg.DATA.MEAN,
+        cfg.DATA.STD,
+        dtype=_dtype(cfg),
+        channels_last=cfg.CHANNELS_LAST,
+        teacher=teacher,
+    )
     return task.to(device)
+
+
+def build_evaluation_batches(cfg: CfgNode, samples: Samples) -> Batches:
+    """Every sample once over all processes, as it is evaluated."""
+    pictures = EvaluationSet(samples, resize=cfg.DATA.EVAL_RESIZE, crop=cfg.DATA.EVAL_CROP)
+    return evaluation_batches(pictures, batch_size=cfg.EVAL.BATCH_SIZE, num_workers=cfg.DATA.NUM_WORKERS)
+
+
+def _dtype(cfg: CfgNode) -> torch.dtype:
+    return torch.float64 if cfg.PRECISION == "float64" else torch.float32
 
 
 def build_batches(cfg: CfgNode, samples: Samples, method: Method, start: int, stop: int) -> Batches:
@@ -75,10 +131,10 @@ def iterations_per_epoch(cfg: CfgNode, samples: Samples) -> int:
 
 
 def build_solver(cfg: CfgNode, method: Method) -> torch.optim.Optimizer:
-    """The optimizer over all parameters of the method."""
+    """The optimizer over all parameters of the method that are trained."""
     solver = cfg.SOLVER
     return build_optimizer(
-        method.parameters(),
+        [parameter for parameter in method.parameters() if parameter.requires_grad],
         solver.OPTIMIZER,
         lr=solver.BASE_LR,
         weight_decay=solver.WEIGHT_DECAY,

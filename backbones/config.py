@@ -8,6 +8,7 @@ from typing import Any
 from backbones.core.config import CfgNode as CN
 from backbones.core.config import flatten
 from backbones.core.errors import InputError, suggestion
+from backbones.methods import METHODS
 from backbones.methods.defaults import method_defaults
 
 _C = CN()
@@ -61,6 +62,13 @@ _C.MODEL.NORM = "BN"
 
 # ---- Method: backbones/methods/defaults.py ----
 _C.METHOD = method_defaults()
+
+# ---- Teacher of ILS1, ILS1Sine, ILS2, ILS, SelfDistillation and KD: one of the two ----
+_C.TEACHER = CN()
+# Folder of a finished pretraining on the same data: the teacher sees the student's augmented pictures.
+_C.TEACHER.RUN = ""
+# Folder that tools/cache_teacher.py wrote: its logits of the pictures without augmentation.
+_C.TEACHER.CACHE = ""
 
 # ---- Optimisation ----
 _C.SOLVER = CN()
@@ -131,6 +139,7 @@ def validate(cfg: CN) -> None:
     if cfg.METHOD.NAME not in cfg.METHOD:
         blocks = [name for name in cfg.METHOD if name != "NAME"]
         raise InputError(f"unknown METHOD.NAME '{cfg.METHOD.NAME}'{suggestion(cfg.METHOD.NAME, blocks)}")
+    _check_teacher(cfg)
     steps = list(cfg.SOLVER.STEPS)
     if cfg.SOLVER.LR_SCHEDULE == "steps" and steps and max(steps) >= cfg.SOLVER.MAX_EPOCH:
         raise InputError(
@@ -140,11 +149,31 @@ def validate(cfg: CN) -> None:
         raise InputError("DATA.ROOT is not set; give the data set's folder, such as: DATA.ROOT /data/imagenet")
 
 
+def _check_teacher(cfg: CN) -> None:
+    if not needs_teacher(cfg.METHOD.NAME):
+        return
+    if cfg.TEACHER.RUN and cfg.TEACHER.CACHE:
+        raise InputError("TEACHER.RUN and TEACHER.CACHE are both set; leave one empty")
+    if not (cfg.TEACHER.RUN or cfg.TEACHER.CACHE):
+        raise InputError(
+            f"METHOD.NAME {cfg.METHOD.NAME} needs a teacher: set TEACHER.RUN to a finished pretraining on the same "
+            "data, or TEACHER.CACHE to what tools/cache_teacher.py wrote"
+        )
+
+
+def needs_teacher(method: str) -> bool:
+    """Whether the method of this name learns from a teacher."""
+    return "teacher_logits" in METHODS.get(method).needs
+
+
 def idle_settings(cfg: CN) -> list[str]:
-    """The changed keys of methods other than METHOD.NAME, which have no effect."""
+    """The changed keys that METHOD.NAME does not read: those of other methods, and a teacher's."""
     defaults = dict(flatten(_C.METHOD))
     others = [pair for pair in flatten(cfg.METHOD) if pair[0].split(".")[0] not in ("NAME", cfg.METHOD.NAME)]
-    return [f"METHOD.{key}" for key, value in others if value != defaults[key]]
+    idle = [f"METHOD.{key}" for key, value in others if value != defaults[key]]
+    if not needs_teacher(cfg.METHOD.NAME):
+        idle += [f"TEACHER.{key}" for key, value in cfg.TEACHER.items() if value]
+    return idle
 
 
 _POSITIVE = 1e-12

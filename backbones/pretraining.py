@@ -8,12 +8,16 @@ import torch
 from backbones import __version__
 from backbones.building import (
     build_batches,
+    build_context,
+    build_evaluation_batches,
     build_learning_rate,
     build_method,
     build_samples,
     build_solver,
     build_task,
+    build_teacher,
     iterations_per_epoch,
+    method_name,
 )
 from backbones.config import idle_settings
 from backbones.core import distributed
@@ -24,13 +28,12 @@ from backbones.core.errors import InputError
 from backbones.core.logging import MetricsWriter, get_logger
 from backbones.core.results import make_results, save_results
 from backbones.core.warnings import WarningCounter
-from backbones.data.evaluation_set import EvaluationSet
-from backbones.data.loader import evaluation_batches
 from backbones.data.samples import Samples
 from backbones.evaluation import predict
-from backbones.methods import Context, Method
+from backbones.methods import Method
 from backbones.models.weights import backbone_spec, identity, load_backbone, save_backbone
 from backbones.task import MethodHook
+from backbones.teacher import CachedTeacher, OnlineTeacher
 
 CHECKPOINT = "checkpoint.pth"
 BACKBONE = "backbone.pth"
@@ -50,24 +53,37 @@ def pretrain(cfg: CfgNode, run_dir: Path, *, resume: bool) -> dict[str, Any]:
         build_samples(cfg, cfg.DATA.SHIFTED_SPLIT, warnings)
     warnings.log(get_logger())
     method = build_method(cfg, len(samples.classes)).to(device)
-    fit(cfg, run_dir, method, samples, device, resume=resume)
+    fit(cfg, run_dir, method, samples, val, device, resume=resume)
     return finish(cfg, run_dir, method, samples, val, device, warnings)
 
 
-def fit(cfg: CfgNode, run_dir: Path, method: Method, samples: Samples, device: torch.device, *, resume: bool) -> None:
+def fit(
+    cfg: CfgNode,
+    run_dir: Path,
+    method: Method,
+    samples: Samples,
+    val: Samples,
+    device: torch.device,
+    *,
+    resume: bool,
+) -> None:
     """Train `method` in place, from the checkpoint in `run_dir` if `resume` and there is one."""
     epoch = iterations_per_epoch(cfg, samples)
     stop = cfg.SOLVER.MAX_EPOCH * epoch
     optimizer = build_solver(cfg, method)
+    teacher = build_teacher(cfg, samples, device)
+    resumed = resume and (run_dir / CHECKPOINT).exists()
+    method.setup(build_context(cfg, samples, val, teacher, resumed=resumed))
     start = _restore(run_dir / CHECKPOINT, method, optimizer, samples) if resume else 0
     if start == 0:
-        method.setup(Context(len(samples), torch.from_numpy(samples.labels), cfg.SOLVER.MAX_EPOCH, epoch))
         method.begin_epoch(0)
+    batches = build_batches(cfg, samples, method, start, stop)
+    online = teacher if isinstance(teacher, OnlineTeacher) else None
     get_logger().info("%s: iterations %d to %d on %s", cfg.METHOD.NAME, start, stop, device)
     writer = MetricsWriter(run_dir, start)
     train(
-        distributed.wrap_ddp(build_task(cfg, method, device), device),
-        build_batches(cfg, samples, method, start, stop),
+        distributed.wrap_ddp(build_task(cfg, method, online, device), device),
+        teacher.fill(batches) if isinstance(teacher, CachedTeacher) else batches,
         optimizer,
         build_learning_rate(cfg, epoch),
         start=start,
@@ -126,15 +142,14 @@ def finish(
     warnings: WarningCounter,
 ) -> dict[str, Any]:
     """Measure the last epoch on the validation split and write backbone.pth and results.json."""
-    pictures = EvaluationSet(val, resize=cfg.DATA.EVAL_RESIZE, crop=cfg.DATA.EVAL_CROP)
-    batches = evaluation_batches(pictures, batch_size=cfg.EVAL.BATCH_SIZE, num_workers=cfg.DATA.NUM_WORKERS)
+    batches = build_evaluation_batches(cfg, val)
     predictions = predict(method.model, batches, device, cfg.DATA.MEAN, cfg.DATA.STD, cfg.PRECISION)
     protocol = {"name": f"{cfg.DATA.NAME}-{cfg.MODEL.ARCH}", "hash": _protocol_hash(cfg, samples)}
     results: dict[str, Any] = {}
     if distributed.is_main():
         provenance = {
-            "label": cfg.LABEL or cfg.METHOD.NAME,
-            "method": cfg.METHOD.NAME,
+            "label": cfg.LABEL or method_name(cfg),
+            "method": method_name(cfg),
             "seed": cfg.SEED,
             "config_hash": config_hash(cfg),
             "data_fingerprint": samples.fingerprint,

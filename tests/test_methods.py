@@ -16,6 +16,7 @@ from backbones.models import Outputs
 
 K, B, SIZE = 6, 16, 20
 CLASSES = [2, 3, 10, 1000]
+OLS = {"init": "uniform", "sum_weights": False, "freeze_at": 0.0}
 
 
 class Given(nn.Module):
@@ -109,7 +110,7 @@ def test_label_smoothing_is_torchs():
         ("ALS", {"beta": 0.0, "convention": "all"}),
         ("ALS", {"beta": 0.0, "convention": "k-1"}),
         ("CutMix", {"alpha": 1.0, "probability": 0.0}),
-        ("OLS", {"hard_weight": 1.0, "period": 0, "empty": "uniform"}),
+        ("OLS", {"hard_weight": 1.0, "period": 0, "empty": "uniform", **OLS}),
     ],
 )
 def test_neutral_setting_is_cross_entropy(name, arguments):
@@ -172,7 +173,7 @@ def test_warns_once_where_labels_speak_against_their_class(warnings, convention,
     assert len(warnings) == warns
     if warns:
         assert f"{share:.0%}" in warnings[0]
-        assert (method.misleading, method.crops) == (3 * below, 300)
+        assert (method.counter.misleading, method.counter.crops) == (3 * below, 300)
 
 
 # Arguments
@@ -187,9 +188,9 @@ def test_warns_once_where_labels_speak_against_their_class(warnings, convention,
         ("ALS", {"beta": -0.1, "convention": "all"}, "METHOD.ALS.beta: -0.1"),
         ("CutMix", {"alpha": 0.0, "probability": 1.0}, "METHOD.CutMix.alpha: 0.0"),
         ("CutMix", {"alpha": 1.0, "probability": 2.0}, "METHOD.CutMix.probability: 2.0"),
-        ("OLS", {"hard_weight": 2, "period": 0, "empty": "keep"}, "METHOD.OLS.hard_weight: 2"),
-        ("OLS", {"hard_weight": 0.5, "period": -1, "empty": "keep"}, "METHOD.OLS.period: -1"),
-        ("OLS", {"hard_weight": 0.5, "period": 0, "empty": "zero"}, "METHOD.OLS.empty: 'zero'"),
+        ("OLS", {"hard_weight": 2, "period": 0, "empty": "keep", **OLS}, "METHOD.OLS.hard_weight: 2"),
+        ("OLS", {"hard_weight": 0.5, "period": -1, "empty": "keep", **OLS}, "METHOD.OLS.period: -1"),
+        ("OLS", {"hard_weight": 0.5, "period": 0, "empty": "zero", **OLS}, "METHOD.OLS.empty: 'zero'"),
     ],
 )
 def test_refuses_arguments_out_of_range(name, arguments, message):
@@ -198,7 +199,7 @@ def test_refuses_arguments_out_of_range(name, arguments, message):
 
 
 def test_ols_without_hard_label_warns(warnings):
-    build("OLS", hard_weight=0.0, period=0, empty="uniform")
+    build("OLS", hard_weight=0.0, period=0, empty="uniform", **OLS)
     assert any("METHOD.OLS.hard_weight 0" in message for message in warnings)
-    assert build("OLS", hard_weight=0.5, period=7, empty="uniform").period == 7
-    assert build("OLS", hard_weight=0.5, period=0, empty="uniform").period is None
+    assert build("OLS", hard_weight=0.5, period=7, empty="uniform", **OLS).period == 7
+    assert build("OLS", hard_weight=0.5, period=0, empty="uniform", **OLS).period is None

@@ -11,6 +11,7 @@ from torch import nn
 from backbones.data.batch import Batch
 from backbones.methods import METHODS, online
 from backbones.methods import functional as F
+from backbones.methods.regions import cut_rectangle
 from backbones.models import Outputs
 
 K, B, SIZE = 6, 16, 20
@@ -28,7 +29,8 @@ def build(name, **arguments):
 
 
 def build_ols(hard_weight=0.5, period=0, empty="uniform"):
-    return build("OLS", hard_weight=hard_weight, period=period, empty=empty)
+    others = {"init": "uniform", "sum_weights": False, "freeze_at": 0.0}
+    return build("OLS", hard_weight=hard_weight, period=period, empty=empty, **others)
 
 
 def random_batch(seed=0):
@@ -78,9 +80,9 @@ def test_rectangle_is_the_authors():
         cut_h, cut_w = int(SIZE * (1 - kept) ** 0.5), int((SIZE + 9) * (1 - kept) ** 0.5)
         expected = [max(y - cut_h // 2, 0), min(y + cut_h // 2, SIZE), max(x - cut_w // 2, 0)]
         expected.append(min(x + cut_w // 2, SIZE + 9))
-        assert list(F.cut_rectangle(SIZE, SIZE + 9, kept, y, x)) == expected
-    assert F.cut_rectangle(SIZE, SIZE, 0.0, SIZE // 2, SIZE // 2).area == SIZE**2
-    assert F.cut_rectangle(SIZE, SIZE, 1.0, 3, 3).area == 0
+        assert list(cut_rectangle(SIZE, SIZE + 9, kept, y, x)) == expected
+    assert cut_rectangle(SIZE, SIZE, 0.0, SIZE // 2, SIZE // 2).area == SIZE**2
+    assert cut_rectangle(SIZE, SIZE, 1.0, 3, 3).area == 0
 
 
 # Online label smoothing
@@ -128,8 +130,8 @@ def test_ols_is_the_slow_loop(hard_weight, empty):
             assert method(batch).loss.item() == pytest.approx(expected, abs=1e-6)
         method.end_period()
         slow.end_period()
-        torch.testing.assert_close(method.soft, torch.tensor(slow.soft, dtype=torch.float64), rtol=0, atol=1e-6)
-        torch.testing.assert_close(method.soft.sum(dim=1), torch.ones(K, dtype=torch.float64))
+        torch.testing.assert_close(method.table.soft, torch.tensor(slow.soft, dtype=torch.float64), rtol=0, atol=1e-6)
+        torch.testing.assert_close(method.table.soft.sum(dim=1), torch.ones(K, dtype=torch.float64))
 
 
 def test_ols_starts_as_uniform_label_smoothing():
@@ -148,11 +150,11 @@ def test_ols_observes_only_what_is_right_whole_and_finite():
     batch.mixed[3] = True
     method.observe(Outputs(batch.images, {}), batch)
     method.gather()
-    assert method.count.tolist() == [1, 1, 1, 1, 2, 2]
-    torch.testing.assert_close(method.total.sum(dim=1), method.count)
+    assert method.table.count.tolist() == [1, 1, 1, 1, 2, 2]
+    torch.testing.assert_close(method.table.total.sum(dim=1), method.table.count)
     tied = Batch(torch.zeros(K, K), torch.arange(K))  # equal predictions: the lowest class counts
     method.observe(Outputs(tied.images, {}), tied)
-    assert method.local_count.tolist() == [1, 0, 0, 0, 0, 0]
+    assert method.table.local_count.tolist() == [1, 0, 0, 0, 0, 0]
 
 
 def test_ols_with_nothing_right_goes_back_to_uniform_or_keeps():
@@ -160,12 +162,12 @@ def test_ols_with_nothing_right_goes_back_to_uniform_or_keeps():
         method, batch = build_ols(empty=empty), random_batch()
         method(dataclasses.replace(batch, images=F.one_hot(batch.labels, K) * 4))
         method.end_period()
-        first = method.soft.clone()
+        first = method.table.soft.clone()
         assert not torch.allclose(first, torch.tensor(1 / K))
         method(dataclasses.replace(batch, images=-F.one_hot(batch.labels, K) * 4))
         method.end_period()
         expected = first if empty == "keep" else torch.full((K, K), 1 / K)
-        torch.testing.assert_close(method.soft, expected)
+        torch.testing.assert_close(method.table.soft, expected)
 
 
 def test_ols_of_two_processes_is_ols_of_one(monkeypatch):
@@ -174,7 +176,7 @@ def test_ols_of_two_processes_is_ols_of_one(monkeypatch):
     def on_both(hook):
         # The sum over the processes: what the other one held before either began.
         for method, other in zip(two, copy.deepcopy(two)[::-1], strict=True):
-            theirs = iter((other.local_total, other.local_count))
+            theirs = iter((other.table.local_total, other.table.local_count))
             monkeypatch.setattr(online, "all_reduce_sum", lambda *mine, t=theirs: [m.add_(next(t)) for m in mine])
             getattr(method, hook)()
 
@@ -190,4 +192,4 @@ def test_ols_of_two_processes_is_ols_of_one(monkeypatch):
     one.end_period()
     on_both("end_period")
     for method in two:
-        torch.testing.assert_close(method.soft, one.soft, rtol=0, atol=1e-12)
+        torch.testing.assert_close(method.table.soft, one.table.soft, rtol=0, atol=1e-12)

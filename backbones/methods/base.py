@@ -2,7 +2,7 @@
 
 A method differs from plain cross-entropy in the hooks it overrides, most in exactly one.  The loop calls, in order:
 
-    setup(context)                       once, before training
+    setup(context)                       once, before training, and before the state of a checkpoint is loaded
     begin_epoch(epoch)                   before the first step of each epoch
     forward(batch): targets, mix, (the model), loss, observe
     after_step()                         after the optimizer's step
@@ -45,7 +45,9 @@ class Context:
     """What a method may know before training starts.
 
     labels: (N,) int64, the class of each training sample. steps_per_epoch: iterations in one epoch.
-    unaugmented: starts a pass over the training set without augmentation.
+    unaugmented: starts a pass over this process's share of the training set, without augmentation, uint8.
+    teacher_temperature: fits the teacher's temperature on the validation split, which takes a pass over it.
+    resumed: the state of a checkpoint will be loaded next: give buffers their shapes, measure nothing.
     """
 
     num_samples: int
@@ -53,7 +55,8 @@ class Context:
     epochs: int
     steps_per_epoch: int
     unaugmented: Callable[[], Iterable[Batch]] | None = None
-    teacher_temperature: float | None = None
+    teacher_temperature: Callable[[], float] | None = None
+    resumed: bool = False
 
 
 class Method(nn.Module):
@@ -128,6 +131,12 @@ class Method(nn.Module):
         """`value`, which must lie in [low, high]."""
         if not low <= value <= high:
             raise InputError(f"METHOD.{type(self).__name__}.{argument}: {value} is outside [{low}, {high}]")
+        return value
+
+    def check_positive(self, argument: str, value: float) -> float:
+        """`value`, which must be above 0."""
+        if not value > 0:
+            raise InputError(f"METHOD.{type(self).__name__}.{argument}: {value} must be above 0")
         return value
 
     def check_choice(self, argument: str, value: str, choices: Collection[str]) -> str:

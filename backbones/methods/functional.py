@@ -4,7 +4,8 @@ A target is a distribution over the classes; soft cross-entropy is linear in it,
 labels is a function that returns (B, K) targets.  Letters: B batch, K classes, H x W pixels; p the prediction.
 """
 
-from typing import NamedTuple
+import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -99,42 +100,147 @@ def right_predictions(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return p, (predicted == labels) & confidence.isfinite()
 
 
-class Rectangle(NamedTuple):
-    """Rows top to bottom, columns left to right, in pixels; half open."""
+def instance_amount(p_true: Tensor, shift: float, coefficient: float, largest: float = 0.2) -> Tensor:
+    """ILS1's amount per sample, (B,) in [0, largest]: min(largest, P2 (p_t - P1)^2) (Maher & Kull 2021, Eq. 3).
 
-    top: int
-    bottom: int
-    left: int
-    right: int
+    It is not monotone: 0 where the teacher's p_t is the shift P1, and it rises again above.
 
-    @property
-    def area(self) -> int:
-        """Number of pixels."""
-        return (self.bottom - self.top) * (self.right - self.left)
-
-
-def cut_rectangle(height: int, width: int, kept: float, centre_y: int, centre_x: int) -> Rectangle:
-    """CutMix's rectangle: sides sqrt(1 - kept) times (H, W) around the centre, clipped to the picture.
-
-    kept: the share of the picture that stays, before clipping, in [0, 1].
+    p_true: (B,) the teacher's calibrated probability of the label. shift: P1. coefficient: P2.
     """
-    side = (1 - kept) ** 0.5
-    half_height, half_width = int(height * side) // 2, int(width * side) // 2
-    return Rectangle(
-        max(centre_y - half_height, 0),
-        min(centre_y + half_height, height),
-        max(centre_x - half_width, 0),
-        min(centre_x + half_width, width),
-    )
+    return (coefficient * (p_true - shift) ** 2).clamp(max=largest)
 
 
-def mix_rectangle(images: Tensor, targets: Tensor, order: Tensor, rectangle: Rectangle) -> tuple[Tensor, Tensor]:
-    """Paste the rectangle of image order[i] into image i; weigh the two targets by the pixels each one keeps.
+def instance_amount_sine(p_true: Tensor, shift: float, coefficient: float) -> Tensor:
+    """The sinusoidal variant, (B,) in [0, 0.2]: 0.1 (sin(P2 (p_t - P1)) + 1) (Maher & Kull 2021, Sec. IV-A)."""
+    return 0.1 * (torch.sin(coefficient * (p_true - shift)) + 1)
 
-    images: (B, C, H, W). targets: (B, K). order: (B,) int64, a permutation. Returns new images and targets.
+
+def wrong_class_softmax(logits: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """softmax(z / T) over the classes other than the label, (B, K) with 0 at the label.
+
+    It is p_j / (1 - p_t) without the division, which fails where p_t = 1.
     """
-    top, bottom, left, right = rectangle
-    pasted = rectangle.area / (images.shape[2] * images.shape[3])
-    mixed = images.clone()
-    mixed[:, :, top:bottom, left:right] = images[:, :, top:bottom, left:right].index_select(0, order)
-    return mixed, (1 - pasted) * targets + pasted * targets.index_select(0, order)
+    scaled = logits / temperature
+    return scaled.scatter(1, labels[:, None], float("-inf")).softmax(dim=1)
+
+
+def instance_targets(labels: Tensor, teacher_logits: Tensor, amount: float | Tensor, temperature: float) -> Tensor:
+    """Targets (B, K): y_t = 1 - a, y_j = a p_j / (1 - p_t), p = softmax(z / T) (Maher & Kull 2021, Eq. 4).
+
+    T to infinity gives label smoothing of the wrong classes ("k-1").
+
+    teacher_logits: z (B, K), floating. amount: a in [0, 1], one number or (B,).
+    """
+    wrong = wrong_class_softmax(teacher_logits, labels, temperature)
+    amount = torch.as_tensor(amount, dtype=wrong.dtype, device=wrong.device).expand(len(labels))
+    return (amount[:, None] * wrong).scatter(1, labels[:, None], 1 - amount[:, None])
+
+
+def similarity_table(means: Tensor, temperature: float) -> Tensor:
+    """How the smoothed mass of class t is shared, (K, K): rows sum to 1, zero diagonal (Liu & JaJa 2021).
+
+    w_tj = exp(-d_tj / (temperature * mean d)), d the Euclidean distance of the class means; infinity shares equally.
+
+    means: (K, D).
+    """
+    distance = torch.cdist(means, means)
+    own = torch.eye(len(means), dtype=torch.bool, device=means.device)
+    mean = distance.sum() / (len(means) * (len(means) - 1))
+    return (-distance / (temperature * mean)).masked_fill(own, float("-inf")).softmax(dim=1)
+
+
+def visible_area_targets(
+    labels: tuple[Tensor, Tensor], shares: tuple[Tensor, Tensor], num_classes: int, convention: str
+) -> Tensor:
+    """Targets (B, K) of a picture in which two objects are seen: each class weighs the share of pixels of its object.
+
+    The rest, which is background, goes evenly to the other classes ("k-1"; where there are none, to all) or to all
+    classes ("all").  One object of share o gives the adaptive label of ALS.
+
+    labels: two of (B,), equal where both objects are of one class. shares: two of (B,) in [0, 1], sum at most 1.
+    """
+    first, second = labels
+    rest = 1 - shares[0] - shares[1]
+    others = num_classes - 2 + (first == second).to(rest)
+    if convention == "all":
+        others = torch.zeros_like(others)
+    background = torch.where(others > 0, rest / others.clamp(min=1), rest / num_classes)[:, None]
+    targets = background.repeat(1, num_classes)
+    if convention != "all":
+        nothing = torch.where(others > 0, 0, background[:, 0])[:, None]
+        targets = targets.scatter(1, first[:, None], nothing).scatter(1, second[:, None], nothing)
+    for own, share in zip(labels, shares, strict=True):
+        targets = targets.scatter_add(1, own[:, None], share[:, None])
+    return targets
+
+
+def bootstrapped_loss(logits: Tensor, labels: Tensor, hard_weight: float, *, soft: bool, detach: bool) -> Tensor:
+    """H(y, p) per sample, (B,), with y = w onehot + (1 - w) q (Reed et al. 2015).
+
+    soft: q is the prediction p, through which the gradient flows unless `detach`; otherwise the one-hot argmax of p.
+    """
+    log_p = full_precision(logits).log_softmax(dim=1)
+    hard = -log_p.gather(1, labels[:, None])[:, 0]
+    if soft:
+        p = log_p.detach().exp() if detach else log_p.exp()
+        own = -(p * log_p).sum(dim=1)
+    else:
+        own = -log_p.max(dim=1)[0]
+    return hard_weight * hard + (1 - hard_weight) * own
+
+
+def reverse_cross_entropy(logits: Tensor, labels: Tensor, floor: float) -> Tensor:
+    """-sum_k p_k log q_k per sample, (B,), q the one-hot label, not below `floor` (Wang et al. 2019).
+
+    = -(1 - p_t) log floor.
+    """
+    p_true = full_precision(logits).softmax(dim=1).gather(1, labels[:, None])[:, 0]
+    return -(1 - p_true) * math.log(floor)
+
+
+def generalized_cross_entropy(logits: Tensor, labels: Tensor, exponent: float) -> Tensor:
+    """(1 - p_t^q) / q per sample, (B,) (Zhang & Sabuncu 2018); q to 0 is cross-entropy, q = 1 is 1 - p_t."""
+    log_p = full_precision(logits).log_softmax(dim=1).gather(1, labels[:, None])[:, 0]
+    return -torch.expm1(exponent * log_p) / exponent
+
+
+def pairwise_distance(x: Tensor, axis: int) -> Tensor:
+    """Euclidean distance between the two halves of a batch, ().
+
+    x: (B, K); of an odd batch the last sample is left out.
+    axis: 1, the norm over the classes of each pair, mean over the pairs (Dubey et al. 2018); 0, the norm over the pairs
+        of each class, summed and divided by the size of the batch (the code of Zhang et al. 2021).
+    """
+    half = len(x) // 2
+    difference = full_precision(x[:half] - x[half : 2 * half])
+    # The gradient of the norm at 0 is 0 in torch, so equal pairs do no harm.
+    return difference.norm(dim=axis).sum() / max(half if axis == 1 else len(x), 1)
+
+
+def divergence(teacher: Tensor, student: Tensor, teacher_temperature: float, student_temperature: float) -> Tensor:
+    """KL(softmax(z_t / T_t) || softmax(z_s / T_s)) per sample, (B,) (Hinton et al. 2015, without the factor T^2).
+
+    teacher, student: logits (B, K).
+    """
+    log_q = (full_precision(teacher) / teacher_temperature).log_softmax(dim=1)
+    log_p = (full_precision(student) / student_temperature).log_softmax(dim=1)
+    return (log_q.exp() * (log_q - log_p)).sum(dim=1)
+
+
+def virtual_teacher(labels: Tensor, num_classes: int, confidence: float, temperature: float) -> Tensor:
+    """The hand-made teacher's distribution (B, K) of Yuan et al. 2020: softmax of (p / temperature), p_t = confidence.
+
+    NOTE: as in the authors' code the softmax is of probabilities, not of logits; a high temperature is near uniform.
+    """
+    p = smooth_labels(labels, num_classes, 1 - confidence, "k-1")
+    return (p / temperature).softmax(dim=1)
+
+
+@torch.no_grad()
+def move_towards(averaged: Iterable[Tensor], current: Iterable[Tensor], decay: float) -> None:
+    """averaged <- decay averaged + (1 - decay) current, in place; integers are copied (counters of a norm)."""
+    for mine, theirs in zip(averaged, current, strict=True):
+        if mine.is_floating_point():
+            mine.lerp_(theirs, 1 - decay)
+        else:
+            mine.copy_(theirs)

@@ -1,25 +1,84 @@
-"""Methods that combine two pictures and their labels.
+"""Methods that combine pictures and their labels, or hide a part of them.
 
-CutMix: Yun et al. 2019, arXiv:1905.04899, as in the authors' code.  Letters: B batch, H x W pixels.
+CutMix: Yun et al. 2019, arXiv:1905.04899.  RICAP: Takahashi et al. 2018, arXiv:1811.09030.  Mixup: Zhang et al. 2018,
+arXiv:1710.09412.  CutOut: DeVries & Taylor 2017, arXiv:1708.04552.  All as in the authors' code.
+
+The draws come from the CPU's generator, so that a run is the same on every device and never waits for one.
+Letters: B batch, K classes, H x W pixels.
 """
 
 import dataclasses
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from backbones.core.errors import InputError
 from backbones.data.batch import Batch
 from backbones.methods.base import METHODS, Method
-from backbones.methods.functional import cut_rectangle, mix_rectangle
+from backbones.methods.functional import CONVENTIONS, smooth_labels
+from backbones.methods.online import SoftLabels
+from backbones.methods.regions import (
+    Rectangle,
+    cut_rectangle,
+    cut_squares,
+    mix_quarters,
+    paste_rectangle,
+    quarters,
+)
+from backbones.models.base import Outputs
+
+
+@dataclass
+class Paste:
+    """The rectangle of picture order[i] goes into picture i.
+
+    pasted: its share of the pixels. mixed: (B,) bool, which pictures it changes.
+    """
+
+    rectangle: Rectangle
+    order: Tensor
+    pasted: float
+    mixed: Tensor
+
+    def paste(self, batch: Batch) -> Batch:
+        """The batch with the pictures combined."""
+        images = paste_rectangle(batch.images, self.order, self.rectangle)
+        return dataclasses.replace(batch, images=images, mixed=batch.mixed | self.mixed)
+
+    def weigh(self, targets: Tensor) -> Tensor:
+        """The two targets (B, K), each by its share of the pixels."""
+        return (1 - self.pasted) * targets + self.pasted * targets.index_select(0, self.order)
+
+
+@dataclass
+class CutMixDraw:
+    """Draws what CutMix pastes: the kept share is Beta(alpha, alpha); a batch is left alone with 1 - probability."""
+
+    alpha: float
+    probability: float
+
+    def __call__(self, batch: Batch) -> Paste | None:
+        if torch.rand(()).item() >= self.probability:
+            return None
+        height, width = batch.images.shape[2:]
+        centre_y, centre_x = int(torch.randint(height, ())), int(torch.randint(width, ()))
+        rectangle = cut_rectangle(height, width, draw_beta(self.alpha, self.alpha), centre_y, centre_x)
+        order = torch.randperm(len(batch))
+        # A picture that meets itself is as it was; so is every one under an empty rectangle.
+        mixed = (order != torch.arange(len(order))) & (rectangle.area > 0)
+        device = batch.labels.device
+        pasted = rectangle.area / (height * width)
+        return Paste(rectangle, order.to(device, non_blocking=True), pasted, mixed.to(device, non_blocking=True))
+
+
+def draw_beta(a: float, b: float) -> float:
+    """One number of Beta(a, b)."""
+    return torch.distributions.Beta(a, b).sample().item()
 
 
 @METHODS.register()
 class CutMix(Method):
-    """A rectangle of another picture of the batch is pasted in; a label weighs as much as its share of the pixels.
-
-    The draws come from the CPU's generator, so that a run is the same on every device and never waits for one.
-    """
+    """A rectangle of another picture of the batch is pasted in; a label weighs as much as its share of the pixels."""
 
     def __init__(self, model: nn.Module, num_classes: int, *, alpha: float, probability: float) -> None:
         """
@@ -28,21 +87,141 @@ class CutMix(Method):
             probability: share of the batches that are mixed, in [0, 1]; 0 is the hard label.
         """
         super().__init__(model, num_classes)
-        if not alpha > 0:
-            raise InputError(f"METHOD.CutMix.alpha: {alpha} must be above 0")
-        self.kept = torch.distributions.Beta(alpha, alpha)
-        self.probability = self.check_range("probability", probability, 0, 1)
+        self.draw = CutMixDraw(self.check_positive("alpha", alpha), self.check_range("probability", probability, 0, 1))
 
     def mix(self, batch: Batch, targets: Tensor) -> tuple[Batch, Tensor]:
-        if torch.rand(()).item() >= self.probability:
-            return batch, targets
+        drawn = self.draw(batch)
+        return (batch, targets) if drawn is None else (drawn.paste(batch), drawn.weigh(targets))
+
+
+@METHODS.register()
+class RICAP(Method):
+    """Four crops of four pictures fill one; a label weighs as much as its share of the pixels."""
+
+    def __init__(self, model: nn.Module, num_classes: int, *, alpha: float) -> None:
+        """
+        Args:
+            alpha: the point where the four meet is Beta(alpha, alpha) of each side; 0.3 in the paper, towards 0 one
+                picture fills all.
+        """
+        super().__init__(model, num_classes)
+        self.alpha = self.check_positive("alpha", alpha)
+
+    def mix(self, batch: Batch, targets: Tensor) -> tuple[Batch, Tensor]:
         height, width = batch.images.shape[2:]
-        centre_y, centre_x = int(torch.randint(height, ())), int(torch.randint(width, ()))
-        rectangle = cut_rectangle(height, width, self.kept.sample().item(), centre_y, centre_x)
-        order = torch.randperm(len(targets))
-        # A picture that meets itself is as it was; so is every one under an empty rectangle.
-        mixed = (order != torch.arange(len(order))) & (rectangle.area > 0)
+        y, x = (round(side * draw_beta(self.alpha, self.alpha)) for side in (height, width))
+        parts = quarters(height, width, (y, x))
+        corners = [
+            (
+                int(torch.randint(height - p.bottom + p.top + 1, ())),
+                int(torch.randint(width - p.right + p.left + 1, ())),
+            )
+            for p in parts
+        ]
+        orders = torch.stack([torch.randperm(len(batch)) for _ in parts]).to(targets.device, non_blocking=True)
+        images = mix_quarters(batch.images, orders, corners, (y, x))
+        weighed = sum(
+            part.area / (height * width) * targets.index_select(0, order)
+            for part, order in zip(parts, orders, strict=True)
+        )
+        return dataclasses.replace(batch, images=images, mixed=torch.ones_like(batch.mixed)), weighed  # type: ignore[return-value]
+
+
+@METHODS.register()
+class Mixup(Method):
+    """Pictures and labels are weighted means of two samples, of one weight a batch."""
+
+    def __init__(self, model: nn.Module, num_classes: int, *, alpha: float) -> None:
+        """
+        Args:
+            alpha: the weight is Beta(alpha, alpha); towards 0 the hard label, 1 uniform.
+        """
+        super().__init__(model, num_classes)
+        self.alpha = self.check_positive("alpha", alpha)
+
+    def mix(self, batch: Batch, targets: Tensor) -> tuple[Batch, Tensor]:
+        kept = draw_beta(self.alpha, self.alpha)
+        order = torch.randperm(len(batch))
+        mixed = (order != torch.arange(len(order))).to(targets.device, non_blocking=True)
         order = order.to(targets.device, non_blocking=True)
-        images, targets = mix_rectangle(batch.images, targets, order, rectangle)
-        mixed = batch.mixed | mixed.to(targets.device, non_blocking=True)
-        return dataclasses.replace(batch, images=images, mixed=mixed), targets
+        images = kept * batch.images + (1 - kept) * batch.images.index_select(0, order)
+        targets = kept * targets + (1 - kept) * targets.index_select(0, order)
+        return dataclasses.replace(batch, images=images, mixed=batch.mixed | mixed), targets
+
+
+def cut_out(batch: Batch, size: int) -> Batch:
+    """A square of side `size` of each picture is hidden, around a centre that is uniform over the picture."""
+    height, width = batch.images.shape[2:]
+    centres = torch.stack([torch.randint(side, (len(batch),)) for side in (height, width)])
+    centre_y, centre_x = centres.to(batch.labels.device, non_blocking=True)
+    return dataclasses.replace(batch, images=cut_squares(batch.images, centre_y, centre_x, size))
+
+
+@METHODS.register()
+class CutOut(Method):
+    """A square of the picture is hidden; hard labels."""
+
+    def __init__(self, model: nn.Module, num_classes: int, *, size: int) -> None:
+        """
+        Args:
+            size: side of the square in pixels, 16 for CIFAR-10, 8 for CIFAR-100; 0 hides nothing.
+        """
+        super().__init__(model, num_classes)
+        self.size = int(self.check_range("size", size, 0))
+
+    def mix(self, batch: Batch, targets: Tensor) -> tuple[Batch, Tensor]:
+        return cut_out(batch, self.size), targets
+
+
+@METHODS.register()
+class CutOutLS(Method):
+    """A square of the picture is hidden; smoothed labels."""
+
+    def __init__(self, model: nn.Module, num_classes: int, *, size: int, amount: float, convention: str) -> None:
+        """
+        Args:
+            size: side of the square in pixels; 0 hides nothing.
+            amount: smoothing in [0, 1].
+            convention: "all" spreads it over all classes, "k-1" over the wrong ones.
+        """
+        super().__init__(model, num_classes)
+        self.size = int(self.check_range("size", size, 0))
+        self.amount = self.check_range("amount", amount, 0, 1)
+        self.convention = self.check_choice("convention", convention, CONVENTIONS)
+
+    def targets(self, batch: Batch) -> Tensor:
+        return smooth_labels(batch.labels, self.num_classes, self.amount, self.convention, self.target_dtype)
+
+    def mix(self, batch: Batch, targets: Tensor) -> tuple[Batch, Tensor]:
+        return cut_out(batch, self.size), targets
+
+
+@METHODS.register()
+class CutOutOLS(Method):
+    """A square of the picture is hidden; the soft labels of online label smoothing, of one epoch."""
+
+    def __init__(self, model: nn.Module, num_classes: int, *, size: int, hard_weight: float) -> None:
+        """
+        Args:
+            size: side of the square in pixels; 0 hides nothing.
+            hard_weight: share of the one-hot label in [0, 1]; 0.5 in the paper.
+        """
+        super().__init__(model, num_classes)
+        self.size = int(self.check_range("size", size, 0))
+        self.hard_weight = self.check_range("hard_weight", hard_weight, 0, 1)
+        self.table = SoftLabels(num_classes, self.target_dtype)
+
+    def targets(self, batch: Batch) -> Tensor:
+        return self.table.targets(batch.labels, self.hard_weight)
+
+    def mix(self, batch: Batch, targets: Tensor) -> tuple[Batch, Tensor]:
+        return cut_out(batch, self.size), targets
+
+    def observe(self, outputs: Outputs, batch: Batch) -> None:
+        self.table.observe(outputs.logits, batch)
+
+    def gather(self) -> None:
+        self.table.gather()
+
+    def end_period(self) -> None:
+        self.table.end_period()

@@ -1,7 +1,8 @@
-"""Online label smoothing (Zhang et al. 2021, arXiv:2011.12562, Sec. III-B).
+"""Labels that the network's own right predictions make while it trains.
 
-The soft label of class k is the mean prediction, over the previous period, for the samples of class k that the model
-got right; uniform at first, and for a class that had none right.  Letters: B batch, K classes.
+OLS: Zhang et al. 2021, arXiv:2011.12562, Sec. III-B.  The soft label of class k is the mean prediction, over the
+previous period, for the samples of class k that the model got right; uniform at first, and for a class that had none
+right.  Letters: B batch, K classes, N samples.
 """
 
 import torch
@@ -11,14 +12,20 @@ from backbones.core.distributed import all_reduce_sum
 from backbones.core.errors import InputError
 from backbones.core.logging import get_logger
 from backbones.data.batch import Batch
-from backbones.methods.base import METHODS, Method
-from backbones.methods.functional import right_predictions, table_targets
+from backbones.methods.base import METHODS, Context, Method
+from backbones.methods.functional import full_precision, right_predictions, table_targets
+from backbones.methods.memory import PredictionMemory
 from backbones.models.base import Outputs
 
 
-@METHODS.register()
-class OLS(Method):
-    """Online label smoothing; mixed samples are trained on but not observed."""
+class SoftLabels(nn.Module):
+    """The table of soft labels, and the sums from which the next one is made.
+
+    Args:
+        empty: soft label of a class that had no right prediction: "uniform", or "keep" the last one.
+        init: the first table: "uniform", or "zeros" (the loss values that the authors' code logs).
+        freeze_at: a row whose largest entry has reached this stays as it is; 0: none does.
+    """
 
     soft: Tensor
     total: Tensor
@@ -26,37 +33,33 @@ class OLS(Method):
     local_total: Tensor
     local_count: Tensor
 
-    def __init__(self, model: nn.Module, num_classes: int, *, hard_weight: float, period: int, empty: str) -> None:
-        """
-        Args:
-            hard_weight: share of the one-hot label in [0, 1]; 1 is plain cross-entropy, 0.5 the paper's default.
-            period: iterations between two updates of the soft labels; 0: one epoch, as in the paper.
-            empty: soft label of a class that had no right prediction: "uniform", or "keep" the last one.
-        """
-        super().__init__(model, num_classes)
-        self.hard_weight = self.check_range("hard_weight", hard_weight, 0, 1)
-        if period != int(period) or period < 0:
-            raise InputError(f"METHOD.OLS.period: {period} must be a number of iterations, or 0 for an epoch")
-        self.period = int(period) or None
-        self.empty = self.check_choice("empty", empty, ("uniform", "keep"))
-        if hard_weight == 0:
-            get_logger().warning(
-                "METHOD.OLS.hard_weight 0: the first period has no class signal, training may never start"
-            )
+    def __init__(
+        self,
+        num_classes: int,
+        dtype: torch.dtype,
+        *,
+        empty: str = "uniform",
+        init: str = "uniform",
+        freeze_at: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.num_classes, self.empty, self.freeze_at = num_classes, empty, freeze_at
         # Row k of `soft` is the label of class k.  Buffers, so that a resumed run goes on from the same labels.
         # The local ones hold this process's sums: never broadcast them between processes.
-        square = torch.zeros(num_classes, num_classes, dtype=self.target_dtype)
-        self.register_buffer("soft", torch.full_like(square, 1 / num_classes))
+        square = torch.zeros(num_classes, num_classes, dtype=dtype)
+        self.register_buffer("soft", torch.full_like(square, 1 / num_classes if init == "uniform" else 0.0))
         self.register_buffer("total", square.clone())
         self.register_buffer("count", square[0].clone())
         self.register_buffer("local_total", square.clone())
         self.register_buffer("local_count", square[0].clone())
 
-    def targets(self, batch: Batch) -> Tensor:
-        return table_targets(batch.labels, self.soft, self.hard_weight)
+    def targets(self, labels: Tensor, hard_weight: float) -> Tensor:
+        """(B, K): the one-hot label with `hard_weight`, the soft one with the rest."""
+        return table_targets(labels, self.soft, hard_weight)
 
-    def observe(self, outputs: Outputs, batch: Batch) -> None:
-        p, right = right_predictions(outputs.logits, batch.labels)
+    def observe(self, logits: Tensor, batch: Batch) -> None:
+        """Add the right predictions (B, K) of samples that are not mixed."""
+        p, right = right_predictions(logits, batch.labels)
         right &= ~batch.mixed
         # Zeros instead of a selection of rows: the shape is known, so nothing waits for the device.
         seen = p.masked_fill_(~right[:, None], 0).to(self.local_total)
@@ -64,6 +67,7 @@ class OLS(Method):
         self.local_count.index_add_(0, batch.labels, right.to(seen))
 
     def gather(self) -> None:
+        """Bring the sums of all processes together."""
         all_reduce_sum(self.local_total, self.local_count)
         self.total += self.local_total
         self.count += self.local_count
@@ -71,10 +75,131 @@ class OLS(Method):
         self.local_count.zero_()
 
     def end_period(self) -> None:
+        """Make the new labels, and start to sum anew."""
         self.gather()
         unseen = torch.full_like(self.soft, 1 / self.num_classes) if self.empty == "uniform" else self.soft
         # Each row of `total` sums to `count`, so this is the mean, and sums to 1 whatever the rounding.
         mean = self.total / self.total.sum(dim=1, keepdim=True)
-        self.soft.copy_(torch.where(self.count[:, None] > 0, mean, unseen))
+        new = torch.where(self.count[:, None] > 0, mean, unseen)
+        if self.freeze_at:
+            new = torch.where(self.soft.amax(dim=1, keepdim=True) >= self.freeze_at, self.soft, new)
+        self.soft.copy_(new)
         self.total.zero_()
         self.count.zero_()
+
+
+@METHODS.register()
+class OLS(Method):
+    """Online label smoothing; mixed samples are trained on but not observed."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        num_classes: int,
+        *,
+        hard_weight: float,
+        period: int,
+        empty: str,
+        init: str,
+        sum_weights: bool,
+        freeze_at: float,
+    ) -> None:
+        """
+        Args:
+            hard_weight: share of the one-hot label in [0, 1]; 1 is plain cross-entropy, 0.5 the paper's default.
+            period: iterations between two updates of the soft labels; 0: one epoch, as in the paper.
+            empty: soft label of a class that had no right prediction: "uniform", or "keep" the last one.
+            init: soft labels of the first period: "uniform" (paper), or "zeros" (code; they do not sum to 1).
+            sum_weights: add both losses with weight 1, twice the loss (code of the fine-grained experiments).
+            freeze_at: a row whose largest entry has reached this stays (0.88 in that code); 0: none does.
+        """
+        super().__init__(model, num_classes)
+        self.hard_weight = self.check_range("hard_weight", hard_weight, 0, 1)
+        if period != int(period) or period < 0:
+            raise InputError(f"METHOD.OLS.period: {period} must be a number of iterations, or 0 for an epoch")
+        self.period = int(period) or None
+        if sum_weights and hard_weight != 0.5:
+            raise InputError(
+                f"METHOD.OLS.sum_weights adds both losses with weight 1: hard_weight must stay 0.5, not {hard_weight}"
+            )
+        self.scale = 2.0 if sum_weights else 1.0
+        if hard_weight == 0:
+            get_logger().warning(
+                "METHOD.OLS.hard_weight 0: the first period has no class signal, training may never start"
+            )
+        self.table = SoftLabels(
+            num_classes,
+            self.target_dtype,
+            empty=self.check_choice("empty", empty, ("uniform", "keep")),
+            init=self.check_choice("init", init, ("uniform", "zeros")),
+            freeze_at=self.check_range("freeze_at", freeze_at, 0, 1),
+        )
+
+    def targets(self, batch: Batch) -> Tensor:
+        return self.table.targets(batch.labels, self.hard_weight)
+
+    def loss(self, outputs: Outputs, targets: Tensor, batch: Batch) -> Tensor:
+        return self.scale * super().loss(outputs, targets, batch)
+
+    def observe(self, outputs: Outputs, batch: Batch) -> None:
+        self.table.observe(outputs.logits, batch)
+
+    def gather(self) -> None:
+        self.table.gather()
+
+    def end_period(self) -> None:
+        self.table.end_period()
+
+
+@METHODS.register()
+class OLSSingle(Method):
+    """The ablation of OLS: the soft label is the last epoch's prediction for one other sample of the class.
+
+    Right or wrong; of a class with one sample it is its own.  In the first epoch the soft label is uniform.
+    """
+
+    needs = frozenset({"index"})
+    order: Tensor
+    place: Tensor
+    first: Tensor
+    size: Tensor
+
+    def __init__(self, model: nn.Module, num_classes: int, *, hard_weight: float) -> None:
+        """
+        Args:
+            hard_weight: share of the one-hot label in [0, 1]; 0.5 in the paper.
+        """
+        super().__init__(model, num_classes)
+        self.hard_weight = self.check_range("hard_weight", hard_weight, 0, 1)
+        self.memory = PredictionMemory(num_classes, self.target_dtype)
+
+    def setup(self, context: Context) -> None:
+        self.memory.resize(torch.full((context.num_samples, self.num_classes), 1 / self.num_classes))
+        # Samples sorted by class: sample i of class k is order[first[k] + place[i]].
+        labels = context.labels.to(self.memory.last.device)
+        order = labels.argsort(stable=True)
+        size = torch.bincount(labels, minlength=self.num_classes)
+        first = size.cumsum(0) - size
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(order), device=order.device) - first[labels[order]]
+        for name, tensor in (("order", order), ("place", place), ("first", first), ("size", size)):
+            self.register_buffer(name, tensor, persistent=False)  # `setup` makes them again
+
+    def targets(self, batch: Batch) -> Tensor:
+        assert batch.index is not None
+        drawn = torch.rand(len(batch), dtype=torch.float64).to(batch.labels.device, non_blocking=True)
+        size = self.size[batch.labels]
+        step = 1 + (drawn * (size - 1)).long()  # 1 .. size - 1: another sample of the class
+        other = self.order[self.first[batch.labels] + (self.place[batch.index] + step) % size]
+        hard = super().targets(batch)
+        return self.hard_weight * hard + (1 - self.hard_weight) * self.memory.last[other].to(hard)
+
+    def observe(self, outputs: Outputs, batch: Batch) -> None:
+        assert batch.index is not None
+        self.memory.observe(batch.index, full_precision(outputs.logits).softmax(dim=1))
+
+    def gather(self) -> None:
+        self.memory.gather()
+
+    def end_period(self) -> None:
+        self.memory.end_period()

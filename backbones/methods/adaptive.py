@@ -1,0 +1,196 @@
+"""Adaptive label smoothing by objectness, alone, with context pictures, and with CutMix.
+
+ALS: Krothapalli & Abbott 2020, arXiv:2009.06432.  Letters: B batch, K classes, M boxes, o objectness.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from backbones.core.distributed import all_reduce_sum, is_main
+from backbones.core.logging import get_logger
+from backbones.data.batch import Batch
+from backbones.methods.base import METHODS, Method
+from backbones.methods.functional import CONVENTIONS, adaptive_targets, visible_area_targets
+from backbones.methods.mixing import CutMixDraw
+from backbones.methods.regions import Rectangle, clip_to_rectangle, union_areas
+from backbones.models.base import Outputs
+
+
+class MisleadingCrops(nn.Module):
+    """Counts the crops whose label speaks against their class; once they are more than 5 %, a warning says so.
+
+    With "k-1" a crop that shows less than `least_objectness` of its object is taught to be anything but its class.
+    """
+
+    WARNING_SHARE = 0.05
+    crops: Tensor
+    misleading: Tensor
+    local_crops: Tensor
+    local_misleading: Tensor
+
+    def __init__(self, name: str, num_classes: int, beta: float, convention: str) -> None:
+        super().__init__()
+        self.name = name
+        # Below this objectness y_t < y_j: at beta 1 it is 1 / K, at beta <= (K - 1) / K there is none.
+        self.least_objectness = 1 - (1 - 1 / num_classes) / beta if convention == "k-1" and beta > 0 else 0.0
+        self.warned = False
+        for buffer in ("crops", "misleading"):
+            self.register_buffer(buffer, torch.zeros((), dtype=torch.int64))  # of the run, over the processes
+            self.register_buffer(f"local_{buffer}", torch.zeros((), dtype=torch.int64))  # of this one, not yet gathered
+
+    def observe(self, objectness: Tensor) -> None:
+        """objectness: (B,) in [0, 1]."""
+        self.local_crops += len(objectness)
+        self.local_misleading += (objectness < self.least_objectness).sum()
+
+    def gather(self) -> None:
+        """Bring the processes' counts together."""
+        all_reduce_sum(self.local_crops, self.local_misleading)
+        self.crops += self.local_crops
+        self.misleading += self.local_misleading
+        self.local_crops.zero_()
+        self.local_misleading.zero_()
+
+    def warn(self) -> None:
+        """Log a warning, once, if the share is too high."""
+        share = (self.misleading / self.crops.clamp(min=1)).item()
+        if share > self.WARNING_SHARE and not self.warned and is_main():
+            self.warned = True
+            get_logger().warning(
+                f"METHOD.{self.name}.convention k-1: {share:.0%} of the crops show so little of their object "
+                f"(objectness below {self.least_objectness:.3g}) that their label speaks against its class; "
+                "with few classes use convention all, or a smaller beta"
+            )
+
+
+@METHODS.register()
+class ALS(Method):
+    """Adaptive label smoothing: the label is as sure as the object is large (functional.adaptive_targets)."""
+
+    needs = frozenset({"objectness"})
+
+    def __init__(self, model: nn.Module, num_classes: int, *, beta: float, convention: str) -> None:
+        """
+        Args:
+            beta: share of the adaptive label in [0, 1]; 0 is the hard label, 1 the paper's default.
+            convention: "k-1" is the paper's formula; "all" never teaches against the class, for a small K.
+        """
+        super().__init__(model, num_classes)
+        self.beta = self.check_range("beta", beta, 0, 1)
+        self.convention = self.check_choice("convention", convention, CONVENTIONS)
+        self.counter = MisleadingCrops("ALS", num_classes, beta, convention)
+
+    def targets(self, batch: Batch) -> Tensor:
+        assert batch.objectness is not None  # `forward` has seen to what the method needs
+        return adaptive_targets(
+            batch.labels, batch.objectness, self.num_classes, self.beta, self.convention, self.target_dtype
+        )
+
+    def observe(self, outputs: Outputs, batch: Batch) -> None:
+        assert batch.objectness is not None
+        self.counter.observe(batch.objectness)
+
+    def gather(self) -> None:
+        self.counter.gather()
+
+    def end_period(self) -> None:
+        self.gather()
+        self.counter.warn()
+
+
+@METHODS.register()
+class ALSContext(Method):
+    """ALS, and the uniform label for pictures whose objects are painted over (Sec. 4.1, "Context").
+
+    DATA.CONTEXT_SHARE says how many of the samples are such pictures, 0.15 in the paper; beta does not apply to them.
+    """
+
+    needs = frozenset({"objectness", "is_context"})
+
+    def __init__(self, model: nn.Module, num_classes: int, *, beta: float, convention: str) -> None:
+        """
+        Args:
+            beta: share of the adaptive label in [0, 1], of the pictures with their objects.
+            convention: "k-1" is the paper's formula; "all" never teaches against the class, for a small K.
+        """
+        super().__init__(model, num_classes)
+        self.beta = self.check_range("beta", beta, 0, 1)
+        self.convention = self.check_choice("convention", convention, CONVENTIONS)
+        self.counter = MisleadingCrops("ALSContext", num_classes, beta, convention)
+
+    def targets(self, batch: Batch) -> Tensor:
+        assert batch.objectness is not None
+        assert batch.is_context is not None
+        adaptive = adaptive_targets(
+            batch.labels, batch.objectness, self.num_classes, self.beta, self.convention, self.target_dtype
+        )
+        return adaptive.masked_fill(batch.is_context[:, None], 1 / self.num_classes)
+
+    def observe(self, outputs: Outputs, batch: Batch) -> None:
+        assert batch.objectness is not None
+        assert batch.is_context is not None
+        # A context picture has its own label: it misleads nobody.
+        self.counter.observe(batch.objectness.masked_fill(batch.is_context, 1))
+
+    def gather(self) -> None:
+        self.counter.gather()
+
+    def end_period(self) -> None:
+        self.gather()
+        self.counter.warn()
+
+
+@METHODS.register()
+class ALSCutMix(Method):
+    """CutMix with adaptive labels; the paper does not say how it combines them, so three readings are offered.
+
+    "visible" (default): a class weighs the share of the picture in which its object is still to be seen.
+    "targets": the adaptive labels of the two whole crops, mixed by area.
+    "both": adaptive labels of what is still to be seen, mixed by area; area counts twice.
+    """
+
+    needs = frozenset({"objectness", "boxes"})
+
+    def __init__(
+        self, model: nn.Module, num_classes: int, *, alpha: float, probability: float, reading: str, convention: str
+    ) -> None:
+        """
+        Args:
+            alpha: the kept share of the picture is Beta(alpha, alpha), before clipping; 1 is uniform.
+            probability: share of the batches that are mixed, in [0, 1]; 0 is ALS.
+            reading: "visible", "targets" or "both".
+            convention: as for ALS.
+        """
+        super().__init__(model, num_classes)
+        self.draw = CutMixDraw(self.check_positive("alpha", alpha), self.check_range("probability", probability, 0, 1))
+        self.reading = self.check_choice("reading", reading, ("visible", "targets", "both"))
+        self.convention = self.check_choice("convention", convention, CONVENTIONS)
+
+    def targets(self, batch: Batch) -> Tensor:
+        assert batch.objectness is not None
+        return self._adaptive(batch.labels, batch.objectness)
+
+    def mix(self, batch: Batch, targets: Tensor) -> tuple[Batch, Tensor]:
+        drawn = self.draw(batch)
+        if drawn is None:
+            return batch, targets
+        mixed = drawn.paste(batch)
+        if self.reading == "targets":
+            return mixed, drawn.weigh(targets)
+        kept, pasted = self._visible(batch, drawn.rectangle)
+        pasted = pasted.index_select(0, drawn.order)
+        others = batch.labels.index_select(0, drawn.order)
+        if self.reading == "both":
+            theirs = self._adaptive(others, pasted)
+            return mixed, (1 - drawn.pasted) * self._adaptive(batch.labels, kept) + drawn.pasted * theirs
+        return mixed, visible_area_targets((batch.labels, others), (kept, pasted), self.num_classes, self.convention)
+
+    def _adaptive(self, labels: Tensor, shares: Tensor) -> Tensor:
+        return adaptive_targets(labels, shares, self.num_classes, 1.0, self.convention, self.target_dtype)
+
+    def _visible(self, batch: Batch, rectangle: Rectangle) -> tuple[Tensor, Tensor]:
+        """Shares of the picture, (B,): the object of a picture outside of the rectangle, and inside of it."""
+        assert batch.boxes is not None
+        boxes, area = batch.boxes.to(self.target_dtype), batch.images.shape[2] * batch.images.shape[3]
+        inside = union_areas(clip_to_rectangle(boxes, rectangle)) / area
+        return (union_areas(boxes) / area - inside).clamp(min=0), inside

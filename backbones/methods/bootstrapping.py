@@ -1,0 +1,140 @@
+"""Losses and labels made for noisy labels, and baselines that confuse the network on purpose.
+
+Bootsoft, Boothard: Reed et al. 2015, arXiv:1412.6596.  DisturbLabel: Xie et al. 2016, arXiv:1605.00055.
+SCE: Wang et al. 2019, arXiv:1908.06112.  GCE: Zhang & Sabuncu 2018, arXiv:1805.07836.
+Pairwise confusion: Dubey et al. 2018, arXiv:1705.08016.  Letters: B batch, K classes, p the prediction, t the label.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from backbones.data.batch import Batch
+from backbones.methods.base import METHODS, Method
+from backbones.methods.functional import (
+    bootstrapped_loss,
+    full_precision,
+    generalized_cross_entropy,
+    one_hot,
+    pairwise_distance,
+    reverse_cross_entropy,
+)
+from backbones.models.base import Outputs
+
+
+@METHODS.register()
+class Bootsoft(Method):
+    """Cross-entropy against the label and the network's own prediction."""
+
+    def __init__(self, model: nn.Module, num_classes: int, *, hard_weight: float, detach: bool) -> None:
+        """
+        Args:
+            hard_weight: share of the label in [0, 1]; 1 is the hard label, 0.95 in the papers.
+            detach: the prediction is a constant in the target; False in the authors' code.
+        """
+        super().__init__(model, num_classes)
+        self.hard_weight = self.check_range("hard_weight", hard_weight, 0, 1)
+        self.detach = detach
+
+    def loss(self, outputs: Outputs, targets: Tensor, batch: Batch) -> Tensor:
+        return bootstrapped_loss(outputs.logits, batch.labels, self.hard_weight, soft=True, detach=self.detach).mean()
+
+
+@METHODS.register()
+class Boothard(Method):
+    """Cross-entropy against the label and the class that the network predicts."""
+
+    def __init__(self, model: nn.Module, num_classes: int, *, hard_weight: float) -> None:
+        """
+        Args:
+            hard_weight: share of the label in [0, 1]; 1 is the hard label, 0.8 in the papers.
+        """
+        super().__init__(model, num_classes)
+        self.hard_weight = self.check_range("hard_weight", hard_weight, 0, 1)
+
+    def loss(self, outputs: Outputs, targets: Tensor, batch: Batch) -> Tensor:
+        return bootstrapped_loss(outputs.logits, batch.labels, self.hard_weight, soft=False, detach=True).mean()
+
+
+@METHODS.register()
+class DisturbLabel(Method):
+    """Hard labels, some of them replaced by wrong ones, drawn anew at every iteration."""
+
+    def __init__(self, model: nn.Module, num_classes: int, *, rate: float) -> None:
+        """
+        Args:
+            rate: share in [0, 1] of labels drawn uniformly from all classes, so that rate (K - 1) / K are wrong; 0 is
+                the hard label, 0.1 in the paper.
+        """
+        super().__init__(model, num_classes)
+        self.rate = self.check_range("rate", rate, 0, 1)
+
+    def targets(self, batch: Batch) -> Tensor:
+        # From the CPU's generator: the same on every device, and nothing waits for one.
+        drawn = torch.randint(self.num_classes, (len(batch),))
+        disturbed = torch.rand(len(batch)) < self.rate
+        drawn, disturbed = (t.to(batch.labels.device, non_blocking=True) for t in (drawn, disturbed))
+        return one_hot(torch.where(disturbed, drawn, batch.labels), self.num_classes, self.target_dtype)
+
+
+@METHODS.register()
+class SCE(Method):
+    """Symmetric cross-entropy: alpha H(y, p) + beta H(p, y), the label clipped to [1e-4, 1] in the second."""
+
+    FLOOR = 1e-4
+
+    def __init__(self, model: nn.Module, num_classes: int, *, alpha: float, beta: float, form: str) -> None:
+        """
+        Args:
+            alpha: weight of cross-entropy; 6.0 for CIFAR-100, 0.1 for CIFAR-10.
+            beta: weight of the reverse; 0.1 for CIFAR-100, 1.0 for CIFAR-10; 0 with alpha 1 is the hard label.
+            form: "paper"; or "reference", the code of Zhang et al. 2021, which clips the label in both terms.
+        """
+        super().__init__(model, num_classes)
+        self.alpha, self.beta = self.check_range("alpha", alpha, 0), self.check_range("beta", beta, 0)
+        self.form = self.check_choice("form", form, ("paper", "reference"))
+
+    def loss(self, outputs: Outputs, targets: Tensor, batch: Batch) -> Tensor:
+        reverse = reverse_cross_entropy(outputs.logits, batch.labels, self.FLOOR).mean()
+        if self.form == "reference":
+            targets = targets.clamp(min=self.FLOOR)
+        return self.alpha * super().loss(outputs, targets, batch) + self.beta * reverse
+
+
+@METHODS.register()
+class GCE(Method):
+    """Generalised cross-entropy: (1 - p_t^q) / q."""
+
+    def __init__(self, model: nn.Module, num_classes: int, *, exponent: float) -> None:
+        """
+        Args:
+            exponent: q in (0, 1]; towards 0 cross-entropy, 1 the mean absolute error, 0.7 in the paper.
+        """
+        super().__init__(model, num_classes)
+        self.exponent = self.check_positive("exponent", self.check_range("exponent", exponent, 0, 1))
+
+    def loss(self, outputs: Outputs, targets: Tensor, batch: Batch) -> Tensor:
+        return generalized_cross_entropy(outputs.logits, batch.labels, self.exponent).mean()
+
+
+@METHODS.register()
+class PairwiseConfusion(Method):
+    """Cross-entropy, and the distance between the predictions for the two halves of a batch, pair by pair."""
+
+    def __init__(self, model: nn.Module, num_classes: int, *, weight: float, form: str) -> None:
+        """
+        Args:
+            weight: of the distance, at least 0; 0 is the hard label, 10 in the paper.
+            form: "pairs", the mean distance of probabilities over the pairs (paper); "reference", of logits, over the
+                batch axis, divided by its size (the code of Zhang et al. 2021).
+        """
+        super().__init__(model, num_classes)
+        self.weight = self.check_range("weight", weight, 0)
+        self.form = self.check_choice("form", form, ("pairs", "reference"))
+
+    def loss(self, outputs: Outputs, targets: Tensor, batch: Batch) -> Tensor:
+        logits = full_precision(outputs.logits)
+        if self.form == "pairs":
+            distance = pairwise_distance(logits.softmax(dim=1), axis=1)
+        else:
+            distance = pairwise_distance(logits, axis=0)
+        return super().loss(outputs, targets, batch) + self.weight * distance

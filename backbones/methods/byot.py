@@ -1,0 +1,131 @@
+"""Be your own teacher: shallow classifiers on the stages of the network learn from the labels and the deepest one.
+
+BYOT: Zhang et al. 2019, arXiv:1905.08094, in the form that Zhang et al. 2021 (OLS, Tables I and II) compare with,
+without the distance of features.  The backbone and every reported number are of the deepest classifier.
+Letters: B batch, K classes.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from backbones.data.batch import Batch
+from backbones.methods.base import METHODS, Method
+from backbones.methods.functional import full_precision, soft_cross_entropy
+from backbones.methods.online import SoftLabels
+from backbones.models.base import Outputs
+
+
+class StageClassifiers(nn.ModuleDict):
+    """A linear classifier on the pooled features of every stage but the last.
+
+    NOTE: differs from the code of BYOT, whose shallow classifiers have convolutions of their own.
+    """
+
+    def __init__(self, model: nn.Module, num_classes: int) -> None:
+        stages = list(model.feature_channels().items())[:-1]  # type: ignore[operator]  # every network has it
+        super().__init__({name: nn.Linear(channels, num_classes) for name, channels in stages})
+
+    def forward(self, features: dict[str, Tensor]) -> list[Tensor]:
+        """Logits (B, K) of each shallow classifier, from the first stage on."""
+        return [classifier(features[name].mean(dim=(2, 3))) for name, classifier in self.items()]
+
+
+@METHODS.register()
+class BYOT(Method):
+    """w_f H(y, p_f) + w_s sum over the shallow s of ((1 - c) H(y, p_s) + c H(softmax(z_f / T), softmax(z_s / T)))."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        num_classes: int,
+        *,
+        final_weight: float,
+        shallow_weight: float,
+        distillation: float,
+        temperature: float,
+    ) -> None:
+        """
+        Args:
+            final_weight: w_f, at least 0; 1.5 in the code of OLS, 1 in BYOT's; with shallow_weight 0 the hard label.
+            shallow_weight: w_s, at least 0; 0.5 in the code of OLS, 1 in BYOT's.
+            distillation: c in [0, 1]; 0 in the code of OLS, 0.3 in BYOT's.
+            temperature: T above 0; 3.
+        """
+        super().__init__(model, num_classes)
+        self.final_weight = self.check_range("final_weight", final_weight, 0)
+        self.shallow_weight = self.check_range("shallow_weight", shallow_weight, 0)
+        self.distillation = self.check_range("distillation", distillation, 0, 1)
+        self.temperature = self.check_positive("temperature", temperature)
+        self.shallow = StageClassifiers(model, num_classes)
+
+    def loss(self, outputs: Outputs, targets: Tensor, batch: Batch) -> Tensor:
+        loss = self.final_weight * super().loss(outputs, targets, batch)
+        teacher = (full_precision(outputs.logits.detach()) / self.temperature).softmax(dim=1)
+        for logits in self.shallow(outputs.features):
+            hard = soft_cross_entropy(logits, targets).mean()
+            soft = soft_cross_entropy(logits / self.temperature, teacher).mean()
+            loss = loss + self.shallow_weight * ((1 - self.distillation) * hard + self.distillation * soft)
+        return loss
+
+
+@METHODS.register()
+class BYOTOLS(Method):
+    """BYOT with the soft labels of OLS, as the code of OLS has it for ResNeXt.
+
+    First epoch: the hard label, the final classifier alone.  Then, with S the soft labels made by the final classifier,
+    (1.5 CE_f + 0.5 sum CE_s) / 2 + (1.5 S_f + 0.25 sum S_s) / 2.
+    """
+
+    weights: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        num_classes: int,
+        *,
+        final_weight: float,
+        shallow_weight: float,
+        shallow_soft_weight: float,
+    ) -> None:
+        """
+        Args:
+            final_weight: of the final classifier, at least 0; 1.5.
+            shallow_weight: of each shallow one on hard labels, at least 0; 0.5.
+            shallow_soft_weight: of each shallow one on soft labels, at least 0; 0.25.
+        """
+        super().__init__(model, num_classes)
+        self.later = [
+            self.check_range(name, value, 0) / 2
+            for name, value in (
+                ("final_weight", final_weight),
+                ("shallow_weight", shallow_weight),
+                ("shallow_soft_weight", shallow_soft_weight),
+            )
+        ]
+        self.shallow = StageClassifiers(model, num_classes)
+        self.table = SoftLabels(num_classes, self.target_dtype)
+        # Of final hard, final soft, shallow hard, shallow soft.  Of every classifier in every epoch, if only 0: several
+        # processes expect a gradient of each.
+        self.register_buffer("weights", torch.tensor([1.0, 0, 0, 0], dtype=self.target_dtype))
+
+    def begin_epoch(self, epoch: int) -> None:
+        final, hard, soft = self.later
+        values = [final, final, hard, soft] if epoch else [1.0, 0, 0, 0]
+        self.weights.copy_(torch.tensor(values, dtype=self.weights.dtype))
+
+    def loss(self, outputs: Outputs, targets: Tensor, batch: Batch) -> Tensor:
+        soft = self.table.targets(batch.labels, 0.0)
+        final_hard, final_soft, shallow_hard, shallow_soft = self.weights
+        loss = soft_cross_entropy(outputs.logits, final_hard * targets + final_soft * soft).mean()
+        for logits in self.shallow(outputs.features):
+            loss = loss + soft_cross_entropy(logits, shallow_hard * targets + shallow_soft * soft).mean()
+        return loss
+
+    def observe(self, outputs: Outputs, batch: Batch) -> None:
+        self.table.observe(outputs.logits, batch)
+
+    def gather(self) -> None:
+        self.table.gather()
+
+    def end_period(self) -> None:
+        self.table.end_period()

@@ -1,0 +1,228 @@
+"""Targets from another network, or from an earlier state of the same one.
+
+Dis: self-distillation of one generation, as Maher & Kull 2021 (Table III) compare with it.  PSKD: Kim et al. 2021,
+arXiv:2006.12000.  KD: Hinton et al. 2015, arXiv:1503.02531.  TFKD: Yuan et al. 2020, arXiv:1909.11723.
+Beta smoothing: Zhang & Sabuncu 2020, arXiv:2006.05065.  TwoView: Xu & Liu 2019.  Letters: B batch, K classes.
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from backbones.core.errors import InputError
+from backbones.data.batch import Batch
+from backbones.methods.base import METHODS, Context, Method
+from backbones.methods.functional import (
+    divergence,
+    full_precision,
+    move_towards,
+    one_hot,
+    smooth_labels,
+    soft_cross_entropy,
+    virtual_teacher,
+)
+from backbones.methods.memory import PredictionMemory
+from backbones.models.base import Outputs
+
+
+@METHODS.register()
+class SelfDistillation(Method):
+    """The label is what a teacher of the same architecture says; one generation ("Dis")."""
+
+    needs = frozenset({"teacher_logits"})
+
+    def __init__(self, model: nn.Module, num_classes: int, *, hard_weight: float, temperature: float) -> None:
+        """
+        Args:
+            hard_weight: share of the one-hot label in [0, 1]; 0 as stated for the synthetic task, 1 the hard label.
+            temperature: of the teacher, above 0; 1 as stated.
+        """
+        super().__init__(model, num_classes)
+        self.hard_weight = self.check_range("hard_weight", hard_weight, 0, 1)
+        self.temperature = self.check_positive("temperature", temperature)
+
+    def targets(self, batch: Batch) -> Tensor:
+        assert batch.teacher_logits is not None
+        soft = (batch.teacher_logits.to(self.target_dtype) / self.temperature).softmax(dim=1)
+        return self.hard_weight * super().targets(batch) + (1 - self.hard_weight) * soft
+
+
+@METHODS.register()
+class PSKD(Method):
+    """The label is mixed with the last epoch's prediction for the sample, more and more as training goes on.
+
+    y = (1 - a_e) onehot + a_e p_(e-1), a_e = final_weight (e + 1) / E; hard labels in the first epoch.
+    """
+
+    needs = frozenset({"index"})
+    weight: Tensor
+
+    def __init__(self, model: nn.Module, num_classes: int, *, final_weight: float) -> None:
+        """
+        Args:
+            final_weight: a of the last epoch, in [0, 1]; 0 is the hard label, 0.8 in the paper.
+        """
+        super().__init__(model, num_classes)
+        self.final_weight = self.check_range("final_weight", final_weight, 0, 1)
+        self.memory = PredictionMemory(num_classes, self.target_dtype)
+        self.register_buffer("weight", torch.zeros((), dtype=self.target_dtype))
+        self.epochs = 1
+
+    def setup(self, context: Context) -> None:
+        self.epochs = context.epochs
+        # As in the authors' code the first "last predictions" are the labels themselves.
+        self.memory.resize(one_hot(context.labels, self.num_classes))
+
+    def begin_epoch(self, epoch: int) -> None:
+        self.weight.fill_(self.final_weight * (epoch + 1) / self.epochs)
+
+    def targets(self, batch: Batch) -> Tensor:
+        assert batch.index is not None
+        return torch.lerp(super().targets(batch), self.memory.last[batch.index].to(self.weight), self.weight)
+
+    def observe(self, outputs: Outputs, batch: Batch) -> None:
+        assert batch.index is not None
+        self.memory.observe(batch.index, full_precision(outputs.logits).softmax(dim=1))
+
+    def gather(self) -> None:
+        self.memory.gather()
+
+    def end_period(self) -> None:
+        self.memory.end_period()
+
+
+@METHODS.register()
+class KD(Method):
+    """Knowledge distillation: (1 - w) H(onehot, p) + w T^2 KL(teacher at its T || student at T)."""
+
+    needs = frozenset({"teacher_logits"})
+
+    def __init__(
+        self,
+        model: nn.Module,
+        num_classes: int,
+        *,
+        weight: float,
+        teacher_temperature: float,
+        student_temperature: float,
+    ) -> None:
+        """
+        Args:
+            weight: w in [0, 1]; 0 is the hard label, 0.9 in Maher & Kull 2021, Table IV.
+            teacher_temperature: above 0; 20.
+            student_temperature: T above 0, whose square scales the second term; 20 (the text says 1).
+        """
+        super().__init__(model, num_classes)
+        self.weight = self.check_range("weight", weight, 0, 1)
+        self.teacher_temperature = self.check_positive("teacher_temperature", teacher_temperature)
+        self.student_temperature = self.check_positive("student_temperature", student_temperature)
+
+    def loss(self, outputs: Outputs, targets: Tensor, batch: Batch) -> Tensor:
+        assert batch.teacher_logits is not None
+        logits = full_precision(outputs.logits)
+        teacher = batch.teacher_logits.to(logits)
+        distance = divergence(teacher, logits, self.teacher_temperature, self.student_temperature).mean()
+        return (1 - self.weight) * super().loss(outputs, targets, batch) + (
+            self.weight * self.student_temperature**2 * distance
+        )
+
+
+@METHODS.register()
+class TFKD(Method):
+    """Teacher-free distillation: the label is mixed with that of a hand-made teacher (functional.virtual_teacher).
+
+    The loss is the authors' up to the teacher's entropy, a constant: the gradient is the same.
+    """
+
+    def __init__(
+        self, model: nn.Module, num_classes: int, *, weight: float, confidence: float, temperature: float
+    ) -> None:
+        """
+        Args:
+            weight: of the teacher in [0, 1]; 0 is the hard label, 0.95 in the code.
+            confidence: the teacher's probability of the label, in [0, 1]; 0.99.
+            temperature: above 0; 40 for MobileNetV2, 6 for ResNet-50.
+        """
+        super().__init__(model, num_classes)
+        self.weight = self.check_range("weight", weight, 0, 1)
+        self.confidence = self.check_range("confidence", confidence, 0, 1)
+        self.temperature = self.check_positive("temperature", temperature)
+
+    def targets(self, batch: Batch) -> Tensor:
+        teacher = virtual_teacher(batch.labels, self.num_classes, self.confidence, self.temperature)
+        return torch.lerp(super().targets(batch), teacher.to(self.target_dtype), self.weight)
+
+
+@METHODS.register()
+class BetaSmoothing(Method):
+    """Label smoothing by random amounts, larger for the samples of which an average of the weights is less sure.
+
+    For each batch b ~ Beta(a, 1); sorted, they meet the samples sorted by the averaged model's p_t.  The label is
+    w onehot + (1 - w) s, s_t = b, s_j = (1 - b) / (K - 1), with a such that its mean confidence is 1 - amount.
+    NOTE: Maher & Kull print the mean as `amount`, which is impossible for w > amount.
+    """
+
+    def __init__(self, model: nn.Module, num_classes: int, *, amount: float, hard_weight: float, decay: float) -> None:
+        """
+        Args:
+            amount: mean smoothing in (0, 1 - hard_weight); towards 0 the hard label.
+            hard_weight: w in [0, 1); 0.4.
+            decay: of the averaged weights, at each iteration, in [0, 1]; 0.999.
+        """
+        super().__init__(model, num_classes)
+        self.hard_weight = self.check_range("hard_weight", hard_weight, 0, 1)
+        if not 0 < amount < 1 - hard_weight:
+            raise InputError(
+                f"METHOD.BetaSmoothing.amount: {amount} must lie between 0 and 1 - hard_weight = {1 - hard_weight:g}"
+            )
+        self.decay = self.check_range("decay", decay, 0, 1)
+        self.confidence = torch.distributions.Beta((1 - amount - hard_weight) / amount, 1.0)
+        self.averaged = copy.deepcopy(model).eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "BetaSmoothing":
+        super().train(mode)
+        self.averaged.eval()
+        return self
+
+    @torch.no_grad()
+    def targets(self, batch: Batch) -> Tensor:
+        p = full_precision(self.averaged(batch.images).logits).softmax(dim=1)
+        order = p.gather(1, batch.labels[:, None])[:, 0].argsort()
+        drawn = self.confidence.sample((len(batch),)).sort()[0].to(self.target_dtype)  # on the CPU: as on any device
+        confidence = torch.empty(len(batch), dtype=drawn.dtype, device=order.device)
+        confidence.scatter_(0, order, drawn.to(order.device, non_blocking=True))
+        amount = (1 - self.hard_weight) * (1 - confidence)
+        return smooth_labels(batch.labels, self.num_classes, amount, "k-1", self.target_dtype)
+
+    def after_step(self) -> None:
+        move_towards(self.averaged.parameters(), self.model.parameters(), self.decay)
+        # Statistics of the batches are averages already.
+        move_towards(self.averaged.buffers(), self.model.buffers(), 0.0)
+
+
+@METHODS.register()
+class TwoView(Method):
+    """Cross-entropy on two augmentations of each picture, which must agree (Xu & Liu, without their feature term).
+
+    Mean of the two cross-entropies + weight (KL(p_a || p_b) + KL(p_b || p_a)) / 2; the gradient flows through both.
+    """
+
+    needs = frozenset({"second_view"})
+
+    def __init__(self, model: nn.Module, num_classes: int, *, weight: float, temperature: float) -> None:
+        """
+        Args:
+            weight: of the divergence, at least 0; the paper's is not known, 1.
+            temperature: above 0, of both predictions in the divergence; 1.
+        """
+        super().__init__(model, num_classes)
+        self.weight = self.check_range("weight", weight, 0)
+        self.temperature = self.check_positive("temperature", temperature)
+
+    def loss(self, outputs: Outputs, targets: Tensor, batch: Batch) -> Tensor:
+        assert batch.second_view is not None
+        a, b, t = outputs.logits, self.model(batch.second_view).logits, self.temperature
+        hard = (soft_cross_entropy(a, targets) + soft_cross_entropy(b, targets)).mean() / 2
+        agreement = (divergence(a, b, t, t) + divergence(b, a, t, t)).mean() / 2
+        return hard + self.weight * agreement

@@ -1,0 +1,157 @@
+"""Instance-based label smoothing: a teacher says how much each sample is smoothed, and towards which classes.
+
+ILS: Maher & Kull, ICMLA 2021, Sec. IV.  The teacher is a network of the same architecture that was trained with hard
+labels.  Its calibrated temperature T_cal (fitted on the validation split) decides the amount, another one, T, chosen
+by the student's validation, the distribution.  Letters: B batch, K classes, P1 shift, P2 coefficient.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from backbones.data.batch import Batch
+from backbones.methods.base import METHODS, Context, Method
+from backbones.methods.functional import (
+    instance_amount,
+    instance_amount_sine,
+    instance_targets,
+    smooth_labels,
+)
+
+
+class CalibratedTeacher(nn.Module):
+    """The teacher's probability of the label, at T_cal."""
+
+    temperature: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("temperature", torch.ones(()))
+
+    def setup(self, context: Context) -> None:
+        """Fit the temperature, unless a checkpoint brings it."""
+        if context.teacher_temperature is not None and not context.resumed:
+            self.temperature.fill_(context.teacher_temperature())
+
+    def true_class(self, batch: Batch, dtype: torch.dtype) -> Tensor:
+        """(B,): p_t = softmax(z / T_cal) of the label."""
+        assert batch.teacher_logits is not None
+        p = (batch.teacher_logits.to(dtype) / self.temperature).softmax(dim=1)
+        return p.gather(1, batch.labels[:, None])[:, 0]
+
+
+@METHODS.register()
+class ILS1(Method):
+    """Every sample its own amount: the further the teacher's p_t is from P1, the more (Eq. 3)."""
+
+    needs = frozenset({"teacher_logits"})
+
+    def __init__(self, model: nn.Module, num_classes: int, *, shift: float, coefficient: float) -> None:
+        """
+        Args:
+            shift: P1 in [0, 1], the p_t of the teacher at which nothing is smoothed.
+            coefficient: P2, at least 0; 0 is the hard label.
+        """
+        super().__init__(model, num_classes)
+        self.shift = self.check_range("shift", shift, 0, 1)
+        self.coefficient = self.check_range("coefficient", coefficient, 0)
+        self.teacher = CalibratedTeacher()
+
+    def setup(self, context: Context) -> None:
+        self.teacher.setup(context)
+
+    def targets(self, batch: Batch) -> Tensor:
+        p_true = self.teacher.true_class(batch, self.target_dtype)
+        amount = instance_amount(p_true, self.shift, self.coefficient)
+        return smooth_labels(batch.labels, self.num_classes, amount, "all", self.target_dtype)
+
+
+@METHODS.register()
+class ILS1Sine(Method):
+    """ILS1 with the sinusoidal curve that the paper discusses and finds slightly worse."""
+
+    needs = frozenset({"teacher_logits"})
+
+    def __init__(self, model: nn.Module, num_classes: int, *, shift: float, coefficient: float) -> None:
+        """
+        Args:
+            shift: P1 in [0, 1], the p_t at which the amount is 0.1.
+            coefficient: P2, at least 0; 0 is label smoothing of 0.1.
+        """
+        super().__init__(model, num_classes)
+        self.shift = self.check_range("shift", shift, 0, 1)
+        self.coefficient = self.check_range("coefficient", coefficient, 0)
+        self.teacher = CalibratedTeacher()
+
+    def setup(self, context: Context) -> None:
+        self.teacher.setup(context)
+
+    def targets(self, batch: Batch) -> Tensor:
+        p_true = self.teacher.true_class(batch, self.target_dtype)
+        amount = instance_amount_sine(p_true, self.shift, self.coefficient)
+        return smooth_labels(batch.labels, self.num_classes, amount, "all", self.target_dtype)
+
+
+@METHODS.register()
+class ILS2(Method):
+    """The same amount for every sample, shared among the wrong classes as the teacher would (Eq. 4)."""
+
+    needs = frozenset({"teacher_logits"})
+
+    def __init__(self, model: nn.Module, num_classes: int, *, amount: float, temperature: float) -> None:
+        """
+        Args:
+            amount: smoothing in [0, 1]; 0 is the hard label.
+            temperature: of the teacher, above 0; high: as LS "k-1".
+        """
+        super().__init__(model, num_classes)
+        self.amount = self.check_range("amount", amount, 0, 1)
+        self.temperature = self.check_positive("temperature", temperature)
+
+    def targets(self, batch: Batch) -> Tensor:
+        assert batch.teacher_logits is not None
+        logits = batch.teacher_logits.to(self.target_dtype)
+        return instance_targets(batch.labels, logits, self.amount, self.temperature)
+
+
+@METHODS.register()
+class ILS(Method):
+    """ILS1's amount, shared as ILS2 does."""
+
+    needs = frozenset({"teacher_logits"})
+
+    def __init__(
+        self,
+        model: nn.Module,
+        num_classes: int,
+        *,
+        shift: float,
+        coefficient: float,
+        temperature: float,
+        shared_temperature: bool,
+    ) -> None:
+        """
+        Args:
+            shift: P1 in [0, 1].
+            coefficient: P2, at least 0; 0 is the hard label.
+            temperature: of the teacher for the distribution, above 0.
+            shared_temperature: `temperature` also decides the amount, in place of the calibrated one.
+        """
+        super().__init__(model, num_classes)
+        self.shift = self.check_range("shift", shift, 0, 1)
+        self.coefficient = self.check_range("coefficient", coefficient, 0)
+        self.temperature = self.check_positive("temperature", temperature)
+        self.shared_temperature = shared_temperature
+        self.teacher = CalibratedTeacher()
+        if shared_temperature:
+            self.teacher.temperature.fill_(temperature)
+
+    def setup(self, context: Context) -> None:
+        if not self.shared_temperature:
+            self.teacher.setup(context)
+
+    def targets(self, batch: Batch) -> Tensor:
+        assert batch.teacher_logits is not None
+        p_true = self.teacher.true_class(batch, self.target_dtype)
+        amount = instance_amount(p_true, self.shift, self.coefficient)
+        logits = batch.teacher_logits.to(self.target_dtype)
+        return instance_targets(batch.labels, logits, amount, self.temperature)

@@ -1,0 +1,51 @@
+"""What the network said of every sample in the last epoch.  N samples, K classes: 2 N K numbers on the device."""
+
+import torch
+from torch import Tensor, nn
+
+from backbones.core.distributed import all_reduce_sum
+
+
+class PredictionMemory(nn.Module):
+    """Predictions of the last epoch (`last`, (N, K)), and those of the running one.
+
+    A sample that an epoch leaves out (the last, partial batch) keeps its older prediction.
+    """
+
+    last: Tensor
+    fresh: Tensor
+    seen: Tensor
+    local_seen: Tensor
+
+    def __init__(self, num_classes: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        for name, shape in (("last", (0, num_classes)), ("fresh", (0, num_classes))):
+            self.register_buffer(name, torch.zeros(shape, dtype=dtype))
+        self.register_buffer("seen", torch.zeros(0, dtype=dtype))  # 1 where `fresh` is this epoch's
+        self.register_buffer("local_seen", torch.zeros(0, dtype=dtype))  # the same, of this process, not yet gathered
+
+    def resize(self, start: Tensor) -> None:
+        """Begin with the predictions `start` (N, K)."""
+        self.last = start.to(self.last)
+        self.fresh = torch.zeros_like(self.last)
+        self.seen = self.last.new_zeros(len(start))
+        self.local_seen = self.last.new_zeros(len(start))
+
+    def observe(self, index: Tensor, p: Tensor) -> None:
+        """Keep the predictions p (B, K) of the samples index (B,)."""
+        self.fresh.index_copy_(0, index, p.to(self.fresh))
+        self.local_seen.index_fill_(0, index, 1)
+
+    def gather(self) -> None:
+        """Bring the processes' predictions together; a sample belongs to one process in an epoch."""
+        theirs = self.fresh * self.local_seen[:, None]
+        all_reduce_sum(theirs, self.local_seen)
+        self.fresh.copy_(torch.where(self.local_seen[:, None] > 0, theirs, self.fresh))
+        self.seen.add_(self.local_seen).clamp_(max=1)
+        self.local_seen.zero_()
+
+    def end_period(self) -> None:
+        """The running epoch's predictions become the last one's."""
+        self.gather()
+        self.last.copy_(torch.where(self.seen[:, None] > 0, self.fresh, self.last))
+        self.seen.zero_()

@@ -1,0 +1,129 @@
+"""Teachers: networks that were trained before and say, for every sample, what the classes look like to them.
+
+online   the teacher sees the student's own augmented pictures, at each step
+cached   its logits of the pictures without augmentation, computed once (tools/cache_teacher.py) and memory-mapped
+
+The two are not the same method, and have two names in every table.  Letters: B batch, N samples, K classes.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backbones.calibration import fit_temperature
+from backbones.core.errors import InputError
+from backbones.core.files import load_json, save_json
+from backbones.data.batch import Batch
+from backbones.data.images import normalize
+from backbones.data.loader import Batches
+from backbones.data.samples import Samples
+from backbones.evaluation import predict
+from backbones.models.weights import BackboneFile
+
+FORMAT = "smooth2det teacher 1"
+LOGITS, DESCRIPTION = "logits.npy", "teacher.json"
+
+
+class OnlineTeacher:
+    """A finished backbone that is asked at each step; not a module, so that no state dict holds it."""
+
+    def __init__(self, file: BackboneFile, classes: list[str], device: torch.device, dtype: torch.dtype) -> None:
+        if file.spec["classes"] != classes:
+            raise InputError(
+                f"the teacher {file.hash} ({file.provenance['label']}) knows {len(file.spec['classes'])} classes that "
+                f"are not the {len(classes)} of the data; set TEACHER.RUN to a run on the same data set"
+            )
+        self.hash = file.hash
+        self.model = file.build().to(device, dtype).requires_grad_(False)
+        self.mean, self.std = (torch.tensor(file.spec[name], device=device, dtype=dtype) for name in ("mean", "std"))
+
+    @torch.no_grad()
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """Logits (B, K) of uint8 pictures (B, 3, H, W), which the teacher normalises as in its own training."""
+        return self.model(normalize(pictures, self.mean, self.std)).logits
+
+    def temperature(self, batches: Iterable[Batch]) -> float:
+        """T_cal: minimises the teacher's NLL over the batches of all processes (the validation split)."""
+        precision = "float64" if self.mean.dtype == torch.float64 else "float32"
+        found = predict(self.model, batches, self.mean.device, self.mean.tolist(), self.std.tolist(), precision)
+        return fit_temperature(found.logits, found.labels)
+
+
+class CachedTeacher:
+    """The logits of a teacher for the samples of one training split; `InputError` if they are of another.
+
+    folder: as tools/cache_teacher.py wrote it.
+    """
+
+    def __init__(self, folder: Path, samples: Samples) -> None:
+        if not (folder / DESCRIPTION).is_file():
+            raise InputError(f"no cached teacher in {folder}: write it with tools/cache_teacher.py, or set TEACHER.RUN")
+        description = load_json(folder / DESCRIPTION)
+        if description.get("format") != FORMAT:
+            raise InputError(f"{folder / DESCRIPTION} is not a cached teacher; write one with tools/cache_teacher.py")
+        if description["fingerprint"] != samples.fingerprint:
+            raise InputError(
+                f"TEACHER.CACHE {folder} was made for data of fingerprint {description['fingerprint']}, this training "
+                f"split has {samples.fingerprint}; run tools/cache_teacher.py on these data"
+            )
+        self.hash, self.fitted = description["backbone"], description["temperature"]
+        try:
+            self.logits = np.load(folder / LOGITS, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read {folder / LOGITS}: {error}; run tools/cache_teacher.py again") from None
+        if self.logits.shape != (len(samples), len(samples.classes)):
+            raise InputError(
+                f"{folder / LOGITS} has the shape {self.logits.shape}, not {(len(samples), len(samples.classes))}; "
+                "run tools/cache_teacher.py again"
+            )
+
+    def fill(self, batches: Batches) -> "TaughtBatches":
+        """The batches, with their `teacher_logits`."""
+        return TaughtBatches(batches, self.logits)
+
+
+class TaughtBatches:
+    """Batches whose `teacher_logits` come from an (N, K) array, read on the host before the batch is moved."""
+
+    def __init__(self, batches: Batches, logits: np.ndarray) -> None:
+        self.batches, self.logits = batches, logits
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.batches:
+            assert batch.index is not None
+            rows = self.logits[batch.index.numpy()]
+            yield replace(batch, teacher_logits=torch.from_numpy(np.ascontiguousarray(rows)))
+
+
+def write_cache(
+    folder: Path, teacher: OnlineTeacher, samples: Samples, batches: Iterable[Batch], val: Iterable[Batch]
+) -> dict:
+    """Ask the teacher about every sample of `batches`, and write the folder; returns its description.
+
+    batches: all samples of `samples` without augmentation, in one process. val: to fit the temperature on.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / DESCRIPTION).unlink(missing_ok=True)  # last to be written: without it the folder does not count
+    shape = (len(samples), len(samples.classes))
+    logits = np.lib.format.open_memmap(folder / LOGITS, mode="w+", dtype=np.float32, shape=shape)
+    for batch in batches:
+        assert batch.index is not None
+        logits[batch.index.numpy()] = teacher(batch.images.to(teacher.mean.device)).float().cpu().numpy()
+    logits.flush()
+    description = {
+        "format": FORMAT,
+        "fingerprint": samples.fingerprint,
+        "data": samples.name,
+        "split": samples.split,
+        "backbone": teacher.hash,
+        "temperature": teacher.temperature(val),
+    }
+    save_json(folder / DESCRIPTION, description)
+    return description

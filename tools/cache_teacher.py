@@ -1,0 +1,38 @@
+"""Compute a teacher's logits for a training split once, for TEACHER.CACHE.
+
+python tools/cache_teacher.py runs/ce --output-dir runs/ce/teacher
+python tools/pretrain.py --config-file ... --output-dir runs/ils METHOD.NAME ILS TEACHER.CACHE runs/ce/teacher
+
+The pictures are seen as in evaluation, without augmentation; N samples of K classes take 4 N K bytes.
+"""
+
+import torch
+
+from backbones.building import build_evaluation_batches
+from backbones.core.distributed import setup_distributed
+from backbones.core.errors import run_tool
+from backbones.core.logging import get_logger
+from backbones.core.warnings import WarningCounter
+from backbones.measuring import build_samples, load_run, parse_run_arguments
+from backbones.teacher import OnlineTeacher, write_cache
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_run_arguments(__doc__, "teacher", "backbone", argv)
+    cfg, backbone = load_run(args.run, args.overrides)
+    warnings = WarningCounter()
+    samples = build_samples(cfg, cfg.DATA.TRAIN_SPLIT, backbone, warnings)
+    val = build_samples(cfg, cfg.DATA.VAL_SPLIT, backbone, warnings)
+    warnings.log(get_logger())
+    teacher = OnlineTeacher(backbone, samples.classes, setup_distributed(), torch.float32)
+    batches = (build_evaluation_batches(cfg, split) for split in (samples, val))
+    description = write_cache(args.output_dir, teacher, samples, *batches)
+    print(
+        f"{len(samples):,} x {len(samples.classes):,} logits of {description['backbone']} for data "
+        f"{description['fingerprint']}, temperature {description['temperature']:.3f}: {args.output_dir}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run_tool(main)
