@@ -40,12 +40,12 @@ class CAM(pytorch_grad_cam.base_cam.BaseCAM):
     """
 
     def __init__(self, model: "LogitsOnly", target_layers: list[nn.Module]) -> None:
+        super().__init__(model, target_layers, uses_gradients=False)
         if not model.network.pooled:
             raise InputError(
                 f"LOCALIZE.METHOD CAM needs a classifier that sees the average of the last stage; {model.network.arch} "
                 "has more linear layers; set LOCALIZE.METHOD GradCAM"
             )
-        super().__init__(model, target_layers, uses_gradients=False)
 
     def get_cam_weights(self, input_tensor, target_layers, targets, activations, grads) -> np.ndarray:
         weight = self.model.network.fc.weight.detach().float().cpu().numpy()

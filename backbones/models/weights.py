@@ -21,10 +21,10 @@ FILE_NAME = "backbone.pth"
 FORMAT = "smooth2det backbone 1"
 SPEC_KEYS = (
     "arch",  # name in MODELS
-    "depth",  # number of weighted layers, 18 for resnet18
+    "depth",  # convolutions and linear layers without those of shortcuts, 18 for resnet18
     "num_classes",  # outputs of the classifier
     "norm",  # "BN" or "GN"
-    "stem",  # "imagenet": 7x7 of stride 2 and max pooling; "cifar": 3x3 of stride 1
+    "stem",  # "imagenet": 7x7 of stride 2 and max pooling; "cifar": stride 1, no pooling; or the arch with its own
     "stride_in_1x1",  # where bottlenecks stride; False: in the 3x3 convolution
     "channel_order",  # "RGB" or "BGR"
     "pixel_range",  # value of a white pixel before `mean` is subtracted: 1.0 or 255.0
