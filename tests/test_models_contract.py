@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
+from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -55,7 +57,7 @@ def test_every_network_has_its_config():
 def test_a_config_trains_at_its_size_and_says_its_cost(arch):
     path = FOLDER / f"{arch}.yaml"
     cfg = load_config(get_defaults(), path)
-    assert cfg.MODEL.ARCH == arch
+    assert arch == cfg.MODEL.ARCH
     assert cfg.DATA.IMAGE_SIZE == cfg.DATA.EVAL_CROP
     with torch.device("meta"):
         model = build_model(arch, 100, cfg.MODEL.NORM)
@@ -90,6 +92,7 @@ def test_features_channels_and_classifier_belong_together(network, images):
     for name, feature in stages.items():
         assert torch.equal(feature, outputs.features[name])
     last = list(stages.values())[-1]
+    assert last.min() >= (0 if network.arch != "efficientnet_b7" else -0.3)  # behind a ReLU; a SiLU there
     if network.pooled:
         torch.testing.assert_close(F.linear(last.mean(dim=(2, 3)), network.fc.weight, network.fc.bias), outputs.logits)
     assert (network.fc.out_features, network.num_classes) == (CLASSES, CLASSES)
@@ -211,7 +214,7 @@ def test_detection_refuses_all_but_imagenet_resnets(arch):
         check_spec(file, detection_defaults())
 
 
-@pytest.mark.parametrize("arch", ["mobilenetv2", "efficientnet_b7", "inceptionv4"])
+@pytest.mark.parametrize("arch", ["mobilenetv2", "efficientnet_b7", "inceptionv4", "densenet_bc40"])
 def test_logits_are_the_librarys(arch):
     """The parts put together compute what the library's own network does with the same tensors."""
     torch.manual_seed(0)
@@ -230,7 +233,11 @@ def library_network(arch):
         import timm
 
         return timm.create_model("inception_v4", pretrained=False, num_classes=CLASSES)
-    import torchvision
-
+    if arch == "densenet_bc40":
+        net = torchvision.models.DenseNet(12, (6, 6, 6), 24, num_classes=CLASSES)
+        net.features.conv0 = nn.Conv2d(3, 24, 3, padding=1, bias=False)
+        for name in ("norm0", "relu0", "pool0"):
+            setattr(net.features, name, nn.Identity())
+        return net
     name = {"mobilenetv2": "mobilenet_v2"}.get(arch, arch)
     return torchvision.models.get_model(name, num_classes=CLASSES)
