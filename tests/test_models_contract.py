@@ -54,19 +54,15 @@ def test_every_network_has_its_config():
 
 
 @pytest.mark.parametrize("arch", ARCHS)
-def test_a_config_trains_at_its_size_and_says_its_cost(arch):
+def test_a_config_fits_its_network_and_says_its_cost(arch):
+    """The training step of each is `test_one_training_step_lowers_the_loss`, on smaller images."""
     path = FOLDER / f"{arch}.yaml"
     cfg = load_config(get_defaults(), path)
     assert arch == cfg.MODEL.ARCH
     assert cfg.DATA.IMAGE_SIZE == cfg.DATA.EVAL_CROP
-    with torch.device("meta"):
-        model = build_model(arch, 100, cfg.MODEL.NORM)
-        optimizer = torch.optim.SGD(model.parameters(), lr=cfg.SOLVER.BASE_LR, momentum=cfg.SOLVER.MOMENTUM)
-        with FlopCounterMode(display=False) as counter:
-            outputs = model(torch.empty(2, 3, cfg.DATA.IMAGE_SIZE, cfg.DATA.IMAGE_SIZE))
-        assert outputs.logits.shape == (2, 100)
-        F.cross_entropy(outputs.logits, torch.zeros(2, dtype=torch.long)).backward()
-        optimizer.step()
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        images = torch.empty(2, 3, cfg.DATA.IMAGE_SIZE, cfg.DATA.IMAGE_SIZE)
+        assert build_model(arch, 100, cfg.MODEL.NORM)(images).logits.shape == (2, 100)
     multiply_adds = counter.get_total_flops() / 2 / 2  # FLOPs of two pictures
     text = path.read_text()
     cost = re.search(r"Cost: (\S+) (\w) multiply-adds forward for a picture of (\d+) px", text)
