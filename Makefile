@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUTPUT ?= runs/quick
 
-.PHONY: quickstart test lint format clean
+.PHONY: quickstart test test-all lint format clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python tools/benchmark.py --config-file configs/suites/quick.yaml --output-dir $(OUTPUT)
 
 test: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+
+test-all: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m ""
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -1,0 +1,153 @@
+"""Every method trained as its users do: two epochs under bfloat16, interrupted and resumed, and on two processes.
+
+Two methods of each kind always; all of them with `make test-all` (marker `exhaustive`).
+"""
+
+import itertools
+import json
+import sys
+
+import pytest
+import torch
+from killing import ROOT, assert_equal_trees, reported
+from test_pretraining import arguments, run
+
+from backbones.config import get_defaults, needs_teacher
+from backbones.core.checkpoint import load_checkpoint
+from backbones.core.errors import InputError
+from backbones.core.logging import MetricsWriter
+from backbones.core.results import load_results
+from backbones.methods import METHODS
+
+# One list per kind; the first two of each are always tested.
+KINDS = {
+    "labels": ["LS", "ClassSimilarityLS", "CE", "TFKD", "DisturbLabel", "BetaSmoothing"],
+    "objectness": ["ALSContext", "ALSCutMix", "ALS"],
+    "mixing": ["CutMix", "RICAP", "Mixup", "CutOut", "CutOutLS"],
+    "online": ["OLS", "PSKD", "OLSSingle", "CutOutOLS", "BYOTOLS"],
+    "teacher": ["ILS", "KD", "ILS1", "ILS1Sine", "ILS2", "SelfDistillation"],
+    "losses": ["BYOT", "SCE", "Bootsoft", "Boothard", "GCE", "PairwiseConfusion", "TwoView"],
+}
+ALL = [name for names in KINDS.values() for name in names]
+ALWAYS = [name for names in KINDS.values() for name in names[:2]]
+# On two processes each draws for its own half of the batch, or looks at it alone: not the same as one process.
+OWN_HALF = {
+    "ALSCutMix", "BetaSmoothing", "CutMix", "CutOut", "CutOutLS", "CutOutOLS", "DisturbLabel", "Mixup", "OLSSingle",
+    "PairwiseConfusion", "RICAP",
+}  # fmt: skip
+
+
+def each(names):
+    return [n if n in ALWAYS else pytest.param(n, marks=pytest.mark.exhaustive) for n in names]
+
+
+def test_every_method_is_of_a_kind():
+    assert sorted(ALL) == sorted(METHODS.names())
+
+
+@pytest.fixture(scope="module")
+def teacher(small_scenes, tmp_path_factory, load_tool):
+    """A finished run on hard labels."""
+    folder = tmp_path_factory.mktemp("teacher") / "run"
+    load_tool("pretrain").main(arguments(small_scenes, folder, "SOLVER.MAX_EPOCH", 1))
+    return folder
+
+
+@pytest.fixture
+def argv(small_scenes, teacher):
+    """The command line of a method."""
+
+    def build(name, folder, *overrides, resume=False):
+        options = ["METHOD.NAME", name, "SOLVER.MAX_EPOCH", 2, "SOLVER.CHECKPOINT_PERIOD", 0.4]
+        if needs_teacher(name):
+            options += ["TEACHER.RUN", teacher]
+        if name == "ALSContext":
+            options += ["DATA.CONTEXT_SHARE", 0.3]
+        return arguments(small_scenes, folder, *options, *overrides, resume=resume)
+
+    return build
+
+
+@pytest.mark.parametrize("name", each(ALL))
+def test_interrupted_and_resumed_is_bit_equal(name, argv, tmp_path, load_tool, monkeypatch):
+    main = load_tool("pretrain").main
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    main(argv(name, whole, "PRECISION", "bfloat16"))
+    lines, write = itertools.count(1), MetricsWriter.write
+
+    def interrupted(*args, **kwargs):
+        if next(lines) == 2:  # iteration 6 of 10: inside the second epoch, beyond the last checkpoint
+            raise KeyboardInterrupt
+        write(*args, **kwargs)
+
+    monkeypatch.setattr(MetricsWriter, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        main(argv(name, parts, "PRECISION", "bfloat16"))
+    monkeypatch.undo()
+    assert 0 < load_checkpoint(parts / "checkpoint.pth")["iteration"] < 10
+    main(argv(name, parts, "PRECISION", "bfloat16", resume=True))
+    assert_equal_trees(load_checkpoint(whole / "checkpoint.pth"), load_checkpoint(parts / "checkpoint.pth"))
+    assert reported(whole) == reported(parts)
+    assert load_results(whole)["backbone"]["method"] == name
+
+
+EXACT = ["MODEL.NORM", "GN", "PRECISION", "float64", "SOLVER.BASE_LR", "1e-4"]
+
+
+def check_two_processes(names, argv, folder, load_tool):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    commands = [argv(name, folder / "two" / name, *EXACT) for name in names]
+    done = run([*launcher, str(ROOT / "tests" / "pretrain_all.py"), json.dumps(commands)])
+    assert done.returncode == 0, done.stderr[-1500:]
+    for name in names:
+        two = load_checkpoint(folder / "two" / name / "checkpoint.pth")
+        assert two["iteration"] == 10
+        if name in OWN_HALF:
+            assert all(t.isfinite().all() for t in two["method"].values()), name
+            continue
+        load_tool("pretrain").main(argv(name, folder / "one" / name, *EXACT))
+        one = load_checkpoint(folder / "one" / name / "checkpoint.pth")
+        for key, tensor in one["method"].items():
+            message = f"{name}: {key}"
+            torch.testing.assert_close(
+                two["method"][key], tensor, rtol=0, atol=1e-5, msg=lambda m, w=message: f"{w} {m}"
+            )
+
+
+def test_two_processes_equal_one(argv, tmp_path, load_tool):
+    """Parameters, tables and memories to 1e-5; float64, group normalisation, two epochs."""
+    check_two_processes(ALWAYS, argv, tmp_path, load_tool)
+
+
+@pytest.mark.exhaustive
+def test_two_processes_equal_one_with_every_other_method(argv, tmp_path, load_tool):
+    check_two_processes([name for name in ALL if name not in ALWAYS], argv, tmp_path, load_tool)
+
+
+def test_what_a_method_cannot_do_without_is_refused(argv, small_scenes, teacher, tmp_path, load_tool):
+    main = load_tool("pretrain").main
+    with pytest.raises(InputError, match=r"METHOD\.NAME ILS needs a teacher: set TEACHER\.RUN"):
+        main(arguments(small_scenes, tmp_path / "a", "METHOD.NAME", "ILS"))
+    with pytest.raises(InputError, match="are both set"):
+        main(argv("ILS", tmp_path / "b", "TEACHER.CACHE", tmp_path))
+    with pytest.raises(InputError, match="no backbone at"):
+        main(argv("ILS", tmp_path / "c", "TEACHER.RUN", tmp_path))
+    with pytest.raises(InputError, match=r"DATA\.CONTEXT_SHARE"):
+        main(arguments(small_scenes, tmp_path / "d", "METHOD.NAME", "ALSContext"))
+
+
+def test_a_cached_teacher_is_another_method(argv, teacher, small_scenes, tmp_path, load_tool):
+    cache = tmp_path / "cache"
+    load_tool("cache_teacher").main([str(teacher), "--output-dir", str(cache)])
+    main = load_tool("pretrain").main
+    main(argv("ILS", tmp_path / "cached", "TEACHER.RUN", "''", "TEACHER.CACHE", cache))
+    main(argv("ILS", tmp_path / "online"))
+    backbones = [load_results(tmp_path / name)["backbone"] for name in ("cached", "online")]
+    assert [b["method"] for b in backbones] == ["ILS-cached", "ILS"]
+    assert [b["label"] for b in backbones] == ["ILS-cached", "ILS"]
+    assert backbones[0]["hash"] != backbones[1]["hash"]
+
+
+def test_defaults_of_the_config_are_the_methods_of_the_papers():
+    """Every method has a block, so that a yaml of one line selects it."""
+    assert set(ALL) == {name for name in get_defaults().METHOD if name != "NAME"}
