@@ -26,6 +26,7 @@ setup(
         "scipy",
         "pillow",
         "opencv-python-headless>=4.11",  # never opencv-python, which wants libGL
+        "timm>=1.0",  # Inception-v4
         "fvcore",
         "yacs",
         "pycocotools>=2.0.8",
