@@ -72,7 +72,7 @@ _C.TEACHER.CACHE = ""
 
 # ---- Optimisation ----
 _C.SOLVER = CN()
-_C.SOLVER.OPTIMIZER = "SGD"  # SGD | ADAMW
+_C.SOLVER.OPTIMIZER = "SGD"  # SGD | ADAM | ADAMW
 # Learning rate for SOLVER.BATCH_SIZE.
 _C.SOLVER.BASE_LR = 0.1
 _C.SOLVER.MOMENTUM = 0.9

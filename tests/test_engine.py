@@ -146,3 +146,18 @@ def test_weights_that_are_not_finite_are_never_saved():
     with pytest.raises(InputError, match="the weights are not finite after iteration 0"):
         run(Root(), 0, 1, save=saved.append)
     assert saved == []
+
+
+@pytest.mark.parametrize(("name", "expected"), [("SGD", 1 - 0.1 * 0.5), ("ADAM", 1 - 0.1), ("ADAMW", 1 - 0.1 * 0.5)])
+def test_weight_decay_of_an_optimizer(name, expected):
+    """A parameter of 1 whose gradient is 0: SGD and AdamW shrink it by lr * decay, Adam by its whole first step."""
+    parameter = nn.Parameter(torch.ones(3))
+    optimizer = build_optimizer([parameter], name, lr=0.1, weight_decay=0.5)
+    parameter.grad = torch.zeros(3)
+    optimizer.step()
+    torch.testing.assert_close(parameter.detach(), torch.full((3,), expected))
+
+
+def test_an_unknown_optimizer_is_answered_with_the_nearest():
+    with pytest.raises(InputError, match="did you mean 'ADAM'"):
+        build_optimizer([nn.Parameter(torch.ones(1))], "ADAMM", lr=0.1, weight_decay=0)

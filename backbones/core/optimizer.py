@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 
 from torch import nn
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from backbones.core.errors import InputError, suggestion
 
-NAMES = ("ADAMW", "SGD")
+NAMES = ("ADAM", "ADAMW", "SGD")
 
 
 def build_optimizer(
@@ -27,6 +27,6 @@ def build_optimizer(
     """
     if name == "SGD":
         return SGD(parameters, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, fused=fused)
-    if name == "ADAMW":
-        return AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=fused)
+    if name in ("ADAM", "ADAMW"):  # weight decay as a penalty in the loss, and decoupled from it
+        return (Adam if name == "ADAM" else AdamW)(parameters, lr=lr, weight_decay=weight_decay, fused=fused)
     raise InputError(f"unknown SOLVER.OPTIMIZER '{name}'{suggestion(name, NAMES)}")
