@@ -3,17 +3,25 @@
 These functions alone read the config; what they build does not know it.
 """
 
+import dataclasses
+
 import torch
 
 from backbones.core.config import CfgNode, expand_path
+from backbones.core.errors import InputError
+from backbones.core.files import fingerprint
 from backbones.core.optimizer import build_optimizer
 from backbones.core.sampling import StatelessBatchSampler
 from backbones.core.schedule import Schedule, build_schedule
 from backbones.core.warnings import WarningCounter
+from backbones.data.defaults import HOLDOUT
 from backbones.data.evaluation_set import EvaluationSet
 from backbones.data.loader import Batches, evaluation_batches, training_batches
-from backbones.data.samples import Samples, load_samples
+from backbones.data.noise import add_noise
+from backbones.data.samples import Samples, load_samples, log_samples
 from backbones.data.training_set import TrainingSet
+from backbones.data.versions import cap_classes, mask_objects, split_holdout
+from backbones.evaluation import mean_colour
 from backbones.methods import METHODS, Context, Method
 from backbones.models import build_model
 from backbones.models.weights import load_backbone
@@ -21,17 +29,69 @@ from backbones.task import ClassificationTask
 from backbones.teacher import CachedTeacher, OnlineTeacher
 
 
-def build_samples(cfg: CfgNode, split: str, warnings: WarningCounter) -> Samples:
-    """Read one split of the configured data set."""
-    needs = METHODS.get(cfg.METHOD.NAME).needs
-    return load_samples(
-        cfg.DATA.NAME,
-        expand_path(cfg.DATA.ROOT),
-        split,
-        drop_without_box=cfg.DATA.DROP_WITHOUT_BOX,
-        need_boxes=split == cfg.DATA.TRAIN_SPLIT and bool(needs & {"objectness", "boxes"}),
+def read_split(cfg: CfgNode, split: str, warnings: WarningCounter, *, training: bool = False) -> Samples:
+    """Read one split of the configured data set, in the configured version; "holdout" is the part of TRAIN_SPLIT.
+
+    Args:
+        training: the split is trained on: without its held-out part, capped, with noise in its labels.
+    """
+    data = cfg.DATA
+    held_out = split == HOLDOUT
+    from_training = held_out or split == data.TRAIN_SPLIT
+    if held_out and not data.HOLDOUT:
+        raise InputError(f"the split '{HOLDOUT}' needs DATA.HOLDOUT above 0, the number of pictures held out")
+    samples = load_samples(
+        data.NAME,
+        expand_path(data.ROOT),
+        data.TRAIN_SPLIT if held_out else split,
+        drop_without_box=(data.VERSION if from_training else data.EVAL_VERSION) != "full",
+        need_boxes=False,
         warnings=warnings,
     )
+    read = samples.fingerprint
+    if from_training and data.HOLDOUT:
+        samples = split_holdout(samples, data.HOLDOUT, cfg.SEED, held_out=held_out)
+    samples = _in_version(samples, data.VERSION if from_training and not held_out else data.EVAL_VERSION, data.MEAN)
+    if training and data.CLASS_CAP:
+        samples = cap_classes(samples, data.CLASS_CAP, warnings)
+    if training and data.NOISE_RATE:
+        samples = add_noise(samples, data.NOISE_RATE, cfg.SEED if data.NOISE_SEED < 0 else data.NOISE_SEED)
+    drawn = (from_training and data.HOLDOUT) or samples.clean_labels is not None
+    source = fingerprint(read, split, data.VERSION, str(data.CLASS_CAP)) if drawn else samples.fingerprint
+    return dataclasses.replace(samples, split=split, source=source)
+
+
+def _in_version(samples: Samples, version: str, mean: list[float]) -> Samples:
+    if samples.painted is not None and version != "mask":
+        raise InputError(
+            f"the pictures of {samples.name} show several classes, so that a sample is one object of a picture; "
+            f"set DATA.VERSION and DATA.EVAL_VERSION mask, not {version}"
+        )
+    return mask_objects(samples, mean_colour(mean)) if version == "mask" and samples.painted is None else samples
+
+
+def build_samples(cfg: CfgNode, split: str, warnings: WarningCounter) -> Samples:
+    """Read one split; the training split is checked against what the method needs."""
+    training = split == cfg.DATA.TRAIN_SPLIT
+    needs = METHODS.get(cfg.METHOD.NAME).needs
+    if training:
+        _check_context(cfg.METHOD.NAME, needs, cfg.DATA.CONTEXT_SHARE)
+    samples = read_split(cfg, split, warnings, training=training)
+    if training and (needs & {"objectness", "boxes"} or cfg.DATA.CONTEXT_SHARE):
+        samples.require_boxes()
+    log_samples(samples)
+    return samples
+
+
+def _check_context(name: str, needs: frozenset[str], share: float) -> None:
+    if "is_context" in needs and not share:
+        raise InputError(
+            f"METHOD.NAME {name} learns from context pictures, but DATA.CONTEXT_SHARE is 0; set it (ALS+Context: 0.15)"
+        )
+    if share and "is_context" not in needs:
+        raise InputError(
+            f"DATA.CONTEXT_SHARE is {share}, but METHOD.NAME {name} takes context pictures for others; set it to 0"
+        )
 
 
 def build_method(cfg: CfgNode, num_classes: int) -> Method:
@@ -112,6 +172,13 @@ def build_batches(cfg: CfgNode, samples: Samples, method: Method, start: int, st
         crop_ratio=tuple(cfg.DATA.CROP_RATIO),
         flip=cfg.DATA.FLIP,
         seed=cfg.SEED,
+        augmentation=cfg.DATA.AUGMENTATION,
+        pad=cfg.DATA.PAD,
+        resize=cfg.DATA.RESIZE,
+        color_jitter=tuple(cfg.DATA.COLOR_JITTER),
+        lighting=cfg.DATA.LIGHTING,
+        context_share=cfg.DATA.CONTEXT_SHARE,
+        context_colour=mean_colour(cfg.DATA.MEAN),
         needs=frozenset(method.needs),
     )
     return training_batches(

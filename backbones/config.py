@@ -8,6 +8,7 @@ from typing import Any
 from backbones.core.config import CfgNode as CN
 from backbones.core.config import flatten
 from backbones.core.errors import InputError, suggestion
+from backbones.data.defaults import check_data, data_defaults
 from backbones.methods import METHODS
 from backbones.methods.defaults import method_defaults
 
@@ -24,35 +25,8 @@ _C.CHANNELS_LAST = False
 # Iterations between two lines of metrics.jsonl.
 _C.LOG_PERIOD = 50
 
-# ---- Data ----
-_C.DATA = CN()
-# imagenet_xml (class folders with ILSVRC XML: ImageNet, scenes) | tiny_imagenet
-_C.DATA.NAME = "imagenet_xml"
-# Folder of the data set; ~ and $VARIABLES are expanded.
-_C.DATA.ROOT = ""
-_C.DATA.TRAIN_SPLIT = "train"
-# Every number without a suffix is measured on this split.
-_C.DATA.VAL_SPLIT = "val"
-# A second validation set whose background is independent of the class; empty: none.
-_C.DATA.SHIFTED_SPLIT = ""
-# Side of a training crop, in pixels.
-_C.DATA.IMAGE_SIZE = 224
-# Share of the picture's area that a crop takes, and its width : height (RandomResizedCrop).
-_C.DATA.CROP_AREA = [0.08, 1.0]
-_C.DATA.CROP_RATIO = [0.75, 4 / 3]
-# Probability of a horizontal flip.
-_C.DATA.FLIP = 0.5
-# Evaluation: shorter side in pixels (0: as it is), then a centre crop of this side.
-_C.DATA.EVAL_RESIZE = 256
-_C.DATA.EVAL_CROP = 224
-# Channel statistics, RGB in [0, 1].
-_C.DATA.MEAN = [0.485, 0.456, 0.406]
-_C.DATA.STD = [0.229, 0.224, 0.225]
-# Drop pictures without a usable box, for EVERY method, so that rows stay comparable; otherwise they are an error for
-# a method that needs boxes.
-_C.DATA.DROP_WITHOUT_BOX = False
-# Loader processes; 0 loads in the training process.
-_C.DATA.NUM_WORKERS = 0
+# ---- Data: backbones/data/defaults.py ----
+_C.DATA = data_defaults()
 
 # ---- Network ----
 _C.MODEL = CN()
@@ -120,20 +94,7 @@ def validate(cfg: CN) -> None:
     """Raise `InputError` with key and value for what cannot work, before any work starts."""
     for key, low, high in _RANGES:
         _check_range(cfg, key, low, high)
-    for key in ("CROP_AREA", "CROP_RATIO"):
-        pair = cfg.DATA[key]
-        if len(pair) != 2 or not 0 < pair[0] <= pair[1]:
-            raise InputError(f"DATA.{key} must be [low, high] with 0 < low <= high, not {list(pair)}")
-    if cfg.DATA.CROP_AREA[1] > 1:
-        raise InputError(f"DATA.CROP_AREA cannot exceed the picture: {list(cfg.DATA.CROP_AREA)}; its end is at most 1")
-    if cfg.DATA.EVAL_RESIZE and cfg.DATA.EVAL_CROP > cfg.DATA.EVAL_RESIZE:
-        raise InputError(
-            f"DATA.EVAL_CROP {cfg.DATA.EVAL_CROP} exceeds DATA.EVAL_RESIZE {cfg.DATA.EVAL_RESIZE}; "
-            "raise the second or lower the first"
-        )
-    for key, least in (("MEAN", 0.0), ("STD", _POSITIVE)):
-        if len(cfg.DATA[key]) != 3 or min(cfg.DATA[key]) < least or max(cfg.DATA[key]) > 1:
-            raise InputError(f"DATA.{key} must be 3 numbers in [0, 1], RGB, not {list(cfg.DATA[key])}; STD above 0")
+    check_data(cfg.DATA)
     if cfg.SOLVER.OPTIMIZER == "SGD" and cfg.SOLVER.NESTEROV and cfg.SOLVER.MOMENTUM <= 0:
         raise InputError("SOLVER.NESTEROV True needs SOLVER.MOMENTUM above 0; set it, or NESTEROV False")
     if cfg.METHOD.NAME not in cfg.METHOD:
@@ -145,8 +106,6 @@ def validate(cfg: CN) -> None:
         raise InputError(
             f"SOLVER.STEPS {steps} has a step at or beyond SOLVER.MAX_EPOCH {cfg.SOLVER.MAX_EPOCH}; it would never come"
         )
-    if not cfg.DATA.ROOT:
-        raise InputError("DATA.ROOT is not set; give the data set's folder, such as: DATA.ROOT /data/imagenet")
 
 
 def _check_teacher(cfg: CN) -> None:
@@ -180,11 +139,6 @@ _POSITIVE = 1e-12
 _RANGES = (
     ("SEED", 0, 2**31),
     ("LOG_PERIOD", 1, None),
-    ("DATA.IMAGE_SIZE", 1, None),
-    ("DATA.FLIP", 0, 1),
-    ("DATA.EVAL_RESIZE", 0, None),
-    ("DATA.EVAL_CROP", 1, None),
-    ("DATA.NUM_WORKERS", 0, None),
     ("SOLVER.BASE_LR", _POSITIVE, None),
     ("SOLVER.WEIGHT_DECAY", 0, None),
     ("SOLVER.BATCH_SIZE", 1, None),

@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from backbones.building import read_split
 from backbones.config import get_defaults, validate
-from backbones.core.config import CfgNode, expand_path, load_config
+from backbones.core.config import CfgNode, load_config
 from backbones.core.errors import InputError
 from backbones.core.files import save_atomic
 from backbones.core.results import refuse_other_stage
 from backbones.core.runs import CONFIG_FILE
 from backbones.core.warnings import WarningCounter
-from backbones.data.samples import Samples, load_samples
+from backbones.data.samples import Samples, log_samples
 from backbones.evaluation import Inputs, Predictions
 from backbones.models.weights import BackboneFile, load_backbone
 
@@ -46,14 +47,8 @@ def load_run(run: str | Path, overrides: Sequence[str]) -> tuple[CfgNode, Backbo
 
 def build_samples(cfg: CfgNode, split: str, backbone: BackboneFile, warnings: WarningCounter) -> Samples:
     """Read one split; its classes must be those of the backbone, in the same order."""
-    samples = load_samples(
-        cfg.DATA.NAME,
-        expand_path(cfg.DATA.ROOT),
-        split,
-        drop_without_box=cfg.DATA.DROP_WITHOUT_BOX,
-        need_boxes=False,
-        warnings=warnings,
-    )
+    samples = read_split(cfg, split, warnings)
+    log_samples(samples)
     if samples.classes != backbone.spec["classes"]:
         raise InputError(
             f"the {len(samples.classes)} classes of {cfg.DATA.ROOT} '{split}' are not the "

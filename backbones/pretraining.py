@@ -28,6 +28,7 @@ from backbones.core.errors import InputError
 from backbones.core.logging import MetricsWriter, get_logger
 from backbones.core.results import make_results, save_results
 from backbones.core.warnings import WarningCounter
+from backbones.data.noise import save_noise
 from backbones.data.samples import Samples
 from backbones.evaluation import predict
 from backbones.methods import Method
@@ -52,6 +53,8 @@ def pretrain(cfg: CfgNode, run_dir: Path, *, resume: bool) -> dict[str, Any]:
     if cfg.DATA.SHIFTED_SPLIT:  # measured later, but a wrong name should not cost a training
         build_samples(cfg, cfg.DATA.SHIFTED_SPLIT, warnings)
     warnings.log(get_logger())
+    if distributed.is_main():
+        save_noise(run_dir, samples)
     method = build_method(cfg, len(samples.classes)).to(device)
     fit(cfg, run_dir, method, samples, val, device, resume=resume)
     return finish(cfg, run_dir, method, samples, val, device, warnings)
@@ -184,5 +187,5 @@ def finish(
 def _protocol_hash(cfg: CfgNode, samples: Samples) -> str:
     """Equal for all rows that differ in nothing but method and seed."""
     blocks = ("PRECISION", "CHANNELS_LAST", "MODEL", "SOLVER")
-    data = {key: value for key, value in cfg.DATA.items() if key not in ("ROOT", "NUM_WORKERS")}
-    return config_hash({**{name: cfg[name] for name in blocks}, "DATA": data, "fingerprint": samples.fingerprint})
+    data = {key: value for key, value in cfg.DATA.items() if key not in ("ROOT", "NUM_WORKERS", "CONTEXT_SHARE")}
+    return config_hash({**{name: cfg[name] for name in blocks}, "DATA": data, "fingerprint": samples.source})

@@ -18,9 +18,10 @@ class Position(NamedTuple):
     index: int
 
 
-def position_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """The generator of one sample's augmentation in one epoch."""
-    return np.random.Generator(np.random.PCG64([seed, epoch, index]))
+def position_rng(seed: int, epoch: int, index: int, stream: int = 0) -> np.random.Generator:
+    """The generator of one sample's augmentation in one epoch; another `stream` draws independently of it."""
+    # numpy pads with zeros: stream 0 and no stream are one.
+    return np.random.Generator(np.random.PCG64([seed, epoch, index, stream] if stream else [seed, epoch, index]))
 
 
 class StatelessBatchSampler:

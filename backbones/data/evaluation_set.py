@@ -7,7 +7,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from backbones.core.errors import InputError
-from backbones.core.pictures import decode_picture
 from backbones.data.geometry import Crop
 from backbones.data.images import resize_crop
 from backbones.data.items import Item
@@ -47,7 +46,7 @@ class EvaluationSet(Dataset):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Item:
-        image = decode_picture(self.samples.paths[index])
+        image = self.samples.picture(index)
         boxes = self.samples.boxes_of(index)
         if self.paint_boxes is not None:
             paint(image, boxes, self.paint_boxes)

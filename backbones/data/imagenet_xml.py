@@ -13,15 +13,8 @@ from pathlib import Path
 
 from backbones.core.errors import InputError
 from backbones.core.warnings import WarningCounter
-from backbones.data.samples import (
-    DATASETS,
-    SampleBuilder,
-    Samples,
-    find_split,
-    list_folders,
-    list_pictures,
-    read_display_names,
-)
+from backbones.data.reading import SampleBuilder, find_split, list_folders, list_pictures, read_display_names
+from backbones.data.samples import DATASETS, Samples
 
 ANNOTATIONS = "annotations"
 CORNERS = ("xmin", "ymin", "xmax", "ymax")

@@ -17,7 +17,8 @@ class Item:
     """One sample, and what `collate` needs to fill the optional fields of its batch.
 
     image: (3, H, W) uint8.  needs: those fields.  boxes: (m, 4) of the source picture.  crop: the part of the source
-    that the image shows, before a flip.  source_size: width, height.
+    that the image shows, before a flip; it may reach beyond the picture (padding).  source_size: width, height.
+    is_context: every object is painted over.  second_view: (3, H, W) uint8, the sample under another augmentation.
     """
 
     image: Tensor
@@ -28,6 +29,8 @@ class Item:
     crop: Crop
     flip: bool
     source_size: tuple[int, int]
+    is_context: bool = False
+    second_view: Tensor | None = None
 
 
 def collate(items: Sequence[Item]) -> Batch:
@@ -54,6 +57,10 @@ def collate(items: Sequence[Item]) -> Batch:
     if "boxes" in needs:
         height, width = items[0].image.shape[1:]
         batch.boxes, batch.box_count = _pad([map_boxes(i.boxes, i.crop, width, height, flip=i.flip) for i in items])
+    if "is_context" in needs:
+        batch.is_context = torch.tensor([item.is_context for item in items], dtype=torch.bool)
+    if "second_view" in needs:
+        batch.second_view = torch.stack([item.second_view for item in items if item.second_view is not None])
     return batch
 
 

@@ -1,10 +1,10 @@
 """A data set as arrays: which pictures, of which class, with which boxes.  Readers of file formats fill them in.
 
-A reader is a function registered in `DATASETS` that turns (root, split, warnings) into `Samples`, through a
-`SampleBuilder`, which does the checks that all formats share.  N samples, M boxes of all samples together, K classes.
+A reader is a function registered in `DATASETS` that turns (root, split, warnings) into `Samples`; what readers share
+is in reading.py, what makes other sets of a set (versions, held-out parts) in versions.py.  N samples, M boxes of all
+samples together, K classes, P pictures in memory, Q painted rectangles.
 """
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,14 +14,41 @@ import numpy as np
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint
 from backbones.core.logging import get_logger
-from backbones.core.pictures import read_header
+from backbones.core.pictures import decode_picture
 from backbones.core.registry import Registry
 from backbones.core.warnings import WarningCounter
-from backbones.data.geometry import clip_boxes
+from backbones.data.masking import Colour, paint_around
 
 DATASETS = Registry("data set")  # name -> function(root: Path, split: str, warnings: WarningCounter) -> Samples
 
-PICTURE_SUFFIXES = (".jpeg", ".jpg", ".png")
+
+@dataclass(frozen=True)
+class StoredPictures:
+    """Pictures of a data set that lies in memory (CIFAR, SVHN ...).
+
+    pixels: (P, H, W, 3) uint8 RGB, all of the split that was read.
+    rows: (N,) int64, the row of each sample: a part of a data set shares the pixels of the whole.
+    digest: fingerprint of `pixels`.
+    """
+
+    pixels: np.ndarray
+    rows: np.ndarray
+    digest: str
+
+
+@dataclass(frozen=True)
+class PaintedObjects:
+    """Objects that the picture of each sample shows painted over ("mask" version, ALS Sec. 4.1).
+
+    boxes: (Q, 4) float32 as `Samples.boxes`, the objects of all pictures together.
+    ranges: (N, 2) int64, sample i paints the rows ranges[i, 0] .. ranges[i, 1] - 1 (its own object may be among them:
+        pixels inside of the sample's own boxes are never painted).
+    colour: uint8 RGB.
+    """
+
+    boxes: np.ndarray
+    ranges: np.ndarray
+    colour: Colour
 
 
 @dataclass
@@ -32,8 +59,13 @@ class Samples:
     boxes: (M, 4) float32 x0, y0, x1, y1, half-open source pixels, clipped to the picture, none of zero area, all of the
         sample's own class; those of sample i are rows offsets[i] .. offsets[i + 1] - 1.
     offsets: (N + 1,) int64. classes: K names in the order of the labels.
-    fingerprint: 12 hex digits over relative paths, labels, boxes, sizes and classes; independent of the data's place.
+    fingerprint: 12 hex digits over all that decides the samples; independent of the data's place.
     relative: paths below the root. sizes: (N, 2) int64 width, height. display_names: K names for people.
+    stored: the pictures, where they are in memory instead of files; `paths` then only name them.
+    painted: what is painted over when a picture is loaded; None: nothing.
+    clean_labels: (N,) int64, the labels before noise was added; None: no noise.
+    source: fingerprint of the data set before anything was drawn by the run's seed (held-out part, noise), so that
+        runs of different seeds know each other.
     """
 
     paths: list[str]
@@ -47,13 +79,29 @@ class Samples:
     relative: list[str] = field(default_factory=list)
     sizes: np.ndarray | None = None
     display_names: list[str] = field(default_factory=list)
+    stored: StoredPictures | None = None
+    painted: PaintedObjects | None = None
+    clean_labels: np.ndarray | None = None
+    source: str = ""
 
     def __post_init__(self) -> None:
         self.relative = self.relative or self.paths
         self.display_names = self.display_names or self.classes
+        self.source = self.source or self.fingerprint
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def picture(self, index: int) -> np.ndarray:
+        """One picture as a uint8 (H, W, 3) RGB array of its own; `InputError` names a broken file."""
+        if self.stored is not None:
+            image = self.stored.pixels[self.stored.rows[index]].copy()
+        else:
+            image = decode_picture(self.paths[index])
+        if self.painted is not None:
+            low, high = self.painted.ranges[index]
+            paint_around(image, self.painted.boxes[low:high], self.boxes_of(index), self.painted.colour)
+        return image
 
     def boxes_of(self, index: int) -> np.ndarray:
         """(m, 4) boxes of one sample."""
@@ -70,23 +118,27 @@ class Samples:
             raise InputError(
                 f"{len(without)} of {len(self)} pictures of {self.name} '{self.split}' have no usable box of their "
                 f"class, which this run needs, the first is {self.paths[without[0]]}; "
-                "annotate them, or drop them for every method with DATA.DROP_WITHOUT_BOX True"
+                "annotate them, or drop them for every method with DATA.VERSION box"
             )
 
     def subset(self, kept: np.ndarray) -> "Samples":
         """The samples with these sorted indices, with a fingerprint of their own."""
-        boxes = [self.boxes_of(i) for i in kept]
-        return build_samples(
+        part = build_samples(
             paths=[self.paths[i] for i in kept],
             relative=[self.relative[i] for i in kept],
             labels=self.labels[kept],
             sizes=None if self.sizes is None else self.sizes[kept],
-            boxes=boxes,
+            boxes=self.boxes[ragged_rows(self.offsets, kept)],
+            offsets=_offsets(self.box_counts()[kept]),
             classes=self.classes,
             name=self.name,
             split=self.split,
             display_names=self.display_names,
+            stored=self.stored and StoredPictures(self.stored.pixels, self.stored.rows[kept], self.stored.digest),
+            painted=self.painted and PaintedObjects(self.painted.boxes, self.painted.ranges[kept], self.painted.colour),
         )
+        part.clean_labels = None if self.clean_labels is None else self.clean_labels[kept]
+        return part
 
 
 def build_samples(
@@ -95,62 +147,39 @@ def build_samples(
     relative: list[str],
     labels: Iterable[int],
     sizes: np.ndarray | None,
-    boxes: list[np.ndarray],
+    boxes: list[np.ndarray] | np.ndarray,
     classes: list[str],
     name: str,
     split: str,
     display_names: list[str],
+    offsets: np.ndarray | None = None,
+    stored: StoredPictures | None = None,
+    painted: PaintedObjects | None = None,
 ) -> Samples:
-    """`Samples` from one (m, 4) array of boxes a picture; the order of the pictures is kept."""
+    """`Samples` from one (m, 4) array of boxes a picture, or all of them with `offsets`; the order is kept."""
     labels = np.asarray(labels, np.int64)
-    offsets = np.concatenate([[0], np.cumsum([len(b) for b in boxes])]).astype(np.int64)
-    flat = np.concatenate([*boxes, np.zeros((0, 4))]).astype(np.float32)
-    arrays = [labels, flat, offsets] + ([] if sizes is None else [sizes])
-    digest = fingerprint(name, split, "\n".join(relative), "\n".join(classes), *arrays)
-    return Samples(paths, labels, flat, offsets, classes, digest, name, split, relative, sizes, display_names)
+    if offsets is None:
+        offsets = _offsets([len(b) for b in boxes])
+        boxes = np.concatenate([*boxes, np.zeros((0, 4))])
+    flat = np.asarray(boxes, np.float32).reshape(-1, 4)
+    parts: list[str | np.ndarray] = [labels, flat, offsets] + ([] if sizes is None else [sizes])
+    parts += [] if stored is None else [stored.digest, stored.rows]
+    parts += [] if painted is None else [painted.boxes, painted.ranges, np.array(painted.colour)]
+    digest = fingerprint(name, split, "\n".join(relative), "\n".join(classes), *parts)
+    return Samples(
+        paths, labels, flat, offsets, classes, digest, name, split, relative, sizes, display_names, stored, painted
+    )
 
 
-class SampleBuilder:
-    """Collects what a reader finds, checks it against the pictures, and counts what had to be mended."""
+def _offsets(counts: Iterable[int]) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(np.asarray(counts, np.int64))]).astype(np.int64)
 
-    def __init__(self, name: str, root: Path, split: str, classes: list[str], warnings: WarningCounter) -> None:
-        self.name, self.root, self.split, self.classes, self.warnings = name, root, split, classes, warnings
-        self.rows: list[tuple[str, int, tuple[int, int], np.ndarray]] = []
 
-    def add(self, relative: str, label: int, boxes: list[tuple[float, ...]]) -> tuple[int, int]:
-        """Add a picture (path below the root) and its half-open boxes; returns its width and height."""
-        width, height, mode = read_header(self.root / relative)
-        if mode != "RGB":
-            self.warnings.add("grey or CMYK pictures converted", relative)
-        array = np.array(boxes, np.float32).reshape(-1, 4)
-        clipped = clip_boxes(array, width, height)
-        if (changed := (clipped != array).any(axis=1).sum()) > 0:
-            self.warnings.add("boxes clipped to the picture", relative, int(changed))
-        solid = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
-        if not solid.all():
-            self.warnings.add("boxes of zero area dropped", relative, int((~solid).sum()))
-        self.rows.append((relative, label, (width, height), clipped[solid]))
-        return width, height
-
-    def build(self, display_names: list[str] | None = None) -> Samples:
-        """The samples, sorted by path."""
-        if not self.rows:
-            raise InputError(
-                f"no picture ({', '.join(PICTURE_SUFFIXES)}) of {self.name} '{self.split}' below {self.root}; "
-                f"check DATA.ROOT and the layout, which backbones/data/{self.name}.py describes"
-            )
-        relative, labels, sizes, boxes = map(list, zip(*sorted(self.rows, key=lambda row: row[0]), strict=True))
-        return build_samples(
-            paths=[str(self.root / path) for path in relative],
-            relative=relative,
-            labels=labels,
-            sizes=np.array(sizes, np.int64),
-            boxes=boxes,
-            classes=self.classes,
-            name=self.name,
-            split=self.split,
-            display_names=display_names or self.classes,
-        )
+def ragged_rows(offsets: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """The rows of the samples `kept` in a ragged array with these (N + 1,) offsets, in their order."""
+    counts = np.diff(offsets)[kept]
+    starts = np.repeat(offsets[:-1][kept] - _offsets(counts)[:-1], counts)
+    return starts + np.arange(len(starts))
 
 
 def load_samples(
@@ -162,7 +191,7 @@ def load_samples(
     need_boxes: bool,
     warnings: WarningCounter,
 ) -> Samples:
-    """Read one split of the data set registered as `name`, and log what was found.
+    """Read one split of the data set registered as `name`.
 
     Args:
         drop_without_box: leave out (and count) pictures without a usable box, whatever the method.
@@ -176,11 +205,17 @@ def load_samples(
         samples = _drop_without_box(samples, warnings)
     if need_boxes:
         samples.require_boxes()
-    get_logger().info(
-        f"{name} '{split}': {len(samples):,} pictures, {len(samples.boxes):,} boxes, {len(samples.classes)} classes, "
-        f"fingerprint {samples.fingerprint}"
-    )
     return samples
+
+
+def log_samples(samples: Samples) -> None:
+    """One line: how many pictures and boxes, and how evenly they are spread over the classes."""
+    counts = np.bincount(samples.labels, minlength=len(samples.classes))
+    get_logger().info(
+        f"{samples.name} '{samples.split}': {len(samples):,} pictures, {len(samples.boxes):,} boxes, "
+        f"{len(samples.classes)} classes of {counts.min():,} to {counts.max():,} pictures "
+        f"(median {np.median(counts):,.0f}), fingerprint {samples.fingerprint}"
+    )
 
 
 def _drop_without_box(samples: Samples, warnings: WarningCounter) -> Samples:
@@ -190,36 +225,6 @@ def _drop_without_box(samples: Samples, warnings: WarningCounter) -> Samples:
     if not boxed.any():
         raise InputError(
             f"no picture of {samples.name} '{samples.split}' has a usable box; check the annotations, "
-            "or set DATA.DROP_WITHOUT_BOX False"
+            "or set DATA.VERSION (for a validation split DATA.EVAL_VERSION) full"
         )
     return samples if boxed.all() else samples.subset(np.flatnonzero(boxed))
-
-
-def list_folders(folder: Path) -> list[str]:
-    """Names of the visible folders in `folder`, sorted."""
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-
-
-def list_pictures(folder: Path) -> list[str]:
-    """Names of the picture files in `folder`, sorted."""
-    with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.name.lower().endswith(PICTURE_SUFFIXES) and e.name[0] != ".")
-
-
-def find_split(root: Path, split: str, splits: list[str]) -> Path:
-    """The folder of a split; `InputError` with the splits found."""
-    if split not in splits:
-        found = f"splits found: {', '.join(splits)}" if splits else "found no split there: check DATA.ROOT"
-        raise InputError(f"no split '{split}' in the data set {root}; {found}")
-    return root / split
-
-
-def read_display_names(root: Path, classes: list[str]) -> list[str]:
-    """Readable names from `words.txt` (WordNet id, tab, synonyms): the first synonym; else the class itself."""
-    words = root / "words.txt"
-    if not words.is_file():
-        return classes
-    pairs = (line.split("\t", 1) for line in words.read_text(encoding="utf-8").splitlines() if "\t" in line)
-    names = {wnid: synonyms.split(",")[0].strip() for wnid, synonyms in pairs}
-    return [names.get(name, name) for name in classes]

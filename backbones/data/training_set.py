@@ -4,26 +4,37 @@ Every random draw of a sample comes from `position_rng(seed, epoch, index)`, so 
 loads it and after whatever restart.  Objectness is computed from the crop rectangle, never from a mask.
 """
 
+import numpy as np
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from backbones.core.errors import InputError
-from backbones.core.pictures import decode_picture
 from backbones.core.sampling import Position, position_rng
-from backbones.data.geometry import sample_crop
-from backbones.data.images import resize_crop
+from backbones.data.augmentation import build_cropping
+from backbones.data.color import ColorChange
+from backbones.data.geometry import Crop
 from backbones.data.items import Item
+from backbones.data.masking import Colour, paint_boxes
 from backbones.data.samples import Samples
+
+# Streams of a position's random numbers; the picture itself has the first.
+SECOND_VIEW, CONTEXT = 1, 2
 
 
 class TrainingSet(Dataset):
-    """Random crop, resize and flip, as torchvision's RandomResizedCrop and RandomHorizontalFlip.
+    """Random crop, resize, flip and colours, as torchvision's; the keys of DATA say which (backbones/data/defaults.py).
 
     Args:
         size: side of the crop in pixels after resizing.
         crop_area: share of the picture's area, low and high, in (0, 1].
         crop_ratio: width / height of the crop in the source, low and high.
         flip: probability of a horizontal flip.
-        needs: optional fields of the batch to fill: "objectness", "boxes"; `index` always is.
+        needs: optional fields of the batch to fill: "objectness", "boxes", "is_context", "second_view"; `index` always
+            is, and what a loader cannot know is left to others.
+        augmentation: random_resized_crop (with crop_area, crop_ratio), pad_crop (pad), resize_crop (resize), none.
+        color_jitter, lighting: see `ColorChange`; zeros change nothing.
+        context_share: probability that all objects of a sample are painted with `context_colour` (methods.md 2.6); the
+            picture, its crop and its colours are those that the sample has without.
     """
 
     def __init__(
@@ -36,27 +47,48 @@ class TrainingSet(Dataset):
         flip: float,
         seed: int,
         needs: frozenset[str] = frozenset(),
+        augmentation: str = "random_resized_crop",
+        pad: int = 0,
+        resize: int = 0,
+        color_jitter: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        lighting: float = 0.0,
+        context_share: float = 0.0,
+        context_colour: Colour = (0, 0, 0),
     ) -> None:
-        if not 0 < crop_area[0] <= crop_area[1] <= 1:
-            raise InputError(f"DATA.CROP_AREA {list(crop_area)}: must be a range within (0, 1]")
-        if not 0 < crop_ratio[0] <= crop_ratio[1]:
-            raise InputError(f"DATA.CROP_RATIO {list(crop_ratio)}: must be a range of positive numbers")
-        if needs & {"objectness", "boxes"}:
+        if not 0 <= context_share <= 1:
+            raise InputError(f"DATA.CONTEXT_SHARE is {context_share}; it must be between 0 and 1")
+        if needs & {"objectness", "boxes"} or context_share:
             samples.require_boxes()
-        self.samples, self.size, self.flip, self.seed, self.needs = samples, size, flip, seed, needs
-        self.crop_area, self.crop_ratio = crop_area, crop_ratio
+        self.samples, self.flip, self.seed, self.needs = samples, flip, seed, needs
+        self.crop = build_cropping(augmentation, size, area=crop_area, ratio=crop_ratio, pad=pad, resize=resize)
+        self.color = ColorChange(color_jitter, lighting)
+        self.context_share, self.context_colour = context_share, context_colour
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, position: Position) -> Item:
         epoch, index = position
-        rng = position_rng(self.seed, epoch, index)
-        image = decode_picture(self.samples.paths[index])
-        crop = sample_crop(rng, image.shape[1], image.shape[0], self.crop_area, self.crop_ratio)
+        image = self.samples.picture(index)
+        label, boxes = int(self.samples.labels[index]), self.samples.boxes_of(index)
+        is_context = self._is_context(position)
+        if is_context:
+            paint_boxes(image, boxes, self.context_colour)
+        pixels, crop, flip = self._augment(position_rng(self.seed, epoch, index), image)
+        size = (image.shape[1], image.shape[0])
+        item = Item(pixels, label, index, self.needs, boxes, crop, flip, size, is_context)
+        if "second_view" in self.needs:
+            item.second_view = self._augment(position_rng(self.seed, epoch, index, SECOND_VIEW), image)[0]
+        return item
+
+    def _is_context(self, position: Position) -> bool:
+        if not self.context_share:
+            return False
+        return position_rng(self.seed, position.epoch, position.index, CONTEXT).random() < self.context_share
+
+    def _augment(self, rng: np.random.Generator, image: np.ndarray) -> tuple[Tensor, Crop, bool]:
+        pixels, crop = self.crop(rng, image)
         flip = rng.random() < self.flip
-        pixels = resize_crop(image, crop, self.size, self.size)
         if flip:
             pixels = pixels.flip(2)
-        label, boxes = int(self.samples.labels[index]), self.samples.boxes_of(index)
-        return Item(pixels, label, index, self.needs, boxes, crop, flip, (image.shape[1], image.shape[0]))
+        return self.color(rng, pixels) if self.color else pixels, crop, flip

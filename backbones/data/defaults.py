@@ -1,0 +1,154 @@
+"""The DATA block of the config: which pictures, and how they reach the network.
+
+Part of the manual that backbones/config.py is: meaning, unit, range, neutral value and source of every option.
+"""
+
+from collections.abc import Iterable
+
+from backbones.core.config import CfgNode as CN
+from backbones.core.errors import InputError, suggestion
+
+HOLDOUT = "holdout"  # the name of the split that DATA.HOLDOUT makes
+VERSIONS = ("full", "box", "mask")
+AUGMENTATIONS = ("random_resized_crop", "pad_crop", "resize_crop", "none")
+
+_C = CN()
+# Class folders with ILSVRC XML: imagenet_xml (ImageNet, scenes) | tiny_imagenet | imagenet_v2 | open_images
+# In memory, through torchvision: cifar10 | cifar100 | svhn | fashion_mnist
+# Fine-grained: cub200 | flowers102 | stanford_cars | fgvc_aircraft
+_C.NAME = "imagenet_xml"
+# Folder of the data set; ~ and $VARIABLES are expanded.  The layout is described at the top of its reader.
+_C.ROOT = ""
+_C.TRAIN_SPLIT = "train"
+# Every number without a suffix is measured on this split; holdout: the part that HOLDOUT takes out of TRAIN_SPLIT.
+_C.VAL_SPLIT = "val"
+# A second validation set whose background is independent of the class; empty: none.
+_C.SHIFTED_SPLIT = ""
+
+# Pictures of TRAIN_SPLIT that are not trained on but make the split `holdout`, drawn at random by SEED (ILS App. C:
+# 5000 of CIFAR, 6000 of SVHN); 0: none.
+_C.HOLDOUT = 0
+# What the training split (and the held-out part of it) consists of, for EVERY method, so that rows stay comparable
+# (ALS Sec. 4.1).  full: all pictures; a method that needs boxes then refuses a picture that has none | box: only
+# pictures with a usable box | mask: one sample an object, the other objects of the picture painted with MEAN.
+_C.VERSION = "full"
+# The same for VAL_SPLIT and SHIFTED_SPLIT; ImageNet is validated on all pictures, Open Images on `mask`.
+_C.EVAL_VERSION = "full"
+# Most samples of a class in training, a random choice that is the same for every run (ALS App. A.2: 50000); 0: all.
+_C.CLASS_CAP = 0
+# Share of training samples, in [0, 1], whose label is replaced by one of the other classes, drawn once before the
+# training (OLS Table V: 0.2 to 0.8); 0: none.  Validation keeps its labels.
+_C.NOISE_RATE = 0.0
+# Seed of that draw; -1: SEED.
+_C.NOISE_SEED = -1
+# Probability, in [0, 1], that a training sample is replaced by its context: all its objects painted with MEAN, drawn
+# per sample and epoch (ALS+Context: 0.15).  Only, and always, for a method that needs to know such samples; 0: never.
+_C.CONTEXT_SHARE = 0.0
+
+# Side of a training picture, in pixels.
+_C.IMAGE_SIZE = 224
+# random_resized_crop: CROP_AREA and CROP_RATIO (ImageNet)
+# pad_crop: PAD pixels around the picture, then a crop of IMAGE_SIZE (CIFAR)
+# resize_crop: to RESIZE x RESIZE, then a crop of IMAGE_SIZE (fine-grained data; the ratio of the sides is not kept)
+# none: the whole picture, resized where its size differs (SVHN)
+_C.AUGMENTATION = "random_resized_crop"
+# Share of the picture's area that a crop takes, and its width : height (torchvision's RandomResizedCrop).
+_C.CROP_AREA = [0.08, 1.0]
+_C.CROP_RATIO = [0.75, 4 / 3]
+# Black pixels on each side for pad_crop.
+_C.PAD = 4
+# Side in pixels for resize_crop.
+_C.RESIZE = 256
+# Probability of a horizontal flip, with every AUGMENTATION.
+_C.FLIP = 0.5
+# Largest relative change of brightness, contrast and saturation, in random order (ImageNet recipe: 0.4 each); 0: none.
+_C.COLOR_JITTER = [0.0, 0.0, 0.0]
+# Standard deviation of the noise along ImageNet's principal colours (AlexNet; 0.1); 0: none.
+_C.LIGHTING = 0.0
+
+# Evaluation: shorter side in pixels (0: as it is), then a centre crop of this side.
+_C.EVAL_RESIZE = 256
+_C.EVAL_CROP = 224
+# Channel statistics, RGB in [0, 1]; painted objects take the colour MEAN.
+_C.MEAN = [0.485, 0.456, 0.406]
+_C.STD = [0.229, 0.224, 0.225]
+# Loader processes; 0 loads in the training process.
+_C.NUM_WORKERS = 0
+
+_POSITIVE = 1e-12
+# Key, least and largest value; None: no limit.
+RANGES = (
+    ("HOLDOUT", 0, None),
+    ("CLASS_CAP", 0, None),
+    ("NOISE_RATE", 0, 1),
+    ("NOISE_SEED", -1, 2**31),
+    ("CONTEXT_SHARE", 0, 1),
+    ("IMAGE_SIZE", 1, None),
+    ("PAD", 0, None),
+    ("RESIZE", 1, None),
+    ("FLIP", 0, 1),
+    ("COLOR_JITTER", 0, 1),
+    ("LIGHTING", 0, None),
+    ("EVAL_RESIZE", 0, None),
+    ("EVAL_CROP", 1, None),
+    ("NUM_WORKERS", 0, None),
+    ("MEAN", 0, 1),
+    ("STD", _POSITIVE, 1),
+)
+TRIPLES = {
+    "COLOR_JITTER": ("brightness", "contrast", "saturation"),
+    "MEAN": ("red", "green", "blue"),
+    "STD": ("red", "green", "blue"),
+}
+
+
+def data_defaults() -> CN:
+    """A fresh copy of the block."""
+    return _C.clone()
+
+
+def check_data(data: CN) -> None:
+    """Raise `InputError` with key and value for what cannot work."""
+    for key, low, high in RANGES:
+        values = list(data[key]) if key in TRIPLES else [data[key]]
+        count = len(TRIPLES.get(key, ["one"]))
+        if len(values) != count or min(values) < low or (high is not None and max(values) > high):
+            bounds = f"at least {low:g}" if high is None else f"between {low:g} and {high:g}"
+            bounds = bounds if low != _POSITIVE else "above 0 and at most 1"
+            what = f"{count} numbers ({', '.join(TRIPLES[key])}) {bounds}" if key in TRIPLES else bounds
+            raise InputError(f"DATA.{key} is {data[key]}; DATA.{key} must be {what}")
+    _check_choice("AUGMENTATION", data.AUGMENTATION, AUGMENTATIONS)
+    _check_choice("VERSION", data.VERSION, VERSIONS)
+    _check_choice("EVAL_VERSION", data.EVAL_VERSION, VERSIONS)
+    _check_crops(data)
+    _check_splits(data)
+    if not data.ROOT:
+        raise InputError("DATA.ROOT is not set; give the data set's folder, such as: DATA.ROOT /data/imagenet")
+
+
+def _check_choice(key: str, value: str, choices: Iterable[str]) -> None:
+    if value not in choices:
+        raise InputError(f"unknown DATA.{key} '{value}'{suggestion(value, choices)}")
+
+
+def _check_crops(data: CN) -> None:
+    for key in ("CROP_AREA", "CROP_RATIO"):
+        pair = data[key]
+        if len(pair) != 2 or not 0 < pair[0] <= pair[1]:
+            raise InputError(f"DATA.{key} must be [low, high] with 0 < low <= high, not {list(pair)}")
+    if data.CROP_AREA[1] > 1:
+        raise InputError(f"DATA.CROP_AREA cannot exceed the picture: {list(data.CROP_AREA)}; its end is at most 1")
+    if data.AUGMENTATION == "resize_crop" and data.IMAGE_SIZE > data.RESIZE:
+        raise InputError(f"DATA.IMAGE_SIZE {data.IMAGE_SIZE} exceeds DATA.RESIZE {data.RESIZE}; raise the second")
+    if data.EVAL_RESIZE and data.EVAL_CROP > data.EVAL_RESIZE:
+        raise InputError(
+            f"DATA.EVAL_CROP {data.EVAL_CROP} exceeds DATA.EVAL_RESIZE {data.EVAL_RESIZE}; "
+            "raise the second or lower the first"
+        )
+
+
+def _check_splits(data: CN) -> None:
+    if data.TRAIN_SPLIT == HOLDOUT:
+        raise InputError(f"DATA.TRAIN_SPLIT cannot be '{HOLDOUT}', the part that DATA.HOLDOUT takes out of it")
+    if not data.HOLDOUT and HOLDOUT in (data.VAL_SPLIT, data.SHIFTED_SPLIT):
+        raise InputError(f"the split '{HOLDOUT}' needs DATA.HOLDOUT above 0, the number of pictures held out")

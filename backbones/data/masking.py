@@ -1,0 +1,32 @@
+"""Painting over objects, in the pixels of the source picture, when it is loaded.
+
+Boxes are x0, y0, x1, y1, half-open; a box touches a pixel from floor(x0) to ceil(x1).
+"""
+
+import numpy as np
+
+Colour = tuple[int, int, int]  # uint8 RGB
+
+
+def paint_boxes(image: np.ndarray, boxes: np.ndarray, colour: Colour) -> None:
+    """Cover every pixel of (H, W, 3) that one of (m, 4) boxes touches, in place."""
+    for x0, y0, x1, y1 in _touched(boxes):
+        image[y0:y1, x0:x1] = colour
+
+
+def paint_around(image: np.ndarray, boxes: np.ndarray, own: np.ndarray, colour: Colour) -> None:
+    """Cover the boxes, but no pixel that one of the `own` boxes touches, in place.
+
+    Where boxes overlap the paper (ALS App. A.2) is silent: the object that is kept stays whole.
+    """
+    if not len(boxes):
+        return
+    kept = [(box, image[box[1] : box[3], box[0] : box[2]].copy()) for box in _touched(own)]
+    paint_boxes(image, boxes, colour)
+    for (x0, y0, x1, y1), pixels in kept:
+        image[y0:y1, x0:x1] = pixels
+
+
+def _touched(boxes: np.ndarray) -> list[tuple[int, int, int, int]]:
+    outward = np.concatenate([np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])], axis=1)
+    return [tuple(box) for box in outward.astype(int).tolist()]

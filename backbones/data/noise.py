@@ -1,0 +1,51 @@
+"""Symmetric label noise (OLS Table V): some training labels are wrong, once and for all.  N samples, K classes."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from backbones.core.errors import InputError
+from backbones.core.files import fingerprint, save_atomic
+from backbones.data.samples import Samples
+
+NOISE_FILE = "label_noise.npz"
+_STREAM = 201  # keeps these draws apart from others of the same seed
+
+
+def noisy_labels(labels: np.ndarray, num_classes: int, rate: float, seed: int) -> np.ndarray:
+    """(N,) int64 labels of which exactly round(rate * N) were replaced, each by a uniform draw from the OTHER classes.
+
+    The samples are drawn uniformly without replacement.  Some cited works draw from all K classes, which makes the
+    rate of wrong labels rate * (K - 1) / K; the text asks for wrong labels.
+
+    Args:
+        rate: share of wrong labels in [0, 1]; 0 returns the labels.
+    """
+    if not 0 <= rate <= 1:
+        raise InputError(f"DATA.NOISE_RATE is {rate}; it must be between 0 and 1")
+    if rate > 0 and num_classes < 2:
+        raise InputError(f"DATA.NOISE_RATE {rate} needs at least 2 classes to draw a wrong one from")
+    rng = np.random.Generator(np.random.PCG64([seed, _STREAM]))
+    chosen = rng.permutation(len(labels))[: round(rate * len(labels))]
+    shift = rng.integers(1, num_classes, len(chosen)) if len(chosen) else 0
+    noisy = labels.copy()
+    noisy[chosen] = (labels[chosen] + shift) % num_classes
+    return noisy
+
+
+def add_noise(samples: Samples, rate: float, seed: int) -> Samples:
+    """The samples under noisy labels; `clean_labels` keeps the others.  The fingerprint is of the noisy set."""
+    labels = noisy_labels(samples.labels, len(samples.classes), rate, seed)
+    digest = fingerprint(samples.fingerprint, labels)
+    return dataclasses.replace(samples, labels=labels, clean_labels=samples.labels, fingerprint=digest)
+
+
+def save_noise(run_dir: Path, samples: Samples) -> None:
+    """Write label_noise.npz: `index` and `labels` of the samples with a wrong label, and their `clean_labels`."""
+    if samples.clean_labels is None:
+        return
+    clean = samples.clean_labels
+    index = np.flatnonzero(samples.labels != clean)
+    arrays = {"index": index, "labels": samples.labels[index], "clean_labels": clean[index]}
+    save_atomic(run_dir / NOISE_FILE, lambda temporary: np.savez(temporary, **arrays))

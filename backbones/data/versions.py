@@ -1,0 +1,67 @@
+"""Other sets made of a set: the held-out part, one sample an object, at most so many a class.  Nothing is copied.
+
+N samples; "picture" is a source picture, of which the `mask` version has several samples.
+"""
+
+import numpy as np
+
+from backbones.core.errors import InputError
+from backbones.core.warnings import WarningCounter
+from backbones.data.masking import Colour
+from backbones.data.samples import PaintedObjects, Samples, build_samples
+
+# Numbers that keep the draws of one seed apart.
+_HOLDOUT_STREAM, _CAP_STREAM = 101, 102
+CAP_SEED = 0  # the choice is part of the data set, not of a run
+
+
+def split_holdout(samples: Samples, count: int, seed: int, *, held_out: bool) -> Samples:
+    """The `count` pictures drawn by `seed`, or all others; together they are the whole set, whatever the process."""
+    names = np.unique(np.array(samples.relative), return_inverse=True)[1]  # number of each sample's picture
+    pictures = int(names.max()) + 1
+    if not 0 < count < pictures:
+        raise InputError(
+            f"DATA.HOLDOUT {count} is not less than the {pictures} pictures of {samples.name} '{samples.split}'; "
+            "lower it, so that some are left to train on"
+        )
+    rng = np.random.Generator(np.random.PCG64([seed, _HOLDOUT_STREAM]))
+    chosen = np.zeros(pictures, bool)
+    chosen[rng.permutation(pictures)[:count]] = True
+    return samples.subset(np.flatnonzero(chosen[names] == held_out))
+
+
+def mask_objects(samples: Samples, colour: Colour) -> Samples:
+    """One sample an object, in whose picture the other objects are painted (ALS Sec. 4.1, App. A.2).
+
+    A picture of one object stays as it is.  Raises `InputError` for a picture without box.
+    """
+    samples.require_boxes()
+    counts = samples.box_counts()
+    owner = np.repeat(np.arange(len(samples)), counts)  # the picture of each object
+    ranges = np.stack([samples.offsets[:-1], samples.offsets[1:]], axis=1)
+    ranges[counts == 1, 1] = ranges[counts == 1, 0]
+    return build_samples(
+        paths=[samples.paths[i] for i in owner],
+        relative=[samples.relative[i] for i in owner],
+        labels=samples.labels[owner],
+        sizes=None if samples.sizes is None else samples.sizes[owner],
+        boxes=samples.boxes,
+        offsets=np.arange(len(owner) + 1, dtype=np.int64),
+        classes=samples.classes,
+        name=samples.name,
+        split=samples.split,
+        display_names=samples.display_names,
+        painted=PaintedObjects(samples.boxes, ranges[owner], colour),
+    )
+
+
+def cap_classes(samples: Samples, cap: int, warnings: WarningCounter) -> Samples:
+    """At most `cap` samples of each class, a random choice that is the same for every run (ALS App. A.2)."""
+    rng = np.random.Generator(np.random.PCG64([CAP_SEED, _CAP_STREAM]))
+    order = rng.permutation(len(samples))
+    by_class = order[np.argsort(samples.labels[order], kind="stable")]
+    counts = np.bincount(samples.labels, minlength=len(samples.classes))
+    rank = np.arange(len(samples)) - np.repeat(np.cumsum(counts) - counts, counts)  # place within the class
+    for label in np.flatnonzero(counts > cap):
+        warnings.add("samples left out by DATA.CLASS_CAP", samples.classes[label], int(counts[label] - cap))
+    return samples if (counts <= cap).all() else samples.subset(np.sort(by_class[rank < cap]))
