@@ -1,9 +1,12 @@
-"""Prepare data sets: `scenes` draws the embedded procedural one.
+"""Prepare data sets: `scenes` draws the embedded procedural one, `imagenet-boxes` indexes ImageNet's annotations.
 
     python tools/prepare_data.py scenes --output-dir DIR [--contact-sheet]
+    python tools/prepare_data.py imagenet-boxes --root ROOT [--split train] [--workers N]
 
-Cost: the default set (8,000 + 2 x 1,000 pictures of 64 px, 1,500 + 250 detection pictures of
+scenes: the default set (8,000 + 2 x 1,000 pictures of 64 px, 1,500 + 250 detection pictures of
 512 px; about 100 MB) takes about half a minute on 2 cores.  A folder that holds it is left as it is.
+imagenet-boxes: reads every annotation and every picture's header once, about 1.28M files in minutes from a fast disk;
+the same command goes on where it was stopped.  backbones/data/imagenet_xml.py says what ROOT holds.
 """
 
 import argparse
@@ -12,6 +15,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from backbones.core.errors import run_tool
+from backbones.data.annotation_index import build_index, describe_index
 from backbones.data.scenes import SceneParameters, write_contact_sheets, write_scenes
 
 
@@ -44,11 +48,28 @@ def prepare_scenes(args: argparse.Namespace) -> None:
     print(f"scenes {summary['fingerprint']}: {summary['files']} files {done} {args.output_dir}")
 
 
+def add_imagenet_boxes(commands: argparse._SubParsersAction) -> None:
+    """The options of `imagenet-boxes`."""
+    parser = commands.add_parser("imagenet-boxes", help="index class folders with ILSVRC XML")
+    parser.add_argument("--root", type=Path, required=True, help="folder of <split>/<class>/ and annotations/")
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that read")
+    parser.add_argument("--overwrite", action="store_true", help="read everything again")
+    parser.set_defaults(run=prepare_imagenet_boxes)
+
+
+def prepare_imagenet_boxes(args: argparse.Namespace) -> None:
+    """Index the split and say what was found."""
+    classes = build_index(args.root, args.split, workers=args.workers, overwrite=args.overwrite)
+    print(describe_index(args.root, args.split, classes))
+
+
 def main(argv: list[str] | None = None) -> None:
     """Parse the command line and run the subcommand."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True, metavar="data set")
     add_scenes(commands)
+    add_imagenet_boxes(commands)
     args = parser.parse_args(argv)
     args.run(args)
 

@@ -42,7 +42,7 @@ def cifar100(root: Path, split: str, warnings: WarningCounter) -> Samples:
 def fashion_mnist(root: Path, split: str, warnings: WarningCounter) -> Samples:
     """Fashion-MNIST, 28 px: 60,000 and 10,000 grey pictures."""
     _check_split("fashion_mnist", split, ("train", "test"))
-    found = _open(lambda: datasets.FashionMNIST(root, train=split == "train"), root, "FashionMNIST/raw")
+    found = _open(lambda: datasets.FashionMNIST(root, train=split == "train", download=False), root, "FashionMNIST/raw")
     pixels = np.repeat(found.data.numpy()[..., None], 3, axis=3)
     return _build("fashion_mnist", split, found.classes, pixels, found.targets.numpy())
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from backbones.core.errors import InputError
-from backbones.core.pictures import read_header
 from backbones.core.warnings import WarningCounter
 from backbones.data.geometry import clip_boxes
+from backbones.data.jpeg_header import picture_header
 from backbones.data.samples import Samples, build_samples
 
 PICTURE_SUFFIXES = (".jpeg", ".jpg", ".png")
@@ -27,7 +27,7 @@ class SampleBuilder:
 
     def add(self, relative: str, label: int, boxes: list[tuple[float, ...]]) -> tuple[int, int]:
         """Add a picture (path below the root) and its half-open boxes; returns its width and height."""
-        width, height, mode = read_header(self.root / relative)
+        width, height, mode = picture_header(self.root / relative)
         if mode != "RGB":
             self.warnings.add("grey or CMYK pictures converted", relative)
         array = np.array(boxes, np.float32).reshape(-1, 4)
@@ -79,6 +79,17 @@ def find_split(root: Path, split: str, splits: list[str]) -> Path:
         found = f"splits found: {', '.join(splits)}" if splits else "found no split there: check DATA.ROOT"
         raise InputError(f"no split '{split}' in the data set {root}; {found}")
     return root / split
+
+
+def read_classes(root: Path, folder: Path) -> list[str]:
+    """The classes in the order of their labels: those of classes.txt, else the folders of `train`, else of `folder`."""
+    listed = root / "classes.txt"
+    if not listed.is_file():
+        return list_folders(root / "train" if (root / "train").is_dir() else folder)
+    classes = [line.strip() for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if len(set(classes)) < len(classes):
+        raise InputError(f"{listed} names a class twice; list each class once")
+    return classes
 
 
 def read_display_names(root: Path, classes: list[str]) -> list[str]:

@@ -1,0 +1,193 @@
+"""The index of an ILSVRC split: what a pass over its 1.28M pictures and annotations found, in one file.
+
+    ROOT/annotations/index_<split>.npz              read by `imagenet_xml` as long as the class folders are unchanged
+    ROOT/annotations/index_<split>_classes.csv      pictures, pictures with usable boxes and boxes of every class
+    ROOT/annotations/index_<split>_dropped.csv      every annotation that gives no box, and why
+
+Paths in it are relative: it goes with the data.  Every picture's header is read, always: XML sizes sometimes differ
+from the picture's, which decides where boxes are clipped, and one pass over the headers costs a small part of one
+epoch.  A killed pass leaves finished classes in a folder beside it, from where the same command goes on.
+
+An annotation that is edited in place changes no folder: index again with --overwrite.
+"""
+
+import csv
+import io
+import multiprocessing
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from backbones.core.errors import InputError
+from backbones.core.files import save_atomic, save_text
+from backbones.core.logging import get_logger
+from backbones.data.class_folders import ANNOTATIONS, REASONS, ClassPictures, Stamp, is_unchanged, read_class
+from backbones.data.reading import list_folders
+
+VERSION = 1  # raise it when the content changes: older files are then made anew
+COMMAND = "tools/prepare_data.py imagenet-boxes --root ROOT --split"
+ARRAYS = ("sizes", "boxes", "counts", "flags", "clipped", "empty")
+
+
+def index_path(root: Path, split: str) -> Path:
+    """Where the index of a split is."""
+    return root / ANNOTATIONS / f"index_{split}.npz"
+
+
+def build_index(root: Path, split: str, *, workers: int, overwrite: bool) -> list[ClassPictures]:
+    """Read a split's classes, on from where a killed pass ended, and write the index and its tables.
+
+    Args:
+        workers: processes that read.
+        overwrite: read all classes again, whatever has been read.
+    """
+    if not (root / split).is_dir():
+        raise InputError(f"no folder {root / split}; give the folder that holds <split>/<class>/*.JPEG as --root")
+    path, staging = index_path(root, split), root / ANNOTATIONS / f".index_{split}"
+    if overwrite:
+        path.unlink(missing_ok=True)
+        shutil.rmtree(staging, ignore_errors=True)
+    names = list_folders(root / split)
+    if not names:
+        raise InputError(f"{root / split} holds no class folder; check --root and --split")
+    done = {found.name: found for found in load_index(path) or []}
+    classes = [done.get(name) or _staged(staging / f"{name}.npz") for name in names]
+    known = {c.name: c for c in classes if c is not None and is_unchanged(root, split, c.name, c.stamp)}
+    rest = [name for name in names if name not in known]
+    get_logger().info("%s '%s': %d classes, %d of them read before", root, split, len(names), len(known))
+    with _processes(workers) as run_map:
+        for found in tqdm(run_map(partial(_read_and_stage, root, split, staging), rest), total=len(rest), unit="class"):
+            known[found.name] = found
+    read = [known[name] for name in names]
+    save_atomic(path, lambda temporary: np.savez(temporary, **_to_arrays(read)))
+    _save_tables(path, read)
+    shutil.rmtree(staging, ignore_errors=True)
+    return read
+
+
+def fresh_index(root: Path, split: str, names: Sequence[str]) -> list[ClassPictures] | None:
+    """The index, where there is one and it is of these classes as they are; a stale one is named in the log."""
+    path = index_path(root, split)
+    classes = load_index(path)
+    if classes is None:
+        return None
+    listed = {c.name for c in classes}
+    changed = sorted(listed ^ set(names)) or [c.name for c in classes if not is_unchanged(root, split, c.name, c.stamp)]
+    if changed:
+        get_logger().warning(
+            f"{path} is stale ({len(changed)} classes changed, such as {changed[0]}): reading all files; "
+            f"index again: {COMMAND} {split}"
+        )
+        return None
+    return classes
+
+
+def load_index(path: Path) -> list[ClassPictures] | None:
+    """The classes of an index file; None where there is none, or one of another version."""
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        return list(_from_arrays(arrays)) if arrays["version"] == VERSION else None
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"cannot read the index {path}: {error}; delete it, or index again with --overwrite") from None
+
+
+def _staged(path: Path) -> ClassPictures | None:
+    found = load_index(path)
+    return found[0] if found else None
+
+
+def _read_and_stage(root: Path, split: str, staging: Path, name: str) -> ClassPictures:
+    found = read_class(root, split, name)
+    save_atomic(staging / f"{name}.npz", lambda temporary: np.savez(temporary, **_to_arrays([found])))
+    return found
+
+
+@contextmanager
+def _processes(workers: int) -> Iterator[Callable]:
+    if workers <= 1:
+        yield map
+        return
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:  # forking a process with threads can hang
+        yield pool.imap_unordered
+
+
+def _to_arrays(classes: Sequence[ClassPictures]) -> dict[str, Any]:
+    """Flat arrays; texts as UTF-8 bytes, one a line, so that nothing is pickled."""
+    lines = {
+        "names": [c.name for c in classes],
+        "digests": [c.stamp.names for c in classes],
+        "files": [file for c in classes for file in c.files],
+        "orphans": [orphan for c in classes for orphan in c.orphans],
+    }
+    return {
+        "version": np.array(VERSION),
+        "lengths": np.array([[len(c.files), len(c.boxes), len(c.orphans)] for c in classes], np.int64),
+        "times": np.array([[c.stamp.pictures, c.stamp.annotations] for c in classes], np.int64),
+        **{name: np.frombuffer("\n".join(texts).encode(), np.uint8) for name, texts in lines.items()},
+        **{name: np.concatenate([getattr(c, name) for c in classes]) for name in ARRAYS},
+    }
+
+
+def _from_arrays(arrays: dict[str, np.ndarray]) -> Iterator[ClassPictures]:
+    texts = {
+        name: arrays[name].tobytes().decode().split("\n") if arrays[name].size else []
+        for name in ("names", "digests", "files", "orphans")
+    }
+    at = np.zeros(3, np.int64)
+    for name, digest, times, length in zip(
+        texts["names"], texts["digests"], arrays["times"].tolist(), arrays["lengths"], strict=True
+    ):
+        files, boxes, orphans = (slice(start, start + count) for start, count in zip(at, length, strict=True))
+        at = at + length
+        yield ClassPictures(
+            name=name,
+            files=texts["files"][files],
+            orphans=texts["orphans"][orphans],
+            stamp=Stamp(times[0], times[1], digest),
+            **{key: arrays[key][boxes if key == "boxes" else files] for key in ARRAYS},
+        )
+
+
+def _save_tables(path: Path, classes: Sequence[ClassPictures]) -> None:
+    counts = [(c.name, len(c.files), int((c.counts > 0).sum()), len(c.boxes)) for c in classes]
+    _save_csv(path, "classes", ("class", "pictures", "pictures_with_boxes", "boxes"), counts)
+    dropped = [
+        (f"{c.name}/{c.files[i]}", reason)
+        for c in classes
+        for bit, reason in REASONS.items()
+        for i in np.flatnonzero(c.flags & bit)
+    ]
+    dropped += [(orphan, "no picture of that name") for c in classes for orphan in c.orphans]
+    _save_csv(path, "dropped", ("annotation_of", "reason"), dropped)
+
+
+def _save_csv(path: Path, name: str, header: tuple[str, ...], rows: Sequence[tuple]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    save_text(path.with_name(f"{path.stem}_{name}.csv"), text.getvalue())
+
+
+def describe_index(root: Path, split: str, classes: Sequence[ClassPictures]) -> str:
+    """A few lines for people: how many of what, and where to read more."""
+    flags = np.concatenate([c.flags for c in classes])
+    boxed = np.array([(c.counts > 0).sum() for c in classes])
+    lines = [
+        f"{split}: {len(flags):,} pictures of {len(classes)} classes, {boxed.sum():,} of them with "
+        f"{sum(len(c.boxes) for c in classes):,} usable boxes; {boxed.min():,} to {boxed.max():,} boxed a class",
+        *(f"annotations dropped, {reason}: {(flags & bit > 0).sum():,}" for bit, reason in REASONS.items()),
+        f"annotations dropped, no picture of that name: {sum(len(c.orphans) for c in classes):,}",
+        f"index: {index_path(root, split)}, with a table of the classes and one of what was dropped beside it",
+    ]
+    return "\n".join(lines)
