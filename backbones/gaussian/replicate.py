@@ -1,0 +1,211 @@
+"""One replicate of the study: draw points, train every candidate, choose per row, measure on the test points."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backbones.gaussian import curve
+from backbones.gaussian.candidates import Candidate, Grids, Teacher, build_candidates, build_targets
+from backbones.gaussian.measures import (
+    MEASURES,
+    PARITY_BOUNDS,
+    cross_entropy,
+    fit_temperatures,
+    log_softmax,
+    measure,
+)
+from backbones.gaussian.network import predict
+from backbones.gaussian.rows import Row, build_rows, choose
+from backbones.gaussian.task import Points, log_posterior, sample_points
+from backbones.gaussian.training import Problem, Recipe, train_networks
+
+DATA_STREAM, NETWORK_STREAM = 0, 1
+HARD = Candidate("hard")
+COLUMNS = (*MEASURES, "val_ce", "temperature", "temperature_free", "eps", "p1", "p2", "t", "epoch")
+BAYES = "bayes"
+MAP_X, MAP_Y = np.linspace(-7.5, 8.5, 161), np.linspace(-4.5, 4.5, 91)
+MAP_ROWS = ("hard", "ls", "ils1", "ils")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that a replicate's numbers depend on, apart from its number."""
+
+    recipe: Recipe = field(default_factory=Recipe)
+    grids: Grids = field(default_factory=Grids)
+    families: tuple[str, ...] = ()
+    per_class: tuple[int, int, int] = (50, 50, 5000)  # training, validation, test points of a class
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Data:
+    """The points of a replicate."""
+
+    train: Points
+    val: Points
+    test: Points
+
+
+def draw_data(settings: Settings, number: int) -> Data:
+    """Three independent samples; a replicate's data do not depend on anything that is trained."""
+    streams = np.random.SeedSequence(settings.seed, spawn_key=(number, DATA_STREAM)).spawn(3)
+    drawn = [
+        sample_points(np.random.default_rng(stream), count)
+        for stream, count in zip(streams, settings.per_class, strict=True)
+    ]
+    return Data(*drawn)
+
+
+class Students:
+    """The trained candidates of a replicate, growing, with what is known of them on the validation points."""
+
+    def __init__(self, settings: Settings, number: int, data: Data) -> None:
+        self.settings, self.number, self.data = settings, number, data
+        self.candidates: list[Candidate] = []
+        self.parameters = torch.empty(0)
+        self.scores: dict[str, np.ndarray] = {}
+
+    def train(self, candidates: Sequence[Candidate], targets: np.ndarray) -> None:
+        """Train candidates on targets (J, n, K), all at once, and score them."""
+        data = self.data
+        problem = Problem(_float(data.train.x), _float(targets), _float(data.val.x), torch.from_numpy(data.val.labels))
+        entropy = self.settings.seed
+        seeds = [
+            np.random.SeedSequence(entropy, spawn_key=(self.number, NETWORK_STREAM, c.seed_key())) for c in candidates
+        ]
+        trained = train_networks(problem, seeds, self.settings.recipe)
+        scores = self._score(trained.parameters) | {"epoch": trained.epoch.numpy().astype(float)}
+        self.scores = {k: np.concatenate([self.scores[k], v]) if self.scores else v for k, v in scores.items()}
+        self.parameters = torch.cat([self.parameters, trained.parameters])
+        self.candidates += candidates
+
+    def logits(self, indices: Sequence[int], x: np.ndarray) -> np.ndarray:
+        """Logits (len(indices), n, K) of some candidates."""
+        chosen = self.parameters[list(indices)]
+        return predict(chosen, _float(x), self.settings.recipe.sizes).numpy()
+
+    def _score(self, parameters: Tensor) -> dict[str, np.ndarray]:
+        """Validation cross-entropies (J,), plain, scaled and of the two parts, and the temperatures."""
+        val = self.data.val
+        logits = predict(parameters, _float(val.x), self.settings.recipe.sizes).numpy()
+        free = fit_temperatures(logits, val.labels)
+        temperature = free.clip(*PARITY_BOUNDS)
+        log_p = log_softmax(logits)
+        return {
+            "val_ce": cross_entropy(log_p, val.labels),
+            "val_ce_scaled": cross_entropy(log_softmax(logits, temperature), val.labels),
+            "val_ce_dense": cross_entropy(log_p[:, val.dense], val.labels[val.dense]),
+            "val_ce_sparse": cross_entropy(log_p[:, ~val.dense], val.labels[~val.dense]),
+            "temperature": temperature,
+            "temperature_free": free,
+        }
+
+
+def run_replicate(settings: Settings, number: int) -> dict[str, np.ndarray]:
+    """Every number of a replicate, as arrays that can be stacked over replicates (see `_result`)."""
+    data = draw_data(settings, number)
+    students = Students(settings, number, data)
+    students.train([HARD], np.eye(3)[data.train.labels][None])
+    logits = students.logits([0], data.train.x)
+    calibrated = np.exp(log_softmax(logits, students.scores["temperature"]))[0]
+    teacher = Teacher(data.train.labels, calibrated, logits[0].astype(float), np.exp(log_posterior(data.train.x)))
+    grid = build_candidates(settings.grids, settings.families)
+    if grid:
+        students.train(grid, build_targets(grid, teacher))
+    if "distillation" in settings.families:
+        _distil_chosen(students)
+    return _result(students)
+
+
+def _distil_chosen(students: Students) -> None:
+    """Students of the networks that the rows LS and ILS chose: they learn the teacher's probabilities at T = 1."""
+    rows = {row.key: row for row in build_rows(students.settings.grids, students.candidates)}
+    teachers = [key for key in ("ls", "ils") if key in rows]
+    if not teachers:
+        return
+    chosen = [choose(rows[key], students.candidates, students.scores) for key in teachers]
+    targets = np.exp(log_softmax(students.logits(chosen, students.data.train.x)))
+    students.train([Candidate(f"distil_{key}") for key in teachers], targets)
+
+
+def _result(students: Students) -> dict[str, np.ndarray]:
+    """The arrays of a replicate.
+
+    candidates (J,) names and their scores (J,); test_ce (J,), nan where it is not needed;
+    rows (R,) keys, values (R, C) of `COLUMNS`, chosen (R,) names;
+    curve_count (BINS,), curve_sums (2 + E, BINS), curve_eps (E,); maps (4, n, K) of the first replicate.
+    """
+    data, candidates = students.data, students.candidates
+    rows = build_rows(students.settings.grids, candidates)
+    chosen = [choose(row, candidates, students.scores) for row in rows]
+    shown = [c for c, candidate in enumerate(candidates) if candidate.method in ("ls", "ils1")]
+    log_p = {c: log_softmax(students.logits([c], data.test.x)) for c in sorted({0, *chosen, *shown})}
+    test_ce = np.full(len(candidates), np.nan)
+    for c, value in log_p.items():
+        test_ce[c] = cross_entropy(value, data.test.labels)[0]
+    values = [_bayes_values(data)] + [
+        _row_values(students, row, c, log_p[c]) for row, c in zip(rows, chosen, strict=True)
+    ]
+    result = {
+        "candidates": np.array([c.name for c in candidates]),
+        "test_ce": test_ce,
+        "rows": np.array([BAYES, *(row.key for row in rows)]),
+        "values": np.array(values),
+        "chosen": np.array(["", *(candidates[c].name for c in chosen)]),
+    }
+    return (
+        result
+        | students.scores
+        | _curve(students, log_p)
+        | _maps(students, dict(zip([row.key for row in rows], chosen, strict=True)))
+    )
+
+
+def _row_values(students: Students, row: Row, index: int, log_p: np.ndarray) -> list[float]:
+    """The values of `COLUMNS`; `log_p` (1, n, K) of the row's network at T = 1."""
+    scores = {key: float(value[index]) for key, value in students.scores.items()}
+    if row.scaled:
+        scores["val_ce"] = scores["val_ce_scaled"]
+        log_p = log_softmax(log_p, scores["temperature"])  # logits up to a constant of each point
+    else:
+        scores["temperature"] = 1.0
+    candidate = students.candidates[index]
+    known = dict(zip(MEASURES, measure(log_p, students.data.test)[0], strict=True)) | scores | vars(candidate)
+    return [float(known[column]) for column in COLUMNS]
+
+
+def _bayes_values(data: Data) -> list[float]:
+    log_p, val_log_p = log_posterior(data.test.x)[None], log_posterior(data.val.x)[None]
+    known: dict[str, float] = dict(zip(MEASURES, measure(log_p, data.test)[0], strict=True))
+    known |= {"val_ce": cross_entropy(val_log_p, data.val.labels)[0], "temperature": 1.0}
+    return [float(known.get(column, np.nan)) for column in COLUMNS]
+
+
+def _curve(students: Students, log_p: Mapping[int, np.ndarray]) -> dict[str, np.ndarray]:
+    """Sums of p_t over the test points, per bin of the calibrated teacher's p_t."""
+    test = students.data.test
+    own = np.arange(len(test.labels)), test.labels
+    members = [c for c, candidate in enumerate(students.candidates) if candidate.method == "ls"]
+    teacher = log_softmax(log_p[0], students.scores["temperature"][0])[0][own]
+    columns = [teacher, log_posterior(test.x)[own], *(log_p[c][0][own] for c in members)]
+    count, sums = curve.bin_sums(np.exp(teacher), np.exp(columns))
+    eps = np.array([students.candidates[c].eps for c in members])
+    return {"curve_count": count, "curve_sums": sums, "curve_eps": eps}
+
+
+def _maps(students: Students, chosen: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Probabilities over the plane, for a picture; the first replicate's are enough."""
+    if students.number:
+        return {}
+    x = np.stack(np.meshgrid(MAP_X, MAP_Y), axis=2).reshape(-1, 2)
+    shown = [key for key in MAP_ROWS if key in chosen]
+    p = np.exp(log_softmax(students.logits([chosen[key] for key in shown], x)))
+    return {"map_rows": np.array(shown), "maps": p.astype(np.float32)}
+
+
+def _float(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.asarray(array, dtype=np.float32))

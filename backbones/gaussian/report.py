@@ -1,0 +1,212 @@
+"""What a study leaves to read: numbers.json, tables.md, report.html, the four tables as csv, the figures as png."""
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from backbones.core.files import save_atomic, save_json, save_text
+from backbones.core.runs import environment
+from backbones.gaussian import published
+from backbones.gaussian.curve import fit_curves
+from backbones.gaussian.directions import (
+    APPEARED,
+    BAYES_TOLERANCE,
+    OPPOSITE,
+    UNDECIDED,
+    check_bayes,
+    compare_directions,
+)
+from backbones.gaussian.figures import Picture, draw_figures, figure11, study_curve
+from backbones.gaussian.replicate import BAYES, Settings
+from backbones.gaussian.rows import all_rows
+from backbones.gaussian.study import describe, load_study
+from backbones.gaussian.tables import (
+    COLUMN,
+    TABLES,
+    csv_text,
+    finite,
+    format_cell,
+    format_number,
+    markdown_lines,
+    markdown_table,
+    shown_columns,
+    summarize,
+    table_rows,
+)
+
+# Not results.json: this is no stage of a backbone, and a comparison of the folders above shall not take it for one.
+NUMBERS, MARKDOWN, PAGE = "numbers.json", "tables.md", "report.html"
+PIXELS_PER_INCH = 110
+
+
+def write_report(settings: Settings, folder: str | Path, replicates: int) -> Path:
+    """Write every file from the replicates in `folder`; returns the path of the page."""
+    folder = Path(folder)
+    study = load_study(folder, replicates)
+    papers, titles = published.load_all(), row_titles(settings)
+    summary = summarize(study, papers)
+    numbers = {
+        "replicates": replicates,
+        "settings": describe(settings),
+        "environment": environment(),
+        "rows": summary,
+        "directions": compare_directions(study, papers, titles),
+        "bayes_checks": check_bayes(summary),
+        "candidates": _candidates(study),
+        "figure11": _figure11(study),
+        "curve": _curve(study),
+    }
+    pictures = draw_figures(study, settings, published.load_figure11(), published.load_tuned_curve(), titles)
+    drawn = {picture.name: _png(picture) for picture in pictures}
+    save_json(folder / NUMBERS, numbers)
+    for name, table in TABLES.items():
+        if table_rows(table, summary):
+            save_text(folder / f"table_{name}.csv", csv_text(table, summary, titles))
+    for name, png in drawn.items():
+        save_atomic(folder / f"{name}.png", lambda path, png=png: path.write_bytes(png))
+    save_text(folder / MARKDOWN, render_markdown(numbers, titles))
+    save_text(folder / PAGE, render_page(numbers, titles, pictures, drawn))
+    return folder / PAGE
+
+
+def row_titles(settings: Settings) -> dict[str, str]:
+    """Row key -> the name that tables show, for every row that can be."""
+    return {BAYES: "Bayes-Optimal"} | {row.key: row.method for row in all_rows(settings.grids)}
+
+
+def verdict_sentence(directions: Sequence[Mapping[str, Any]]) -> str:
+    """How many of the published directions appeared."""
+    count = Counter(entry["verdict"] for entry in directions)
+    return (
+        f"Of {len(directions)} published directions {count[APPEARED]} appeared, {count[OPPOSITE]} "
+        f"{'is' if count[OPPOSITE] == 1 else 'are'} opposite and {count[UNDECIDED]} could not be decided. A direction "
+        "is decided where the paired difference over the replicates is at least two standard errors from zero; of so "
+        f"many comparisons about {len(directions) * 0.05:.0f} would be decided by chance alone."
+    )
+
+
+def protocol_sentence(settings: Mapping[str, Any], replicates: int) -> str:
+    """What was run, in two sentences."""
+    recipe, counts = settings["recipe"], settings["per_class"]
+    return (
+        f"{replicates} replicates; {counts[0]} training, {counts[1]} validation and {counts[2]} test points per class; "
+        f"network {'-'.join(map(str, recipe['sizes']))}, Adam with learning rate {recipe['lr']:g}, batch "
+        f"{recipe['batch_size']}, at most {recipe['max_epochs']} epochs, stopped after {recipe['patience']} without a "
+        "lower validation cross-entropy, best epoch restored. Every network has a seed of its own."
+    )
+
+
+NOTES = (
+    "Each cell: ours ± standard error over the replicates (published).",
+    "cwECE: the paper's column is the ECE within each true class, which its code computes (“true class” here); "
+    "“Eq. 2” is the class-wise ECE that its text defines. The published number stands beside the first only.",
+    "TempS rows use the temperature fitted on the validation points within the bounds [0.8, 3.0] of the paper's code; "
+    "“T, free” has no such bound.",
+    "The paper's text gives the teacher's temperatures 1, 2, 4, 6, yet its mean chosen one is above 6; the rows ILS2 "
+    "and ILS use 1, 2, 4, 8, 16, and the row with the text's temperatures stands beside them.",
+    "Table V prints the headers of P1 and P2 exchanged; they are put right here.",
+)
+
+
+def render_markdown(numbers: Mapping[str, Any], titles: Mapping[str, str]) -> str:
+    """tables.md."""
+    parts = [
+        "# Synthetic study of instance-based label smoothing",
+        protocol_sentence(numbers["settings"], numbers["replicates"]),
+    ]
+    parts += ["\n".join(f"- {note}" for note in NOTES), "## Which published directions appeared"]
+    parts.append(verdict_sentence(numbers["directions"]))
+    lines = [["Published direction", "ours ± s.e.", "published", "verdict"]]
+    lines += [list(direction_texts(entry)) for entry in numbers["directions"]]
+    parts.append(markdown_lines(lines))
+    for table in TABLES.values():
+        if table_rows(table, numbers["rows"]):
+            parts += [f"## {table.title}", markdown_table(table, numbers["rows"], titles)]
+    return "\n\n".join(parts).rstrip() + "\n"
+
+
+def direction_texts(entry: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """Statement, our difference with its error, the published one, the verdict."""
+    column = entry["column"]
+    ours = format_number(column, entry["difference"], sign=True)
+    if entry["se"] is not None:
+        ours += f" ± {format_number(column, entry['se'])}"
+    paper = format_number(column, entry["published"], sign=True)
+    return (
+        entry["statement"],
+        ours,
+        paper if entry["same_quantity"] else f"{paper} (of the other cwECE)",
+        entry["verdict"],
+    )
+
+
+def render_page(
+    numbers: Mapping[str, Any], titles: Mapping[str, str], pictures: Sequence[Picture], drawn: Mapping[str, bytes]
+) -> str:
+    """report.html, which needs no other file."""
+    env = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    source = files("backbones.gaussian").joinpath("templates", PAGE).read_text(encoding="utf-8")
+    return env.from_string(source).render(
+        protocol=protocol_sentence(numbers["settings"], numbers["replicates"]),
+        verdicts=verdict_sentence(numbers["directions"]),
+        notes=NOTES,
+        directions=[direction_texts(entry) for entry in numbers["directions"]],
+        bayes=[_check_texts(check) for check in numbers["bayes_checks"]],
+        tables=[_page_table(table, numbers["rows"], titles) for table in TABLES.values()],
+        suspicions=published.load_suspicions(),
+        figures=[(p.title, p.caption, base64.b64encode(drawn[p.name]).decode()) for p in pictures],
+        environment=numbers["environment"],
+    )
+
+
+def _page_table(table: Any, summary: Mapping[str, Any], titles: Mapping[str, str]) -> dict[str, Any]:
+    columns = shown_columns(table, summary)
+    rows = table_rows(table, summary)
+    return {
+        "title": table.title,
+        "columns": [COLUMN[column].title for column in columns],
+        "rows": [(titles[key], [format_cell(column, summary[key][column]) for column in columns]) for key in rows],
+    }
+
+
+def _check_texts(check: Mapping[str, Any]) -> tuple[str, str, str, str, bool]:
+    column = check["column"]
+    numbers = (format_number(column, check["mean"]), format_number(column, check["published"]))
+    return COLUMN[column].title, *numbers, format_number(column, BAYES_TOLERANCE[column]), check["kept"]
+
+
+def _candidates(study: Mapping[str, np.ndarray]) -> dict[str, dict[str, float | None]]:
+    """Means over replicates of every single candidate."""
+    columns = ("val_ce", "val_ce_scaled", "test_ce", "temperature_free", "epoch")
+    means = {column: study[column].mean(axis=0) for column in columns}
+    names = study["candidates"].tolist()
+    return {name: {column: finite(means[column][c]) for column in columns} for c, name in enumerate(names)}
+
+
+def _figure11(study: Mapping[str, np.ndarray]) -> list[dict[str, float | None]]:
+    paper = published.load_figure11()
+    return [
+        {"p1": p1, "p2": p2, "ce": ce, "se": finite(error), "published": paper.get((p1, p2))}
+        for (p1, p2), (ce, error) in sorted(figure11(study).items())
+    ]
+
+
+def _curve(study: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
+    """The bins of Figs. 4, 6 and 7, and (P1, P2) of the fitted curves."""
+    curve = study_curve(study)
+    if curve is None:
+        return None
+    return {key: value.tolist() for key, value in curve._asdict().items()} | {"fitted": dict(fit_curves(curve))}
+
+
+def _png(picture: Picture) -> bytes:
+    stream = io.BytesIO()
+    picture.figure.savefig(stream, format="png", dpi=PIXELS_PER_INCH)
+    return stream.getvalue()

@@ -1,0 +1,65 @@
+"""The rows of the paper's tables: which candidates each chooses among, and by what.
+
+A row is measured at T = 1 or, with temperature scaling, at the temperature of its own validation points within
+`measures.PARITY_BOUNDS`; then the choice is by the scaled validation cross-entropy as well (ILS, App. A).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from backbones.gaussian.candidates import LARGEST_AMOUNT, TEACHERS, Candidate, Grids
+
+PLAIN, SCALED, ON_DENSE, ON_SPARSE = "val_ce", "val_ce_scaled", "val_ce_dense", "val_ce_sparse"
+
+
+class Row(NamedTuple):
+    """key: its name in results.json; method and scaled: its names in the paper's tables."""
+
+    key: str
+    method: str
+    member: Callable[[Candidate], bool]
+    criterion: str = PLAIN
+    scaled: bool = False
+
+
+def build_rows(grids: Grids, candidates: Sequence[Candidate]) -> list[Row]:
+    """Every row that has a candidate."""
+    return [row for row in all_rows(grids) if any(map(row.member, candidates))]
+
+
+def all_rows(grids: Grids) -> list[Row]:
+    """Every row, in the order of the paper's tables."""
+    of_t = {t: (lambda c, t=t: c.method == "ils2" and c.t in t) for t in (grids.t, grids.t_text)}
+    rows = [
+        *_pair("hard", "No LS", lambda c: c.method == "hard"),
+        *_pair("ls", "Standard LS", lambda c: _is_grid_ls(grids, c)),
+        *_pair("ls02", "Standard LS-0.2", lambda c: c.method == "ls" and c.eps == LARGEST_AMOUNT),
+        Row("ls_on_dense", "Standard LS, chosen on dense", lambda c: _is_grid_ls(grids, c), ON_DENSE),
+        Row("ls_on_sparse", "Standard LS, chosen on sparse", lambda c: _is_grid_ls(grids, c), ON_SPARSE),
+        *_pair("ils1", "ILS1", lambda c: c.method == "ils1" and c.p1 in grids.p1 and c.p2 in grids.p2),
+        *_pair("ils2", "ILS2", of_t[grids.t]),
+        *_pair("ils2_text", f"ILS2, T in {{{', '.join(f'{t:g}' for t in grids.t_text)}}}", of_t[grids.t_text]),
+        *_pair("ils", "ILS", lambda c: c.method == "ils"),
+    ]
+    names = {"bayes": "Bayes-Optimal", "hard": "No LS", "ls": "Standard LS", "ils": "ILS"}
+    for teacher in TEACHERS:
+        rows.append(
+            Row(f"distil_{teacher}", f"Distilled from {names[teacher]}", lambda c, t=teacher: c.method == f"distil_{t}")
+        )
+    return rows
+
+
+def choose(row: Row, candidates: Sequence[Candidate], scores: dict[str, np.ndarray]) -> int:
+    """Index of the row's candidate with the lowest criterion; of equal ones the first."""
+    members = np.flatnonzero([row.member(c) for c in candidates])
+    return int(members[scores[row.criterion][members].argmin()])
+
+
+def _is_grid_ls(grids: Grids, candidate: Candidate) -> bool:
+    return candidate.method == "ls" and candidate.eps in grids.eps
+
+
+def _pair(key: str, method: str, member: Callable[[Candidate], bool]) -> list[Row]:
+    return [Row(key, method, member), Row(f"{key}_scaled", f"{method} + TempS", member, SCALED, scaled=True)]

@@ -1,0 +1,113 @@
+"""All replicates of the study: in processes of one thread each, every finished replicate in a file of its own.
+
+<folder>/study.json             the settings; another study is refused
+<folder>/replicates/0000.npz    `replicate.run_replicate`; what is there is not run again
+"""
+
+import json
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from backbones.core.errors import InputError
+from backbones.core.files import load_json, save_atomic, save_json
+from backbones.gaussian.replicate import Settings, run_replicate
+
+VERSION = 1  # of the files; raise it when a replicate's numbers change
+SETTINGS_FILE = "study.json"
+
+
+def run_study(settings: Settings, folder: str | Path, replicates: int, workers: int = 1) -> None:
+    """Run the replicates 0 .. replicates - 1 that `folder` lacks; progress goes to standard error."""
+    folder = Path(folder)
+    _open(settings, folder)
+    missing = [number for number in range(replicates) if not replicate_file(folder, number).exists()]
+    with tqdm(total=replicates, initial=replicates - len(missing), unit="replicate", smoothing=0.1) as bar:
+        if workers == 1:
+            _one_thread()
+            for number in missing:
+                _run(settings, folder, number)
+                bar.update()
+            return
+        # spawn: a forked process would inherit torch's threads
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, context, initializer=_one_thread) as pool:
+            try:
+                for done in as_completed([pool.submit(_run, settings, folder, number) for number in missing]):
+                    done.result()
+                    bar.update()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+
+def load_study(folder: str | Path, replicates: int) -> dict[str, np.ndarray]:
+    """The arrays of all replicates stacked (N, ...); names, which are the same in each, and the maps come once."""
+    loaded = [_load(replicate_file(Path(folder), number)) for number in range(replicates)]
+    once = {key: loaded[0][key] for key in ("candidates", "rows", "curve_eps", "map_rows", "maps")}
+    return once | {key: np.stack([one[key] for one in loaded]) for key in loaded[0] if key not in once}
+
+
+def replicate_file(folder: Path, number: int) -> Path:
+    """Where a replicate is kept."""
+    return folder / "replicates" / f"{number:04d}.npz"
+
+
+def describe(settings: Settings) -> dict[str, Any]:
+    """The settings on which numbers depend, as JSON has them."""
+    known = asdict(settings)
+    del known["recipe"]["slots"]
+    return json.loads(json.dumps({"version": VERSION, **known}))
+
+
+def _open(settings: Settings, folder: Path) -> None:
+    path, now = folder / SETTINGS_FILE, describe(settings)
+    if not path.exists():
+        save_json(path, now)
+        return
+    before = load_json(path)
+    for key in now:
+        if before.get(key) != now[key]:
+            raise InputError(
+                f"{folder} holds a study with other settings ({_difference(key, before.get(key), now[key])}); "
+                "choose another --output-dir"
+            )
+
+
+def _difference(key: str, old: Any, new: Any) -> str:
+    """Names the innermost setting that differs."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        inner = next(k for k in new if old.get(k) != new[k])
+        return _difference(f"{key}.{inner}", old.get(inner), new[inner])
+    return f"{key} was {old} and is now {new}"
+
+
+def _run(settings: Settings, folder: Path, number: int) -> None:
+    arrays: dict[str, Any] = run_replicate(settings, number)
+    save_atomic(replicate_file(folder, number), lambda path: np.savez_compressed(path, **arrays))
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"cannot read {path}: {error}; delete it and run the study again") from None
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def mean_and_error(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over replicates (N, ...) and its standard error, nan for a single replicate."""
+    count = len(values)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        spread = ((values - values.mean(axis=0)) ** 2).sum(axis=0) / np.float64(count - 1)
+    return values.mean(axis=0), np.sqrt(spread / count)

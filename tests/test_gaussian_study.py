@@ -1,0 +1,290 @@
+"""The synthetic study as a whole: rows and their choice, files, resumption, directions, the page and the tool."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+
+from backbones.core.errors import InputError
+from backbones.gaussian import curve, directions, published
+from backbones.gaussian.candidates import FAMILIES, QUICK, Candidate, Grids, build_candidates
+from backbones.gaussian.replicate import COLUMNS, HARD, Settings, draw_data, run_replicate
+from backbones.gaussian.report import NUMBERS, row_titles, write_report
+from backbones.gaussian.rows import PLAIN, SCALED, all_rows, build_rows, choose
+from backbones.gaussian.study import load_study, mean_and_error, replicate_file, run_study
+from backbones.gaussian.tables import TABLES
+from backbones.gaussian.training import Recipe
+
+TINY = Settings(Recipe(max_epochs=3), QUICK, FAMILIES, (20, 20, 100))
+
+
+@pytest.fixture(scope="module")
+def study_folder(tmp_path_factory):
+    """Two replicates, run without interruption, with their report."""
+    folder = tmp_path_factory.mktemp("study")
+    run_study(TINY, folder, 2)
+    write_report(TINY, folder, 2)
+    return folder
+
+
+# ---- rows ----------------------------------------------------------------------------------------
+
+
+def test_the_grids_are_the_papers():
+    count = {family: len(build_candidates(Grids(), [family])) for family in FAMILIES}
+    # LS with 0.2; both readings of T share three values; Fig. 11 with its 12 x 6 values
+    assert count == {"ls": 13, "ils1": 30, "ils2": 72, "ils": 150, "distillation": 2, "figure11": 72}
+    assert len(build_candidates(Grids(), ["ils1", "figure11"])) == 30 + 72 - 10  # P1 of all five, P2 of 1 and 2
+    paper = published.load_figure11()
+    assert {(c.p1, c.p2) for c in build_candidates(Grids(), ["figure11"])} == set(paper)
+
+
+def test_a_row_takes_the_lowest_of_its_own_criterion():
+    candidates = [HARD, Candidate("ls", eps=0.01), Candidate("ls", eps=0.05), Candidate("ls", eps=0.2)]
+    rows = {row.key: row for row in build_rows(Grids(), candidates)}
+    scores = {
+        PLAIN: np.array([0.1, 0.5, 0.4, 0.3]),
+        SCALED: np.array([0.1, 0.3, 0.4, 0.2]),
+        "val_ce_dense": np.array([0.1, 0.2, 0.2, 0.1]),
+        "val_ce_sparse": np.array([0.1, 0.9, 0.8, 0.1]),
+    }
+    chosen = {key: choose(row, candidates, scores) for key, row in rows.items()}
+    assert chosen == {
+        **{"hard": 0, "hard_scaled": 0, "ls": 2, "ls_scaled": 1, "ls02": 3, "ls02_scaled": 3},
+        **{"ls_on_dense": 1, "ls_on_sparse": 2},
+    }
+
+
+def test_each_grid_row_sees_its_own_temperatures():
+    candidates = build_candidates(Grids(), FAMILIES)
+    seen = {row.key: {c.t for c in candidates if row.member(c)} for row in build_rows(Grids(), candidates)}
+    assert seen["ils2"] == seen["ils"] == {1, 2, 4, 8, 16}
+    assert seen["ils2_text"] == {1, 2, 4, 6}
+    sizes = {row.key: sum(map(row.member, candidates)) for row in build_rows(Grids(), candidates)}
+    assert sizes["ils1"] == 30  # not the further points of Fig. 11
+    assert sizes["ls"] == 12
+
+
+def test_every_row_of_the_papers_tables_is_ours():
+    for name, table in published.load_tables().items():
+        assert set(table) <= set(TABLES[name].rows)
+        assert set(TABLES[name].rows) <= {"bayes", *(row.key for row in all_rows(Grids()))}
+
+
+# ---- a replicate ---------------------------------------------------------------------------------
+
+
+def test_replicates_draw_different_points_and_the_same_ones_again():
+    first, again, other = draw_data(TINY, 0), draw_data(TINY, 0), draw_data(TINY, 1)
+    np.testing.assert_array_equal(first.train.x, again.train.x)
+    assert not np.isin(first.train.x, other.train.x).any()
+    assert not np.isin(first.train.x, first.val.x).any()
+
+
+def test_what_else_is_trained_changes_nothing(study_folder):
+    """A candidate's seed is its own: without the other families the row LS has the same numbers."""
+    alone = run_replicate(Settings(TINY.recipe, QUICK, ("ls",), TINY.per_class), 0)
+    everything = load_study(study_folder, 2)
+    shared = [everything["rows"].tolist().index(row) for row in alone["rows"].tolist()]
+    np.testing.assert_allclose(alone["values"], everything["values"][0, shared], rtol=1e-4)
+
+
+def test_a_row_holds_the_numbers_of_what_it_chose(study_folder):
+    study = load_study(study_folder, 2)
+    names = study["candidates"].tolist()
+    for r, key in enumerate(study["rows"].tolist()[1:], start=1):
+        for n in range(2):
+            c = names.index(study["chosen"][n, r])
+            values = dict(zip(COLUMNS, study["values"][n, r], strict=True))
+            assert values["val_ce"] == study["val_ce_scaled" if key.endswith("_scaled") else "val_ce"][n, c]
+            assert values["temperature_free"] == study["temperature_free"][n, c]
+            if not key.endswith("_scaled"):
+                assert values["ce"] == pytest.approx(study["test_ce"][n, c], abs=1e-12)
+
+
+# ---- the study -----------------------------------------------------------------------------------
+
+
+def test_a_resumed_study_equals_an_uninterrupted_one(study_folder, tmp_path):
+    run_study(TINY, tmp_path, 1)
+    before = replicate_file(tmp_path, 0).stat().st_mtime_ns
+    run_study(TINY, tmp_path, 2)  # and in another number of calls
+    assert replicate_file(tmp_path, 0).stat().st_mtime_ns == before
+    whole, resumed = load_study(study_folder, 2), load_study(tmp_path, 2)
+    assert whole.keys() == resumed.keys()
+    for key, value in whole.items():
+        np.testing.assert_array_equal(value, resumed[key], err_msg=key)
+
+
+def test_another_study_in_the_folder_is_refused(study_folder):
+    other = Settings(Recipe(lr=3e-3, max_epochs=3), QUICK, FAMILIES, (20, 20, 100))
+    with pytest.raises(InputError, match=r"recipe\.lr was 0\.01 and is now 0\.003"):
+        run_study(other, study_folder, 2)
+
+
+def test_a_broken_replicate_is_named(tmp_path):
+    path = replicate_file(tmp_path, 0)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"PK nothing")
+    with pytest.raises(InputError, match=r"0000\.npz.*delete it"):
+        load_study(tmp_path, 1)
+
+
+def test_standard_error_is_that_of_the_mean():
+    values = np.random.default_rng(0).normal(size=(50, 3))
+    mean, error = mean_and_error(values)
+    np.testing.assert_allclose(mean, values.mean(axis=0))
+    np.testing.assert_allclose(error, values.std(axis=0, ddof=1) / 50**0.5)
+    assert np.isnan(mean_and_error(values[:1])[1]).all()
+
+
+# ---- published numbers and directions --------------------------------------------------------------
+
+
+def test_published_numbers_are_read_as_printed():
+    tables = published.load_tables()
+    lines = {name: (published.FOLDER / f"ils_table{n}.csv").read_text() for name, n in (("I", 1), ("V", 5))}
+    assert "79.48%" in lines["I"]
+    assert tables["I"]["ls_scaled"]["acc"] == pytest.approx(0.7948)
+    assert tables["I"]["ls_on_sparse"]["eps"] == 0.122
+    assert tables["II"].keys() == {"distil_bayes", "distil_hard", "distil_ls"}
+    # Conflict I2: the column printed as P1 holds P2
+    assert re.search(r"^ILS,No,.*,2\.91,-,1\.63,0\.80,", lines["V"], re.MULTILINE)
+    assert (tables["V"]["ils"]["p1"], tables["V"]["ils"]["p2"], tables["V"]["ils"]["t"]) == (0.80, 1.63, 2.91)
+    assert "eps" not in tables["V"]["ils"]
+    assert published.load_tuned_curve() == (0.8, 2.0)
+
+
+def test_a_missing_table_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"ils_table1\.csv"):
+        published.load_tables(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("difference", "error", "paper", "expected"),
+    [
+        (-0.03, 0.01, -0.02, directions.APPEARED),
+        (0.03, 0.01, -0.02, directions.OPPOSITE),
+        (-0.03, 0.02, -0.02, directions.UNDECIDED),
+        (-0.02, 0.01, -0.02, directions.APPEARED),  # two standard errors decide
+        (0.0, 0.0, -0.02, directions.UNDECIDED),
+        (-0.03, np.nan, -0.02, directions.UNDECIDED),
+    ],
+)
+def test_verdicts(difference, error, paper, expected):
+    assert directions.verdict(difference, error, paper) == expected
+
+
+def test_differences_are_paired():
+    """Two rows that differ by a constant: the replicates' spread does not enter the standard error."""
+    rng, papers = np.random.default_rng(0), published.load_all()
+    hard = rng.normal(size=(20, len(COLUMNS)))
+    study = {"rows": np.array(["bayes", "hard", "ls"]), "values": np.stack([hard, hard, hard - 0.01], axis=1)}
+    titles = row_titles(Settings())
+    found = {(e["column"], e["first"]): e for e in directions.compare_directions(study, papers, titles)}
+    entry = found["ce", "ls"]
+    assert entry["difference"] == pytest.approx(-0.01)
+    assert entry["se"] < 1e-12
+    assert entry["published"] == pytest.approx(papers["ls"]["ce"] - papers["hard"]["ce"])
+    assert entry["verdict"] == directions.APPEARED
+    assert entry["statement"] == "CE of Standard LS is lower than of No LS"
+    assert found["acc", "ls"]["verdict"] == directions.OPPOSITE
+    assert all(e["first"] in ("ls",) and e["second"] == "hard" for e in found.values())
+
+
+# ---- the curve -------------------------------------------------------------------------------------
+
+
+def test_the_best_amount_of_a_bin_is_the_nearest():
+    teacher = np.array([0.3, 0.3, 0.95, 0.1, 1.0])
+    students = np.array([[0.35, 0.35, 0.5, 0.0, 1.0], [0.9, 0.9, 0.94, 0.0, 0.5]])
+    count, sums = curve.bin_sums(teacher, np.stack([teacher, teacher, *students]))
+    assert count.sum() == 4  # 0.1 is below the bins
+    found = curve.build_curve(count, sums, np.array([0.01, 0.2]))
+    np.testing.assert_allclose(found.teacher, [0.3, 0.95, 1.0])
+    np.testing.assert_array_equal(found.best, [0.01, 0.2, 0.01])
+
+
+def test_fits_recover_the_curve_that_made_the_amounts():
+    p = np.linspace(0.5, 1, 40)
+    ones = np.ones_like(p)
+    for name, amount in (("ils1", curve.curve_amount(p, 0.85, 1.5)), ("sine", curve.sine_amount(p, 0.6, 4.0))):
+        made = curve.Curve(ones, p, p, ones, p[None], amount)
+        assert name == "sine" or curve.fit_curves(made)[name] == pytest.approx((0.85, 1.5), abs=1e-4)
+        if name == "sine":  # P1 is known up to a period
+            np.testing.assert_allclose(curve.sine_amount(p, *curve.fit_curves(made)[name]), amount, atol=1e-4)
+
+
+# ---- what is written -------------------------------------------------------------------------------
+
+
+def test_the_report_has_every_row_and_needs_no_other_file(study_folder):
+    page, text = ((study_folder / name).read_text() for name in ("report.html", "tables.md"))
+    titles = row_titles(TINY)
+    keys = {key for table in TABLES.values() for key in table.rows}
+    assert keys == set(load_study(study_folder, 2)["rows"].tolist())
+    for key in keys:
+        assert f'<th scope="row">{titles[key]}</th>' in page, key
+        assert f"| {titles[key]} |" in text, key
+    for number in (2, 4, 6, 7, 8, 11):
+        assert f"Figure {number}:" in page
+        assert (study_folder / f"figure_{number}.png").stat().st_size > 1000
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)
+
+
+def test_numbers_tables_and_page_agree(study_folder):
+    numbers = json.loads((study_folder / NUMBERS).read_text())
+    study, papers = load_study(study_folder, 2), published.load_all()
+    for name, table in TABLES.items():
+        with (study_folder / f"table_{name}.csv").open() as file:
+            lines = {line["row"]: line for line in csv.DictReader(file)}
+        assert list(lines) == list(table.rows)
+        for key, line in lines.items():
+            values = study["values"][:, study["rows"].tolist().index(key), COLUMNS.index("ce")]
+            cell = numbers["rows"][key]["ce"]
+            assert cell["mean"] == pytest.approx(values.mean())
+            assert cell["se"] == pytest.approx(abs(values[0] - values[1]) / 2)
+            assert float(line["ce"]) == pytest.approx(values.mean(), rel=1e-5)
+            assert line["ce_published"] == (f"{papers[key]['ce']:.6g}" if key in papers else "")
+    assert {check["column"] for check in numbers["bayes_checks"]} == set(directions.BAYES_TOLERANCE)
+
+
+# ---- the tool --------------------------------------------------------------------------------------
+
+
+def test_the_tool_runs_some_rows_in_two_processes(load_tool, tmp_path, capsys):
+    options = ["--quick", "--replicates", "2", "--workers", "2", "--rows", "ls"]
+    assert load_tool("gaussian_study").main(["--output-dir", str(tmp_path), *options]) == 0
+    said = capsys.readouterr()
+    assert "published directions" in said.out
+    assert "2/2" in said.err  # progress
+    rows = json.loads((tmp_path / NUMBERS).read_text())["rows"]
+    assert "ls" in rows
+    assert "ils" not in rows
+    assert not (tmp_path / "table_II.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--replicates", "0"], "--replicates: 0 is below 1"),
+        (["--workers", "-1"], "--workers: -1 is below 1"),
+        (["--lr", "0"], "--lr: 0 is outside"),
+        (["--lr", "nan"], "--lr: nan is outside"),
+        (["--seed", "-3"], "--seed: -3 is negative"),
+        (["--rows", "isl"], "no family 'isl'"),
+    ],
+)
+def test_bad_input_is_one_line(load_tool, tmp_path, options, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        load_tool("gaussian_study").main(["--output-dir", str(tmp_path), *options])
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_input_ends_with_2(run_tool, tmp_path):
+    done = run_tool("gaussian_study", "--output-dir", tmp_path, "--rows", "isl1")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "did you mean 'ils1'" in done.stderr

@@ -1,0 +1,73 @@
+"""The synthetic study of instance-based label smoothing: Tables I, II, V, VI and Figures 2, 4, 6 to 8, 11 of the paper.
+
+    python tools/gaussian_study.py --output-dir runs/gaussian                   100 replicates, learning rate 1e-2
+    python tools/gaussian_study.py --output-dir runs/gaussian_3e-3 --sensitivity         the same with 3e-3
+    python tools/gaussian_study.py --output-dir runs/gaussian_quick --quick --replicates 2   a look, in seconds
+
+Writes report.html (one file), tables.md, numbers.json, table_*.csv and figure_*.png.  The same command goes on after an
+interruption, and with more --replicates it adds to what is there.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from backbones.core.errors import InputError, run_tool
+from backbones.core.files import load_json
+from backbones.core.runs import check_writable
+from backbones.gaussian.candidates import FAMILIES, QUICK, Grids, check_families
+from backbones.gaussian.replicate import Settings
+from backbones.gaussian.report import NUMBERS, verdict_sentence, write_report
+from backbones.gaussian.study import run_study
+from backbones.gaussian.training import Recipe
+
+HEADLINE_LR, SENSITIVITY_LR = 1e-2, 3e-3
+QUICK_EPOCHS, QUICK_POINTS = 3, (20, 20, 200)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_arguments(argv)
+    settings = build_settings(args)
+    check_writable(args.output_dir)
+    run_study(settings, args.output_dir, args.replicates, args.workers)
+    page = write_report(settings, args.output_dir, args.replicates)
+    print(verdict_sentence(load_json(args.output_dir / NUMBERS)["directions"]))
+    print(f"report: {page}")
+    return 0
+
+
+def build_settings(args: argparse.Namespace) -> Settings:
+    """The study that the arguments ask for."""
+    for name in ("replicates", "workers"):
+        if getattr(args, name) < 1:
+            raise InputError(f"--{name}: {getattr(args, name)} is below 1; give a whole number from 1 on")
+    if not 0 < args.lr <= 1:
+        raise InputError(f"--lr: {args.lr:g} is outside (0, 1]; the paper's is {HEADLINE_LR:g}")
+    if args.seed < 0:
+        raise InputError(f"--seed: {args.seed} is negative; give a whole number from 0 on")
+    families = check_families(args.rows)
+    if args.quick:
+        return Settings(Recipe(lr=args.lr, max_epochs=QUICK_EPOCHS), QUICK, families, QUICK_POINTS, args.seed)
+    return Settings(Recipe(lr=args.lr), Grids(), families, seed=args.seed)
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output-dir", type=Path, required=True)
+    parser.add_argument("--replicates", type=int, default=100)
+    rate = parser.add_mutually_exclusive_group()
+    rate.add_argument("--lr", type=float, default=HEADLINE_LR, help="Adam's learning rate (default: %(default)s)")
+    rate.add_argument("--sensitivity", dest="lr", action="store_const", const=SENSITIVITY_LR, help="--lr 3e-3")
+    parser.add_argument(
+        "--rows", nargs="+", default=FAMILIES, metavar="ROW", help=f"of {', '.join(FAMILIES)}; default all"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes of one thread (default: cores)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of data, initialisation and order (default: %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="few points, epochs and grid points: numbers mean nothing")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    run_tool(main)
