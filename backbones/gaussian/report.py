@@ -113,6 +113,7 @@ NOTES = (
     "and ILS use 1, 2, 4, 8, 16, and the row with the text's temperatures stands beside them.",
     "Table V prints the headers of P1 and P2 exchanged; they are put right here.",
 )
+OTHER_CWECE = "† The paper's cwECE is the ECE within each true class; the class-wise ECE of its Eq. 2 is held against its direction."
 
 
 def render_markdown(numbers: Mapping[str, Any], titles: Mapping[str, str]) -> str:
@@ -123,9 +124,9 @@ def render_markdown(numbers: Mapping[str, Any], titles: Mapping[str, str]) -> st
     ]
     parts += ["\n".join(f"- {note}" for note in NOTES), "## Which published directions appeared"]
     parts.append(verdict_sentence(numbers["directions"]))
-    lines = [["Published direction", "ours ± s.e.", "published", "verdict"]]
+    lines = [["Published direction", "verdict", "ours ± s.e.", "published"]]
     lines += [list(direction_texts(entry)) for entry in numbers["directions"]]
-    parts.append(markdown_lines(lines))
+    parts += [markdown_lines(lines), OTHER_CWECE]
     for table in TABLES.values():
         if table_rows(table, numbers["rows"]):
             parts += [f"## {table.title}", markdown_table(table, numbers["rows"], titles)]
@@ -133,7 +134,7 @@ def render_markdown(numbers: Mapping[str, Any], titles: Mapping[str, str]) -> st
 
 
 def direction_texts(entry: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    """Statement, our difference with its error, the published one, the verdict."""
+    """Statement, verdict, our difference with its error, the published one."""
     column = entry["column"]
     ours = format_number(column, entry["difference"], sign=True)
     if entry["se"] is not None:
@@ -157,6 +158,7 @@ def render_page(
         protocol=protocol_sentence(numbers["settings"], numbers["replicates"]),
         verdicts=verdict_sentence(numbers["directions"]),
         notes=NOTES,
+        other_cwece=OTHER_CWECE,
         directions=[direction_texts(entry) for entry in numbers["directions"]],
         bayes=[_check_texts(check) for check in numbers["bayes_checks"]],
         tables=[_page_table(table, numbers["rows"], titles) for table in TABLES.values()],
