@@ -306,6 +306,17 @@ def test_measures_are_those_of_the_calibration_module():
         assert by_name["cwece15_trueclass"] == pytest.approx(calibration.cwece_trueclass(p, points.labels))
 
 
+def test_a_confidence_on_the_edge_of_bins_belongs_to_the_lower_one():
+    points = Points(np.zeros((4, 2)), np.array([0, 1, 2, 0]), np.array([True, True, False, False]))
+    p = np.array([[0.6, 0.2, 0.2], [0.4, 0.2, 0.4], [0.2, 0.2, 0.6], [0.61, 0.39, 0.0001]])
+    assert calibration.ece(p, points.labels) != calibration.ece(p, points.labels, closed="left")
+    log_p = np.log(p)
+    p = np.exp(log_p)
+    found = dict(zip(measures.MEASURES, measures.measure(log_p[None], points)[0], strict=True))
+    assert found["ece15"] == pytest.approx(calibration.ece(p, points.labels))
+    assert found["cwece15"] == pytest.approx(calibration.cwece(p, points.labels))
+
+
 def test_a_subset_without_points_is_nan():
     points = sample_points(np.random.default_rng(3), 5)
     points = Points(points.x, points.labels, np.ones(15, bool))

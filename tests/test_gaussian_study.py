@@ -6,11 +6,13 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
+from backbones import calibration
 from backbones.core.errors import InputError
 from backbones.gaussian import curve, directions, published
 from backbones.gaussian.candidates import FAMILIES, QUICK, Candidate, Grids, build_candidates
-from backbones.gaussian.replicate import COLUMNS, HARD, Settings, draw_data, run_replicate
+from backbones.gaussian.replicate import COLUMNS, HARD, Settings, Students, draw_data, run_replicate
 from backbones.gaussian.report import NUMBERS, row_titles, write_report
 from backbones.gaussian.rows import PLAIN, SCALED, all_rows, build_rows, choose
 from backbones.gaussian.study import load_study, mean_and_error, replicate_file, run_study
@@ -102,6 +104,36 @@ def test_a_row_holds_the_numbers_of_what_it_chose(study_folder):
             assert values["temperature_free"] == study["temperature_free"][n, c]
             if not key.endswith("_scaled"):
                 assert values["ce"] == pytest.approx(study["test_ce"][n, c], abs=1e-12)
+
+
+def test_scaled_rows_are_measured_at_their_temperature(study_folder):
+    """The hard-label network again, its logits divided by the stored temperature."""
+    data, study = draw_data(TINY, 1), load_study(study_folder, 2)
+    students = Students(TINY, 1, data)
+    students.train([HARD], np.eye(3)[data.train.labels][None])
+    logits = students.logits([0], data.test.x)[0].astype(float)
+    rows = study["rows"].tolist()
+    for key in ("hard", "hard_scaled"):
+        values = dict(zip(COLUMNS, study["values"][1, rows.index(key)], strict=True))
+        log_p = calibration.log_softmax(logits / values["temperature"])
+        assert values["ce"] == pytest.approx(calibration.nll(log_p, data.test.labels), rel=1e-5)
+        assert values["cwece15"] == pytest.approx(calibration.cwece(np.exp(log_p), data.test.labels), rel=1e-3)
+    assert values["temperature"] != 1
+
+
+def test_candidates_have_independent_seeds():
+    """A student does not start where its teacher did; the same candidate does, each time."""
+    data = draw_data(TINY, 0)
+    twice = Students(TINY, 0, data), Students(TINY, 0, data)
+    targets = np.repeat(np.eye(3)[data.train.labels][None], 3, axis=0)
+    for students in twice:
+        students.train([HARD, Candidate("ls", eps=0.1), Candidate("ls", eps=0.2)], targets)
+    assert torch.equal(twice[0].parameters, twice[1].parameters)
+    correlation = np.corrcoef(twice[0].parameters.numpy())
+    assert np.abs(correlation[np.triu_indices(3, 1)]).max() < 0.2
+    other = Students(TINY, 1, data)
+    other.train([HARD], targets[:1])
+    assert abs(np.corrcoef(other.parameters[0].numpy(), twice[0].parameters[0].numpy())[0, 1]) < 0.2
 
 
 # ---- the study -----------------------------------------------------------------------------------

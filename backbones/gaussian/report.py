@@ -113,7 +113,7 @@ NOTES = (
     "and ILS use 1, 2, 4, 8, 16, and the row with the text's temperatures stands beside them.",
     "Table V prints the headers of P1 and P2 exchanged; they are put right here.",
 )
-OTHER_CWECE = "† The paper's cwECE is the ECE within each true class; the class-wise ECE of its Eq. 2 is held against its direction."
+OTHER_CWECE = "† Of the paper's cwECE, the ECE within each true class: ours of Eq. 2 is held against its direction."
 
 
 def render_markdown(numbers: Mapping[str, Any], titles: Mapping[str, str]) -> str:
@@ -140,12 +140,7 @@ def direction_texts(entry: Mapping[str, Any]) -> tuple[str, str, str, str]:
     if entry["se"] is not None:
         ours += f" ± {format_number(column, entry['se'])}"
     paper = format_number(column, entry["published"], sign=True)
-    return (
-        entry["statement"],
-        ours,
-        paper if entry["same_quantity"] else f"{paper} (of the other cwECE)",
-        entry["verdict"],
-    )
+    return entry["statement"], entry["verdict"], ours, paper if entry["same_quantity"] else f"{paper} †"
 
 
 def render_page(
