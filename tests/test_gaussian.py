@@ -306,15 +306,12 @@ def test_measures_are_those_of_the_calibration_module():
         assert by_name["cwece15_trueclass"] == pytest.approx(calibration.cwece_trueclass(p, points.labels))
 
 
-def test_a_confidence_on_the_edge_of_bins_belongs_to_the_lower_one():
-    points = Points(np.zeros((4, 2)), np.array([0, 1, 2, 0]), np.array([True, True, False, False]))
-    p = np.array([[0.6, 0.2, 0.2], [0.4, 0.2, 0.4], [0.2, 0.2, 0.6], [0.61, 0.39, 0.0001]])
-    assert calibration.ece(p, points.labels) != calibration.ece(p, points.labels, closed="left")
-    log_p = np.log(p)
-    p = np.exp(log_p)
-    found = dict(zip(measures.MEASURES, measures.measure(log_p[None], points)[0], strict=True))
-    assert found["ece15"] == pytest.approx(calibration.ece(p, points.labels))
-    assert found["cwece15"] == pytest.approx(calibration.cwece(p, points.labels))
+def test_a_score_on_the_edge_of_bins_belongs_to_the_lower_one():
+    scores, hits = np.array([0.6, 0.61, 0.2, 0.21, 0.0, 1.0]), np.array([True, False, False, True, False, True])
+    lower, upper = (calibration.reliability(scores, hits, measures.BINS, closed) for closed in ("right", "left"))
+    gaps = [float((table.count * table.gaps()).sum() / len(scores)) for table in (lower, upper)]
+    assert gaps[0] != pytest.approx(gaps[1])
+    assert measures._gap(scores[None], hits[None])[0] == pytest.approx(gaps[0])
 
 
 def test_a_subset_without_points_is_nan():

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from backbones import calibration
 from backbones.core.errors import InputError
 from backbones.gaussian import curve, directions, published
 from backbones.gaussian.candidates import FAMILIES, QUICK, Candidate, Grids, build_candidates
-from backbones.gaussian.replicate import COLUMNS, HARD, Settings, Students, draw_data, run_replicate
+from backbones.gaussian.replicate import COLUMNS, HARD, Settings, Students, distil_chosen, draw_data, run_replicate
 from backbones.gaussian.report import NUMBERS, row_titles, write_report
 from backbones.gaussian.rows import PLAIN, SCALED, all_rows, build_rows, choose
 from backbones.gaussian.study import load_study, mean_and_error, replicate_file, run_study
@@ -134,6 +135,21 @@ def test_candidates_have_independent_seeds():
     other = Students(TINY, 1, data)
     other.train([HARD], targets[:1])
     assert abs(np.corrcoef(other.parameters[0].numpy(), twice[0].parameters[0].numpy())[0, 1]) < 0.2
+
+
+def test_distillation_learns_from_what_the_rows_chose(monkeypatch):
+    data = draw_data(TINY, 0)
+    students = Students(TINY, 0, data)
+    grid = [HARD, Candidate("ls", eps=0.01), Candidate("ls", eps=0.1), Candidate("ils", p1=0.8, p2=1.0, t=1.0)]
+    students.train(grid, np.repeat(np.eye(3)[data.train.labels][None], 4, axis=0))
+    students.scores["val_ce"] = np.array([0.1, 0.3, 0.2, 0.4])
+    asked = {}
+    monkeypatch.setattr(students, "train", lambda new, targets: asked.update(zip(new, targets, strict=True)))
+    distil_chosen(students)
+    logits = students.logits([2, 3], data.train.x)
+    assert [candidate.name for candidate in asked] == ["distil_ls", "distil_ils"]
+    for found, z in zip(asked.values(), logits, strict=True):
+        np.testing.assert_allclose(found, np.exp(calibration.log_softmax(z)), rtol=1e-6)
 
 
 # ---- the study -----------------------------------------------------------------------------------
@@ -315,8 +331,12 @@ def test_bad_input_is_one_line(load_tool, tmp_path, options, message):
     assert not list(tmp_path.iterdir())
 
 
-def test_bad_input_ends_with_2(run_tool, tmp_path):
-    done = run_tool("gaussian_study", "--output-dir", tmp_path, "--rows", "isl1")
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "did you mean 'ils1'" in done.stderr
+def test_bad_input_ends_with_2(load_tool, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["gaussian_study.py", "--output-dir", str(tmp_path), "--rows", "isl1"])
+    tool = load_tool("gaussian_study")
+    with pytest.raises(SystemExit) as stopped:
+        tool.run_tool(tool.main)
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "did you mean 'ils1'" in said

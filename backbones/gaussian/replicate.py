@@ -117,11 +117,11 @@ def run_replicate(settings: Settings, number: int) -> dict[str, np.ndarray]:
     if grid:
         students.train(grid, build_targets(grid, teacher))
     if "distillation" in settings.families:
-        _distil_chosen(students)
+        distil_chosen(students)
     return _result(students)
 
 
-def _distil_chosen(students: Students) -> None:
+def distil_chosen(students: Students) -> None:
     """Students of the networks that the rows LS and ILS chose: they learn the teacher's probabilities at T = 1."""
     rows = {row.key: row for row in build_rows(students.settings.grids, students.candidates)}
     teachers = [key for key in ("ls", "ils") if key in rows]
