@@ -218,7 +218,7 @@ def test_a_loss_that_is_not_finite_is_an_error():
 LABELS = np.array([0, 1, 2, 0])
 LOGITS = np.array([[2.0, 0.0, 1.0], [0.5, 0.1, -1.0], [0.0, 0.0, 900.0], [-1.0, 3.0, 2.0]])
 PROBABILITIES = np.exp(calibration.log_softmax(LOGITS / 1.3))
-TEACHER = Teacher(LABELS, PROBABILITIES, LOGITS, np.full((4, 3), 1 / 3))
+TEACHER = Teacher(LABELS, LOGITS, PROBABILITIES, np.full((4, 3), 1 / 3))
 
 
 def only(method, **settings):

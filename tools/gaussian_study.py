@@ -10,6 +10,7 @@ interruption, and with more --replicates it adds to what is there.
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 from backbones.core.errors import InputError, run_tool
@@ -29,7 +30,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     settings = build_settings(args)
     check_writable(args.output_dir)
-    run_study(settings, args.output_dir, args.replicates, args.workers)
+    try:
+        run_study(settings, args.output_dir, args.replicates, args.workers)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on with the replicates that are missing", file=sys.stderr)
+        return 130
     page = write_report(settings, args.output_dir, args.replicates)
     print(verdict_sentence(load_json(args.output_dir / NUMBERS)["directions"]))
     print(f"report: {page}")

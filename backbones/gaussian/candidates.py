@@ -7,14 +7,15 @@ import itertools
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from backbones.core.errors import InputError, suggestion
-from backbones.gaussian.measures import log_softmax
 from backbones.gaussian.task import CLASSES
-from backbones.methods.functional import smooth_labels
+from backbones.methods.functional import instance_amount, instance_targets, smooth_labels
 
 LARGEST_AMOUNT = 0.2  # of ILS Eq. 3
 
@@ -95,51 +96,34 @@ def build_candidates(grids: Grids, families: Sequence[str]) -> list[Candidate]:
 # ---- targets -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Teacher:
-    """What the students of a replicate may learn from, at the training points: all (n, K) float64 unless said.
+class Teacher(NamedTuple):
+    """What the students of a replicate may learn from, at the training points: (n, K) float64 unless said.
 
-    calibrated: probabilities of the hard-label network after temperature scaling; they give the amount.
-    logits: its raw logits; they give the distribution.
+    logits: of the hard-label network; they give the distribution.
+    calibrated: its probabilities after temperature scaling; they give the amount.
     posterior: Bayes'.
     """
 
     labels: np.ndarray  # (n,) int64
-    calibrated: np.ndarray
     logits: np.ndarray
+    calibrated: np.ndarray
     posterior: np.ndarray
-
-
-def curve_amount(p_true: np.ndarray, p1: np.ndarray | float, p2: np.ndarray | float) -> np.ndarray:
-    """ILS Eq. 3: min(0.2, P2 (p_t - P1)^2), P1 the shift and P2 the coefficient."""
-    return np.minimum(LARGEST_AMOUNT, p2 * (p_true - p1) ** 2)
-
-
-def instance_distribution(labels: np.ndarray, logits: np.ndarray, amount: np.ndarray, t: np.ndarray) -> np.ndarray:
-    """ILS Eq. 4 without its division by zero: y_t = 1 - a, y_j = a softmax over j != t of z_j / T.
-
-    labels (n,), logits (n, K), amount (J, n), t (J,); returns (J, n, K).
-    """
-    wrong = np.where(np.arange(logits.shape[1]) == labels[:, None], -np.inf, logits) / t[:, None, None]
-    share = np.exp(wrong - wrong.max(axis=2, keepdims=True))
-    own = np.arange(logits.shape[1]) == labels[:, None]
-    return np.where(own, 1 - amount[..., None], amount[..., None] * share / share.sum(axis=2, keepdims=True))
 
 
 def build_targets(candidates: Sequence[Candidate], teacher: Teacher) -> np.ndarray:
     """Targets (J, n, K) float64 of each candidate."""
-    p_true = teacher.calibrated[np.arange(len(teacher.labels)), teacher.labels]
-    eps, p1, p2, t = (np.array([getattr(c, key) for c in candidates])[:, None] for key in ("eps", "p1", "p2", "t"))
-    amount = np.where(np.isnan(p1), np.broadcast_to(np.nan_to_num(eps), (len(eps), len(p_true))), 0)
-    amount = np.where(np.isnan(p1), amount, curve_amount(p_true, np.nan_to_num(p1), np.nan_to_num(p2)))
-    labels = torch.from_numpy(teacher.labels).repeat(len(candidates))
-    smooth = smooth_labels(labels, CLASSES, torch.from_numpy(amount.ravel()), "all", torch.float64)
-    targets = smooth.view(*amount.shape, CLASSES).numpy()
-    instance = ~np.isnan(t[:, 0])
-    if instance.any():
-        targets[instance] = instance_distribution(teacher.labels, teacher.logits, amount[instance], t[instance, 0])
-    distilled = {"distil_bayes": teacher.posterior, "distil_hard": np.exp(log_softmax(teacher.logits[None])[0])}
-    for row, candidate in enumerate(candidates):
-        if candidate.method in distilled:
-            targets[row] = distilled[candidate.method]
-    return targets
+    labels, logits, calibrated, posterior = map(torch.from_numpy, teacher)
+    p_true = calibrated.gather(1, labels[:, None])[:, 0]
+    given = {"distil_bayes": posterior, "distil_hard": logits.softmax(dim=1)}
+
+    def target(candidate: Candidate) -> Tensor:
+        if candidate.method in given:
+            return given[candidate.method]
+        amount = torch.full_like(p_true, 0.0 if np.isnan(candidate.eps) else candidate.eps)
+        if not np.isnan(candidate.p1):
+            amount = instance_amount(p_true, candidate.p1, candidate.p2, LARGEST_AMOUNT)
+        if np.isnan(candidate.t):
+            return smooth_labels(labels, CLASSES, amount, "all", torch.float64)
+        return instance_targets(labels, logits, amount, candidate.t)
+
+    return torch.stack([target(candidate) for candidate in candidates]).numpy()

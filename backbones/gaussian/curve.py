@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from scipy.optimize import least_squares
 
-from backbones.gaussian.candidates import LARGEST_AMOUNT, curve_amount
+from backbones.gaussian.candidates import LARGEST_AMOUNT
+from backbones.methods.functional import instance_amount, instance_amount_sine
 
 BINS, LOWEST = 50, 0.2
 
@@ -45,9 +47,14 @@ def build_curve(count: np.ndarray, sums: np.ndarray, eps: np.ndarray) -> Curve:
     return Curve(count[used], teacher, bayes, eps, students, eps[np.abs(students - teacher).argmin(axis=0)])
 
 
+def curve_amount(p_true: np.ndarray, p1: float, p2: float) -> np.ndarray:
+    """The amount of ILS1 (Eq. 3)."""
+    return instance_amount(torch.from_numpy(p_true), p1, p2, LARGEST_AMOUNT).numpy()
+
+
 def sine_amount(p_true: np.ndarray, p1: float, p2: float) -> np.ndarray:
-    """The variant that the paper mentions: 0.1 (sin(P2 (p_t - P1)) + 1)."""
-    return LARGEST_AMOUNT / 2 * (np.sin(p2 * (p_true - p1)) + 1)
+    """The amount of the sinusoidal variant."""
+    return instance_amount_sine(torch.from_numpy(p_true), p1, p2).numpy()
 
 
 def fit_curves(curve: Curve) -> Mapping[str, tuple[float, float]]:

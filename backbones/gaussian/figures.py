@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from backbones.gaussian.candidates import LARGEST_AMOUNT, Candidate, curve_amount
-from backbones.gaussian.curve import Curve, build_curve, fit_curves, sine_amount
+from backbones.gaussian.candidates import LARGEST_AMOUNT, Candidate
+from backbones.gaussian.curve import Curve, build_curve, curve_amount, fit_curves, sine_amount
 from backbones.gaussian.replicate import MAP_X, MAP_Y, Settings, draw_data
 from backbones.gaussian.task import DENSE_MEANS, SPARSE_MEANS, log_posterior
 

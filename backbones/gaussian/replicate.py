@@ -112,7 +112,7 @@ def run_replicate(settings: Settings, number: int) -> dict[str, np.ndarray]:
     students.train([HARD], np.eye(3)[data.train.labels][None])
     logits = students.logits([0], data.train.x)
     calibrated = np.exp(log_softmax(logits, students.scores["temperature"]))[0]
-    teacher = Teacher(data.train.labels, calibrated, logits[0].astype(float), np.exp(log_posterior(data.train.x)))
+    teacher = Teacher(data.train.labels, logits[0].astype(float), calibrated, np.exp(log_posterior(data.train.x)))
     grid = build_candidates(settings.grids, settings.families)
     if grid:
         students.train(grid, build_targets(grid, teacher))

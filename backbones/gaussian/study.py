@@ -6,6 +6,7 @@
 
 import json
 import multiprocessing
+import signal
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
@@ -37,7 +38,7 @@ def run_study(settings: Settings, folder: str | Path, replicates: int, workers: 
             return
         # spawn: a forked process would inherit torch's threads
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, context, initializer=_one_thread) as pool:
+        with ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
             try:
                 for done in as_completed([pool.submit(_run, settings, folder, number) for number in missing]):
                     done.result()
@@ -99,6 +100,11 @@ def _load(path: Path) -> dict[str, np.ndarray]:
             return dict(arrays)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"cannot read {path}: {error}; delete it and run the study again") from None
+
+
+def _start_worker() -> None:
+    _one_thread()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the study; a worker finishes its replicate
 
 
 def _one_thread() -> None:
