@@ -3,12 +3,13 @@
 python tools/cache_teacher.py runs/ce --output-dir runs/ce/teacher
 python tools/pretrain.py --config-file ... --output-dir runs/ils METHOD.NAME ILS TEACHER.CACHE runs/ce/teacher
 
-The pictures are seen as in evaluation, without augmentation; N samples of K classes take 4 N K bytes.
+The pictures are seen as in evaluation, without augmentation; N samples of K classes take 4 N K bytes.  The data are
+those of the teacher's config; KEY VALUE changes it where the student's differ (DATA.HOLDOUT, DATA.VERSION, SEED).
 """
 
 import torch
 
-from backbones.building import build_evaluation_batches
+from backbones.building import build_evaluation_batches, read_split
 from backbones.core.distributed import setup_distributed
 from backbones.core.errors import run_tool
 from backbones.core.logging import get_logger
@@ -21,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_run_arguments(__doc__, "teacher", "backbone", argv)
     cfg, backbone = load_run(args.run, args.overrides)
     warnings = WarningCounter()
-    samples = build_samples(cfg, cfg.DATA.TRAIN_SPLIT, backbone, warnings)
+    samples = read_split(cfg, cfg.DATA.TRAIN_SPLIT, warnings, training=True)
     val = build_samples(cfg, cfg.DATA.VAL_SPLIT, backbone, warnings)
     warnings.log(get_logger())
     teacher = OnlineTeacher(backbone, samples.classes, setup_distributed(), torch.float32)
