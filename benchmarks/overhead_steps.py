@@ -75,7 +75,14 @@ def build_turn(row: str, samples: Samples, args: argparse.Namespace, device: tor
     parameters = [parameter for parameter in method.parameters() if parameter.requires_grad]
     optimizer = build_optimizer(parameters, "SGD", lr=0.01, weight_decay=1e-4)
     pictures = TrainingSet(
-        samples, size=IMAGE_SIZE, crop_area=(0.08, 1), crop_ratio=(3 / 4, 4 / 3), flip=0.5, seed=0, needs=method.needs
+        samples,
+        size=IMAGE_SIZE,
+        crop_area=(0.08, 1),
+        crop_ratio=(3 / 4, 4 / 3),
+        flip=0.5,
+        seed=0,
+        needs=method.needs,
+        context_share=0.15 if "is_context" in method.needs else 0.0,
     )
     length = WARM_UP[device.type] + args.steps
     finished = 0
