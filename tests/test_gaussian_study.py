@@ -237,7 +237,7 @@ def test_differences_are_paired():
     assert entry["se"] < 1e-12
     assert entry["published"] == pytest.approx(papers["ls"]["ce"] - papers["hard"]["ce"])
     assert entry["verdict"] == directions.APPEARED
-    assert entry["statement"] == "CE of Standard LS is lower than of No LS"
+    assert entry["statement"] == "CE of Standard LS is lower than that of No LS"
     assert found["acc", "ls"]["verdict"] == directions.OPPOSITE
     assert all(e["first"] in ("ls",) and e["second"] == "hard" for e in found.values())
 

@@ -112,7 +112,7 @@ def verdict(difference: float, error: float, published: float) -> str:
 def _statement(pair: Pair, published: float, titles: Mapping[str, str]) -> str:
     side = "lower" if published < 0 else "higher"
     what = COLUMN[pair.column].title.removesuffix(" %")
-    return f"{what} of {titles[pair.first]} is {side} than of {titles[pair.second]}"
+    return f"{what} of {titles[pair.first]} is {side} than that of {titles[pair.second]}"
 
 
 # The Bayes-optimal classifier needs no training, so it checks the task and the measures themselves.
