@@ -67,7 +67,7 @@ def _in_version(samples: Samples, version: str, mean: list[float]) -> Samples:
             f"the pictures of {samples.name} show several classes, so that a sample is one object of a picture; "
             f"set DATA.VERSION and DATA.EVAL_VERSION mask, not {version}"
         )
-    return mask_objects(samples, mean_colour(mean)) if version == "mask" and samples.painted is None else samples
+    return mask_objects(samples, mean_colour(mean)) if version == "mask" else samples
 
 
 def build_samples(cfg: CfgNode, split: str, warnings: WarningCounter) -> Samples:

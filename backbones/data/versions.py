@@ -3,6 +3,8 @@
 N samples; "picture" is a source picture, of which the `mask` version has several samples.
 """
 
+import dataclasses
+
 import numpy as np
 
 from backbones.core.errors import InputError
@@ -33,8 +35,12 @@ def split_holdout(samples: Samples, count: int, seed: int, *, held_out: bool) ->
 def mask_objects(samples: Samples, colour: Colour) -> Samples:
     """One sample an object, in whose picture the other objects are painted (ALS Sec. 4.1, App. A.2).
 
-    A picture of one object stays as it is.  Raises `InputError` for a picture without box.
+    A picture of one object stays as it is, and of samples that are objects only the colour is set.  Raises `InputError`
+    for a picture without box.
     """
+    if samples.painted is not None:
+        recoloured = dataclasses.replace(samples.painted, colour=colour)
+        return dataclasses.replace(samples, painted=recoloured).subset(np.arange(len(samples)))
     samples.require_boxes()
     counts = samples.box_counts()
     owner = np.repeat(np.arange(len(samples)), counts)  # the picture of each object

@@ -1,0 +1,156 @@
+"""Open Images with boxes, one sample an object: the eight steps of ALS App. A.2 from the original files.
+
+    ROOT/class-descriptions-boxable.csv     also with a prefix, such as oidv6-
+    ROOT/bbox_labels_600_hierarchy.json
+    ROOT/<split>-annotations-bbox.csv       train, validation, test; also with a prefix
+    ROOT/<split>/<ImageID>.jpg
+
+1. all boxes; 2. of classes that are leaves of the hierarchy; 3. but not of those that open_images_classes.yaml removes;
+4. with the classes that it merges; 5. one sample an object, the others painted; 6. at most DATA.CLASS_CAP a class in
+training; 7. validation and test alike without that; 8. boxes of groups, depictions and insides are left out.
+
+Steps 6 and 5's colour are the config's: DATA.VERSION and DATA.EVAL_VERSION must be `mask`.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from backbones.core.errors import InputError
+from backbones.core.logging import get_logger
+from backbones.core.warnings import WarningCounter
+from backbones.data.geometry import box_areas
+from backbones.data.jpeg_header import picture_header
+from backbones.data.open_images_csv import FLAGS, Rows, leaf_labels, read_boxes, read_class_names
+from backbones.data.samples import DATASETS, PaintedObjects, Samples, build_samples
+
+CHOICE = Path(__file__).with_name("open_images_classes.yaml")
+CLASSES, HIERARCHY, BOXES = "class-descriptions-boxable.csv", "bbox_labels_600_hierarchy.json", "annotations-bbox.csv"
+COLOUR = (124, 116, 104)  # ImageNet's mean, until the config gives another
+
+
+@dataclass(frozen=True)
+class Classes:
+    """names: K, sorted. labels: LabelNames of all leaves that are kept. number: LabelName's row -> class."""
+
+    names: list[str]
+    labels: list[str]
+    number: np.ndarray
+
+
+@DATASETS.register()
+def open_images(root: Path, split: str, warnings: WarningCounter) -> Samples:
+    """Read one split.  A picture that is not there is counted, as many people hold a part of Open Images."""
+    path = _find(root, f"{split}-{BOXES}")
+    classes = choose_classes(read_class_names(_find(root, CLASSES)), leaf_labels(root / HIERARCHY), warnings)
+    rows = read_boxes(path, classes.labels)
+    kept = _kept_rows(rows, split, warnings)
+    held = _held_pictures(root / split)
+    there = np.array([name in held for name in rows.pictures])
+    absent = np.setdiff1d(rows.picture[kept], np.flatnonzero(there))
+    if len(absent):
+        warnings.add("annotated pictures that are not there", f"{split}/{rows.pictures[absent[0]]}", len(absent))
+    kept = kept[there[rows.picture[kept]]]
+    if not len(kept):
+        raise InputError(f"{root / split} holds none of the pictures of {path.name}; put <ImageID>.jpg files there")
+    return _build(root, split, classes, rows, kept, held, warnings)
+
+
+def choose_classes(names: dict[str, str], leaves: set[str], warnings: WarningCounter) -> Classes:
+    """Leaves without the removed classes, merged as open_images_classes.yaml says."""
+    choice = yaml.safe_load(CHOICE.read_text(encoding="utf-8"))
+    removed = {name for group in choice["removed"] for name in group["classes"]}
+    merged = {name: group["classes"][0] for group in choice["merged"] for name in group["classes"]}
+    leaf_names = {label: names[label] for label in sorted(leaves) if label in names}
+    for name in sorted((removed | set(merged)) - set(leaf_names.values())):
+        warnings.add("classes of open_images_classes.yaml that are no leaf of this hierarchy", name)
+    kept = {label: merged.get(name, name) for label, name in leaf_names.items() if name not in removed}
+    ordered = sorted(set(kept.values()))
+    get_logger().info(
+        f"open_images: {len(names)} classes, {len(leaf_names)} of them leaves, {len(kept)} not removed, "
+        f"{len(ordered)} after merging (the paper has 480)"
+    )
+    number = {name: k for k, name in enumerate(ordered)}
+    return Classes(ordered, list(kept), np.array([number[name] for name in kept.values()], np.int64))
+
+
+def _kept_rows(rows: Rows, split: str, warnings: WarningCounter) -> np.ndarray:
+    """Numbers of the rows of steps 2, 3 and 8; the counts go to the log."""
+    chosen = rows.labels >= 0
+    for name in FLAGS:
+        if name not in rows.flags:
+            warnings.add("columns that the boxes lack, so that none is left out for them", f"{split}: {name}")
+            continue
+        if marked := int((chosen & rows.flags[name]).sum()):
+            warnings.add(f"boxes left out, {name}", split, marked)
+        chosen = chosen & ~rows.flags[name]
+    get_logger().info(
+        f"open_images '{split}': {len(rows.labels):,} boxes, {int((rows.labels >= 0).sum()):,} of chosen classes, "
+        f"{int(chosen.sum()):,} without groups, depictions and insides"
+    )
+    return np.flatnonzero(chosen)
+
+
+def _held_pictures(folder: Path) -> dict[str, str]:
+    """ImageID -> file name."""
+    if not folder.is_dir():
+        raise InputError(f"no folder {folder}; put the pictures there as <ImageID>.jpg")
+    with os.scandir(folder) as entries:
+        return {entry.name.rpartition(".")[0]: entry.name for entry in entries if entry.name.endswith((".jpg", ".png"))}
+
+
+def _build(
+    root: Path,
+    split: str,
+    classes: Classes,
+    rows: Rows,
+    kept: np.ndarray,
+    held: dict[str, str],
+    warnings: WarningCounter,
+) -> Samples:
+    order = np.argsort(np.array(rows.pictures)[rows.picture[kept]], kind="stable")
+    kept = kept[order]  # by picture, in it as in the file
+    used, owner = np.unique(rows.picture[kept], return_inverse=True)
+    files = [f"{split}/{held[rows.pictures[i]]}" for i in used]
+    headers = [picture_header(root / file) for file in files]
+    sizes = np.array([header[:2] for header in headers], np.int64)
+    for file, header in zip(files, headers, strict=True):
+        if header[2] != "RGB":
+            warnings.add("grey or CMYK pictures converted", file)
+    boxes = np.clip(rows.boxes[kept], 0, 1) * np.tile(sizes, 2)[owner]
+    solid = box_areas(boxes) > 0
+    if not solid.all():
+        warnings.add("boxes of zero area dropped", files[owner[np.flatnonzero(~solid)[0]]], int((~solid).sum()))
+    boxes, owner, kept = boxes[solid].astype(np.float32), owner[solid], kept[solid]
+    counts = np.bincount(owner, minlength=len(used))
+    # Neighbours are of one picture: they are what each other's pictures have painted.
+    starts = np.flatnonzero(np.diff(owner, prepend=-1))
+    ranges = np.repeat(np.stack([starts, np.append(starts[1:], len(owner))], axis=1), counts[owner[starts]], axis=0)
+    ranges[counts[owner] == 1, 1] = ranges[counts[owner] == 1, 0]
+    return build_samples(
+        paths=[f"{root}/{files[i]}" for i in owner],
+        relative=[files[i] for i in owner],
+        labels=classes.number[rows.labels[kept]],
+        sizes=sizes[owner],
+        boxes=boxes,
+        offsets=np.arange(len(owner) + 1, dtype=np.int64),
+        classes=classes.names,
+        name="open_images",
+        split=split,
+        display_names=classes.names,
+        painted=PaintedObjects(boxes, ranges, COLOUR),
+    )
+
+
+def _find(root: Path, name: str) -> Path:
+    """The file of that name, or the one file with a prefix (oidv6-train-annotations-bbox.csv)."""
+    if (root / name).is_file():
+        return root / name
+    found = sorted(root.glob(f"*-{name}"))
+    if len(found) != 1:
+        what = f"{len(found)} files end so" if found else "found none"
+        raise InputError(f"open_images expects {root / name} ({what}); put the original file there")
+    return found[0]

@@ -1,0 +1,120 @@
+"""Open Images' original files: boxes from csv, classes from csv and the hierarchy of json.  R rows (boxes)."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from backbones.core.errors import InputError
+from backbones.core.files import load_json
+
+CHUNK = 100_000
+NEEDED = ("ImageID", "LabelName", "XMin", "YMin", "XMax", "YMax")
+FLAGS = ("IsGroupOf", "IsDepiction", "IsInside")  # reduced copies of the files lack them
+
+
+@dataclass(frozen=True)
+class Rows:
+    """pictures: names, in the order of their first row. picture: (R,) int64 rows of `pictures`.
+
+    labels: (R,) int64 number of the row's class in the given list, -1 for all others.
+    boxes: (R, 4) float64 x0, y0, x1, y1 in [0, 1]. flags: name -> (R,) bool, for the columns that are there.
+    """
+
+    pictures: list[str]
+    picture: np.ndarray
+    labels: np.ndarray
+    boxes: np.ndarray
+    flags: dict[str, np.ndarray]
+
+
+def read_boxes(path: Path, labels: Sequence[str]) -> Rows:
+    """Read `<split>-annotations-bbox.csv`; other columns than ours are skipped, whatever their order.
+
+    Args:
+        labels: LabelNames (/m/...) whose number a row gets.
+    """
+    known = {label: number for number, label in enumerate(labels)}
+    pictures: dict[str, int] = {}
+    parts: list[tuple[np.ndarray, ...]] = []
+    with open_text(path) as file:
+        reader = csv.reader(file)
+        header = next(reader, [])
+        if missing := [name for name in NEEDED if name not in header]:
+            raise InputError(f"{path} lacks the column {', '.join(missing)}; restore the original file")
+        flags = [name for name in FLAGS if name in header]
+        columns = [header.index(name) for name in (*NEEDED, *flags)]
+        for start, chunk in _chunks(reader):
+            try:
+                names, called, *numbers = ([row[column] for row in chunk] for column in columns)
+                values = np.array(numbers, np.float64)
+            except (IndexError, ValueError):
+                raise InputError(_broken_row(path, start, chunk, columns)) from None
+            parts.append(
+                (
+                    np.array([pictures.setdefault(name, len(pictures)) for name in names], np.int64),
+                    np.array([known.get(label, -1) for label in called], np.int64),
+                    values,
+                )
+            )
+    if not parts:
+        raise InputError(f"{path} holds no box; restore the original file")
+    picture, numbers, values = (np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
+    found = {name: values[4 + i] == 1 for i, name in enumerate(flags)}  # -1: not known
+    return Rows([Path(name).stem for name in pictures], picture, numbers, values[:4].T, found)
+
+
+def _chunks(reader: Iterator[list[str]]) -> Iterator[tuple[int, list[list[str]]]]:
+    start = 2  # line numbers count from 1, after the header
+    while chunk := list(islice(reader, CHUNK)):
+        yield start, chunk
+        start += len(chunk)
+
+
+def _broken_row(path: Path, start: int, chunk: list[list[str]], columns: list[int]) -> str:
+    for number, row in enumerate(chunk, start):
+        try:
+            [float(row[column]) for column in columns[2:]]
+        except (IndexError, ValueError):
+            return f"{path}, line {number}: cannot read '{','.join(row)[:80]}'; correct or remove it"
+    return f"cannot read {path}; restore the original file"
+
+
+def read_class_names(path: Path) -> dict[str, str]:
+    """LabelName -> readable name, from class-descriptions-boxable.csv with or without a header."""
+    with open_text(path) as file:
+        rows = [row for row in csv.reader(file) if row]
+    if short := [row for row in rows if len(row) < 2]:
+        raise InputError(f"{path} lacks the column of names in '{','.join(short[0])}'; restore the original file")
+    names = {row[0]: row[1] for row in rows if row[0].startswith("/")}
+    if not names:
+        raise InputError(f"{path} names no class (such as /m/011k07,Tortoise); restore the original file")
+    return names
+
+
+def leaf_labels(path: Path) -> set[str]:
+    """LabelNames without subcategory in bbox_labels_600_hierarchy.json; parts ("Human arm") are classes too."""
+    leaves, inner = set(), set()
+
+    def visit(node: dict) -> None:
+        children = node.get("Subcategory", [])
+        (inner if children else leaves).add(node["LabelName"])
+        for child in [*children, *node.get("Part", [])]:
+            visit(child)
+
+    try:
+        visit(load_json(path))
+    except (KeyError, TypeError, AttributeError):
+        raise InputError(f"{path} is no hierarchy (LabelName, Subcategory); restore the original file") from None
+    return leaves - inner
+
+
+def open_text(path: Path):  # a text file, as `open` returns it
+    """`open` for reading, whose failure names the file."""
+    try:
+        return open(path, encoding="utf-8", newline="")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; put the original file there") from None
