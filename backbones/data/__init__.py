@@ -1,5 +1,6 @@
 """Data of classification pretraining: readers, exact geometry of crops, loading."""
 
-from backbones.data import imagenet_xml, in_memory, open_images, tiny_imagenet
+from backbones.data import fine_grained, imagenet_v2, imagenet_xml, in_memory, open_images, tiny_imagenet
 
-__all__ = ["imagenet_xml", "in_memory", "open_images", "tiny_imagenet"]  # imported so that they are registered
+# Imported so that they are registered.
+__all__ = ["fine_grained", "imagenet_v2", "imagenet_xml", "in_memory", "open_images", "tiny_imagenet"]

@@ -48,8 +48,8 @@ class RandomResizedCrop:
 class PadCrop:
     """`pad` black pixels on each side, then a crop at a uniform place: torchvision's RandomCrop(size, padding=pad).
 
-    Black, not the mean: the codes of OLS (`RandomCrop(32, padding=4)` before `ToTensor`) and of the networks that ILS
-    links to pad the raw picture, so that the border is -mean / std once normalised.  Padding is background.
+    Black, not the mean: the codes of OLS and ILS have `RandomCrop(32, padding=4)` before `ToTensor`, so that the border
+    is -mean / std once normalised.  Padding is background.
     """
 
     def __init__(self, size: int, pad: int) -> None:

@@ -41,8 +41,10 @@ def cifar100(root: Path, split: str, warnings: WarningCounter) -> Samples:
 @DATASETS.register()
 def fashion_mnist(root: Path, split: str, warnings: WarningCounter) -> Samples:
     """Fashion-MNIST, 28 px: 60,000 and 10,000 grey pictures."""
-    _check_split("fashion_mnist", split, ("train", "test"))
-    found = _open(lambda: datasets.FashionMNIST(root, train=split == "train", download=False), root, "FashionMNIST/raw")
+    check_split("fashion_mnist", split, ("train", "test"))
+    found = open_torchvision(
+        lambda: datasets.FashionMNIST(root, train=split == "train", download=False), root, "FashionMNIST/raw"
+    )
     pixels = np.repeat(found.data.numpy()[..., None], 3, axis=3)
     return _build("fashion_mnist", split, found.classes, pixels, found.targets.numpy())
 
@@ -50,7 +52,7 @@ def fashion_mnist(root: Path, split: str, warnings: WarningCounter) -> Samples:
 @DATASETS.register()
 def svhn(root: Path, split: str, warnings: WarningCounter) -> Samples:
     """SVHN, 32 px crops of house numbers: 73,257 train, 531,131 extra, 26,032 test."""
-    _check_split("svhn", split, tuple(SVHN_PARTS))
+    check_split("svhn", split, tuple(SVHN_PARTS))
     return _build_svhn(root, split)
 
 
@@ -62,18 +64,18 @@ def _build_svhn(root: Path, split: str) -> Samples:
 
 
 def _read_cifar(kind: type[datasets.CIFAR10], name: str, root: Path, split: str) -> Samples:
-    _check_split(name, split, ("train", "test"))
-    found = _open(lambda: kind(root, train=split == "train", download=False), root, kind.base_folder)
+    check_split(name, split, ("train", "test"))
+    found = open_torchvision(lambda: kind(root, train=split == "train", download=False), root, kind.base_folder)
     return _build(name, split, found.classes, found.data, np.array(found.targets))
 
 
 def _read_svhn(root: Path, part: str) -> Arrays:
-    found = _open(lambda: datasets.SVHN(root, split=part, download=False), root, f"{part}_32x32.mat")
+    found = open_torchvision(lambda: datasets.SVHN(root, split=part, download=False), root, f"{part}_32x32.mat")
     return np.ascontiguousarray(found.data.transpose(0, 2, 3, 1)), found.labels
 
 
-def _open(read: Callable[[], _T], root: Path, expected: str) -> _T:
-    """torchvision's data set, or one line about what it misses."""
+def open_torchvision(read: Callable[[], _T], root: Path, expected: str) -> _T:
+    """torchvision's data set, or one line about what it misses below `root`."""
     try:
         return read()
     except (RuntimeError, OSError) as error:  # "Dataset not found or corrupted", a file that is missing or unreadable
@@ -83,7 +85,7 @@ def _open(read: Callable[[], _T], root: Path, expected: str) -> _T:
         ) from None
 
 
-def _check_split(name: str, split: str, splits: tuple[str, ...]) -> None:
+def check_split(name: str, split: str, splits: tuple[str, ...]) -> None:
     if split not in splits:
         raise InputError(f"{name} has no split '{split}'{suggestion(split, splits)}; splits: {', '.join(splits)}")
 

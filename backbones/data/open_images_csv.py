@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -112,7 +113,7 @@ def leaf_labels(path: Path) -> set[str]:
     return leaves - inner
 
 
-def open_text(path: Path):  # a text file, as `open` returns it
+def open_text(path: Path) -> TextIO:
     """`open` for reading, whose failure names the file."""
     try:
         return open(path, encoding="utf-8", newline="")

@@ -45,7 +45,7 @@ class SampleBuilder:
         if not self.rows:
             raise InputError(
                 f"no picture ({', '.join(PICTURE_SUFFIXES)}) of {self.name} '{self.split}' below {self.root}; "
-                f"check DATA.ROOT and the layout, which backbones/data/{self.name}.py describes"
+                "check DATA.ROOT and the layout, which its reader in backbones/data describes"
             )
         relative, labels, sizes, boxes = map(list, zip(*sorted(self.rows, key=lambda row: row[0]), strict=True))
         return build_samples(

@@ -1,0 +1,55 @@
+"""CIFAR-10H (Peterson et al. 2019): how people label the 10,000 test pictures of CIFAR-10.
+
+FOLDER/cifar10h-probs.npy       (10000, 10) shares of the answers, in the order of CIFAR-10's test set
+FOLDER/cifar10h-counts.npy      (10000, 10) answers, about 51 a picture; either file will do, both must agree
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from backbones.core.errors import InputError
+
+SHAPE = (10000, 10)
+LEAST_AGREEMENT = 0.9  # people and CIFAR agree on 99 % of the pictures; another order would give 10 %
+
+
+def load_cifar10h(folder: str | Path) -> np.ndarray:
+    """(10000, 10) float64, each row a distribution over CIFAR-10's classes."""
+    folder = Path(folder)
+    folder = folder / "data" if (folder / "data").is_dir() else folder
+    found = {name: _load(folder / f"cifar10h-{name}.npy") for name in ("probs", "counts")}
+    tables = {name: table / table.sum(axis=1, keepdims=True) for name, table in found.items() if table is not None}
+    if not tables:
+        raise InputError(f"{folder} holds neither cifar10h-probs.npy nor cifar10h-counts.npy; put one there")
+    if len(tables) == 2 and np.abs(tables["probs"] - tables["counts"]).max() > 1e-6:
+        raise InputError(f"the probabilities and the counts in {folder} do not agree; restore the original files")
+    return tables.get("probs", tables.get("counts"))  # type: ignore[return-value]  # one is there
+
+
+def check_agreement(human: np.ndarray, labels: np.ndarray) -> float:
+    """Share of the pictures that most people give their label; `InputError` where the order cannot be the same.
+
+    human: (N, K) distributions; labels: (N,) of the same pictures.
+    """
+    if len(human) != len(labels):
+        raise InputError(f"CIFAR-10H has {len(human)} pictures, the split {len(labels)}; measure on CIFAR-10's `test`")
+    agreement = float((human.argmax(axis=1) == labels).mean())
+    if agreement < LEAST_AGREEMENT:
+        raise InputError(
+            f"people agree with {agreement:.1%} of the labels, which means another order of the pictures; "
+            "CIFAR-10H goes with the test set of CIFAR-10 in its original order"
+        )
+    return agreement
+
+
+def _load(path: Path) -> np.ndarray | None:
+    if not path.is_file():
+        return None
+    try:
+        table = np.load(path, allow_pickle=False).astype(np.float64)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}; restore the original file") from None
+    if table.shape != SHAPE or not (table >= 0).all() or not (table.sum(axis=1) > 0).all():
+        raise InputError(f"{path} must hold {SHAPE[0]} x {SHAPE[1]} shares or counts, not {table.shape} or below 0")
+    return table

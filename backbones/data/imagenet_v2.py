@@ -1,0 +1,43 @@
+"""ImageNetV2 (Recht et al. 2019): 10,000 pictures in folders that number ImageNet's classes.
+
+    ROOT/<split>/0 ... 999/*.jpeg       split: imagenetv2-matched-frequency-format-val, as the archive is called
+    ROOT/classes.txt                    optional: one WordNet id a line, for data of other classes than ImageNet's 1000
+
+Folder k holds the k-th of the sorted WordNet ids, which is the order of the training set's class folders.  Sorted as
+texts the folders would come as 0, 1, 10, 100: their names are numbers.  No pixel is changed, and there are no boxes.
+"""
+
+from pathlib import Path
+
+from backbones.core.errors import InputError
+from backbones.core.warnings import WarningCounter
+from backbones.data.reading import SampleBuilder, find_split, list_folders, list_pictures, read_display_names
+from backbones.data.samples import DATASETS, Samples
+
+
+@DATASETS.register()
+def imagenet_v2(root: Path, split: str, warnings: WarningCounter) -> Samples:
+    """Read one version of ImageNetV2."""
+    folder = find_split(root, split, list_folders(root))
+    classes = _sorted_ids(root)
+    builder = SampleBuilder("imagenet_v2", root, split, classes, warnings)
+    for name in list_folders(folder):
+        label = int(name) if name.isascii() and name.isdigit() else -1
+        if not 0 <= label < len(classes):
+            raise InputError(f"{folder / name} is no class: folders are numbered 0 to {len(classes) - 1}; move it away")
+        for file in list_pictures(folder / name):
+            builder.add(f"{split}/{name}/{file}", label, [])
+    return builder.build(read_display_names(root, classes))
+
+
+def _sorted_ids(root: Path) -> list[str]:
+    listed = root / "classes.txt"
+    if listed.is_file():
+        ids = [line.strip() for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
+    else:
+        from timm.data import ImageNetInfo  # slow to import, and needed here alone
+
+        ids = ImageNetInfo().label_names()  # of ImageNet-1k
+    if len(set(ids)) < len(ids):
+        raise InputError(f"{listed} names a class twice; list each class once")
+    return sorted(ids)
