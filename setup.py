@@ -18,7 +18,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["backbones*", "detection*", "comparison*"]),
-    package_data={"comparison": ["templates/*"], "backbones.gaussian": ["templates/*"]},
+    package_data={
+        "backbones.data": ["*.yaml"],
+        "backbones.gaussian": ["templates/*"],
+        "comparison": ["templates/*"],
+    },
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",
