@@ -2,17 +2,18 @@
 
 A suite pretrains one backbone per row and seed, measures and fine-tunes it, and compares all of them.
 OVERRIDES are lists of KEY VALUE for the stage's own config, as on its command line; in them `{data:NAME}` stands for
-the folder of that entry of DATA.  Files named in CONFIG are looked for below the repository's root.
+the folder of that entry of DATA, and in those of a row `{run:LABEL}` and `{chosen:LABEL:KEY}` for what an earlier row
+left (suite_references.py).  Files named in CONFIG are looked for below the repository's root.
 """
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from backbones.core.config import CfgNode, load_config
 from backbones.core.errors import InputError, suggestion
+from comparison import suite_grid
+from comparison.suite_references import as_text, check, find, parse
 
 _C = CfgNode()
 
@@ -77,10 +78,12 @@ ROW_ENTRY: dict[str, Any] = {
     # Empty: PRETRAIN.CONFIG.
     "CONFIG": "",
     "OVERRIDES": [],
+    # {}: one training.  Else one for every point of a grid, with the keys of suite_grid.GRID_ENTRY; the best one by
+    # validation is the row, and only that is measured, fine-tuned and compared.  Rows with equal points share them.
+    "GRID": {},
     # Empty: SEEDS.
     "SEEDS": [],
 }
-_DATA_REFERENCE = re.compile(r"\{data:([^{}]*)\}")
 
 
 def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> CfgNode:
@@ -100,25 +103,11 @@ def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> CfgNode:
         if bool(entry["PREPARE"]) == bool(entry["FOLDER"]):
             raise InputError(f"DATA {entry['NAME']}: give either PREPARE (to write it) or FOLDER (where it is)")
     for row in cfg.ROWS:
+        row["GRID"] = suite_grid.complete(row["GRID"], f"ROWS {row['LABEL']}: GRID")
         _check_row(row, cfg)
     _check_references(cfg)
     cfg.freeze()
     return cfg
-
-
-def data_names(texts: Sequence[str]) -> list[str]:
-    """The entries of DATA that `{data:NAME}` in `texts` names, in order, each once."""
-    return list(dict.fromkeys(name for text in texts for name in _DATA_REFERENCE.findall(text)))
-
-
-def fill_data(text: str, folders: Mapping[str, Path]) -> str:
-    """`text` with every `{data:NAME}` replaced by that folder."""
-    return _DATA_REFERENCE.sub(lambda match: str(folders[match[1]]), text)
-
-
-def as_text(value: Any) -> str:
-    """A value of a yaml list as it would stand on a command line."""
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _entries(values: Sequence[Any], defaults: Mapping[str, Any], where: str, name_key: str) -> list[dict[str, Any]]:
@@ -151,8 +140,8 @@ def _check_row(row: Mapping[str, Any], cfg: CfgNode) -> None:
     _check_seeds(row["SEEDS"] or cfg.SEEDS, f"{where}: SEEDS")
     if row["BACKBONE"] not in ("", "random"):
         raise InputError(f"{where}: BACKBONE is '{row['BACKBONE']}'; it is 'random', or left out to pretrain one")
-    if row["BACKBONE"] and (row["CONFIG"] or row["OVERRIDES"]):
-        raise InputError(f"{where}: a random backbone is not pretrained; delete its CONFIG and OVERRIDES")
+    if row["BACKBONE"] and (row["CONFIG"] or row["OVERRIDES"] or row["GRID"]):
+        raise InputError(f"{where}: a random backbone is not pretrained; delete its CONFIG, OVERRIDES and GRID")
     if row["BACKBONE"] and not cfg.FINETUNE:
         raise InputError(f"{where}: nothing measures a random backbone without FINETUNE; add a protocol")
     if not (row["BACKBONE"] or row["CONFIG"] or cfg.PRETRAIN.CONFIG):
@@ -165,19 +154,42 @@ def _check_seeds(seeds: Sequence[Any], where: str) -> None:
 
 
 def _check_references(cfg: CfgNode) -> None:
-    """Overrides come in pairs and name only entries of DATA; there is something to run."""
-    known = [entry["NAME"] for entry in cfg.DATA]
+    """Overrides come in pairs and refer to what there is; there is something to run."""
+    data = [entry["NAME"] for entry in cfg.DATA]
     lists = {f"{name}.OVERRIDES": cfg[name].OVERRIDES for name in ("PRETRAIN", "EVALUATE", "LOCALIZE")}
     lists |= {f"FINETUNE {entry['NAME']}: OVERRIDES": entry["OVERRIDES"] for entry in cfg.FINETUNE}
-    lists |= {f"ROWS {row['LABEL']}: OVERRIDES": row["OVERRIDES"] for row in cfg.ROWS}
     for where, overrides in lists.items():
-        if len(overrides) % 2:
-            raise InputError(f"{where} come as KEY VALUE pairs; '{overrides[-1]}' has no value")
-        for name in data_names(overrides):
-            if name not in known:
-                raise InputError(f"{where}: there is no DATA entry '{name}'{suggestion(name, known)}")
+        _check_pairs(overrides, where)
+        if rows := find(overrides, "run", "chosen"):
+            raise InputError(f"{where}: '{rows[0]}' has a meaning only in the OVERRIDES or the GRID of a row")
+        check(overrides, data, {}, where)
     if not cfg.ROWS:
         raise InputError("ROWS is empty; add a row such as {LABEL: CE, OVERRIDES: [METHOD.NAME, CE]}")
+    for number, row in enumerate(cfg.ROWS):
+        _check_references_of_row(row, data, {earlier["LABEL"]: earlier for earlier in cfg.ROWS[:number]}, cfg.SEEDS)
     for entry in cfg.FINETUNE:
         if not entry["CONFIG"]:
             raise InputError(f"FINETUNE {entry['NAME']}: CONFIG is missing; name the config of the fine-tuning")
+
+
+def _check_references_of_row(
+    row: Mapping[str, Any], data: Sequence[str], earlier: Mapping[str, Mapping[str, Any]], seeds: Sequence[int]
+) -> None:
+    where, grid = f"ROWS {row['LABEL']}", row["GRID"]
+    _check_pairs(row["OVERRIDES"], f"{where}: OVERRIDES")
+    _check_pairs(grid.get("OVERRIDES", []), f"{where}: GRID: OVERRIDES")
+    for key in grid.get("KEYS", {}):
+        if key in row["OVERRIDES"][::2] or key in grid["OVERRIDES"][::2]:
+            raise InputError(f"{where}: GRID: KEYS {key} stands in OVERRIDES, too; delete one")
+    texts = [*row["OVERRIDES"], *suite_grid.texts(grid)]
+    check(texts, data, earlier, where)
+    for text in find(texts, "run", "chosen"):
+        of = earlier[parse(text).name]
+        missing = [seed for seed in row["SEEDS"] or seeds if seed not in (of["SEEDS"] or seeds)]
+        if missing:
+            raise InputError(f"{where}: '{text}': that row has no seed {missing[0]}; give both the same SEEDS")
+
+
+def _check_pairs(overrides: Sequence[str], where: str) -> None:
+    if len(overrides) % 2:
+        raise InputError(f"{where} come as KEY VALUE pairs; '{overrides[-1]}' has no value")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO
 
 from backbones.core.files import load_json, save_json
-from comparison.suite import COMMAND_MARK, Stage
+from comparison.suite_stage import COMMAND_MARK, Stage
 
 _KEPT = 5  # durations a kind of stage is estimated from
 

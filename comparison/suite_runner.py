@@ -4,30 +4,31 @@ Nothing is remembered but what lies in the stages' folders, so that the same com
 """
 
 import ctypes
-import fcntl
-import os
 import resource
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections import Counter
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import IO
 
-from backbones.core.errors import InputError
 from backbones.core.files import save_json, save_text
-from comparison.suite import COMMAND_MARK, PAGE, REPORT, REPORT_RECORD, ROOT, TABLE, Plan, Stage, compare_stage
+from comparison.suite import REPORT, Plan, compare_stage, go_on
+from comparison.suite_lock import lock_folder, terminate_as_interrupt
 from comparison.suite_progress import Display, Timings, last_line, minutes
+from comparison.suite_stage import COMMAND_MARK, PAGE, REPORT_RECORD, TABLE, Stage
+from comparison.suite_training import ROOT
 
-LOCK = "suite.lock"
 INTERRUPTED = 130
 # Stages that go on from a checkpoint, so that a later call takes less time than the stage does.
-RESUMABLE = ("pretrain", "finetune")
-# Seconds: between two looks at a child, for it to end when told to, and for the rest of a killed suite to vanish.
-_TICK, _GRACE, _ORPHANS = 1.0, 10.0, 15.0
+RESUMABLE = ("grid", "pretrain", "finetune")
+# What core.engine says of a training that diverged.
+NOT_FINITE = "not finite"
+# Seconds: between two looks at a child, and for it to end when told to.
+_TICK, _GRACE = 1.0, 10.0
 
 
 def run_plan(plan: Plan, stream: IO[str] | None = None) -> int:
@@ -40,7 +41,7 @@ def run_plan(plan: Plan, stream: IO[str] | None = None) -> int:
         InputError: the output folder cannot be written, or another suite is at work in it.
     """
     out = stream or sys.stdout
-    with _lock(plan.output) as lock, _terminate_as_interrupt():
+    with lock_folder(plan.output) as lock, terminate_as_interrupt():
         save_text(plan.output / "config.yaml", plan.cfg.dump(sort_keys=False))
         try:
             return _Run(plan, lock, Display(out, len(plan.stages) + 1)).all()
@@ -50,16 +51,26 @@ def run_plan(plan: Plan, stream: IO[str] | None = None) -> int:
 
 
 def describe(plan: Plan) -> str:
-    """What `run_plan` would do: every command in order, what it reads, its folder, and whether that is complete."""
+    """What `run_plan` would do: every command in order, what it reads, its folder, and whether that is complete.
+
+    Of stages that depend on a selection, only their number.
+    """
     stages = [*plan.stages, compare_stage(plan, plan.stages)]
+    waiting = [(stage.waits, stage) for stage in plan.stages if stage.waits]
     blocks = []
     for number, stage in enumerate(stages, 1):
+        if stage.waits or (waiting and stage.kind == "compare"):
+            continue
         lines = [f"[{number}/{len(stages)}] {stage.title}: {'cached' if stage.complete() else 'to run'}"]
         lines += [f"  input   {path}" for path in stage.reads]
         lines += [f"  config  {stage.config}"] if stage.config else []
         lines += [f"  output  {stage.output}", f"  {shlex.join(stage.command)}"]
         blocks.append("\n".join(lines))
-    return "\n".join(blocks)
+    for selection in dict.fromkeys(title for title, _ in waiting):
+        count = Counter(stage.title.partition(": ")[0] for title, stage in waiting if title == selection)
+        rows = ", ".join(f"{label} {number}" for label, number in count.items())
+        blocks.append(f"then {count.total()} more, by what {selection} chooses ({rows})")
+    return "\n".join([*blocks, *(["then compare"] if waiting else [])])
 
 
 class _Run:
@@ -70,24 +81,40 @@ class _Run:
         self.timings = Timings(plan.output / "timings.json")
         self.failures: dict[Stage, str] = {}
         self.to_do = [stage for stage in plan.stages if not stage.complete()]
+        self.seen: set[tuple[Path, str]] = set()  # the stages that were reached
         # Stands for the comparison in the time that is left: what it compares is known at the end.
         self.last: Stage | None = compare_stage(plan, plan.stages)
 
     def all(self) -> int:
         begun = time.monotonic()
-        for stage in self.plan.stages:
+        while stage := self.next():
+            self.seen.add((stage.output, stage.waits))
             self.one(stage)
         comparison = compare_stage(self.plan, [stage for stage in self.plan.stages if stage not in self.failures])
         if comparison.inputs:
             self.compare(comparison)
         return self.summarize(time.monotonic() - begun)
 
+    def next(self) -> Stage | None:
+        """The first stage that was not reached yet, after another look at those that waited for a selection."""
+        left = self.unseen()
+        if left and left[0].waits and left[0].waits not in (failed.title for failed in self.failures):
+            self.plan = go_on(self.plan)
+            left = self.unseen()
+            self.to_do = [stage for stage in left if not stage.complete()]
+            self.last, self.display.total = compare_stage(self.plan, self.plan.stages), len(self.plan.stages) + 1
+        return left[0] if left else None
+
+    def unseen(self) -> list[Stage]:
+        return [stage for stage in self.plan.stages if (stage.output, stage.waits) not in self.seen]
+
     def one(self, stage: Stage) -> None:
         """Run `stage` unless it is complete or cannot be."""
         missing = [item.title for item in stage.inputs if item in self.failures]
+        missing += [stage.waits] if stage.waits else []
         self.display.begin(stage.title)
         if stage not in self.to_do:
-            self.display.end("cached")
+            self.display.end("cached, diverged" if stage.diverged.is_file() else "cached")
         elif missing:
             self.to_do.remove(stage)
             self.failures[stage] = f"not run: it needs {missing[0]}"
@@ -120,9 +147,15 @@ class _Run:
             if fresh:  # one that went on from a checkpoint took less than the stage takes
                 self.timings.add(stage.timing_key, seconds)
             left = self.left()
-            self.display.end(f"{seconds:.0f} s{f'   {left}' if left else ''}")
+            said = f"   {last_line(stage.log)}" if stage.kind == "select" else ""
+            self.display.end(f"{seconds:.0f} s{said}{f'   {left}' if left else ''}")
             return
-        self.failures[stage] = _reason(code, stage)
+        reason = _reason(code, stage)
+        if stage.kind == "grid" and code > 0 and NOT_FINITE in reason:  # the others are chosen from
+            save_json(stage.diverged, {"reason": reason})
+            self.display.end(f"diverged after {seconds:.0f} s: {reason}")
+            return
+        self.failures[stage] = reason
         self.display.end(f"failed after {seconds:.0f} s: {self.failures[stage]}")
 
     def child(self, stage: Stage) -> int:
@@ -198,69 +231,3 @@ def _die_with_parent() -> None:
     """In the child: be killed when the suite is.  Elsewhere than on Linux the lock that it holds reports it."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-@contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends a suite as Ctrl-C does: with its child."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[IO[str]]:
-    """Hold `folder`'s lock file, which names this process.
-
-    The system drops a lock with the last process that holds it, so a dead suite's file locks nobody out.  Stages
-    inherit it: a stage that outlives its suite must not meet its own successor.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("a+", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror}; choose another --output-dir") from None
-    with file:
-        deadline = time.monotonic() + _ORPHANS
-        while not _acquired(file):
-            owner = _owner(file)
-            if _alive(owner) or time.monotonic() > deadline:
-                what = "another suite is" if _alive(owner) else "a stage of a suite that is gone is still"
-                where = f"at work in {folder} (process {owner})"
-                raise InputError(f"{what} {where}; wait for it, or choose another --output-dir")
-            time.sleep(0.1)
-        file.truncate(0)
-        print(os.getpid(), file=file, flush=True)
-        yield file
-
-
-def _acquired(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _owner(file: IO[str]) -> int:
-    file.seek(0)
-    text = file.read().strip()
-    return int(text) if text.isdigit() else 0
-
-
-def _alive(pid: int) -> bool:
-    if pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it runs as another user
-        return True
-    return True

@@ -19,14 +19,17 @@ from comparison.suite_config import load_suite
 from comparison.suite_runner import describe, run_plan
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = ("prepare_data", "pretrain", "evaluate_backbone", "localize", "finetune_coco", "compare")
+NAMES = ("prepare_data", "pretrain", "select_run", "evaluate_backbone", "localize", "finetune_coco", "compare")
 STAGES = {
     "pretrain": "pretraining",
+    "select_run": "pretraining",
     "evaluate_backbone": "backbone",
     "localize": "localization",
     "finetune_coco": "detection",
 }
 # `calls` gets a line a call; a call whose folder contains the text of the file `fail` or `hang` does that.
+# A pretraining's nll is the sum of what `losses` holds for its overrides: {"KEY VALUE": nll}, null for a NaN, or
+# "diverge"; nll_fitted the same with `fitted`.
 FAKE = f"""
 import json, os, sys, time
 from pathlib import Path
@@ -53,7 +56,38 @@ elif me.stem == "compare":
     print("the table\\n\\nreport: elsewhere")
     (out / "index.html").write_text("")
 elif not told_to("forget"):
-    results = dict(schema_version=1, stage={STAGES!r}[me.stem], backbone={{}}, protocol={{}}, metrics={{}},
+    metrics = {{}}
+    if me.stem == "pretrain":
+        overrides = dict(zip(*[iter(arguments[arguments.index("--output-dir") + 2 :])] * 2))
+        tree = {{}}
+        for key, value in overrides.items():
+            *parents, leaf = key.split(".")
+            node = tree
+            for parent in parents:
+                node = node.setdefault(parent, {{}})
+            node[leaf] = json.loads(value) if value[0].isdigit() else value
+        (out / "config.yaml").write_text(json.dumps(tree))
+        for name in ("losses", "fitted"):
+            table = json.loads((me.parent / name).read_text()) if (me.parent / name).exists() else {{}}
+            parts = [table.get(f"{{key}} {{value}}", 0) for key, value in overrides.items()]
+            if "diverge" in parts:
+                print("error: the loss is not finite at iteration 7: {{}}", file=sys.stderr)
+                sys.exit(2)
+            metrics["nll_fitted" if name == "fitted" else "nll"] = None if None in parts else sum(parts)
+    if me.stem == "select_run":
+        sys.path.insert(0, os.getcwd())
+        from comparison.selection import select
+        from backbones.core.errors import InputError
+        of = lambda option: [b for a, b in zip(arguments, arguments[1:]) if a == option]
+        folders = [text for text in arguments[arguments.index("--output-dir") + 2 :]]
+        try:
+            found = select(folders, of("--key"), of("--by")[0])
+        except InputError as error:
+            print(f"error: {{error}}", file=sys.stderr)
+            sys.exit(2)
+        (out / "selection.json").write_text(json.dumps(found))
+        print(f"chosen: {{found['chosen']['values']}}")
+    results = dict(schema_version=1, stage={STAGES!r}[me.stem], backbone={{}}, protocol={{}}, metrics=metrics,
                    data={{}}, details={{}}, warnings=[], files={{}})
     (out / "results.json").write_text(json.dumps(results))
 """
@@ -94,7 +128,7 @@ class Lab:
 
     def write(self):
         path = self.folder / "suite.yaml"
-        path.write_text(yaml.safe_dump(self.tree))
+        path.write_text(yaml.safe_dump(self.tree, sort_keys=False))
         return path
 
     def plan(self, *overrides):

@@ -10,8 +10,8 @@ import pytest
 from suite_lab import ALL, EVERYTHING, OF_ALS, OF_CE, is_gone, set_compare, set_row, short
 
 from backbones.core.errors import InputError
+from comparison.suite_lock import LOCK
 from comparison.suite_progress import Timings, last_line
-from comparison.suite_runner import LOCK
 
 pytest_plugins = ["suite_fixtures"]
 

@@ -13,11 +13,13 @@ import backbones.config
 import detection.config
 from backbones.core.config import load_config
 from backbones.core.errors import InputError, run_tool
-from comparison.suite import Stage, build_plan
+from comparison.suite import build_plan
 from comparison.suite_config import load_suite
 from comparison.suite_runner import describe, run_plan
+from comparison.suite_stage import Stage
 
 SETTINGS = {
+    "grid": backbones.config,
     "pretrain": backbones.config,
     "evaluate": backbones.config,
     "localize": backbones.config,
@@ -37,14 +39,23 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def check_settings(stage: Stage) -> None:
-    """A mistyped key of the last row shall stop a suite before it starts, not after an hour."""
+    """A mistyped key of the last row shall stop a suite before it starts, not after an hour.
+
+    So shall a grid that is selected on what it will be judged by.
+    """
     if stage.kind not in SETTINGS:
         return
     settings = SETTINGS[stage.kind]
     try:
-        settings.validate(load_config(settings.get_defaults(), stage.config, stage.overrides))
+        cfg = load_config(settings.get_defaults(), stage.config, stage.overrides)
+        settings.validate(cfg)
     except InputError as error:
         raise InputError(f"{stage.title}: {error}") from None
+    if stage.kind == "evaluate" and stage.selection:
+        split = load_config(settings.get_defaults(), stage.selection.config, stage.selection.overrides).DATA.VAL_SPLIT
+        if split == cfg.DATA.VAL_SPLIT:
+            what = f"its GRID is selected on DATA.VAL_SPLIT '{split}', which EVALUATE would report"
+            raise InputError(f"{stage.title}: {what}; measure another split: EVALUATE.OVERRIDES [DATA.VAL_SPLIT, test]")
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -24,6 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     comparison = build_comparison(
         rows, baseline=args.baseline, resamples=args.resamples, seed=args.seed, level=args.level
     )
+    comparison["notes"] += args.note
     page = save_comparison(args.output_dir, comparison, rows)
     print(terminal_table(comparison))
     print(f"\nreport: {page}")
@@ -38,6 +39,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--allow-mixed-protocols", action="store_true", help="show rows of several protocols; the page then says so"
     )
+    parser.add_argument("--note", metavar="TEXT", action="append", default=[], help="a line for the page's notes")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples (default %(default)s)")
     parser.add_argument("--level", type=float, default=0.95, help="coverage of the intervals (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the resamples (default %(default)s)")

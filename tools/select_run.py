@@ -1,0 +1,64 @@
+"""Choose among finished pretrainings by their validation, and leave the best one as a run of its own.
+
+    python tools/select_run.py --by nll --key METHOD.LS.amount --label LS --output-dir runs/ls runs/ls-0.1 runs/ls-0.2
+
+The folder holds the chosen backbone under the new label, its results and selection.json: every candidate with its
+value.  tools/benchmark.py calls this for a row with a GRID.
+"""
+
+import argparse
+from pathlib import Path
+
+import yaml
+
+from backbones.core.checkpoint import load_checkpoint, save_checkpoint
+from backbones.core.config import load_yaml
+from backbones.core.errors import run_tool
+from backbones.core.files import save_json, save_text
+from backbones.core.results import load_results, refuse_other_stage, save_results
+from backbones.core.runs import CONFIG_FILE, check_writable
+from backbones.models.weights import FILE_NAME as BACKBONE
+from comparison.selection import CRITERIA, FILE_NAME, describe, select
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_arguments(argv)
+    refuse_other_stage(args.output_dir, "pretraining")
+    found = select(args.runs, args.key, args.by)
+    check_writable(args.output_dir)
+    save_json(args.output_dir / FILE_NAME, found)
+    chosen = found["chosen"]
+    copy_run(args.runs[chosen["candidate"]], args.output_dir, args.label, found)
+    for item in found["candidates"]:
+        print(f"  {describe(item['values']):<48} {item['reason'] or format(item[args.by], '.4f')}")
+    for warning in found["warnings"]:
+        print(f"warning: {warning['what']}")
+    print(f"chosen: {describe(chosen['values'])}, {args.by} {chosen[args.by]:.4f}")
+    return 0
+
+
+def copy_run(source: Path, target: Path, label: str, selection: dict) -> None:
+    """Write the backbone, the config and the results of a run under another label; the weights keep their hash."""
+    save_text(target / CONFIG_FILE, yaml.safe_dump(load_yaml(source / CONFIG_FILE) | {"LABEL": label}, sort_keys=False))
+    backbone = load_checkpoint(source / BACKBONE)
+    save_checkpoint(target / BACKBONE, **backbone | {"provenance": backbone["provenance"] | {"label": label}})
+    results = load_results(source)
+    results["backbone"]["label"] = label
+    results["details"]["selection"] = selection
+    results["warnings"] += selection["warnings"]
+    results["files"] = {"backbone": BACKBONE, "selection": FILE_NAME}
+    save_results(target, results)
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished pretraining run")
+    parser.add_argument("--output-dir", required=True, type=Path, help="folder for the chosen run")
+    parser.add_argument("--by", choices=CRITERIA, default="nll", help="the lowest of this (default %(default)s)")
+    parser.add_argument("--label", required=True, help="name of the row in every table")
+    parser.add_argument("--key", action="append", default=[], help="config key in which the runs differ; repeatable")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    run_tool(main)
