@@ -71,6 +71,11 @@ _C.SOLVER.CHECKPOINT_PERIOD = 1.0
 # ---- Measuring the trained classifier (tools/evaluate_backbone.py) ----
 _C.EVAL = CN()
 _C.EVAL.BATCH_SIZE = 100
+# Epochs between two validations during the training, on DATA.VAL_SPLIT; the last epoch always is one.  0: none.
+_C.EVAL.PERIOD = 0
+# last | best: the epoch of the weights in backbone.pth; best is that of the lowest validation cross-entropy (Maher &
+# Kull 2021, Sec. IV), which best.pth holds in any case where PERIOD is not 0.
+_C.EVAL.REPORT = "last"
 # Measure again with every object painted with the mean colour.
 _C.EVAL.CONTEXT = True
 
@@ -106,6 +111,10 @@ def validate(cfg: CN) -> None:
         raise InputError(
             f"SOLVER.STEPS {steps} has a step at or beyond SOLVER.MAX_EPOCH {cfg.SOLVER.MAX_EPOCH}; it would never come"
         )
+    if cfg.EVAL.REPORT not in ("last", "best"):
+        raise InputError(f"EVAL.REPORT is '{cfg.EVAL.REPORT}'; it must be last or best")
+    if cfg.EVAL.REPORT == "best" and not cfg.EVAL.PERIOD:
+        raise InputError("EVAL.REPORT best needs validations during the training; set EVAL.PERIOD, such as 1")
 
 
 def _check_teacher(cfg: CN) -> None:
@@ -147,6 +156,7 @@ _RANGES = (
     ("SOLVER.CLIP_NORM", 0, None),
     ("SOLVER.CHECKPOINT_PERIOD", _POSITIVE, None),
     ("EVAL.BATCH_SIZE", 1, None),
+    ("EVAL.PERIOD", 0, None),
     ("LOCALIZE.BATCH_SIZE", 1, None),
     ("LOCALIZE.MAX_IMAGES", 0, None),
     ("LOCALIZE.GALLERY", 0, None),

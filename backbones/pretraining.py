@@ -30,14 +30,15 @@ from backbones.core.results import make_results, save_results
 from backbones.core.warnings import WarningCounter
 from backbones.data.noise import save_noise
 from backbones.data.samples import Samples
-from backbones.evaluation import predict
+from backbones.evaluation import Predictions, predict
 from backbones.methods import Method
 from backbones.models.weights import backbone_spec, identity, load_backbone, save_backbone
 from backbones.task import MethodHook
 from backbones.teacher import CachedTeacher, OnlineTeacher
+from backbones.validation import Validation, fitted_metrics
 
 CHECKPOINT = "checkpoint.pth"
-BACKBONE = "backbone.pth"
+BACKBONE, BEST = "backbone.pth", "best.pth"
 
 
 def pretrain(cfg: CfgNode, run_dir: Path, *, resume: bool) -> dict[str, Any]:
@@ -56,8 +57,16 @@ def pretrain(cfg: CfgNode, run_dir: Path, *, resume: bool) -> dict[str, Any]:
     if distributed.is_main():
         save_noise(run_dir, samples)
     method = build_method(cfg, len(samples.classes)).to(device)
-    fit(cfg, run_dir, method, samples, val, device, resume=resume)
-    return finish(cfg, run_dir, method, samples, val, device, warnings)
+    epoch = iterations_per_epoch(cfg, samples)
+    validation = Validation(
+        method.model,
+        lambda: _measure(cfg, method, val, device),
+        period=cfg.EVAL.PERIOD,
+        epoch=epoch,
+        stop=cfg.SOLVER.MAX_EPOCH * epoch,
+    )
+    fit(cfg, run_dir, method, samples, val, device, validation, resume=resume)
+    return finish(cfg, run_dir, method, samples, val, device, validation, warnings)
 
 
 def fit(
@@ -67,6 +76,7 @@ def fit(
     samples: Samples,
     val: Samples,
     device: torch.device,
+    validation: Validation,
     *,
     resume: bool,
 ) -> None:
@@ -77,13 +87,13 @@ def fit(
     teacher = build_teacher(cfg, samples, device)
     resumed = resume and (run_dir / CHECKPOINT).exists()
     method.setup(build_context(cfg, samples, val, teacher, resumed=resumed))
-    start = _restore(run_dir / CHECKPOINT, method, optimizer, samples) if resume else 0
+    start = _restore(run_dir / CHECKPOINT, method, optimizer, samples, validation) if resume else 0
     if start == 0:
         method.begin_epoch(0)
     batches = build_batches(cfg, samples, method, start, stop)
     online = teacher if isinstance(teacher, OnlineTeacher) else None
     get_logger().info("%s: iterations %d to %d on %s", cfg.METHOD.NAME, start, stop, device)
-    writer = MetricsWriter(run_dir, start)
+    writer = validation.writer = MetricsWriter(run_dir, start)
     train(
         distributed.wrap_ddp(build_task(cfg, method, online, device), device),
         teacher.fill(batches) if isinstance(teacher, CachedTeacher) else batches,
@@ -96,17 +106,24 @@ def fit(
         clip_norm=cfg.SOLVER.CLIP_NORM,
         log_period=cfg.LOG_PERIOD,
         checkpoint_period=max(round(cfg.SOLVER.CHECKPOINT_PERIOD * epoch), 1),
-        save=lambda finished: _save(run_dir / CHECKPOINT, method, optimizer, samples, finished),
+        save=lambda finished: _save(run_dir / CHECKPOINT, method, optimizer, samples, validation, finished),
         writer=writer,
         device=device,
-        hooks=[MethodHook(method, epoch)],
+        hooks=[MethodHook(method, epoch), validation],
     )
     writer.close()
     if distributed.world_size() > 1:  # each process has its own batch statistics: all measure with the saved ones
-        _restore(run_dir / CHECKPOINT, method, optimizer, samples)
+        _restore(run_dir / CHECKPOINT, method, optimizer, samples, validation)
 
 
-def _save(path: Path, method: Method, optimizer: torch.optim.Optimizer, samples: Samples, finished: int) -> None:
+def _save(
+    path: Path,
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    samples: Samples,
+    validation: Validation,
+    finished: int,
+) -> None:
     method.gather()
     if distributed.is_main():
         save_checkpoint(
@@ -115,11 +132,14 @@ def _save(path: Path, method: Method, optimizer: torch.optim.Optimizer, samples:
             data=samples.fingerprint,
             method=method.state_dict(),
             optimizer=optimizer.state_dict(),
+            validation=validation.state_dict(),
         )
     distributed.barrier()
 
 
-def _restore(path: Path, method: Method, optimizer: torch.optim.Optimizer, samples: Samples) -> int:
+def _restore(
+    path: Path, method: Method, optimizer: torch.optim.Optimizer, samples: Samples, validation: Validation
+) -> int:
     """Load the checkpoint, if there is one; return the iteration to go on from."""
     if not path.exists():
         get_logger().info("no checkpoint yet in %s: starting from the beginning", path.parent)
@@ -131,8 +151,15 @@ def _restore(path: Path, method: Method, optimizer: torch.optim.Optimizer, sampl
             f"{path} was trained on data of fingerprint {state['data']}, DATA.ROOT now holds {samples.fingerprint}; "
             "restore the data, or start in another folder"
         )
+    validation.load_state_dict(state.get("validation", {}))
     optimizer.load_state_dict(state["optimizer"])
     return state["iteration"]
+
+
+def _measure(cfg: CfgNode, method: Method, val: Samples, device: torch.device) -> Predictions:
+    """What the network says of the validation split now."""
+    batches = build_evaluation_batches(cfg, val)
+    return predict(method.model, batches, device, cfg.DATA.MEAN, cfg.DATA.STD, cfg.PRECISION)
 
 
 def finish(
@@ -142,50 +169,65 @@ def finish(
     samples: Samples,
     val: Samples,
     device: torch.device,
+    validation: Validation,
     warnings: WarningCounter,
 ) -> dict[str, Any]:
-    """Measure the last epoch on the validation split and write backbone.pth and results.json."""
-    batches = build_evaluation_batches(cfg, val)
-    predictions = predict(method.model, batches, device, cfg.DATA.MEAN, cfg.DATA.STD, cfg.PRECISION)
-    protocol = {"name": f"{cfg.DATA.NAME}-{cfg.MODEL.ARCH}", "hash": _protocol_hash(cfg, samples)}
+    """Measure the reported epoch on the validation split and write backbone.pth, best.pth and results.json."""
+    if cfg.EVAL.REPORT == "best":
+        validation.restore()
+    predictions = _measure(cfg, method, val, device)
+    metrics = {"top1": predictions.top1(), "nll": predictions.nll()} | fitted_metrics(predictions)
+    details: dict[str, Any] = {"reported_epoch": cfg.EVAL.REPORT, "classes": samples.classes}
+    files = {"backbone": BACKBONE, "checkpoint": CHECKPOINT, "metrics": "metrics.jsonl"}
     results: dict[str, Any] = {}
     if distributed.is_main():
-        provenance = {
-            "label": cfg.LABEL or method_name(cfg),
-            "method": method_name(cfg),
-            "seed": cfg.SEED,
-            "config_hash": config_hash(cfg),
-            "data_fingerprint": samples.fingerprint,
-            "version": __version__,
-        }
-        spec = backbone_spec(
-            method.model,
-            mean=cfg.DATA.MEAN,
-            std=cfg.DATA.STD,
-            image_size=cfg.DATA.IMAGE_SIZE,
-            classes=samples.classes,
-        )
-        save_backbone(run_dir / BACKBONE, method.model, spec, provenance)
+        _save_backbone(cfg, run_dir / BACKBONE, method, samples)
+        if validation.period:
+            validation.restore()
+            _save_backbone(cfg, run_dir / BEST, method, samples)
+            metrics |= validation.metrics
+            details |= {"best_epoch": validation.epoch}
+            files |= {"best": BEST}
         results = make_results(
             "pretraining",
             identity(load_backbone(run_dir)),
-            protocol,
-            {"top1": predictions.top1(), "nll": predictions.nll()},
+            {"name": f"{cfg.DATA.NAME}-{cfg.MODEL.ARCH}", "hash": _protocol_hash(cfg, samples)},
+            metrics,
             data={
                 split.split: {"name": split.name, "pictures": len(split.labels), "fingerprint": split.fingerprint}
                 for split in (samples, val)
             },
-            details={"reported_epoch": "last", "classes": samples.classes},
+            details=details,
             warnings=warnings.as_list(),
-            files={"backbone": BACKBONE, "checkpoint": CHECKPOINT, "metrics": "metrics.jsonl"},
+            files=files,
         )
         save_results(run_dir, results)
     distributed.barrier()
     return results
 
 
+def _save_backbone(cfg: CfgNode, path: Path, method: Method, samples: Samples) -> None:
+    provenance = {
+        "label": cfg.LABEL or method_name(cfg),
+        "method": method_name(cfg),
+        "seed": cfg.SEED,
+        "config_hash": config_hash(cfg),
+        "data_fingerprint": samples.fingerprint,
+        "version": __version__,
+    }
+    spec = backbone_spec(
+        method.model,
+        mean=cfg.DATA.MEAN,
+        std=cfg.DATA.STD,
+        image_size=cfg.DATA.IMAGE_SIZE,
+        classes=samples.classes,
+    )
+    save_backbone(path, method.model, spec, provenance)
+
+
 def _protocol_hash(cfg: CfgNode, samples: Samples) -> str:
     """Equal for all rows that differ in nothing but method and seed."""
     blocks = ("PRECISION", "CHANNELS_LAST", "MODEL", "SOLVER")
     data = {key: value for key, value in cfg.DATA.items() if key not in ("ROOT", "NUM_WORKERS", "CONTEXT_SHARE")}
-    return config_hash({**{name: cfg[name] for name in blocks}, "DATA": data, "fingerprint": samples.source})
+    tree = {**{name: cfg[name] for name in blocks}, "DATA": data, "fingerprint": samples.source}
+    return config_hash(tree | {"report": cfg.EVAL.REPORT})

@@ -15,6 +15,7 @@ from backbones.core.checkpoint import load_checkpoint
 from backbones.core.errors import InputError
 from backbones.core.logging import get_logger
 from backbones.core.results import load_results
+from backbones.models.weights import load_backbone
 
 TOOL = [sys.executable, str(ROOT / "tools" / "pretrain.py")]
 TINY = [
@@ -67,7 +68,8 @@ def one_and_two(small_scenes, tmp_path_factory, load_tool):
     for method in METHODS_ON_TWO:
         main(argv("one", method))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    with_batch_norm = [*argv("batch_norm", "CE"), "MODEL.NORM", "BN", "PRECISION", "float32", "SOLVER.MAX_EPOCH", "1"]
+    options = ["MODEL.NORM", "BN", "PRECISION", "float32", "SOLVER.MAX_EPOCH", "1", "EVAL.PERIOD", "1"]
+    with_batch_norm = [*argv("batch_norm", "CE"), *options]
     commands = [*(argv("two", method) for method in METHODS_ON_TWO), with_batch_norm]
     done = run([*launcher, str(ROOT / "tests" / "pretrain_all.py"), json.dumps(commands)])
     assert done.returncode == 0, done.stderr[-1500:]
@@ -97,6 +99,8 @@ def test_two_processes_report_the_backbone_that_they_saved(one_and_two, load_too
     measured, reported = load_results(folder / "evaluation")["metrics"], load_results(folder)["metrics"]
     assert reported["nll"] == pytest.approx(measured["nll"], abs=1e-6)
     assert reported["top1"] == measured["top1"]
+    assert reported["best_nll"] == pytest.approx(measured["nll"], abs=1e-6)  # of the last epoch, the only one
+    assert load_backbone(folder / "best.pth").hash == load_backbone(folder).hash
 
 
 @pytest.fixture(scope="module")

@@ -52,6 +52,13 @@ def all_reduce_sum(*tensors: Tensor) -> None:
             dist.all_reduce(tensor)
 
 
+def broadcast(*tensors: Tensor) -> None:
+    """Replace each tensor by that of the main process, in place."""
+    if dist.is_initialized():
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
+
+
 def gather_objects(obj: Any) -> list[Any]:
     """Every process's picklable `obj`, in order of rank, on every process."""
     if not dist.is_initialized():
