@@ -188,7 +188,7 @@ SUITES = sorted((ROOT / "configs" / "suites").glob("*.yaml"))
 @pytest.fixture
 def small_data(tmp_path, monkeypatch):
     """Folders as the suites on real data want them, without pictures."""
-    for name in ("tiny-imagenet/tiny-imagenet-200", "coco128", "bccd"):
+    for name in ("tiny-imagenet/tiny-imagenet-200", "coco128", "bccd", "cifar10"):
         (tmp_path / name).mkdir(parents=True)
     monkeypatch.setenv("SMOOTH2DET_DATA", str(tmp_path))
 
@@ -200,8 +200,9 @@ def test_suites_of_the_project(run_tool, path, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert not (tmp_path / "out").exists()
     cfg = load_suite(path)
-    methods = [dict(zip(r["OVERRIDES"][::2], r["OVERRIDES"][1::2], strict=True)) for r in cfg.ROWS]
-    assert [row["LABEL"] for row in cfg.ROWS] == ["random", *(m["METHOD.NAME"] for m in methods[1:])]
+    if not any(row["GRID"] for row in cfg.ROWS):
+        methods = [dict(zip(r["OVERRIDES"][::2], r["OVERRIDES"][1::2], strict=True)) for r in cfg.ROWS]
+        assert [row["LABEL"] for row in cfg.ROWS] == ["random", *(m["METHOD.NAME"] for m in methods[1:])]
     assert path.read_text().startswith(("# python tools/benchmark.py", "# SMOOTH2DET_DATA="))
     for stage in build_plan(cfg, tmp_path / "out").stages:
         if stage.kind == "finetune":  # random initialisation forbids frozen statistics, for every row
@@ -216,6 +217,10 @@ def test_tool_refuses_what_a_later_stage_would(run_tool, tmp_path, monkeypatch):
     done = run_tool("benchmark", "--config-file", "configs/suites/quick.yaml", *arguments, "ROWS", rows)
     assert done.returncode == 2
     assert "A: pretrain: command line: unknown key 'METHOD.NAMEE'; did you mean 'METHOD.NAME'?" in done.stderr
+    unmeasured = ["EVALUATE.OVERRIDES", "[]"]  # then it would measure the split that the grid is selected on
+    done = run_tool("benchmark", "--config-file", "configs/suites/quick_grid.yaml", *arguments, *unmeasured)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "LS: evaluate: its GRID is selected on DATA.VAL_SPLIT 'holdout', which EVALUATE would report" in done.stderr
     done = run_tool("benchmark", "--config-file", "configs/suites/real_small.yaml", *arguments)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "SMOOTH2DET_DATA" in done.stderr

@@ -2,6 +2,7 @@
 
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -114,7 +115,7 @@ class Scripted:
             torch.nn.init.constant_(self.model.weight, self.epoch)
             self.validation.after_step(finished)
 
-    def measure(self):
+    def measure(self) -> Any:
         return SimpleNamespace(nll=lambda: self.values.pop(self.epoch), top1=lambda: 0.0)
 
 
