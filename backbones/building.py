@@ -33,7 +33,7 @@ def read_split(cfg: CfgNode, split: str, warnings: WarningCounter, *, training: 
     """Read one split of the configured data set, in the configured version; "holdout" is the part of TRAIN_SPLIT.
 
     Args:
-        training: the split is trained on: without its held-out part, capped, with noise in its labels.
+        training: the split is trained on: with noise in its labels, if any.
     """
     data = cfg.DATA
     held_out = split == HOLDOUT
@@ -51,13 +51,14 @@ def read_split(cfg: CfgNode, split: str, warnings: WarningCounter, *, training: 
     read = samples.fingerprint
     if from_training and data.HOLDOUT:
         samples = split_holdout(samples, data.HOLDOUT, cfg.SEED, held_out=held_out)
-    samples = _in_version(samples, data.VERSION if from_training and not held_out else data.EVAL_VERSION, data.MEAN)
-    if training and data.CLASS_CAP:
+    version = data.VERSION if from_training and not held_out else data.EVAL_VERSION
+    samples = _in_version(samples, version, data.MEAN)
+    if data.CLASS_CAP and split == data.TRAIN_SPLIT:
         samples = cap_classes(samples, data.CLASS_CAP, warnings)
     if training and data.NOISE_RATE:
         samples = add_noise(samples, data.NOISE_RATE, cfg.SEED if data.NOISE_SEED < 0 else data.NOISE_SEED)
     drawn = (from_training and data.HOLDOUT) or samples.clean_labels is not None
-    source = fingerprint(read, split, data.VERSION, str(data.CLASS_CAP)) if drawn else samples.fingerprint
+    source = fingerprint(read, split, version, str(data.CLASS_CAP)) if drawn else samples.fingerprint
     return dataclasses.replace(samples, split=split, source=source)
 
 

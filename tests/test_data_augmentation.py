@@ -213,6 +213,14 @@ def test_context_pictures_come_with_their_share_and_keep_crop_and_colours(object
         assert torch.equal(own.image[:, ~white], other.image[:, ~white])
 
 
+def test_whether_a_sample_is_context_says_nothing_about_its_crop(objects):
+    dataset = training_set(objects, "random_resized_crop", needs=frozenset({"is_context"}), context_share=0.5)
+    items = [dataset[Position(e, i)] for e in range(80) for i in range(16)]
+    context = np.array([item.is_context for item in items], float)
+    for drawn in ([item.crop[2] * item.crop[3] for item in items], [item.flip for item in items]):
+        assert abs(np.corrcoef(context, drawn)[0, 1]) < 0.1  # 3.6 standard errors
+
+
 @pytest.mark.parametrize(("share", "count"), [(0.0, 0), (1.0, 16)])
 def test_shares_at_their_ends(objects, share, count):
     dataset = training_set(objects, needs=frozenset({"is_context"}), context_share=share)

@@ -142,8 +142,8 @@ def test_what_is_missing_or_broken_is_named(xml_root, tmp_path):
     for root in (tmp_path / "nowhere", ""):
         with pytest.raises(InputError, match=r"DATA\.ROOT"):
             load(root)
-    with pytest.raises(InputError, match=r"unknown data set 'imagenet'.*imagenet_xml"):
-        load(xml_root, name="imagenet")
+    with pytest.raises(InputError, match=r"unknown data set 'imagenet-xml'; did you mean 'imagenet_xml'"):
+        load(xml_root, name="imagenet-xml")
     (tmp_path / "empty/train/dog").mkdir(parents=True)
     with pytest.raises(InputError, match="no picture"):
         load(tmp_path / "empty")
