@@ -12,7 +12,7 @@ import numpy as np
 from backbones.core.errors import InputError
 from backbones.core.files import load_json
 
-CHUNK = 100_000
+CHUNK = 5_000  # few enough that Python's garbage collector stays out of it
 NEEDED = ("ImageID", "LabelName", "XMin", "YMin", "XMax", "YMax")
 FLAGS = ("IsGroupOf", "IsDepiction", "IsInside")  # reduced copies of the files lack them
 
@@ -51,7 +51,7 @@ def read_boxes(path: Path, labels: Sequence[str]) -> Rows:
         for start, chunk in _chunks(reader):
             try:
                 names, called, *numbers = ([row[column] for row in chunk] for column in columns)
-                values = np.array(numbers, np.float64)
+                values = np.array([list(map(float, column)) for column in numbers])
             except (IndexError, ValueError):
                 raise InputError(_broken_row(path, start, chunk, columns)) from None
             parts.append(

@@ -19,8 +19,9 @@ CAP_SEED = 0  # the choice is part of the data set, not of a run
 
 def split_holdout(samples: Samples, count: int, seed: int, *, held_out: bool) -> Samples:
     """The `count` pictures drawn by `seed`, or all others; together they are the whole set, whatever the process."""
-    names = np.unique(np.array(samples.relative), return_inverse=True)[1]  # number of each sample's picture
-    pictures = int(names.max()) + 1
+    numbers: dict[str, int] = {}  # of the pictures, in the order of the samples
+    names = np.array([numbers.setdefault(name, len(numbers)) for name in samples.relative])
+    pictures = len(numbers)
     if not 0 < count < pictures:
         raise InputError(
             f"DATA.HOLDOUT {count} is not less than the {pictures} pictures of {samples.name} '{samples.split}'; "
