@@ -10,18 +10,19 @@ import torch
 from backbones.core.config import CfgNode, expand_path
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint
+from backbones.core.logging import get_logger
 from backbones.core.optimizer import build_optimizer
 from backbones.core.sampling import StatelessBatchSampler
 from backbones.core.schedule import Schedule, build_schedule
 from backbones.core.warnings import WarningCounter
-from backbones.data.defaults import HOLDOUT
+from backbones.data.defaults import HOLDOUT, idle_data_keys
 from backbones.data.evaluation_set import EvaluationSet
 from backbones.data.loader import Batches, evaluation_batches, training_batches
+from backbones.data.masking import mean_colour
 from backbones.data.noise import add_noise
 from backbones.data.samples import Samples, load_samples, log_samples
 from backbones.data.training_set import TrainingSet
 from backbones.data.versions import cap_classes, mask_objects, split_holdout
-from backbones.evaluation import mean_colour
 from backbones.methods import METHODS, Context, Method
 from backbones.models import build_model
 from backbones.models.weights import load_backbone
@@ -77,6 +78,8 @@ def build_samples(cfg: CfgNode, split: str, warnings: WarningCounter) -> Samples
     needs = METHODS.get(cfg.METHOD.NAME).needs
     if training:
         _check_context(cfg.METHOD.NAME, needs, cfg.DATA.CONTEXT_SHARE)
+        for key in idle_data_keys(cfg.DATA):
+            get_logger().warning("DATA.%s has no effect: DATA.AUGMENTATION is %s", key, cfg.DATA.AUGMENTATION)
     samples = read_split(cfg, split, warnings, training=training)
     if training and (needs & {"objectness", "boxes"} or cfg.DATA.CONTEXT_SHARE):
         samples.require_boxes()

@@ -285,6 +285,13 @@ def test_a_wrong_key_is_named_before_work(overrides, message):
         validate(configured(Path("x"), *overrides))
 
 
+def test_a_key_without_effect_is_said(small_scenes, caplog):
+    overrides = ["DATA.AUGMENTATION", "pad_crop", "DATA.CROP_AREA", "[0.5, 1.0]", "DATA.PAD", 2]
+    with caplog.at_level("WARNING", logger="smooth2det"):
+        build_configured(configured(small_scenes, *overrides), "train", WarningCounter())
+    assert [r.getMessage() for r in caplog.records] == ["DATA.CROP_AREA has no effect: DATA.AUGMENTATION is pad_crop"]
+
+
 def test_context_pictures_go_only_to_a_method_that_knows_them(small_scenes):
     with pytest.raises(InputError, match=r"CONTEXT_SHARE is 0\.15, but METHOD\.NAME CE"):
         build_configured(configured(small_scenes, "DATA.CONTEXT_SHARE", 0.15), "train", WarningCounter())

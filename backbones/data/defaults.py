@@ -10,7 +10,13 @@ from backbones.core.errors import InputError, suggestion
 
 HOLDOUT = "holdout"  # the name of the split that DATA.HOLDOUT makes
 VERSIONS = ("full", "box", "mask")
-AUGMENTATIONS = ("random_resized_crop", "pad_crop", "resize_crop", "none")
+# Name -> the keys that only it uses.
+AUGMENTATIONS = {
+    "random_resized_crop": ("CROP_AREA", "CROP_RATIO"),
+    "pad_crop": ("PAD",),
+    "resize_crop": ("RESIZE",),
+    "none": (),
+}
 
 _C = CN()
 # Class folders with ILSVRC XML: imagenet_xml (ImageNet, scenes) | tiny_imagenet | imagenet_v2 | open_images
@@ -124,6 +130,12 @@ def check_data(data: CN) -> None:
     _check_splits(data)
     if not data.ROOT:
         raise InputError("DATA.ROOT is not set; give the data set's folder, such as: DATA.ROOT /data/imagenet")
+
+
+def idle_data_keys(data: CN) -> list[str]:
+    """The changed keys of other augmentations than AUGMENTATION, which have no effect."""
+    others = [key for name, keys in AUGMENTATIONS.items() if name != data.AUGMENTATION for key in keys]
+    return [key for key in others if data[key] != _C[key]]
 
 
 def _check_choice(key: str, value: str, choices: Iterable[str]) -> None:

@@ -8,6 +8,12 @@ import numpy as np
 Colour = tuple[int, int, int]  # uint8 RGB
 
 
+def mean_colour(mean: list[float]) -> Colour:
+    """The mean of the channels, RGB in [0, 1], as uint8; ImageNet's is (124, 116, 104)."""
+    red, green, blue = (round(255 * value) for value in mean)
+    return red, green, blue
+
+
 def paint_boxes(image: np.ndarray, boxes: np.ndarray, colour: Colour) -> None:
     """Cover every pixel of (H, W, 3) that one of (m, 4) boxes touches, in place."""
     for x0, y0, x1, y1 in _touched(boxes):
