@@ -1,0 +1,162 @@
+"""Tables of data sets x methods, from csv files or from the folders of runs, and what `comparison.ranks` says of them.
+
+ranks.json = {"metric", "better": "higher" or "lower", "datasets": [N names], "methods": [k names],
+ "values": (N, k), "ranks": (N, k), "mean_ranks": (k,), "friedman": {"chi2", "chi2_p", "f", "f_p"},
+ "nemenyi": {"level", "critical_difference", "groups": [[names that are not told apart]]},
+ "wilcoxon_holm": [{"first", "second", "p"}]}
+"""
+
+import csv
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from backbones.core.errors import InputError, suggestion
+from comparison.metrics import BY_NAME
+from comparison.ranks import (
+    average_ranks,
+    check_table,
+    critical_difference,
+    friedman,
+    indistinct_groups,
+    wilcoxon_holm,
+)
+from comparison.rows import STAGE_ORDER, Row, collect_rows, family, protocol_name
+
+BETTER = {"higher": 1, "lower": -1}
+
+
+@dataclass(frozen=True)
+class Table:
+    """values: (N, k) float64, nan where there is none."""
+
+    datasets: list[str]
+    methods: list[str]
+    values: np.ndarray
+
+
+def load_csv(path: str | Path) -> Table:
+    """A table with one line a data set.
+
+    A column of numbers is a method; `X rank` beside a column X (a printed rank) and `source` are left out, and so are
+    lines that begin with "Average"; the other columns together name the data set.
+    """
+    try:
+        with Path(path).open(encoding="utf-8", newline="") as file:
+            lines = list(csv.DictReader(file))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; name a csv file with one line a data set") from None
+    lines = [line for line in lines if not str(next(iter(line.values()))).startswith("Average")]
+    names = [name for name in (lines[0] if lines else {}) if name and name != "source"]
+    names = [name for name in names if not (name.endswith(" rank") and name.removesuffix(" rank") in names)]
+    columns = {name: [_number(line[name]) for line in lines] for name in names}
+    methods = [n for n, cells in columns.items() if None not in cells and not np.isnan(np.array(cells, float)).all()]
+    labels = [" ".join(line[n] or "" for n in names if n not in methods).strip() for line in lines]
+    if not methods:
+        raise InputError(f"{path} has no column of numbers; a table of ranks needs one a method")
+    return Table(
+        [label or f"line {i + 2}" for i, label in enumerate(labels)],
+        methods,
+        np.array([columns[name] for name in methods], dtype=np.float64).T,
+    )
+
+
+def _number(cell: str | None) -> float | None:
+    """nan for an empty cell, None for text."""
+    try:
+        return float(cell) if cell and cell.strip() else np.nan
+    except ValueError:
+        return None
+
+
+def collect_table(roots: Iterable[str | Path], metric: str) -> Table:
+    """The mean over seeds of one metric from the results at or below `roots`.
+
+    A line is one protocol (which includes the data) and one network; a column is a label without its seed.
+    """
+    cells: dict[str, dict[str, list[float]]] = {}
+    rows, known = collect_rows(roots, allow_mixed_protocols=True), set()
+    for row in rows:
+        stages = [s for s in STAGE_ORDER if row.results.get(s, {}).get("metrics", {}).get(metric) is not None]
+        known |= {name for results in row.results.values() for name in results["metrics"]}
+        if stages:
+            results = row.results[stages[-1]]
+            line = cells.setdefault(_line_name(row, stages[-1], results), {})
+            line.setdefault(family(row), []).append(results["metrics"][metric])
+    if not cells:
+        raise InputError(f"no result has a number called '{metric}'{suggestion(metric, known)}")
+    methods = list(dict.fromkeys(method for line in cells.values() for method in line))
+    values = [[np.mean(line.get(method, np.nan)) for method in methods] for line in cells.values()]
+    return Table(list(cells), methods, np.array(values, dtype=np.float64))
+
+
+def _line_name(row: Row, stage: str, results: Mapping[str, Any]) -> str:
+    data = [str(split["name"]) for split in results["data"].values() if isinstance(split, Mapping) and "name" in split]
+    # Pretraining differs between the methods by design; every other protocol must be the same within a line.
+    protocol = "" if stage == "pretraining" else f" ({protocol_name(results)})"
+    return f"{data[0] if data else stage} {_network(row)}".strip() + protocol
+
+
+def _network(row: Row) -> str:
+    """MODEL.ARCH of the config beside the results, where one says it."""
+    for folder in row.folders.values():
+        path = folder / "config.yaml"
+        config = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if "ARCH" in (config or {}).get("MODEL", {}):
+            return str(config["MODEL"]["ARCH"])
+    return ""
+
+
+def direction(metric: str, wanted: str | None) -> int:
+    """+1 or -1: as `wanted` ("higher" or "lower") says, else as the metric is known."""
+    known = BY_NAME[metric].better if metric in BY_NAME else 0
+    if wanted is None and known == 0:
+        raise InputError(f"is a higher or a lower '{metric}' better?  Say it with --better higher or --better lower")
+    return BETTER[wanted] if wanted else known
+
+
+def rank_table(table: Table, metric: str, better: int, level: float = 0.95) -> dict[str, Any]:
+    """The content of ranks.json."""
+    check_table(table.values, table.datasets, table.methods)
+    ranks = average_ranks(table.values, better=better)
+    distance = critical_difference(len(table.methods), len(table.datasets), level)
+    groups = indistinct_groups(ranks.mean(axis=0), distance)
+    return {
+        "metric": metric,
+        "better": "higher" if better > 0 else "lower",
+        "datasets": table.datasets,
+        "methods": table.methods,
+        "values": table.values.tolist(),
+        "ranks": ranks.tolist(),
+        "mean_ranks": ranks.mean(axis=0).tolist(),
+        "friedman": friedman(ranks)._asdict(),
+        "nemenyi": {
+            "level": level,
+            "critical_difference": distance,
+            "groups": [[table.methods[i] for i in group] for group in groups],
+        },
+        "wilcoxon_holm": [pair._asdict() for pair in wilcoxon_holm(table.values, table.methods)],
+    }
+
+
+def ranks_text(found: Mapping[str, Any]) -> str:
+    """For the terminal: methods by mean rank, the tests, and the pairs that Wilcoxon-Holm tells apart."""
+    order = np.argsort(found["mean_ranks"], kind="stable")
+    width = max(map(len, found["methods"]))
+    n, test, nemenyi = len(found["datasets"]), found["friedman"], found["nemenyi"]
+    lines = [f"mean ranks of {found['metric']} ({found['better']} is better) on {n} data sets, ties share their ranks"]
+    lines += [f"  {found['methods'][i]:<{width}}  {found['mean_ranks'][i]:6.2f}" for i in order]
+    lines += [
+        f"Friedman chi2 {test['chi2']:.2f} (p {test['chi2_p']:.2g}), Iman-Davenport F {test['f']:.2f} "
+        f"(p {test['f_p']:.2g})",
+        f"Nemenyi's critical difference at {nemenyi['level']:.0%}: {nemenyi['critical_difference']:.3f}; "
+        "not told apart:",
+        *(f"  {', '.join(group)}" for group in nemenyi["groups"] or [["none"]]),
+    ]
+    told = [pair for pair in found["wilcoxon_holm"] if pair["p"] < 1 - nemenyi["level"]]
+    lines.append(f"Wilcoxon-Holm tells {len(told)} of {len(found['wilcoxon_holm'])} pairs apart")
+    return "\n".join(lines + [f"  {pair['first']} / {pair['second']}: p {pair['p']:.2g}" for pair in told])

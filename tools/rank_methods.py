@@ -1,0 +1,47 @@
+"""Average ranks of methods over data sets and networks: Friedman, Iman-Davenport, Nemenyi, Wilcoxon-Holm.
+
+python tools/rank_methods.py --metric nll runs/cifar10 runs/cifar100 --output-dir ranks
+python tools/rank_methods.py --metric CE --better lower --csv docs/paper_tables/ils_table3_ce.csv --output-dir ranks
+
+Writes ranks.json and ranks.png (the critical-difference diagram).  A line of the table is one protocol and one
+network, a column one method; seeds are averaged first.
+"""
+
+import argparse
+from pathlib import Path
+
+from backbones.core.errors import InputError, run_tool
+from backbones.core.files import save_atomic, save_json
+from comparison.rank_figure import draw_ranks
+from comparison.rank_tables import collect_table, direction, load_csv, rank_table, ranks_text
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_arguments(argv)
+    if bool(args.runs) == bool(args.csv):
+        raise InputError("name folders of runs, or one file with --csv: one of the two")
+    if not 0 < args.level < 1:
+        raise InputError(f"--level is {args.level}; it must lie between 0 and 1")
+    better = direction(args.metric, args.better)
+    table = load_csv(args.csv) if args.csv else collect_table(args.runs, args.metric)
+    found = rank_table(table, args.metric, better, args.level)
+    save_json(args.output_dir / "ranks.json", found)
+    save_atomic(args.output_dir / "ranks.png", lambda path: draw_ranks(found).savefig(path))
+    print(ranks_text(found))
+    print(f"table and diagram: {args.output_dir}")
+    return 0
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="folder with results.json in it or below it")
+    parser.add_argument("--csv", type=Path, help="a table instead of runs: one line a data set, one column a method")
+    parser.add_argument("--metric", required=True, help="name of the number in results.json (a title, with --csv)")
+    parser.add_argument("--better", choices=("higher", "lower"), help="where the metric does not say it itself")
+    parser.add_argument("--level", type=float, default=0.95, help="1 - significance level (default %(default)s)")
+    parser.add_argument("--output-dir", type=Path, required=True, help="folder for ranks.json and ranks.png")
+    return parser.parse_intermixed_args(argv)
+
+
+if __name__ == "__main__":
+    run_tool(main)
