@@ -7,7 +7,7 @@ t the label, c = max_k p_k the confidence, h = 1 where the first argmax of p is 
 
 Two families of calibration errors share a name in the literature and never mix here:
 the standard one (bins on [0, 1], a bin stands for its mean confidence) and the one of the package
-pycalib (`*_pycalib`), which the tables of adaptive label smoothing report.
+pycalib (`*_pycalib`, in `backbones.pycalib`), which the tables of adaptive label smoothing report.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from backbones.pycalib import PYCALIB
+
 Closed = Literal["right", "left"]
+WIDE_BOUNDS = (0.05, 20.0)  # of a fitted temperature
+PARITY_BOUNDS = (0.8, 3.0)  # those of the code of Maher & Kull 2021
 
 
 class Reliability(NamedTuple):
@@ -133,33 +137,6 @@ def cwece_trueclass(p: np.ndarray, labels: np.ndarray, bins: int = 15, closed: C
     return _mean(np.array(gaps))
 
 
-def ece_pycalib(p: np.ndarray, labels: np.ndarray, bins: int = 100) -> float:
-    """pycalib's expected calibration error: bins on [1/K, 1], a bin stands for its nominal centre."""
-    count, gaps = _pycalib_gaps(p, labels, bins)
-    return float(np.average(gaps, weights=count)) if len(gaps) else np.nan
-
-
-def mce_pycalib(p: np.ndarray, labels: np.ndarray, bins: int = 100) -> float:
-    """pycalib's maximum calibration error: the largest gap of a non-empty bin, on the bins of `ece_pycalib`."""
-    _, gaps = _pycalib_gaps(p, labels, bins)
-    return float(gaps.max()) if len(gaps) else np.nan
-
-
-def _pycalib_gaps(p: np.ndarray, labels: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
-    """Counts and gaps of the non-empty bins; K is the number of classes that occur in labels or predictions."""
-    predicted, confidence = p.argmax(axis=1), p.max(axis=1)
-    lowest = 1 / max(1, len(np.union1d(labels, predicted)))
-    if not lowest < 1:
-        return np.empty(0), np.empty(0)  # one class only: no range to bin
-    grid = {"bins": bins, "range": (lowest, 1.0)}
-    count = np.histogram(confidence, **grid)[0]
-    right = np.histogram(confidence, weights=(predicted == labels).astype(np.float64), **grid)[0]
-    # NOTE: not the true centres (those are lowest + (1 - lowest)(b + 1/2)/N), but pycalib's; equal for large K.
-    centres = np.linspace(lowest + 1 / (2 * bins), 1 - 1 / (2 * bins), bins)
-    used = count > 0
-    return count[used], np.abs(right[used] / count[used] - centres[used])
-
-
 def _confidence_bins(p: np.ndarray, labels: np.ndarray, bins: int, closed: Closed) -> Reliability:
     return reliability(p.max(axis=1), p.argmax(axis=1) == labels, bins, closed)
 
@@ -178,12 +155,12 @@ def _mean(values: np.ndarray) -> float:
 
 
 def fit_temperature(
-    logits: np.ndarray, labels: np.ndarray, bounds: tuple[float, float] = (0.05, 20.0), tolerance: float = 1e-6
+    logits: np.ndarray, labels: np.ndarray, bounds: tuple[float, float] = WIDE_BOUNDS, tolerance: float = 1e-6
 ) -> float:
     """Temperature T that minimises the NLL of softmax(logits / T).
 
     The NLL is convex in 1/T, so a bounded scalar search on log T finds the optimum (or the bound).
-    `bounds=(0.8, 3.0)` repeats Maher & Kull 2021, whose lower bound is active in their label smoothing rows.
+    `bounds=PARITY_BOUNDS` repeats Maher & Kull 2021, whose lower bound is active in their label smoothing rows.
     """
     z = np.asarray(logits, dtype=np.float64)
     found = minimize_scalar(
@@ -195,7 +172,9 @@ def fit_temperature(
     return float(np.exp(found.x))
 
 
-def cross_fit_temperature(logits: np.ndarray, labels: np.ndarray, seed: int = 0) -> tuple[float, np.ndarray]:
+def cross_fit_temperature(
+    logits: np.ndarray, labels: np.ndarray, seed: int = 0, bounds: tuple[float, float] = WIDE_BOUNDS
+) -> tuple[float, np.ndarray]:
     """Temperature scaling without measuring on the samples it was fitted on.
 
     The samples are permuted (by `seed`) and split in two halves; each half is scaled with the
@@ -212,7 +191,7 @@ def cross_fit_temperature(logits: np.ndarray, labels: np.ndarray, seed: int = 0)
     halves = order[0::2], order[1::2]
     scaled, temperatures = np.empty_like(z), []
     for fit, held_out in (halves, halves[::-1]):
-        temperatures.append(fit_temperature(z[fit], labels[fit]))
+        temperatures.append(fit_temperature(z[fit], labels[fit], bounds))
         scaled[held_out] = log_softmax(z[held_out] / temperatures[-1])
     return float(np.mean(temperatures)), scaled
 
@@ -227,9 +206,6 @@ _OF_PROBABILITIES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "mce100": lambda p, t: mce(p, t, 100),
     "cwece15": lambda p, t: cwece(p, t, 15),
     "cwece15_trueclass": lambda p, t: cwece_trueclass(p, t, 15),
-    "ece15_pycalib": lambda p, t: ece_pycalib(p, t, 15),
-    "ece100_pycalib": lambda p, t: ece_pycalib(p, t, 100),
-    "mce100_pycalib": lambda p, t: mce_pycalib(p, t, 100),
 }
 
 
@@ -242,17 +218,28 @@ def calibration_metrics(log_p: np.ndarray, labels: np.ndarray) -> dict[str, floa
     """
     p = np.exp(log_p)
     metrics = {"top1": accuracy(p, labels), "top5": topk_accuracy(p, labels, 5), "nll": nll(log_p, labels)}
-    metrics |= {name: metric(p, labels) for name, metric in _OF_PROBABILITIES.items()}
+    metrics |= {name: metric(p, labels) for name, metric in (_OF_PROBABILITIES | PYCALIB).items()}
     return metrics | confidence_statistics(p, labels)
 
 
-def scaled_metrics(log_p: np.ndarray, labels: np.ndarray, seed: int = 0) -> dict[str, float]:
-    """`temperature` and, on held-out halves, `nll_scaled` and `ece15_scaled` (see `cross_fit_temperature`)."""
-    temperature, scaled = cross_fit_temperature(log_p, labels, seed)
-    if np.isnan(temperature):
-        return dict.fromkeys(("temperature", "nll_scaled", "ece15_scaled"), np.nan)
-    return {
-        "temperature": temperature,
-        "nll_scaled": nll(scaled, labels),
-        "ece15_scaled": ece(np.exp(scaled), labels, 15),
-    }
+def scaled_metrics(
+    log_p: np.ndarray, labels: np.ndarray, seed: int = 0, fit: tuple[np.ndarray, np.ndarray] | None = None
+) -> dict[str, float]:
+    """`temperature`, `nll_scaled`, `ece15_scaled`; and with `PARITY_BOUNDS` `temperature_parity`, `nll_scaled_parity`.
+
+    fit: logits and labels of a validation split to fit on; without one the halves of the samples serve each other
+        (see `cross_fit_temperature`).
+    """
+    metrics = {}
+    for suffix, bounds in (("", WIDE_BOUNDS), ("_parity", PARITY_BOUNDS)):
+        if fit is None:
+            temperature, scaled = cross_fit_temperature(log_p, labels, seed, bounds)
+        else:
+            temperature = fit_temperature(*fit, bounds) if len(fit[1]) > 1 else np.nan
+            scaled = log_softmax(log_p / temperature)
+        known = not np.isnan(temperature)
+        metrics[f"temperature{suffix}"] = temperature
+        metrics[f"nll_scaled{suffix}"] = nll(scaled, labels) if known else np.nan
+        if not suffix:
+            metrics["ece15_scaled"] = ece(np.exp(scaled), labels, 15) if known else np.nan
+    return metrics

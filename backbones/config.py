@@ -76,8 +76,34 @@ _C.EVAL.PERIOD = 0
 # last | best: the epoch of the weights in backbone.pth; best is that of the lowest validation cross-entropy (Maher &
 # Kull 2021, Sec. IV), which best.pth holds in any case where PERIOD is not 0.
 _C.EVAL.REPORT = "last"
-# Measure again with every object painted with the mean colour.
+# Measure again with every object covered: EVAL.CONTEXT_FILLS.
 _C.EVAL.CONTEXT = True
+# With what: mean (the data set's mean colour) | blur | uniform (nothing but the mean colour): backbones/context.py.
+_C.EVAL.CONTEXT_FILLS = ["mean"]
+# The `*_pycalib` numbers are means over this many random subsets of this size (pycalib's ImageNet script); a split that
+# is no larger is taken as a whole, once.
+_C.EVAL.PYCALIB_SPLITS = 10
+_C.EVAL.PYCALIB_SIZE = 10000
+# Fit the temperature on this split; empty: on one half of the measured split for the other half, both ways.
+_C.EVAL.TEMPERATURE_SPLIT = ""
+# Folder of CIFAR-10H (human labels of CIFAR-10's test pictures); empty: no divergence from human labels.
+_C.EVAL.HUMAN_LABELS = ""
+
+# ---- Attacks on the trained classifier (tools/attack_backbone.py) ----
+_C.ATTACK = CN()
+_C.ATTACK.SPLIT = "val"
+# fgsm | pgd (starts at the picture) | pgd_random (random starts) | margin (PGD on the margin of the logits, random
+# starts): backbones/robustness.py.
+_C.ATTACK.METHODS = ["fgsm", "pgd", "pgd_random", "margin"]
+# Largest change of a pixel's channel, in 1/255 (white is 255).
+_C.ATTACK.BOUNDS = [1.0, 2.0, 4.0, 8.0]
+# Iterations of PGD, each of a quarter of the bound.
+_C.ATTACK.STEPS = 20
+# Random starts; the picture counts as wrong if one of them succeeds.
+_C.ATTACK.RESTARTS = 5
+# Evenly spaced over the split; 0: all pictures.
+_C.ATTACK.MAX_IMAGES = 1000
+_C.ATTACK.BATCH_SIZE = 50
 
 # ---- Localisation by class activation maps (tools/localize.py) ----
 _C.LOCALIZE = CN()
@@ -157,6 +183,12 @@ _RANGES = (
     ("SOLVER.CHECKPOINT_PERIOD", _POSITIVE, None),
     ("EVAL.BATCH_SIZE", 1, None),
     ("EVAL.PERIOD", 0, None),
+    ("EVAL.PYCALIB_SPLITS", 1, None),
+    ("EVAL.PYCALIB_SIZE", 1, None),
+    ("ATTACK.STEPS", 1, None),
+    ("ATTACK.RESTARTS", 1, None),
+    ("ATTACK.MAX_IMAGES", 0, None),
+    ("ATTACK.BATCH_SIZE", 1, None),
     ("LOCALIZE.BATCH_SIZE", 1, None),
     ("LOCALIZE.MAX_IMAGES", 0, None),
     ("LOCALIZE.GALLERY", 0, None),

@@ -4,7 +4,7 @@ Letters: n pictures, K classes, c the confidence (largest probability), o the ob
 objects of its class cover).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,12 +22,18 @@ from backbones.calibration import (
     nll,
     scaled_metrics,
 )
+from backbones.context import Cover, build_cover, context_metrics, uniform_batch
 from backbones.core.distributed import gather_objects
 from backbones.data.batch import Batch
 from backbones.data.evaluation_set import EvaluationSet
 from backbones.data.images import normalize
 from backbones.data.loader import evaluation_batches
 from backbones.data.samples import Samples
+from backbones.human_labels import human_metrics
+from backbones.pycalib import Subsample, pycalib_metrics
+
+CROSS_FITTED = "fitted on one half of the split and measured on the other, both ways; the mean of the two"
+FITTED_ELSEWHERE = "fitted on EVAL.TEMPERATURE_SPLIT"
 
 
 @dataclass(frozen=True)
@@ -153,15 +159,14 @@ def predict_samples(
     *,
     chosen: np.ndarray | None = None,
     with_objectness: bool = False,
-    paint_boxes: bool = False,
+    cover: Cover | None = None,
 ) -> Predictions:
     """Predictions for the samples numbered `chosen` (all by default), every one exactly once.
 
-    paint_boxes: cover each box with the mean colour before resizing: only context is left to see.
+    cover: hides the objects before resizing, so that only context is left to see (`backbones.context`).
     """
-    colour = mean_colour(inputs.mean) if paint_boxes else None
     pictures = EvaluationSet(
-        samples, resize=inputs.resize, crop=inputs.crop, paint_boxes=colour, with_objectness=with_objectness
+        samples, resize=inputs.resize, crop=inputs.crop, cover=cover, with_objectness=with_objectness
     )
     numbers = np.arange(len(samples.labels)) if chosen is None else chosen
     subset = pictures if chosen is None else Subset(pictures, numbers.tolist())
@@ -171,40 +176,74 @@ def predict_samples(
     return found
 
 
-def mean_colour(mean: list[float]) -> tuple[int, int, int]:
-    """The mean colour as uint8 RGB; ImageNet's is (124, 116, 104)."""
-    red, green, blue = (round(255 * value) for value in mean)
-    return red, green, blue
-
-
 # ---- numbers -----------------------------------------------------------------------------------
 
 
 def evaluate_backbone(
-    model: nn.Module, val: Samples, shifted: Samples | None, inputs: Inputs, *, context: bool
+    model: nn.Module,
+    val: Samples,
+    shifted: Samples | None,
+    inputs: Inputs,
+    *,
+    context: Sequence[str] = (),
+    temperature: Samples | None = None,
+    pycalib: Subsample | None = None,
+    human: np.ndarray | None = None,
 ) -> Measurement:
-    """Measure a classifier on `val`; and, where given, on `shifted` and on `val` with its objects painted over."""
+    """Measure a classifier on `val`; and, where given, on `shifted` and on `val` with its objects covered.
+
+    context: fills of `backbones.context.FILLS`, none: not measured.
+    temperature: fit the temperature here instead of on halves of `val`.
+    pycalib: random subsets over which the `*_pycalib` numbers are averaged.
+    human: (n, K) shares of human votes for the pictures of `val`.
+    """
     boxed = np.flatnonzero(val.box_counts() > 0)
     predictions = {"val": predict_samples(model, val, inputs, with_objectness=len(boxed) == len(val))}
-    if shifted is not None:
-        predictions["shifted"] = predict_samples(model, shifted, inputs)
-    if context and len(boxed):
-        predictions["context"] = predict_samples(model, val, inputs, chosen=boxed, paint_boxes=True)
-    metrics = _val_metrics(predictions["val"])
+    for name, samples in (("shifted", shifted), ("temperature", temperature)):
+        if samples is not None:
+            predictions[name] = predict_samples(model, samples, inputs)
+    covered = {fill: _predict_context(model, fill, val, boxed, inputs) for fill in context}
+    named = {"context" if fill == "mean" else f"context_{fill}": found for fill, found in covered.items()}
+    predictions |= {name: found for name, found in named.items() if found is not None}
+    metrics, details = _val_metrics(predictions["val"], predictions.get("temperature"), pycalib)
     metrics |= _objectness_metrics(predictions["val"])
     metrics |= _shifted_metrics(predictions.get("shifted"))
-    metrics |= _context_metrics(predictions.get("context"))
+    if human is not None:
+        metrics |= human_metrics(human, predictions["val"].log_p, predictions["val"].labels)
+    for fill in dict.fromkeys(("mean", *context)):
+        metrics |= context_metrics(fill, covered.get(fill))
     metrics = {name: float(value) if np.isfinite(value) else None for name, value in metrics.items()}
-    details = _details(predictions, boxed)
-    details["null"] = _reasons(metrics, len(boxed), len(val), context)
+    details |= _details(predictions, boxed)
+    details["null"] = _reasons(metrics, len(boxed), len(val), bool(context))
     return Measurement(metrics, details, predictions)
 
 
-def _val_metrics(val: Predictions) -> dict[str, float]:
-    metrics = calibration_metrics(val.log_p, val.labels) | scaled_metrics(val.log_p, val.labels)
+def _predict_context(
+    model: nn.Module, fill: str, val: Samples, boxed: np.ndarray, inputs: Inputs
+) -> Predictions | None:
+    """None where no picture has a box."""
+    if fill == "uniform":
+        nothing = uniform_batch(inputs.mean, inputs.crop)
+        return predict(model, [nothing], inputs.device, inputs.mean, inputs.std, inputs.precision)
+    if not len(boxed):
+        return None
+    return predict_samples(model, val, inputs, chosen=boxed, cover=build_cover(fill, inputs.mean))
+
+
+def _val_metrics(
+    val: Predictions, temperature: Predictions | None, pycalib: Subsample | None
+) -> tuple[dict[str, float], dict]:
+    """Metrics, and the details of those that are means over subsets."""
+    fit = None if temperature is None else (temperature.log_p, temperature.labels)
+    metrics = calibration_metrics(val.log_p, val.labels) | scaled_metrics(val.log_p, val.labels, fit=fit)
+    details: dict = {"temperature": FITTED_ELSEWHERE if temperature else CROSS_FITTED}
+    if pycalib is not None and pycalib.size < len(val.labels):
+        mean, deviation = pycalib_metrics(np.exp(val.log_p), val.labels, pycalib)
+        metrics |= mean
+        details["pycalib"] = pycalib._asdict() | {"deviation": deviation}
     if val.logits.shape[1] <= 5:
         metrics["top5"] = np.nan
-    return metrics
+    return metrics, details
 
 
 def _objectness_metrics(val: Predictions) -> dict[str, float]:
@@ -230,21 +269,12 @@ def _shifted_metrics(shifted: Predictions | None) -> dict[str, float]:
     }
 
 
-def _context_metrics(context: Predictions | None) -> dict[str, float]:
-    if context is None:
-        names = ("top1", "average_confidence", "overconfidence", "underconfidence")
-        return dict.fromkeys((f"context_{name}" for name in names), np.nan)
-    metrics = {"top1": context.top1()} | confidence_statistics(np.exp(context.log_p), context.labels)
-    return {f"context_{name}": value for name, value in metrics.items()}
-
-
 def _details(predictions: dict[str, Predictions], boxed: np.ndarray) -> dict:
     p, labels = np.exp(predictions["val"].log_p), predictions["val"].labels
     return {
         "pictures": {name: len(found.labels) for name, found in predictions.items()},
         "pictures_with_boxes": len(boxed),
         "mce_bin_count": {f"mce{bins}": mce_bin_count(p, labels, bins) for bins in (15, 100)},
-        "temperature": "fitted on one half of the split and measured on the other, both ways; the mean of the two",
     }
 
 

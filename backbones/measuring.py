@@ -72,6 +72,20 @@ def build_inputs(cfg: CfgNode, device: torch.device) -> Inputs:
     )
 
 
+def changed_settings(cfg: CfgNode, pictures: int) -> dict:
+    """What the protocol names of EVAL beyond its defaults: a new option leaves the protocols of before as they are."""
+    asked = {}
+    if cfg.EVAL.CONTEXT and list(cfg.EVAL.CONTEXT_FILLS) != ["mean"]:
+        asked["context_fills"] = list(cfg.EVAL.CONTEXT_FILLS)
+    if pictures > cfg.EVAL.PYCALIB_SIZE:
+        asked["pycalib"] = [cfg.EVAL.PYCALIB_SPLITS, cfg.EVAL.PYCALIB_SIZE]
+    if cfg.EVAL.TEMPERATURE_SPLIT:
+        asked["temperature_split"] = cfg.EVAL.TEMPERATURE_SPLIT
+    if cfg.EVAL.HUMAN_LABELS:
+        asked["human_labels"] = True
+    return asked
+
+
 def describe_samples(samples: Samples) -> dict:
     """What results.json says about a split."""
     return {

@@ -15,8 +15,8 @@ class Metric:
 
 
 CLASSIFICATION, CONTEXT = "Classification and calibration", "Context"
-LOCALIZATION, DETECTION = "Localisation (CAM)", "Detection after fine-tuning"
-GROUPS = (CLASSIFICATION, CONTEXT, LOCALIZATION, DETECTION)
+LOCALIZATION, ROBUSTNESS, DETECTION = "Localisation (CAM)", "Attacks", "Detection after fine-tuning"
+GROUPS = (CLASSIFICATION, CONTEXT, LOCALIZATION, ROBUSTNESS, DETECTION)
 
 _TABLE = (
     ("top1", "Top-1", CLASSIFICATION, 1, "accuracy on the validation pictures"),
@@ -33,12 +33,27 @@ _TABLE = (
     ("overconfidence", "Overconf.", CLASSIFICATION, -1, "mean confidence of the wrong predictions"),
     ("underconfidence", "Underconf.", CLASSIFICATION, -1, "mean of 1 minus confidence over the right predictions"),
     ("average_confidence", "Mean conf.", CLASSIFICATION, 0, "mean confidence of all predictions; compare with Top-1"),
+    ("human_kl", "Human KL", CLASSIFICATION, -1, "divergence from human votes, in nats, where the prediction is right"),
     (
         "context_average_confidence",
         "Context conf.",
         CONTEXT,
         -1,
         "mean confidence on pictures whose objects are painted over: what the background alone evokes",
+    ),
+    (
+        "context_blur_average_confidence",
+        "Blurred conf.",
+        CONTEXT,
+        -1,
+        "the same with the objects blurred instead of painted over: no edge gives their shape away",
+    ),
+    (
+        "context_uniform_average_confidence",
+        "Conf. of nothing",
+        CONTEXT,
+        -1,
+        "confidence on a picture of one colour",
     ),
     (
         "objectness_deviation",
@@ -51,6 +66,16 @@ _TABLE = (
     ("max_box_acc_v2", "MaxBox Acc V2", LOCALIZATION, 1, "the same with every contour, mean over IoU 0.3, 0.5 and 0.7"),
     ("pointing", "Pointing", LOCALIZATION, 1, "the map's maximum lies in an object's box (15 px tolerance)"),
     ("energy_in_box", "Energy in box", LOCALIZATION, 1, "share of the map's sum inside the objects' boxes"),
+    ("fgsm_8_top1_error", "FGSM error", ROBUSTNESS, -1, "top-1 error after one gradient step of 8/255"),
+    ("pgd_1_top1_error", "PGD-1 error", ROBUSTNESS, -1, "top-1 error after projected gradient steps within 1/255"),
+    ("pgd_8_top1_error", "PGD-8 error", ROBUSTNESS, -1, "the same within 8/255"),
+    (
+        "any_8_top1_error",
+        "Worst error",
+        ROBUSTNESS,
+        -1,
+        "top-1 error under any of the attacks within 8/255, that on the margin among them: no robustness without it",
+    ),
     ("AP", "AP", DETECTION, 1, "COCO average precision, mean over IoU 0.50:0.95 and classes"),
     ("AP50", "AP50", DETECTION, 1, "at IoU 0.50"),
     ("AP75", "AP75", DETECTION, 1, "at IoU 0.75"),

@@ -11,7 +11,8 @@ from backbones.core.results import find_results, load_results
 from comparison.metrics import METRICS
 
 BASELINE_METHOD = "CE"
-STAGE_ORDER = ("pretraining", "backbone", "localization", "detection")  # later stages overrule metrics of earlier ones
+# Later stages overrule metrics of earlier ones.
+STAGE_ORDER = ("pretraining", "backbone", "localization", "robustness", "detection")
 _FIRST_METHODS = ("random", "CE", "LS")
 
 

@@ -13,8 +13,10 @@ from detection.coco_eval import evaluate_coco
 
 METRIC_NAMES = [
     *("top1", "top1_shifted", "nll", "ece15", "cwece15", "overconfidence", "underconfidence", "average_confidence"),
-    *("context_average_confidence", "objectness_deviation", "max_box_acc", "max_box_acc_v2", "pointing"),
-    *("energy_in_box", "AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"),
+    *("human_kl", "context_average_confidence", "context_blur_average_confidence"),
+    *("context_uniform_average_confidence", "objectness_deviation", "max_box_acc", "max_box_acc_v2", "pointing"),
+    *("energy_in_box", "fgsm_8_top1_error", "pgd_1_top1_error", "pgd_8_top1_error", "any_8_top1_error"),
+    *("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"),
 ]
 TRUTH, DETECTIONS = scene(21, images=10)
 

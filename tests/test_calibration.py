@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from backbones import calibration
+from backbones import calibration, pycalib
 from backbones.calibration import calibration_metrics, ece, log_softmax, mce, reliability
 
 
@@ -144,9 +144,9 @@ def test_pycalib_bins_start_at_one_over_k_and_use_nominal_centres():
     # Two classes, two bins on [0.5, 1]; pycalib's grid of "centres" is linspace(0.5 + 1/4, 1 - 1/4, 2).
     p = np.array([[0.6, 0.4], [0.4, 0.6], [0.9, 0.1], [0.95, 0.05]])
     labels = np.array([0, 0, 0, 0])
-    assert calibration.ece_pycalib(p, labels, 2) == pytest.approx((2 * abs(0.5 - 0.75) + 2 * abs(1 - 0.75)) / 4)
-    assert calibration.mce_pycalib(p, labels, 2) == pytest.approx(0.25)
-    assert np.isnan(calibration.ece_pycalib(p[2:], labels[2:], 2))  # one class occurs: no range to bin
+    assert pycalib.ece_pycalib(p, labels, 2) == pytest.approx((2 * abs(0.5 - 0.75) + 2 * abs(1 - 0.75)) / 4)
+    assert pycalib.mce_pycalib(p, labels, 2) == pytest.approx(0.25)
+    assert np.isnan(pycalib.ece_pycalib(p[2:], labels[2:], 2))  # one class occurs: no range to bin
 
 
 @pytest.mark.parametrize("scale", [0.25, 1.0, 4.0])
@@ -185,3 +185,36 @@ def test_cross_fit_never_measures_what_it_fitted():
 
 def test_one_sample_has_no_temperature():
     assert all(np.isnan(v) for v in calibration.scaled_metrics(np.zeros((1, 3)), np.array([0])).values())
+
+
+@pytest.mark.parametrize("sharpness", [0.3, 10.0])
+def test_parity_bounds_change_a_temperature_only_beyond_them(sharpness):
+    logits, labels = draw(n=400, sharpness=sharpness)
+    found = calibration.scaled_metrics(logits, labels)
+    wide, parity = found["temperature"], found["temperature_parity"]
+    assert parity == pytest.approx(np.clip(wide, *calibration.PARITY_BOUNDS), rel=1e-4)
+    assert parity != pytest.approx(wide, rel=0.01)
+    assert found["nll_scaled_parity"] > found["nll_scaled"]
+
+
+def test_temperature_of_another_split_is_measured_as_it_is():
+    (fit, fit_labels), (logits, labels) = draw(n=400, seed=1), draw(n=300, seed=2)
+    found = calibration.scaled_metrics(logits, labels, fit=(fit, fit_labels))
+    assert found["temperature"] == calibration.fit_temperature(fit, fit_labels)
+    assert found["nll_scaled"] == calibration.nll(log_softmax(logits / found["temperature"]), labels)
+    assert found["nll_scaled"] > calibration.nll(
+        log_softmax(logits / calibration.fit_temperature(logits, labels)), labels
+    )
+
+
+def test_subsets_average_to_the_whole_and_a_large_subset_is_the_whole():
+    logits, labels = draw(n=2000)
+    p = np.exp(log_softmax(logits))
+    whole = {name: metric(p, labels) for name, metric in pycalib.PYCALIB.items()}
+    assert pycalib.pycalib_metrics(p, labels, pycalib.Subsample(10, 2000))[0] == whole
+    mean, deviation = pycalib.pycalib_metrics(p, labels, pycalib.Subsample(20, 1000, seed=1))
+    assert mean["ece15_pycalib"] == pytest.approx(whole["ece15_pycalib"], abs=0.02)
+    assert 0 < deviation["ece15_pycalib"] < 0.02
+    assert mean["mce100_pycalib"] > whole["mce100_pycalib"]  # fewer samples in the bin that decides
+    again, _ = pycalib.pycalib_metrics(p, labels, pycalib.Subsample(20, 1000, seed=1))
+    assert again == mean

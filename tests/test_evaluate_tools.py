@@ -8,9 +8,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from backbones.config import get_defaults
+from backbones.context import FILLS, blur, mean_colour
 from backbones.core.config import load_config
 from backbones.core.errors import InputError
 from backbones.core.files import save_text
@@ -18,7 +20,7 @@ from backbones.core.results import load_results
 from backbones.core.warnings import WarningCounter
 from backbones.data.batch import Batch
 from backbones.data.samples import Samples, load_samples
-from backbones.evaluation import Inputs, evaluate_backbone, mean_colour, predict, predict_samples
+from backbones.evaluation import Inputs, evaluate_backbone, predict, predict_samples
 from backbones.models import Outputs, backbone_spec, build_model, load_backbone, save_backbone
 
 CLASSES = [f"class{k}" for k in range(6)]
@@ -121,7 +123,7 @@ def test_training_under_autocast_is_measured_in_float32(root):
 
 def test_painted_pictures_show_the_mean_colour_only(root):
     """Where the boxes cover everything, the network sees zeros, up to the rounding of the colour."""
-    measured = evaluate_backbone(ChannelMeans(), read(root, "whole"), None, inputs(), context=True)
+    measured = evaluate_backbone(ChannelMeans(), read(root, "whole"), None, inputs(), context=("mean",))
     rounding = 0.5 / 255 / min(STD)
     assert np.abs(measured.predictions["context"].logits).max() <= rounding
     assert measured.metrics["context_average_confidence"] == pytest.approx(1 / 6, abs=1e-3)
@@ -129,9 +131,55 @@ def test_painted_pictures_show_the_mean_colour_only(root):
     assert mean_colour([0.485, 0.456, 0.406]) == (124, 116, 104)
 
 
+def test_three_fills_and_nothing_at_all(root):
+    """Where boxes cover everything the mean fill shows nothing; the blur keeps the mean of the pixels."""
+    samples = read(root, "whole")
+    measured = evaluate_backbone(ChannelMeans(), samples, None, inputs(), context=FILLS)
+    m, said = measured.metrics, measured.predictions
+    assert m["context_uniform_average_confidence"] == pytest.approx(m["context_average_confidence"], abs=1e-12)
+    assert said["context_uniform"].logits.shape == (1, 6)
+    np.testing.assert_allclose(said["context_blur"].logits, said["val"].logits, atol=0.15)
+    assert abs(m["context_blur_average_confidence"] - m["average_confidence"]) < 0.05
+    assert m["context_blur_top1"] == pytest.approx(m["top1"], abs=0.1)
+    default = evaluate_backbone(ChannelMeans(), samples, None, inputs(), context=("mean",)).metrics
+    assert default == {name: value for name, value in m.items() if name in default}
+    assert set(m) - set(default) == {
+        "context_uniform_average_confidence",
+        *(f"context_blur_{name}" for name in ("top1", "average_confidence", "overconfidence", "underconfidence")),
+    }
+
+
+def test_blur_hides_the_object_and_touches_nothing_else():
+    rng = np.random.default_rng(0)
+    image = np.full((120, 160, 3), 100, dtype=np.uint8)
+    boxes = np.array([[20.5, 10, 90.2, 80], [120, 90, 160, 120]])
+    image[10:80, 20:91] = rng.choice([0, 255], size=(70, 71, 1))
+    blurred = image.copy()
+    blur(blurred, boxes)
+    outside = np.ones((120, 160), dtype=bool)
+    outside[10:80, 20:91] = outside[90:120, 120:160] = False
+    np.testing.assert_array_equal(blurred[outside], image[outside])
+    assert blurred[10:80, 20:91].std() < 0.15 * image[10:80, 20:91].std()
+    assert blurred[40:50, 50:60].mean() == pytest.approx(image[20:70, 30:80].mean(), abs=12)
+    swapped = image.copy()
+    blur(swapped, boxes[::-1])
+    np.testing.assert_array_equal(swapped, blurred)
+    flat = np.full((50, 40, 3), 77, dtype=np.uint8)
+    blur(flat, np.array([[0, 0, 40, 50.0]]))
+    assert (flat == 77).all()
+    # A wide Gaussian on the small copy is the Gaussian.
+    edge = np.zeros((200, 200, 3), dtype=np.uint8)
+    edge[:, :70] = 255
+    wide = edge.copy()
+    blur(wide, np.array([[0, 0, 200, 200.0]]))
+    exact = gaussian_filter(edge.astype(np.float64), (50, 50, 0), mode="reflect")
+    assert exact.max() > 200
+    assert np.abs(wide.astype(int) - exact).max() <= 3
+
+
 def test_objectness_deviation_of_the_crop_and_of_the_picture(root):
     samples = read(root, "val")
-    measured = evaluate_backbone(ChannelMeans(), samples, None, inputs(crop=16), context=False)
+    measured = evaluate_backbone(ChannelMeans(), samples, None, inputs(crop=16), context=())
     crop, whole = np.array([8, 8, 24, 24]), np.array([0, 0, SIDE, SIDE])
 
     def share(box, window):
@@ -147,12 +195,12 @@ def test_objectness_deviation_of_the_crop_and_of_the_picture(root):
 
 
 def test_what_cannot_be_measured_is_null_with_a_reason(root):
-    measured = evaluate_backbone(ChannelMeans(), read(root, "unboxed"), None, inputs(), context=True)
+    measured = evaluate_backbone(ChannelMeans(), read(root, "unboxed"), None, inputs(), context=("mean",))
     null = measured.details["null"]
     assert {name for name, value in measured.metrics.items() if value is None} == set(null)
     assert null["top1_shifted"] == "DATA.SHIFTED_SPLIT is not set"
     assert null["objectness_deviation"] == null["context_overconfidence"] == "24 of 24 pictures have no box"
-    off = evaluate_backbone(ChannelMeans(), read(root, "val"), None, inputs(), context=False).details["null"]
+    off = evaluate_backbone(ChannelMeans(), read(root, "val"), None, inputs(), context=()).details["null"]
     assert off["context_top1"] == "EVAL.CONTEXT is off"
     assert "objectness_deviation" not in off
 
@@ -210,6 +258,35 @@ def test_evaluate_backbone_end_to_end(run_dir, capsys):
     nll = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(labels)), labels]
     assert metrics["nll"] == pytest.approx(nll.mean(), rel=1e-6)
     assert "context_average_confidence" in capsys.readouterr().out
+
+
+def test_options_of_the_evaluation(root, run_dir, tmp_path):
+    rng = np.random.default_rng(0)
+    labels = read(root, "val").labels
+    np.save(tmp_path / "cifar10h-probs.npy", 0.9 * np.eye(6)[labels] + 0.1 * rng.dirichlet(np.ones(6), len(labels)))
+
+    def metrics(*overrides):
+        assert tool("evaluate_backbone")([str(run_dir), "--output-dir", str(tmp_path / "out"), *overrides]) == 0
+        return load_results(tmp_path / "out")
+
+    plain = metrics()
+    more = metrics(
+        *("EVAL.CONTEXT_FILLS", "['mean', 'blur', 'uniform']", "EVAL.TEMPERATURE_SPLIT", "shifted"),
+        *("EVAL.PYCALIB_SIZE", "12", "EVAL.HUMAN_LABELS", str(tmp_path)),
+    )
+    assert more["protocol"]["hash"] != plain["protocol"]["hash"]
+    assert set(more["details"]["pycalib"]["deviation"]) == {"ece15_pycalib", "ece100_pycalib", "mce100_pycalib"}
+    assert "TEMPERATURE_SPLIT" in more["details"]["temperature"]
+    assert more["metrics"]["human_kl_all"] > 0
+    moved = {"temperature", "nll_scaled", "ece15_scaled", "temperature_parity", "nll_scaled_parity"}
+    moved |= {"ece15_pycalib", "ece100_pycalib", "mce100_pycalib"}
+    same = set(plain["metrics"]) - moved
+    assert {n: plain["metrics"][n] for n in same} == {n: more["metrics"][n] for n in same}
+    with pytest.raises(InputError, match="did you mean 'blur'"):
+        metrics("EVAL.CONTEXT_FILLS", "['blurr']")
+    np.save(tmp_path / "cifar10h-probs.npy", np.eye(6)[labels[::-1]])
+    with pytest.raises(InputError, match="not in the order"):
+        metrics("EVAL.HUMAN_LABELS", str(tmp_path))
 
 
 def test_protocol_names_what_decides_the_numbers(root, run_dir, tmp_path):

@@ -4,7 +4,8 @@ python tools/evaluate_backbone.py runs/als                         writes runs/a
 python tools/evaluate_backbone.py runs/als DATA.ROOT /elsewhere    with another place for the data
 """
 
-from backbones.core.config import config_hash
+from backbones.context import check_fills
+from backbones.core.config import config_hash, expand_path
 from backbones.core.distributed import setup_distributed
 from backbones.core.errors import run_tool
 from backbones.core.logging import get_logger
@@ -12,9 +13,11 @@ from backbones.core.results import make_results, save_results
 from backbones.core.runs import open_run
 from backbones.core.warnings import WarningCounter
 from backbones.evaluation import evaluate_backbone
+from backbones.human_labels import check_human_labels, load_human_labels
 from backbones.measuring import (
     build_inputs,
     build_samples,
+    changed_settings,
     describe_samples,
     load_run,
     parse_run_arguments,
@@ -22,6 +25,7 @@ from backbones.measuring import (
     save_predictions,
 )
 from backbones.models.weights import identity
+from backbones.pycalib import Subsample
 
 PREDICTIONS = "predictions.npz"
 SHOWN = ("top1", "top1_shifted", "nll", "ece15", "cwece15", "average_confidence", "context_average_confidence")
@@ -33,17 +37,27 @@ def main(argv: list[str] | None = None) -> int:
     warnings = WarningCounter()
     val = build_samples(cfg, cfg.DATA.VAL_SPLIT, backbone, warnings)
     shifted = build_samples(cfg, cfg.DATA.SHIFTED_SPLIT, backbone, warnings) if cfg.DATA.SHIFTED_SPLIT else None
+    fitting = cfg.EVAL.TEMPERATURE_SPLIT and build_samples(cfg, cfg.EVAL.TEMPERATURE_SPLIT, backbone, warnings)
+    fills = tuple(cfg.EVAL.CONTEXT_FILLS) if cfg.EVAL.CONTEXT else ()
+    check_fills(fills, "EVAL.CONTEXT_FILLS")
+    human = load_human_labels(expand_path(cfg.EVAL.HUMAN_LABELS)) if cfg.EVAL.HUMAN_LABELS else None
+    if human is not None:
+        check_human_labels(human, val.labels, len(val.classes))
     run_dir = open_run(args.output_dir, cfg)
     warnings.log(get_logger())
     inputs = build_inputs(cfg, setup_distributed())
     model = backbone.build().to(inputs.device, inputs.dtype)
-    measured = evaluate_backbone(model, val, shifted, inputs, context=cfg.EVAL.CONTEXT)
+    subsets = Subsample(cfg.EVAL.PYCALIB_SPLITS, cfg.EVAL.PYCALIB_SIZE)
+    measured = evaluate_backbone(
+        model, val, shifted, inputs, context=fills, temperature=fitting or None, pycalib=subsets, human=human
+    )
     save_predictions(run_dir / PREDICTIONS, measured.predictions)
-    data = {samples.split: describe_samples(samples) for samples in (val, shifted) if samples is not None}
+    data = {samples.split: describe_samples(samples) for samples in (val, shifted, fitting) if samples}
+    asked = {"context": cfg.EVAL.CONTEXT} | changed_settings(cfg, len(val))
     results = make_results(
         "backbone",
         identity(backbone),
-        {"name": "backbone-eval", "hash": config_hash(inputs.protocol() | data | {"context": cfg.EVAL.CONTEXT})},
+        {"name": "backbone-eval", "hash": config_hash(inputs.protocol() | data | asked)},
         measured.metrics,
         data=data,
         details=measured.details,

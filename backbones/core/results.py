@@ -19,7 +19,7 @@ from backbones.core.errors import InputError
 from backbones.core.files import load_json, save_json
 
 SCHEMA_VERSION = 1
-STAGES = ("pretraining", "backbone", "localization", "detection")
+STAGES = ("pretraining", "backbone", "localization", "robustness", "detection")
 FILE_NAME = "results.json"
 _BLOCKS = ("backbone", "protocol", "metrics", "data", "details", "warnings", "files")
 

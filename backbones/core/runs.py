@@ -31,6 +31,7 @@ _FREE_KEYS = (
     "DATA.EVAL_*",
     "DATA.SHIFTED_SPLIT",
     "EVAL.*",
+    "ATTACK.*",
     "LOCALIZE.*",
 )
 

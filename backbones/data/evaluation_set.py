@@ -1,6 +1,6 @@
 """Samples to the fixed tensors that are evaluated.  Pictures stay uint8: the device normalises them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import numpy as np
 from torch import Tensor
@@ -20,7 +20,7 @@ class EvaluationSet(Dataset):
         resize: length of the shorter side in pixels; 0: as it is.
         crop: side of the centre crop in pixels; 0: none.
         square: instead of both, resize directly to square x square (localisation, evaluation.md section 13).
-        paint_boxes: RGB (0..255) that covers every box of the source picture (context-only evaluation, section 5).
+        cover: hides what lies in the boxes of the source picture, in place (`backbones.context`, section 5).
         with_objectness: fill `objectness` (of the evaluated pixels) and `objectness_full` (of the source picture).
     """
 
@@ -31,7 +31,7 @@ class EvaluationSet(Dataset):
         resize: int = 0,
         crop: int = 0,
         square: int = 0,
-        paint_boxes: tuple[int, int, int] | None = None,
+        cover: Callable[[np.ndarray, np.ndarray], None] | None = None,
         with_objectness: bool = False,
     ) -> None:
         if square and (resize or crop):
@@ -39,7 +39,7 @@ class EvaluationSet(Dataset):
         if with_objectness:
             samples.require_boxes()
         self.samples, self.resize, self.crop, self.square = samples, resize, crop, square
-        self.paint_boxes = paint_boxes
+        self.cover = cover
         self.needs = frozenset({"boxes"} | ({"objectness", "objectness_full"} if with_objectness else set()))
 
     def __len__(self) -> int:
@@ -48,8 +48,8 @@ class EvaluationSet(Dataset):
     def __getitem__(self, index: int) -> Item:
         image = self.samples.picture(index)
         boxes = self.samples.boxes_of(index)
-        if self.paint_boxes is not None:
-            paint(image, boxes, self.paint_boxes)
+        if self.cover is not None:
+            self.cover(image, boxes)
         pixels, seen = self._evaluated_pixels(image, self.samples.paths[index])
         label, size = int(self.samples.labels[index]), (image.shape[1], image.shape[0])
         return Item(pixels, label, index, self.needs, boxes, seen, False, size)
@@ -78,9 +78,3 @@ class EvaluationSet(Dataset):
         # As torchvision: the longer side is rounded down.
         short = min(width, height)
         return int(self.resize * width / short), int(self.resize * height / short)
-
-
-def paint(image: np.ndarray, boxes: np.ndarray, colour: Sequence[int]) -> None:
-    """Cover every pixel of (H, W, 3) that a box touches, in place."""
-    for x0, y0, x1, y1 in zip(*np.floor(boxes[:, :2]).T, *np.ceil(boxes[:, 2:]).T, strict=True):
-        image[int(y0) : int(y1), int(x0) : int(x1)] = colour

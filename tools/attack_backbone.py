@@ -1,0 +1,73 @@
+"""Attack a pretrained classifier: FGSM, PGD from the picture and from random points, PGD on the margin of the logits.
+
+python tools/attack_backbone.py runs/als                      writes runs/als/robustness/results.json
+python tools/attack_backbone.py runs/als ATTACK.BOUNDS "[8.0]" ATTACK.MAX_IMAGES 0 ATTACK.RESTARTS 1
+"""
+
+import numpy as np
+from torch.utils.data import Subset
+
+from backbones.core.config import config_hash
+from backbones.core.distributed import setup_distributed
+from backbones.core.errors import run_tool
+from backbones.core.logging import get_logger
+from backbones.core.results import make_results, save_results
+from backbones.core.runs import open_run
+from backbones.core.warnings import WarningCounter
+from backbones.data.evaluation_set import EvaluationSet
+from backbones.data.loader import evaluation_batches
+from backbones.localization import evenly_spaced
+from backbones.measuring import (
+    build_inputs,
+    build_samples,
+    describe_samples,
+    load_run,
+    parse_run_arguments,
+    print_table,
+)
+from backbones.models.weights import identity
+from backbones.robustness import attack_model, build_attacks
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_run_arguments(__doc__, "robustness", "robustness", argv)
+    cfg, backbone = load_run(args.run, args.overrides)
+    settings = cfg.ATTACK
+    attacks = build_attacks(settings.METHODS, settings.BOUNDS, settings.STEPS, settings.RESTARTS)
+    warnings = WarningCounter()
+    samples = build_samples(cfg, settings.SPLIT, backbone, warnings)
+    inputs = build_inputs(cfg, setup_distributed())
+    model = backbone.build().to(inputs.device, inputs.dtype)
+    run_dir = open_run(args.output_dir, cfg)
+    warnings.log(get_logger())
+    chosen = evenly_spaced(np.arange(len(samples)), settings.MAX_IMAGES or len(samples))
+    pictures = Subset(EvaluationSet(samples, resize=inputs.resize, crop=inputs.crop), chosen.tolist())
+    metrics = attack_model(
+        model,
+        evaluation_batches(pictures, batch_size=settings.BATCH_SIZE, num_workers=inputs.num_workers),
+        attacks,
+        mean=inputs.mean,
+        std=inputs.std,
+        dtype=inputs.dtype,
+        device=inputs.device,
+        seed=cfg.SEED,
+    )
+    data = {samples.split: describe_samples(samples)}
+    asked = {"pictures": len(chosen), "attacks": {a.name: dict(a._asdict()) for a in attacks}}
+    results = make_results(
+        "robustness",
+        identity(backbone),
+        {"name": "attacks", "hash": config_hash(inputs.protocol() | data | asked)},
+        metrics,
+        data=data,
+        details=asked | {"seed": cfg.SEED},
+        warnings=warnings.as_list(),
+    )
+    save_results(run_dir, results)
+    print_table(identity(backbone).label, results["metrics"], [n for n in metrics if n.endswith("top1_error")])
+    print(f"all {len(metrics)} numbers: {run_dir}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_tool(main)
