@@ -1,0 +1,49 @@
+"""Divergence of several classifiers from human votes on CIFAR-10's test pictures (CIFAR-10H), in nats.
+
+python tools/compare_human_labels.py runs/ce runs/ols --human-labels data/cifar10h --output human.json
+
+Each run has been measured by tools/evaluate_backbone.py on the same pictures.  Three means: over the pictures that the
+classifier got right, over all, and over those that all of the named classifiers got right.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from backbones.core.errors import InputError, run_tool
+from backbones.core.files import save_json
+from backbones.core.results import load_results
+from backbones.human_labels import check_human_labels, compare_human_labels, load_human_labels
+from backbones.plotting import load_predictions
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_arguments(argv)
+    q = load_human_labels(args.human_labels)
+    found = [load_predictions(run, "val") for run in args.runs]
+    labels = found[0][1]
+    if any(not np.array_equal(labels, other) for _, other in found):
+        raise InputError("the runs were not measured on the same pictures; evaluate all of them on one split")
+    check_human_labels(q, labels, found[0][0].shape[1])
+    metrics, common = compare_human_labels(q, [log_p for log_p, _ in found], labels)
+    names = [load_results(run / "evaluation")["backbone"]["label"] for run in args.runs]
+    rows = [{"run": str(run), "label": name} | m for run, name, m in zip(args.runs, names, metrics, strict=True)]
+    finite = [{key: None if value != value else value for key, value in row.items()} for row in rows]  # no nan in json
+    save_json(args.output, {"pictures": len(labels), "right_by_all": common, "rows": finite})
+    print(f"{'':<20}{'right':>8}{'all':>8}{'common':>8}   ({common} of {len(labels)} pictures are right by all)")
+    for row in rows:
+        print(f"{row['label']:<20}{row['human_kl']:8.4f}{row['human_kl_all']:8.4f}{row['human_kl_common']:8.4f}")
+    return 0
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of an evaluated pretraining run")
+    parser.add_argument("--human-labels", type=Path, required=True, help="folder of a copy of CIFAR-10H")
+    parser.add_argument("--output", type=Path, required=True, help="the .json to write")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    run_tool(main)

@@ -1,0 +1,78 @@
+"""The papers' figures of classifiers, from the folders of runs.  Writes FILE.png and its numbers, FILE.json.
+
+python tools/plot_backbone.py reliability runs/ce runs/als -o fig.png          after tools/evaluate_backbone.py
+python tools/plot_backbone.py classes runs/ce -o fig.png                       samples per class
+python tools/plot_backbone.py maps runs/ce runs/als -o fig.png                 Grad-CAM++ and three probabilities
+python tools/plot_backbone.py tsne runs/ce runs/ols -o fig.png                 features before the last layer
+python tools/plot_backbone.py curves runs/ce runs/ols --metric top1 -o fig.png
+python tools/plot_backbone.py ablation runs/ols-* --key METHOD.OLS.HARD_WEIGHT --metric top1 -o fig.png
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from backbones import figures, plotting
+from backbones.core.errors import InputError, run_tool
+from backbones.core.files import save_atomic, save_json
+
+KINDS = ("reliability", "classes", "maps", "tsne", "curves", "ablation")
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_arguments(argv)
+    figure, numbers = draw(args)
+    save_atomic(args.output, lambda path: figure.savefig(path))
+    save_json(args.output.with_suffix(".json"), numbers)
+    print(f"{args.output} and {args.output.with_suffix('.json').name}")
+    return 0
+
+
+def draw(args: argparse.Namespace) -> tuple[Figure, Any]:
+    """The figure and its numbers."""
+    if args.kind == "reliability":
+        bins = args.bins or (100 if args.variant == "pycalib" else 15)
+        found = plotting.reliability_panels(args.runs, args.variant, bins, args.split)
+        return figures.draw_reliability(found, args.variant), found
+    if args.kind == "classes":
+        return figures.draw_histogram(counts := plotting.class_counts(args.runs[0], args.set)), counts
+    if args.kind == "maps":
+        rows, labels = plotting.map_rows(args.runs, args.set, args.method, args.pictures)
+        said = {"backbones": labels, "rows": [[{"image": t.image_id, "top3": t.top3} for t in row] for row in rows]}
+        return figures.draw_maps(rows, labels, f"{args.method} of the true class"), said
+    if args.kind == "tsne":
+        numbers = {"classes": args.classes, "per_class": args.per_class, "seed": args.seed}
+        panels = plotting.embedding_panels(args.runs, args.set, **numbers)
+        return figures.draw_embedding(panels), panels
+    if args.kind == "curves":
+        found = plotting.curves(args.runs, args.metric)
+        return figures.draw_curves(found, args.metric), found
+    if not args.key:
+        raise InputError("ablation needs the option that differs, such as --key METHOD.OLS.HARD_WEIGHT")
+    points = plotting.ablation_points(args.runs, args.key, args.metric)
+    return figures.draw_ablation(points, args.key, args.metric), points
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=KINDS, help="which figure")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished pretraining run")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the .png to write")
+    parser.add_argument(
+        "--variant", choices=("standard", "pycalib"), default="standard", help="reliability: whose bins"
+    )
+    parser.add_argument("--bins", type=int, default=0, help="reliability (default: 15, pycalib 100)")
+    parser.add_argument("--split", default="val", help="reliability: val, shifted or context (default %(default)s)")
+    parser.add_argument("--metric", default="top1", help="curves, ablation (default %(default)s)")
+    parser.add_argument("--key", default="", help="ablation: the config key that differs between the runs")
+    parser.add_argument("--method", default="GradCAMPlusPlus", help="maps: CAM, GradCAM or GradCAMPlusPlus")
+    for name, default in (("pictures", 6), ("classes", 10), ("per-class", 50), ("seed", 0)):
+        parser.add_argument(f"--{name}", type=int, default=default, help="maps or tsne (default %(default)s)")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY VALUE", help="change config keys of the runs")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    run_tool(main)
