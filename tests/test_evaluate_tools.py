@@ -175,6 +175,9 @@ def test_blur_hides_the_object_and_touches_nothing_else():
     exact = gaussian_filter(edge.astype(np.float64), (50, 50, 0), mode="reflect")
     assert exact.max() > 200
     assert np.abs(wide.astype(int) - exact).max() <= 3
+    upright = np.ascontiguousarray(edge.transpose(1, 0, 2))
+    blur(upright, np.array([[0, 0, 200, 200.0]]))
+    assert np.abs(upright.transpose(1, 0, 2).astype(int) - exact).max() <= 3
 
 
 def test_objectness_deviation_of_the_crop_and_of_the_picture(root):
