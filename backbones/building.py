@@ -7,7 +7,6 @@ import dataclasses
 
 import torch
 
-from backbones.context import mean_colour
 from backbones.core.config import CfgNode, expand_path
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint

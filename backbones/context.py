@@ -21,6 +21,7 @@ from backbones.calibration import confidence_statistics
 from backbones.core.errors import InputError, suggestion
 from backbones.data.batch import Batch
 from backbones.data.images import resize_crop
+from backbones.data.masking import mean_colour, paint_boxes
 
 if TYPE_CHECKING:
     from backbones.evaluation import Predictions
@@ -43,19 +44,7 @@ def check_fills(fills: Sequence[str], key: str) -> None:
 
 def build_cover(fill: str, mean: Sequence[float]) -> Cover:
     """What `EvaluationSet(cover=...)` does to a source picture; mean: RGB in [0, 1]."""
-    return blur if fill == "blur" else partial(paint, colour=mean_colour(mean))
-
-
-def mean_colour(mean: Sequence[float]) -> tuple[int, int, int]:
-    """The mean colour as uint8 RGB; ImageNet's is (124, 116, 104)."""
-    red, green, blue = (round(255 * value) for value in mean)
-    return red, green, blue
-
-
-def paint(image: np.ndarray, boxes: np.ndarray, colour: Sequence[int]) -> None:
-    """Cover every pixel of (H, W, 3) that a box touches, in place."""
-    for rows, columns in _touched(boxes):
-        image[rows, columns] = colour
+    return blur if fill == "blur" else partial(paint_boxes, colour=mean_colour(list(mean)))
 
 
 def blur(image: np.ndarray, boxes: np.ndarray, share: float = BLUR_SHARE) -> None:
@@ -102,7 +91,7 @@ def _touched(boxes: np.ndarray) -> list[tuple[slice, slice]]:
 
 def uniform_batch(mean: Sequence[float], side: int) -> Batch:
     """One picture of side x side pixels in the mean colour; its label means nothing."""
-    colour = torch.tensor(mean_colour(mean), dtype=torch.uint8)
+    colour = torch.tensor(mean_colour(list(mean)), dtype=torch.uint8)
     nothing = torch.zeros(1, dtype=torch.int64)
     return Batch(colour[None, :, None, None].expand(1, 3, side, side), nothing, index=nothing)
 

@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from backbones.context import paint
 from backbones.core import distributed
 from backbones.core.errors import InputError
 from backbones.core.pictures import decode_picture
@@ -22,6 +21,7 @@ from backbones.data.evaluation_set import EvaluationSet
 from backbones.data.images import normalize, resize_crop
 from backbones.data.items import collate
 from backbones.data.loader import evaluation_batches, training_batches
+from backbones.data.masking import paint_boxes
 from backbones.data.samples import Samples, build_samples
 from backbones.data.training_set import TrainingSet
 
@@ -249,9 +249,9 @@ def test_objectness_of_the_centre_crop_and_of_the_whole_picture(white_objects):
 
 
 def test_painting_covers_exactly_the_objects(white_objects):
-    dataset = EvaluationSet(white_objects, square=64, cover=partial(paint, colour=(0, 0, 0)))
+    dataset = EvaluationSet(white_objects, square=64, cover=partial(paint_boxes, colour=(0, 0, 0)))
     assert all(dataset[i].image.max() == 0 for i in range(12))
-    coloured = EvaluationSet(white_objects, cover=partial(paint, colour=(10, 20, 30)))[0].image
+    coloured = EvaluationSet(white_objects, cover=partial(paint_boxes, colour=(10, 20, 30)))[0].image
     assert set(map(tuple, coloured.flatten(1).T.tolist())) == {(0, 0, 0), (10, 20, 30)}
 
 
