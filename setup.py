@@ -35,6 +35,7 @@ setup(
         "yacs",
         "pycocotools>=2.0.8",
         "grad-cam>=1.5.4",
+        "scikit-learn",  # t-SNE
         "matplotlib",
         "jinja2",
         "tqdm",

@@ -187,13 +187,13 @@ def test_cifar10h_is_a_distribution_about_the_labels(shared_data):
     counts = np.load(shared_data / "cifar10h/data/cifar10h-counts.npy")
     np.testing.assert_allclose(human, counts / counts.sum(axis=1, keepdims=True))
     labels = human.argmax(axis=1)
-    assert check_agreement(human, labels) == 1
+    assert check_agreement(human, labels, 10) == 1
     labels[:500] = (labels[:500] + 1) % 10
-    assert check_agreement(human, labels) == pytest.approx(0.95)
+    assert check_agreement(human, labels, 10) == pytest.approx(0.95)
     with pytest.raises(InputError, match=r"another order"):
-        check_agreement(human, np.roll(labels, 1))
-    with pytest.raises(InputError, match="10000 pictures, the split 5"):
-        check_agreement(human, labels[:5])
+        check_agreement(human, np.roll(labels, 1), 10)
+    with pytest.raises(InputError, match="10000 pictures of 10 classes, the split 5"):
+        check_agreement(human, labels[:5], 10)
 
 
 def test_cifar10h_files_are_checked(tmp_path):
@@ -205,8 +205,8 @@ def test_cifar10h_files_are_checked(tmp_path):
     np.save(tmp_path / "cifar10h-probs.npy", np.full((10000, 10), 0.1))
     with pytest.raises(InputError, match="do not agree"):
         load_cifar10h(tmp_path)
-    np.save(tmp_path / "cifar10h-probs.npy", np.ones((10, 10)))
-    with pytest.raises(InputError, match=r"cifar10h-probs\.npy must hold 10000 x 10"):
+    np.save(tmp_path / "cifar10h-probs.npy", -np.ones((10, 10)))
+    with pytest.raises(InputError, match=r"cifar10h-probs\.npy must hold a row of shares"):
         load_cifar10h(tmp_path)
     (tmp_path / "cifar10h-probs.npy").write_bytes(b"text")
     with pytest.raises(InputError, match=r"cannot read .*probs\.npy"):

@@ -14,18 +14,19 @@ import numpy as np
 from backbones.core.errors import InputError, run_tool
 from backbones.core.files import save_json
 from backbones.core.results import load_results
-from backbones.human_labels import check_human_labels, compare_human_labels, load_human_labels
+from backbones.data.cifar10h import check_agreement, load_cifar10h
+from backbones.human_labels import compare_human_labels
 from backbones.plotting import load_predictions
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
-    q = load_human_labels(args.human_labels)
+    q = load_cifar10h(args.human_labels)
     found = [load_predictions(run, "val") for run in args.runs]
     labels = found[0][1]
     if any(not np.array_equal(labels, other) for _, other in found):
         raise InputError("the runs were not measured on the same pictures; evaluate all of them on one split")
-    check_human_labels(q, labels, found[0][0].shape[1])
+    check_agreement(q, labels, found[0][0].shape[1])
     metrics, common = compare_human_labels(q, [log_p for log_p, _ in found], labels)
     names = [load_results(run / "evaluation")["backbone"]["label"] for run in args.runs]
     rows = [{"run": str(run), "label": name} | m for run, name, m in zip(args.runs, names, metrics, strict=True)]

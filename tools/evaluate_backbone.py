@@ -12,8 +12,8 @@ from backbones.core.logging import get_logger
 from backbones.core.results import make_results, save_results
 from backbones.core.runs import open_run
 from backbones.core.warnings import WarningCounter
+from backbones.data.cifar10h import check_agreement, load_cifar10h
 from backbones.evaluation import evaluate_backbone
-from backbones.human_labels import check_human_labels, load_human_labels
 from backbones.measuring import (
     build_inputs,
     build_samples,
@@ -40,9 +40,9 @@ def main(argv: list[str] | None = None) -> int:
     fitting = cfg.EVAL.TEMPERATURE_SPLIT and build_samples(cfg, cfg.EVAL.TEMPERATURE_SPLIT, backbone, warnings)
     fills = tuple(cfg.EVAL.CONTEXT_FILLS) if cfg.EVAL.CONTEXT else ()
     check_fills(fills, "EVAL.CONTEXT_FILLS")
-    human = load_human_labels(expand_path(cfg.EVAL.HUMAN_LABELS)) if cfg.EVAL.HUMAN_LABELS else None
+    human = load_cifar10h(expand_path(cfg.EVAL.HUMAN_LABELS)) if cfg.EVAL.HUMAN_LABELS else None
     if human is not None:
-        check_human_labels(human, val.labels, len(val.classes))
+        check_agreement(human, val.labels, len(val.classes))
     run_dir = open_run(args.output_dir, cfg)
     warnings.log(get_logger())
     inputs = build_inputs(cfg, setup_distributed())

@@ -10,12 +10,11 @@ import numpy as np
 
 from backbones.core.errors import InputError
 
-SHAPE = (10000, 10)
 LEAST_AGREEMENT = 0.9  # people and CIFAR agree on 99 % of the pictures; another order would give 10 %
 
 
 def load_cifar10h(folder: str | Path) -> np.ndarray:
-    """(10000, 10) float64, each row a distribution over CIFAR-10's classes."""
+    """(10000, 10) float64, each row a distribution over CIFAR-10's classes; a subset of its own data has n rows."""
     folder = Path(folder)
     folder = folder / "data" if (folder / "data").is_dir() else folder
     found = {name: _load(folder / f"cifar10h-{name}.npy") for name in ("probs", "counts")}
@@ -27,13 +26,16 @@ def load_cifar10h(folder: str | Path) -> np.ndarray:
     return tables.get("probs", tables.get("counts"))  # type: ignore[return-value]  # one is there
 
 
-def check_agreement(human: np.ndarray, labels: np.ndarray) -> float:
+def check_agreement(human: np.ndarray, labels: np.ndarray, num_classes: int) -> float:
     """Share of the pictures that most people give their label; `InputError` where the order cannot be the same.
 
-    human: (N, K) distributions; labels: (N,) of the same pictures.
+    human: (N, K) distributions; labels: (N,) of the same pictures, of `num_classes` classes.
     """
-    if len(human) != len(labels):
-        raise InputError(f"CIFAR-10H has {len(human)} pictures, the split {len(labels)}; measure on CIFAR-10's `test`")
+    if human.shape != (len(labels), num_classes):
+        raise InputError(
+            f"CIFAR-10H has {human.shape[0]} pictures of {human.shape[1]} classes, the split {len(labels)} of "
+            f"{num_classes}; set DATA.VAL_SPLIT to the `test` of CIFAR-10"
+        )
     agreement = float((human.argmax(axis=1) == labels).mean())
     if agreement < LEAST_AGREEMENT:
         raise InputError(
@@ -50,6 +52,6 @@ def _load(path: Path) -> np.ndarray | None:
         table = np.load(path, allow_pickle=False).astype(np.float64)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {path}: {error}; restore the original file") from None
-    if table.shape != SHAPE or not (table >= 0).all() or not (table.sum(axis=1) > 0).all():
-        raise InputError(f"{path} must hold {SHAPE[0]} x {SHAPE[1]} shares or counts, not {table.shape} or below 0")
+    if table.ndim != 2 or not (table >= 0).all() or not (table.sum(axis=1) > 0).all():
+        raise InputError(f"{path} must hold a row of shares or counts a picture, none below 0, not {table.shape}")
     return table
