@@ -72,7 +72,7 @@ class CachedTeacher:
             )
         self.hash, self.fitted = description["backbone"], description["temperature"]
         try:
-            self.logits = np.load(folder / LOGITS, mmap_mode="r")
+            self.logits = np.lib.format.open_memmap(folder / LOGITS, mode="r")
         except (OSError, ValueError) as error:
             raise InputError(f"cannot read {folder / LOGITS}: {error}; run tools/cache_teacher.py again") from None
         if self.logits.shape != (len(samples), len(samples.classes)):

@@ -38,10 +38,10 @@ class MisleadingCrops(nn.Module):
             self.register_buffer(buffer, torch.zeros((), dtype=torch.int64))  # of the run, over the processes
             self.register_buffer(f"local_{buffer}", torch.zeros((), dtype=torch.int64))  # of this one, not yet gathered
 
-    def observe(self, objectness: Tensor) -> None:
-        """objectness: (B,) in [0, 1]."""
-        self.local_crops += len(objectness)
-        self.local_misleading += (objectness < self.least_objectness).sum()
+    def observe(self, objectness: Tensor, counted: Tensor) -> None:
+        """objectness: (B,) in [0, 1]. counted: (B,) bool, the samples whose label depends on it."""
+        self.local_crops += counted.sum()
+        self.local_misleading += ((objectness < self.least_objectness) & counted).sum()
 
     def gather(self) -> None:
         """Bring the processes' counts together."""
@@ -88,7 +88,7 @@ class ALS(Method):
 
     def observe(self, outputs: Outputs, batch: Batch) -> None:
         assert batch.objectness is not None
-        self.counter.observe(batch.objectness)
+        self.counter.observe(batch.objectness, torch.ones_like(batch.mixed))
 
     def gather(self) -> None:
         self.counter.gather()
@@ -129,8 +129,7 @@ class ALSContext(Method):
     def observe(self, outputs: Outputs, batch: Batch) -> None:
         assert batch.objectness is not None
         assert batch.is_context is not None
-        # A context picture has its own label: it misleads nobody.
-        self.counter.observe(batch.objectness.masked_fill(batch.is_context, 1))
+        self.counter.observe(batch.objectness, ~batch.is_context)  # a context picture has its own label
 
     def gather(self) -> None:
         self.counter.gather()

@@ -124,8 +124,8 @@ class PairwiseConfusion(Method):
         """
         Args:
             weight: of the distance, at least 0; 0 is the hard label, 10 in the paper.
-            form: "pairs", the mean distance of probabilities over the pairs (paper); "reference", of logits, over the
-                batch axis, divided by its size (the code of Zhang et al. 2021).
+            form: "pairs", the distances of probabilities, pair by pair (paper); "reference", of logits, over the batch
+                axis (the code of Zhang et al. 2021); both are sums over the size of the batch.
         """
         super().__init__(model, num_classes)
         self.weight = self.check_range("weight", weight, 0)

@@ -150,8 +150,10 @@ class TFKD(Method):
         self.temperature = self.check_positive("temperature", temperature)
 
     def targets(self, batch: Batch) -> Tensor:
-        teacher = virtual_teacher(batch.labels, self.num_classes, self.confidence, self.temperature)
-        return torch.lerp(super().targets(batch), teacher.to(self.target_dtype), self.weight)
+        teacher = virtual_teacher(
+            batch.labels, self.num_classes, self.confidence, self.temperature, self.target_dtype
+        )
+        return torch.lerp(super().targets(batch), teacher, self.weight)
 
 
 @METHODS.register()

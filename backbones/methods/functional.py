@@ -132,21 +132,28 @@ def instance_targets(labels: Tensor, teacher_logits: Tensor, amount: float | Ten
     teacher_logits: z (B, K), floating. amount: a in [0, 1], one number or (B,).
     """
     wrong = wrong_class_softmax(teacher_logits, labels, temperature)
-    amount = torch.as_tensor(amount, dtype=wrong.dtype, device=wrong.device).expand(len(labels))
+    if not isinstance(amount, Tensor):
+        amount = torch.full(labels.shape, amount, dtype=wrong.dtype, device=wrong.device)
+    amount = amount.to(wrong)
     return (amount[:, None] * wrong).scatter(1, labels[:, None], 1 - amount[:, None])
 
 
 def similarity_table(means: Tensor, temperature: float) -> Tensor:
     """How the smoothed mass of class t is shared, (K, K): rows sum to 1, zero diagonal (Liu & JaJa 2021).
 
-    w_tj = exp(-d_tj / (temperature * mean d)), d the Euclidean distance of the class means; infinity shares equally.
+    w_tj = exp(-d_tj / (temperature * mean d)), d the Euclidean distance of the class means; infinity shares equally,
+    and so do means that are all the same.
 
     means: (K, D).
     """
+    # Centred, because cdist takes differences of squares, which the bright mean of all pictures would drown.
+    means = means - means.mean(dim=0)
     distance = torch.cdist(means, means)
     own = torch.eye(len(means), dtype=torch.bool, device=means.device)
+    distance = distance.masked_fill(own, 0)
     mean = distance.sum() / (len(means) * (len(means) - 1))
-    return (-distance / (temperature * mean)).masked_fill(own, float("-inf")).softmax(dim=1)
+    relative = torch.where(mean > 0, distance / mean, 0) / temperature
+    return (-relative).masked_fill(own, float("-inf")).softmax(dim=1)
 
 
 def visible_area_targets(
@@ -160,7 +167,7 @@ def visible_area_targets(
     labels: two of (B,), equal where both objects are of one class. shares: two of (B,) in [0, 1], sum at most 1.
     """
     first, second = labels
-    rest = 1 - shares[0] - shares[1]
+    rest = (1 - shares[0] - shares[1]).clamp(min=0)  # rounding may leave less than nothing
     others = num_classes - 2 + (first == second).to(rest)
     if convention == "all":
         others = torch.zeros_like(others)
@@ -205,16 +212,16 @@ def generalized_cross_entropy(logits: Tensor, labels: Tensor, exponent: float) -
 
 
 def pairwise_distance(x: Tensor, axis: int) -> Tensor:
-    """Euclidean distance between the two halves of a batch, ().
+    """Euclidean distance between the two halves of a batch, summed and divided by the size of the batch, ().
 
-    x: (B, K); of an odd batch the last sample is left out.
-    axis: 1, the norm over the classes of each pair, mean over the pairs (Dubey et al. 2018); 0, the norm over the pairs
-        of each class, summed and divided by the size of the batch (the code of Zhang et al. 2021).
+    x: (B, K); of an odd batch the last sample is left out, and not counted.
+    axis: 1, the norm over the classes of each pair (Dubey et al. 2018); 0, the norm over the pairs of each class (the
+        code of Zhang et al. 2021).
     """
     half = len(x) // 2
     difference = full_precision(x[:half] - x[half : 2 * half])
     # The gradient of the norm at 0 is 0 in torch, so equal pairs do no harm.
-    return difference.norm(dim=axis).sum() / max(half if axis == 1 else len(x), 1)
+    return difference.norm(dim=axis).sum() / max(2 * half, 1)
 
 
 def divergence(teacher: Tensor, student: Tensor, teacher_temperature: float, student_temperature: float) -> Tensor:
@@ -227,12 +234,14 @@ def divergence(teacher: Tensor, student: Tensor, teacher_temperature: float, stu
     return (log_q.exp() * (log_q - log_p)).sum(dim=1)
 
 
-def virtual_teacher(labels: Tensor, num_classes: int, confidence: float, temperature: float) -> Tensor:
+def virtual_teacher(
+    labels: Tensor, num_classes: int, confidence: float, temperature: float, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """The hand-made teacher's distribution (B, K) of Yuan et al. 2020: softmax of (p / temperature), p_t = confidence.
 
     NOTE: as in the authors' code the softmax is of probabilities, not of logits; a high temperature is near uniform.
     """
-    p = smooth_labels(labels, num_classes, 1 - confidence, "k-1")
+    p = smooth_labels(labels, num_classes, 1 - confidence, "k-1", dtype)
     return (p / temperature).softmax(dim=1)
 
 
