@@ -63,7 +63,7 @@ class CachedTeacher:
         if not (folder / DESCRIPTION).is_file():
             raise InputError(f"no cached teacher in {folder}: write it with tools/cache_teacher.py, or set TEACHER.RUN")
         description = load_json(folder / DESCRIPTION)
-        if description.get("format") != FORMAT:
+        if not isinstance(description, dict) or description.get("format") != FORMAT:
             raise InputError(f"{folder / DESCRIPTION} is not a cached teacher; write one with tools/cache_teacher.py")
         if description["fingerprint"] != samples.fingerprint:
             raise InputError(
