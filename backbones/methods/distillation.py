@@ -150,9 +150,7 @@ class TFKD(Method):
         self.temperature = self.check_positive("temperature", temperature)
 
     def targets(self, batch: Batch) -> Tensor:
-        teacher = virtual_teacher(
-            batch.labels, self.num_classes, self.confidence, self.temperature, self.target_dtype
-        )
+        teacher = virtual_teacher(batch.labels, self.num_classes, self.confidence, self.temperature, self.target_dtype)
         return torch.lerp(super().targets(batch), teacher, self.weight)
 
 
