@@ -31,7 +31,6 @@ from backbones.core.warnings import WarningCounter
 from backbones.data.noise import save_noise
 from backbones.data.samples import Samples
 from backbones.evaluation import Predictions, predict
-from backbones.methods import Method
 from backbones.models.weights import backbone_spec, identity, load_backbone, save_backbone
 from backbones.task import MethodHook
 from backbones.teacher import CachedTeacher, OnlineTeacher
@@ -56,173 +55,151 @@ def pretrain(cfg: CfgNode, run_dir: Path, *, resume: bool) -> dict[str, Any]:
     warnings.log(get_logger())
     if distributed.is_main():
         save_noise(run_dir, samples)
-    method = build_method(cfg, len(samples.classes)).to(device)
-    epoch = iterations_per_epoch(cfg, samples)
-    validation = Validation(
-        method.model,
-        lambda: _measure(cfg, method, val, device),
-        period=cfg.EVAL.PERIOD,
-        epoch=epoch,
-        stop=cfg.SOLVER.MAX_EPOCH * epoch,
-    )
-    fit(cfg, run_dir, method, samples, val, device, validation, resume=resume)
-    return finish(cfg, run_dir, method, samples, val, device, validation, warnings)
+    pretraining = Pretraining(cfg, run_dir, device, samples, val)
+    pretraining.fit(resume=resume)
+    return pretraining.finish(warnings)
 
 
-def fit(
-    cfg: CfgNode,
-    run_dir: Path,
-    method: Method,
-    samples: Samples,
-    val: Samples,
-    device: torch.device,
-    validation: Validation,
-    *,
-    resume: bool,
-) -> None:
-    """Train `method` in place, from the checkpoint in `run_dir` if `resume` and there is one."""
-    epoch = iterations_per_epoch(cfg, samples)
-    stop = cfg.SOLVER.MAX_EPOCH * epoch
-    optimizer = build_solver(cfg, method)
-    teacher = build_teacher(cfg, samples, device)
-    resumed = resume and (run_dir / CHECKPOINT).exists()
-    method.setup(build_context(cfg, samples, val, teacher, resumed=resumed))
-    start = _restore(run_dir / CHECKPOINT, method, optimizer, samples, validation) if resume else 0
-    if start == 0:
-        method.begin_epoch(0)
-    batches = build_batches(cfg, samples, method, start, stop)
-    online = teacher if isinstance(teacher, OnlineTeacher) else None
-    get_logger().info("%s: iterations %d to %d on %s", cfg.METHOD.NAME, start, stop, device)
-    writer = validation.writer = MetricsWriter(run_dir, start)
-    train(
-        distributed.wrap_ddp(build_task(cfg, method, online, device), device),
-        teacher.fill(batches) if isinstance(teacher, CachedTeacher) else batches,
-        optimizer,
-        build_learning_rate(cfg, epoch),
-        start=start,
-        stop=stop,
-        seed=cfg.SEED,
-        precision=cfg.PRECISION,
-        clip_norm=cfg.SOLVER.CLIP_NORM,
-        log_period=cfg.LOG_PERIOD,
-        checkpoint_period=max(round(cfg.SOLVER.CHECKPOINT_PERIOD * epoch), 1),
-        save=lambda finished: _save(run_dir / CHECKPOINT, method, optimizer, samples, validation, finished),
-        writer=writer,
-        device=device,
-        hooks=[MethodHook(method, epoch), validation],
-    )
-    writer.close()
-    if distributed.world_size() > 1:  # each process has its own batch statistics: all measure with the saved ones
-        _restore(run_dir / CHECKPOINT, method, optimizer, samples, validation)
+class Pretraining:
+    """One training and what it leaves in `run_dir`.
 
+    Args:
+        samples, val: what is trained on, and the validation split.
+    """
 
-def _save(
-    path: Path,
-    method: Method,
-    optimizer: torch.optim.Optimizer,
-    samples: Samples,
-    validation: Validation,
-    finished: int,
-) -> None:
-    method.gather()
-    if distributed.is_main():
-        save_checkpoint(
-            path,
-            iteration=finished,
-            data=samples.fingerprint,
-            method=method.state_dict(),
-            optimizer=optimizer.state_dict(),
-            validation=validation.state_dict(),
+    def __init__(self, cfg: CfgNode, run_dir: Path, device: torch.device, samples: Samples, val: Samples) -> None:
+        self.cfg, self.run_dir, self.device, self.samples, self.val = cfg, run_dir, device, samples, val
+        self.epoch = iterations_per_epoch(cfg, samples)
+        self.stop = cfg.SOLVER.MAX_EPOCH * self.epoch
+        self.method = build_method(cfg, len(samples.classes)).to(device)
+        self.optimizer = build_solver(cfg, self.method)
+        self.validation = Validation(
+            self.method.model, self.measure, period=cfg.EVAL.PERIOD, epoch=self.epoch, stop=self.stop
         )
-    distributed.barrier()
 
-
-def _restore(
-    path: Path, method: Method, optimizer: torch.optim.Optimizer, samples: Samples, validation: Validation
-) -> int:
-    """Load the checkpoint, if there is one; return the iteration to go on from."""
-    if not path.exists():
-        get_logger().info("no checkpoint yet in %s: starting from the beginning", path.parent)
-        return 0
-    state = load_checkpoint(path)
-    load_state(method, state["method"], where=path)
-    if state["data"] != samples.fingerprint:
-        raise InputError(
-            f"{path} was trained on data of fingerprint {state['data']}, DATA.ROOT now holds {samples.fingerprint}; "
-            "restore the data, or start in another folder"
+    def fit(self, *, resume: bool) -> None:
+        """Train, from the checkpoint in the run folder if `resume` and there is one."""
+        cfg, method = self.cfg, self.method
+        teacher = build_teacher(cfg, self.samples, self.device)
+        resumed = resume and (self.run_dir / CHECKPOINT).exists()
+        method.setup(build_context(cfg, self.samples, self.val, teacher, resumed=resumed))
+        start = self._restore() if resume else 0
+        if start == 0:
+            method.begin_epoch(0)
+        batches = build_batches(cfg, self.samples, method, start, self.stop)
+        online = teacher if isinstance(teacher, OnlineTeacher) else None
+        get_logger().info("%s: iterations %d to %d on %s", cfg.METHOD.NAME, start, self.stop, self.device)
+        writer = self.validation.writer = MetricsWriter(self.run_dir, start)
+        train(
+            distributed.wrap_ddp(build_task(cfg, method, online, self.device), self.device),
+            teacher.fill(batches) if isinstance(teacher, CachedTeacher) else batches,
+            self.optimizer,
+            build_learning_rate(cfg, self.epoch),
+            start=start,
+            stop=self.stop,
+            seed=cfg.SEED,
+            precision=cfg.PRECISION,
+            clip_norm=cfg.SOLVER.CLIP_NORM,
+            log_period=cfg.LOG_PERIOD,
+            checkpoint_period=max(round(cfg.SOLVER.CHECKPOINT_PERIOD * self.epoch), 1),
+            save=self._save,
+            writer=writer,
+            device=self.device,
+            hooks=[MethodHook(method, self.epoch), self.validation],
         )
-    validation.load_state_dict(state.get("validation", {}))
-    optimizer.load_state_dict(state["optimizer"])
-    return state["iteration"]
+        writer.close()
+        if distributed.world_size() > 1:  # each process has its own batch statistics: all measure with the saved ones
+            self._restore()
 
+    def measure(self) -> Predictions:
+        """What the network says of the validation split now."""
+        cfg = self.cfg
+        batches = build_evaluation_batches(cfg, self.val)
+        return predict(self.method.model, batches, self.device, cfg.DATA.MEAN, cfg.DATA.STD, cfg.PRECISION)
 
-def _measure(cfg: CfgNode, method: Method, val: Samples, device: torch.device) -> Predictions:
-    """What the network says of the validation split now."""
-    batches = build_evaluation_batches(cfg, val)
-    return predict(method.model, batches, device, cfg.DATA.MEAN, cfg.DATA.STD, cfg.PRECISION)
-
-
-def finish(
-    cfg: CfgNode,
-    run_dir: Path,
-    method: Method,
-    samples: Samples,
-    val: Samples,
-    device: torch.device,
-    validation: Validation,
-    warnings: WarningCounter,
-) -> dict[str, Any]:
-    """Measure the reported epoch on the validation split and write backbone.pth, best.pth and results.json."""
-    if cfg.EVAL.REPORT == "best":
-        validation.restore()
-    predictions = _measure(cfg, method, val, device)
-    metrics = {"top1": predictions.top1(), "nll": predictions.nll()} | fitted_metrics(predictions)
-    details: dict[str, Any] = {"reported_epoch": cfg.EVAL.REPORT, "classes": samples.classes}
-    files = {"backbone": BACKBONE, "checkpoint": CHECKPOINT, "metrics": "metrics.jsonl"}
-    results: dict[str, Any] = {}
-    if distributed.is_main():
-        _save_backbone(cfg, run_dir / BACKBONE, method, samples)
-        if validation.period:
+    def finish(self, warnings: WarningCounter) -> dict[str, Any]:
+        """Measure the reported epoch on the validation split and write backbone.pth, best.pth and results.json."""
+        cfg, validation = self.cfg, self.validation
+        if cfg.EVAL.REPORT == "best":
             validation.restore()
-            _save_backbone(cfg, run_dir / BEST, method, samples)
-            metrics |= validation.metrics
-            details |= {"best_epoch": validation.epoch}
-            files |= {"best": BEST}
-        results = make_results(
-            "pretraining",
-            identity(load_backbone(run_dir)),
-            {"name": f"{cfg.DATA.NAME}-{cfg.MODEL.ARCH}", "hash": _protocol_hash(cfg, samples)},
-            metrics,
-            data={
-                split.split: {"name": split.name, "pictures": len(split.labels), "fingerprint": split.fingerprint}
-                for split in (samples, val)
-            },
-            details=details,
-            warnings=warnings.as_list(),
-            files=files,
+        predictions = self.measure()
+        metrics = {"top1": predictions.top1(), "nll": predictions.nll()} | fitted_metrics(predictions)
+        details: dict[str, Any] = {"reported_epoch": cfg.EVAL.REPORT, "classes": self.samples.classes}
+        files = {"backbone": BACKBONE, "checkpoint": CHECKPOINT, "metrics": "metrics.jsonl"}
+        results: dict[str, Any] = {}
+        if distributed.is_main():
+            self._save_backbone(BACKBONE)
+            if validation.period:
+                validation.restore()
+                self._save_backbone(BEST)
+                metrics |= validation.metrics
+                details |= {"best_epoch": validation.epoch}
+                files |= {"best": BEST}
+            results = make_results(
+                "pretraining",
+                identity(load_backbone(self.run_dir)),
+                {"name": f"{cfg.DATA.NAME}-{cfg.MODEL.ARCH}", "hash": _protocol_hash(cfg, self.samples)},
+                metrics,
+                data={
+                    split.split: {"name": split.name, "pictures": len(split.labels), "fingerprint": split.fingerprint}
+                    for split in (self.samples, self.val)
+                },
+                details=details,
+                warnings=warnings.as_list(),
+                files=files,
+            )
+            save_results(self.run_dir, results)
+        distributed.barrier()
+        return results
+
+    def _save(self, finished: int) -> None:
+        self.method.gather()
+        if distributed.is_main():
+            save_checkpoint(
+                self.run_dir / CHECKPOINT,
+                iteration=finished,
+                data=self.samples.fingerprint,
+                method=self.method.state_dict(),
+                optimizer=self.optimizer.state_dict(),
+                validation=self.validation.state_dict(),
+            )
+        distributed.barrier()
+
+    def _restore(self) -> int:
+        """Load the checkpoint, if there is one; return the iteration to go on from."""
+        path = self.run_dir / CHECKPOINT
+        if not path.exists():
+            get_logger().info("no checkpoint yet in %s: starting from the beginning", self.run_dir)
+            return 0
+        state = load_checkpoint(path)
+        load_state(self.method, state["method"], where=path)
+        if state["data"] != self.samples.fingerprint:
+            raise InputError(
+                f"{path} was trained on data of fingerprint {state['data']}, DATA.ROOT now holds "
+                f"{self.samples.fingerprint}; restore the data, or start in another folder"
+            )
+        self.validation.load_state_dict(state.get("validation", {}))
+        self.optimizer.load_state_dict(state["optimizer"])
+        return state["iteration"]
+
+    def _save_backbone(self, name: str) -> None:
+        cfg = self.cfg
+        provenance = {
+            "label": cfg.LABEL or method_name(cfg),
+            "method": method_name(cfg),
+            "seed": cfg.SEED,
+            "config_hash": config_hash(cfg),
+            "data_fingerprint": self.samples.fingerprint,
+            "version": __version__,
+        }
+        spec = backbone_spec(
+            self.method.model,
+            mean=cfg.DATA.MEAN,
+            std=cfg.DATA.STD,
+            image_size=cfg.DATA.IMAGE_SIZE,
+            classes=self.samples.classes,
         )
-        save_results(run_dir, results)
-    distributed.barrier()
-    return results
-
-
-def _save_backbone(cfg: CfgNode, path: Path, method: Method, samples: Samples) -> None:
-    provenance = {
-        "label": cfg.LABEL or method_name(cfg),
-        "method": method_name(cfg),
-        "seed": cfg.SEED,
-        "config_hash": config_hash(cfg),
-        "data_fingerprint": samples.fingerprint,
-        "version": __version__,
-    }
-    spec = backbone_spec(
-        method.model,
-        mean=cfg.DATA.MEAN,
-        std=cfg.DATA.STD,
-        image_size=cfg.DATA.IMAGE_SIZE,
-        classes=samples.classes,
-    )
-    save_backbone(path, method.model, spec, provenance)
+        save_backbone(self.run_dir / name, self.method.model, spec, provenance)
 
 
 def _protocol_hash(cfg: CfgNode, samples: Samples) -> str:

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from backbones.core.distributed import all_reduce_sum, is_main
 from backbones.core.logging import get_logger
 from backbones.data.batch import Batch
-from backbones.methods.base import METHODS, Method
+from backbones.methods.base import METHODS, Learnt, Method
 from backbones.methods.functional import CONVENTIONS, adaptive_targets, visible_area_targets
 from backbones.methods.mixing import CutMixDraw
 from backbones.methods.regions import Rectangle, clip_to_rectangle, union_areas
 from backbones.models.base import Outputs
 
 
-class MisleadingCrops(nn.Module):
+class MisleadingCrops(Learnt):
     """Counts the crops whose label speaks against their class; once they are more than 5 %, a warning says so.
 
     With "k-1" a crop that shows less than `least_objectness` of its object is taught to be anything but its class.
@@ -51,8 +51,9 @@ class MisleadingCrops(nn.Module):
         self.local_crops.zero_()
         self.local_misleading.zero_()
 
-    def warn(self) -> None:
+    def end_period(self) -> None:
         """Log a warning, once, if the share is too high."""
+        self.gather()
         share = (self.misleading / self.crops.clamp(min=1)).item()
         if share > self.WARNING_SHARE and not self.warned and is_main():
             self.warned = True
@@ -90,13 +91,6 @@ class ALS(Method):
         assert batch.objectness is not None
         self.counter.observe(batch.objectness, torch.ones_like(batch.mixed))
 
-    def gather(self) -> None:
-        self.counter.gather()
-
-    def end_period(self) -> None:
-        self.gather()
-        self.counter.warn()
-
 
 @METHODS.register()
 class ALSContext(Method):
@@ -130,13 +124,6 @@ class ALSContext(Method):
         assert batch.objectness is not None
         assert batch.is_context is not None
         self.counter.observe(batch.objectness, ~batch.is_context)  # a context picture has its own label
-
-    def gather(self) -> None:
-        self.counter.gather()
-
-    def end_period(self) -> None:
-        self.gather()
-        self.counter.warn()
 
 
 @METHODS.register()

@@ -59,6 +59,18 @@ class Context:
     resumed: bool = False
 
 
+class Learnt(nn.Module):
+    """What a method learns from its predictions, in buffers; a method calls the hooks of all that it holds."""
+
+    def gather(self) -> None:
+        """Bring together what the processes observed."""
+        raise NotImplementedError
+
+    def end_period(self) -> None:
+        """Take over what was observed."""
+        raise NotImplementedError
+
+
 class Method(nn.Module):
     """Plain cross-entropy; a subclass overrides the hooks in which it differs.
 
@@ -106,6 +118,8 @@ class Method(nn.Module):
 
     def end_period(self) -> None:
         """Take over what was observed. Every process calls it at the same iteration; it may wait for the device."""
+        for learnt in self._learnt():
+            learnt.end_period()
 
     def setup(self, context: Context) -> None:
         """Prepare for the training set."""
@@ -118,6 +132,8 @@ class Method(nn.Module):
 
     def gather(self) -> None:
         """Bring together what the processes observed, so that all have the same state dict. Every process calls it."""
+        for learnt in self._learnt():
+            learnt.gather()
 
     # Help for subclasses
 
@@ -144,6 +160,9 @@ class Method(nn.Module):
         if value not in choices:
             raise InputError(f"METHOD.{type(self).__name__}.{argument}: {value!r} unknown{suggestion(value, choices)}")
         return value
+
+    def _learnt(self) -> list[Learnt]:
+        return [child for child in self.children() if isinstance(child, Learnt)]
 
     def _check_fields(self, batch: Batch) -> None:
         for field in sorted(self.needs):

@@ -123,9 +123,3 @@ class BYOTOLS(Method):
 
     def observe(self, outputs: Outputs, batch: Batch) -> None:
         self.table.observe(outputs.logits, batch)
-
-    def gather(self) -> None:
-        self.table.gather()
-
-    def end_period(self) -> None:
-        self.table.end_period()

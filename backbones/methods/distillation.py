@@ -85,12 +85,6 @@ class PSKD(Method):
         assert batch.index is not None
         self.memory.observe(batch.index, full_precision(outputs.logits).softmax(dim=1))
 
-    def gather(self) -> None:
-        self.memory.gather()
-
-    def end_period(self) -> None:
-        self.memory.end_period()
-
 
 @METHODS.register()
 class KD(Method):

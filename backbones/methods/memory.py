@@ -1,12 +1,13 @@
 """What the network said of every sample in the last epoch.  N samples, K classes: 2 N K numbers on the device."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from backbones.core.distributed import all_reduce_sum
+from backbones.methods.base import Learnt
 
 
-class PredictionMemory(nn.Module):
+class PredictionMemory(Learnt):
     """Predictions of the last epoch (`last`, (N, K)), and those of the running one.
 
     A sample that an epoch leaves out (the last, partial batch) keeps its older prediction.

@@ -12,13 +12,13 @@ from backbones.core.distributed import all_reduce_sum
 from backbones.core.errors import InputError
 from backbones.core.logging import get_logger
 from backbones.data.batch import Batch
-from backbones.methods.base import METHODS, Context, Method
+from backbones.methods.base import METHODS, Context, Learnt, Method
 from backbones.methods.functional import full_precision, right_predictions, table_targets
 from backbones.methods.memory import PredictionMemory
 from backbones.models.base import Outputs
 
 
-class SoftLabels(nn.Module):
+class SoftLabels(Learnt):
     """The table of soft labels, and the sums from which the next one is made.
 
     Args:
@@ -145,12 +145,6 @@ class OLS(Method):
     def observe(self, outputs: Outputs, batch: Batch) -> None:
         self.table.observe(outputs.logits, batch)
 
-    def gather(self) -> None:
-        self.table.gather()
-
-    def end_period(self) -> None:
-        self.table.end_period()
-
 
 @METHODS.register()
 class OLSSingle(Method):
@@ -198,9 +192,3 @@ class OLSSingle(Method):
     def observe(self, outputs: Outputs, batch: Batch) -> None:
         assert batch.index is not None
         self.memory.observe(batch.index, full_precision(outputs.logits).softmax(dim=1))
-
-    def gather(self) -> None:
-        self.memory.gather()
-
-    def end_period(self) -> None:
-        self.memory.end_period()

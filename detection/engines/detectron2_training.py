@@ -22,6 +22,7 @@ from backbones.core.optimizer import build_optimizer
 from detection.data.loader import trainable
 from detection.data.records import DetectionData
 from detection.engines.detectron2_data import training_batches
+from detection.engines.settings import refuse_other_settings
 
 CHECKPOINT = "checkpoint.pth"
 _CLOCKS = ("data_time", "rank_data_time")
@@ -61,10 +62,7 @@ class Run:
         state = load_checkpoint(self.path)
         if state.get("engine") != "detectron2":
             raise InputError(f"{self.path} is no checkpoint of ENGINE detectron2; use a new output folder")
-        before = state["settings"]
-        changed = [f"{k} ({before.get(k)} -> {value})" for k, value in self.identity.items() if before.get(k) != value]
-        if changed:
-            raise InputError(f"{self.path} was made with other settings: {', '.join(changed)}; use a new output folder")
+        refuse_other_settings(state["settings"], self.identity, self.path)
         load_state(self.model, state["model"], where=self.path)
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 from backbones.core.config import CfgNode, flatten
+from backbones.core.errors import InputError
 from backbones.core.schedule import Schedule, build_schedule
 from backbones.models.weights import BackboneFile
 from detection.config import NOT_PROTOCOL
@@ -18,6 +22,13 @@ def training_settings(cfg: CfgNode, data: DetectionData, backbone: BackboneFile 
         if key not in free and not key.startswith("TEST.") and not key.endswith("_TEST")
     }
     return {**settings, "training data": data.fingerprint, "backbone": backbone.hash if backbone else "random"}
+
+
+def refuse_other_settings(before: Mapping[str, str], now: Mapping[str, str], path: Path) -> None:
+    """`InputError` with what has changed since the checkpoint at `path` was written."""
+    changed = [f"{key} ({before.get(key)} -> {value})" for key, value in now.items() if before.get(key) != value]
+    if changed:
+        raise InputError(f"{path} was made with other settings: {', '.join(changed)}; use a new output folder")
 
 
 def build_detector_schedule(solver: CfgNode) -> Schedule:

@@ -33,7 +33,7 @@ from detection.data.loader import (
 from detection.data.records import DetectionData
 from detection.engines import save_loading
 from detection.engines.faster_rcnn import FasterRCNN
-from detection.engines.settings import build_detector_schedule, training_settings
+from detection.engines.settings import build_detector_schedule, refuse_other_settings, training_settings
 from detection.engines.torchvision_keys import check_config
 from detection.engines.torchvision_model import build_detector
 
@@ -98,13 +98,7 @@ class _Run:
         state = load_checkpoint(self.path)
         if not {"iteration", "settings", "model", "optimizer"} <= state.keys():
             raise InputError(f"{self.path} is no checkpoint of this engine; delete it or use a new output folder")
-        changed = [
-            f"{key} ({state['settings'].get(key)} -> {value})"
-            for key, value in self.settings.items()
-            if state["settings"].get(key) != value
-        ]
-        if changed:
-            raise InputError(f"{self.path} was made with other settings: {', '.join(changed)}; use a new output folder")
+        refuse_other_settings(state["settings"], self.settings, self.path)
         load_state(self.detector, state["model"], where=self.path)
         self.optimizer.load_state_dict(state["optimizer"])
         self.finished = state["iteration"]
