@@ -159,7 +159,8 @@ def build_task(cfg: CfgNode, method: Method, teacher: OnlineTeacher | None, devi
 
 def build_evaluation_batches(cfg: CfgNode, samples: Samples) -> Batches:
     """Every sample once over all processes, as it is evaluated."""
-    pictures = EvaluationSet(samples, resize=cfg.DATA.EVAL_RESIZE, crop=cfg.DATA.EVAL_CROP)
+    data = cfg.DATA
+    pictures = EvaluationSet(samples, resize=data.EVAL_RESIZE, crop=data.EVAL_CROP, stretch=data.EVAL_STRETCH)
     return evaluation_batches(pictures, batch_size=cfg.EVAL.BATCH_SIZE, num_workers=cfg.DATA.NUM_WORKERS)
 
 

@@ -144,7 +144,7 @@ def localize(
 ) -> Iterator[Localized]:
     """Yield the samples with these numbers, resized directly to size x size pixels (no crop)."""
     channels = [torch.tensor(values, dtype=inputs.dtype, device=inputs.device) for values in (inputs.mean, inputs.std)]
-    pictures = Subset(EvaluationSet(samples, square=size), numbers.tolist())
+    pictures = Subset(EvaluationSet(samples, resize=size, stretch=True), numbers.tolist())
     for batch in evaluation_batches(pictures, batch_size=inputs.batch_size, num_workers=inputs.num_workers):
         maps, logits = class_maps(normalize(batch.images.to(inputs.device), *channels), batch.labels)
         images = batch.images.permute(0, 2, 3, 1).numpy()

@@ -69,7 +69,7 @@ class Predictions:
 class Inputs:
     """How pictures reach the network.
 
-    resize: shorter side in pixels (0: as it is), then a centre crop of side `crop`.
+    resize: shorter side in pixels (0: as it is), both sides with `stretch`; then a centre crop of side `crop`.
     mean, std: channel statistics, RGB in [0, 1].
     precision: see `predict`.
     """
@@ -82,6 +82,7 @@ class Inputs:
     num_workers: int
     precision: str
     device: torch.device
+    stretch: bool = False
 
     @property
     def dtype(self) -> torch.dtype:
@@ -92,9 +93,13 @@ class Inputs:
         """How pixels become the network's input."""
         return {"mean": self.mean, "std": self.std, "dtype": str(self.dtype)}
 
+    def size(self) -> dict:
+        """The size of the pictures, as `EvaluationSet` takes it."""
+        return {"resize": self.resize, "crop": self.crop} | ({"stretch": True} if self.stretch else {})
+
     def protocol(self) -> dict:
         """What decides the numbers; batch size, processes and device do not."""
-        return {"resize": self.resize, "crop": self.crop} | self.normalization()
+        return self.size() | self.normalization()
 
 
 @dataclass(frozen=True)
@@ -165,9 +170,7 @@ def predict_samples(
 
     cover: hides the objects before resizing, so that only context is left to see (`backbones.context`).
     """
-    pictures = EvaluationSet(
-        samples, resize=inputs.resize, crop=inputs.crop, cover=cover, with_objectness=with_objectness
-    )
+    pictures = EvaluationSet(samples, **inputs.size(), cover=cover, with_objectness=with_objectness)
     numbers = np.arange(len(samples.labels)) if chosen is None else chosen
     subset = pictures if chosen is None else Subset(pictures, numbers.tolist())
     batches = evaluation_batches(subset, batch_size=inputs.batch_size, num_workers=inputs.num_workers)

@@ -62,6 +62,7 @@ def build_inputs(cfg: CfgNode, device: torch.device) -> Inputs:
     """How the config says that pictures reach the network in evaluation."""
     return Inputs(
         resize=cfg.DATA.EVAL_RESIZE,
+        stretch=cfg.DATA.EVAL_STRETCH,
         crop=cfg.DATA.EVAL_CROP,
         mean=list(cfg.DATA.MEAN),
         std=list(cfg.DATA.STD),

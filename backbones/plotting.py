@@ -191,7 +191,7 @@ def penultimate_features(model: nn.Module, samples: Samples, chosen: np.ndarray,
     seen: list[np.ndarray] = []
     hook = model.fc.register_forward_pre_hook(lambda _, given: seen.append(given[0].flatten(1).float().cpu().numpy()))
     channels = [torch.tensor(values, dtype=inputs.dtype, device=inputs.device) for values in (inputs.mean, inputs.std)]
-    pictures = Subset(EvaluationSet(samples, resize=inputs.resize, crop=inputs.crop), chosen.tolist())
+    pictures = Subset(EvaluationSet(samples, **inputs.size()), chosen.tolist())
     for batch in evaluation_batches(pictures, batch_size=inputs.batch_size, num_workers=inputs.num_workers):
         model(normalize(batch.images.to(inputs.device), *channels))
     hook.remove()

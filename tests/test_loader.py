@@ -249,14 +249,14 @@ def test_objectness_of_the_centre_crop_and_of_the_whole_picture(white_objects):
 
 
 def test_painting_covers_exactly_the_objects(white_objects):
-    dataset = EvaluationSet(white_objects, square=64, cover=partial(paint_boxes, colour=(0, 0, 0)))
+    dataset = EvaluationSet(white_objects, resize=64, stretch=True, cover=partial(paint_boxes, colour=(0, 0, 0)))
     assert all(dataset[i].image.max() == 0 for i in range(12))
     coloured = EvaluationSet(white_objects, cover=partial(paint_boxes, colour=(10, 20, 30)))[0].image
     assert set(map(tuple, coloured.flatten(1).T.tolist())) == {(0, 0, 0), (10, 20, 30)}
 
 
 def test_boxes_of_a_square_are_scaled_by_side(jpegs):
-    batch = collate([EvaluationSet(jpegs, square=224)[i] for i in (1, 2)])
+    batch = collate([EvaluationSet(jpegs, resize=224, stretch=True)[i] for i in (1, 2)])
     width, height = 67, 85  # of picture 1
     expected = torch.tensor([5 / width, 5 / height, 40 / width, 35 / height]) * 224
     torch.testing.assert_close(batch.boxes[0, 0], expected)
@@ -299,7 +299,7 @@ def test_evaluation_sees_every_sample_once_over_all_processes(jpegs, monkeypatch
     monkeypatch.setattr(distributed, "world_size", lambda: world_size)
     for rank in range(world_size):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        batches = evaluation_batches(EvaluationSet(jpegs, square=16), batch_size=4)
+        batches = evaluation_batches(EvaluationSet(jpegs, resize=16, stretch=True), batch_size=4)
         seen += [i for batch in batches for i in batch.index.tolist()]
     assert sorted(seen) == list(range(11))
 
@@ -309,7 +309,7 @@ def test_a_broken_file_ends_loading_with_one_line(jpegs, workers):
     path = Path(jpegs.paths[7])
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(InputError, match=r"07\.JPEG is truncated") as caught:
-        list(evaluation_batches(EvaluationSet(jpegs, square=16), batch_size=2, num_workers=workers))
+        list(evaluation_batches(EvaluationSet(jpegs, resize=16, stretch=True), batch_size=2, num_workers=workers))
     assert "\n" not in str(caught.value)
     assert "Traceback" not in str(caught.value)
 
@@ -327,7 +327,7 @@ def test_loading_leaves_the_global_generator_alone(jpegs):
 
 
 def test_a_batch_moves_as_a_whole(jpegs):
-    dataset = EvaluationSet(jpegs, square=8, with_objectness=True)
+    dataset = EvaluationSet(jpegs, resize=8, stretch=True, with_objectness=True)
     moved = collate([dataset[0]]).to("meta")
     assert all(value.device.type == "meta" for value in vars(moved).values() if value is not None)
     assert len(moved) == 1
@@ -342,3 +342,14 @@ def test_the_benchmark_runs_on_a_folder_of_jpegs(tmp_path, capsys):
     assert result["benchmark"] == "loader"
     assert set(result["ratios"]) == {"ours_over_torchvision", "objectness"}
     assert result["details"]["parity_255"] < 0.5
+
+
+def test_stretched_pictures_show_the_middle_of_both_sides(white_objects):
+    """Resize(256, 256) and a centre crop: half of either side, so a quarter of the picture, whatever its ratio."""
+    dataset = EvaluationSet(white_objects, resize=128, crop=64, stretch=True, with_objectness=True)
+    whole = EvaluationSet(white_objects, resize=128, stretch=True)
+    for i in range(len(white_objects)):
+        item = dataset[i]
+        width, height = item.source_size
+        assert item.crop == pytest.approx((width / 4, height / 4, width / 2, height / 2))
+        assert torch.equal(item.image, whole[i].image[:, 32:96, 32:96])

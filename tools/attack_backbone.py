@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     run_dir = open_run(args.output_dir, cfg)
     warnings.log(get_logger())
     chosen = evenly_spaced(np.arange(len(samples)), settings.MAX_IMAGES or len(samples))
-    pictures = Subset(EvaluationSet(samples, resize=inputs.resize, crop=inputs.crop), chosen.tolist())
+    pictures = Subset(EvaluationSet(samples, **inputs.size()), chosen.tolist())
     metrics = attack_model(
         model,
         evaluation_batches(pictures, batch_size=settings.BATCH_SIZE, num_workers=inputs.num_workers),

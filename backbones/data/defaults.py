@@ -75,6 +75,8 @@ _C.LIGHTING = 0.0
 # Evaluation: shorter side in pixels (0: as it is), then a centre crop of this side.
 _C.EVAL_RESIZE = 256
 _C.EVAL_CROP = 224
+# Both sides become EVAL_RESIZE pixels long, whatever their ratio (OLS's fine-grained data).
+_C.EVAL_STRETCH = False
 # Channel statistics, RGB in [0, 1]; painted objects take the colour MEAN.
 _C.MEAN = [0.485, 0.456, 0.406]
 _C.STD = [0.229, 0.224, 0.225]

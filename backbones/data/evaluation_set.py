@@ -14,13 +14,13 @@ from backbones.data.samples import Samples
 
 
 class EvaluationSet(Dataset):
-    """Every sample as it is evaluated: resized and centre-cropped, or resized to a square.  Boxes go along.
+    """Every sample as it is evaluated: resized, then centre-cropped.  Boxes go along.
 
     Args:
         resize: length of the shorter side in pixels; 0: as it is.
         crop: side of the centre crop in pixels; 0: none.
-        square: instead of both, resize directly to square x square (localisation, evaluation.md section 13).
-        cover: hides what lies in the boxes of the source picture, in place (`backbones.context`, section 5).
+        stretch: both sides become `resize` pixels long, whatever the ratio (localisation; OLS's fine-grained data).
+        cover: hides what lies in the boxes of the source picture, in place (`backbones.context`).
         with_objectness: fill `objectness` (of the evaluated pixels) and `objectness_full` (of the source picture).
     """
 
@@ -30,15 +30,13 @@ class EvaluationSet(Dataset):
         *,
         resize: int = 0,
         crop: int = 0,
-        square: int = 0,
+        stretch: bool = False,
         cover: Callable[[np.ndarray, np.ndarray], None] | None = None,
         with_objectness: bool = False,
     ) -> None:
-        if square and (resize or crop):
-            raise ValueError("square replaces resize and crop: leave them 0")
         if with_objectness:
             samples.require_boxes()
-        self.samples, self.resize, self.crop, self.square = samples, resize, crop, square
+        self.samples, self.resize, self.crop, self.stretch = samples, resize, crop, stretch
         self.cover = cover
         self.needs = frozenset({"boxes"} | ({"objectness", "objectness_full"} if with_objectness else set()))
 
@@ -71,10 +69,10 @@ class EvaluationSet(Dataset):
         return pixels[:, y : y + side_y, x : x + side_x], seen
 
     def _resized(self, width: int, height: int) -> tuple[int, int]:
-        if self.square:
-            return self.square, self.square
         if not self.resize:
             return width, height
+        if self.stretch:
+            return self.resize, self.resize
         # As torchvision: the longer side is rounded down.
         short = min(width, height)
         return int(self.resize * width / short), int(self.resize * height / short)
