@@ -25,7 +25,7 @@ from backbones.data.training_set import TrainingSet
 from backbones.data.versions import cap_classes, mask_objects, split_holdout
 from backbones.methods import METHODS, Context, Method
 from backbones.models import build_model
-from backbones.models.weights import load_backbone
+from backbones.models.weights import load_backbone, start_from
 from backbones.task import ClassificationTask
 from backbones.teacher import CachedTeacher, OnlineTeacher
 
@@ -101,6 +101,8 @@ def _check_context(name: str, needs: frozenset[str], share: float) -> None:
 def build_method(cfg: CfgNode, num_classes: int) -> Method:
     """Build the network and the method around it."""
     model = build_model(cfg.MODEL.ARCH, num_classes, norm=cfg.MODEL.NORM)
+    if cfg.MODEL.WEIGHTS:
+        start_from(model, load_backbone(expand_path(cfg.MODEL.WEIGHTS)))
     if cfg.CHANNELS_LAST:
         model = model.to(memory_format=torch.channels_last)
     method = METHODS.get(cfg.METHOD.NAME)(model, num_classes, **cfg.METHOD[cfg.METHOD.NAME])

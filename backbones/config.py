@@ -33,6 +33,9 @@ _C.MODEL = CN()
 _C.MODEL.ARCH = "resnet50"
 # BN | GN (group normalisation: no batch statistics).
 _C.MODEL.NORM = "BN"
+# Folder of a finished pretraining of the same network, or its backbone.pth: training starts from these weights, all but
+# the last layer, which is new (fine-grained data, OLS Table IV).  Empty: random weights.
+_C.MODEL.WEIGHTS = ""
 
 # ---- Method: backbones/methods/defaults.py ----
 _C.METHOD = method_defaults()

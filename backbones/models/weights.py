@@ -19,6 +19,7 @@ from backbones.models.base import build_model
 
 FILE_NAME = "backbone.pth"
 FORMAT = "smooth2det backbone 1"
+LAST_LAYER = "fc."  # of every network
 SPEC_KEYS = (
     "arch",  # name in MODELS
     "depth",  # convolutions and linear layers without those of shortcuts, 18 for resnet18
@@ -107,6 +108,22 @@ def load_backbone(path: str | Path) -> BackboneFile:
     if state_hash(content["state"]) != content["hash"]:
         raise InputError(f"{path} is damaged: its weights do not match its hash; copy it again or pretrain again")
     return BackboneFile(content["state"], content["spec"], content["provenance"], content["hash"])
+
+
+def start_from(model: nn.Module, file: BackboneFile) -> None:
+    """Give `model` the file's weights, all but those of `fc`, which stay as they were drawn: its classes are others.
+
+    Raises:
+        InputError: another network.
+    """
+    if (file.spec["arch"], file.spec["norm"]) != (model.arch, model.norm):
+        raise InputError(
+            f"MODEL.WEIGHTS holds {file.spec['arch']} with {file.spec['norm']}, not {model.arch} with {model.norm}; "
+            "name a run of the same MODEL.ARCH and MODEL.NORM"
+        )
+    own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(LAST_LAYER)}
+    state = {name: tensor for name, tensor in file.state.items() if not name.startswith(LAST_LAYER)}
+    load_state(model, state | own, where=f"backbone {file.hash}")
 
 
 def identity(file: BackboneFile) -> BackboneIdentity:
