@@ -19,9 +19,9 @@ those files as printed, errors included.
 * `IMAGENET`, `IMAGENET_V2`, `OPEN_IMAGES` and `SMOOTH2DET_DATA` (CIFAR, SVHN, Fashion-MNIST, fine-grained data) are
   environment variables with the folders of the data.
 * A row is trained by `python tools/pretrain.py --config-file CONFIG --output-dir RUN`; the config opens with this
-  command, the published number and a cost. Below, `RUN` is the folder of that training, `runs/papers/PAPER/NAME` for the
-  config `papers/PAPER/NAME.yaml`. For another seed add `SEED 1` and name another folder. A suite trains and measures all
-  rows of a table, with its seeds.
+  command, the published number and a cost. Below, `RUN` is the folder of that training: `runs/papers/PAPER/NAME` for
+  the config `papers/PAPER/NAME.yaml`. For another seed add `SEED 1` and name another folder. A suite trains and
+  measures all rows of a table, with its seeds.
 * Costs are estimates: multiply-adds of the network x 3 (backward counts twice) x pictures x epochs, at the rate at
   which the ALS paper's V100s trained ResNet-50 ({rate:.1f} T multiply-adds a second each). Small networks on small
   pictures use a GPU less well.

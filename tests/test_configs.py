@@ -7,9 +7,11 @@ import pytest
 import yaml
 
 from backbones.config import get_defaults as pretraining_defaults
+from backbones.config import idle_settings, needs_teacher
 from backbones.config import validate as validate_pretraining
 from backbones.core.config import expand_path, load_config
 from backbones.data.samples import DATASETS
+from backbones.methods import METHODS
 from backbones.models import MODELS
 from detection.config import get_defaults as detection_defaults
 from detection.config import protocol_hash
@@ -19,7 +21,7 @@ from detection.finetune import load_checked
 ROOT = Path(__file__).resolve().parent.parent
 DETECTION = sorted((ROOT / "configs" / "detection").rglob("*.yaml"))
 PRETRAINING = sorted((ROOT / "configs" / "pretrain").rglob("*.yaml"))
-VARIABLES = ("SMOOTH2DET_DATA", "IMAGENET")
+VARIABLES = ("SMOOTH2DET_DATA", "IMAGENET", "OPEN_IMAGES")
 
 
 def named(path):
@@ -31,11 +33,18 @@ def header(path):
     return re.match(r"(?:#.*\n)*", path.read_text())[0]
 
 
-def users_of(path):
-    """Files that the header of a mere base names as built on it."""
-    found = re.search(r"Base of (.*)", header(path))
-    names = re.findall(r"\w+\.yaml", found[1]) if found else []
-    return [other for other in [*DETECTION, *PRETRAINING] if other.name in names]
+def bases_of(path):
+    """The files that `_BASE_` of the file names."""
+    bases = yaml.safe_load(path.read_text()).get("_BASE_", [])
+    return [(path.parent / base).resolve() for base in ([bases] if isinstance(bases, str) else bases)]
+
+
+BASES = {base for path in [*DETECTION, *PRETRAINING] for base in bases_of(path)}
+
+
+def is_mere_base(path):
+    """Whether nobody runs the file itself: it says what it is the base of."""
+    return re.search(r"\bBase of ", header(path)) is not None
 
 
 @pytest.fixture(autouse=True)
@@ -51,13 +60,14 @@ def test_there_are_configs():
 
 @pytest.mark.parametrize("path", [*DETECTION, *PRETRAINING], ids=named)
 def test_a_config_opens_with_its_command(path):
-    """A file that serves only as a base names, instead, files that are built on it."""
-    tool = "finetune_coco" if path in DETECTION else "pretrain"
-    if users := users_of(path):
-        for user in users:
-            base = yaml.safe_load(user.read_text()).get("_BASE_", "")
-            assert (user.parent / base).resolve() == path, user
+    """A file that serves only as a base says so, instead, and there are files that are built on it."""
+    if is_mere_base(path):
+        users = re.findall(r"\w+\.yaml", header(path).partition("Base of ")[2])
+        built = [other for other in [*DETECTION, *PRETRAINING] if other.name in users and other != path]
+        assert path in BASES
+        assert all(path in bases_of(other) for other in built)
         return
+    tool = "finetune_coco" if path in DETECTION else "pretrain"
     text = header(path)
     assert f"tools/{tool}.py --config-file {named(path)}" in text
     assert "--output-dir" in text
@@ -67,7 +77,7 @@ def test_a_config_opens_with_its_command(path):
 @pytest.mark.parametrize("path", DETECTION, ids=named)
 def test_a_detection_config_is_valid_for_its_engine(path):
     cfg = load_config(detection_defaults(), path)
-    if users_of(path):
+    if is_mere_base(path):
         return  # it is valid in its users
     if cfg.MODEL.RESNETS.NORM == "FrozenBN":  # wants statistics, which random initialisation lacks
         cfg.MODEL.RESNETS.NORM = "BN"
@@ -81,10 +91,22 @@ def test_a_detection_config_is_valid_for_its_engine(path):
 def test_a_pretraining_config_is_valid(path):
     cfg = load_config(pretraining_defaults(), path)
     cfg.DATA.ROOT = cfg.DATA.ROOT or "/data"  # a base leaves it open
+    if needs_teacher(cfg.METHOD.NAME):
+        cfg.TEACHER.RUN = "/runs/ce"  # the command names it
     validate_pretraining(cfg)
     expand_path(cfg.DATA.ROOT)
     assert cfg.MODEL.ARCH in MODELS.names()
     assert cfg.DATA.NAME in DATASETS.names()
+    assert not [key for key in idle_settings(cfg) if key.startswith("METHOD")]
+
+
+def test_every_method_has_a_file_that_chooses_it():
+    folder = ROOT / "configs" / "pretrain" / "method"
+    chosen = {path: load_config(pretraining_defaults(), path) for path in folder.glob("*.yaml")}
+    assert {cfg.METHOD.NAME for cfg in chosen.values()} == set(METHODS.names())
+    for path, cfg in chosen.items():
+        assert ("TEACHER.RUN" in header(path)) == needs_teacher(cfg.METHOD.NAME), path
+        assert (cfg.DATA.CONTEXT_SHARE > 0) == ("is_context" in METHODS.get(cfg.METHOD.NAME).needs), path
 
 
 def test_the_detector_takes_the_pixels_of_the_backbone_it_is_made_for():
