@@ -59,8 +59,9 @@ def config_text(
             raise InputError(f"{SOURCE}: {table.key}: {training.row}: there is no {papers.CONFIGS}/{part}; write it")
     changes = papers.changes_of(source, training)
     own = yaml.safe_dump(changes, sort_keys=False) if changes else ""
+    arguments = f" {training.arguments}" if training.arguments else ""
     return (
-        f"# python tools/pretrain.py --config-file {training.config} --output-dir {training.run}\n"
+        f"# python tools/pretrain.py --config-file {training.config} --output-dir {training.run}{arguments}\n"
         f"# {table.title}, {table.spec['title']}.\n"
         f'# Row "{training.row}"{title and f", {title}"}; {source["data"][training.data]["says"]}.\n'
         f"{_published(table, training, papers.more_likely(training, errors, title))}"

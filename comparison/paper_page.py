@@ -36,8 +36,9 @@ def page_text(root: Path, source: Mapping[str, Any], tables: Sequence[Table], su
     for table in tables:
         blocks += [f"## {table.title}: {table.spec['title']}", *_table_blocks(root, table, suites)]
     blocks.append("## Tables without a config\n\n" + "\n".join(f"* {k}: {v}." for k, v in source["without"].items()))
-    figures = [f"* {title}:\n  `{command}`" for title, command in source["figures"].items()]
-    blocks.append("## Figures\n\n" + "\n".join(figures))
+    blocks.append("## Figures")
+    for title, commands in source["figures"].items():
+        blocks += [f"{title}:", "```\n" + "\n".join(commands) + "\n```"]
     return "\n\n".join(block.strip("\n") for block in blocks if block) + "\n"
 
 

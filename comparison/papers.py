@@ -28,7 +28,10 @@ Line = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Training:
-    """A config: its parts below configs/pretrain, what it belongs to, and the lines that publish its numbers."""
+    """A config: its parts below configs/pretrain, what it belongs to, and the lines that publish its numbers.
+
+    changes: keys that it sets itself. arguments: of its command. show: columns of the lines that its header quotes.
+    """
 
     paper: str
     name: str
@@ -38,6 +41,7 @@ class Training:
     network: str
     method: str
     changes: dict[str, Any]
+    arguments: str
     show: tuple[str, ...]
     lines: tuple[Line, ...]
 
@@ -161,6 +165,7 @@ def _add_trainings(table: Table, source: Mapping[str, Any]) -> None:
                 column,
                 **parts,
                 changes=entry.get("set", {}),
+                arguments=entry.get("arguments", ""),
                 show=tuple(own.get("show") or spec.get("headline") or _number_columns(table, row)),
                 lines=tuple(table.lines(row)),
             )

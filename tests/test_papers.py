@@ -223,6 +223,8 @@ def test_the_page_names_tools_and_keys_that_exist(load_tool):
         assert "argv" in inspect.signature(load_tool(name).main).parameters
     for key in set(re.findall(r"\b(?:DATA|MODEL|METHOD|EVAL|ATTACK)\.[\w.]+\w", page)):
         assert key in keys, key
+    for config in set(re.findall(r"configs/[\w./]+\.yaml", page)):
+        assert (ROOT / config).is_file(), config
     for link in set(re.findall(r"\]\(\.\./([^)]*)\)", page)):
         assert (ROOT / link).is_file(), link
 
@@ -243,9 +245,11 @@ def test_suites_of_the_papers(path, load_tool, tmp_path, capsys):
     planned = capsys.readouterr().out
     assert not (tmp_path / "out").exists()
     for row in cfg.ROWS:
-        for stage in ("select" if row["GRID"] else "pretrain", "evaluate"):
-            title = rf"^\[\d+/\d+\] {re.escape(row['LABEL'])}( seed \d)?: {stage}\b"
+        decided = not row["GRID"] and "{chosen:" not in str(row["OVERRIDES"])
+        for stage in ("pretrain", "evaluate") if decided else ():
+            title = rf"^\[\d+/\d+\] {re.escape(row['LABEL'])}( seed \d)?: {stage}: to run$"
             assert len(re.findall(title, planned, re.MULTILINE)) == len(row["SEEDS"] or cfg.SEEDS), title
+        assert f"{row['LABEL']} seed" in planned or f"{row['LABEL']}:" in planned  # perhaps after a choice
     assert "localize" not in planned
 
 
