@@ -32,7 +32,7 @@ those files as printed, errors included.
 def page_text(root: Path, source: Mapping[str, Any], tables: Sequence[Table], suites: Sequence[str]) -> str:
     """The page; `suites` are the paths of all suites that are written."""
     rate = _rate(root, source, tables)
-    blocks = [INTRODUCTION.format(rate=rate / 1e12), _overview(tables)]
+    blocks = [INTRODUCTION.format(rate=rate / 1e12), _overview(root, source, tables)]
     for table in tables:
         blocks += [f"## {table.title}: {table.spec['title']}", *_table_blocks(root, table, suites)]
     blocks.append("## Tables without a config\n\n" + "\n".join(f"* {k}: {v}." for k, v in source["without"].items()))
@@ -59,14 +59,19 @@ def _first(tables: Sequence[Table]) -> papers.Training:
     return next(training for table in tables for training in table.trainings)
 
 
-def _overview(tables: Sequence[Table]) -> str:
-    lines = [(f"[{t.title}](#{_anchor(t)})", t.spec["title"], *map(str, count_rows(t))) for t in tables]
-    return _markdown(("table", "", "rows mapped", "rows excluded", "own configs"), lines)
+def _overview(root: Path, source: Mapping[str, Any], tables: Sequence[Table]) -> str:
+    lines = []
+    for table in tables:
+        hours = sum(papers.gpu_hours(root, source, training)[1] for training in table.trainings)
+        counts = map(str, count_rows(table))
+        said = f"{hours:,.0f}" if table.trainings else ""
+        lines.append((f"[{table.title}](#{_anchor(table)})", table.spec["title"], *counts, said))
+    return _markdown(("table", "what", "rows mapped", "excluded", "own configs", "GPU hours of these, one seed"), lines)
 
 
 def _anchor(table: Table) -> str:
     text = f"{table.title}: {table.spec['title']}".lower().replace(" ", "-")
-    return "".join(c for c in text if c.isalnum() or c in "-_")
+    return "".join(c for c in text if c.isalnum() or c in "-_")  # as GitHub does
 
 
 def _table_blocks(root: Path, table: Table, suites: Sequence[str]) -> Iterator[str]:
