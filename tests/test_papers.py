@@ -3,7 +3,6 @@
 import csv
 import inspect
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ from backbones.calibration import calibration_metrics, scaled_metrics
 from backbones.config import get_defaults, validate
 from backbones.context import context_metrics
 from backbones.core.config import load_config
-from backbones.core.errors import InputError
 from backbones.human_labels import human_metrics
 from backbones.robustness import METHODS as ATTACKS
 from comparison import papers
@@ -46,20 +44,6 @@ def _variables(monkeypatch):
 @pytest.fixture(scope="module")
 def source():
     return papers.load_papers(ROOT)
-
-
-@pytest.fixture
-def copy(tmp_path):
-    """A repository with only what the tool reads and writes."""
-    for folder in ("docs", "configs"):
-        shutil.copytree(ROOT / folder, tmp_path / folder)
-    return tmp_path
-
-
-def change(path, old, new):
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
 
 
 def test_nothing_is_stale():
@@ -259,66 +243,6 @@ def test_the_suites_of_ils_have_the_columns_of_the_table():
     ]
     rows = [row["LABEL"] for row in load_suite(SUITES[[p.stem for p in SUITES].index("ils_table3_lenet_cifar10")]).ROWS]
     assert set(columns) == {*rows, "No LS+TempS"}  # the same training as No LS
-
-
-# ---- The tool ----
-def test_the_tool_repairs_what_it_reports(copy, load_tool, capsys):
-    config = copy / "configs/pretrain/papers/ols/table9_resnet56_ls.yaml"
-    extra = copy / "configs/pretrain/papers/ols/table9_resnet56_old.yaml"
-    fresh, lines = config.read_text(), (copy / "docs/paper_tables/ols_table9.csv").read_text()
-    extra.write_text(fresh)
-    tool = load_tool("papers")
-    with pytest.raises(InputError, match=r"table9_resnet56_old.yaml is written for nothing; run python tools"):
-        tool.main(["--check", "--root", str(copy)])
-    config.unlink()
-    with pytest.raises(InputError, match=r"table9_resnet56_ls.yaml is missing and 1 more"):
-        tool.main(["--check", "--root", str(copy)])
-    (copy / "docs/paper_tables/ols_table9.csv").write_text(lines.replace("LS,26.37,", "LS,26.38,", 1))
-    assert tool.main(["--root", str(copy)]) == 0
-    assert "(206 files" not in capsys.readouterr().out
-    assert not extra.exists()
-    assert config.read_text() == fresh.replace("26.37", "26.38")
-    assert "26.38 ± 0.41" in (copy / "docs/papers.md").read_text()
-    assert tool.main(["--check", "--root", str(copy)]) == 0
-
-
-def test_the_tool_ends_with_2(copy, run_tool):
-    (copy / "docs/papers.md").write_text("by hand\n")
-    done = run_tool("papers", "--check", "--root", copy)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "docs/papers.md is out of date; run python tools/papers.py" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("      Boothard: {use: table10_boothard}\n", "", "row 'Boothard' of ols_table6.csv is neither in rows nor"),
-        (
-            "      OLS: {use: table10_ols}",
-            "      OLS: {use: table10_olss}",
-            "no config 'table10_olss' to use; did you mean",
-        ),
-        ("LS: {use: table10_ls}", "LSS: {use: table10_ls}", "ols_table6.csv"),
-        ("csv: ols_table6.csv", "csv: ols_table66.csv", "there is no docs/paper_tables/ols_table66.csv"),
-        ("show: [ResNet-34 mean, ", "show: [ResNet-35 mean, ", "ols_table1.csv has no column 'ResNet-35 mean'"),
-        ("headline: [ACC, ECE 15]", "headline: [ACC, ECE 16]", "has no column 'ECE 16'"),
-        ("headline: [ACC, ECE 15]", "headlines: [ACC]", "unknown key 'headlines'; did you mean 'headline'?"),
-        ("network: resnet101\n", "network: resnet1001\n", "there is no configs/pretrain/network/resnet1001.yaml"),
-        ("    data: open_images\n", "    data: open_pictures\n", "data 'open_pictures' is missing"),
-    ],
-)
-def test_a_wrong_source_is_one_line(copy, old, new, message):
-    path = copy / "docs/papers.yaml"
-    change(path, old, new)
-    with pytest.raises(InputError, match=re.escape(message)) as caught:
-        write_papers(copy)
-    assert "\n" not in str(caught.value)
-
-
-def test_the_source_is_read_strictly(copy):
-    change(copy / "docs/papers.yaml", "tables:\n  als_table1:", "tables:\n  als_table2: {}\n  als_table1:")
-    with pytest.raises(InputError, match="stands twice"):
-        write_papers(copy)
 
 
 def test_yaml_of_the_source_has_no_published_number():
