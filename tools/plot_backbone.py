@@ -5,7 +5,7 @@ python tools/plot_backbone.py classes runs/ce -o fig.png                       s
 python tools/plot_backbone.py maps runs/ce runs/als -o fig.png                 Grad-CAM++ and three probabilities
 python tools/plot_backbone.py tsne runs/ce runs/ols -o fig.png                 features before the last layer
 python tools/plot_backbone.py curves runs/ce runs/ols --metric top1 -o fig.png
-python tools/plot_backbone.py ablation runs/ols-* --key METHOD.OLS.HARD_WEIGHT --metric top1 -o fig.png
+python tools/plot_backbone.py ablation runs/ols-* --key METHOD.OLS.hard_weight --metric top1 -o fig.png
 """
 
 import argparse
@@ -50,7 +50,7 @@ def draw(args: argparse.Namespace) -> tuple[Figure, Any]:
         found = plotting.curves(args.runs, args.metric)
         return figures.draw_curves(found, args.metric), found
     if not args.key:
-        raise InputError("ablation needs the option that differs, such as --key METHOD.OLS.HARD_WEIGHT")
+        raise InputError("ablation needs the option that differs, such as --key METHOD.OLS.hard_weight")
     points = plotting.ablation_points(args.runs, args.key, args.metric)
     return figures.draw_ablation(points, args.key, args.metric), points
 
