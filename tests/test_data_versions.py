@@ -12,7 +12,7 @@ from backbones.building import read_split
 from backbones.config import get_defaults, validate
 from backbones.core.config import load_config
 from backbones.core.errors import InputError
-from backbones.core.sampling import Position
+from backbones.core.sampling import Position, StatelessBatchSampler
 from backbones.core.warnings import WarningCounter
 from backbones.data.masking import paint_around, paint_boxes
 from backbones.data.noise import NOISE_FILE, add_noise, noisy_labels, save_noise
@@ -309,3 +309,13 @@ def test_a_method_that_learns_from_context_needs_it(small_scenes, monkeypatch):
 def test_more_held_out_than_there_are(small_scenes):
     with pytest.raises(InputError, match=r"DATA\.HOLDOUT 40 is not less than the 40 pictures"):
         build_configured(configured(small_scenes, "DATA.HOLDOUT", 40), "train", WarningCounter())
+
+
+def test_no_epoch_visits_the_wrong_labels_first():
+    """The draw of the noise is independent of the order of every epoch: each half of an epoch has its share."""
+    clean = np.arange(2000) % 4
+    wrong = noisy_labels(clean, 4, 0.5, 3) != clean
+    sampler = StatelessBatchSampler(2000, 100, seed=3, start=0, stop=0)
+    shares = [wrong[sampler.epoch_batches(epoch)[:10].ravel()].mean() for epoch in range(320)]
+    assert 0.4 < min(shares), np.argmin(shares)  # 9 standard deviations
+    assert max(shares) < 0.6, np.argmax(shares)

@@ -24,6 +24,13 @@ def position_rng(seed: int, epoch: int, index: int, stream: int = 0) -> np.rando
     return np.random.Generator(np.random.PCG64([seed, epoch, index, stream] if stream else [seed, epoch, index]))
 
 
+def draw_rng(seed: int, stream: int) -> np.random.Generator:
+    """The generator of a draw that is made once for a whole run; `stream` above 0 keeps such draws apart."""
+    # More numbers than an order or a sample has: [seed, stream] would be the generator of the order in epoch `stream`,
+    # and with it what is drawn first would come first in that epoch.
+    return np.random.Generator(np.random.PCG64([seed, 0, 0, 0, stream]))
+
+
 class StatelessBatchSampler:
     """Batches of positions for the iterations `start` .. `stop - 1`, this process's share of each.
 

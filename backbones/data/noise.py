@@ -7,6 +7,7 @@ import numpy as np
 
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint, save_atomic
+from backbones.core.sampling import draw_rng
 from backbones.data.samples import Samples
 
 NOISE_FILE = "label_noise.npz"
@@ -26,7 +27,7 @@ def noisy_labels(labels: np.ndarray, num_classes: int, rate: float, seed: int) -
         raise InputError(f"DATA.NOISE_RATE is {rate}; it must be between 0 and 1")
     if rate > 0 and num_classes < 2:
         raise InputError(f"DATA.NOISE_RATE {rate} needs at least 2 classes to draw a wrong one from")
-    rng = np.random.Generator(np.random.PCG64([seed, _STREAM]))
+    rng = draw_rng(seed, _STREAM)
     chosen = rng.permutation(len(labels))[: round(rate * len(labels))]
     shift = rng.integers(1, num_classes, len(chosen)) if len(chosen) else 0
     noisy = labels.copy()

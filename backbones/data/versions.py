@@ -8,6 +8,7 @@ import dataclasses
 import numpy as np
 
 from backbones.core.errors import InputError
+from backbones.core.sampling import draw_rng
 from backbones.core.warnings import WarningCounter
 from backbones.data.masking import Colour
 from backbones.data.samples import PaintedObjects, Samples, build_samples
@@ -27,7 +28,7 @@ def split_holdout(samples: Samples, count: int, seed: int, *, held_out: bool) ->
             f"DATA.HOLDOUT {count} is not less than the {pictures} pictures of {samples.name} '{samples.split}'; "
             "lower it, so that some are left to train on"
         )
-    rng = np.random.Generator(np.random.PCG64([seed, _HOLDOUT_STREAM]))
+    rng = draw_rng(seed, _HOLDOUT_STREAM)
     chosen = np.zeros(pictures, bool)
     chosen[rng.permutation(pictures)[:count]] = True
     return samples.subset(np.flatnonzero(chosen[names] == held_out))
@@ -64,7 +65,7 @@ def mask_objects(samples: Samples, colour: Colour) -> Samples:
 
 def cap_classes(samples: Samples, cap: int, warnings: WarningCounter) -> Samples:
     """At most `cap` samples of each class, a random choice that is the same for every run (ALS App. A.2)."""
-    rng = np.random.Generator(np.random.PCG64([CAP_SEED, _CAP_STREAM]))
+    rng = draw_rng(CAP_SEED, _CAP_STREAM)
     order = rng.permutation(len(samples))
     by_class = order[np.argsort(samples.labels[order], kind="stable")]
     counts = np.bincount(samples.labels, minlength=len(samples.classes))
