@@ -72,6 +72,7 @@ class Pretraining:
         self.epoch = iterations_per_epoch(cfg, samples)
         self.stop = cfg.SOLVER.MAX_EPOCH * self.epoch
         self.method = build_method(cfg, len(samples.classes)).to(device)
+        self.teacher = build_teacher(cfg, samples, device)
         self.optimizer = build_solver(cfg, self.method)
         self.validation = Validation(
             self.method.model, self.measure, period=cfg.EVAL.PERIOD, epoch=self.epoch, stop=self.stop
@@ -79,8 +80,7 @@ class Pretraining:
 
     def fit(self, *, resume: bool) -> None:
         """Train, from the checkpoint in the run folder if `resume` and there is one."""
-        cfg, method = self.cfg, self.method
-        teacher = build_teacher(cfg, self.samples, self.device)
+        cfg, method, teacher = self.cfg, self.method, self.teacher
         resumed = resume and (self.run_dir / CHECKPOINT).exists()
         method.setup(build_context(cfg, self.samples, self.val, teacher, resumed=resumed))
         start = self._restore() if resume else 0
@@ -125,6 +125,8 @@ class Pretraining:
         predictions = self.measure()
         metrics = {"top1": predictions.top1(), "nll": predictions.nll()} | fitted_metrics(predictions)
         details: dict[str, Any] = {"reported_epoch": cfg.EVAL.REPORT, "classes": self.samples.classes}
+        if self.teacher:
+            details["teacher"] = self.teacher.hash
         files = {"backbone": BACKBONE, "checkpoint": CHECKPOINT, "metrics": "metrics.jsonl"}
         results: dict[str, Any] = {}
         if distributed.is_main():
@@ -159,6 +161,7 @@ class Pretraining:
                 self.run_dir / CHECKPOINT,
                 iteration=finished,
                 data=self.samples.fingerprint,
+                teacher=self._teacher_hash(),
                 method=self.method.state_dict(),
                 optimizer=self.optimizer.state_dict(),
                 validation=self.validation.state_dict(),
@@ -178,9 +181,17 @@ class Pretraining:
                 f"{path} was trained on data of fingerprint {state['data']}, DATA.ROOT now holds "
                 f"{self.samples.fingerprint}; restore the data, or start in another folder"
             )
+        if state.get("teacher", "") != self._teacher_hash():
+            raise InputError(
+                f"cannot resume {path}: it has learnt from the teacher {state.get('teacher') or 'none'} and now has "
+                f"{self._teacher_hash() or 'none'}; restore the teacher, or start in another folder"
+            )
         self.validation.load_state_dict(state.get("validation", {}))
         self.optimizer.load_state_dict(state["optimizer"])
         return state["iteration"]
+
+    def _teacher_hash(self) -> str:
+        return self.teacher.hash if self.teacher else ""
 
     def _save_backbone(self, name: str) -> None:
         cfg = self.cfg
