@@ -114,8 +114,27 @@ def build_teacher(cfg: CfgNode, samples: Samples, device: torch.device) -> Onlin
     if "teacher_logits" not in METHODS.get(cfg.METHOD.NAME).needs:
         return None
     if cfg.TEACHER.CACHE:
-        return CachedTeacher(expand_path(cfg.TEACHER.CACHE), samples)
-    return OnlineTeacher(load_backbone(expand_path(cfg.TEACHER.RUN)), samples.classes, device, _dtype(cfg))
+        teacher = CachedTeacher(expand_path(cfg.TEACHER.CACHE), samples)
+    else:
+        teacher = OnlineTeacher(load_backbone(expand_path(cfg.TEACHER.RUN)), samples.classes, device, _dtype(cfg))
+    check_teacher_data(cfg, teacher, samples)
+    return teacher
+
+
+def check_teacher_data(cfg: CfgNode, teacher: OnlineTeacher | CachedTeacher, samples: Samples) -> None:
+    """Refuse a teacher that may have been trained on what is held out here; say where its data were others.
+
+    Its temperature is fitted on the held-out part, and its students are chosen there.
+    """
+    if teacher.trained_on == samples.fingerprint:
+        return
+    differ = f"the teacher {teacher.hash} was trained on data of fingerprint {teacher.trained_on}, not on these"
+    if cfg.DATA.HOLDOUT:
+        raise InputError(
+            f"{differ} ({samples.fingerprint}), and may know the pictures that DATA.HOLDOUT takes out; "
+            "train a teacher with the same DATA and SEED"
+        )
+    get_logger().warning("%s (%s)", differ, samples.fingerprint)
 
 
 def build_context(

@@ -29,7 +29,10 @@ LOGITS, DESCRIPTION = "logits.npy", "teacher.json"
 
 
 class OnlineTeacher:
-    """A finished backbone that is asked at each step; not a module, so that no state dict holds it."""
+    """A finished backbone that is asked at each step; not a module, so that no state dict holds it.
+
+    hash: of its weights. trained_on: fingerprint of its training split.
+    """
 
     def __init__(self, file: BackboneFile, classes: list[str], device: torch.device, dtype: torch.dtype) -> None:
         if file.spec["classes"] != classes:
@@ -37,7 +40,7 @@ class OnlineTeacher:
                 f"the teacher {file.hash} ({file.provenance['label']}) knows {len(file.spec['classes'])} classes that "
                 f"are not the {len(classes)} of the data; set TEACHER.RUN to a run on the same data set"
             )
-        self.hash = file.hash
+        self.hash, self.trained_on = file.hash, file.provenance["data_fingerprint"]
         self.model = file.build().to(device, dtype).requires_grad_(False)
         self.mean, self.std = (torch.tensor(file.spec[name], device=device, dtype=dtype) for name in ("mean", "std"))
 
@@ -56,14 +59,15 @@ class OnlineTeacher:
 class CachedTeacher:
     """The logits of a teacher for the samples of one training split; `InputError` if they are of another.
 
-    folder: as tools/cache_teacher.py wrote it.
+    folder: as tools/cache_teacher.py wrote it.  hash, trained_on: as of `OnlineTeacher`.
     """
 
     def __init__(self, folder: Path, samples: Samples) -> None:
         if not (folder / DESCRIPTION).is_file():
             raise InputError(f"no cached teacher in {folder}: write it with tools/cache_teacher.py, or set TEACHER.RUN")
         description = load_json(folder / DESCRIPTION)
-        if not isinstance(description, dict) or description.get("format") != FORMAT:
+        keys = {"format", "fingerprint", "backbone", "trained_on", "temperature"}
+        if not isinstance(description, dict) or description.get("format") != FORMAT or keys - description.keys():
             raise InputError(f"{folder / DESCRIPTION} is not a cached teacher; write one with tools/cache_teacher.py")
         if description["fingerprint"] != samples.fingerprint:
             raise InputError(
@@ -71,6 +75,7 @@ class CachedTeacher:
                 f"split has {samples.fingerprint}; run tools/cache_teacher.py on these data"
             )
         self.hash, self.fitted = description["backbone"], description["temperature"]
+        self.trained_on = description["trained_on"]
         try:
             self.logits = np.lib.format.open_memmap(folder / LOGITS, mode="r")
         except (OSError, ValueError) as error:
@@ -123,6 +128,7 @@ def write_cache(
         "data": samples.name,
         "split": samples.split,
         "backbone": teacher.hash,
+        "trained_on": teacher.trained_on,
         "temperature": teacher.temperature(val),
     }
     save_json(folder / DESCRIPTION, description)

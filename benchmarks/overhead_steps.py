@@ -54,7 +54,7 @@ def build_teacher(arch: str, device: torch.device) -> OnlineTeacher:
     model = build_model(arch, NUM_CLASSES)
     spec = backbone_spec(model, mean=cfg.DATA.MEAN, std=cfg.DATA.STD, image_size=IMAGE_SIZE, classes=classes)
     teacher = OnlineTeacher(
-        BackboneFile(model.state_dict(), spec, {"label": arch}, arch), classes, device, torch.float32
+        BackboneFile(model.state_dict(), spec, {"label": arch, "data_fingerprint": ""}, arch), classes, device, torch.float32
     )
     teacher.model = teacher.model.to(memory_format=torch.channels_last)
     return teacher

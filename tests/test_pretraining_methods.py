@@ -139,8 +139,9 @@ def test_what_a_method_cannot_do_without_is_refused(argv, small_scenes, teacher,
 def test_a_cached_teacher_is_another_method(argv, teacher, small_scenes, tmp_path, load_tool):
     cache = tmp_path / "cache"
     data = ["DATA.HOLDOUT", "8", "DATA.NOISE_RATE", "0.2", "SEED", "3"]
-    load_tool("cache_teacher").main([str(teacher), "--output-dir", str(cache), *data])
     main = load_tool("pretrain").main
+    main(argv("CE", tmp_path / "teacher", *data))
+    load_tool("cache_teacher").main([str(tmp_path / "teacher"), "--output-dir", str(cache)])
     main(argv("ILS", tmp_path / "cached", "TEACHER.RUN", "''", "TEACHER.CACHE", cache, *data))
     with pytest.raises(InputError, match="was made for data of fingerprint"):
         main(argv("ILS", tmp_path / "other", "TEACHER.RUN", "''", "TEACHER.CACHE", cache))

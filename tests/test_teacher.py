@@ -16,6 +16,7 @@ from backbones.calibration import fit_temperature, log_softmax, nll
 from backbones.config import get_defaults, idle_settings, validate
 from backbones.core.checkpoint import load_checkpoint
 from backbones.core.errors import InputError
+from backbones.core.results import load_results
 from backbones.core.warnings import WarningCounter
 from backbones.data.batch import Batch
 from backbones.data.samples import load_samples
@@ -268,3 +269,31 @@ def test_a_teacher_that_nobody_asks_is_said_to_be_idle():
     cfg = config(METHOD__NAME="PSKD", TEACHER__RUN="a", TEACHER__CACHE="b")
     validate(cfg)
     assert sorted(idle_settings(cfg)) == ["TEACHER.CACHE", "TEACHER.RUN"]
+
+
+def test_teacher_that_may_know_the_held_out_pictures_is_refused(run, small_scenes, tmp_path, load_tool):
+    """`run` was trained on all pictures: its temperature, and the choice among its students, would be biased."""
+    held_out = ["SOLVER.MAX_EPOCH", 1, "DATA.HOLDOUT", "8", "DATA.VAL_SPLIT", "holdout", "DATA.MEAN", "[0.3, 0.5, 0.6]"]
+    with pytest.raises(InputError, match=r"trained on data of fingerprint \w+, not on these .*DATA\.HOLDOUT"):
+        load_tool("cache_teacher").main([str(run), "--output-dir", str(tmp_path / "cache"), *map(str, held_out)])
+    main = load_tool("pretrain").main
+    teacher = arguments(small_scenes, tmp_path / "teacher", "MODEL.ARCH", "lenet", *held_out)
+    main(teacher)
+    student = ["METHOD.NAME", "KD", "MODEL.ARCH", "lenet", *held_out, "TEACHER.RUN"]
+    for number, (folder, seed) in enumerate(((run, 0), (tmp_path / "teacher", 1))):
+        with pytest.raises(InputError, match=r"DATA\.HOLDOUT .*train a teacher with the same DATA and SEED"):
+            main(arguments(small_scenes, tmp_path / f"bad{number}", *student, folder, "SEED", seed))
+    main(arguments(small_scenes, tmp_path / "good", *student, tmp_path / "teacher"))
+
+
+def test_no_training_goes_on_with_another_teacher(run, small_scenes, tmp_path, load_tool):
+    main, teacher = load_tool("pretrain").main, shutil.copytree(run, tmp_path / "teacher")
+    short = ["SOLVER.MAX_EPOCH", 1, "MODEL.ARCH", "lenet"]
+    student = [*short, "METHOD.NAME", "KD", "TEACHER.RUN", teacher]
+    main(arguments(small_scenes, tmp_path / "student", *student))
+    assert load_results(tmp_path / "student")["details"]["teacher"] == load_backbone(run).hash
+    shutil.rmtree(teacher)
+    main(arguments(small_scenes, teacher, *short, "SEED", 5))
+    before, now = (load_backbone(folder).hash for folder in (run, teacher))
+    with pytest.raises(InputError, match=f"the teacher {before} and now has {now}"):
+        main(arguments(small_scenes, tmp_path / "student", *student, resume=True))

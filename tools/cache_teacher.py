@@ -4,12 +4,13 @@ python tools/cache_teacher.py runs/ce --output-dir runs/ce/teacher
 python tools/pretrain.py --config-file ... --output-dir runs/ils METHOD.NAME ILS TEACHER.CACHE runs/ce/teacher
 
 The pictures are seen as in evaluation, without augmentation; N samples of K classes take 4 N K bytes.  The data are
-those of the teacher's config; KEY VALUE changes it where the student's differ (DATA.HOLDOUT, DATA.VERSION, SEED).
+those of the teacher's config; KEY VALUE changes it where the student's differ (DATA.VERSION, DATA.NOISE_RATE).  Where
+pictures are held out, teacher and student must have been trained on the same ones.
 """
 
 import torch
 
-from backbones.building import build_evaluation_batches, read_split
+from backbones.building import build_evaluation_batches, check_teacher_data, read_split
 from backbones.core.distributed import setup_distributed
 from backbones.core.errors import run_tool
 from backbones.core.logging import get_logger
@@ -26,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     val = build_samples(cfg, cfg.DATA.VAL_SPLIT, backbone, warnings)
     warnings.log(get_logger())
     teacher = OnlineTeacher(backbone, samples.classes, setup_distributed(), torch.float32)
+    check_teacher_data(cfg, teacher, samples)
     batches = (build_evaluation_batches(cfg, split) for split in (samples, val))
     description = write_cache(args.output_dir, teacher, samples, *batches)
     print(
