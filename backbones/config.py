@@ -140,6 +140,11 @@ def validate(cfg: CN) -> None:
         raise InputError(
             f"SOLVER.STEPS {steps} has a step at or beyond SOLVER.MAX_EPOCH {cfg.SOLVER.MAX_EPOCH}; it would never come"
         )
+    if cfg.SOLVER.WARMUP_EPOCHS >= cfg.SOLVER.MAX_EPOCH:
+        raise InputError(
+            f"SOLVER.WARMUP_EPOCHS {cfg.SOLVER.WARMUP_EPOCHS:g} would never end before SOLVER.MAX_EPOCH "
+            f"{cfg.SOLVER.MAX_EPOCH}; lower it"
+        )
     if cfg.EVAL.REPORT not in ("last", "best"):
         raise InputError(f"EVAL.REPORT is '{cfg.EVAL.REPORT}'; it must be last or best")
     if cfg.EVAL.REPORT == "best" and not cfg.EVAL.PERIOD:
@@ -178,10 +183,13 @@ _RANGES = (
     ("SEED", 0, 2**31),
     ("LOG_PERIOD", 1, None),
     ("SOLVER.BASE_LR", _POSITIVE, None),
+    ("SOLVER.MOMENTUM", 0, 1),
     ("SOLVER.WEIGHT_DECAY", 0, None),
     ("SOLVER.BATCH_SIZE", 1, None),
     ("SOLVER.MAX_EPOCH", 1, None),
+    ("SOLVER.GAMMA", _POSITIVE, None),
     ("SOLVER.WARMUP_EPOCHS", 0, None),
+    ("SOLVER.WARMUP_FACTOR", 0, 1),
     ("SOLVER.CLIP_NORM", 0, None),
     ("SOLVER.CHECKPOINT_PERIOD", _POSITIVE, None),
     ("EVAL.BATCH_SIZE", 1, None),

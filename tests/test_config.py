@@ -114,6 +114,9 @@ def test_defaults_are_valid_once_a_root_is_given():
         (["LABEL", "[a"], "the value '\\[a' of LABEL is no yaml"),
         (["SOLVER.STEPS", "[a, 3]"], "SOLVER.STEPS must be of type int"),
         (["DATA.MEAN", "[0.1, x, 0.2]"], "DATA.MEAN must be of type float"),
+        (["DATA.MEAN", "[0.1, .nan, 0.2]"], "DATA.MEAN must be a finite number"),
+        (["DATA.FLIP", "nan"], "DATA.FLIP must be a finite number"),  # no comparison with a bound refuses it
+        (["SOLVER.WARMUP_EPOCHS", ".inf"], "SOLVER.WARMUP_EPOCHS must be a finite number"),
     ],
 )
 def test_text_that_is_no_value(overrides, message):
@@ -128,6 +131,10 @@ def test_text_that_is_no_value(overrides, message):
         (["DATA.MEAN", "[0.5]"], "DATA.MEAN must be 3 numbers"),
         (["DATA.STD", "[0.5, 0.5, 0]"], "DATA.STD must be 3 numbers"),
         (["SOLVER.MOMENTUM", "0"], "NESTEROV"),
+        (["SOLVER.MOMENTUM", "-0.5", "SOLVER.NESTEROV", "False"], "SOLVER.MOMENTUM is -0.5"),
+        (["SOLVER.GAMMA", "-1"], "SOLVER.GAMMA is -1"),
+        (["SOLVER.WARMUP_FACTOR", "-3"], "SOLVER.WARMUP_FACTOR is -3"),
+        (["SOLVER.WARMUP_EPOCHS", "300"], "SOLVER.WARMUP_EPOCHS 300 would never end before SOLVER.MAX_EPOCH 300"),
     ],
 )
 def test_what_would_fail_after_the_training_is_refused_before(overrides, message):

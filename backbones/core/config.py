@@ -6,6 +6,7 @@ yaml keys and values of another type raise `InputError` before any work starts.
 
 import contextlib
 import json
+import math
 import os
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -162,6 +163,8 @@ def _coerce(value: Any, default: Any, key: str, where: str) -> Any:
     if isinstance(value, str) and isinstance(default, (int, float)) and not isinstance(default, bool):
         with contextlib.suppress(ValueError):  # text that is no number is refused below
             value = float(value)
+    if isinstance(value, float) and not math.isfinite(value):  # every comparison with nan would let it pass
+        raise InputError(f"{where}: {key} must be a finite number, not {value}")
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(default, int) and not isinstance(default, bool) and isinstance(value, float) and value.is_integer():
