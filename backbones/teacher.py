@@ -17,6 +17,7 @@ from torch import Tensor
 from backbones.calibration import fit_temperature
 from backbones.core.errors import InputError
 from backbones.core.files import load_json, save_json
+from backbones.core.runs import check_writable
 from backbones.data.batch import Batch
 from backbones.data.images import normalize
 from backbones.data.loader import Batches
@@ -114,7 +115,7 @@ def write_cache(
 
     batches: all samples of `samples` without augmentation, in one process. val: to fit the temperature on.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    check_writable(folder)
     (folder / DESCRIPTION).unlink(missing_ok=True)  # last to be written: without it the folder does not count
     shape = (len(samples), len(samples.classes))
     logits = np.lib.format.open_memmap(folder / LOGITS, mode="w+", dtype=np.float32, shape=shape)

@@ -53,9 +53,8 @@ def build_teacher(arch: str, device: torch.device) -> OnlineTeacher:
     cfg, classes = get_defaults(), [str(k) for k in range(NUM_CLASSES)]
     model = build_model(arch, NUM_CLASSES)
     spec = backbone_spec(model, mean=cfg.DATA.MEAN, std=cfg.DATA.STD, image_size=IMAGE_SIZE, classes=classes)
-    teacher = OnlineTeacher(
-        BackboneFile(model.state_dict(), spec, {"label": arch, "data_fingerprint": ""}, arch), classes, device, torch.float32
-    )
+    file = BackboneFile(model.state_dict(), spec, {"label": arch, "data_fingerprint": ""}, arch)
+    teacher = OnlineTeacher(file, classes, device, torch.float32)
     teacher.model = teacher.model.to(memory_format=torch.channels_last)
     return teacher
 

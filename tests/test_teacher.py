@@ -23,7 +23,7 @@ from backbones.data.samples import load_samples
 from backbones.methods import METHODS
 from backbones.models.weights import load_backbone
 from backbones.task import ClassificationTask
-from backbones.teacher import CachedTeacher, OnlineTeacher, TaughtBatches, write_cache
+from backbones.teacher import FORMAT, CachedTeacher, OnlineTeacher, TaughtBatches, write_cache
 
 CPU = torch.device("cpu")
 WHOLE = ["DATA.CROP_AREA", "[1.0, 1.0]", "DATA.CROP_RATIO", "[1.0, 1.0]", "DATA.FLIP", 0]
@@ -226,7 +226,15 @@ def test_broken_logits_are_refused_in_one_line(own, small_scenes, spoil, message
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", json.dumps({"format": "something else"})])
+def test_folder_that_cannot_be_written_is_refused_in_one_line(run, tmp_path, load_tool):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot write to .*file.*--output-dir"):
+        load_tool("cache_teacher").main([str(run), "--output-dir", str(tmp_path / "file")])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", json.dumps({"format": FORMAT}), json.dumps({"format": "something else"})]
+)
 def test_broken_description_is_refused(own, small_scenes, text):
     (own / "teacher.json").write_text(text)
     with pytest.raises(InputError, match=r"teacher\.json"):
