@@ -72,9 +72,12 @@ def _in_version(samples: Samples, version: str, mean: list[float]) -> Samples:
     return mask_objects(samples, mean_colour(mean)) if version == "mask" else samples
 
 
-def build_samples(cfg: CfgNode, split: str, warnings: WarningCounter) -> Samples:
-    """Read one split; the training split is checked against what the method needs."""
-    training = split == cfg.DATA.TRAIN_SPLIT
+def build_samples(cfg: CfgNode, split: str, warnings: WarningCounter, *, training: bool = False) -> Samples:
+    """Read one split.
+
+    Args:
+        training: it is trained on: its labels get their noise, and it is checked against what the method needs.
+    """
     needs = METHODS.get(cfg.METHOD.NAME).needs
     if training:
         _check_context(cfg.METHOD.NAME, needs, cfg.DATA.CONTEXT_SHARE)

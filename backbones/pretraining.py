@@ -48,7 +48,7 @@ def pretrain(cfg: CfgNode, run_dir: Path, *, resume: bool) -> dict[str, Any]:
     check_precision(cfg.PRECISION, device)
     seed_step(cfg.SEED, -1)
     warnings = WarningCounter()
-    samples = build_samples(cfg, cfg.DATA.TRAIN_SPLIT, warnings)
+    samples = build_samples(cfg, cfg.DATA.TRAIN_SPLIT, warnings, training=True)
     val = build_samples(cfg, cfg.DATA.VAL_SPLIT, warnings)
     if cfg.DATA.SHIFTED_SPLIT:  # measured later, but a wrong name should not cost a training
         build_samples(cfg, cfg.DATA.SHIFTED_SPLIT, warnings)

@@ -49,3 +49,11 @@ def test_seeds_share_a_protocol_and_not_a_fingerprint(run, tmp_path):
 def test_a_run_does_not_go_on_with_other_noise(run):
     with pytest.raises(InputError, match=r"DATA\.NOISE_RATE was 0\.4 and is now 0\.6"):
         run[1](run[0], "--resume", "DATA.NOISE_RATE", 0.6, "SOLVER.MAX_EPOCH", 2)
+
+
+def test_a_run_validated_on_its_training_pictures_measures_with_their_own_labels(run, tmp_path):
+    """The noise is in what is trained on, not in the split of that name."""
+    run[1](tmp_path, "DATA.VAL_SPLIT", "train", "DATA.HOLDOUT", 0, "DATA.NOISE_RATE", 1.0)
+    run[1](tmp_path / "clean", "DATA.VAL_SPLIT", "train", "DATA.HOLDOUT", 0, "DATA.NOISE_RATE", 0)
+    noisy, clean = (load_results(folder)["data"]["train"]["fingerprint"] for folder in (tmp_path, tmp_path / "clean"))
+    assert noisy == clean

@@ -242,7 +242,7 @@ def configured(root: Path, *overrides: object):
 def test_a_config_makes_the_parts(small_scenes):
     cfg = configured(small_scenes, "DATA.HOLDOUT", 10, "DATA.VAL_SPLIT", "holdout", "DATA.NOISE_RATE", 0.5)
     validate(cfg)
-    train, out = (build_configured(cfg, split, WarningCounter()) for split in ("train", "holdout"))
+    train, out = (build_configured(cfg, s, WarningCounter(), training=s == "train") for s in ("train", "holdout"))
     assert (len(train), len(out)) == (30, 10)
     assert not set(train.relative) & set(out.relative)
     assert out.split == "holdout"
@@ -251,20 +251,20 @@ def test_a_config_makes_the_parts(small_scenes):
     measured = read_split(cfg, "holdout", WarningCounter())
     assert measured.fingerprint == out.fingerprint
     cfg.SEED = 1
-    again = build_configured(cfg, "train", WarningCounter())
+    again = build_configured(cfg, "train", WarningCounter(), training=True)
     assert again.relative != train.relative
     assert again.source == train.source  # one protocol for all seeds
-    plain = build_configured(configured(small_scenes), "train", WarningCounter())
+    plain = build_configured(configured(small_scenes), "train", WarningCounter(), training=True)
     assert plain.source == plain.fingerprint
 
 
 def test_versions_of_training_and_validation_are_set_apart(small_scenes):
     cfg = configured(small_scenes, "DATA.VERSION", "mask")
-    train, val = (build_configured(cfg, split, WarningCounter()) for split in ("train", "val"))
+    train, val = (build_configured(cfg, s, WarningCounter(), training=s == "train") for s in ("train", "val"))
     assert train.painted is not None
     assert val.painted is None
     assert train.painted.colour == COLOUR
-    full = build_configured(configured(small_scenes), "train", WarningCounter())
+    full = build_configured(configured(small_scenes), "train", WarningCounter(), training=True)
     assert len(train) == len(full.boxes)
 
 
@@ -288,13 +288,13 @@ def test_a_wrong_key_is_named_before_work(overrides, message):
 def test_a_key_without_effect_is_said(small_scenes, caplog):
     overrides = ["DATA.AUGMENTATION", "pad_crop", "DATA.CROP_AREA", "[0.5, 1.0]", "DATA.PAD", 2]
     with caplog.at_level("WARNING", logger="smooth2det"):
-        build_configured(configured(small_scenes, *overrides), "train", WarningCounter())
+        build_configured(configured(small_scenes, *overrides), "train", WarningCounter(), training=True)
     assert [r.getMessage() for r in caplog.records] == ["DATA.CROP_AREA has no effect: DATA.AUGMENTATION is pad_crop"]
 
 
 def test_context_pictures_go_only_to_a_method_that_knows_them(small_scenes):
     with pytest.raises(InputError, match=r"CONTEXT_SHARE is 0\.15, but METHOD\.NAME CE"):
-        build_configured(configured(small_scenes, "DATA.CONTEXT_SHARE", 0.15), "train", WarningCounter())
+        build_configured(configured(small_scenes, "DATA.CONTEXT_SHARE", 0.15), "train", WarningCounter(), training=True)
 
 
 def test_a_method_that_learns_from_context_needs_it(small_scenes, monkeypatch):
@@ -302,13 +302,13 @@ def test_a_method_that_learns_from_context_needs_it(small_scenes, monkeypatch):
 
     monkeypatch.setattr(METHODS.get("CE"), "needs", frozenset({"is_context"}))
     with pytest.raises(InputError, match=r"METHOD\.NAME CE .*DATA\.CONTEXT_SHARE is 0"):
-        build_configured(configured(small_scenes), "train", WarningCounter())
-    build_configured(configured(small_scenes, "DATA.CONTEXT_SHARE", 0.15), "train", WarningCounter())
+        build_configured(configured(small_scenes), "train", WarningCounter(), training=True)
+    build_configured(configured(small_scenes, "DATA.CONTEXT_SHARE", 0.15), "train", WarningCounter(), training=True)
 
 
 def test_more_held_out_than_there_are(small_scenes):
     with pytest.raises(InputError, match=r"DATA\.HOLDOUT 40 is not less than the 40 pictures"):
-        build_configured(configured(small_scenes, "DATA.HOLDOUT", 40), "train", WarningCounter())
+        build_configured(configured(small_scenes, "DATA.HOLDOUT", 40), "train", WarningCounter(), training=True)
 
 
 def test_no_epoch_visits_the_wrong_labels_first():
