@@ -74,8 +74,14 @@ class Pretraining:
         self.method = build_method(cfg, len(samples.classes)).to(device)
         self.teacher = build_teacher(cfg, samples, device)
         self.optimizer = build_solver(cfg, self.method)
+        seen = {key: cfg.DATA[key] for key in ("EVAL_RESIZE", "EVAL_CROP", "EVAL_STRETCH")}
         self.validation = Validation(
-            self.method.model, self.measure, period=cfg.EVAL.PERIOD, epoch=self.epoch, stop=self.stop
+            self.method.model,
+            self.measure,
+            period=cfg.EVAL.PERIOD,
+            epoch=self.epoch,
+            stop=self.stop,
+            measured=config_hash(seen | {"fingerprint": val.fingerprint}),
         )
 
     def fit(self, *, resume: bool) -> None:

@@ -26,6 +26,7 @@ class Validation:
         period: epochs between two validations, 0 for none; `stop` is one, too.
         epoch: iterations of one epoch.
         stop: iterations of the training.
+        measured: names the pictures that `measure` shows the network, and how: epochs are compared on the same only.
 
     Attributes:
         metrics: `best_nll` and `best_top1` so far; epoch: of them, from 1 on, 0 before the first validation.
@@ -33,9 +34,16 @@ class Validation:
     """
 
     def __init__(
-        self, model: nn.Module, measure: Callable[[], Predictions], *, period: int, epoch: int, stop: int
+        self,
+        model: nn.Module,
+        measure: Callable[[], Predictions],
+        *,
+        period: int,
+        epoch: int,
+        stop: int,
+        measured: str = "",
     ) -> None:
-        self.model, self.measure, self.period = model, measure, period
+        self.model, self.measure, self.period, self.measured = model, measure, period, measured
         self.iterations, self.stop = epoch, stop
         self.writer: MetricsWriter | None = None
         self.metrics: dict[str, float] = {"best_nll": math.inf, "best_top1": math.nan}
@@ -66,14 +74,20 @@ class Validation:
         """Tensors and plain types; empty without validations."""
         if not self.period:
             return {}
-        return {"period": self.period, "metrics": self.metrics, "epoch": self.epoch, "weights": self.weights}
+        best = {"metrics": self.metrics, "epoch": self.epoch, "weights": self.weights}
+        return {"period": self.period, "measured": self.measured} | best
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state`; `InputError` if it was written with another period."""
+        """Go on from `state`; `InputError` if it was written with another period, or is of other pictures."""
         if state.get("period", 0) != self.period:
             raise InputError(
                 f"cannot resume: EVAL.PERIOD was {state.get('period', 0)} and is now {self.period}; set it back, or "
                 "start in another folder"
+            )
+        if state.get("measured", self.measured) != self.measured:
+            raise InputError(
+                "cannot resume: the epochs so far were validated on other pictures (DATA.VAL_SPLIT, DATA.EVAL_*), "
+                "beside which the next ones cannot stand; set the keys back, or start in another folder"
             )
         if state:
             self.metrics, self.epoch, self.weights = dict(state["metrics"]), state["epoch"], dict(state["weights"])
