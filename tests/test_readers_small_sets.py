@@ -211,3 +211,19 @@ def test_cifar10h_files_are_checked(tmp_path):
     (tmp_path / "cifar10h-probs.npy").write_bytes(b"text")
     with pytest.raises(InputError, match=r"cannot read .*probs\.npy"):
         load_cifar10h(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("classes", "1 001.Auk\nx 002.Old_Owl\n", r"classes\.txt does not number its classes from 1 on"),
+        ("classes", "1 001.Auk\n3 002.Old_Owl\n", r"classes\.txt does not number its classes from 1 on"),
+        ("bounding_boxes", "1 a 2 3 4\n2 1 2 3 4\n3 1 2 3 4\n", r"bounding_boxes\.txt gives \S+ the box a 2 3 4"),
+    ],
+)
+def test_numbers_of_cub_that_are_none_are_named(tmp_path, name, text, message):
+    root = write_cub(tmp_path)
+    (root / f"CUB_200_2011/{name}.txt").write_text(text)
+    with pytest.raises(InputError, match=message):
+        for split in ("train", "test"):
+            load("cub200", root, split)

@@ -31,7 +31,9 @@ def cub200(root: Path, split: str, warnings: WarningCounter) -> Samples:
     check_split("cub200", split, ("train", "test"))
     folder = CUB if (root / CUB).is_dir() else "."
     names = {number: rest[0] for number, rest in _read_table(root / folder / "classes.txt", 1).items()}
-    classes = [names[number] for number in sorted(names, key=int)]
+    if names.keys() != {str(number) for number in range(1, len(names) + 1)}:
+        raise InputError(f"{root / folder / 'classes.txt'} does not number its classes from 1 on; restore it")
+    classes = [names[str(number)] for number in range(1, len(names) + 1)]
     files = _read_table(root / folder / "images.txt", 1)
     labels, parts, boxes = (
         _read_table(root / folder / f"{name}.txt", columns, files)
@@ -43,7 +45,10 @@ def cub200(root: Path, split: str, warnings: WarningCounter) -> Samples:
             continue
         if labels[number][0] not in names:
             raise InputError(f"image_class_labels.txt gives {file} the class {labels[number][0]}, not in classes.txt")
-        x, y, width, height = map(float, boxes[number])
+        try:
+            x, y, width, height = map(float, boxes[number])
+        except ValueError:
+            raise InputError(f"bounding_boxes.txt gives {file} the box {' '.join(boxes[number])}; restore it") from None
         builder.add(f"{folder}/images/{file}", int(labels[number][0]) - 1, [(x, y, x + width, y + height)])
     return builder.build([name.partition(".")[2].replace("_", " ") or name for name in classes])
 
