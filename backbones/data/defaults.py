@@ -34,11 +34,12 @@ _C.SHIFTED_SPLIT = ""
 # Pictures of TRAIN_SPLIT that are not trained on but make the split `holdout`, drawn at random by SEED (ILS App. C:
 # 5000 of CIFAR, 6000 of SVHN); 0: none.
 _C.HOLDOUT = 0
-# What the training split (and the held-out part of it) consists of, for EVERY method, so that rows stay comparable
-# (ALS Sec. 4.1).  full: all pictures; a method that needs boxes then refuses a picture that has none | box: only
-# pictures with a usable box | mask: one sample an object, the other objects of the picture painted with MEAN.
+# What the training split consists of, for EVERY method, so that rows stay comparable (ALS Sec. 4.1); where it has only
+# pictures with a box, so has the part held out of it.  full: all pictures; a method that needs boxes then refuses a
+# picture that has none | box: only pictures with a usable box | mask: one sample an object, the other objects of the
+# picture painted with MEAN.
 _C.VERSION = "full"
-# The same for VAL_SPLIT and SHIFTED_SPLIT; ImageNet is validated on all pictures, Open Images on `mask`.
+# The same for VAL_SPLIT, SHIFTED_SPLIT and `holdout`; ImageNet is validated on all pictures, Open Images on `mask`.
 _C.EVAL_VERSION = "full"
 # Most samples of a class in training, a random choice that is the same for every run (ALS App. A.2: 50000); 0: all.
 _C.CLASS_CAP = 0
