@@ -14,6 +14,7 @@ attacked, also those that are wrong without it, and a picture is wrong if one of
 Letters: B pictures, K classes, t the label, z the logits, x (B, 3, H, W) in [0, 1].
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -72,7 +73,11 @@ METHODS: dict[str, Method] = {
 
 
 def build_attacks(methods: Sequence[str], bounds: Sequence[float], steps: int, restarts: int) -> list[Attack]:
-    """Every method at every bound (in 1/255); `InputError` for an unknown method or a bound outside [0, 255]."""
+    """Every method at every bound (in 1/255).
+
+    Raises:
+        InputError: an unknown method, a bound outside [0, 255], one of them twice (attacks are counted by their name).
+    """
     for method in methods:
         if method not in METHODS:
             raise InputError(f"ATTACK.METHODS: unknown attack '{method}'{suggestion(method, METHODS)}")
@@ -81,7 +86,11 @@ def build_attacks(methods: Sequence[str], bounds: Sequence[float], steps: int, r
             raise InputError(f"ATTACK.BOUNDS: {bound} is not in [0, {WHITE}]; bounds count in 1/255, such as 8")
     if not methods or not bounds:
         raise InputError("ATTACK.METHODS and ATTACK.BOUNDS must name at least one attack and one bound")
-    return [Attack(m, float(b), steps, restarts if METHODS[m].random else 1) for m in methods for b in bounds]
+    attacks = [Attack(m, float(b), steps, restarts if METHODS[m].random else 1) for m in methods for b in bounds]
+    for name, times in Counter(attack.name for attack in attacks).items():
+        if times > 1:
+            raise InputError(f"ATTACK.METHODS and ATTACK.BOUNDS ask for {name} {times} times; name each one once")
+    return attacks
 
 
 def perturb(scores: Scores, x: Tensor, labels: Tensor, attack: Attack, generator: torch.Generator | None) -> Tensor:

@@ -181,7 +181,13 @@ def test_ties_and_broken_logits_of_the_error():
 
 @pytest.mark.parametrize(
     ("methods", "bounds", "message"),
-    [(["pdg"], [8], "did you mean 'pgd'"), (["pgd"], [-1], "BOUNDS"), (["pgd"], [], "at least one")],
+    [
+        (["pdg"], [8], "did you mean 'pgd'"),
+        (["pgd"], [-1], "BOUNDS"),
+        (["pgd"], [], "at least one"),
+        (["fgsm", "pgd", "fgsm"], [8], "fgsm_8 2 times"),  # counted by name: the second would be called harmless
+        (["pgd"], [8, 8.0], "pgd_8 2 times"),
+    ],
 )
 def test_bad_attacks(methods, bounds, message):
     with pytest.raises(InputError, match=message):
