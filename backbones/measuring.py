@@ -87,6 +87,15 @@ def changed_settings(cfg: CfgNode, pictures: int) -> dict:
     return asked
 
 
+def check_splits(cfg: CfgNode) -> None:
+    """`InputError` for a temperature that would be measured on the pictures it is fitted on."""
+    if cfg.EVAL.TEMPERATURE_SPLIT == cfg.DATA.VAL_SPLIT:
+        raise InputError(
+            f"EVAL.TEMPERATURE_SPLIT '{cfg.EVAL.TEMPERATURE_SPLIT}' is what is measured (DATA.VAL_SPLIT); name another "
+            "split, or leave it empty: then the halves of the measured split serve each other"
+        )
+
+
 def describe_samples(samples: Samples) -> dict:
     """What results.json says about a split."""
     return {

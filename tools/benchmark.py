@@ -13,6 +13,7 @@ import backbones.config
 import detection.config
 from backbones.core.config import load_config
 from backbones.core.errors import InputError, run_tool
+from backbones.measuring import check_splits
 from comparison.suite import build_plan
 from comparison.suite_config import load_suite
 from comparison.suite_runner import describe, run_plan
@@ -49,6 +50,8 @@ def check_settings(stage: Stage) -> None:
     try:
         cfg = load_config(settings.get_defaults(), stage.config, stage.overrides)
         settings.validate(cfg)
+        if stage.kind == "evaluate":
+            check_splits(cfg)
     except InputError as error:
         raise InputError(f"{stage.title}: {error}") from None
     if stage.kind == "evaluate" and stage.selection:

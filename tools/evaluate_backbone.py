@@ -18,6 +18,7 @@ from backbones.measuring import (
     build_inputs,
     build_samples,
     changed_settings,
+    check_splits,
     describe_samples,
     load_run,
     parse_run_arguments,
@@ -34,6 +35,7 @@ SHOWN = ("top1", "top1_shifted", "nll", "ece15", "cwece15", "average_confidence"
 def main(argv: list[str] | None = None) -> int:
     args = parse_run_arguments(__doc__, "evaluation", "backbone", argv)
     cfg, backbone = load_run(args.run, args.overrides)
+    check_splits(cfg)
     warnings = WarningCounter()
     val = build_samples(cfg, cfg.DATA.VAL_SPLIT, backbone, warnings)
     shifted = build_samples(cfg, cfg.DATA.SHIFTED_SPLIT, backbone, warnings) if cfg.DATA.SHIFTED_SPLIT else None
