@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def test_the_grids_are_the_papers():
 
 def test_a_row_takes_the_lowest_of_its_own_criterion():
     candidates = [HARD, Candidate("ls", eps=0.01), Candidate("ls", eps=0.05), Candidate("ls", eps=0.2)]
-    rows = {row.key: row for row in build_rows(Grids(), candidates)}
+    rows = {row.key: row for row in build_rows(Grids(eps=(0.01, 0.05)), candidates)}
     scores = {
         PLAIN: np.array([0.1, 0.5, 0.4, 0.3]),
         SCALED: np.array([0.1, 0.3, 0.4, 0.2]),
@@ -58,6 +59,14 @@ def test_a_row_takes_the_lowest_of_its_own_criterion():
         **{"hard": 0, "hard_scaled": 0, "ls": 2, "ls_scaled": 1, "ls02": 3, "ls02_scaled": 3},
         **{"ls_on_dense": 1, "ls_on_sparse": 2},
     }
+
+
+def test_a_part_of_a_grid_is_no_row():
+    """Fig. 11 trains 10 of ILS1's 30 points."""
+    alone = [HARD, *build_candidates(Grids(), ["figure11"])]
+    assert {row.key for row in build_rows(Grids(), alone)} == {"hard", "hard_scaled"}
+    both = [HARD, *build_candidates(Grids(), ["ils1", "figure11"])]
+    assert {row.key for row in build_rows(Grids(), both)} == {"hard", "hard_scaled", "ils1", "ils1_scaled"}
 
 
 def test_each_grid_row_sees_its_own_temperatures():
@@ -139,7 +148,7 @@ def test_candidates_have_independent_seeds():
 
 def test_distillation_learns_from_what_the_rows_chose(monkeypatch):
     data = draw_data(TINY, 0)
-    students = Students(TINY, 0, data)
+    students = Students(replace(TINY, grids=replace(QUICK, p2=(1.0,), t=(1.0,))), 0, data)
     grid = [HARD, Candidate("ls", eps=0.01), Candidate("ls", eps=0.1), Candidate("ils", p1=0.8, p2=1.0, t=1.0)]
     students.train(grid, np.repeat(np.eye(3)[data.train.labels][None], 4, axis=0))
     students.scores["val_ce"] = np.array([0.1, 0.3, 0.2, 0.4])
