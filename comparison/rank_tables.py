@@ -1,7 +1,7 @@
 """Tables of data sets x methods, from csv files or from the folders of runs, and what `comparison.ranks` says of them.
 
 ranks.json = {"metric", "better": "higher" or "lower", "datasets": [N names], "methods": [k names],
- "values": (N, k), "ranks": (N, k), "mean_ranks": (k,), "friedman": {"chi2", "chi2_p", "f", "f_p"},
+ "values": (N, k), "ranks": (N, k), "mean_ranks": (k,), "friedman": {"chi2", "chi2_p", "f" (null: infinite), "f_p"},
  "nemenyi": {"level", "critical_difference", "groups": [[names that are not told apart]]},
  "wilcoxon_holm": [{"first", "second", "p"}]}
 """
@@ -43,17 +43,20 @@ def load_csv(path: str | Path) -> Table:
     """A table with one line a data set.
 
     A column of numbers is a method; `X rank` beside a column X (a printed rank) and `source` are left out, and so are
-    lines that begin with "Average"; the other columns together name the data set.
+    lines that begin with "Average"; the other columns, of text alone, together name the data set.
+
+    Raises:
+        InputError: no csv file, a column twice, a cell too many, a column with numbers and text: a method that is left
+            out because of one "-" would change the ranks of all others.
     """
-    try:
-        with Path(path).open(encoding="utf-8", newline="") as file:
-            lines = list(csv.DictReader(file))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; name a csv file with one line a data set") from None
-    lines = [line for line in lines if not str(next(iter(line.values()))).startswith("Average")]
+    lines = [line for line in _read_csv(path) if not str(next(iter(line.values()))).startswith("Average")]
     names = [name for name in (lines[0] if lines else {}) if name and name != "source"]
     names = [name for name in names if not (name.endswith(" rank") and name.removesuffix(" rank") in names)]
     columns = {name: [_number(line[name]) for line in lines] for name in names}
+    for name, cells in columns.items():
+        if None in cells and not np.isnan([cell for cell in cells if cell is not None]).all():
+            text = lines[cells.index(None)][name]
+            raise InputError(f"{path}: column '{name}' has numbers and '{text}'; write numbers only, or text only")
     methods = [n for n, cells in columns.items() if None not in cells and not np.isnan(np.array(cells, float)).all()]
     labels = [" ".join(line[n] or "" for n in names if n not in methods).strip() for line in lines]
     if not methods:
@@ -63,6 +66,23 @@ def load_csv(path: str | Path) -> Table:
         methods,
         np.array([columns[name] for name in methods], dtype=np.float64).T,
     )
+
+
+def _read_csv(path: str | Path) -> list[dict[str, str]]:
+    try:
+        with Path(path).open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            lines, names = list(reader), reader.fieldnames or []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        why = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        raise InputError(f"cannot read {path}: {why}; name a csv file with one line a data set") from None
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{path}: column '{name}' stands twice; give every method its own name")
+    for number, line in enumerate(lines, 2):
+        if None in line:
+            raise InputError(f"{path}: line {number} has more cells than the header; quote text that holds a comma")
+    return lines
 
 
 def _number(cell: str | None) -> float | None:
@@ -77,8 +97,11 @@ def collect_table(roots: Iterable[str | Path], metric: str) -> Table:
     """The mean over seeds of one metric from the results at or below `roots`.
 
     A line is one protocol (which includes the data) and one network; a column is a label without its seed.
+
+    Raises:
+        InputError: nothing has that metric, or two backbones pass for the same seed of the same method.
     """
-    cells: dict[str, dict[str, list[float]]] = {}
+    cells: dict[str, dict[str, dict[int, tuple[str, float]]]] = {}  # line, method, seed: backbone and its number
     rows, known = collect_rows(roots, allow_mixed_protocols=True), set()
     for row in rows:
         stages = [s for s in STAGE_ORDER if row.results.get(s, {}).get("metrics", {}).get(metric) is not None]
@@ -86,11 +109,18 @@ def collect_table(roots: Iterable[str | Path], metric: str) -> Table:
         if stages:
             results = row.results[stages[-1]]
             line = cells.setdefault(_line_name(row, stages[-1], results), {})
-            line.setdefault(family(row), []).append(results["metrics"][metric])
+            found = row.hash, results["metrics"][metric]
+            # A backbone under several detection protocols is several rows with the same number.
+            if line.setdefault(family(row), {}).setdefault(row.seed, found)[0] != row.hash:
+                raise InputError(
+                    f"two backbones are called {row.label} with seed {row.seed}, one in {row.folders[stages[-1]]}; give "
+                    "them different labels, or name only one of them"
+                )
     if not cells:
         raise InputError(f"no result has a number called '{metric}'{suggestion(metric, known)}")
     methods = list(dict.fromkeys(method for line in cells.values() for method in line))
-    values = [[np.mean(line.get(method, np.nan)) for method in methods] for line in cells.values()]
+    seeds = [[line.get(method, {}).values() for method in methods] for line in cells.values()]
+    values = [[np.mean([value for _, value in found]) if found else np.nan for found in line] for line in seeds]
     return Table(list(cells), methods, np.array(values, dtype=np.float64))
 
 
@@ -133,7 +163,7 @@ def rank_table(table: Table, metric: str, better: int, level: float = 0.95) -> d
         "values": table.values.tolist(),
         "ranks": ranks.tolist(),
         "mean_ranks": ranks.mean(axis=0).tolist(),
-        "friedman": friedman(ranks)._asdict(),
+        "friedman": {key: value if np.isfinite(value) else None for key, value in friedman(ranks)._asdict().items()},
         "nemenyi": {
             "level": level,
             "critical_difference": distance,
@@ -148,11 +178,11 @@ def ranks_text(found: Mapping[str, Any]) -> str:
     order = np.argsort(found["mean_ranks"], kind="stable")
     width = max(map(len, found["methods"]))
     n, test, nemenyi = len(found["datasets"]), found["friedman"], found["nemenyi"]
+    f = np.inf if test["f"] is None else test["f"]  # all data sets agree
     lines = [f"mean ranks of {found['metric']} ({found['better']} is better) on {n} data sets, ties share their ranks"]
     lines += [f"  {found['methods'][i]:<{width}}  {found['mean_ranks'][i]:6.2f}" for i in order]
     lines += [
-        f"Friedman chi2 {test['chi2']:.2f} (p {test['chi2_p']:.2g}), Iman-Davenport F {test['f']:.2f} "
-        f"(p {test['f_p']:.2g})",
+        f"Friedman chi2 {test['chi2']:.2f} (p {test['chi2_p']:.2g}), Iman-Davenport F {f:.2f} (p {test['f_p']:.2g})",
         f"Nemenyi's critical difference at {nemenyi['level']:.0%}: {nemenyi['critical_difference']:.3f}; "
         "not told apart:",
         *(f"  {', '.join(group)}" for group in nemenyi["groups"] or [["none"]]),

@@ -132,6 +132,51 @@ def test_tool_end_to_end_and_what_it_refuses(load_tool, tmp_path, capsys):
         main([*arguments[:2], "--better", "lower", "--csv", "no_such.csv", "--output-dir", str(tmp_path)])
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"Data,a,b\nx,1,2\ny,-,3\n", "column 'a' has numbers and '-'"),  # else a would be a name of data sets
+        (b"Data,a,a\nx,1,2\n", "column 'a' stands twice"),
+        (b"Data,a,b\nx,1,2,3\n", "line 2 has more cells"),
+        (b"\xff\xfe\x00,1\n", "no text in UTF-8"),
+        (b"", "no column of numbers"),
+    ],
+)
+def test_tables_that_would_be_read_as_something_else(tmp_path, text, message):
+    (tmp_path / "table.csv").write_bytes(text)
+    with pytest.raises(InputError, match=message):
+        load_csv(tmp_path / "table.csv")
+
+
+def test_data_sets_that_all_agree(load_tool, tmp_path, capsys):
+    """F is infinite there, which JSON has not."""
+    (tmp_path / "table.csv").write_text("Data,a,b,c\nx,1,2,3\ny,1,2,3\nz,1,2,3\n")
+    arguments = ["--metric", "x", "--better", "lower", "--csv", str(tmp_path / "table.csv")]
+    assert load_tool("rank_methods").main([*arguments, "--output-dir", str(tmp_path)]) == 0
+    test = json.loads((tmp_path / "ranks.json").read_text())["friedman"]
+    assert (test["chi2"], test["f"], test["f_p"]) == (pytest.approx(6), None, 0)
+    assert "F inf (p 0)" in capsys.readouterr().out
+
+
+def test_two_backbones_of_one_name_and_seed_are_no_seeds(tmp_path):
+    first, second = backbone("LS", seed=0), backbone("LS", seed=0)
+    second = type(second)(second.label, second.method, 0, "another")
+    for who, value in ((first, 0.4), (second, 0.8)):
+        add(tmp_path, "backbone", who, {"nll": value}, folder=who.hash)
+    with pytest.raises(InputError, match="two backbones are called LS with seed 0"):
+        collect_table([tmp_path], "nll")
+
+
+def test_a_backbone_under_two_detection_protocols_counts_once(tmp_path):
+    for label, seeds in (("LS", (0.2, 0.5)), ("CE", (0.4, 0.6))):
+        for seed, value in enumerate(seeds):
+            add(tmp_path, "backbone", backbone(label, seed=seed), {"nll": value})
+    for protocol in ("det@1", "det@2"):
+        add(tmp_path, "detection", backbone("LS", seed=0), {"AP": 0.1}, protocol=protocol)
+    table = collect_table([tmp_path], "nll")
+    assert dict(zip(table.methods, table.values[0], strict=True)) == pytest.approx({"LS": 0.35, "CE": 0.5})
+
+
 def test_runs_are_averaged_over_seeds_and_told_apart_by_network(tmp_path):
     config = "MODEL:\n  ARCH: {}\n"
     numbers = {("CE", 0): 0.4, ("CE", 1): 0.6, ("LS", 0): 0.3}
