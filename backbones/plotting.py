@@ -1,9 +1,11 @@
 """From the folders of runs to the numbers of `backbones.figures`, as plain lists, so that they can be saved beside."""
 
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -34,6 +36,19 @@ EVALUATION = "evaluation"  # folder of tools/evaluate_backbone.py inside of a ru
 MAP_SIZE = 224
 
 
+def check_request(args: Namespace) -> None:
+    """Of tools/plot_backbone.py: `InputError` for a number out of its range, a file of another kind, and a run that would not be drawn."""
+    if args.output.suffix != ".png":
+        raise InputError(f"--output: {args.output} must end in .png; its numbers go to the .json of the same name")
+    for name, low in (("bins", 0), ("pictures", 1), ("classes", 1), ("per_class", 1), ("seed", 0)):
+        if getattr(args, name) < low:
+            raise InputError(f"--{name.replace('_', '-')}: {getattr(args, name)} is below {low}")
+    if args.kind == "classes" and len(args.runs) > 1:
+        raise InputError("classes shows the data of one run; name one")
+    if args.kind == "ablation" and not args.key:
+        raise InputError("ablation needs the option that differs, such as --key METHOD.OLS.hard_weight")
+
+
 # ---- from result files -------------------------------------------------------------------------
 
 
@@ -61,11 +76,14 @@ def _reliability_panel(run: Path, variant: str, bins: int, split: str) -> dict[s
 def load_predictions(run: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Log-probabilities (n, K) float64 and labels (n,) that tools/evaluate_backbone.py left in RUN/evaluation."""
     folder = run / EVALUATION
-    results = load_results(folder)
-    with np.load(folder / results["files"]["predictions"], allow_pickle=False) as saved:
-        if f"{split}_logits" not in saved:
-            raise InputError(f"{folder} has no predictions for '{split}'; evaluate the backbone with it")
-        return log_softmax(saved[f"{split}_logits"]), saved[f"{split}_labels"]
+    path = folder / load_results(folder)["files"].get("predictions", "predictions.npz")
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            if f"{split}_logits" not in saved:
+                raise InputError(f"{folder} has no predictions for '{split}'; evaluate the backbone with it")
+            return log_softmax(saved[f"{split}_logits"]), saved[f"{split}_labels"]
+    except (OSError, EOFError, BadZipFile) as error:
+        raise InputError(f"cannot read {path}: {error}; evaluate the backbone again") from None
 
 
 def _plain(values: np.ndarray) -> list[float | None]:
@@ -107,7 +125,7 @@ def ablation_points(runs: Sequence[Path], key: str, metric: str) -> list[dict[st
         value: Any = load_yaml(run / CONFIG_FILE)
         for part in key.split("."):
             if not isinstance(value, dict) or part not in value:
-                raise InputError(f"{run / CONFIG_FILE} has no key {key}; write it as METHOD.OLS.HARD_WEIGHT")
+                raise InputError(f"{run / CONFIG_FILE} has no key {key}; write it as METHOD.OLS.hard_weight")
             value = value[part]
         measured = [load_results(folder)["metrics"] for folder in (run, run / EVALUATION) if folder.is_dir()]
         numbers = [metrics[metric] for metrics in measured if metrics.get(metric) is not None]
@@ -171,7 +189,9 @@ def embedding_panels(
         own = [np.flatnonzero(samples.labels == k) for k in kept]
         chosen = np.sort(np.concatenate([evenly_spaced(o, min(per_class, len(o))) for o in own]))
         features, number = penultimate_features(model, samples, chosen, inputs), np.searchsorted(kept, samples.labels)
-        perplexity = min(30.0, max(2.0, (len(chosen) - 1) / 3))
+        if len(np.unique(number[chosen])) < 2 or len(chosen) < 3:
+            raise InputError(f"{run}: {len(chosen)} pictures of {len(kept)} classes; t-SNE needs 3 of 2 or more")
+        perplexity = min(30.0, (len(chosen) - 1) / 3)
         plane = TSNE(init="pca", random_state=seed, perplexity=perplexity).fit_transform(features)
         panels.append(
             {

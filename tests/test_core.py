@@ -217,3 +217,9 @@ def test_lines_after_the_checkpoint_are_dropped(tmp_path):
     writer.write(2, loss=20.0)
     writer.close()
     assert [(line["iteration"], line["loss"]) for line in read_metrics(writer.path)] == [(0, 0.0), (1, 1.0), (2, 20.0)]
+
+
+def test_a_file_where_the_folder_should_be_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot write .*a\.json: Not a directory|File exists"):
+        save_json(tmp_path / "file" / "a.json", {})

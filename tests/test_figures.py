@@ -1,6 +1,7 @@
 """The numbers behind the figures of classifiers, and each figure as its command draws it."""
 
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -118,11 +119,25 @@ def test_what_figures_refuse(runs, tmp_path):
         (["ablation"], "--key"),
         (["ablation", "--key", "SEED", "--metric", "topp1"], "topp1"),
         (["curves", "--metric", "lose"], "did you mean 'loss'"),
+        (["classes"], "name one"),
+        (["reliability", "--bins", "-3"], "--bins: -3 is below 0"),
+        (["maps", "--pictures", "0"], "--pictures: 0 is below 1"),
+        (["tsne", "--classes", "1", "--per-class", "1"], "t-SNE needs 3"),
+        (["tsne", "--classes", "2", "--per-class", "1"], "2 pictures of 2 classes"),
     ):
         with pytest.raises(InputError, match=message):
             plot(arguments[0], runs, tmp_path / "a.png", *arguments[1:])
     with pytest.raises(InputError, match=r"metrics\.jsonl"):
         plot("curves", [tmp_path], tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"must end in \.png"):  # its numbers would overwrite it
+        plot("curves", runs, tmp_path / "a.json")
+    broken = shutil.copytree(runs[0], tmp_path / "broken")
+    (broken / "evaluation" / "predictions.npz").write_bytes(b"PK\x03\x04")
+    with pytest.raises(InputError, match="evaluate the backbone again"):
+        plot("reliability", [broken], tmp_path / "a.png")
+    (broken / "evaluation" / "predictions.npz").unlink()
+    with pytest.raises(InputError, match="evaluate the backbone again"):
+        plot("reliability", [broken], tmp_path / "a.png")
 
 
 def test_human_labels_of_several_runs(runs, tmp_path):

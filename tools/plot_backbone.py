@@ -15,7 +15,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from backbones import figures, plotting
-from backbones.core.errors import InputError, run_tool
+from backbones.core.errors import run_tool
 from backbones.core.files import save_atomic, save_json
 
 KINDS = ("reliability", "classes", "maps", "tsne", "curves", "ablation")
@@ -23,6 +23,7 @@ KINDS = ("reliability", "classes", "maps", "tsne", "curves", "ablation")
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
+    plotting.check_request(args)
     figure, numbers = draw(args)
     save_atomic(args.output, lambda path: figure.savefig(path))
     save_json(args.output.with_suffix(".json"), numbers)
@@ -49,8 +50,6 @@ def draw(args: argparse.Namespace) -> tuple[Figure, Any]:
     if args.kind == "curves":
         found = plotting.curves(args.runs, args.metric)
         return figures.draw_curves(found, args.metric), found
-    if not args.key:
-        raise InputError("ablation needs the option that differs, such as --key METHOD.OLS.hard_weight")
     points = plotting.ablation_points(args.runs, args.key, args.metric)
     return figures.draw_ablation(points, args.key, args.metric), points
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ def save_atomic(path: str | Path, write: Callable[[Path], object]) -> None:
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}; choose another --output-dir") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(NotADirectoryError):  # a file where the folder should be: nothing was written
+            temporary.unlink(missing_ok=True)
 
 
 def save_text(path: str | Path, text: str) -> None:
