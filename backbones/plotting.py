@@ -37,7 +37,7 @@ MAP_SIZE = 224
 
 
 def check_request(args: Namespace) -> None:
-    """Of tools/plot_backbone.py: `InputError` for a number out of its range, a file of another kind, and a run that would not be drawn."""
+    """Options of tools/plot_backbone.py: `InputError` for one out of range and for a run that would not be drawn."""
     if args.output.suffix != ".png":
         raise InputError(f"--output: {args.output} must end in .png; its numbers go to the .json of the same name")
     for name, low in (("bins", 0), ("pictures", 1), ("classes", 1), ("per_class", 1), ("seed", 0)):

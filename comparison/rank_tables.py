@@ -113,8 +113,8 @@ def collect_table(roots: Iterable[str | Path], metric: str) -> Table:
             # A backbone under several detection protocols is several rows with the same number.
             if line.setdefault(family(row), {}).setdefault(row.seed, found)[0] != row.hash:
                 raise InputError(
-                    f"two backbones are called {row.label} with seed {row.seed}, one in {row.folders[stages[-1]]}; give "
-                    "them different labels, or name only one of them"
+                    f"two backbones are called {row.label} with seed {row.seed}, one in {row.folders[stages[-1]]}; "
+                    "give them different labels, or name only one of them"
                 )
     if not cells:
         raise InputError(f"no result has a number called '{metric}'{suggestion(metric, known)}")

@@ -34,8 +34,9 @@ def select(runs: Sequence[str | Path], keys: Sequence[str], by: str) -> dict[str
         the warnings as in results.json.
 
     Raises:
-        InputError: a run without results, or not one whose `by` is finite.
+        InputError: a run without results, not one whose `by` is finite, or two that were validated on other pictures.
     """
+    _check_one_validation([Path(run) for run in runs])
     candidates = [_candidate(Path(run), keys, by) for run in runs]
     values = [item[by] for item in candidates]
     finite = [value for value in values if value is not None]
@@ -52,6 +53,20 @@ def select(runs: Sequence[str | Path], keys: Sequence[str], by: str) -> dict[str
 def describe(values: Mapping[str, Any]) -> str:
     """ "METHOD.ILS.shift 0.9, METHOD.ILS.coefficient 1" """
     return ", ".join(f"{key} {value}" for key, value in values.items())
+
+
+def _check_one_validation(runs: Sequence[Path]) -> None:
+    """What was measured on other pictures cannot be chosen among."""
+    seen: dict[str, Path] = {}
+    for run in runs:
+        if not (run / DIVERGED).exists():
+            data = list(load_results(run)["data"].items())  # first what was trained on, which may differ
+            seen.setdefault(str(data[-1:]), run)
+    if len(seen) > 1:
+        first, second, *_ = seen.values()
+        raise InputError(
+            f"{first} and {second} were validated on other pictures; choose among runs of one DATA.VAL_SPLIT"
+        )
 
 
 def _candidate(run: Path, keys: Sequence[str], by: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import yaml
 
 from backbones.core.checkpoint import load_checkpoint, save_checkpoint
 from backbones.core.config import load_yaml
-from backbones.core.errors import run_tool
+from backbones.core.errors import InputError, run_tool
 from backbones.core.files import save_json, save_text
 from backbones.core.results import load_results, refuse_other_stage, save_results
 from backbones.core.runs import CONFIG_FILE, check_writable
@@ -24,6 +24,10 @@ from comparison.selection import CRITERIA, FILE_NAME, describe, select
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     refuse_other_stage(args.output_dir, "pretraining")
+    if args.output_dir.resolve() in [run.resolve() for run in args.runs]:
+        raise InputError(
+            f"--output-dir {args.output_dir} is one of the candidates, which it would overwrite; name another"
+        )
     found = select(args.runs, args.key, args.by)
     check_writable(args.output_dir)
     save_json(args.output_dir / FILE_NAME, found)
