@@ -96,6 +96,13 @@ def check_splits(cfg: CfgNode) -> None:
         )
 
 
+def warn_of_choice(run: Path, cfg: CfgNode, warnings: WarningCounter) -> None:
+    """Count a measured split on which the reported epoch was chosen: numbers on it are too good."""
+    trained = load_config(get_defaults(), (run if run.is_dir() else run.parent) / CONFIG_FILE)
+    if trained.EVAL.REPORT == "best" and trained.DATA.VAL_SPLIT in (cfg.DATA.VAL_SPLIT, cfg.DATA.SHIFTED_SPLIT):
+        warnings.add("measured split on which the reported epoch was chosen (EVAL.REPORT best)", trained.DATA.VAL_SPLIT)
+
+
 def describe_samples(samples: Samples) -> dict:
     """What results.json says about a split."""
     return {

@@ -142,6 +142,8 @@ def _check_row(row: Mapping[str, Any], cfg: CfgNode) -> None:
         raise InputError(f"{where}: BACKBONE is '{row['BACKBONE']}'; it is 'random', or left out to pretrain one")
     if row["BACKBONE"] and (row["CONFIG"] or row["OVERRIDES"] or row["GRID"]):
         raise InputError(f"{where}: a random backbone is not pretrained; delete its CONFIG, OVERRIDES and GRID")
+    if row["GRID"] and not cfg.EVALUATE.ENABLED:  # the report would show the validation that chose it
+        raise InputError(f"{where}: a GRID needs EVALUATE, on another split than it is selected on; enable it")
     if row["BACKBONE"] and not cfg.FINETUNE:
         raise InputError(f"{where}: nothing measures a random backbone without FINETUNE; add a protocol")
     if not (row["BACKBONE"] or row["CONFIG"] or cfg.PRETRAIN.CONFIG):

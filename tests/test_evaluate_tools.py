@@ -295,6 +295,16 @@ def test_options_of_the_evaluation(root, run_dir, tmp_path):
         metrics("EVAL.HUMAN_LABELS", str(tmp_path))
 
 
+def test_an_epoch_chosen_on_the_measured_split_is_told(root, tmp_path):
+    best = write_run(tmp_path / "best", root, 0)
+    text = (best / "config.yaml").read_text()
+    (best / "config.yaml").write_text(text.replace("REPORT: last", "REPORT: best").replace("PERIOD: 0", "PERIOD: 1"))
+    for split, told in (("val", True), ("shifted", False)):
+        assert tool("evaluate_backbone")([str(best), "DATA.VAL_SPLIT", split]) == 0
+        warnings = load_results(best / "evaluation")["warnings"]
+        assert any("reported epoch was chosen" in warning["what"] for warning in warnings) == told
+
+
 def test_protocol_names_what_decides_the_numbers(root, run_dir, tmp_path):
     other = write_run(tmp_path / "b", root, 1)
 

@@ -222,6 +222,12 @@ def test_tool_refuses_what_a_later_stage_would(run_tool, tmp_path, monkeypatch):
     done = run_tool("benchmark", "--config-file", "configs/suites/quick_grid.yaml", *arguments, *unmeasured)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "LS: evaluate: its GRID is selected on DATA.VAL_SPLIT 'holdout', which EVALUATE would report" in done.stderr
+    shifted = ["EVALUATE.OVERRIDES", "[DATA.VAL_SPLIT, val, DATA.SHIFTED_SPLIT, holdout]"]
+    done = run_tool("benchmark", "--config-file", "configs/suites/quick_grid.yaml", *arguments, *shifted)
+    assert "LS: evaluate: its GRID is selected on DATA.VAL_SPLIT 'holdout'" in done.stderr
+    best = ["PRETRAIN.OVERRIDES", "[DATA.ROOT, '{data:scenes}', EVAL.PERIOD, 1, EVAL.REPORT, best]"]
+    done = run_tool("benchmark", "--config-file", "configs/suites/quick.yaml", *arguments, *best)
+    assert "CE: evaluate: its epoch is selected on DATA.VAL_SPLIT 'val', which EVALUATE would report" in done.stderr
     done = run_tool("benchmark", "--config-file", "configs/suites/real_small.yaml", *arguments)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "SMOOTH2DET_DATA" in done.stderr

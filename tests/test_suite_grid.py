@@ -328,6 +328,13 @@ def test_what_is_refused(grid, given, message):
     assert not grid.output.exists()
 
 
+def test_nothing_is_selected_on_what_is_reported(grid):
+    rows(grid, LS)
+    grid.tree["EVALUATE"] = {"ENABLED": False}
+    with pytest.raises(InputError, match="ROWS LS: a GRID needs EVALUATE, on another split"):
+        grid.run()
+
+
 def test_references_to_rows_belong_into_rows(grid):
     rows(grid, A)
     grid.tree["EVALUATE"] = {"OVERRIDES": ["X", "{run:A}"]}

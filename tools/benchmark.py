@@ -11,7 +11,7 @@ import argparse
 
 import backbones.config
 import detection.config
-from backbones.core.config import load_config
+from backbones.core.config import CfgNode, load_config
 from backbones.core.errors import InputError, run_tool
 from backbones.measuring import check_splits
 from comparison.suite import build_plan
@@ -40,10 +40,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def check_settings(stage: Stage) -> None:
-    """A mistyped key of the last row shall stop a suite before it starts, not after an hour.
-
-    So shall a grid that is selected on what it will be judged by.
-    """
+    """A mistyped key of the last row, or a choice on what is reported, stops a suite before it starts."""
     if stage.kind not in SETTINGS:
         return
     settings = SETTINGS[stage.kind]
@@ -54,11 +51,19 @@ def check_settings(stage: Stage) -> None:
             check_splits(cfg)
     except InputError as error:
         raise InputError(f"{stage.title}: {error}") from None
-    if stage.kind == "evaluate" and stage.selection:
-        split = load_config(settings.get_defaults(), stage.selection.config, stage.selection.overrides).DATA.VAL_SPLIT
-        if split == cfg.DATA.VAL_SPLIT:
-            what = f"its GRID is selected on DATA.VAL_SPLIT '{split}', which EVALUATE would report"
-            raise InputError(f"{stage.title}: {what}; measure another split: EVALUATE.OVERRIDES [DATA.VAL_SPLIT, test]")
+    if stage.kind == "evaluate":
+        check_choice(stage.title, "epoch", stage.inputs[0], cfg)
+        check_choice(stage.title, "GRID", stage.selection, cfg)
+
+
+def check_choice(title: str, what: str, training: Stage | None, cfg: CfgNode) -> None:
+    """`InputError` where `cfg` measures a split on which the epoch to report or the point of a grid is chosen."""
+    trained = training and load_config(backbones.config.get_defaults(), training.config, training.overrides)
+    if not trained or (what == "epoch" and trained.EVAL.REPORT != "best"):
+        return
+    if (split := trained.DATA.VAL_SPLIT) in (cfg.DATA.VAL_SPLIT, cfg.DATA.SHIFTED_SPLIT):
+        said = f"its {what} is selected on DATA.VAL_SPLIT '{split}', which EVALUATE would report"
+        raise InputError(f"{title}: {said}; measure another split: EVALUATE.OVERRIDES [DATA.VAL_SPLIT, test]")
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -24,6 +24,7 @@ from backbones.measuring import (
     parse_run_arguments,
     print_table,
     save_predictions,
+    warn_of_choice,
 )
 from backbones.models.weights import identity
 from backbones.pycalib import Subsample
@@ -37,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     cfg, backbone = load_run(args.run, args.overrides)
     check_splits(cfg)
     warnings = WarningCounter()
+    warn_of_choice(args.run, cfg, warnings)
     val = build_samples(cfg, cfg.DATA.VAL_SPLIT, backbone, warnings)
     shifted = build_samples(cfg, cfg.DATA.SHIFTED_SPLIT, backbone, warnings) if cfg.DATA.SHIFTED_SPLIT else None
     fitting = cfg.EVAL.TEMPERATURE_SPLIT and build_samples(cfg, cfg.EVAL.TEMPERATURE_SPLIT, backbone, warnings)
