@@ -217,7 +217,7 @@ def evaluate_backbone(
         metrics |= context_metrics(fill, covered.get(fill))
     metrics = {name: float(value) if np.isfinite(value) else None for name, value in metrics.items()}
     details |= _details(predictions, boxed)
-    details["null"] = _reasons(metrics, len(boxed), len(val), bool(context))
+    details["null"] = _reasons(metrics, len(boxed), len(val), context)
     return Measurement(metrics, details, predictions)
 
 
@@ -281,16 +281,18 @@ def _details(predictions: dict[str, Predictions], boxed: np.ndarray) -> dict:
     }
 
 
-def _reasons(metrics: dict[str, float | None], boxed: int, pictures: int, context: bool) -> dict[str, str]:
+def _reasons(metrics: dict[str, float | None], boxed: int, pictures: int, context: Sequence[str]) -> dict[str, str]:
     """Why a metric is null, by its name."""
     without = f"{pictures - boxed} of {pictures} pictures have no box"
+    unasked = "" if "mean" in context else "'mean' is not in EVAL.CONTEXT_FILLS"
     causes = {
         "objectness": without if boxed < pictures else "",
-        "context": "EVAL.CONTEXT is off" if not context else without if not boxed else "",
+        "context": "EVAL.CONTEXT is off" if not context else without if not boxed else unasked,
         "shifted": "DATA.SHIFTED_SPLIT is not set" if metrics["top1_shifted"] is None else "",
         "top5": "the data set has no more than 5 classes",
         "overconfidence": "no prediction is wrong",
         "underconfidence": "no prediction is right",
+        "human_kl": "no prediction is right",
     }
     missing = [name for name, value in metrics.items() if value is None]
     return {name: next((why for part, why in causes.items() if part in name and why), "not finite") for name in missing}

@@ -207,6 +207,9 @@ def test_what_cannot_be_measured_is_null_with_a_reason(root):
     off = evaluate_backbone(ChannelMeans(), read(root, "val"), None, inputs(), context=()).details["null"]
     assert off["context_top1"] == "EVAL.CONTEXT is off"
     assert "objectness_deviation" not in off
+    blurred = evaluate_backbone(ChannelMeans(), read(root, "val"), None, inputs(), context=("blur",)).details["null"]
+    assert blurred["context_top1"] == "'mean' is not in EVAL.CONTEXT_FILLS"
+    assert "context_blur_top1" not in blurred
 
 
 # ---- tools -------------------------------------------------------------------------------------
