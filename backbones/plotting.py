@@ -101,7 +101,8 @@ def curves(runs: Sequence[Path], name: str) -> list[dict[str, Any]]:
         train = _curve(lines, f"train_{name}") or _curve(lines, name)
         if not train:
             raise InputError(f"{run / METRICS_FILE} has no '{name}'{suggestion(name, known)}")
-        last = results["metrics"].get(name)
+        # With EVAL.REPORT best it is of an earlier epoch, and the place of a dot is the end.
+        last = None if results["details"].get("reported_epoch") == "best" else results["metrics"].get(name)
         found.append(
             {
                 "label": results["backbone"]["label"],

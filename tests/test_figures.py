@@ -106,6 +106,10 @@ def test_curves_and_ablation_from_the_files_of_runs(runs, tmp_path):
     assert first["train"] == {"iteration": list(range(0, 100, 10)), "value": [k / 100 for k in range(0, 100, 10)]}
     assert (first["label"], first["val"], first["last"]) == ("r1", None, 0.6)
     assert plot("curves", runs, tmp_path / "a.png", "--metric", "loss")[0]["train"]["value"][0] == 2.0
+    best = shutil.copytree(runs[0], tmp_path / "best")
+    results = json.loads((best / "results.json").read_text())
+    (best / "results.json").write_text(json.dumps(results | {"details": {"reported_epoch": "best"}}))
+    assert plot("curves", [best], tmp_path / "a.png")[0]["last"] is None  # it is not the last epoch's
     low, high = plot("ablation", runs, tmp_path / "a.png", "--key", "SOLVER.BASE_LR")
     measured = [json.loads((run / "evaluation" / "results.json").read_text())["metrics"]["top1"] for run in runs[:2]]
     assert (low["value"], low["runs"]) == (0.1, 2)
