@@ -21,6 +21,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from backbones.core.errors import InputError, suggestion
 from backbones.data.batch import Batch
@@ -196,7 +197,7 @@ def attack_model(
             errors.total += len(labels)
             errors.add("clean", wrong_predictions(clean, labels))
             broken = {bound: wrong_predictions(clean, labels) for bound in bounds}
-            for attack in attacks:
+            for attack in tqdm(attacks, f"batch {number + 1}", leave=False, unit="attack"):
                 wrong = _wrong_under(scores, x, labels, attack, generator)
                 errors.add(attack.name, wrong)
                 broken[attack.bound] = broken[attack.bound] | wrong

@@ -2,6 +2,8 @@
 
 python tools/attack_backbone.py runs/als                      writes runs/als/robustness/results.json
 python tools/attack_backbone.py runs/als ATTACK.BOUNDS "[8.0]" ATTACK.MAX_IMAGES 0 ATTACK.RESTARTS 1
+
+Cost: bounds x steps x (1 + 2 x restarts) forward and backward passes of a picture; by default some 900.
 """
 
 import numpy as np
