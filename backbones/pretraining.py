@@ -1,9 +1,11 @@
 """Pretraining a classifier: from a validated config to a run folder with a backbone."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from backbones import __version__
 from backbones.building import (
@@ -77,7 +79,7 @@ class Pretraining:
         seen = {key: cfg.DATA[key] for key in ("EVAL_RESIZE", "EVAL_CROP", "EVAL_STRETCH")}
         self.validation = Validation(
             self.method.model,
-            self.measure,
+            partial(measure, cfg, self.method.model, val, device),
             period=cfg.EVAL.PERIOD,
             epoch=self.epoch,
             stop=self.stop,
@@ -117,18 +119,12 @@ class Pretraining:
         if distributed.world_size() > 1:  # each process has its own batch statistics: all measure with the saved ones
             self._restore()
 
-    def measure(self) -> Predictions:
-        """What the network says of the validation split now."""
-        cfg = self.cfg
-        batches = build_evaluation_batches(cfg, self.val)
-        return predict(self.method.model, batches, self.device, cfg.DATA.MEAN, cfg.DATA.STD, cfg.PRECISION)
-
     def finish(self, warnings: WarningCounter) -> dict[str, Any]:
         """Measure the reported epoch on the validation split and write backbone.pth, best.pth and results.json."""
         cfg, validation = self.cfg, self.validation
         if cfg.EVAL.REPORT == "best":
             validation.restore()
-        predictions = self.measure()
+        predictions = measure(cfg, self.method.model, self.val, self.device)
         metrics = {"top1": predictions.top1(), "nll": predictions.nll()} | fitted_metrics(predictions)
         details: dict[str, Any] = {"reported_epoch": cfg.EVAL.REPORT, "classes": self.samples.classes}
         if self.teacher:
@@ -217,6 +213,12 @@ class Pretraining:
             classes=self.samples.classes,
         )
         save_backbone(self.run_dir / name, self.method.model, spec, provenance)
+
+
+def measure(cfg: CfgNode, model: nn.Module, val: Samples, device: torch.device) -> Predictions:
+    """What the network says of the validation split now."""
+    batches = build_evaluation_batches(cfg, val)
+    return predict(model, batches, device, cfg.DATA.MEAN, cfg.DATA.STD, cfg.PRECISION)
 
 
 def _protocol_hash(cfg: CfgNode, samples: Samples) -> str:

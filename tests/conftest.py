@@ -1,10 +1,11 @@
 """Fixtures of all tests: the shared data, small data sets, and one thread for every test."""
 
+import gc
 import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -70,6 +71,13 @@ def small_scenes(
     done = run_tool("prepare_data", "scenes", "--output-dir", folder, *counts)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _free_memory() -> Iterator[None]:
+    """Networks that trained in this process are large, and some are in reference cycles."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -96,8 +96,11 @@ def right_predictions(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     On a tie the lowest class counts as predicted; a sample whose p is not finite is never right.
     """
     p = full_precision(logits).softmax(dim=1)
-    confidence, predicted = p.max(dim=1)  # NaN where any p of the row is
-    return p, (predicted == labels) & confidence.isfinite()
+    own = p.gather(1, labels[:, None])[:, 0]
+    # Right: no class has more, and no earlier class as much.  Three sweeps without an index take a CPU half the time of
+    # one with it.  The weight of class k is 1 before the label, else 0; NaN is never equal.
+    earlier = (labels.to(p)[:, None] - torch.arange(p.shape[1], dtype=p.dtype, device=p.device)).clamp_(0, 1)
+    return p, (own == p.amax(dim=1)) & (earlier.mul_(p).amax(dim=1) < own)
 
 
 def instance_amount(p_true: Tensor, shift: float, coefficient: float, largest: float = 0.2) -> Tensor:
