@@ -65,7 +65,7 @@ _C.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
 _C.MODEL.BACKBONE.FREEZE_AT = 2
 
 _C.MODEL.RESNETS = CfgNode()
-# 18, 34, 50 or 101.
+# 18, 34, 50, 101 or 152.
 _C.MODEL.RESNETS.DEPTH = 50
 # "BN" (statistics of this process), "FrozenBN" (the backbone's statistics), "SyncBN" or "GN".
 _C.MODEL.RESNETS.NORM = "FrozenBN"
@@ -101,7 +101,7 @@ _C.MODEL.RPN.NMS_THRESH = 0.7
 _C.MODEL.RPN.SMOOTH_L1_BETA = 0.0
 
 _C.MODEL.ROI_HEADS = CfgNode()
-# "StandardROIHeads" (FPN) or "Res5ROIHeads" (C4).
+# "StandardROIHeads" (FPN), "Res5ROIHeads" (C4) or "Res5ROIHeadsExtraNorm" (C4 with a RESNETS.NORM after res5, as MoCo).
 _C.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
 # Number of categories listed in the data, without background; checked against the data.
 _C.MODEL.ROI_HEADS.NUM_CLASSES = 80
@@ -142,6 +142,8 @@ _C.SOLVER.NESTEROV = False
 _C.SOLVER.WEIGHT_DECAY = 0.0001
 # Weight decay of the scale and shift of normalisation layers.
 _C.SOLVER.WEIGHT_DECAY_NORM = 0.0
+# Weight decay of biases; negative: WEIGHT_DECAY.
+_C.SOLVER.WEIGHT_DECAY_BIAS = -1.0
 _C.SOLVER.CLIP_GRADIENTS = CfgNode()
 _C.SOLVER.CLIP_GRADIENTS.ENABLED = False
 # "full_model": the norm over all parameters; "norm": detectron2's, each parameter's own norm.
@@ -159,6 +161,13 @@ _C.TEST = CfgNode()
 _C.TEST.DETECTIONS_PER_IMAGE = 100
 # AP counts detections above this score (detectron2's 0.05; the ALS paper's code 0); AR counts all.  (ours)
 _C.TEST.AP_SCORE_THRESH = 0.05
+_C.TEST.PRECISE_BN = CfgNode()
+# Estimate batch norm's statistics anew, over NUM_ITER training batches, before the test.
+_C.TEST.PRECISE_BN.ENABLED = False
+_C.TEST.PRECISE_BN.NUM_ITER = 200
+# [[what, value, largest difference], ...] that a run must end with: "loss" of the last line of
+# metrics.jsonl, "detections", or a COCO number.  (detectron2 has the same for its own metrics)
+_C.TEST.EXPECTED_RESULTS = []
 # Pictures per batch and process at inference.  (ours)
 _C.TEST.IMS_PER_BATCH = 8
 
@@ -172,6 +181,7 @@ NOT_PROTOCOL = (
     "DATALOADER.CACHE_IMAGES",
     "SOLVER.CHECKPOINT_PERIOD",
     "SOLVER.LOG_PERIOD",
+    "TEST.EXPECTED_RESULTS",
 )
 
 

@@ -21,6 +21,7 @@ OWN_KEYS = {
     "SOLVER.OPTIMIZER": "build_optimizer",
     "SOLVER.LOG_PERIOD": "the log hook",
     "TEST.AP_SCORE_THRESH": "used by the evaluator",
+    "TEST.EXPECTED_RESULTS": "checked by the tool",
     "TEST.IMS_PER_BATCH": "predict",
 }
 # Same name in both, another meaning; set by `fill_config` itself.
@@ -29,6 +30,7 @@ _TRANSLATED = (
     "SOLVER.CLIP_GRADIENTS.ENABLED",
     "MODEL.RESNETS.NORM",
     "MODEL.FPN.NORM",
+    "SOLVER.WEIGHT_DECAY_BIAS",
 )
 
 # What makes detectron2's generic config an FPN detector: its configs/Base-RCNN-FPN.yaml.
@@ -108,6 +110,8 @@ def fill_config(cfg: CfgNode, target: Any, *, device: str, processes: int) -> An
     _set(target, "SOLVER.CLIP_GRADIENTS.ENABLED", values["SOLVER.CLIP_GRADIENTS.ENABLED"] and own_clipping)
     if own_clipping:
         _set(target, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "norm")
+    if values["SOLVER.WEIGHT_DECAY_BIAS"] >= 0:  # detectron2's default, None, is WEIGHT_DECAY
+        _set(target, "SOLVER.WEIGHT_DECAY_BIAS", values["SOLVER.WEIGHT_DECAY_BIAS"])
     # A cosine over what is left after the warm-up, as in backbones/core/schedule.py; steps keep their place.
     _set(target, "SOLVER.RESCALE_INTERVAL", values["SOLVER.LR_SCHEDULER_NAME"] == "WarmupCosineLR")
     _set(target, "MODEL.DEVICE", device)
@@ -140,6 +144,6 @@ def _set(target: Any, key: str, value: Any) -> None:
         value = type(old)(value)
     elif isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
-    elif type(value) is not type(old):
+    elif old is not None and type(value) is not type(old):
         raise InputError(f"{key}: {value!r}: detectron2 takes a {type(old).__name__} here")
     target[leaf] = value

@@ -85,7 +85,11 @@ LIMITED = {
     "MODEL.RESNETS.STRIDE_IN_1X1": (False,),
     "MODEL.FPN.NORM": ("", "BN", "GN"),
     "MODEL.ROI_HEADS.NAME": ("StandardROIHeads",),
+    "SOLVER.WEIGHT_DECAY_BIAS": (-1.0,),
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("full_model",),
+    "TEST.EXPECTED_RESULTS": ([],),
+    "TEST.PRECISE_BN.ENABLED": (False,),
+    "TEST.PRECISE_BN.NUM_ITER": (200,),
 }
 LEVELS = 5  # p2 .. p6
 
