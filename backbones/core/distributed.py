@@ -1,4 +1,8 @@
-"""One process or many, with the same calls.  `torchrun` sets the environment that `setup_distributed` reads."""
+"""One process or many, with the same calls.
+
+`torchrun` and backbones/core/launch.py announce a group in the environment, which `setup_distributed` reads; a function
+that detectron2's `launch` or `torch.multiprocessing` started in a group of its own finds that group joined already.
+"""
 
 import atexit
 import inspect
@@ -12,10 +16,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def setup_distributed() -> torch.device:
-    """Join the process group that `torchrun` announces, if any; return this process's device."""
+    """Join the process group that the environment announces, unless this process is in one; return its device."""
     cuda = torch.cuda.is_available()
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+    if cuda and dist.is_initialized() and "LOCAL_RANK" not in os.environ:
+        return torch.device("cuda", torch.cuda.current_device())  # whoever made the group chose it
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():

@@ -22,14 +22,14 @@ class _ProgressFriendlyHandler(logging.Handler):
 
 
 def get_logger(name: str = "smooth2det") -> logging.Logger:
-    """The project's logger: to standard error on the main process, warnings only on the others."""
+    """The project's logger: to standard error on the main process, errors only on the others, which see the same."""
     logger = logging.getLogger(name)
     if name == "smooth2det" and not logger.handlers:
         handler = _ProgressFriendlyHandler()
         handler.setFormatter(_FORMAT)
         logger.addHandler(handler)
         logger.propagate = False
-    logger.setLevel(logging.INFO if is_main() else logging.WARNING)
+    logger.setLevel(logging.INFO if is_main() else logging.ERROR)
     return logger
 
 

@@ -1,0 +1,141 @@
+"""Start a tool again in several processes, on one machine or on several, and come back with one answer.
+
+`torchrun` does the same, and works with every tool that trains; but it turns a wrong key, which each process names in
+one line, into exit code 1 and a page of its own.  Here the first process's line becomes the launcher's.
+"""
+
+import argparse
+import ctypes
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+import torch
+import torch.distributed as dist
+
+from backbones.core.errors import REPORTS, InputError
+
+POLL_SECONDS = 0.05
+GRACE_SECONDS = 5.0  # between asking a process to end and ending it
+
+
+def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of detectron2's tools."""
+    parser.add_argument("--num-gpus", type=int, default=1, help="processes on this machine")
+    parser.add_argument("--num-machines", type=int, default=1, help="machines, all with --num-gpus processes")
+    parser.add_argument("--machine-rank", type=int, default=0, help="number of this machine, from 0")
+    parser.add_argument("--dist-url", default="auto", help="tcp://HOST:PORT of machine 0; one machine finds its own")
+
+
+def wants_launch(args: argparse.Namespace) -> bool:
+    """True where several processes are asked for, and this is not yet one of them."""
+    inside = "RANK" in os.environ or dist.is_initialized()
+    return args.num_gpus * args.num_machines != 1 and not inside
+
+
+def launch(args: argparse.Namespace, script: str, argv: Sequence[str]) -> int:
+    """Run `script` with `argv` in `args.num_gpus` processes; return the first exit code that is not 0.
+
+    Raises:
+        InputError: options that do not fit together, or what a process refused, in its own words.
+    """
+    host, port = _meeting_point(args)
+    with tempfile.TemporaryDirectory() as reports:
+        environment = {
+            **os.environ,
+            "MASTER_ADDR": host,
+            "MASTER_PORT": str(port),
+            "WORLD_SIZE": str(args.num_gpus * args.num_machines),
+            REPORTS: reports,
+        }
+        environment.setdefault("OMP_NUM_THREADS", "1")  # as torchrun: processes that share cores slow each other down
+        command = [sys.executable, os.path.abspath(script), *map(str, argv)]
+        children = []
+        before = signal.signal(signal.SIGTERM, _stop)
+        try:
+            for local in range(args.num_gpus):
+                rank = args.machine_rank * args.num_gpus + local
+                own = {"RANK": str(rank), "LOCAL_RANK": str(local)}
+                if rank:  # what libraries warn of, the main process says for all
+                    own["PYTHONWARNINGS"] = "ignore"
+                children.append(subprocess.Popen(command, env=environment | own, preexec_fn=_die_with_the_launcher))
+            code = _wait(children, Path(reports))
+        finally:
+            _end(children)
+            signal.signal(signal.SIGTERM, before)
+        if refused := _refusals(Path(reports)):
+            raise InputError(refused[0].read_text(encoding="utf-8"))
+    return code
+
+
+def _meeting_point(args: argparse.Namespace) -> tuple[str, int]:
+    """(host, port) where the processes find each other."""
+    if args.num_gpus < 1 or args.num_machines < 1:
+        raise InputError(f"--num-gpus {args.num_gpus} and --num-machines {args.num_machines}: give 1 or more of each")
+    if not 0 <= args.machine_rank < args.num_machines:
+        raise InputError(f"--machine-rank {args.machine_rank}: must lie between 0 and {args.num_machines - 1}")
+    if torch.cuda.is_available() and args.num_gpus > torch.cuda.device_count():
+        raise InputError(f"--num-gpus {args.num_gpus}: this machine has {torch.cuda.device_count()}")
+    if args.dist_url == "auto" and args.num_machines == 1:
+        return "127.0.0.1", _free_port()
+    found = re.fullmatch(r"tcp://(\[.+\]|[^:/]+):(\d+)", args.dist_url)
+    if not found:
+        raise InputError(f"--dist-url {args.dist_url}: several machines need tcp://HOST:PORT of machine 0")
+    return found[1].strip("[]"), int(found[2])
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _wait(children: list[subprocess.Popen], reports: Path) -> int:
+    """Until all have ended well, or one has not: the others would wait for it without end."""
+    while True:
+        codes = [child.poll() for child in children]
+        failed = [code for code in codes if code]
+        if failed:
+            return failed[0] if failed[0] > 0 else 128 - failed[0]
+        if _refusals(reports):
+            return 2
+        if None not in codes:
+            return 0
+        time.sleep(POLL_SECONDS)
+
+
+def _refusals(reports: Path) -> list[Path]:
+    """What the processes have refused, by rank; the names of unfinished files are no numbers."""
+    return sorted((path for path in reports.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
+
+
+def _end(children: list[subprocess.Popen]) -> None:
+    for child in children:
+        if child.poll() is None:
+            child.terminate()
+    deadline = time.monotonic() + GRACE_SECONDS
+    for child in children:
+        try:
+            child.wait(max(deadline - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """On a scheduler's SIGTERM: leave by the way that ends the children."""
+    sys.exit(128 + number)
+
+
+def _die_with_the_launcher() -> None:
+    """In the child: be killed when the launcher is, so that none goes on writing into a folder that is resumed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
