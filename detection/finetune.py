@@ -29,13 +29,15 @@ PREDICTIONS, MATCHES = "predictions.json", "matches.npz"
 
 
 def load_checked(cfg: CfgNode, backbone: str) -> BackboneFile | None:
-    """Check the config against its engine and its backbone; read no data.
+    """Check the config against its engine, which must be installed, and its backbone; read no data.
 
     Args:
         backbone: a pretraining run's folder, a backbone file, or "random".
     """
     validate(cfg)
-    build_engine(cfg.ENGINE).check_config(cfg)
+    engine = build_engine(cfg.ENGINE)
+    engine.check_config(cfg)
+    engine.require()
     file = None if backbone == RANDOM else load_backbone(backbone)
     check_spec(file, cfg)
     return file
@@ -109,7 +111,8 @@ def save_evaluation(
     measured = evaluate_coco(
         test.to_coco(), predictions, score_threshold=cfg.TEST.AP_SCORE_THRESH, matches_path=run_dir / MATCHES
     )
-    loading, shared = run_dir / LOADING_FILE, count_shared(train, test)
+    shared = count_shared(train, test)
+    loading = load_json(run_dir / LOADING_FILE) if (run_dir / LOADING_FILE).exists() else {}
     results = make_results(
         "detection",
         name_backbone(cfg, backbone),
@@ -125,7 +128,8 @@ def save_evaluation(
             "engine": cfg.ENGINE,
             "seed": cfg.SEED,
             "per_class_AP": measured["per_class"],
-            "backbone_loading": load_json(loading) if loading.exists() else None,
+            "frozen": loading.pop("frozen", None),
+            "backbone_loading": loading or None,
         },
         warnings=warnings.as_list(),
         files={"predictions": PREDICTIONS, "matches": MATCHES, "metrics": "metrics.jsonl"},

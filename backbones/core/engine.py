@@ -74,9 +74,9 @@ def train(
     Raises:
         InputError: a loss that is not finite, with its iteration and its parts.
     """
-    meters = _Meters(start)
+    meters = Meters(start)
     task.train()
-    with _Reporter(writer, start, stop) as reporter:
+    with Reporter(writer, start, stop) as reporter:
         for iteration, batch in zip(range(start, stop), batches, strict=True):
             seed_step(seed, iteration)
             lr = schedule(iteration)
@@ -144,14 +144,14 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise InputError("PRECISION bfloat16 is not supported by this GPU; use float32")
 
 
-class _Reporter:
-    """The progress bar with its ETA, and the lines of metrics.jsonl."""
+class Reporter:
+    """The progress bar with its ETA, and the lines of metrics.jsonl; detectron2's loop reports by it too."""
 
     def __init__(self, writer: MetricsWriter | None, start: int, stop: int) -> None:
         self.writer, self.start, self.stop, self.began = writer, start, stop, time.perf_counter()
         self.bar = tqdm(total=stop, initial=start, unit="it", disable=not is_main(), dynamic_ncols=True)
 
-    def __enter__(self) -> "_Reporter":
+    def __enter__(self) -> "Reporter":
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -169,7 +169,7 @@ class _Reporter:
         self.bar.update()
 
 
-class _Meters:
+class Meters:
     """Collects losses and counts on the device and brings them home once a log period."""
 
     def __init__(self, first: int) -> None:

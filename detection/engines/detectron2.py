@@ -15,15 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from backbones.core.config import CfgNode
-from backbones.core.distributed import gather_objects, is_main, setup_distributed, world_size
+from backbones.core.distributed import broadcast, is_main, setup_distributed, world_size
 from backbones.core.errors import InputError
 from backbones.core.logging import get_logger
 from backbones.models.weights import BackboneFile
 from detection.data.records import DetectionData
 from detection.engines import save_loading
-from detection.engines.detectron2_config import check_config, fill_config
+from detection.engines.detectron2_config import FPN_BACKBONE, check_config, fill_config
 from detection.engines.detectron2_data import test_batches
+from detection.engines.detectron2_heads import freeze_res5, frozen_stages, register_heads, res5_blocks, resnet_of
 from detection.engines.detectron2_training import Run
+from detection.engines.frozen import FrozenStages
+from detection.engines.gathering import gather_detections
 from detection.engines.settings import training_settings
 from detection.weights import (
     STAGES,
@@ -37,7 +40,7 @@ from detection.weights import (
     verify_account,
 )
 
-__all__ = ["build_detector", "check_config", "finetune", "import_detectron2", "predict", "prove_loading"]
+__all__ = ["build_detector", "check_config", "finetune", "import_detectron2", "predict", "prove_loading", "require"]
 
 COMMIT = "02b5c4e295e990042a714712c21dc79b731e8833"
 _INSTALL = (
@@ -53,16 +56,25 @@ PROOF_SIZE = 128  # side in pixels of the picture that proves the loading; a mul
 def import_detectron2() -> SimpleNamespace:
     """detectron2's subpackages that this engine uses; `InputError` says how to install it."""
     try:
-        from detectron2 import checkpoint, config, data, engine, modeling, solver
+        from detectron2 import checkpoint, config, data, engine, layers, modeling, solver, utils
+        from detectron2.utils import events  # noqa: F401 (utils does not import it)
     except ImportError as error:
         absent = isinstance(error, ModuleNotFoundError) and error.name == "detectron2"
         reason = "detectron2 is not installed" if absent else f"detectron2 cannot be imported ({error})"
         raise InputError(f"ENGINE detectron2: {reason}; {_INSTALL}") from None
     for name in _SILENCED:
         logging.getLogger(name).disabled = True
-    return SimpleNamespace(
-        checkpoint=checkpoint, config=config, data=data, engine=engine, modeling=modeling, solver=solver
-    )
+    d2 = SimpleNamespace(
+        checkpoint=checkpoint, config=config, data=data, engine=engine, layers=layers, modeling=modeling,
+        solver=solver, utils=utils,
+    )  # fmt: skip
+    register_heads(d2)
+    return d2
+
+
+def require() -> None:
+    """`InputError` where detectron2 is absent, with the way to get it."""
+    import_detectron2()
 
 
 def finetune(
@@ -90,6 +102,7 @@ def finetune(
     device = setup_distributed()
     settings = fill_config(cfg, d2.config.get_cfg(), device=str(device), processes=world_size())
     model, report = build_detector(d2, settings, cfg, backbone)
+    frozen = FrozenStages(frozen_stages(model, cfg.MODEL.BACKBONE.FREEZE_AT))
     run = Run(d2, settings, cfg, model, training_settings(cfg, train, backbone), run_dir, device)
     if resume or eval_only:
         run.restore(required=eval_only)
@@ -99,8 +112,10 @@ def finetune(
         if eval_only:
             raise InputError(f"{run.path} stands at iteration {run.finished}; finish it with --resume first")
         run.train(train)
-        if world_size() > 1:  # each process has its own BN statistics: all detect with the saved ones
-            run.restore(required=True)
+        broadcast(*model.state_dict().values())  # each process has its own BN statistics: all detect with the main's
+    proof = frozen.prove()
+    if report and is_main():
+        save_loading(run_dir, report, proof)
     return predict(d2, settings, cfg, model, test, device)
 
 
@@ -114,6 +129,8 @@ def build_detector(
     """
     torch.manual_seed(cfg.SEED)
     model = d2.modeling.build_model(settings)
+    if cfg.MODEL.BACKBONE.NAME != FPN_BACKBONE and cfg.MODEL.BACKBONE.FREEZE_AT == 5:
+        freeze_res5(model)
     if backbone is None:
         return model, None
     with tempfile.TemporaryDirectory() as folder:
@@ -156,12 +173,12 @@ def prove_loading(model: Any, backbone: BackboneFile, channel_order: str) -> dic
 
 def stage_features(model: Any, images: Tensor) -> dict[str, Tensor]:
     """res2..res5 of a detectron2 detector; a C4 detector has its res5 in the head."""
-    resnet = getattr(model.backbone, "bottom_up", model.backbone)
+    resnet = resnet_of(model)
     x, found = resnet.stem(images), {}
     for name in resnet.stage_names:
         found[name] = x = getattr(resnet, name)(x)
     if STAGES[-1] not in found:
-        found[STAGES[-1]] = model.roi_heads.res5(x)
+        found[STAGES[-1]] = res5_blocks(model)(x)
     return found
 
 
@@ -179,14 +196,12 @@ def predict(
     )
     category_ids = [category["id"] for category in data.categories]
     model.eval()
-    mine: dict[int, list[dict]] = {}
+    mine = []
     for batch in batches:
         for picture, output in zip(batch, model(batch), strict=True):
-            mine[picture["image_id"]] = to_results(picture["image_id"], output["instances"], category_ids)
-    parts = gather_objects(mine)
-    found = {image_id: results for part in parts for image_id, results in part.items()}
-    assert sum(map(len, parts)) == len(found) == len(data.records), "pictures were dropped or detected in twice"
-    return [result for record in data.records for result in found[record.image_id]]
+            image_id = picture["image_id"]
+            mine.append((image_id, to_results(image_id, output["instances"], category_ids)))
+    return gather_detections(mine, data.records)
 
 
 def to_results(image_id: int, instances: Any, category_ids: list[int]) -> list[dict[str, Any]]:

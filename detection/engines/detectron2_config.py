@@ -8,6 +8,8 @@ from typing import Any
 from backbones.core.config import CfgNode, flatten
 from backbones.core.errors import InputError
 from detection.config import get_defaults
+from detection.engines.detectron2_heads import EXTRA_NORM
+from detection.engines.precise_bn import check_precise_bn
 
 FPN_BACKBONE = "build_resnet_fpn_backbone"
 
@@ -49,10 +51,16 @@ def check_config(cfg: CfgNode) -> None:
     """Refuse, by name, a value that detectron2 cannot honour; needs no detectron2."""
     model = cfg.MODEL
     fpn = model.BACKBONE.NAME == FPN_BACKBONE
-    head = "StandardROIHeads" if fpn else "Res5ROIHeads"
-    if head != model.ROI_HEADS.NAME:
+    heads = ("StandardROIHeads",) if fpn else ("Res5ROIHeads", EXTRA_NORM)
+    if model.ROI_HEADS.NAME not in heads:
         raise InputError(
-            f"MODEL.ROI_HEADS.NAME: {model.ROI_HEADS.NAME}: MODEL.BACKBONE.NAME {model.BACKBONE.NAME} needs {head}"
+            f"MODEL.ROI_HEADS.NAME: {model.ROI_HEADS.NAME}: MODEL.BACKBONE.NAME {model.BACKBONE.NAME} needs "
+            f"{' or '.join(heads)}"
+        )
+    if model.ROI_HEADS.NAME == EXTRA_NORM and model.RESNETS.NORM == "FrozenBN":
+        raise InputError(
+            f"MODEL.ROI_HEADS.NAME: {EXTRA_NORM}: its norm is new, so MODEL.RESNETS.NORM FrozenBN would freeze it as "
+            "the identity; set MODEL.RESNETS.NORM SyncBN, or MODEL.ROI_HEADS.NAME Res5ROIHeads"
         )
     if not fpn:
         _check_c4(cfg)
@@ -60,6 +68,7 @@ def check_config(cfg: CfgNode) -> None:
         raise InputError(f"MODEL.ANCHOR_GENERATOR.SIZES: {model.ANCHOR_GENERATOR.SIZES}: one list per level p2..p6")
     if cfg.DATALOADER.CACHE_IMAGES:
         raise InputError("DATALOADER.CACHE_IMAGES: True: ENGINE detectron2 reads every picture anew; set it to False")
+    check_precise_bn(cfg)
 
 
 def _check_c4(cfg: CfgNode) -> None:

@@ -3,29 +3,30 @@
 This module imports no detectron2: it receives its subpackages from detectron2.py.
 """
 
-import time
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import nn
 
 from backbones.core.checkpoint import load_checkpoint, load_state, save_checkpoint
 from backbones.core.config import CfgNode
 from backbones.core.distributed import barrier, is_main, wrap_ddp
-from backbones.core.engine import seed_step
+from backbones.core.engine import check_weights, seed_step
 from backbones.core.errors import InputError
 from backbones.core.logging import MetricsWriter, get_logger
 from backbones.core.optimizer import build_optimizer
 from detection.data.loader import trainable
 from detection.data.records import DetectionData
 from detection.engines.detectron2_data import training_batches
+from detection.engines.detectron2_log import TrainingLog
+from detection.engines.precise_bn import measure_statistics
 from detection.engines.settings import refuse_other_settings
 
 CHECKPOINT = "checkpoint.pth"
-_CLOCKS = ("data_time", "rank_data_time")
+NEVER = sys.maxsize  # detectron2's own period of gathering the losses, at which it waits for the device
 
 
 class Run:
@@ -86,52 +87,63 @@ class Run:
 
     def train(self, data: DetectionData) -> None:
         """Iterations `finished` .. MAX_ITER - 1, leaving checkpoint.pth and metrics.jsonl."""
-        trainer = self._build_trainer(self._build_batches(data))
         start, stop = self.finished, self.cfg.SOLVER.MAX_ITER
-        log = LossLog(MetricsWriter(self.run_dir, start), start, stop)
-        hook = self.d2.engine.hooks.CallbackHook(
-            before_step=self._before_step, after_step=lambda trainer: self._after_step(trainer, log)
-        )
-        trainer.register_hooks([hook])
-        guard = self.model.register_forward_hook(
-            lambda module, _, losses: refuse_infinite_losses(module, losses, trainer.iter)
-        )
-        try:
-            trainer.train(start, stop)
-        except FloatingPointError as error:  # detectron2's own check, of the proposals
-            raise InputError(_diverged(trainer.iter, log.latest, f" ({error}); the one before had")) from None
-        finally:
-            guard.remove()
-            log.close()
+        trainer = self.build_trainer(self.build_batches(data, start, stop))
+        with TrainingLog(MetricsWriter(self.run_dir, start), start, stop) as log:
+            hook = self.d2.engine.hooks.CallbackHook(
+                before_step=self._before_step, after_step=lambda trainer: self._after_step(trainer, log, data)
+            )
+            trainer.register_hooks([hook])
+            watch = log.watch(self.model)
+            try:
+                trainer.train(start, stop)
+            except FloatingPointError as error:  # detectron2's own check, of the proposals
+                raise log.diverged(trainer.iter, error) from None
+            finally:
+                watch.remove()
 
     def _before_step(self, trainer: Any) -> None:
         seed_step(self.cfg.SEED, trainer.iter)
         set_learning_rate(self.schedule, trainer.iter)
 
-    def _after_step(self, trainer: Any, log: "LossLog") -> None:
+    def _after_step(self, trainer: Any, log: TrainingLog, data: DetectionData) -> None:
         solver, finished = self.cfg.SOLVER, trainer.iter + 1
-        log.add(trainer)
+        log.add_scalars(trainer)
         checkpoint_due = finished % solver.CHECKPOINT_PERIOD == 0 or finished == solver.MAX_ITER
         if checkpoint_due or finished % solver.LOG_PERIOD == 0:
-            log.flush(trainer.iter, self.optimizer.param_groups[0]["lr"])
+            log.report(trainer.iter, self.optimizer.param_groups[0]["lr"])  # synchronises with the device
         if checkpoint_due:
-            self.save(finished)
+            check_weights(self.model, trainer.iter)
+            if finished == solver.MAX_ITER and self.cfg.TEST.PRECISE_BN.ENABLED:
+                self._measure_statistics(data)
+            self.save(finished)  # after the checks: a checkpoint never holds what is not finite
+        log.reporter.advance()
 
-    def _build_trainer(self, batches: Any) -> Any:
+    def _measure_statistics(self, data: DetectionData) -> None:
+        """Before the last checkpoint, so that who detects with it later finds the same statistics."""
+        stop = self.cfg.SOLVER.MAX_ITER
+        with self.d2.utils.events.EventStorage():  # what the model reports of these passes is dropped
+            batches = self.build_batches(data, stop, stop + self.cfg.TEST.PRECISE_BN.NUM_ITER)
+            measure_statistics(self.model, batches, self.cfg)
+
+    def build_trainer(self, batches: Any) -> Any:
+        """detectron2's trainer; the log brings the losses home, not the trainer."""
         model = wrap_ddp(self.model, self.device)
+        options = {"gather_metric_period": NEVER}
         if self.scaler.is_enabled():
-            return self.d2.engine.AMPTrainer(model, batches, self.optimizer, grad_scaler=self.scaler)
-        return self.d2.engine.SimpleTrainer(model, batches, self.optimizer)
+            return self.d2.engine.AMPTrainer(model, batches, self.optimizer, grad_scaler=self.scaler, **options)
+        return self.d2.engine.SimpleTrainer(model, batches, self.optimizer, **options)
 
-    def _build_batches(self, data: DetectionData) -> Any:
+    def build_batches(self, data: DetectionData, start: int, stop: int) -> Any:
+        """This process's share of the batches of iterations `start` .. `stop - 1`."""
         cfg = self.cfg
         return training_batches(
             trainable(data, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS),
             self.d2.data.DatasetMapper(self.settings, is_train=True),
             batch_size=cfg.SOLVER.IMS_PER_BATCH,
             seed=cfg.SEED,
-            start=self.finished,
-            stop=cfg.SOLVER.MAX_ITER,
+            start=start,
+            stop=stop,
             group_by_aspect=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
             num_workers=cfg.DATALOADER.NUM_WORKERS,
             pin_memory=self.device.type == "cuda",
@@ -145,7 +157,10 @@ def build_solver(d2: SimpleNamespace, settings: Any, cfg: CfgNode, model: nn.Mod
         optimizer = d2.solver.build_optimizer(settings, model)
     else:
         groups = d2.solver.get_default_optimizer_params(
-            model, base_lr=solver.BASE_LR, weight_decay_norm=solver.WEIGHT_DECAY_NORM
+            model,
+            base_lr=solver.BASE_LR,
+            weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+            weight_decay_bias=settings.SOLVER.WEIGHT_DECAY_BIAS,
         )
         optimizer = build_optimizer(
             groups, solver.OPTIMIZER, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY, fused=False
@@ -165,47 +180,3 @@ def set_learning_rate(schedule: Any, iteration: int) -> None:
     schedule.last_epoch = iteration
     for group, lr in zip(schedule.optimizer.param_groups, schedule.get_lr(), strict=True):
         group["lr"] = lr
-
-
-def refuse_infinite_losses(model: nn.Module, losses: dict[str, Tensor], iteration: int) -> None:
-    """A forward hook: raises on every process before a bad gradient is computed."""
-    if model.training and not torch.isfinite(torch.stack(list(losses.values())).sum()):
-        raise InputError(_diverged(iteration, {name: value.item() for name, value in losses.items()}))
-
-
-def _diverged(iteration: int, losses: dict[str, float], reason: str = ":") -> str:
-    parts = {name: float(f"{value:.4g}") for name, value in losses.items() if "loss" in name}
-    return f"the loss is not finite at iteration {iteration}{reason} {parts}; lower SOLVER.BASE_LR or check the data"
-
-
-class LossLog:
-    """Means of detectron2's scalars over a log period, as lines of metrics.jsonl and on the progress bar."""
-
-    def __init__(self, writer: MetricsWriter, start: int, stop: int) -> None:
-        self.writer, self.start, self.stop = writer, start, stop
-        self.latest: dict[str, float] = {}  # of the last finished iteration
-        self.values: dict[str, list[float]] = {}
-        self.began = time.time()
-        self.bar = tqdm(total=stop, initial=start, unit="it", disable=not is_main(), dynamic_ncols=True)
-
-    def add(self, trainer: Any) -> None:
-        """Take what this iteration put into the trainer's storage."""
-        scalars = trainer.storage.latest().items()
-        self.latest = {k: float(v) for k, (v, at) in scalars if at == trainer.iter and k not in _CLOCKS}
-        for name, value in self.latest.items():
-            self.values.setdefault("loss" if name == "total_loss" else name, []).append(value)
-        self.bar.update()
-
-    def flush(self, iteration: int, lr: float) -> None:
-        """Write the means since the last line."""
-        numbers = {name: sum(values) / len(values) for name, values in self.values.items()}
-        self.values = {}
-        pace = (time.time() - self.began) / (iteration + 1 - self.start)
-        self.writer.write(
-            iteration, lr=lr, **numbers, seconds_per_iteration=pace, eta_seconds=pace * (self.stop - iteration - 1)
-        )
-        self.bar.set_postfix_str(f"loss {numbers.get('loss', float('nan')):.3f}", refresh=False)
-
-    def close(self) -> None:
-        self.bar.close()
-        self.writer.close()

@@ -21,6 +21,9 @@ def training_settings(cfg: CfgNode, data: DetectionData, backbone: BackboneFile 
         for key, value in flatten(cfg)
         if key not in free and not key.startswith("TEST.") and not key.endswith("_TEST")
     }
+    # Of the keys of the test, the only one that changes the weights.
+    precise = cfg.TEST.PRECISE_BN.NUM_ITER if cfg.TEST.PRECISE_BN.ENABLED else "off"
+    settings["TEST.PRECISE_BN"] = str(precise)
     return {**settings, "training data": data.fingerprint, "backbone": backbone.hash if backbone else "random"}
 
 

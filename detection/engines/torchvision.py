@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from backbones.core.checkpoint import load_checkpoint, load_state, save_checkpoint
 from backbones.core.config import CfgNode
-from backbones.core.distributed import barrier, gather_objects, is_main, setup_distributed, world_size, wrap_ddp
+from backbones.core.distributed import barrier, broadcast, is_main, setup_distributed, wrap_ddp
 from backbones.core.engine import Step, check_precision, train
 from backbones.core.errors import InputError
 from backbones.core.logging import MetricsWriter, get_logger
@@ -33,13 +33,20 @@ from detection.data.loader import (
 from detection.data.records import DetectionData
 from detection.engines import save_loading
 from detection.engines.faster_rcnn import FasterRCNN
+from detection.engines.frozen import FrozenStages
+from detection.engines.gathering import gather_detections
+from detection.engines.precise_bn import measure_statistics
 from detection.engines.settings import build_detector_schedule, refuse_other_settings, training_settings
 from detection.engines.torchvision_keys import check_config
-from detection.engines.torchvision_model import build_detector
+from detection.engines.torchvision_model import build_detector, frozen_stages
 
-__all__ = ["check_config", "detect", "finetune"]
+__all__ = ["check_config", "detect", "finetune", "require"]
 
 CHECKPOINT = "checkpoint.pth"
+
+
+def require() -> None:
+    """Everything is installed with the project."""
 
 
 def finetune(
@@ -57,6 +64,7 @@ def finetune(
     detector, report = build_detector(cfg.MODEL, cfg.TEST.DETECTIONS_PER_IMAGE, backbone)
     detector.to(device)
     get_logger().info("backbone: %s", report.counts())
+    frozen = FrozenStages(frozen_stages(detector.body, cfg.MODEL.BACKBONE.FREEZE_AT))
     run = _Run(cfg, backbone, train, detector, run_dir, device)
     if resume or eval_only:
         run.restore(required=eval_only)
@@ -68,8 +76,10 @@ def finetune(
         )
     if run.finished < cfg.SOLVER.MAX_ITER:
         run.train()
-        if world_size() > 1:  # each process has its own BN statistics: all detect with the saved ones
-            run.restore(required=True)
+        broadcast(*detector.state_dict().values())  # each process has its own BN statistics: all detect with the main's
+    proof = frozen.prove()
+    if is_main():
+        save_loading(run_dir, report, proof)
     return detect(cfg, detector, test, device)
 
 
@@ -107,6 +117,8 @@ class _Run:
     def save(self, finished: int) -> None:
         """Called by the loop on every process."""
         self.finished = finished
+        if finished == self.cfg.SOLVER.MAX_ITER and self.cfg.TEST.PRECISE_BN.ENABLED:
+            self._measure_statistics()
         if is_main():
             save_checkpoint(
                 self.path,
@@ -117,13 +129,22 @@ class _Run:
             )
         barrier()
 
+    def _measure_statistics(self) -> None:
+        """Before the last checkpoint, so that who detects with it later finds the same statistics."""
+        stop = self.cfg.SOLVER.MAX_ITER
+        batches = build_training_batches(
+            self.cfg, self.data, stop, stop + self.cfg.TEST.PRECISE_BN.NUM_ITER, self.device
+        )
+        moved = (batch.to(self.device, non_blocking=True) for batch in batches)
+        measure_statistics(DetectionTask(self.detector), moved, self.cfg)
+
     def train(self) -> None:
         """Iterations `finished` .. MAX_ITER - 1."""
         cfg, solver = self.cfg, self.cfg.SOLVER
         precision = "bfloat16" if solver.AMP.ENABLED else "float32"
         check_precision(precision, self.device)
         writer = MetricsWriter(self.run_dir, self.finished)
-        batches = build_training_batches(cfg, self.data, self.finished, self.device)
+        batches = build_training_batches(cfg, self.data, self.finished, solver.MAX_ITER, self.device)
         begun = time.time()
         train(
             wrap_ddp(DetectionTask(self.detector), self.device),
@@ -163,9 +184,9 @@ class DetectionTask(nn.Module):
 
 
 def build_training_batches(
-    cfg: CfgNode, data: DetectionData, start: int, device: torch.device
+    cfg: CfgNode, data: DetectionData, start: int, stop: int, device: torch.device
 ) -> Iterable[DetectionBatch]:
-    """The batches of iterations `start` .. MAX_ITER - 1."""
+    """The batches of iterations `start` .. `stop - 1`."""
     pictures = TrainingPictures(
         trainable(data, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS),
         short_sides=cfg.INPUT.MIN_SIZE_TRAIN,
@@ -179,7 +200,7 @@ def build_training_batches(
         batch_size=cfg.SOLVER.IMS_PER_BATCH,
         seed=cfg.SEED,
         start=start,
-        stop=cfg.SOLVER.MAX_ITER,
+        stop=stop,
         group_by_shape=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         pin_memory=device.type == "cuda",
@@ -187,19 +208,18 @@ def build_training_batches(
 
 
 def build_detector_optimizer(solver: CfgNode, detector: nn.Module) -> torch.optim.Optimizer:
-    """Over what trains; normalisation layers have their own weight decay."""
-    norms: list[Tensor] = []
-    others: list[Tensor] = []
+    """Over what trains; normalisation layers, and perhaps biases (theirs too, as in detectron2), decay on their own."""
+    groups: dict[float, list[Tensor]] = {}
     for module in detector.modules():
         is_norm = isinstance(module, (nn.BatchNorm2d, nn.GroupNorm))
-        own = [parameter for parameter in module.parameters(recurse=False) if parameter.requires_grad]
-        (norms if is_norm else others).extend(own)
-    groups = [
-        {"params": others, "weight_decay": solver.WEIGHT_DECAY},
-        {"params": norms, "weight_decay": solver.WEIGHT_DECAY_NORM},
-    ]
+        for name, parameter in module.named_parameters(recurse=False):
+            decay = solver.WEIGHT_DECAY_NORM if is_norm else solver.WEIGHT_DECAY
+            if name == "bias" and solver.WEIGHT_DECAY_BIAS >= 0:
+                decay = solver.WEIGHT_DECAY_BIAS
+            if parameter.requires_grad:
+                groups.setdefault(decay, []).append(parameter)
     return build_optimizer(
-        [group for group in groups if group["params"]],
+        [{"params": parameters, "weight_decay": decay} for decay, parameters in groups.items()],
         solver.OPTIMIZER,
         lr=solver.BASE_LR,
         weight_decay=solver.WEIGHT_DECAY,
@@ -220,19 +240,13 @@ def detect(cfg: CfgNode, detector: FasterRCNN, data: DetectionData, device: torc
         pin_memory=device.type == "cuda",
     )
     category_ids = [category["id"] for category in data.categories]
-    found: dict[int, list[dict[str, Any]]] = {}
+    mine = []
     for batch in batches:
         outputs = detector(batch.images.to(device, non_blocking=True), batch.sizes)
         for n, output in enumerate(outputs):
             scaled = scale_to_original(output["boxes"], batch.sizes[n], batch.originals[n])
-            found[batch.image_ids[n]] = to_coco_results(batch.image_ids[n], scaled, output, category_ids)
-    parts = gather_objects(found)
-    if sum(map(len, parts)) != len(data.records) or world_size() != len(parts):
-        raise RuntimeError(f"{sum(map(len, parts))} pictures were tested of {len(data.records)}")
-    merged = {image_id: results for part in parts for image_id, results in part.items()}
-    if merged.keys() != {record.image_id for record in data.records}:
-        raise RuntimeError("some pictures were tested twice, others not")
-    return [result for image_id in sorted(merged) for result in merged[image_id]]
+            mine.append((batch.image_ids[n], to_coco_results(batch.image_ids[n], scaled, output, category_ids)))
+    return gather_detections(mine, data.records)
 
 
 def scale_to_original(boxes: Tensor, size: tuple[int, int], original: tuple[int, int]) -> Tensor:

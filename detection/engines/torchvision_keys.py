@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from backbones.core.config import CfgNode, flatten
 from backbones.core.errors import InputError
+from detection.engines.precise_bn import check_precise_bn
 
 # Honoured at every valid value, and where.
 HONOURED = {
@@ -39,6 +40,7 @@ HONOURED = {
     "SOLVER.NESTEROV": "optimizer",
     "SOLVER.WEIGHT_DECAY": "optimizer",
     "SOLVER.WEIGHT_DECAY_NORM": "optimizer",
+    "SOLVER.WEIGHT_DECAY_BIAS": "optimizer",
     "SOLVER.CLIP_GRADIENTS.ENABLED": "loop",
     "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": "loop",
     "SOLVER.AMP.ENABLED": "loop, in bfloat16",
@@ -46,6 +48,8 @@ HONOURED = {
     "SOLVER.LOG_PERIOD": "loop",
     "TEST.AP_SCORE_THRESH": "evaluation",
     "TEST.IMS_PER_BATCH": "loader",
+    "TEST.PRECISE_BN.ENABLED": "measure_statistics",
+    "TEST.PRECISE_BN.NUM_ITER": "measure_statistics",
     "MODEL.PIXEL_MEAN": "build_detector",
     "MODEL.PIXEL_STD": "build_detector",
     "MODEL.BACKBONE.FREEZE_AT": "build_detector",
@@ -85,11 +89,8 @@ LIMITED = {
     "MODEL.RESNETS.STRIDE_IN_1X1": (False,),
     "MODEL.FPN.NORM": ("", "BN", "GN"),
     "MODEL.ROI_HEADS.NAME": ("StandardROIHeads",),
-    "SOLVER.WEIGHT_DECAY_BIAS": (-1.0,),
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("full_model",),
     "TEST.EXPECTED_RESULTS": ([],),
-    "TEST.PRECISE_BN.ENABLED": (False,),
-    "TEST.PRECISE_BN.NUM_ITER": (200,),
 }
 LEVELS = 5  # p2 .. p6
 
@@ -111,5 +112,6 @@ def check_config(cfg: CfgNode) -> None:
                 f"MODEL.ANCHOR_GENERATOR.{key}: {lists}: ENGINE torchvision wants {' or '.join(map(str, lengths))} "
                 "lists of the same length"
             )
+    check_precise_bn(cfg)
     if cfg.MODEL.FPN.NORM == "GN" and cfg.MODEL.FPN.OUT_CHANNELS % 32:
         raise InputError(f"MODEL.FPN.OUT_CHANNELS: {cfg.MODEL.FPN.OUT_CHANNELS}: FPN.NORM GN needs a multiple of 32")

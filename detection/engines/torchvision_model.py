@@ -22,7 +22,7 @@ from detection.engines.faster_rcnn import (
     RoIPooler,
     build_anchors,
 )
-from detection.weights import LoadReport, export_torchvision
+from detection.weights import STAGES, LoadReport, export_torchvision
 
 PYRAMID_NORMS = {"": None, "BN": nn.BatchNorm2d, "GN": partial(nn.GroupNorm, 32)}
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of dx, dy, dw, dh in the second stage, as everywhere
@@ -57,11 +57,16 @@ def build_body(model: CfgNode, backbone: BackboneFile | None) -> tuple[nn.Module
     body: Any = build_model(f"resnet{model.RESNETS.DEPTH}", num_classes=2, norm=norm)
     del body.fc
     report = LoadReport(new=sorted(body.state_dict())) if backbone is None else export_torchvision(backbone, body)
-    stages = [nn.ModuleList([body.conv1, body.bn1]), *body.stage_modules()]
-    for stage in stages[: model.BACKBONE.FREEZE_AT]:
+    for stage in frozen_stages(body, model.BACKBONE.FREEZE_AT).values():
         stage.requires_grad_(False)
     freeze_norms(body, everywhere=model.RESNETS.NORM == "FrozenBN")
     return body, report
+
+
+def frozen_stages(body: Any, freeze_at: int) -> dict[str, nn.Module]:
+    """The stages that MODEL.BACKBONE.FREEZE_AT freezes, by detectron2's names."""
+    stages = [nn.ModuleList([body.conv1, body.bn1]), *body.stage_modules()]
+    return dict(list(zip(("stem", *STAGES), stages, strict=True))[:freeze_at])
 
 
 def freeze_norms(module: nn.Module, *, everywhere: bool) -> None:
