@@ -18,9 +18,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-import torch
-import torch.distributed as dist
-
 from backbones.core.errors import REPORTS, InputError
 
 POLL_SECONDS = 0.05
@@ -37,8 +34,11 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
 
 def wants_launch(args: argparse.Namespace) -> bool:
     """True where several processes are asked for, and this is not yet one of them."""
-    inside = "RANK" in os.environ or dist.is_initialized()
-    return args.num_gpus * args.num_machines != 1 and not inside
+    if args.num_gpus * args.num_machines == 1 or "RANK" in os.environ:
+        return False
+    import torch.distributed as dist  # a slow import
+
+    return not dist.is_initialized()
 
 
 def launch(args: argparse.Namespace, script: str, argv: Sequence[str]) -> int:
@@ -78,6 +78,8 @@ def launch(args: argparse.Namespace, script: str, argv: Sequence[str]) -> int:
 
 def _meeting_point(args: argparse.Namespace) -> tuple[str, int]:
     """(host, port) where the processes find each other."""
+    import torch  # a slow import
+
     if args.num_gpus < 1 or args.num_machines < 1:
         raise InputError(f"--num-gpus {args.num_gpus} and --num-machines {args.num_machines}: give 1 or more of each")
     if not 0 <= args.machine_rank < args.num_machines:

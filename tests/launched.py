@@ -1,0 +1,44 @@
+"""A tool for test_launch.py, which starts it in several processes."""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from backbones.core.errors import InputError, run_tool
+from backbones.core.launch import add_launch_arguments, launch, wants_launch
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what")
+    parser.add_argument("folder", type=Path)
+    add_launch_arguments(parser)
+    args = parser.parse_args(argv)
+    if wants_launch(args):
+        return launch(args, __file__, sys.argv[1:] if argv is None else argv)
+    own = int(os.environ["RANK"])
+    (args.folder / f"{args.what}-{own}").write_text(str(os.getpid()))
+    if args.what == "refuse":
+        raise InputError("the key is wrong;\nset it right")
+    if own == 1 and args.what == "picture":
+        raise InputError("picture 7 is broken; restore it")
+    if own == 1 and args.what == "crash":
+        return 7
+    if args.what == "sum":
+        import torch  # slow, and only needed here
+
+        from backbones.core.distributed import all_reduce_sum, rank, setup_distributed, world_size
+
+        setup_distributed()
+        total = torch.tensor([2.0**own])
+        all_reduce_sum(total)
+        print(f"{rank()}/{world_size()}: {total.item():g}", flush=True)
+        return 0
+    time.sleep(100)
+    return 0
+
+
+if __name__ == "__main__":
+    run_tool(main)
