@@ -16,7 +16,9 @@ class Metric:
 
 CLASSIFICATION, CONTEXT = "Classification and calibration", "Context"
 LOCALIZATION, ROBUSTNESS, DETECTION = "Localisation (CAM)", "Attacks", "Detection after fine-tuning"
-GROUPS = (CLASSIFICATION, CONTEXT, LOCALIZATION, ROBUSTNESS, DETECTION)
+VOC = "Detection after fine-tuning, by Pascal VOC's definitions"
+DETECTORS = (DETECTION, VOC)  # groups measured on a fine-tuned detector
+GROUPS = (CLASSIFICATION, CONTEXT, LOCALIZATION, ROBUSTNESS, *DETECTORS)
 
 _TABLE = (
     ("top1", "Top-1", CLASSIFICATION, 1, "accuracy on the validation pictures"),
@@ -88,6 +90,12 @@ _TABLE = (
     ("ARs", "ARs", DETECTION, 1, "AR100 of objects below 32² pixels"),
     ("ARm", "ARm", DETECTION, 1, "AR100 of objects of 32² to 96² pixels"),
     ("ARl", "ARl", DETECTION, 1, "AR100 of objects above 96² pixels"),
+    ("VOC_mAP50", "VOC mAP50", VOC, 1, "Pascal VOC's AP at IoU 0.5: area under the envelope (VOC 2010 on); not COCO's"),
+    ("VOC_mAP50_11", "VOC mAP50, 11-pt", VOC, 1, "the same by 11 recalls, as VOC 2007 defines it"),
+    ("VOC_mAP75", "VOC mAP75", VOC, 1, "by area at IoU 0.75"),
+    ("VOC_mAP75_11", "VOC mAP75, 11-pt", VOC, 1, "by 11 recalls at IoU 0.75"),
+    ("VOC_mAP", "VOC mAP", VOC, 1, "by area, mean over IoU 0.50:0.95"),
+    ("VOC_mAP_11", "VOC mAP, 11-pt", VOC, 1, "by 11 recalls, mean over IoU 0.50:0.95"),
 )
 METRICS = tuple(Metric(*row) for row in _TABLE)
 BY_NAME = {metric.name: metric for metric in METRICS}

@@ -14,7 +14,7 @@ from PIL import Image
 from backbones.core.errors import InputError
 from backbones.core.files import load_json, save_json, save_text
 from comparison import figures
-from comparison.metrics import ARROW, BY_NAME, DETECTION, GROUPS, METRICS
+from comparison.metrics import ARROW, BY_NAME, DETECTORS, GROUPS, METRICS
 from comparison.rows import Row
 from comparison.statistics import AP_NAMES
 from comparison.tables import (
@@ -63,7 +63,7 @@ def render_page(comparison: Mapping[str, Any], gallery: Mapping[str, Any] | None
     return environment.from_string(source).render(
         comparison=comparison,
         groups=[_detection(protocol, members, colours) for protocol, members in groups_of(comparison)],
-        backbones=_section(backbones, colours, [m.name for m in METRICS if m.group != DETECTION], BACKBONE_BARS),
+        backbones=_section(backbones, colours, [m.name for m in METRICS if m.group not in DETECTORS], BACKBONE_BARS),
         gallery=gallery,
         legend=[(group, [m for m in METRICS if m.group == group]) for group in GROUPS],
         arrow=ARROW,
@@ -107,7 +107,7 @@ def _detection(protocol: str | None, rows: Sequence[Mapping[str, Any]], colours:
     compared = [row for row in rows if row["difference_to_baseline"] and not row["is_baseline"]]
     forest = [n for n in AP_NAMES if any(row["difference_to_baseline"][n]["value"] is not None for row in compared)]
     scale = figures.forest_scale(compared, forest)
-    section = _section(rows, colours, [m.name for m in METRICS if m.group == DETECTION], DETECTION_BARS, display_name)
+    section = _section(rows, colours, [m.name for m in METRICS if m.group in DETECTORS], DETECTION_BARS, display_name)
     return section | {
         "protocol": protocol,
         "differences": {

@@ -15,12 +15,15 @@ MINUS = "\N{MINUS SIGN}"
 DIGITS = 3
 TERMINAL_NAMES = (
     *("top1", "top1_shifted", "ece15", "context_average_confidence", "max_box_acc_v2"),
-    *("AP", "AP50", "APs", "APm", "APl", "AR100"),
+    *("AP", "AP50", "APs", "APm", "APl", "AR100", "VOC_mAP50"),
 )
-_SHORT = {"top1_shifted": "shift", "ece15": "ECE", "context_average_confidence": "ctx", "max_box_acc_v2": "box"}
+_SHORT = {
+    **{"top1_shifted": "shift", "ece15": "ECE", "context_average_confidence": "ctx", "max_box_acc_v2": "box"},
+    "VOC_mAP50": "VOC50",
+}
 LEGEND = (
     "shift: top-1 with independent backgrounds; ctx: confidence on pictures without their objects; "
-    "box: MaxBoxAccV2; the others as COCO names them; fractions in [0, 1]."
+    "box: MaxBoxAccV2; VOC50: Pascal VOC's mAP by area, IoU 0.5; the others as COCO names them; fractions in [0, 1]."
 )
 LABEL_WIDTH, LINE_WIDTH = 16, 110
 

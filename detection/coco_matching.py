@@ -44,13 +44,13 @@ class Boxes:
         return Boxes(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
 
 
-def rank_detections(detections: Boxes) -> tuple[Boxes, np.ndarray]:
-    """The 100 best detections of every cell by class, image and falling score (stable), and their ranks (N,)."""
+def rank_detections(detections: Boxes) -> tuple[Boxes, np.ndarray, np.ndarray]:
+    """The 100 best detections of every cell by class, image and falling score (stable); ranks (N,); positions (N,)."""
     order = np.lexsort((-detections.score, detections.image, detections.category))
     detections = detections.take(order)
     rank = _position_in_run(detections.category, detections.image)
     kept = rank < MAX_DETECTIONS[-1]
-    return detections.take(kept), rank[kept]
+    return detections.take(kept), rank[kept], order[kept]
 
 
 def counted(objects: Boxes) -> np.ndarray:
@@ -58,22 +58,30 @@ def counted(objects: Boxes) -> np.ndarray:
     return _inside(objects.area) & ~objects.crowd[:, None]
 
 
-def match(detections: Boxes, rank: np.ndarray, objects: Boxes) -> np.ndarray:
+def match(detections: Boxes, rank: np.ndarray, objects: Boxes) -> tuple[np.ndarray, np.ndarray]:
     """(N, A, T) int8 outcome of every detection: 1 true positive, 0 false positive, -1 does not count.
 
-    `detections` and `rank` are those of `rank_detections`.
+    And (N,) the object that it takes at the first threshold, of any area, or -1.  `detections` and `rank` are those of
+    `rank_detections`.
     """
     free = np.where(_inside(detections.area), FALSE_POSITIVE, IGNORED).astype(np.int8)
     outcome = np.repeat(free[:, :, None], len(IOU_THRESHOLDS), axis=2)
+    partner = np.full(len(detections), -1)
     for first, objects_of in _cells_by_object_count(detections, rank, objects):
-        _match_cells(detections, rank, objects, first, objects_of, outcome)
-    return outcome
+        _match_cells(detections, rank, objects, first, objects_of, outcome, partner)
+    return outcome, partner
 
 
 def _match_cells(
-    detections: Boxes, rank: np.ndarray, objects: Boxes, first: np.ndarray, objects_of: np.ndarray, outcome: np.ndarray
+    detections: Boxes,
+    rank: np.ndarray,
+    objects: Boxes,
+    first: np.ndarray,
+    objects_of: np.ndarray,
+    outcome: np.ndarray,
+    partner: np.ndarray,
 ) -> None:
-    """Fill `outcome` for P cells of G objects each: `first` (P,) is their best detection, `objects_of` (P, G)."""
+    """Fill both results for P cells of G objects each: `first` (P,) is their best detection, `objects_of` (P, G)."""
     cells, count = objects_of.shape
     crowd = objects.crowd[objects_of][:, None, None, :]
     counts = counted(objects)[objects_of].transpose(0, 2, 1)[:, :, None, :]  # (P, A, 1, G)
@@ -85,7 +93,7 @@ def _match_cells(
         if not len(here):
             return
         index = first[here] + step
-        iou = _iou(detections.xywh[index], objects.xywh[objects_of[here]], objects.crowd[objects_of[here]])
+        iou = box_iou(detections.xywh[index], objects.xywh[objects_of[here]], objects.crowd[objects_of[here]])
         iou = iou[:, None, None, :]
         possible = (iou >= least) & (~taken[here] | crowd[here])  # (P, A, T, G)
         better = possible & counts[here]
@@ -98,6 +106,7 @@ def _match_cells(
         counts_here = np.take_along_axis(np.broadcast_to(counts[here], chosen.shape), best, -1)
         found = np.where(counts_here, TRUE_POSITIVE, IGNORED)[..., 0]
         outcome[index] = np.where(hit[..., 0], found, outcome[index])
+        partner[index] = np.where(hit[:, 0, 0, 0], objects_of[here, best[:, 0, 0, 0]], -1)
 
 
 def _cells_by_object_count(detections: Boxes, rank: np.ndarray, objects: Boxes):
@@ -134,7 +143,7 @@ def _inside(area: np.ndarray) -> np.ndarray:
     return (area[:, None] >= AREA_RANGES[:, 0]) & (area[:, None] <= AREA_RANGES[:, 1])
 
 
-def _iou(detections: np.ndarray, objects: np.ndarray, crowd: np.ndarray) -> np.ndarray:
+def box_iou(detections: np.ndarray, objects: np.ndarray, crowd: np.ndarray) -> np.ndarray:
     """(P, G) IoU of (P, 4) with (P, G, 4); over the detection's own area for a crowd region (maskApi.c, bbIou)."""
     a, b = detections[:, None, :], objects
     sides = np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])

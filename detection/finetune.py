@@ -23,6 +23,7 @@ from detection.config import protocol_hash, protocol_name, validate
 from detection.data.catalog import load_data
 from detection.data.records import DetectionData, check_categories
 from detection.engines import LOADING_FILE, build_engine
+from detection.voc_eval import evaluate_voc
 
 RANDOM = "random"
 PREDICTIONS, MATCHES = "predictions.json", "matches.npz"
@@ -108,9 +109,7 @@ def save_evaluation(
 ) -> dict[str, Any]:
     """Evaluate the predictions and write what the run leaves."""
     save_json(run_dir / PREDICTIONS, predictions, indent=None)
-    measured = evaluate_coco(
-        test.to_coco(), predictions, score_threshold=cfg.TEST.AP_SCORE_THRESH, matches_path=run_dir / MATCHES
-    )
+    measured = measure(test, predictions, cfg.TEST.AP_SCORE_THRESH, run_dir / MATCHES)
     shared = count_shared(train, test)
     loading = load_json(run_dir / LOADING_FILE) if (run_dir / LOADING_FILE).exists() else {}
     results = make_results(
@@ -120,14 +119,17 @@ def save_evaluation(
         measured["metrics"],
         data={
             "train": {"name": train.name, "fingerprint": train.fingerprint, **train.counts()},
-            "test": {"name": test.name, "fingerprint": test.fingerprint, **test.counts(), **measured["counts"]},
+            "test": {
+                **{"name": test.name, "fingerprint": test.fingerprint, "area": test.area},
+                **{**test.counts(), **measured["counts"]},
+            },
             "test_pictures_trained_on": shared,
             "evaluated_on_training_pictures": shared > 0,
         },
         details={
             "engine": cfg.ENGINE,
             "seed": cfg.SEED,
-            "per_class_AP": measured["per_class"],
+            **measured["details"],
             "frozen": loading.pop("frozen", None),
             "backbone_loading": loading or None,
         },
@@ -136,6 +138,26 @@ def save_evaluation(
     )
     save_results(run_dir, results)
     return results
+
+
+def measure(
+    test: DetectionData, predictions: list[dict[str, Any]], score_threshold: float, matches_path: Path
+) -> dict[str, Any]:
+    """The 12 COCO numbers, and VOC's own where the test set says which objects are difficult; writes matches.npz.
+
+    Returns:
+        {"metrics": {name: fraction or NaN}, "counts": {...}, "details": {per_class_AP, per_class_AR: {class: number},
+        for VOC also "voc": {"per_class": {name: {class: number}}, "excluded_classes": [names without an object]}}}
+    """
+    truth = test.to_coco()
+    coco = evaluate_coco(truth, predictions, score_threshold=score_threshold, matches_path=matches_path)
+    details: dict[str, Any] = {"per_class_AP": coco["per_class"], "per_class_AR": coco["per_class_AR"]}
+    metrics = dict(coco["metrics"])
+    if test.form == "voc":
+        voc = evaluate_voc(truth, predictions, score_threshold=score_threshold)
+        metrics |= voc["metrics"]
+        details["voc"] = {key: voc[key] for key in ("per_class", "excluded_classes")}
+    return {"metrics": metrics, "counts": coco["counts"], "details": details}
 
 
 def name_backbone(cfg: CfgNode, backbone: BackboneFile | None) -> BackboneIdentity:

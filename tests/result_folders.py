@@ -17,6 +17,7 @@ METRIC_NAMES = [
     *("context_uniform_average_confidence", "objectness_deviation", "max_box_acc", "max_box_acc_v2", "pointing"),
     *("energy_in_box", "fgsm_8_top1_error", "pgd_1_top1_error", "pgd_8_top1_error", "any_8_top1_error"),
     *("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"),
+    *("VOC_mAP50", "VOC_mAP50_11", "VOC_mAP75", "VOC_mAP75_11", "VOC_mAP", "VOC_mAP_11"),
 ]
 TRUTH, DETECTIONS = scene(21, images=10)
 

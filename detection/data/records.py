@@ -60,6 +60,16 @@ class DetectionData:
     records: list[Record]
     fingerprint: str
     warnings: WarningCounter
+    form: str = "coco"  # or "voc": then iscrowd is `difficult`, and VOC's own evaluation applies
+
+    @property
+    def area(self) -> str:
+        """Whose area sorts objects by size: "box" (VOC, COCO files converted from it) or "segmentation" (COCO).
+
+        The boxes decide, as no file says it: a mask fills half to three quarters of its box.
+        """
+        shares = np.concatenate([r.area / (r.bbox[:, 2] * r.bbox[:, 3]) for r in self.records])
+        return "segmentation" if len(shares) and np.median(shares) < 0.95 else "box"
 
     def counts(self) -> dict[str, int]:
         """Numbers of pictures, annotations and categories, for the log and results.json."""
@@ -140,6 +150,7 @@ def build_data(
     categories: list[dict[str, Any]],
     records: list[Record],
     warnings: WarningCounter,
+    form: str = "coco",
 ) -> DetectionData:
     """A data set whose pictures were looked at: each exists, has the stated size, and counts if not RGB."""
     if not records:
@@ -164,6 +175,7 @@ def build_data(
         records=records,
         fingerprint=_fingerprint(categories, lines, records),
         warnings=warnings,
+        form=form,
     )
 
 
@@ -184,6 +196,7 @@ def join(parts: list[DetectionData]) -> DetectionData:
         records=records,
         fingerprint=fingerprint(*(part.fingerprint for part in parts)),
         warnings=first.warnings,
+        form=first.form if all(part.form == first.form for part in parts) else "coco",
     )
 
 

@@ -48,7 +48,7 @@ def load_voc(
     classes = list(classes) if classes else _all_names(root / "Annotations")
     records = [_read_record(root, stem, n, classes, warnings) for n, stem in enumerate(stems, start=1)]
     categories = [{"id": n, "name": label} for n, label in enumerate(classes, start=1)]
-    return build_data(name, root, list_path, categories, records, warnings)
+    return build_data(name, root, list_path, categories, records, warnings, form="voc")
 
 
 def _read_record(root: Path, stem: str, image_id: int, classes: list[str], warnings: WarningCounter) -> Record:

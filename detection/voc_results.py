@@ -1,0 +1,58 @@
+"""Detections in the form of VOC's own competition files, comp4_det_<split>_<class>.txt, as COCO results.
+
+A line is "<picture> <score> <xmin> <ymin> <xmax> <ymax>", pixels counted from 1 and the last one included, as in the
+annotations: x = xmin - 1, w = xmax - x.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backbones.core.errors import InputError
+
+
+def load_comp4(folder: str | Path, split: str, ground_truth: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """COCO results (image_id, category_id, bbox, score) from one file per class; a class may have none.
+
+    Args:
+        folder: where the files are; split: the part of their names, such as "test".
+        ground_truth: COCO instances; its file names without suffix are the pictures, its categories the classes.
+    Raises:
+        InputError: no file at all; a line that is not six fields, or of an unknown picture.
+    """
+    image_ids = {Path(image["file_name"]).stem: image["id"] for image in ground_truth["images"]}
+    found = {
+        category["id"]: path
+        for category in ground_truth["categories"]
+        if (path := Path(folder) / f"comp4_det_{split}_{category['name']}.txt").is_file()
+    }
+    if not found:
+        raise InputError(f"{folder}: no file comp4_det_{split}_<class>.txt of any class; check the folder and split")
+    return [result for category_id, path in found.items() for result in _read(path, category_id, image_ids)]
+
+
+def _read(path: Path, category_id: int, image_ids: Mapping[str, int]) -> list[dict[str, Any]]:
+    results = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        picture, *fields = line.split() or [""]
+        if not picture:
+            continue
+        numbers = _numbers(fields)
+        if picture not in image_ids or numbers is None:
+            what = f"unknown picture '{picture}'" if numbers else "not '<picture> <score> <xmin> <ymin> <xmax> <ymax>'"
+            raise InputError(f"{path}: line {number}: {what}; correct the file")
+        score, xmin, ymin, xmax, ymax = numbers
+        box = [xmin - 1, ymin - 1, xmax - xmin + 1, ymax - ymin + 1]
+        results.append({"image_id": image_ids[picture], "category_id": category_id, "bbox": box, "score": score})
+    return results
+
+
+def _numbers(fields: list[str]) -> list[float] | None:
+    """Five finite numbers, or None."""
+    try:
+        numbers = [float(field) for field in fields]
+    except ValueError:
+        return None
+    return numbers if len(numbers) == 5 and np.isfinite(numbers).all() else None
