@@ -1,0 +1,176 @@
+"""What an evaluation leaves for others: matches that tell the kinds of error, VOC beside COCO, complete predictions."""
+
+import json
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from coco_scenes import scene
+from rectangles import load_rectangles
+from test_detection_voc import annotation, box, read_voc
+from test_torchvision_engine import FindsColours, make_cfg
+
+from detection import box_pairs
+from detection.coco_eval import evaluate_coco
+from detection.config import protocol_hash
+from detection.data.records import join
+from detection.engines import torchvision as engine
+from detection.finetune import measure
+from detection.voc_eval import evaluate_voc
+
+BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "coco_eval.py"
+
+
+def iou(a, b):
+    """Of two boxes x, y, w, h."""
+    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    both = max(width, 0) * max(height, 0)
+    return both / (a[2] * a[3] + b[2] * b[3] - both)
+
+
+# ---- matches ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunk", [13, 10**6])
+@pytest.mark.parametrize("seed", range(3))
+def test_matches_say_what_every_detection_is_near(tmp_path, monkeypatch, seed, chunk):
+    """Enough to tell a wrong class, a bad place, a duplicate, background and a missed object apart."""
+    monkeypatch.setattr(box_pairs, "CHUNK", chunk)
+    truth, detections = scene(seed, crowd=0.3, images=8)
+    evaluate_coco(truth, detections, score_threshold=0.05, matches_path=tmp_path / "matches.npz")
+    objects = truth["annotations"]
+    with np.load(tmp_path / "matches.npz") as file:
+        found = dict(file)
+    assert sorted(found["index"]) == list(range(len(detections)))
+    for n, index in enumerate(found["index"]):
+        one = detections[index]
+        assert one["score"] == found["score"][n]
+        assert one["image_id"] == found["image_ids"][found["image"][n]]
+        near = {"own": (0.0, -1), "other": (0.0, -1)}
+        for g, item in enumerate(objects):
+            if item["image_id"] == one["image_id"] and not item["iscrowd"]:
+                kind = "own" if item["category_id"] == one["category_id"] else "other"
+                overlap = iou(one["bbox"], item["bbox"])
+                near[kind] = max(near[kind], (overlap, g if overlap else -1))
+        for kind, (largest, g) in near.items():
+            assert found[f"{kind}_iou"][n] == pytest.approx(largest, abs=1e-6)
+            assert found[f"{kind}_object"][n] == g
+        taken = found["partner"][n]
+        assert (taken >= 0) == (found["outcome"][n, 0, 0] != 0)  # every detection's area counts in "all"
+        if taken >= 0:
+            assert objects[taken]["category_id"] == one["category_id"]
+            assert bool(objects[taken]["iscrowd"]) == (found["outcome"][n, 0, 0] == -1)
+    hits = found["partner"][found["outcome"][:, 0, 0] == 1]
+    assert len(set(hits)) == len(hits)  # no object is found twice
+
+
+def test_recall_per_class_averages_to_ar100():
+    truth, detections = scene(4, classes=4)
+    result = evaluate_coco(truth, detections, score_threshold=0.3)
+    assert np.nanmean(list(result["per_class_AR"].values())) == pytest.approx(result["metrics"]["AR100"])
+    one = {**truth, "annotations": [a for a in truth["annotations"] if a["category_id"] == 5]}
+    alone = evaluate_coco(one, detections, score_threshold=0.3)
+    assert alone["metrics"]["AR100"] == pytest.approx(result["per_class_AR"]["class 1"])
+    assert list(result["per_class_AR"]) == list(result["per_class"]) == [f"class {k}" for k in range(4)]
+
+
+# ---- results ------------------------------------------------------------------------------------------------------
+
+
+def detections_of(data):
+    """Every object, and a duplicate of the first."""
+    objects = data.to_coco()["annotations"]
+    keys = ("image_id", "category_id", "bbox")
+    return [{key: a[key] for key in keys} | {"score": 0.9 - 0.1 * n} for n, a in enumerate([*objects, objects[0]])]
+
+
+def test_a_voc_test_set_is_measured_by_both_definitions(tmp_path):
+    data, _ = read_voc(tmp_path, annotation(box("cat", 1, 1, 9, 9), box("dog", 11, 1, 30, 20, difficult=1)))
+    found = detections_of(data)
+    measured = measure(data, found, 0.05, tmp_path / "matches.npz")
+    voc = evaluate_voc(data.to_coco(), found, score_threshold=0.05)
+    coco = evaluate_coco(data.to_coco(), found, score_threshold=0.05)
+    assert measured["metrics"] == pytest.approx(coco["metrics"] | voc["metrics"], nan_ok=True)
+    assert measured["metrics"]["VOC_mAP50"] == 1
+    assert measured["details"]["voc"]["excluded_classes"] == ["dog"]
+    assert measured["details"]["voc"]["per_class"]["VOC_AP50_11"]["cat"] == pytest.approx(1)
+    assert measured["details"]["per_class_AR"]["cat"] == 1
+    assert (data.form, data.area) == ("voc", "box")
+
+
+def test_a_coco_test_set_has_coco_numbers_alone(tmp_path):
+    data = load_rectangles(tmp_path)
+    measured = measure(data, detections_of(data), 0.05, tmp_path / "matches.npz")
+    assert not any(name.startswith("VOC") for name in measured["metrics"])
+    assert "voc" not in measured["details"]
+    assert len(measured["metrics"]) == 12
+    assert join([data, data]).form == "coco"
+
+
+def test_whose_area_sorts_by_size_is_told_and_separates_protocols(tmp_path):
+    """Boxes alike, areas not: size numbers differ, and so does the protocol that keeps them apart."""
+    folders = [tmp_path / name for name in ("box", "mask")]
+    sets = []
+    for folder, share in zip(folders, (1, 0.6), strict=True):
+        folder.mkdir()
+        load_rectangles(folder)
+        path = folder / "instances.json"
+        content = json.loads(path.read_text())
+        for item in content["annotations"]:
+            item["area"] *= share
+        path.write_text(json.dumps(content))
+        sets.append(engine_data(path))
+    assert [data.area for data in sets] == ["box", "segmentation"]
+    hashes = {protocol_hash(make_cfg(), data.fingerprint, data.fingerprint) for data in sets}
+    assert len(hashes) == 2
+
+
+def engine_data(path):
+    from backbones.core.warnings import WarningCounter
+    from detection.data.coco import load_coco
+
+    return load_coco(path, path.parent, "rectangles", WarningCounter())
+
+
+# ---- several processes --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["duplicate", "drop", "both"])
+def test_a_picture_tested_twice_or_never_stops_the_evaluation(tmp_path, monkeypatch, fault):
+    """Two processes, of which the other one has the second half, but for one picture too many or too few."""
+    data = load_rectangles(tmp_path)
+    ids = [record.image_id for record in data.records]
+
+    def gather(found):
+        halves = [{i: found[i] for i in ids[:3]}, {i: found[i] for i in ids[3:]}]
+        if fault in ("drop", "both"):
+            del halves[1][ids[-1]]
+        if fault in ("duplicate", "both"):
+            halves[1][ids[0]] = found[ids[0]]
+        return halves
+
+    monkeypatch.setattr(engine, "world_size", lambda: 2)
+    monkeypatch.setattr(engine, "gather_objects", gather)
+    cfg = make_cfg()
+    with pytest.raises(RuntimeError, match="tested"):
+        engine.detect(cfg, FindsColours(), data, torch.device("cpu"))
+    monkeypatch.setattr(engine, "gather_objects", lambda found: [{i: found[i] for i in p} for p in (ids[:3], ids[3:])])
+    assert {one["image_id"] for one in engine.detect(cfg, FindsColours(), data, torch.device("cpu"))} == set(ids)
+
+
+# ---- benchmark ----------------------------------------------------------------------------------------------------
+
+
+def test_the_benchmark_compares_equal_numbers_and_says_so(capsys):
+    script = runpy.run_path(str(BENCHMARK))
+    script["main"](["--images", "40", "--objects", "300", "--detections", "2500", "--repeats", "1"])
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["identical"]
+    assert result["ratios"].keys() == {"ratio", "ratio_with_reading"}
+    assert 0.1 < result["details"]["metrics"]["AP"] < 0.9
+    assert all(result["details"]["counts"][key] > 0 for key in ("small", "medium", "large", "crowd"))
+    assert script["largest_difference"]({"a": 1.0, "b": float("nan")}, [1.5, float("nan")]) == 0.5
+    assert script["largest_difference"]({"a": float("nan")}, [0.0]) == float("inf")
