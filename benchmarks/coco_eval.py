@@ -77,13 +77,13 @@ def time_pycocotools(truth: dict, detections: list[dict]) -> tuple[dict[str, flo
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    truth, detections = copy.deepcopy(truth), copy.deepcopy(detections)  # both are written into
+    results: Any = copy.deepcopy(detections)  # both are written into
     seconds: dict[str, float] = {}
     with contextlib.redirect_stdout(io.StringIO()):
         known = COCO()
-        known.dataset = truth
+        known.dataset = copy.deepcopy(truth)
         seconds["createIndex"], _ = _timed(known.createIndex)
-        seconds["loadRes"], found = _timed(lambda: known.loadRes(detections))
+        seconds["loadRes"], found = _timed(lambda: known.loadRes(results))
         evaluation = COCOeval(known, found, "bbox")
         for part in ("evaluate", "accumulate", "summarize"):
             seconds[part], _ = _timed(getattr(evaluation, part))

@@ -36,7 +36,7 @@ BACKBONE_BARS = (
     *("top1", "top1_shifted", "nll", "ece15", "context_average_confidence", "objectness_deviation"),
     *("max_box_acc", "max_box_acc_v2", "pointing", "energy_in_box"),
 )
-METHOD_NAMES = ("AP", "AP50", "APs", "APm", "APl", "AR100", "top1", "top1_shifted", "ece15")
+METHOD_NAMES = ("AP", "AP50", "APs", "APm", "APl", "AR100", "VOC_mAP50", "top1", "top1_shifted", "ece15")
 GALLERY_IMAGES = 16
 TILE_SIZE, TILE_QUALITY = 224, 88
 

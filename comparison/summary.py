@@ -153,6 +153,7 @@ def _notes(rows: Sequence[Row], entries: Sequence[dict[str, Any]], groups: Seque
             f"Rows of several protocols ({names}): numbers of different protocols are not comparable; differences "
             "are taken within a protocol only."
         )
+    notes += _area_notes(rows)
     alone = [entry["name"] for entry in entries if entry["baseline"] is None]
     if alone:
         notes.append(f"No baseline (a row of method {BASELINE_METHOD}) for {', '.join(alone)}: no differences there.")
@@ -176,6 +177,16 @@ def _notes(rows: Sequence[Row], entries: Sequence[dict[str, Any]], groups: Seque
             "one seed cannot decide between methods."
         )
     return notes
+
+
+def _area_notes(rows: Sequence[Row]) -> list[str]:
+    """Where the sizes of some rows go by the box and of others by the segmentation (other protocols, if mixed)."""
+    tests = [row.results.get("detection", {}).get("data", {}).get("test", {}) for row in rows]
+    known = {str(test["area"]): str(test.get("name", "?")) for test in tests if "area" in test}
+    if len(known) < 2:
+        return []
+    which = ", ".join(f"the {area} ({name})" for area, name in sorted(known.items()))
+    return [f"Small, medium and large (APs to ARl) go by the area of {which}: not comparable by size."]
 
 
 def _same_seed(entry: dict[str, Any], entries: Sequence[dict[str, Any]]) -> bool:

@@ -159,7 +159,7 @@ _C.SOLVER.LOG_PERIOD = 20
 
 _C.TEST = CfgNode()
 _C.TEST.DETECTIONS_PER_IMAGE = 100
-# AP counts detections above this score (detectron2's 0.05; the ALS paper's code 0); AR counts all.  (ours)
+# AP, COCO's and VOC's, counts detections above this score (detectron2's 0.05; the ALS paper's code 0); AR all.  (ours)
 _C.TEST.AP_SCORE_THRESH = 0.05
 _C.TEST.PRECISE_BN = CfgNode()
 # Estimate batch norm's statistics anew, over NUM_ITER training batches, before the test.

@@ -1,12 +1,14 @@
 """tools/compare.py on result folders: joining rows, pairing, and what is refused."""
 
+import re
+
 import numpy as np
 import pytest
 from coco_scenes import scene
 from result_folders import METRIC_NAMES, add, add_detection, add_suite, backbone, compare_runs
 
 from backbones.core.errors import InputError
-from backbones.core.results import BackboneIdentity
+from backbones.core.results import BackboneIdentity, load_results
 from comparison.rows import collect_rows, family
 from comparison.summary import build_comparison
 
@@ -108,6 +110,30 @@ def test_mixed_protocols_are_refused_unless_allowed(runs, tmp_path):
         als, ce = rows["ALS", protocol], rows["CE", protocol]
         expected = als["metrics"]["AP"] - ce["metrics"]["AP"]
         assert als["difference_to_baseline"]["AP"]["value"] == pytest.approx(expected)
+
+
+def test_sizes_by_box_and_by_segmentation_are_told_apart(runs, tmp_path):
+    for label, name, area in (("CE", "voc_2007_test", "box"), ("LS", "coco_2017_val", "segmentation")):
+        data = {"test": {"name": name, "area": area}}
+        add_detection(runs, backbone(label), 0.5, protocol=f"{area}@2", data=data)
+        notes = compare_runs(runs, tmp_path / label, "--allow-mixed-protocols")["notes"]
+        says = [note for note in notes if "the box (voc_2007_test), the segmentation (coco_2017_val)" in note]
+        assert len(says) == (label == "LS")
+
+
+def test_voc_numbers_stand_beside_cocos_under_their_own_title(tmp_path):
+    for label, value in (("CE", 0.7), ("ALS", 0.75)):
+        folder = add_detection(tmp_path / "runs", backbone(label), 0.8)
+        metrics = load_results(folder)["metrics"] | {"VOC_mAP50": value, "VOC_mAP50_11": value - 0.01}
+        add(tmp_path / "runs", "detection", backbone(label), metrics, protocol="det@1")
+    comparison = compare_runs(tmp_path / "runs", tmp_path / "out")
+    als = next(row for row in comparison["rows"] if row["label"] == "ALS")
+    assert als["difference_to_baseline"]["VOC_mAP50"]["value"] == pytest.approx(0.05)
+    assert als["metrics"]["AP50"] != als["metrics"]["VOC_mAP50"]
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert re.search(r'colspan="2">Detection after fine-tuning, by Pascal VOC', page)
+    assert "The backbone by itself" not in page  # a detector's numbers are none of the classifier
+    assert "VOC mAP50, 11-pt" in (tmp_path / "out" / "comparison.md").read_text()
 
 
 def test_backbones_measured_in_two_ways_are_refused(runs, tmp_path):

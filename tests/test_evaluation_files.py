@@ -3,6 +3,7 @@
 import json
 import runpy
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -154,11 +155,11 @@ def test_a_picture_tested_twice_or_never_stops_the_evaluation(tmp_path, monkeypa
 
     monkeypatch.setattr(engine, "world_size", lambda: 2)
     monkeypatch.setattr(engine, "gather_objects", gather)
-    cfg = make_cfg()
+    cfg, detector = make_cfg(), cast(Any, FindsColours())
     with pytest.raises(RuntimeError, match="tested"):
-        engine.detect(cfg, FindsColours(), data, torch.device("cpu"))
+        engine.detect(cfg, detector, data, torch.device("cpu"))
     monkeypatch.setattr(engine, "gather_objects", lambda found: [{i: found[i] for i in p} for p in (ids[:3], ids[3:])])
-    assert {one["image_id"] for one in engine.detect(cfg, FindsColours(), data, torch.device("cpu"))} == set(ids)
+    assert {one["image_id"] for one in engine.detect(cfg, detector, data, torch.device("cpu"))} == set(ids)
 
 
 # ---- benchmark ----------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from detection.finetune import finetune, load_checked
 
 # What --eval-only may change of a finished run.
 TESTING = ("TEST.*", "*_TEST", "DATASETS.TEST", "LABEL", "PROTOCOL")
-SHOWN = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100", "ARs", "ARm", "ARl")
+SHOWN = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100", "ARs", "ARm", "ARl", "VOC_mAP50", "VOC_mAP50_11")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,7 +39,8 @@ def main(argv: list[str] | None = None) -> int:
     run_dir = open_run(args.output_dir, cfg, resume=going_on, may_change=TESTING if args.eval_only else ())
     results = finetune(cfg, backbone, run_dir, resume=args.resume, eval_only=args.eval_only)
     if is_main():
-        numbers = "  ".join(f"{name} {show(results['metrics'][name])}" for name in SHOWN)
+        metrics = results["metrics"]
+        numbers = "  ".join(f"{name} {show(metrics[name])}" for name in SHOWN if name in metrics)
         print(f"{results['backbone']['label']}: {numbers}\nresults in {run_dir / FILE_NAME}")
     return 0
 
