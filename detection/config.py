@@ -24,7 +24,8 @@ _C.LABEL = ""
 _C.PROTOCOL = ""
 
 _C.DATASETS = CfgNode()
-# Folder that the names of detection/data/catalog.py are below; ~ and $VARIABLES are expanded.  (ours)
+# Folder that the names of detection/data/catalog.py are below; ~ and $VARIABLES are expanded, and where
+# SMOOTH2DET_DATA is not set, DETECTRON2_DATASETS stands in for it.  (ours)
 _C.DATASETS.ROOT = "$SMOOTH2DET_DATA"
 # Names from the catalog, or "coco:<json>:<image folder>" or "voc:<folder>:<split>".
 # Several training sets are joined (VOC 07+12); there is exactly one test set.

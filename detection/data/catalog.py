@@ -1,14 +1,20 @@
-"""Names of detection data sets: which format, and where below DATASETS.ROOT."""
+"""Names of detection data sets: which format, and where below DATASETS.ROOT.
+
+COCO and VOC lie and are called as in detectron2; VOC may also lie in VOCdevkit/, as its archives unpack.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from backbones.core.config import expand_path
 from backbones.core.errors import InputError, suggestion
 from backbones.core.warnings import WarningCounter
 from detection.data.coco import load_coco
 from detection.data.records import DetectionData, join
+from detection.data.roots import VARIABLES, data_root
 from detection.data.voc import VOC_CLASSES, load_voc
 
 # name -> (json, picture folder)
@@ -21,6 +27,10 @@ COCO_SETS = {
         for year in (2014, 2017)
         for split in ("train", "val")
     },
+    # Parts of val2014: 5,000 pictures to test on, and the others, which were trained on as well before 2017.
+    "coco_2014_minival": ("coco/annotations/instances_minival2014.json", "coco/val2014"),
+    "coco_2014_valminusminival": ("coco/annotations/instances_valminusminival2014.json", "coco/val2014"),
+    "coco_2017_val_100": ("coco/annotations/instances_val2017_100.json", "coco/val2017"),
 }
 # name -> (folder, split, classes)
 VOC_SETS = {
@@ -29,8 +39,43 @@ VOC_SETS = {
         for year in (2007, 2012)
         for split in ("train", "val", "trainval", "test")
     },
+    "voc2012_100": ("voc2012-100/VOCdevkit/VOC2012", "trainval", VOC_CLASSES),
     **{f"bccd_{split}": ("bccd/BCCD", split, ("Platelets", "RBC", "WBC")) for split in ("trainval", "test")},
 }
+
+
+@dataclass(frozen=True)
+class CocoFiles:
+    """A set in COCO's format: its json, and the folder that `file_name`s are below."""
+
+    name: str
+    annotations: Path
+    images: Path
+
+    @property
+    def listing(self) -> Path:
+        """The file that names the pictures."""
+        return self.annotations
+
+
+@dataclass(frozen=True)
+class VocFolder:
+    """A set in VOC's format: the folder that holds JPEGImages; `classes` None: those that occur."""
+
+    name: str
+    folder: Path
+    split: str
+    classes: tuple[str, ...] | None
+
+    @property
+    def listing(self) -> Path:
+        """The file that names the pictures."""
+        return self.folder / "ImageSets" / "Main" / f"{self.split}.txt"
+
+    @property
+    def images(self) -> Path:
+        """The folder of the pictures."""
+        return self.folder / "JPEGImages"
 
 
 def load_data(names: Sequence[str], root: str, warnings: WarningCounter) -> DetectionData:
@@ -46,31 +91,60 @@ def load_data(names: Sequence[str], root: str, warnings: WarningCounter) -> Dete
     return join([_load_one(name, root, warnings) for name in names])
 
 
-def _load_one(name: str, root: str, warnings: WarningCounter) -> DetectionData:
+def locate(name: str, root: str) -> CocoFiles | VocFolder:
+    """Where the data set called `name` lies; reads none of it.
+
+    Raises:
+        InputError: unknown name, or no root.
+    """
     form, _, rest = name.partition(":")
     if rest:
-        return _load_explicit(name, form, rest, warnings)
+        return _locate_explicit(name, form, rest)
     if name not in COCO_SETS and name not in VOC_SETS:
         raise InputError(
             f"DATASETS: unknown data set '{name}'{suggestion(name, [*COCO_SETS, *VOC_SETS])} "
             "(or coco:<json>:<picture folder>, or voc:<folder>:<split>)"
         )
-    base = expand_path(root)
-    if not base.is_dir():
-        raise InputError(f"DATASETS.ROOT: no folder {base} (needed by '{name}'); set DATASETS.ROOT")
+    return locate_below(name, data_root(root, needed_by=name))
+
+
+def locate_below(name: str, base: Path) -> CocoFiles | VocFolder:
+    """Where the catalog's set `name` lies below the folder `base`."""
     if name in COCO_SETS:
         annotations, images = COCO_SETS[name]
-        return load_coco(base / annotations, base / images, name, warnings)
+        return CocoFiles(name, base / annotations, base / images)
     folder, split, classes = VOC_SETS[name]
-    return load_voc(base / folder, split, name, warnings, classes)
+    places = [VocFolder(name, place / folder, split, classes) for place in (base, base / "VOCdevkit")]
+    return next((place for place in places if place.listing.is_file()), places[0])
 
 
-def _load_explicit(name: str, form: str, rest: str, warnings: WarningCounter) -> DetectionData:
+def require_files(found: CocoFiles | VocFolder, pictures: bool = True) -> None:
+    """`InputError` that names the file or folder that a data set lacks, and what to set."""
+    missing = ""
+    if not found.listing.is_file():
+        missing = f"{'no such file:' if isinstance(found, CocoFiles) else 'no split file'} {found.listing}"
+    elif pictures and not found.images.is_dir():
+        missing = f"no picture folder {found.images}"
+    if missing:
+        raise InputError(
+            f"{found.name}: {missing}; put it there, or check DATASETS.ROOT (default: {' or '.join(VARIABLES)})"
+        )
+
+
+def _load_one(name: str, root: str, warnings: WarningCounter) -> DetectionData:
+    found = locate(name, root)
+    require_files(found)
+    if isinstance(found, CocoFiles):
+        return load_coco(found.annotations, found.images, found.name, warnings)
+    return load_voc(found.folder, found.split, found.name, warnings, found.classes)
+
+
+def _locate_explicit(name: str, form: str, rest: str) -> CocoFiles | VocFolder:
     first, _, second = rest.rpartition(":")
     if form == "coco" and first:
         annotations = expand_path(first)
-        return load_coco(annotations, expand_path(second), annotations.stem, warnings)
+        return CocoFiles(annotations.stem, annotations, expand_path(second))
     if form == "voc" and first:
         folder = expand_path(first)
-        return load_voc(folder, second, f"{folder.name}_{second}", warnings)
+        return VocFolder(f"{folder.name}_{second}", folder, second, None)
     raise InputError(f"DATASETS: cannot read '{name}'; write coco:<json>:<picture folder> or voc:<folder>:<split>")
