@@ -1,0 +1,94 @@
+"""Checks of classification data before a long run, by the readers that train: they stop at the first problem of the
+annotations, which then is the verdict; the pictures are all looked at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backbones.core.errors import InputError
+from backbones.core.findings import ERROR, WARNING, Findings, Kind, Report
+from backbones.core.picture_checks import Picture, check_pictures, default_workers
+from backbones.core.warnings import WarningCounter
+from backbones.data.cifar10h import load_cifar10h
+from backbones.data.samples import DATASETS, Samples
+
+REFUSED = Kind(ERROR, "refusal by the reader", "it stops at the first problem: mend it and check again")
+NO_BOX = Kind(WARNING, "pictures without box", "methods that need the object's size cannot use them (DATA.VERSION box)")
+UNUSED = Kind(WARNING, "classes without picture", "they are never learned")
+DISAGREEMENT = Kind(WARNING, "pictures on which people are of two minds", "their commonest answer has less than half")
+MENDED = "the reader does what it says"
+COLOURS = "grey or CMYK pictures converted"  # as SampleBuilder counts them
+HUMAN_LABELS = "cifar10h"  # labels alone, of the test pictures of CIFAR-10
+
+
+def check_samples(
+    name: str, root: Path, split: str, *, decode: bool = True, pictures: bool = True, workers: int = 0
+) -> Report:
+    """Check one split of a classification data set.
+
+    Args:
+        name: DATA.NAME, or "cifar10h" for its human labels alone.
+        root: DATA.ROOT.
+        split: such as "train".
+        decode: decode every picture wholly; False reads headers alone.
+        pictures: False looks only at what the reader itself does.
+        workers: threads; 0: as many as suit the machine.
+
+    Raises:
+        InputError: no such folder.
+    """
+    if not root.is_dir():
+        raise InputError(f"no folder {root}; give the folder of {name} as --root")
+    if name == HUMAN_LABELS:
+        return _check_human_labels(root)
+    report = Report(f"{name} {split}", Findings())
+    counter = WarningCounter()
+    try:
+        samples = DATASETS.get(name)(root, split, counter)
+    except InputError as error:
+        report.findings.add(REFUSED, str(error))
+        return report
+    for entry in counter.as_list():
+        if entry["what"] != COLOURS or not pictures:  # the pictures themselves say it more exactly
+            report.findings.add(Kind(WARNING, entry["what"], MENDED), entry["examples"], entry["count"])
+    if pictures and samples.stored is None:
+        sizes = np.zeros((len(samples), 2), int) if samples.sizes is None else samples.sizes
+        files = [Picture(path, *size, "") for path, size in zip(samples.paths, sizes.tolist(), strict=True)]
+        check_pictures(list(dict.fromkeys(files)), report.findings, decode=decode, workers=workers or default_workers())
+    _summarize(samples, report)
+    return report
+
+
+def _summarize(samples: Samples, report: Report) -> None:
+    counts, boxes = np.bincount(samples.labels, minlength=len(samples.classes)), samples.box_counts()
+    report.findings.add(UNUSED, [name for name, n in zip(samples.display_names, counts, strict=True) if n == 0])
+    if len(samples.boxes):
+        bare = np.flatnonzero(boxes == 0)
+        report.findings.add(NO_BOX, (samples.relative[n] for n in bare), len(bare))
+    summary: dict[str, Any] = {
+        "samples": len(samples), "classes": len(samples.classes), "boxes": len(samples.boxes),
+        "per_class": {"min": int(counts.min()), "median": float(np.median(counts)), "max": int(counts.max())},
+    }  # fmt: skip
+    spread = ", ".join(f"{key} {value:g}" for key, value in summary["per_class"].items())
+    report.summary = summary
+    report.lines = [
+        f"{len(samples)} samples of {len(samples.classes)} classes, {len(samples.boxes)} boxes",
+        f"samples of a class: {spread}",
+    ]
+
+
+def _check_human_labels(root: Path) -> Report:
+    report = Report(HUMAN_LABELS, Findings())
+    try:
+        table = load_cifar10h(root)
+    except InputError as error:
+        report.findings.add(REFUSED, str(error))
+        return report
+    torn = np.flatnonzero(table.max(axis=1) < 0.5)
+    report.findings.add(DISAGREEMENT, (f"picture {n}" for n in torn), len(torn))
+    report.summary = {"pictures": len(table), "classes": table.shape[1]}
+    report.lines = [f"labels of {len(table)} pictures, {table.shape[1]} classes; no pictures of its own"]
+    return report

@@ -1,0 +1,73 @@
+"""Check data sets before a long run: every problem, counted by kind, with a verdict a set.
+
+    python tools/validate_data.py --data coco_2017_train --data coco_2017_val
+    python tools/validate_data.py --config-file configs/detection/quick.yaml --root data     all its sets, NUM_CLASSES
+    python tools/validate_data.py --data coco:annotations.json:pictures --num-classes 80
+    python tools/validate_data.py --data voc:VOCdevkit/VOC2007:trainval --fast
+    python tools/validate_data.py --data tiny_imagenet --root FOLDER --split val             classification data
+
+Exit code: 0 sound (there may be warnings), 1 errors found, 2 no such data.  An error stops a training or makes its
+numbers wrong; a warning is mended by the readers or worth knowing.
+"""
+
+import argparse
+import json
+
+from backbones.core.config import expand_path, load_config
+from backbones.core.errors import InputError, run_tool
+from backbones.core.findings import Report
+from backbones.data.checks import HUMAN_LABELS, check_samples
+from backbones.data.samples import DATASETS
+from detection.config import get_defaults
+from detection.data.checks import Options, check_config_data, check_detection
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_arguments(argv)
+    reports = collect(args)
+    if args.json:
+        print(json.dumps([report.as_dict() for report in reports], indent=1))
+    else:
+        for report in reports:
+            print("\n".join([report.name, *("  " + line for line in [*report.lines, *report.findings.lines()])]))
+        print("\n".join(report.verdict() for report in reports))
+    return 0 if all(report.sound for report in reports) else 1
+
+
+def collect(args: argparse.Namespace) -> list[Report]:
+    """A report on each data set."""
+    options = Options(pictures=not args.no_pictures, decode=not args.fast, workers=args.workers)
+    if not args.data and not args.config_file:
+        raise InputError("nothing to check; give --data NAME or --config-file FILE")
+    reports = []
+    if args.config_file:
+        reports += check_config_data(load_config(get_defaults(), args.config_file), args.root, options)
+    root = args.root or get_defaults().DATASETS.ROOT
+    for name in args.data:
+        if name in (*DATASETS.names(), HUMAN_LABELS):
+            if not args.root:
+                raise InputError(f"'{name}' is classification data; give its folder as --root")
+            reports.append(check_samples(name, expand_path(args.root), args.split, **vars(options)))
+        else:
+            reports.append(check_detection(name, root, options, args.num_classes)[0])
+    return reports
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", action="append", default=[], metavar="NAME", help="a name of "
+                        "detection/data/catalog.py, coco:<json>:<picture folder>, voc:<folder>:<split>, or a DATA.NAME "
+                        "of pretraining; repeatable")  # fmt: skip
+    parser.add_argument("--config-file", help="check all DATASETS of a fine-tuning config")
+    parser.add_argument("--root", help="folder of the data sets (default: $SMOOTH2DET_DATA or $DETECTRON2_DATASETS)")
+    parser.add_argument("--split", default="train", help="split of classification data (default %(default)s)")
+    parser.add_argument("--num-classes", type=int, help="what NUM_CLASSES will be")
+    parser.add_argument("--fast", action="store_true", help="read picture headers alone; misses truncated files")
+    parser.add_argument("--no-pictures", action="store_true", help="check the annotations without their pictures")
+    parser.add_argument("--workers", type=int, default=0, help="threads that read pictures (default: to suit)")
+    parser.add_argument("--json", action="store_true", help="print the reports as JSON")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    run_tool(main)
