@@ -56,7 +56,7 @@ def check_samples(
             report.findings.add(Kind(WARNING, entry["what"], MENDED), entry["examples"], entry["count"])
     if pictures and samples.stored is None:
         sizes = np.zeros((len(samples), 2), int) if samples.sizes is None else samples.sizes
-        files = [Picture(path, *size, "") for path, size in zip(samples.paths, sizes.tolist(), strict=True)]
+        files = [Picture(path, w, h, "") for path, (w, h) in zip(samples.paths, sizes.tolist(), strict=True)]
         check_pictures(list(dict.fromkeys(files)), report.findings, decode=decode, workers=workers or default_workers())
     _summarize(samples, report)
     return report
@@ -66,7 +66,7 @@ def _summarize(samples: Samples, report: Report) -> None:
     counts, boxes = np.bincount(samples.labels, minlength=len(samples.classes)), samples.box_counts()
     report.findings.add(UNUSED, [name for name, n in zip(samples.display_names, counts, strict=True) if n == 0])
     if len(samples.boxes):
-        bare = np.flatnonzero(boxes == 0)
+        bare = np.flatnonzero(boxes == 0).tolist()
         report.findings.add(NO_BOX, (samples.relative[n] for n in bare), len(bare))
     summary: dict[str, Any] = {
         "samples": len(samples), "classes": len(samples.classes), "boxes": len(samples.boxes),
@@ -87,7 +87,7 @@ def _check_human_labels(root: Path) -> Report:
     except InputError as error:
         report.findings.add(REFUSED, str(error))
         return report
-    torn = np.flatnonzero(table.max(axis=1) < 0.5)
+    torn = np.flatnonzero(table.max(axis=1) < 0.5).tolist()
     report.findings.add(DISAGREEMENT, (f"picture {n}" for n in torn), len(torn))
     report.summary = {"pictures": len(table), "classes": table.shape[1]}
     report.lines = [f"labels of {len(table)} pictures, {table.shape[1]} classes; no pictures of its own"]

@@ -65,7 +65,7 @@ class Scan:
 
     def add(self, findings: Findings, kind: Kind, rows: np.ndarray) -> None:
         """Count the boxes where `rows`, (n,) bool, holds."""
-        found = np.flatnonzero(rows)
+        found = np.flatnonzero(rows).tolist()
         findings.add(kind, (self.describe(int(n)) for n in found), len(found))
 
     def usable(self) -> np.ndarray:
@@ -80,7 +80,7 @@ def check_boxes(scan: Scan, sizes: np.ndarray, findings: Findings) -> None:
     Args:
         sizes: (P, 2) width and height of the pictures; 0 where unknown.
     """
-    finite = np.isfinite(scan.bbox).all(axis=1)
+    finite = np.asarray(np.isfinite(scan.bbox).all(axis=1))
     scan.add(findings, MALFORMED, scan.malformed)
     scan.add(findings, NOT_FINITE, ~finite & ~scan.malformed)
     with np.errstate(invalid="ignore"):

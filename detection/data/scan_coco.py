@@ -64,8 +64,9 @@ def _unique(items: list[Any], part: str, findings: Findings) -> list[Mapping]:
 def _read_pictures(entries: Sequence[Mapping], images: Path, findings: Findings) -> list[Picture]:
     pictures, seen = [], set()
     for item in entries:
-        file, width, height = (item.get(key) for key in ("file_name", "width", "height"))
-        whole = isinstance(file, str) and all(isinstance(side, int) and side > 0 for side in (width, height))
+        file, *size = (item.get(key) for key in ("file_name", "width", "height"))
+        width, height = (side if isinstance(side, int) and side > 0 else 0 for side in size)
+        whole = isinstance(file, str) and width and height
         if not whole:
             findings.add(INCOMPLETE, f"images: id {item['id']}")
         if isinstance(file, str) and file in seen:
@@ -104,10 +105,10 @@ def _read_annotations(
         describe=describe,
     )
     for field, where, kind in (("image_id", scan.image, UNKNOWN_IMAGE), ("category_id", scan.label, UNKNOWN_CATEGORY)):
-        lost = np.flatnonzero(where < 0)
+        lost = np.flatnonzero(where < 0).tolist()
         findings.add(kind, (f"id {items[n]['id']}: {field} {items[n].get(field)!r}" for n in lost), len(lost))
     for kind, rows in ((NO_AREA, missing), (BAD_AREA, np.isnan(area) & ~missing), (ZERO_AREA, area == 0)):
-        found = np.flatnonzero(rows)
+        found = np.flatnonzero(rows).tolist()
         findings.add(kind, (f"id {items[n]['id']}: {items[n].get('area')!r}" for n in found), len(found))
     return scan
 

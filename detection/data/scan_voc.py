@@ -57,12 +57,12 @@ def _read_objects(
         label=np.array([place.get(name, -1) for name in names], np.int64),
         bbox=bbox,
         # A corner that is a number, though not a finite one, is infinite here; NaN is no number.
-        malformed=np.isnan(corners).any(axis=1),
+        malformed=np.asarray(np.isnan(corners).any(axis=1)),
         area=bbox[:, 2] * bbox[:, 3],
         iscrowd=np.array([_text(item, "difficult") == "1" for _, item in found], bool),
         describe=describe,
     )
-    unknown = np.flatnonzero(scan.label < 0)
+    unknown = np.flatnonzero(scan.label < 0).tolist()
     hints = (f"{describe(n)}{suggestion(names[n], classes) if len(classes) < 50 else ''}" for n in unknown)
     findings.add(UNKNOWN_CLASS, hints, len(unknown))
     bare = [n for n, (_, item) in enumerate(found) if item.find("difficult") is None]
