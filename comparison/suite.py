@@ -42,14 +42,18 @@ class Plan:
     data: Mapping[str, Source]  # by reference
 
 
-def build_plan(cfg: CfgNode, output_dir: str | Path, *, tools: Path = TOOLS) -> Plan:
+def build_plan(cfg: CfgNode, output_dir: str | Path, *, tools: Path = TOOLS, without_data: bool = False) -> Plan:
     """Lay out the stages of the suite `cfg` (of `load_suite`); reads configs, listings and selections, writes nothing.
+
+    Args:
+        without_data: for a look at the plan: a data folder that is not there stands as it is written, and the names
+            of what reads it (their hashes) are not the final ones.
 
     Raises:
         InputError: a config file or a data folder that cannot be read, an environment variable that is not set.
     """
     output = Path(output_dir).resolve()
-    data = {f"{{data:{entry['NAME']}}}": _data(entry, output, tools) for entry in cfg.DATA}
+    data = {f"{{data:{entry['NAME']}}}": _data(entry, output, tools, without_data) for entry in cfg.DATA}
     return _Builder(cfg, output, tools, data).build()
 
 
@@ -131,9 +135,9 @@ class _Builder:
             )  # fmt: skip
 
 
-def _data(entry: Mapping[str, Any], output: Path, tools: Path) -> Source:
+def _data(entry: Mapping[str, Any], output: Path, tools: Path, without: bool) -> Source:
     if not entry["PREPARE"]:
-        return _existing_folder(entry)
+        return _existing_folder(entry, without)
     tool, arguments = find_tool(tools, "prepare"), entry["PREPARE"]
     key = stage_hash(tool, arguments, None, [])
     folder = output / "data" / f"{slug(entry['NAME'])}-{key}" / slug(entry["NAME"])
@@ -144,14 +148,16 @@ def _data(entry: Mapping[str, Any], output: Path, tools: Path) -> Source:
     return Source(folder, key, stage)
 
 
-def _existing_folder(entry: Mapping[str, Any]) -> Source:
+def _existing_folder(entry: Mapping[str, Any], without: bool) -> Source:
     where = f"DATA {entry['NAME']}: FOLDER"
     try:
         folder = expand_path(entry["FOLDER"]).absolute()
+        if not folder.is_dir():
+            raise InputError(f"there is no folder {folder}; check {entry['FOLDER']}")
     except InputError as error:
+        if without:
+            return Source(Path(entry["FOLDER"]), "", None)
         raise InputError(f"{where}: {error}") from None
-    if not folder.is_dir():
-        raise InputError(f"{where}: there is no folder {folder}; check {entry['FOLDER']}")
     return Source(folder, _listing_fingerprint(folder), None)
 
 

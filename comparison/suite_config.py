@@ -45,6 +45,11 @@ _C.LOCALIZE.COST = 0.0
 # The detection protocols: a list of entries with the keys of FINETUNE_ENTRY.  Every backbone goes through each.
 _C.FINETUNE = []
 
+# How trainings (pretraining and fine-tuning) are started on this machine; it changes no hash and no folder.
+_C.LAUNCH = CfgNode()
+# Processes of each, one a GPU, by torchrun.  Batch sizes of the configs are totals; BN sees its process's share.
+_C.LAUNCH.NUM_GPUS = 1
+
 # tools/compare.py
 _C.COMPARE = CfgNode()
 _C.COMPARE.ARGUMENTS = []
@@ -99,6 +104,8 @@ def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> CfgNode:
     for block in (cfg.PRETRAIN, cfg.EVALUATE, cfg.LOCALIZE):
         block.OVERRIDES = [as_text(item) for item in block.OVERRIDES]
     _check_seeds(cfg.SEEDS, "SEEDS")
+    if cfg.LAUNCH.NUM_GPUS < 1:
+        raise InputError(f"LAUNCH.NUM_GPUS is {cfg.LAUNCH.NUM_GPUS}; it must be 1 or more")
     for entry in cfg.DATA:
         if bool(entry["PREPARE"]) == bool(entry["FOLDER"]):
             raise InputError(f"DATA {entry['NAME']}: give either PREPARE (to write it) or FOLDER (where it is)")

@@ -10,6 +10,7 @@ from backbones.core.files import load_json, save_json
 from comparison.suite_stage import COMMAND_MARK, Stage
 
 _KEPT = 5  # durations a kind of stage is estimated from
+_TAIL = 1 << 16  # bytes of a log that are searched
 
 
 class Timings:
@@ -72,13 +73,17 @@ class Display:
         print(f"{start}{text}", file=self.stream, flush=True)
 
 
-def last_line(log: Path) -> str:
-    """What the tool said last, empty if nothing; progress bars end their lines with a carriage return."""
+def last_line(log: Path, start: str = "") -> str:
+    """What the tool said last, empty if nothing; progress bars end their lines with a carriage return.
+
+    Args:
+        start: of the line that is wanted, which may have others after it.
+    """
     with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 4096))
+        file.seek(max(0, log.stat().st_size - (_TAIL if start else 4096)))
         text = file.read().decode("utf-8", errors="replace")
     lines = [line.strip() for line in text.replace("\r", "\n").split("\n")]
-    said = next((line for line in reversed(lines) if line), "")
+    said = next((line for line in reversed(lines) if line and line.startswith((start, COMMAND_MARK))), "")
     return "" if said.startswith(COMMAND_MARK) else said
 
 

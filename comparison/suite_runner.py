@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import IO
@@ -19,16 +18,14 @@ from backbones.core.files import save_json, save_text
 from comparison.suite import REPORT, Plan, compare_stage, go_on
 from comparison.suite_lock import lock_folder, terminate_as_interrupt
 from comparison.suite_progress import Display, Timings, last_line, minutes
-from comparison.suite_stage import COMMAND_MARK, PAGE, REPORT_RECORD, TABLE, Stage
+from comparison.suite_stage import COMMAND_MARK, PAGE, REPORT_RECORD, TABLE, TRAININGS, Stage
 from comparison.suite_training import ROOT
 
 INTERRUPTED = 130
-# Stages that go on from a checkpoint, so that a later call takes less time than the stage does.
-RESUMABLE = ("grid", "pretrain", "finetune")
 # What core.engine says of a training that diverged.
 NOT_FINITE = "not finite"
-# Seconds: between two looks at a child, and for it to end when told to.
-_TICK, _GRACE = 1.0, 10.0
+# Seconds: between two looks at a child, and for it to end when told to; torchrun gives its processes 30 s.
+_TICK, _GRACE, _GRACE_OF_SEVERAL = 1.0, 10.0, 45.0
 
 
 def run_plan(plan: Plan, stream: IO[str] | None = None) -> int:
@@ -48,29 +45,6 @@ def run_plan(plan: Plan, stream: IO[str] | None = None) -> int:
         except KeyboardInterrupt:
             print("\nstopped; the same command goes on from here", file=out)
             return INTERRUPTED
-
-
-def describe(plan: Plan) -> str:
-    """What `run_plan` would do: every command in order, what it reads, its folder, and whether that is complete.
-
-    Of stages that depend on a selection, only their number.
-    """
-    stages = [*plan.stages, compare_stage(plan, plan.stages)]
-    waiting = [(stage.waits, stage) for stage in plan.stages if stage.waits]
-    blocks = []
-    for number, stage in enumerate(stages, 1):
-        if stage.waits or (waiting and stage.kind == "compare"):
-            continue
-        lines = [f"[{number}/{len(stages)}] {stage.title}: {'cached' if stage.complete() else 'to run'}"]
-        lines += [f"  input   {path}" for path in stage.reads]
-        lines += [f"  config  {stage.config}"] if stage.config else []
-        lines += [f"  output  {stage.output}", f"  {shlex.join(stage.command)}"]
-        blocks.append("\n".join(lines))
-    for selection in dict.fromkeys(title for title, _ in waiting):
-        count = Counter(stage.title.partition(": ")[0] for title, stage in waiting if title == selection)
-        rows = ", ".join(f"{label} {number}" for label, number in count.items())
-        blocks.append(f"then {count.total()} more, by what {selection} chooses ({rows})")
-    return "\n".join([*blocks, *(["then compare"] if waiting else [])])
 
 
 class _Run:
@@ -138,7 +112,7 @@ class _Run:
         print(f"\n{shown.strip()}", file=self.display.stream)
 
     def execute(self, stage: Stage) -> None:
-        fresh, begun = stage.kind not in RESUMABLE or not stage.log.exists(), time.monotonic()
+        fresh, begun = stage.kind not in TRAININGS or not stage.log.exists(), time.monotonic()
         stage.log.parent.mkdir(parents=True, exist_ok=True)
         code = self.child(stage)
         seconds = time.monotonic() - begun
@@ -165,7 +139,7 @@ class _Run:
             print(COMMAND_MARK, shlex.join(stage.command), file=log, flush=True)
             child = subprocess.Popen(
                 stage.command, stdin=subprocess.DEVNULL, stdout=output, stderr=log, cwd=ROOT,
-                pass_fds=[self.lock.fileno()], preexec_fn=_die_with_parent,
+                pass_fds=[self.lock.fileno()], preexec_fn=_die_with_parent if stage.processes == 1 else _end_with_parent,
             )  # fmt: skip
             try:
                 while True:
@@ -174,7 +148,7 @@ class _Run:
                     spent = time.monotonic() - begun
                     self.display.tick(spent, self.left(spent), stage.log)
             finally:
-                _stop(child)
+                _stop(child, _GRACE if stage.processes == 1 else _GRACE_OF_SEVERAL)
 
     def left(self, spent: float = 0.0) -> str:
         """How long what is still to be done will take, after `spent` seconds of the first stage of it."""
@@ -205,6 +179,8 @@ def _standard_output(stage: Stage, log: IO[str]) -> AbstractContextManager[IO[st
 def _reason(code: int, stage: Stage) -> str:
     """Why the stage failed, in a line."""
     said = last_line(stage.log)
+    if stage.processes > 1 and code > 0:  # torchrun says a page after what its processes said
+        said = last_line(stage.log, "error: ") or said
     if code < 0:
         return f"ended by {signal.Signals(-code).name}"
     if code == 0:
@@ -212,11 +188,11 @@ def _reason(code: int, stage: Stage) -> str:
     return said or f"ended with exit code {code} and not a word"
 
 
-def _stop(child: subprocess.Popen) -> None:
+def _stop(child: subprocess.Popen, grace: float) -> None:
     if child.poll() is None:
         child.terminate()
         try:
-            child.wait(_GRACE)
+            child.wait(grace)
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
@@ -231,3 +207,9 @@ def _die_with_parent() -> None:
     """In the child: be killed when the suite is.  Elsewhere than on Linux the lock that it holds reports it."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _end_with_parent() -> None:
+    """The same for torchrun, which must live to end the processes that it started."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -30,6 +30,8 @@ TABLE = "table.txt"
 PAGE = "index.html"
 # First character of the line of a log that holds the command.
 COMMAND_MARK = "$"
+# Kinds of stages that LAUNCH.NUM_GPUS concerns; they go on from a checkpoint, too.
+TRAININGS = ("grid", "pretrain", "finetune")
 TOOLS = {
     "prepare": "prepare_data",
     "grid": "pretrain",
@@ -60,6 +62,7 @@ class Stage:
     waits: str = ""  # title of the selection that is still to decide what this stage is; until then it is a sketch
     selection: "Stage | None" = None  # that chose the backbone which is measured here
     compared: bool = True  # whether its results are a part of the report
+    processes: int = 1  # that the command starts
 
     @property
     def timing_key(self) -> str:
@@ -150,11 +153,15 @@ class Run:
 
 @dataclass(frozen=True)
 class Factory:
-    """Makes the stages that read from `sources`, by their reference, with folders below `output`/runs."""
+    """Makes the stages that read from `sources`, by their reference, with folders below `output`/runs.
+
+    processes: of each training.
+    """
 
     output: Path
     tools: Path
     sources: Mapping[str, Source]
+    processes: int = 1
 
     def make(
         self, kind: str, title: str, name: Sequence[str], overrides: Sequence[str] = (), *, options: Sequence[str] = (),
@@ -162,6 +169,8 @@ class Factory:
         inputs: Sequence[Stage] = (), arguments: Sequence[str] | None = None, **others: Any,
     ) -> Stage:  # fmt: skip
         """`tool options --output-dir O folder overrides`, in the only order argparse takes them in.
+
+        Several processes are started by torchrun, of which the hash knows nothing.
 
         Args:
             name: parts of the folder's name; kind, protocol and hash follow.
@@ -178,10 +187,11 @@ class Factory:
         output = self.output / "runs" / "-".join([*name, kind, *filter(None, [slug(protocol)]), key])
         filled = [fill(text, {text: str(source.folder) for text, source in used.items()}) for text in overrides]
         settings = filled if config else [*(backbone.overrides if backbone else ()), *filled]
+        processes = self.processes if kind in TRAININGS else 1
         return Stage(
             kind=kind,
             title=f"{title}: {kind}" + (f" ({protocol})" if protocol else ""),
-            command=(sys.executable, str(tool), *options, "--output-dir", str(output), *folder, *filled),
+            command=(*launcher(processes), str(tool), *options, "--output-dir", str(output), *folder, *filled),
             output=output,
             hash=key,
             inputs=(*read, *(source.stage for source in used.values() if source.stage)),
@@ -189,8 +199,15 @@ class Factory:
             config=config or (backbone.config if backbone else None),
             overrides=tuple(settings),
             protocol=protocol,
+            processes=processes,
             **others,
         )
+
+
+def launcher(processes: int) -> list[str]:
+    """What starts a tool: python, or torchrun for several processes on this machine."""
+    several = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    return [sys.executable, *(several if processes > 1 else [])]
 
 
 def sorted_overrides(overrides: Sequence[str]) -> list[str]:

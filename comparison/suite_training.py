@@ -66,7 +66,7 @@ class Training:
             for (label, seed), trained in self.done.items()
             if seed == run.seed
         }
-        return Factory(self.output, self.tools, {**self.data, **runs})
+        return Factory(self.output, self.tools, {**self.data, **runs}, self.cfg.LAUNCH.NUM_GPUS)
 
     def _twin(self, trained: Trained, run: Run) -> tuple[str, str]:
         if trained.run.waits:

@@ -16,7 +16,8 @@ import yaml
 
 from comparison.suite import build_plan
 from comparison.suite_config import load_suite
-from comparison.suite_runner import describe, run_plan
+from comparison.suite_listing import describe
+from comparison.suite_runner import run_plan
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("prepare_data", "pretrain", "select_run", "evaluate_backbone", "localize", "finetune_coco", "compare")

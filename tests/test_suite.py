@@ -12,7 +12,7 @@ from backbones.core.config import flatten, load_yaml
 from backbones.core.errors import InputError
 from comparison.suite import build_plan
 from comparison.suite_config import load_suite
-from comparison.suite_runner import describe
+from comparison.suite_listing import describe
 
 pytest_plugins = ["suite_fixtures"]
 

@@ -8,7 +8,7 @@ from suite_lab import output_of
 
 from backbones.core.errors import InputError
 from comparison.suite_grid import nearest
-from comparison.suite_runner import describe
+from comparison.suite_listing import describe
 
 pytest_plugins = ["suite_fixtures"]
 

@@ -3,67 +3,42 @@
     python tools/benchmark.py --config-file configs/suites/quick.yaml --output-dir runs/quick
     python tools/benchmark.py --config-file configs/suites/quick.yaml --output-dir runs/quick --dry-run
 
+--dry-run lists every command with its data, inputs, config and output folder; it needs no data.
 The same command goes on after an interruption, skips what is complete, and tries again what failed.  A change of a
-setting reruns the stages that it concerns.  The keys of a suite are explained in comparison/suite_config.py.
+setting reruns the stages that it concerns.  The keys of a suite are explained in comparison/suite_config.py;
+LAUNCH.NUM_GPUS 8 after the command trains in 8 processes.
 """
 
 import argparse
 
 import backbones.config
 import detection.config
-from backbones.core.config import CfgNode, load_config
-from backbones.core.errors import InputError, run_tool
+from backbones.core.errors import run_tool
 from backbones.measuring import check_splits
 from comparison.suite import build_plan
+from comparison.suite_checks import Reader, check_settings
 from comparison.suite_config import load_suite
-from comparison.suite_runner import describe, run_plan
-from comparison.suite_stage import Stage
+from comparison.suite_listing import describe
+from comparison.suite_runner import run_plan
 
-SETTINGS = {
-    "grid": backbones.config,
-    "pretrain": backbones.config,
-    "evaluate": backbones.config,
-    "localize": backbones.config,
-    "finetune": detection.config,
+PRETRAINING = Reader(backbones.config.get_defaults, (backbones.config.validate,))
+READERS = {
+    "grid": PRETRAINING,
+    "pretrain": PRETRAINING,
+    "evaluate": PRETRAINING._replace(checks=(*PRETRAINING.checks, check_splits)),
+    "localize": PRETRAINING,
+    "finetune": Reader(detection.config.get_defaults, (detection.config.validate,)),
 }
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
-    plan = build_plan(load_suite(args.config_file, args.overrides), args.output_dir)
-    for stage in plan.stages:
-        check_settings(stage)
+    plan = build_plan(load_suite(args.config_file, args.overrides), args.output_dir, without_data=args.dry_run)
+    settings = check_settings(plan, READERS)
     if args.dry_run:
-        print(describe(plan))
+        print(describe(plan, settings))
         return 0
     return run_plan(plan)
-
-
-def check_settings(stage: Stage) -> None:
-    """A mistyped key of the last row, or a choice on what is reported, stops a suite before it starts."""
-    if stage.kind not in SETTINGS:
-        return
-    settings = SETTINGS[stage.kind]
-    try:
-        cfg = load_config(settings.get_defaults(), stage.config, stage.overrides)
-        settings.validate(cfg)
-        if stage.kind == "evaluate":
-            check_splits(cfg)
-    except InputError as error:
-        raise InputError(f"{stage.title}: {error}") from None
-    if stage.kind == "evaluate":
-        check_choice(stage.title, "epoch", stage.inputs[0], cfg)
-        check_choice(stage.title, "GRID", stage.selection, cfg)
-
-
-def check_choice(title: str, what: str, training: Stage | None, cfg: CfgNode) -> None:
-    """`InputError` where `cfg` measures a split on which the epoch to report or the point of a grid is chosen."""
-    trained = training and load_config(backbones.config.get_defaults(), training.config, training.overrides)
-    if not trained or (what == "epoch" and trained.EVAL.REPORT != "best"):
-        return
-    if (split := trained.DATA.VAL_SPLIT) in (cfg.DATA.VAL_SPLIT, cfg.DATA.SHIFTED_SPLIT):
-        said = f"its {what} is selected on DATA.VAL_SPLIT '{split}', which EVALUATE would report"
-        raise InputError(f"{title}: {said}; measure another split: EVALUATE.OVERRIDES [DATA.VAL_SPLIT, test]")
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -1,0 +1,52 @@
+"""A suite is checked before it starts: a mistyped key of its last row would cost days otherwise."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from backbones.core.config import CfgNode, load_config
+from backbones.core.errors import InputError
+from comparison.suite import Plan
+from comparison.suite_stage import Stage
+
+
+class Reader(NamedTuple):
+    """How the tool of a kind of stage reads its settings: its defaults, and what it refuses (`InputError`)."""
+
+    defaults: Callable[[], CfgNode]
+    checks: tuple[Callable[[CfgNode], Any], ...]
+
+    def load(self, stage: Stage) -> CfgNode:
+        """The complete settings of a stage, checked."""
+        cfg = load_config(self.defaults(), stage.config, stage.overrides)
+        for check in self.checks:
+            check(cfg)
+        return cfg
+
+
+def check_settings(plan: Plan, readers: Mapping[str, Reader]) -> dict[Stage, CfgNode]:
+    """The settings of every stage whose kind has a reader.
+
+    Raises:
+        InputError: what the stage's tool would refuse, with its title, or a choice on what is reported.
+    """
+    settings = {}
+    for stage in plan.stages:
+        if stage.kind not in readers:
+            continue
+        try:
+            settings[stage] = readers[stage.kind].load(stage)
+        except InputError as error:
+            raise InputError(f"{stage.title}: {error}") from None
+        if stage.kind == "evaluate":
+            for what, of in (("epoch", stage.inputs[0]), ("GRID", stage.selection)):
+                _check_choice(stage.title, what, of and readers["pretrain"].load(of), settings[stage])
+    return settings
+
+
+def _check_choice(title: str, what: str, trained: CfgNode | None, cfg: CfgNode) -> None:
+    """`InputError` where `cfg` measures a split on which the epoch to report or the point of a grid is chosen."""
+    if not trained or (what == "epoch" and trained.EVAL.REPORT != "best"):
+        return
+    if (split := trained.DATA.VAL_SPLIT) in (cfg.DATA.VAL_SPLIT, cfg.DATA.SHIFTED_SPLIT):
+        said = f"its {what} is selected on DATA.VAL_SPLIT '{split}', which EVALUATE would report"
+        raise InputError(f"{title}: {said}; measure another split: EVALUATE.OVERRIDES [DATA.VAL_SPLIT, test]")
