@@ -102,14 +102,24 @@ def _suites(root: Path, source: Mapping[str, Any], table: Table, tables: list[Ta
         return {}
     if "base" in spec:
         return {_suite_path(f"{table.key}_{t.name.split('_', 1)[1]}"): _pair_text(table, t) for t in table.trainings}
-    by_name = {(t.paper, t.name): t for other in tables for t in other.trainings}
     files = {}
     for column in table.spec.get("columns") or {"": {}}:
-        rows = {row: by_name[table.paper, name] for (row, of), name in table.cells.items() if of == column}
+        rows = _labelled(table, tables, column)
         for variant, overrides in (spec.get("variants") or {"": []}).items():
             name = "_".join(part for part in (table.key, column, variant) if part)
             files[_suite_path(name)] = _suite_text(root, source, table, name, rows, overrides)
     return files
+
+
+def _labelled(table: Table, tables: list[Table], column: str) -> dict[str, Training]:
+    """The rows of a suite.  One that the suite of another table trains has its label there, so that both share it."""
+    owner = {(t.paper, t.name): (other, t) for other in tables for t in other.trainings}
+    rows = {}
+    for (row, of), name in table.cells.items():
+        if of == column:
+            other, training = owner[table.paper, name]
+            rows[training.row if "suite" in other.spec else row] = training
+    return rows
 
 
 def _suite_path(name: str) -> str:
@@ -128,19 +138,24 @@ def _pair_text(table: Table, training: Training) -> str:
 def _suite_text(
     root: Path, source: Mapping[str, Any], table: Table, name: str, rows: Mapping[str, Training], overrides: list[Any]
 ) -> str:
-    seeds = table.spec["suite"]["seeds"]
-    hours = len(seeds) * sum(papers.gpu_hours(root, source, training)[1] for training in rows.values())
+    spec, seeds = table.spec, table.spec["suite"]["seeds"]
+    tuning = len(seeds) * len(rows) * papers.detection_hours(root, source, table)
+    hours = tuning + len(seeds) * sum(papers.gpu_hours(root, source, training)[1] for training in rows.values())
     runs = f"{len(rows)} rows, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
+    runs += f", fine-tuning {_rounded(tuning)} of them" if tuning else ""
+    folder = f"runs/suites/{spec['suite'].get('folder', name)}"
     text = (
-        f"# python tools/benchmark.py --config-file {_suite_path(name)} --output-dir runs/suites/{name}\n"
-        f"# {table.title}, {table.spec['title']}.\n"
+        f"# python tools/benchmark.py --config-file {_suite_path(name)} --output-dir {folder}\n"
+        f"# {table.title}, {spec['title']}.\n"
         f"# Cost: estimate {_rounded(hours)} hours of one V100: {runs}.  Published numbers: docs/papers.md.\n{WRITTEN}"
         f"SEEDS: {seeds}\n"
     )
     if overrides:
         text += f"PRETRAIN: {{OVERRIDES: [{', '.join(map(str, overrides))}]}}\n"
-    if baseline := table.spec["suite"].get("baseline"):  # several rows have hard labels
+    if baseline := spec["suite"].get("baseline"):  # several rows have hard labels
         text += f'COMPARE: {{ARGUMENTS: [--baseline, "{baseline}"]}}\n'
+    if config := spec.get("detection"):  # classifiers of several data sets have no measure in common
+        text += f"EVALUATE: {{ENABLED: false}}\nFINETUNE:\n  - {{NAME: {Path(config).stem}, CONFIG: {config}}}\n"
     text += "LOCALIZE: {ENABLED: false}\nROWS:\n"
     for row, training in rows.items():
         label = yaml.safe_dump(row, default_flow_style=True, width=1000).removesuffix("\n").removesuffix("\n...")

@@ -21,7 +21,7 @@ those files as printed, errors included.
 * A row is trained by `python tools/pretrain.py --config-file CONFIG --output-dir RUN`; the config opens with this
   command, the published number and a cost. Below, `RUN` is the folder of that training: `runs/papers/PAPER/NAME` for
   the config `papers/PAPER/NAME.yaml`. For another seed add `SEED 1` and name another folder. A suite trains and
-  measures all rows of a table, with its seeds.
+  measures all rows of a table, with its seeds; `LAUNCH.NUM_GPUS 4` after its command trains on 4 GPUs, as ALS did.
 * Costs are estimates: multiply-adds of the network x 3 (backward counts twice) x pictures x epochs, at the rate at
   which the ALS paper's V100s trained ResNet-50 ({rate:.1f} T multiply-adds a second each). Small networks on small
   pictures use a GPU less well.
@@ -34,7 +34,7 @@ def page_text(root: Path, source: Mapping[str, Any], tables: Sequence[Table], su
     rate = _rate(root, source, tables)
     blocks = [INTRODUCTION.format(rate=rate / 1e12), _overview(root, source, tables)]
     for table in tables:
-        blocks += [f"## {table.title}: {table.spec['title']}", *_table_blocks(root, table, suites)]
+        blocks += [f"## {table.title}: {table.spec['title']}", *_table_blocks(root, source, table, suites)]
     blocks.append("## Tables without a config\n\n" + "\n".join(f"* {k}: {v}." for k, v in source["without"].items()))
     blocks.append("## Figures")
     for title, commands in source["figures"].items():
@@ -74,7 +74,7 @@ def _anchor(table: Table) -> str:
     return "".join(c for c in text if c.isalnum() or c in "-_")  # as GitHub does
 
 
-def _table_blocks(root: Path, table: Table, suites: Sequence[str]) -> Iterator[str]:
+def _table_blocks(root: Path, source: Mapping[str, Any], table: Table, suites: Sequence[str]) -> Iterator[str]:
     if "columns" in table.spec:
         yield _grid(table)
     elif table.files:
@@ -84,6 +84,9 @@ def _table_blocks(root: Path, table: Table, suites: Sequence[str]) -> Iterator[s
     else:
         rows = [(row, "not available", _link(table, row, "")) for row in table.spec["rows"]]
         yield _markdown(("row", "published", "config"), rows)
+    if config := table.spec.get("detection"):
+        hours = papers.detection_hours(root, source, table)
+        yield f"Fine-tuned by [{Path(config).stem}](../{config}), {hours:.0f} hours of one V100 a row."
     if own := [path for path in suites if re.match(f"{table.key}(_|$)", Path(path).stem)]:
         yield "Suites: " + ", ".join(f"[{Path(path).stem}](../{path})" for path in own) + "."
     if table.spec.get("measure"):

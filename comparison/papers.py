@@ -20,7 +20,7 @@ ROMAN = ("", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X")
 SEPARATOR = " | "
 TABLE_KEYS = (
     *("title", "csv", "label", "lines", "rows", "columns", "file", "headline", "data", "network", "method"),
-    *("measure", "metrics", "errors", "suite", "exclude", "notes", "source"),
+    *("detection", "measure", "metrics", "errors", "suite", "exclude", "notes", "source"),
 )
 
 Line = Mapping[str, str]
@@ -129,6 +129,8 @@ def _table(root: Path, key: str, spec: Mapping[str, Any]) -> Table:
             raise InputError(f"{SOURCE}: {key}: {NUMBERS}/{name} has no column '{missing[0]}'")
         if "rows" in spec:
             _check_rows(key, name, {table.label(line) for line in lines}, [*spec["rows"], *spec.get("exclude", {})])
+    if "detection" in spec and not (root / spec["detection"]).is_file():
+        raise InputError(f"{SOURCE}: {key}: there is no {spec['detection']}; name a config of configs/detection")
     return table
 
 
@@ -240,9 +242,21 @@ def epochs_of(root: Path, source: Mapping[str, Any], training: Training) -> int:
 def gpu_hours(root: Path, source: Mapping[str, Any], training: Training) -> tuple[float, float]:
     """(multiply-adds, hours of one V100): backward counts twice, and the rate is that of the run ALS reports."""
     cost = source["cost"]
-    known = next(line for line in read_numbers(root, cost["csv"]) if line["Job"] == cost["job"])
-    work = 3 * multiply_adds(root, cost["network"]) * cost["pictures"] * float(known["Epochs"])
-    rate = work / (float(known["Approx. hours"]) * cost["gpus"])
+    hours, epochs = _reported(root, cost["csv"], cost)
+    work = 3 * multiply_adds(root, cost["network"]) * cost["pictures"] * epochs
+    rate = work / hours
     total = 3 * multiply_adds(root, training.network) * source["data"][training.data]["pictures"]
     total *= epochs_of(root, source, training) * cost["methods"].get(training.method, 1)
     return total, total / rate
+
+
+def detection_hours(root: Path, source: Mapping[str, Any], table: Table) -> float:
+    """Hours of one V100 that the fine-tuning of one row takes, as ALS reports; 0 for a table without."""
+    cost = source["cost"]
+    return _reported(root, cost["csv"], cost["detection"])[0] if "detection" in table.spec else 0.0
+
+
+def _reported(root: Path, name: str, job: Mapping[str, Any]) -> tuple[float, float]:
+    """(hours of one GPU, epochs) of a job that the paper reports."""
+    known = next(line for line in read_numbers(root, name) if line["Job"] == job["job"])
+    return float(known["Approx. hours"]) * job["gpus"], float(known["Epochs"])

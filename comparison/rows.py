@@ -9,6 +9,7 @@ from typing import Any
 from backbones.core.errors import InputError, suggestion
 from backbones.core.results import find_results, load_results
 from comparison.metrics import METRICS
+from comparison.protocols import check_one_protocol, protocol_name
 
 BASELINE_METHOD = "CE"
 # Later stages overrule metrics of earlier ones.
@@ -54,12 +55,6 @@ class Row:
         return path if path.is_file() else None
 
 
-def protocol_name(results: Mapping[str, Any]) -> str:
-    """ "name@hash" """
-    protocol = results["protocol"]
-    return f"{protocol.get('name', '?')}@{protocol.get('hash', '?')}"
-
-
 def collect_rows(roots: Iterable[str | Path], *, allow_mixed_protocols: bool = False) -> list[Row]:
     """Read every results.json at or below `roots` and join them to rows, random initialisation and CE first.
 
@@ -73,7 +68,7 @@ def collect_rows(roots: Iterable[str | Path], *, allow_mixed_protocols: bool = F
         stages.setdefault(results["stage"], []).append((path, results))
     rows = [row for stages in by_backbone.values() for row in _rows_of_backbone(stages)]
     if not allow_mixed_protocols:
-        _check_one_protocol(rows)
+        check_one_protocol(rows)
     return sorted(rows, key=_order)
 
 
@@ -107,21 +102,6 @@ def _row(stages: Mapping[str, tuple[Path, dict]]) -> Row:
         results=results,
         folders={stage: path.parent for stage, (path, _) in stages.items()},
     )
-
-
-def _check_one_protocol(rows: Sequence[Row]) -> None:
-    """Pretraining is what differs between rows; whatever measures them must not."""
-    for stage in STAGE_ORDER[1:]:
-        seen: dict[str, Path] = {}
-        for row in rows:
-            if stage in row.results:
-                seen.setdefault(protocol_name(row.results[stage]), row.folders[stage])
-        if len(seen) > 1:
-            (a, where_a), (b, where_b), *_ = seen.items()
-            raise InputError(
-                f"rows under two {stage} protocols, {a} ({where_a}) and {b} ({where_b}): their numbers are not "
-                "comparable; leave one out, or pass --allow-mixed-protocols"
-            )
 
 
 def _order(row: Row) -> tuple:

@@ -30,8 +30,8 @@ def select(runs: Sequence[str | Path], keys: Sequence[str], by: str) -> dict[str
 
     Returns:
         {"by", "chosen": {"candidate": number, "run": name, "values", by},
-         "candidates": [{"run", "values": {key: value}, by: number or None, "reason": text}], "warnings": [...]},
-        the warnings as in results.json.
+         "candidates": [{"run", "values": {key: value}, by: number or None, "reason": text, "backbone": hash}],
+         "warnings": [...]}, the warnings as in results.json, the hash of what has one.
 
     Raises:
         InputError: a run without results, not one whose `by` is finite, or two that were validated on other pictures.
@@ -77,7 +77,8 @@ def _candidate(run: Path, keys: Sequence[str], by: str) -> dict[str, Any]:
     found: dict[str, Any] = {"run": run.name, "values": {key: config[key] for key in keys}, by: None, "reason": ""}
     if (run / DIVERGED).exists():
         return found | {"reason": load_json(run / DIVERGED)["reason"]}
-    metrics = load_results(run)["metrics"]
+    results = load_results(run)
+    metrics, found["backbone"] = results["metrics"], results["backbone"].get("hash")
     if by not in metrics:
         raise InputError(f"{run}: its results hold no {by}; pretrain again with this version")
     if metrics[by] is None or not math.isfinite(metrics[by]):

@@ -11,10 +11,13 @@ import subprocess
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext, suppress
+from itertools import count
 from pathlib import Path
 from typing import IO
 
+from backbones.core.errors import InputError
 from backbones.core.files import save_json, save_text
+from backbones.core.results import load_results
 from comparison.suite import REPORT, Plan, compare_stage, go_on
 from comparison.suite_lock import lock_folder, terminate_as_interrupt
 from comparison.suite_progress import Display, Timings, last_line, minutes
@@ -56,6 +59,7 @@ class _Run:
         self.failures: dict[Stage, str] = {}
         self.to_do = [stage for stage in plan.stages if not stage.complete()]
         self.seen: set[tuple[Path, str]] = set()  # the stages that were reached
+        self.chosen = False  # by a selection, since the plan was made
         # Stands for the comparison in the time that is left: what it compares is known at the end.
         self.last: Stage | None = compare_stage(plan, plan.stages)
 
@@ -70,9 +74,11 @@ class _Run:
         return self.summarize(time.monotonic() - begun)
 
     def next(self) -> Stage | None:
-        """The first stage that was not reached yet, after another look at those that waited for a selection."""
+        """The first stage that was not reached yet, after another look at those that depend on a selection."""
         left = self.unseen()
-        if left and left[0].waits and left[0].waits not in (failed.title for failed in self.failures):
+        waits = left and left[0].waits and left[0].waits not in (failed.title for failed in self.failures)
+        if left and (waits or self.chosen):
+            self.chosen = False
             self.plan = go_on(self.plan)
             left = self.unseen()
             self.to_do = [stage for stage in left if not stage.complete()]
@@ -87,6 +93,8 @@ class _Run:
         missing = [item.title for item in stage.inputs if item in self.failures]
         missing += [stage.waits] if stage.waits else []
         self.display.begin(stage.title)
+        if stage not in self.to_do and not stage.complete():  # what it was made of has been made again
+            self.to_do.append(stage)
         if stage not in self.to_do:
             self.display.end("cached, diverged" if stage.diverged.is_file() else "cached")
         elif missing:
@@ -112,12 +120,14 @@ class _Run:
         print(f"\n{shown.strip()}", file=self.display.stream)
 
     def execute(self, stage: Stage) -> None:
+        put_aside(stage)
         fresh, begun = stage.kind not in TRAININGS or not stage.log.exists(), time.monotonic()
         stage.log.parent.mkdir(parents=True, exist_ok=True)
         code = self.child(stage)
         seconds = time.monotonic() - begun
         self.to_do.remove(stage)
         if code == 0 and (stage.kind == "compare" or stage.complete()):
+            self.chosen |= stage.kind == "select"
             if fresh:  # one that went on from a checkpoint took less than the stage takes
                 self.timings.add(stage.timing_key, seconds)
             left = self.left()
@@ -134,12 +144,12 @@ class _Run:
 
     def child(self, stage: Stage) -> int:
         """The exit code of the stage's process; its output goes to the log, and it never outlives this one."""
-        begun = time.monotonic()
+        begun, alone = time.monotonic(), stage.processes == 1
         with stage.log.open("a", encoding="utf-8") as log, _standard_output(stage, log) as output:
             print(COMMAND_MARK, shlex.join(stage.command), file=log, flush=True)
             child = subprocess.Popen(
                 stage.command, stdin=subprocess.DEVNULL, stdout=output, stderr=log, cwd=ROOT,
-                pass_fds=[self.lock.fileno()], preexec_fn=_die_with_parent if stage.processes == 1 else _end_with_parent,
+                pass_fds=[self.lock.fileno()], preexec_fn=_die_with_parent if alone else _end_with_parent,
             )  # fmt: skip
             try:
                 while True:
@@ -148,7 +158,7 @@ class _Run:
                     spent = time.monotonic() - begun
                     self.display.tick(spent, self.left(spent), stage.log)
             finally:
-                _stop(child, _GRACE if stage.processes == 1 else _GRACE_OF_SEVERAL)
+                _stop(child, _GRACE if alone else _GRACE_OF_SEVERAL)
 
     def left(self, spent: float = 0.0) -> str:
         """How long what is still to be done will take, after `spent` seconds of the first stage of it."""
@@ -169,6 +179,17 @@ class _Run:
             log = f" (all of it: {stage.log})" if stage.log.exists() else ""
             print(f"  {stage.title}: {reason}{log}", file=self.display.stream)
         return 1 if self.failures else 0
+
+
+def put_aside(stage: Stage) -> None:
+    """Rename the folder of results that speak of other weights: a tool that resumes would go on from them."""
+    try:
+        outdated = stage.kind != "compare" and stage.outdated(load_results(stage.output))
+    except InputError:
+        return
+    if outdated:
+        number = next(n for n in count(1) if not stage.output.with_name(f"{stage.output.name}.old{n}").exists())
+        stage.output.rename(stage.output.with_name(f"{stage.output.name}.old{number}"))
 
 
 def _standard_output(stage: Stage, log: IO[str]) -> AbstractContextManager[IO[str]]:

@@ -21,6 +21,7 @@ from backbones.core.errors import InputError
 from backbones.core.files import load_json
 from backbones.core.results import SCHEMA_VERSION, load_results
 from comparison.selection import DIVERGED
+from comparison.selection import FILE_NAME as SELECTION
 from comparison.suite_references import fill, find
 
 # What the report was made of; its hash says whether it is up to date.
@@ -92,9 +93,33 @@ class Stage:
             if self.kind == "compare":
                 whole = all((self.output / name).is_file() for name in (TABLE, PAGE))
                 return whole and load_json(self.output / REPORT_RECORD)["hash"] == self.hash
-            return bool(load_results(self.output))
+            return not self.outdated(load_results(self.output))
         except InputError:
             return False
+
+    def outdated(self, results: Mapping[str, Any]) -> bool:
+        """Whether `results` speak of other weights than those that lie in the folders of `inputs` by now.
+
+        Weights are no part of a stage's hash, and a training that was deleted and made again has others.
+        """
+        used = [stage for stage in self.inputs if stage.kind in ("grid", "pretrain", "select")]
+        then = [results["backbone"].get("hash")]  # of a measure, whose backbone is the first
+        if self.kind == "select":
+            then = [item.get("backbone") for item in load_json(self.output / SELECTION)["candidates"]]
+        elif self.kind in ("grid", "pretrain"):
+            teacher = dict(zip(self.overrides[::2], self.overrides[1::2], strict=True)).get("TEACHER.RUN")
+            used = [stage for stage in used if str(stage.output) == teacher]
+            then = [results["details"].get("teacher")]
+        now = [_weights(stage) for stage in used]
+        return any(a != b for a, b in zip(then, now, strict=False) if a is not None and b is not None)
+
+
+def _weights(stage: Stage) -> str | None:
+    """Hash of the backbone that a stage has left, None where it has none."""
+    try:
+        return load_results(stage.output)["backbone"].get("hash")
+    except InputError:
+        return None
 
 
 def find_tool(folder: Path, kind: str) -> Path:

@@ -15,7 +15,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from comparison.rows import BASELINE_METHOD, Row, baseline_of, check_baseline_label, family, group_rows, protocol_name
+from comparison.protocols import notes_on_protocols, protocol_name, separate_validations
+from comparison.rows import BASELINE_METHOD, Row, baseline_of, check_baseline_label, family, group_rows
 from comparison.statistics import Resampled, difference, interval, load_matches, resample_rows
 
 SCHEMA_VERSION = 1
@@ -26,6 +27,7 @@ def build_comparison(
 ) -> dict[str, Any]:
     """Differences and intervals of all rows; see the module for the form of the result."""
     check_baseline_label(rows, baseline)
+    rows, apart = separate_validations(rows)
     groups = group_rows(rows)
     entries: list[dict[str, Any]] = []
     for group in groups:
@@ -40,7 +42,7 @@ def build_comparison(
         "methods": _methods(rows, entries),
         "level": level,
         "resamples": resamples,
-        "notes": _notes(rows, entries, groups),
+        "notes": [*filter(None, [apart]), *_notes(rows, entries)],
         "warnings": [
             {"row": row.label, "stage": stage, **warning}
             for row in rows
@@ -144,16 +146,9 @@ def _spread(values: Sequence[float | None]) -> dict[str, float | int | None]:
     }
 
 
-def _notes(rows: Sequence[Row], entries: Sequence[dict[str, Any]], groups: Sequence[Sequence[Row]]) -> list[str]:
+def _notes(rows: Sequence[Row], entries: Sequence[dict[str, Any]]) -> list[str]:
     """What a reader must know before comparing two numbers of this table."""
-    notes = []
-    if len(groups) > 1:
-        names = ", ".join(str(group[0].protocol) for group in groups if group[0].protocol)
-        notes.append(
-            f"Rows of several protocols ({names}): numbers of different protocols are not comparable; differences "
-            "are taken within a protocol only."
-        )
-    notes += _area_notes(rows)
+    notes = [*notes_on_protocols(rows), *_area_notes(rows)]
     alone = [entry["name"] for entry in entries if entry["baseline"] is None]
     if alone:
         notes.append(f"No baseline (a row of method {BASELINE_METHOD}) for {', '.join(alone)}: no differences there.")

@@ -28,6 +28,8 @@ STAGES = {
     "localize": "localization",
     "finetune_coco": "detection",
 }
+# A pretraining's backbone has the hash that `weights` says, as have the results that read it; the label of a folder's
+# name may have its own: {"CE": "1"}.
 # `calls` gets a line a call; a call whose folder contains the text of the file `fail` or `hang` does that.
 # A pretraining's nll is the sum of what `losses` holds for its overrides: {"KEY VALUE": nll}, null for a NaN, or
 # "diverge"; nll_fitted the same with `fitted`.
@@ -88,8 +90,25 @@ elif not told_to("forget"):
             sys.exit(2)
         (out / "selection.json").write_text(json.dumps(found))
         print(f"chosen: {{found['chosen']['values']}}")
-    results = dict(schema_version=1, stage={STAGES!r}[me.stem], backbone={{}}, protocol={{}}, metrics=metrics,
-                   data={{}}, details={{}}, warnings=[], files={{}})
+    told = me.parent / "weights"
+    backbone, details = {{}}, {{}}
+    if told.exists():
+        def left(folder):
+            return json.loads((Path(folder) / "results.json").read_text())["backbone"]
+        if me.stem == "pretrain":
+            name = out.name.split("-")[0]
+            backbone = dict(hash=json.loads(told.read_text()).get(name, name))
+            if "TEACHER.RUN" in overrides:
+                details = dict(teacher=left(overrides["TEACHER.RUN"])["hash"])
+        elif me.stem == "select_run":
+            backbone = left(folders[found["chosen"]["candidate"]])
+        elif "--backbone" in arguments:
+            source = arguments[arguments.index("--backbone") + 1]
+            backbone = dict(hash="random") if source == "random" else left(source)
+        else:
+            backbone = left(arguments[arguments.index("--output-dir") + 2])
+    results = dict(schema_version=1, stage={STAGES!r}[me.stem], backbone=backbone, protocol={{}}, metrics=metrics,
+                   data={{}}, details=details, warnings=[], files={{}})
     (out / "results.json").write_text(json.dumps(results))
 """
 

@@ -172,3 +172,98 @@ def test_tool_that_says_nothing(tmp_path):
     assert last_line(log) == ""
     log.write_text("$ python x.py\nreading\n 10%|#  \r 90%|## \r\n")
     assert last_line(log) == "90%|##"
+
+
+# ---- weights ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def weighty(lab):
+    """A lab whose results name weights; ILS is taught by CE, LS is chosen of two."""
+    lab.tell("weights", "{}")
+    lab.tree["FINETUNE"], lab.tree["LOCALIZE"] = lab.tree["FINETUNE"][:1], {"ENABLED": False}
+    grid = {"KEYS": {"METHOD.LS.amount": [0.1, 0.2]}}
+    lab.tree["ROWS"] = [
+        {"LABEL": "CE", "OVERRIDES": ["METHOD.NAME", "CE"]},
+        {"LABEL": "ILS", "OVERRIDES": ["METHOD.NAME", "ILS", "TEACHER.RUN", "{run:CE}"]},
+        {"LABEL": "LS", "OVERRIDES": ["METHOD.NAME", "LS"], "GRID": grid},
+    ]
+    assert lab.run()[0] == 0
+    lab.called()
+    return lab
+
+
+def delete(lab, pattern):
+    for folder in lab.output.glob(f"runs/{pattern}"):
+        (folder / "results.json").unlink()
+
+
+def test_a_training_made_again_with_the_same_weights_changes_nothing(weighty):
+    delete(weighty, "CE-s0-pretrain-*")
+    assert weighty.run()[0] == 0
+    assert weighty.called() == ["CE pretrain"]
+    assert weighty.run()[0] == 0
+    assert weighty.called() == []
+
+
+def test_other_weights_rerun_what_was_made_of_them(weighty):
+    delete(weighty, "CE-s0-pretrain-*")
+    weighty.tell("weights", '{"CE": "others", "ILS": "others too"}')
+    assert weighty.run()[0] == 0
+    of = ["pretrain", "evaluate_backbone", "finetune_coco"]
+    assert weighty.called() == [*(f"CE {tool}" for tool in of), *(f"ILS {tool}" for tool in of), "compare"]
+    assert weighty.to_run() == []
+    # Checkpoints of the old weights are not gone on from, and not lost.
+    aside = {path.name.rsplit("-", 1)[0] for path in weighty.output.glob("runs/*.old1")}
+    assert aside == {
+        "CE-s0-evaluate",
+        "CE-s0-finetune-quick",
+        *(f"ILS-s0-{kind}" for kind in ("pretrain", "evaluate", "finetune-quick")),
+    }
+
+
+def test_other_weights_of_a_point_are_chosen_from_again(weighty):
+    assert weighty.to_run() == []
+    points = sorted(weighty.output.glob("runs/point-*"), key=lambda path: (path / "config.yaml").read_text())
+    (points[1] / "results.json").unlink()
+    weighty.tell("weights", '{"point": "others"}')
+    weighty.tell("losses", '{"METHOD.LS.amount 0.2": -1}')
+    assert weighty.run()[0] == 0
+    assert weighty.called() == [
+        "point pretrain",
+        "LS select_run",
+        "LS evaluate_backbone",
+        "LS finetune_coco",
+        "compare",
+    ]
+    assert weighty.to_run() == []
+
+
+# ---- several processes --------------------------------------------------------------------------------------------
+
+
+def test_trainings_alone_are_launched_in_several_processes(lab):
+    plain = {stage.title: stage for stage in lab.plan().stages}
+    lab.tree["LAUNCH"] = {"NUM_GPUS": 8}
+    several = {stage.title: stage for stage in lab.plan().stages}
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=8"]
+    for title, stage in several.items():
+        assert (stage.hash, stage.output) == (plain[title].hash, plain[title].output)
+        many = stage.kind in ("pretrain", "finetune")
+        assert list(stage.command) == [sys.executable, *(launcher if many else []), *plain[title].command[1:]]
+    lab.tree["LAUNCH"] = {"NUM_GPUS": 0}
+    with pytest.raises(InputError, match=r"LAUNCH.NUM_GPUS is 0; it must be 1 or more"):
+        lab.plan()
+
+
+def test_several_processes_run_and_their_reason_is_told(lab):
+    """By torchrun itself: the fake tools run once in each process."""
+    lab.tree |= {"ROWS": lab.tree["ROWS"][1:2], "FINETUNE": [], "LAUNCH": {"NUM_GPUS": 2}}
+    lab.tell("fail", "CE-s0-pretrain")
+    code, said = lab.run()
+    assert code == 1
+    assert "CE: pretrain: error: told to fail" in said  # not the page of torchrun
+    (lab.tools / "fail").unlink()
+    lab.calls()
+    assert lab.run()[0] == 0
+    assert lab.called().count("CE pretrain") == 2

@@ -1,0 +1,123 @@
+"""Which numbers may stand in one table: those of one protocol, by name and hash."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backbones.core.config import flatten, load_yaml
+from backbones.core.errors import InputError
+
+if TYPE_CHECKING:
+    from comparison.rows import Row
+
+PRETRAINING, DETECTION = "pretraining", "detection"
+MEASURES = ("backbone", "localization", "robustness", DETECTION)
+# Keys of a fine-tuning's config that its hash leaves out: detection.config.NOT_PROTOCOL.
+SAME_PROTOCOL = (
+    *("SEED", "LABEL", "PROTOCOL", "DATASETS.ROOT", "DATALOADER.NUM_WORKERS", "DATALOADER.CACHE_IMAGES"),
+    *("SOLVER.CHECKPOINT_PERIOD", "SOLVER.LOG_PERIOD", "TEST.EXPECTED_RESULTS"),
+)
+_SHOWN = 3  # differences of two protocols
+
+
+def protocol_name(results: Mapping[str, Any]) -> str:
+    """ "name@hash" """
+    protocol = results["protocol"]
+    return f"{protocol.get('name', '?')}@{protocol.get('hash', '?')}"
+
+
+def check_one_protocol(rows: Sequence[Row]) -> None:
+    """Pretraining is what differs between rows; whatever measures them must not: `InputError`."""
+    for stage in MEASURES:
+        first = _first_of_each(rows, stage)
+        if len(first) > 1:
+            (a, row), (b, other), *_ = first.items()
+            raise InputError(
+                f"rows under two {stage} protocols, {a} ({row.folders[stage]}) and {b} ({other.folders[stage]})"
+                f"{_unlike(row, other, stage)}: their numbers are not comparable; leave one out, or pass "
+                "--allow-mixed-protocols"
+            )
+
+
+def notes_on_protocols(rows: Sequence[Row]) -> Iterator[str]:
+    """What a table that mixes protocols must say: which there are, and names that stand for several."""
+    for stage in MEASURES:
+        first = _first_of_each(rows, stage)
+        if len(first) < 2:
+            continue
+        rule = "differences are taken within a protocol only" if stage == DETECTION else "do not compare their columns"
+        what = "Rows" if stage == DETECTION else f"The {stage} measures are those"
+        names = ", ".join(first)
+        yield f"{what} of several protocols ({names}): numbers of different protocols are not comparable; {rule}."
+        by_name: dict[str, list[Row]] = {}
+        for row in first.values():
+            by_name.setdefault(str(row.results[stage]["protocol"].get("name")), []).append(row)
+        for name, members in by_name.items():
+            if len(members) > 1:
+                hashes = " and ".join(str(row.results[stage]["protocol"].get("hash")) for row in members)
+                yield (
+                    f"The name '{name}' stands for {len(members)} {stage} protocols, {hashes}"
+                    f"{_unlike(members[0], members[1], stage)}: give each its own name."
+                )
+
+
+def _first_of_each(rows: Sequence[Row], stage: str) -> dict[str, Row]:
+    """ "name@hash" -> the first row that was measured so."""
+    found: dict[str, Row] = {}
+    for row in rows:
+        if stage in row.results:
+            found.setdefault(protocol_name(row.results[stage]), row)
+    return found
+
+
+# ---- what differs -----------------------------------------------------------------------------------------------
+
+
+def _unlike(row: Row, other: Row, stage: str) -> str:
+    """ ", which differ in ENGINE (detectron2, torchvision) and SOLVER.MAX_ITER (400, 800)"; empty where unknown."""
+    a, b = (dict(_settings(one, stage)) for one in (row, other))
+    keys = [key for key in {**a, **b} if a.get(key) != b.get(key)]
+    said = [f"{key} ({a.get(key)}, {b.get(key)})" for key in keys[:_SHOWN]]
+    said += [f"{len(keys) - _SHOWN} more"] if len(keys) > _SHOWN else []
+    return f", which differ in {' and '.join(said)}" if said else ""
+
+
+def _settings(row: Row, stage: str) -> Iterator[tuple[str, Any]]:
+    """What a reader knows of how a row was measured: the engine, the pictures, the config beside the results."""
+    results = row.results[stage]
+    if "engine" in results["details"]:
+        yield "ENGINE", results["details"]["engine"]
+    for key, value in flatten(results["data"]):
+        if key.endswith((".name", ".fingerprint")):
+            yield key, value
+    config: Path = row.folders[stage] / "config.yaml"
+    if stage == DETECTION and config.is_file():
+        yield from ((key, value) for key, value in flatten(load_yaml(config)) if key not in SAME_PROTOCOL)
+
+
+# ---- pretraining ------------------------------------------------------------------------------------------------
+
+
+def separate_validations(rows: Sequence[Row]) -> tuple[list[Row], str]:
+    """Rows without the numbers of their pretraining where those are of several data sets, and a note that says so."""
+    names = {_validated_on(row) for row in rows if PRETRAINING in row.results} - {""}
+    if len(names) < 2:
+        return list(rows), ""
+    note = f"Pretrainings were validated on several data sets ({', '.join(sorted(names))}): their numbers are left out."
+    return [_without_pretraining(row) for row in rows], note
+
+
+def _validated_on(row: Row) -> str:
+    """Name of the data set; results.json lists what was trained on first."""
+    splits = list(row.results[PRETRAINING]["data"].values())
+    last = splits[-1] if splits else {}
+    return str(last.get("name", "")) if isinstance(last, Mapping) else ""
+
+
+def _without_pretraining(row: Row) -> Row:
+    if PRETRAINING not in row.results:
+        return row
+    return replace(row, results={**row.results, PRETRAINING: {**row.results[PRETRAINING], "metrics": {}}})
