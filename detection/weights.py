@@ -9,19 +9,15 @@ Names (torchvision -> detectron2; X stands for 1..3):
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from backbones.core.errors import InputError
-from backbones.core.files import save_atomic
 from backbones.models.weights import BackboneFile
 from detection.compatibility import check_spec, check_state
 
@@ -29,21 +25,15 @@ __all__ = [
     "DROPPED",
     "NEW_IN_BODY",
     "NEW_IN_DETECTRON2",
-    "STAGES",
     "LoadReport",
-    "build_reference",
     "check_spec",
     "check_state",
     "detectron2_name",
-    "export_detectron2",
     "export_torchvision",
-    "prove_features",
     "split_dropped",
     "to_detectron2",
     "verify_account",
 ]
-
-STAGES = ("res2", "res3", "res4", "res5")
 
 # What a backbone file may hold that no detector wants: the classifier, and BN's step counter, which
 # has no effect on the forward pass (momentum is a constant here).
@@ -68,7 +58,7 @@ class LoadReport:
     loaded: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)  # in the file, on purpose not in the detector
     new: list[str] = field(default_factory=list)  # in the detector, on purpose not in the file
-    proof: dict[str, Any] = field(default_factory=dict)  # of `prove_features`, where it was made
+    proof: dict[str, Any] = field(default_factory=dict)  # of `detection.proof`
 
     def counts(self) -> dict[str, int]:
         return {"loaded": len(self.loaded), "dropped": len(self.dropped), "new": len(self.new)}
@@ -93,28 +83,6 @@ def export_torchvision(backbone: BackboneFile, body: nn.Module) -> LoadReport:
     body.load_state_dict(wanted, strict=False)
     _refuse_values(wanted, body.state_dict(), {k: k for k in wanted})
     return LoadReport(sorted(wanted), sorted(dropped), sorted(new))
-
-
-Features = Callable[[Tensor], Mapping[str, Tensor]]  # (B, 3, H, W) -> {"res2": ..., "res5": ...}
-
-
-def build_reference(backbone: BackboneFile) -> Features:
-    """torchvision's ResNet of this backbone, in eval mode, as a function to its stage features.
-
-    Built by torchvision itself, not by our own models: it is the independent half of the proof.
-    """
-    norm = partial(nn.GroupNorm, 32) if backbone.spec["norm"] == "GN" else None
-    body = getattr(torchvision.models, f"resnet{backbone.spec['depth']}")(norm_layer=norm).eval()
-    export_torchvision(backbone, body)
-
-    def features(images: Tensor) -> dict[str, Tensor]:
-        x = body.maxpool(body.relu(body.bn1(body.conv1(images))))
-        found = {}
-        for stage, layer in zip(STAGES, (body.layer1, body.layer2, body.layer3, body.layer4), strict=True):
-            found[stage] = x = layer(x)
-        return found
-
-    return features
 
 
 # ----------------------------------------------------------------------------------- detectron2
@@ -142,28 +110,6 @@ def to_detectron2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {detectron2_name(name): tensor.detach().cpu().clone() for name, tensor in wanted.items()}
 
 
-def export_detectron2(backbone: BackboneFile, path: str | Path) -> Path:
-    """Write a backbone as a checkpoint that detectron2's own tools load (`MODEL.WEIGHTS`).
-
-    `__author__` must not be "Caffe2" (detectron2 would rename the tensors). The input spec travels
-    inside the file, because detectron2's defaults (BGR, std 1, stride in the 1x1) are not ours.
-    """
-    path = Path(path)
-    if path.suffix != ".pth":
-        raise InputError(f"{path}: a detectron2 export is a torch file; give it the suffix .pth")
-    check_state(backbone.state, backbone.spec)
-    content = {
-        "model": to_detectron2(backbone.state),
-        "__author__": "smooth2det",
-        "matching_heuristics": True,
-        "input_spec": dict(backbone.spec),
-        "provenance": dict(backbone.provenance),
-        "hash": backbone.hash,
-    }
-    save_atomic(path, lambda temporary: torch.save(content, temporary))
-    return path
-
-
 def verify_account(exported: Mapping[str, Tensor], model: nn.Module) -> LoadReport:
     """Prove that every exported tensor is in the detectron2 model, and name what else is there.
 
@@ -186,41 +132,6 @@ def verify_account(exported: Mapping[str, Tensor], model: nn.Module) -> LoadRepo
     new = set(target) - set(where.values())
     _refuse("nothing was loaded into", [k for k in new if not _matches(k, NEW_IN_DETECTRON2)])
     return LoadReport(loaded=sorted(where.values()), new=sorted(new))
-
-
-# ------------------------------------------------------------------------------- proof by forward
-
-
-@torch.no_grad()
-def prove_features(reference: Features, candidate: Features, images: Tensor, tolerance: float = 1e-4) -> dict[str, Any]:
-    """Compare two backbones on the same normalised pictures; an error unless they agree.
-
-    Args:
-        reference, candidate: (B, 3, H, W) -> {"res2": ..., "res5": ...}, both in eval mode.
-        images: (B, 3, H, W), already normalised.
-        tolerance: largest allowed difference, as a share of the stage's largest feature.
-
-    Returns:
-        {"tolerance", "largest_difference": {stage: relative}, "largest_feature": {stage: absolute}}
-    """
-    wanted, found = reference(images), candidate(images)
-    differences, sizes = {}, {}
-    for stage in STAGES:
-        if found[stage].shape != wanted[stage].shape:
-            raise InputError(
-                f"features of {stage} have the shape {tuple(found[stage].shape)} in the detector, "
-                f"{tuple(wanted[stage].shape)} in the backbone: the two networks differ"
-            )
-        sizes[stage] = float(wanted[stage].abs().max())
-        # A network whose features are all zero would agree with anything.
-        largest = float((found[stage] - wanted[stage]).abs().max())
-        differences[stage] = largest / sizes[stage] if sizes[stage] > 0 else float("nan")
-    if not all(value <= tolerance for value in differences.values()):
-        raise InputError(
-            f"the detector's features differ from the backbone's by {differences} of the largest feature, "
-            f"more than {tolerance:g}: the backbone is not what was loaded"
-        )
-    return {"tolerance": tolerance, "largest_difference": differences, "largest_feature": sizes}
 
 
 # -------------------------------------------------------------------------------------- helpers

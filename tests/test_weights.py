@@ -13,8 +13,10 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from backbones.core.config import CfgNode
 from backbones.core.errors import InputError
+from detection import proof as proof_of
 from detection import weights
 from detection.compatibility import BLOCKS, expected_shapes
+from detection.export import export_detectron2
 
 TENSORS = {18: 100, 34: 180, 50: 265, 101: 520, 152: 775}  # conv weights + 4 of each BN, counted by others
 
@@ -71,7 +73,7 @@ def test_names_of_detectron2():
 
 def test_the_exported_file_says_what_it_is_and_holds_the_same_values(tmp_path):
     backbone = make_backbone()
-    path = weights.export_detectron2(backbone, tmp_path / "r18.pth")
+    path = export_detectron2(backbone, tmp_path / "r18.pth")
     content = torch.load(path, weights_only=True)  # tensors and plain types only
     assert content["__author__"] == "smooth2det"
     assert content["matching_heuristics"] is True
@@ -80,7 +82,7 @@ def test_the_exported_file_says_what_it_is_and_holds_the_same_values(tmp_path):
     assert torch.equal(content["model"]["res5.1.conv2.norm.running_var"], backbone.state["layer4.1.bn2.running_var"])
     assert not any(name.startswith(("fc.", "backbone.")) for name in content["model"])
     with pytest.raises(InputError, match=r"\.pth"):
-        weights.export_detectron2(backbone, tmp_path / "r18.pkl")
+        export_detectron2(backbone, tmp_path / "r18.pkl")
 
 
 @pytest.mark.parametrize(("norm", "layer"), [("BN", nn.BatchNorm2d), ("BN", FrozenBatchNorm2d), ("GN", group_norm)])
@@ -99,7 +101,7 @@ def test_torchvision_body_computes_the_backbones_features(norm, layer):
     images = torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(body(images), original(images), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(
-        weights.build_reference(backbone)(images)["res5"].mean((2, 3)) @ original.fc.weight.T + original.fc.bias,
+        proof_of.build_reference(backbone)(images)["res5"].mean((2, 3)) @ original.fc.weight.T + original.fc.bias,
         original(images),
         rtol=1e-4,
         atol=1e-4,
@@ -152,7 +154,7 @@ def test_a_broken_backbone_is_refused_with_the_reason(case, tmp_path):
     spoil, reason = BROKEN[case]
     spoil(backbone)
     with pytest.raises(InputError, match=reason):
-        weights.export_detectron2(backbone, tmp_path / "x.pth")
+        export_detectron2(backbone, tmp_path / "x.pth")
     with pytest.raises(InputError, match=reason):
         weights.export_torchvision(backbone, nn.Module())
     assert not list(tmp_path.iterdir())
@@ -253,12 +255,12 @@ def test_the_account_sees_what_detectron2_only_logs():
 
 def test_the_proof_tells_one_wrong_tensor():
     backbone = make_backbone(seed=5)
-    reference, images = weights.build_reference(backbone), torch.randn(1, 3, 64, 64)
-    proof = weights.prove_features(reference, weights.build_reference(backbone), images)
+    reference, images = proof_of.build_reference(backbone), torch.randn(1, 3, 64, 64)
+    proof = proof_of.prove_features(reference, proof_of.build_reference(backbone), images)
     assert max(proof["largest_difference"].values()) == 0
     other = copy.deepcopy(backbone)
     other.state["layer4.1.bn2.running_mean"] = other.state["layer4.1.bn2.running_mean"] + 0.05
     with pytest.raises(InputError, match="features differ"):
-        weights.prove_features(reference, weights.build_reference(other), images)
+        proof_of.prove_features(reference, proof_of.build_reference(other), images)
     with pytest.raises(InputError, match="differ"):  # a dead network agrees with nothing
-        weights.prove_features(*[lambda x: {s: torch.zeros(1) for s in weights.STAGES}] * 2, images)
+        proof_of.prove_features(*[lambda x: {s: torch.zeros(1) for s in proof_of.STAGES}] * 2, images)

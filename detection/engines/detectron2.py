@@ -28,17 +28,9 @@ from detection.engines.detectron2_training import Run
 from detection.engines.frozen import FrozenStages
 from detection.engines.gathering import gather_detections
 from detection.engines.settings import training_settings
-from detection.weights import (
-    STAGES,
-    LoadReport,
-    build_reference,
-    check_spec,
-    export_detectron2,
-    prove_features,
-    split_dropped,
-    to_detectron2,
-    verify_account,
-)
+from detection.export import export_detectron2
+from detection.proof import STAGES, prove_from_pixels
+from detection.weights import LoadReport, check_spec, split_dropped, to_detectron2, verify_account
 
 __all__ = ["build_detector", "check_config", "finetune", "import_detectron2", "predict", "prove_loading", "require"]
 
@@ -50,7 +42,6 @@ _INSTALL = (
 # The first two repeat, as warnings and tracebacks, what our account and our errors say in one line; the third
 # complains of a call inside detectron2.
 _SILENCED = ("fvcore.common.checkpoint", "detectron2.engine.train_loop", "torch.fx._symbolic_trace")
-PROOF_SIZE = 128  # side in pixels of the picture that proves the loading; a multiple of the stride of 32
 
 
 def import_detectron2() -> SimpleNamespace:
@@ -147,26 +138,14 @@ def build_detector(
 
 
 def prove_loading(model: Any, backbone: BackboneFile, channel_order: str) -> dict[str, Any]:
-    """One raw picture through detectron2's normalisation and backbone, and through torchvision's.
-
-    Starting from the pixels, it also proves the channel order, the mean and the deviation.  On the
-    CPU in float32, because a GPU's TF32 alone differs by more than the tolerance.
-    """
+    """One raw picture through detectron2's normalisation and backbone, and through torchvision's."""
     device, training = model.device, model.training
     model.cpu().eval()
-    spec, reference = backbone.spec, build_reference(backbone)
-    mean, std = (torch.tensor(spec[key]).reshape(1, 3, 1, 1) for key in ("mean", "std"))
-    noise = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (1, 3, PROOF_SIZE, PROOF_SIZE), generator=noise, dtype=torch.uint8)
-
-    def seen_by_classifier(pixels: Tensor) -> dict[str, Tensor]:
-        ordered = pixels if channel_order == spec["channel_order"] else pixels.flip(1)
-        return dict(reference((ordered.float() / 255 * spec["pixel_range"] - mean) / std))
 
     def seen_by_detector(pixels: Tensor) -> dict[str, Tensor]:
         return stage_features(model, model.preprocess_image([{"image": pixels[0]}]).tensor)
 
-    proof = prove_features(seen_by_classifier, seen_by_detector, pixels)
+    proof = prove_from_pixels(backbone, seen_by_detector, channel_order)
     model.to(device).train(training)
     return proof
 

@@ -66,15 +66,18 @@ class FasterRCNN(nn.Module):
         Returns:
             training: four losses; else B times {"boxes", "scores", "labels"}, best first.
         """
-        # NOTE: as detectron2's, padding is zero after normalisation.
-        x = (images - self.mean) / self.std
-        x = x * _inside(sizes, images)
+        x = self.normalize(images, sizes)
         stages: Any = self.body.stages
         features = self.pyramid(OrderedDict(stages(x.contiguous(memory_format=torch.channels_last))))
         batch = ImageList(x, sizes)
         proposals, rpn_losses = self.proposals(batch, features, targets)
         detections, box_losses = self.heads(features, proposals, sizes, targets)
         return {**rpn_losses, **box_losses} if self.training else detections
+
+    def normalize(self, images: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
+        """What the body sees of the pictures that `forward` takes: (B, 3, H, W) float."""
+        # NOTE: as detectron2's, padding is zero after normalisation.
+        return (images - self.mean) / self.std * _inside(sizes, images)
 
 
 class ProposalNetwork(RegionProposalNetwork):

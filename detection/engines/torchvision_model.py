@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
@@ -22,14 +22,15 @@ from detection.engines.faster_rcnn import (
     RoIPooler,
     build_anchors,
 )
-from detection.weights import STAGES, LoadReport, export_torchvision
+from detection.proof import STAGES, prove_from_pixels
+from detection.weights import LoadReport, export_torchvision
 
 PYRAMID_NORMS = {"": None, "BN": nn.BatchNorm2d, "GN": partial(nn.GroupNorm, 32)}
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of dx, dy, dw, dh in the second stage, as everywhere
 
 
 def build_detector(model: CfgNode, detections: int, backbone: BackboneFile | None) -> tuple[FasterRCNN, LoadReport]:
-    """The detector with the backbone's weights, or random ones, and the account of what was loaded.
+    """The detector with the backbone's weights, or random ones, and the account and proof of the loading.
 
     Args:
         model: MODEL of the config.
@@ -48,7 +49,25 @@ def build_detector(model: CfgNode, detections: int, backbone: BackboneFile | Non
         list(model.PIXEL_MEAN),
         list(model.PIXEL_STD),
     )
+    report.loaded = [f"body.{name}" for name in report.loaded]
+    report.new = sorted(set(detector.state_dict()) - set(report.loaded))
+    if backbone is not None:
+        report.proof = prove_loading(detector, backbone)
     return detector, report
+
+
+def prove_loading(detector: FasterRCNN, backbone: BackboneFile) -> dict[str, Any]:
+    """One raw picture through the detector's normalisation and body, and through torchvision's ResNet."""
+    training = detector.training
+    detector.eval()
+
+    def seen_by_detector(pixels: Tensor) -> dict[str, Tensor]:
+        stages: Any = detector.body.stages
+        return stages(detector.normalize(pixels, [(pixels.shape[2], pixels.shape[3])]))
+
+    proof = prove_from_pixels(backbone, seen_by_detector, channel_order="RGB")
+    detector.train(training)
+    return proof
 
 
 def build_body(model: CfgNode, backbone: BackboneFile | None) -> tuple[nn.Module, LoadReport]:

@@ -1,0 +1,47 @@
+"""Write a backbone as a file that detectron2 or torchvision loads, and say how they load it.
+
+python tools/export_backbone.py --backbone runs/als --to detectron2 --output als_detectron2.pth
+python tools/export_backbone.py --backbone runs/als --to torchvision --output als_torchvision.pth
+"""
+
+import argparse
+from pathlib import Path
+
+from backbones.core.errors import InputError, run_tool
+from backbones.models.weights import load_backbone
+from detection.export import TARGETS, export_backbone, usage
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_arguments(argv)
+    if args.output.exists():
+        raise InputError(f"{args.output} exists; name another --output")
+    backbone = load_backbone(args.backbone)
+    account = export_backbone(backbone, args.output, args.to)
+    kinds = {"besides the ResNet's": account["besides"], "left out on purpose": account["dropped"]}
+    print(f"{args.output}: {account['tensors']} tensors of a ResNet-{backbone.spec['depth']}, read back, bit-equal")
+    for kind, names in kinds.items():
+        if names:
+            print(f"{len(names)} {kind}: {summary(names)}")
+    print(f"backbone {backbone.hash} ({backbone.provenance['label']}); to load it:\n")
+    print(usage(backbone.spec, args.output, args.to))
+    return 0
+
+
+def summary(names: list[str]) -> str:
+    """The classifier's tensors by name, the counters of batch normalisation as one."""
+    counters = [name for name in names if name.endswith(".num_batches_tracked")]
+    rest = [name for name in names if name not in counters]
+    return ", ".join([*rest, *([f"{len(counters)} num_batches_tracked"] if counters else [])])
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", required=True, help="a pretraining run, or a backbone file")
+    parser.add_argument("--to", required=True, choices=TARGETS, help="who shall load it")
+    parser.add_argument("--output", required=True, type=Path, help="the file to write, .pth")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    run_tool(main)
