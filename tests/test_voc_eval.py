@@ -233,6 +233,26 @@ def test_a_duplicate_is_false_even_beside_a_free_object():
     assert evaluate_coco(*make(objects, detections), score_threshold=0)["metrics"]["AP50"] == pytest.approx(1)
 
 
+def test_of_two_objects_equally_near_the_first_is_looked_at():
+    """Midway between an easy and a difficult object."""
+    easy, hard, midway = ((0, 0, 100, 10), 0), ((2, 0, 100, 10), 1), [((1, 0, 100, 10), 0.9)]
+    assert metrics([easy, hard], midway)["VOC_mAP50"] == 1
+    assert metrics([hard, easy], midway)["VOC_mAP50"] == 0
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 10**6])
+def test_best_partners_against_one_row_at_a_time(monkeypatch, chunk):
+    monkeypatch.setattr(box_pairs, "CHUNK", chunk)
+    rng = np.random.default_rng(0)
+    rows, columns, value = rng.integers(9, size=40), rng.integers(7, size=25), rng.integers(3, size=(40, 25))
+    best, partner = box_pairs.best_partner(rows, columns, lambda r, c: value[r, c])
+    for n in range(40):
+        possible = np.flatnonzero(columns == rows[n])
+        expected = max(possible, key=lambda g: value[n, g], default=-1)  # the first of equals
+        assert partner[n] == expected
+        assert best[n] == (value[n, expected] if len(possible) else -np.inf)
+
+
 def test_scores_are_not_rounded_unless_asked():
     """The right one scores higher in the fifth decimal; rounded, the two tie and go as listed."""
     pair = [(AWAY, 0.50001), (WHOLE, 0.50002)]
