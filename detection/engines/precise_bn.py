@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
 from torch import nn
 
 from backbones.core.config import CfgNode
@@ -45,6 +44,9 @@ def measure_statistics(task: nn.Module, batches: Iterable[Any], cfg: CfgNode) ->
         task: maps a batch to its losses; not wrapped for several processes.
         batches: this process's share of each.
     """
+    # Here, because importing it prints torch's warning of its jit to every user of the engines.
+    from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
+
     first, count = cfg.SOLVER.MAX_ITER, cfg.TEST.PRECISE_BN.NUM_ITER
     get_logger().info("precise batch norm over %d batches of %d pictures", count, cfg.SOLVER.IMS_PER_BATCH)
 
