@@ -1,16 +1,22 @@
 """tools/compare.py on result folders: joining rows, pairing, and what is refused."""
 
+import json
 import re
 
 import numpy as np
 import pytest
+import yaml
 from coco_scenes import scene
 from result_folders import METRIC_NAMES, add, add_detection, add_suite, backbone, compare_runs
 
+import detection.config
 from backbones.core.errors import InputError
 from backbones.core.results import BackboneIdentity, load_results
+from comparison.protocols import SAME_PROTOCOL
 from comparison.rows import collect_rows, family
 from comparison.summary import build_comparison
+from comparison.tables import terminal_table
+from detection.config import protocol_hash
 
 
 @pytest.fixture
@@ -166,3 +172,91 @@ def test_two_baselines_of_a_seed_must_be_told_apart(runs):
     with pytest.raises(InputError, match=r"CE in .*, CE-long in .*--baseline"):
         build_comparison(collect_rows([runs]), resamples=2)
     assert build_comparison(collect_rows([runs]), baseline="CE-long", resamples=2)["baseline"] == "CE-long"
+
+
+# ---- what makes two protocols ---------------------------------------------------------------------------------------
+
+
+def add_protocol(root, label, protocol, keep=0.5, *, engine="torchvision", test="coco_2017_val", settings=None):
+    """A detection result with what names its protocol, and its config beside it."""
+    folder = add_detection(root, backbone(label), keep, protocol=protocol, data={"test": {"name": test}})
+    results = json.loads((folder / "results.json").read_text())
+    results["details"]["engine"] = engine
+    (folder / "results.json").write_text(json.dumps(results))
+    config = {"ENGINE": engine, "LABEL": label, "SEED": 3, "SOLVER": {"MAX_ITER": 90000} | (settings or {})}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+@pytest.mark.parametrize(
+    ("other", "options", "unlike"),
+    [
+        ("syncbn@2", {"settings": {"MAX_ITER": 180000}}, "SOLVER.MAX_ITER (90000, 180000)"),
+        ("frozenbn@2", {"settings": {"MAX_ITER": 180000}}, "SOLVER.MAX_ITER (90000, 180000)"),
+        ("frozenbn@2", {"engine": "detectron2"}, "ENGINE (torchvision, detectron2)"),
+        ("frozenbn@2", {"test": "bccd_test"}, "test.name (coco_2017_val, bccd_test)"),
+    ],
+)
+def test_two_protocols_are_two_sections_or_refused(tmp_path, other, options, unlike):
+    for label, keep in (("CE", 0.8), ("ALS", 0.9)):
+        add_protocol(tmp_path / "runs", label, "frozenbn@1", keep)
+        add_protocol(tmp_path / "runs", label, other, keep - 0.2, **options)
+    with pytest.raises(InputError) as refused:
+        compare_runs(tmp_path / "runs", tmp_path / "out")
+    for text in ("frozenbn@1", other, f"which differ in {unlike}:", "--allow-mixed-protocols"):
+        assert text in str(refused.value)
+    comparison = compare_runs(tmp_path / "runs", tmp_path / "out", "--allow-mixed-protocols")
+    assert f"Rows of several protocols (frozenbn@1, {other})" in comparison["notes"][0]
+    called_out = [
+        note for note in comparison["notes"] if "The name 'frozenbn' stands for 2 detection protocols" in note
+    ]
+    assert [f"1 and 2, which differ in {unlike}" in note for note in called_out] == (
+        [True] if "frozenbn" in other else []
+    )
+    texts = [(tmp_path / "out" / name).read_text() for name in ("comparison.md", "index.html")]
+    texts.append(terminal_table(comparison))
+    headings = [
+        {"## frozenbn@1", f"## {other}"},
+        {"frozenbn@1", other},
+        {f"protocol: {p}" for p in ("frozenbn@1", other)},
+    ]
+    for text, wanted in zip(texts, headings, strict=True):
+        assert "numbers of different protocols are not comparable" in " ".join(text.split())
+        assert all(heading in text for heading in wanted)
+    sections = texts[0].split("\n## ")[1:]
+    assert len(sections) == 2
+    assert all(section.count("| AP ↑ |") == 1 for section in sections)  # each its own table
+
+
+def test_engine_and_test_set_are_a_part_of_the_hash():
+    cfg = detection.config.get_defaults()
+    other = detection.config.get_defaults()
+    other.ENGINE = "detectron2"
+    hashes = {
+        protocol_hash(cfg, "train", "test"),
+        protocol_hash(other, "train", "test"),
+        protocol_hash(cfg, "train", "t"),
+    }
+    assert len(hashes) == 3
+    assert set(SAME_PROTOCOL) == set(detection.config.NOT_PROTOCOL)
+
+
+def test_measures_of_several_protocols_are_called_out_too(runs, tmp_path):
+    add(runs, "backbone", backbone("OLS"), {"top1": 0.5}, protocol="other@2")
+    comparison = compare_runs(runs, tmp_path / "out", "--allow-mixed-protocols")
+    assert any(
+        note.startswith("The backbone measures are those of several protocols (p@1, other@2)")
+        or note.startswith("The backbone measures are those of several protocols (other@2, p@1)")
+        for note in comparison["notes"]
+    )
+
+
+def test_pretrainings_validated_on_other_data_show_no_accuracy(tmp_path):
+    for label, name in (("CE", "imagenet_xml"), ("ALS", "open_images")):
+        data = {"train": {"name": "anything"}, "val": {"name": name}}
+        add(tmp_path / "runs", "pretraining", backbone(label), {"top1": 0.7}, protocol=f"{name}@1", data=data)
+        add_detection(tmp_path / "runs", backbone(label), 0.5)
+    comparison = compare_runs(tmp_path / "runs", tmp_path / "out")
+    assert "validated on several data sets (imagenet_xml, open_images)" in comparison["notes"][0]
+    assert all(row["metrics"]["top1"] is None and row["metrics"]["AP"] > 0 for row in comparison["rows"])
+    add(tmp_path / "same", "pretraining", backbone("CE"), {"top1": 0.7}, data={"val": {"name": "imagenet_xml"}})
+    assert compare_runs(tmp_path / "same", tmp_path / "out")["rows"][0]["metrics"]["top1"] == 0.7

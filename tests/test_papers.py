@@ -18,7 +18,9 @@ from backbones.core.config import load_config
 from backbones.human_labels import human_metrics
 from backbones.robustness import METHODS as ATTACKS
 from comparison import papers
+from comparison.metrics import DETECTION, METRICS
 from comparison.paper_files import stale_files, write_papers
+from comparison.suite import build_plan
 from comparison.suite_config import load_suite
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,7 +54,7 @@ def test_nothing_is_stale():
 
 def test_every_line_of_a_published_table_is_mapped_or_excluded_with_a_reason(source):
     tree, tables = source
-    wanted = {f"als_table{n}" for n in (1, 2, 3, 5, 6)} | {f"ils_table{n}" for n in range(1, 7)}
+    wanted = {f"als_table{n}" for n in range(1, 8)} | {f"ils_table{n}" for n in range(1, 7)}
     wanted |= {f"ols_table{n}" for n in (1, 2, 4, 5, 6, 7, 9, 10)}
     assert {table.key for table in tables} == wanted
     used = {name for table in tables for name in table.files}
@@ -192,10 +194,11 @@ def test_the_page_names_numbers_that_are_measured(source):
         *human_metrics(p, np.log(p), labels),
     }
     names |= {*context_metrics("mean", None), "clean_top1_error"}
+    names |= {metric.name for metric in METRICS if metric.group == DETECTION}
     names |= {f"{attack}_{bound}_top{k}_error" for attack in ATTACKS for bound in (1, 8) for k in (1, 5)}
     for table in source[1]:
         for said in table.spec.get("metrics", {}).values():
-            for word in re.findall(r"[a-z]+(?:[0-9]+|_)[a-z0-9_]*|nll", said):
+            for word in re.findall(r"[a-z]+(?:[0-9]+|_)[a-z0-9_]*|nll|A[PR]\\w*", said):
                 assert word in names, (table.key, word)
 
 
@@ -230,7 +233,9 @@ def test_suites_of_the_papers(path, load_tool, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
     for row in cfg.ROWS:
         decided = not row["GRID"] and "{chosen:" not in str(row["OVERRIDES"])
-        for stage in ("pretrain", "evaluate") if decided else ():
+        measures = ["evaluate"] if cfg.EVALUATE.ENABLED else []
+        measures += [rf"finetune \({entry['NAME']}\)" for entry in cfg.FINETUNE]
+        for stage in ("pretrain", *measures) if decided else ():
             title = rf"^\[\d+/\d+\] {re.escape(row['LABEL'])}( seed \d)?: {stage}: to run$"
             assert len(re.findall(title, planned, re.MULTILINE)) == len(row["SEEDS"] or cfg.SEEDS), title
         assert f"{row['LABEL']} seed" in planned or f"{row['LABEL']}:" in planned  # perhaps after a choice
@@ -256,3 +261,74 @@ def test_yaml_of_the_source_has_no_published_number():
     }
     text = yaml.safe_dump(yaml.safe_load((ROOT / "docs/papers.yaml").read_text()))
     assert not set(re.findall(r"(?<![\w.=])\d+\.\d{2,3}(?![\w.])", text)) & results
+
+
+# ---- detection: ALS Tables 4 and 7 ----------------------------------------------------------------------------------
+
+# Pre-training set and size of the csv -> data set, version.
+TRAINED_ON = {
+    "ImageNet | 1.28M": ("imagenet_xml", "full"),
+    "ImageNet | 0.474M": ("imagenet_xml", "box"),
+    "ImageNet | 0.528M": ("imagenet_xml", "mask"),
+    "OpenImages | 1.20M": ("open_images", "mask"),
+}
+# What the name of a row holds -> method, in the order in which it is looked for.
+METHOD_OF = {"Context": "ALSContext", "+ CutMix": "ALSCutMix", "CutMix": "CutMix", "RICAP": "RICAP", "Hard": "CE"}
+METHOD_OF |= {"Label Smoothing": "LS", "daptive L.S.": "ALS", "A. L. S.": "ALS"}
+
+
+def trained_by(label, data):
+    """(method, beta of ALS or None, data set, version) that a row of a csv means."""
+    method = next(name for text, name in METHOD_OF.items() if text in label)
+    beta = re.search(r"[Bb]eta ?=(0\.\d+)", label)
+    return method, float(beta[1]) if beta else 1.0 if method in ("ALS", "ALSContext") else None, *TRAINED_ON[data]
+
+
+def settings_of(name):
+    cfg = load_config(get_defaults(), ROOT / papers.CONFIGS / "papers/als" / f"{name}.yaml")
+    beta = cfg.METHOD[cfg.METHOD.NAME].get("beta") if cfg.METHOD.NAME in ("ALS", "ALSContext") else None
+    assert cfg.MODEL.ARCH == "resnet50"
+    return cfg.METHOD.NAME, beta, cfg.DATA.NAME, cfg.DATA.VERSION
+
+
+def test_every_detection_row_has_the_backbone_that_it_names(source):
+    seven = next(table for table in source[1] if table.key == "als_table7")
+    four = next(table for table in source[1] if table.key == "als_table4")
+    assert (len(seven.cells), len(four.cells)) == (18, 7)
+    for (row, _), name in seven.cells.items():
+        label, _, data = row.partition(" | ")
+        assert settings_of(name) == trained_by(label, data), row
+    for (row, _), name in four.cells.items():
+        assert settings_of(name) == trained_by(row, "ImageNet | 0.528M"), row
+    # The two tables print the same AP for the same backbone, whatever they call it.
+    by_name = {seven.cells[seven.label(line), ""]: line["AP 0.5:0.95"] for line in read("als_table7.csv")}
+    for line in read("als_table4.csv"):
+        assert by_name[four.cells[line["Method"], ""]] == line["AP (0.5:0.95)"]
+
+
+def test_the_suite_of_table_7_goes_on_from_that_of_table_5(source, tmp_path):
+    """In one folder their trainings are the same stages, all but those of Open Images."""
+    plans = [build_plan(load_suite(ROOT / f"configs/suites/als_table{n}.yaml"), tmp_path) for n in (5, 7)]
+    five, seven = ({s.output for s in plan.stages if s.kind == "pretrain"} for plan in plans)
+    assert (len(five), len(seven), len(five & seven)) == (15, 18, 13)
+    used = {Path(stage.config).stem for stage in plans[1].stages if stage.kind == "pretrain"}
+    assert used == set(next(table for table in source[1] if table.key == "als_table7").cells.values())
+    tuned = [stage for stage in plans[1].stages if stage.kind == "finetune"]
+    assert [str(stage.config) for stage in tuned] == [str(ROOT / "configs/detection/als_r50_c4.yaml")] * 18
+    assert {stage.inputs[0].output for stage in tuned} == seven
+
+
+def test_cost_of_a_fine_tuning_is_what_the_paper_reports(source):
+    tree, tables = source
+    hours = {table.key: papers.detection_hours(ROOT, tree, table) for table in tables}
+    assert {key for key, value in hours.items() if value} == {"als_table4", "als_table7"}
+    assert hours["als_table7"] == 4 * 34
+    trained = sum(
+        papers.gpu_hours(ROOT, tree, t)[1]
+        for table in tables
+        for t in table.trainings
+        if table.key == "als_table6"
+        or (table.key == "als_table5" and t.name not in ("table5_box_ls", "table5_box_cutmix"))
+    )
+    said = re.search(r"Cost: estimate ([\d,]+) hours", (ROOT / "configs/suites/als_table7.yaml").read_text())
+    assert float(said[1].replace(",", "")) == pytest.approx(trained + 18 * 136, rel=0.05)

@@ -201,12 +201,14 @@ def test_suites_of_the_project(run_tool, path, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert not (tmp_path / "out").exists()
     cfg = load_suite(path)
-    if not any(row["GRID"] for row in cfg.ROWS):
+    if any(row["BACKBONE"] for row in cfg.ROWS):
         methods = [dict(zip(r["OVERRIDES"][::2], r["OVERRIDES"][1::2], strict=True)) for r in cfg.ROWS]
         assert [row["LABEL"] for row in cfg.ROWS] == ["random", *(m["METHOD.NAME"] for m in methods[1:])]
-    assert path.read_text().startswith(("# python tools/benchmark.py", "# SMOOTH2DET_DATA="))
+    assert path.read_text().startswith(("# python tools/benchmark.py", "# SMOOTH2DET_DATA=", "# IMAGENET="))
     for stage in build_plan(cfg, tmp_path / "out").stages:
-        if stage.kind == "finetune":  # random initialisation forbids frozen statistics, for every row
+        if stage.kind == "finetune" and any(
+            row["BACKBONE"] for row in cfg.ROWS
+        ):  # random initialisation forbids frozen statistics, for every row
             settings = dict(flatten(load_yaml(stage.config)))
             assert (settings["MODEL.RESNETS.NORM"], settings["MODEL.BACKBONE.FREEZE_AT"]) == ("BN", 0)
 

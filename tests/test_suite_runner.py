@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from suite_lab import ALL, EVERYTHING, OF_ALS, OF_CE, is_gone, set_compare, set_row, short
+from suite_lab import ALL, EVERYTHING, OF_ALS, OF_CE, is_gone, set_compare, set_row, short, wait_for
 
 from backbones.core.errors import InputError
 from comparison.suite_lock import LOCK
@@ -267,3 +267,13 @@ def test_several_processes_run_and_their_reason_is_told(lab):
     lab.calls()
     assert lab.run()[0] == 0
     assert lab.called().count("CE pretrain") == 2
+
+
+def test_processes_of_a_killed_suite_end(lab):
+    lab.tree |= {"ROWS": lab.tree["ROWS"][1:2], "FINETUNE": [], "LAUNCH": {"NUM_GPUS": 2}}
+    lab.tell("hang", "CE-s0-pretrain")
+    process = lab.start()
+    child = lab.child()
+    process.kill()  # torchrun is told by the system, and tells its processes
+    process.wait()
+    assert wait_for(lambda: is_gone(child), 30)

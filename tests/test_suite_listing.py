@@ -1,0 +1,118 @@
+"""What a dry run tells: every command with its inputs, on a machine that has neither the data nor detectron2."""
+
+import re
+import sys
+
+import pytest
+from suite_lab import ROOT
+
+import backbones.config
+from backbones.core.config import flatten, load_config
+from comparison import suite_listing
+from comparison.suite import build_plan
+from comparison.suite_config import load_suite
+
+pytest_plugins = ["suite_fixtures"]
+
+SUITE = ROOT / "configs" / "suites" / "imagenet_coco.yaml"
+
+
+@pytest.fixture
+def bare(monkeypatch, load_tool, tmp_path, capsys):
+    """Lists a suite where no variable is set and no detectron2 installed; returns its head and its blocks by title."""
+    for name in ("IMAGENET", "SMOOTH2DET_DATA", "OPEN_IMAGES", "DETECTRON2_DATASETS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(suite_listing, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "detectron2", None)  # importing it would fail
+
+    def listing(name):
+        path, output = ROOT / "configs" / "suites" / f"{name}.yaml", tmp_path / "out"
+        assert load_tool("benchmark").main(["--config-file", str(path), "--output-dir", str(output), "--dry-run"]) == 0
+        assert not output.exists()
+        head, *blocks = re.split(r"^\[\d+/\d+\] ", capsys.readouterr().out, flags=re.MULTILINE)
+        return head.splitlines(), {block.splitlines()[0]: block.splitlines()[1:] for block in blocks}
+
+    return listing
+
+
+def fields(block, name):
+    return [line.split(None, 1)[1] for line in block if line.split()[0] == name]
+
+
+def test_the_suite_of_the_project_is_listed_whole(bare):
+    head, blocks = bare("imagenet_coco")
+    counts = "19 pretrain, 19 evaluate, 19 localize, 19 finetune frozenbn_r50_fpn_1x, 19 finetune als_r50_c4, 1 compare"
+    assert head[0] == f"96 stages, 0 complete: {counts}"
+    assert "launch  8 processes a training, by torchrun" in head
+    assert any(line.startswith("engine  detectron2: not installed here (38 stages)") for line in head)
+    assert len(blocks) == 96
+    outputs = {title: fields(block, "output")[0] for title, block in blocks.items()}
+    assert len(set(outputs.values())) == 96
+    methods = ("CE", "LS", "ALS", "ILS", "OLS", "CutMix")
+    rows = [*(f"{label} seed {seed}" for label in methods for seed in range(3)), "CE full"]
+    for row in rows:
+        block = blocks[f"{row}: pretrain: to run"]
+        version = "" if row == "CE full" else ", version box"
+        assert fields(block, "data") == [f"imagenet_xml train holdout{version} in ${{IMAGENET}}: IMAGENET is not set"]
+        assert "--nproc_per_node=8" in block[-1]
+        teacher = f"CE{row.removeprefix('ILS')}: pretrain" if row.startswith("ILS") else ""
+        read = [f"{outputs[f'{teacher}: to run']} ({teacher})"] if teacher else []
+        assert fields(block, "input") == read
+        trained = outputs[f"{row}: pretrain: to run"]
+        for kind in ("evaluate", "localize"):
+            block = blocks[f"{row}: {kind}: to run"]
+            assert fields(block, "data") == ["imagenet_xml val in ${IMAGENET}: IMAGENET is not set"]
+            assert fields(block, "input") == [f"{trained} ({row}: pretrain)"]
+            assert "nproc_per_node" not in block[-1]
+        for protocol in ("frozenbn_r50_fpn_1x", "als_r50_c4"):
+            block = blocks[f"{row}: finetune ({protocol}): to run"]
+            assert fields(block, "data")[0].startswith("coco_2017_train -> coco_2017_val in ")
+            assert fields(block, "input") == [f"{trained} ({row}: pretrain)"]
+            assert fields(block, "config") == [str(ROOT / f"configs/detection/{protocol}.yaml")]
+            assert f"--backbone {trained} " in block[-1]
+            assert "--nproc_per_node=8" in block[-1]
+    compared = fields(blocks["compare: to run"], "input")
+    assert len(compared) == 95
+    assert "--allow-mixed-protocols --baseline CE " in blocks["compare: to run"][-1]
+
+
+def test_rows_of_the_suite_differ_in_nothing_but_the_method(tmp_path):
+    plan, settings = build_plan(load_suite(SUITE), tmp_path), {}
+    for stage in plan.stages:
+        if stage.kind == "pretrain":
+            cfg = load_config(backbones.config.get_defaults(), stage.config, stage.overrides)
+            backbones.config.validate(cfg)
+            settings[cfg.LABEL, cfg.SEED] = dict(flatten(cfg))
+    own = ("METHOD.", "LABEL", "TEACHER.RUN")
+    common = [{k: v for k, v in one.items() if not k.startswith(own)} for one in settings.values()]
+    for (label, seed), one in zip(settings, common, strict=True):
+        version = {"DATA.VERSION": "full"} if label == "CE full" else {}
+        assert one == common[0] | {"SEED": seed} | version, label
+    methods = {"LS": "ls_k-1", "ALS": "als", "ILS": "ils", "OLS": "ols", "CutMix": "cutmix"}
+    for label, name in methods.items():  # with the numbers of configs/pretrain/method
+        cfg = load_config(backbones.config.get_defaults(), ROOT / "configs/pretrain/method" / f"{name}.yaml")
+        wanted = {key: value for key, value in flatten(cfg) if key.startswith("METHOD.")}
+        assert {key: settings[label, 0][key] for key in wanted} == wanted, label
+
+
+def test_the_suite_of_the_papers_is_listed_whole(bare):
+    head, blocks = bare("als_table7")
+    assert head[0] == "37 stages, 0 complete: 18 pretrain, 18 finetune als_r50_c4, 1 compare"
+    places = {data.split(" in ")[1].split(":")[0] for block in blocks.values() for data in fields(block, "data")}
+    assert {"${IMAGENET}", "${OPEN_IMAGES}"} < places
+    for title, block in blocks.items():
+        if title.startswith("compare"):
+            assert len(fields(block, "input")) == 36
+        elif "finetune" in title:
+            trained = title.replace("finetune (als_r50_c4): to run", "pretrain: to run")
+            assert fields(block, "input") == [f"{fields(blocks[trained], 'output')[0]} ({trained[:-8]})"]
+
+
+def test_data_that_is_not_there_is_said(bare, tmp_path):
+    head, blocks = bare("real_small")
+    assert head[-1].startswith("note    a data folder is missing")
+    place = "${SMOOTH2DET_DATA}/tiny-imagenet/tiny-imagenet-200"
+    assert f"data    tiny_imagenet train val in {place}: SMOOTH2DET_DATA is not set (4 stages)" in head
+    assert fields(blocks["CE: pretrain: to run"], "input") == [place]
+    head, _ = bare("quick")  # prepares its own
+    assert not any("not here" in line or "not set" in line or line.startswith("note") for line in head)
