@@ -1,0 +1,208 @@
+"""What this machine can run, and for each problem the line that mends it: Python, packages, GPUs, memory and disk.
+
+Nothing but the standard library is imported before a check needs it, so that a broken installation can be looked at.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+OK, PROBLEM = "ok", "problem"
+PRETRAINING, TORCHVISION, DETECTRON2 = "pretraining", "ENGINE torchvision", "ENGINE detectron2"
+QUICK, SCALE = "quick suite", "COCO at scale"
+ABILITIES = (PRETRAINING, TORCHVISION, DETECTRON2, QUICK, SCALE)
+EVALUATED = (TORCHVISION, DETECTRON2, QUICK, SCALE)  # all that end in COCO's numbers
+
+OLDEST_PYTHON = (3, 10)
+# GB that must be free.  Quick suite: data, checkpoints and a page; at scale: checkpoints and predictions of some runs.
+QUICK_DISK, SCALE_DISK = 1, 20
+QUICK_MEMORY, SCALE_SHARED, SCALE_GPU = 3, 1, 8
+GB = 1e9
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at.
+
+    Attributes:
+        blocks: the ABILITIES that a problem here takes away; none: a problem of comfort.
+        mend: the line that mends a problem.
+    """
+
+    name: str
+    state: str
+    found: str
+    mend: str = ""
+    blocks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package that is imported as `module` and installed as `requirement`."""
+
+    module: str
+    requirement: str
+    blocks: tuple[str, ...]
+
+
+PACKAGES = (
+    Package("numpy", "numpy>=1.26", ABILITIES),
+    Package("scipy", "scipy", ABILITIES),
+    Package("PIL", "pillow", ABILITIES),
+    Package("cv2", "opencv-python-headless>=4.11", ABILITIES),
+    Package("fvcore", "fvcore", ABILITIES),
+    Package("yacs", "yacs", ABILITIES),
+    Package("tqdm", "tqdm", ABILITIES),
+    Package("tensorboard", "tensorboard", ABILITIES),
+    Package("pycocotools", "pycocotools>=2.0.8", EVALUATED),
+    Package("matplotlib", "matplotlib", (QUICK,)),
+    Package("jinja2", "jinja2", (QUICK,)),
+    Package("pytorch_grad_cam", "grad-cam>=1.5.4", (QUICK,)),
+    Package("timm", "timm>=1.0", ()),
+    Package("sklearn", "scikit-learn", ()),
+)
+OLDEST_TORCH = {"torch": "torch>=2.6", "torchvision": "torchvision>=0.21"}
+
+
+def check_machine(output_dir: Path) -> list[Check]:
+    """Python, cores, memory, shared memory, and the disk of `output_dir`."""
+    old = sys.version_info[:2] < OLDEST_PYTHON
+    found = f"{platform.python_version()}, {sys.executable}"
+    mend = f"install Python {'.'.join(map(str, OLDEST_PYTHON))} or later" if old else ""
+    return [
+        Check("Python", PROBLEM if old else OK, found, mend, ABILITIES),
+        Check("cores", OK, str(count_cores())),
+        check_memory(),
+        check_shared_memory(),
+        check_disk(output_dir),
+    ]
+
+
+def count_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_memory() -> Check:
+    """Memory of the machine, or of the container where that is less."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.is_file() else ""
+    total = min(total, int(text) / GB) if text.isdigit() else total
+    few = total < QUICK_MEMORY
+    mend = f"give it {QUICK_MEMORY} GB" if few else ""
+    return Check("memory", PROBLEM if few else OK, f"{total:.1f} GB", mend, EVALUATED)
+
+
+def check_shared_memory() -> Check:
+    """/dev/shm, through which workers of a loader hand over batches."""
+    folder = Path("/dev/shm")
+    if not folder.is_dir():
+        return Check("/dev/shm", OK, "none on this system")
+    total = shutil.disk_usage(folder).total / GB
+    few = total < SCALE_SHARED
+    mend = "start the container with --shm-size=8g or --ipc=host, or set DATALOADER.NUM_WORKERS 0" if few else ""
+    return Check("/dev/shm", PROBLEM if few else OK, f"{total:.2f} GB for loader workers", mend, (SCALE,))
+
+
+def check_disk(output_dir: Path) -> Check:
+    """Free space and the right to write where runs go: the folder, or the nearest that exists above it."""
+    folder = output_dir.absolute()
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free / GB
+    found = f"{free:.1f} GB free in {folder}"
+    if not os.access(folder, os.W_OK):
+        return Check("disk", PROBLEM, f"cannot write to {folder}", "choose another --output-dir", ABILITIES)
+    if free < SCALE_DISK:
+        blocked = ABILITIES if free < QUICK_DISK else (SCALE,)
+        needed = QUICK_DISK if free < QUICK_DISK else SCALE_DISK
+        return Check("disk", PROBLEM, found, f"free {needed} GB or choose another --output-dir", blocked)
+    return Check("disk", OK, found)
+
+
+def check_packages(packages: Sequence[Package] = PACKAGES) -> list[Check]:
+    """Every package imports and is new enough."""
+    return [check_package(package) for package in packages]
+
+
+def check_package(package: Package) -> Check:
+    """One package: it imports, which an installed one need not, and is new enough."""
+    name, _, oldest = package.requirement.partition(">=")
+    install = f"pip install '{package.requirement}'"
+    try:
+        module = import_quietly(package.module)
+    except Exception as error:  # a broken package raises anything; all of it is reported
+        if "libGL" in str(error):
+            install = f"pip uninstall -y opencv-python; {install} --force-reinstall"
+        return Check(name, PROBLEM, reason(error), install, package.blocks)
+    version = version_of(name, module)
+    if oldest and version and numbers(version) < numbers(oldest):
+        return Check(name, PROBLEM, f"{version} is too old", install, package.blocks)
+    return Check(name, OK, version or "unknown version")
+
+
+def import_quietly(module: str) -> ModuleType:
+    """Import by name; what it warns of is not the user's to mend."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module(module)
+
+
+def version_of(distribution: str, module: ModuleType) -> str:
+    """The version that the package states, else that of its installation."""
+    try:
+        return str(getattr(module, "__version__", "") or importlib.metadata.version(distribution))
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """ "2.0.8+cpu" -> (2, 0, 8)."""
+    return tuple(map(int, re.findall(r"\d+", version.partition("+")[0])[:3]))
+
+
+def reason(error: Exception) -> str:
+    """An exception in one short line."""
+    line = " ".join(str(error).split()) or type(error).__name__
+    absent = isinstance(error, ModuleNotFoundError)
+    return "not installed" if absent and line.startswith("No module named") and "." not in line else line[:200]
+
+
+def verdicts(checks: Sequence[Check]) -> dict[str, str]:
+    """For each ability "yes", or "no - " and what is missing, with the line that mends it if it is one thing."""
+    found = {}
+    for ability in ABILITIES:
+        missing = [check for check in checks if check.state == PROBLEM and ability in check.blocks]
+        named = [c.found if c.name.lower() in c.found.lower() else f"{c.name}: {c.found}" for c in missing]
+        mend = f"; {missing[0].mend}" if len(missing) == 1 else ""  # of several, each stands with its own line
+        found[ability] = f"no - {', '.join(named)}{mend}" if missing else "yes"
+    return found
+
+
+def describe(checks: Sequence[Check]) -> str:
+    """The page: a line a check, the line that mends it below, the verdicts at the end."""
+    width = max(len(check.name) for check in checks)
+    lines = []
+    for check in checks:
+        lines.append(f"{check.state:<8} {check.name:<{width}}  {check.found}")
+        if check.state == PROBLEM:
+            lines.append(f"{'':<8} {'':<{width}}  -> {check.mend}")
+    return "\n".join([*lines, "", *(f"{ability}: {verdict}" for ability, verdict in verdicts(checks).items())])
+
+
+def as_dict(checks: Sequence[Check]) -> dict[str, Any]:
+    """The same as plain values."""
+    return {"checks": [asdict(check) for check in checks], "verdicts": verdicts(checks)}

@@ -1,0 +1,57 @@
+"""One page: can this machine run what?  For each problem the line that mends it.
+
+    python tools/doctor.py [--output-dir runs] [--json]
+
+The last lines are verdicts: pretraining, both engines, the quick suite, COCO at scale.  Exit code 0 where the
+torchvision engine works, which needs nothing beyond the package index, else 1.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+try:
+    from backbones.core.doctor import (
+        ABILITIES,
+        PROBLEM,
+        TORCHVISION,
+        Check,
+        as_dict,
+        check_machine,
+        check_packages,
+        describe,
+        reason,
+        verdicts,
+    )
+    from backbones.core.doctor_torch import check_torch
+    from backbones.core.errors import run_tool
+except ModuleNotFoundError:
+    sys.exit(f"error: smooth2det is not installed in {sys.executable}; run: pip install -e .")
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_arguments(argv)
+    checks = [*check_machine(args.output_dir), *check_torch(), *check_packages(), *check_detection()]
+    print(json.dumps(as_dict(checks), indent=1) if args.json else describe(checks))
+    return 0 if verdicts(checks)[TORCHVISION] == "yes" else 1
+
+
+def check_detection() -> list[Check]:
+    """detectron2 and the data; imported late, as a broken package would stop the page."""
+    try:
+        from detection.doctor import check_data, check_detectron2
+    except Exception as error:
+        return [Check("detection", PROBLEM, reason(error), "mend the lines above, then look again", ABILITIES[1:])]
+    return [*check_detectron2(), *check_data()]
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output-dir", type=Path, default=Path("runs"), help="where runs will go (default runs)")
+    parser.add_argument("--json", action="store_true", help="print the page as JSON")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    run_tool(main)
