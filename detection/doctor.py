@@ -32,8 +32,8 @@ def check_detectron2() -> list[Check]:
             warnings.simplefilter("ignore")
             engine.import_detectron2()
     except InputError as error:
-        found, _, mend = str(error).removeprefix(f"{DETECTRON2}: ").partition("; ")
-        return [Check("detectron2", PROBLEM, found, mend, (DETECTRON2,))]
+        found = str(error).removeprefix(f"{DETECTRON2}: ").removesuffix(f"; {engine._INSTALL}")
+        return [Check("detectron2", PROBLEM, found, engine._INSTALL, (DETECTRON2,))]
     except Exception as error:  # of another version of torch, it raises anything
         return [Check("detectron2", PROBLEM, f"cannot be imported ({reason(error)})", engine._INSTALL, (DETECTRON2,))]
     package = import_quietly("detectron2")

@@ -84,6 +84,16 @@ def test_without_detectron2_all_else_works_and_the_verdict_says_how_to_get_it(as
     assert verdict["ENGINE torchvision"] == "yes"
 
 
+def test_a_detectron2_that_does_not_import_says_why(monkeypatch):
+    def broken():
+        raise AttributeError("module 'torch' has no attribute 'x'")
+
+    monkeypatch.setattr(engine, "import_detectron2", broken)
+    (check,) = detection_doctor.check_detectron2()
+    assert check.found == "cannot be imported (module 'torch' has no attribute 'x')"
+    assert (check.mend, check.blocks) == (engine._INSTALL, ("ENGINE detectron2",))
+
+
 def test_parts_of_detectron2_that_are_absent_block_nothing(ask, monkeypatch):
     pytest.importorskip("detectron2", reason="detectron2, the optional engine, is not installed")
     absent(monkeypatch, "detectron2._C")
@@ -170,6 +180,17 @@ def test_packages_that_are_absent_or_old_are_found(package, found, mend):
     assert found in check.found
     assert check.mend == mend
     assert doctor.numbers("2.15.0+cu132") == (2, 15, 0) > doctor.numbers("2.6")
+
+
+def test_what_a_package_lacks_is_not_taken_for_the_package(tmp_path, monkeypatch):
+    (tmp_path / "lacking_module.py").write_text("import no_such_module")
+    (tmp_path / "broken_module.py").write_text("raise OSError('libGL.so.1: cannot open shared object file')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    lacking = doctor.check_package(Package("lacking_module", "x", ()))
+    assert lacking.found == "needs no_such_module, which is not installed"
+    broken = doctor.check_package(Package("broken_module", "opencv-python-headless", ()))
+    assert broken.found.startswith("libGL.so.1")
+    assert broken.mend.startswith("pip uninstall -y opencv-python; ")
 
 
 def test_packages_are_those_of_the_installation():

@@ -32,17 +32,19 @@ except ModuleNotFoundError:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
-    checks = [*check_machine(args.output_dir), *check_torch(), *check_packages(), *check_detection()]
+    checks = [*check_machine(args.output_dir), *check_torch(), *check_packages()]
+    checks += check_detection(verdicts(checks)[TORCHVISION] == "yes")
     print(json.dumps(as_dict(checks), indent=1) if args.json else describe(checks))
     return 0 if verdicts(checks)[TORCHVISION] == "yes" else 1
 
 
-def check_detection() -> list[Check]:
-    """detectron2 and the data; imported late, as a broken package would stop the page."""
+def check_detection(installed: bool) -> list[Check]:
+    """detectron2 and the data; imported late, as a package that is not `installed` would stop the page."""
     try:
         from detection.doctor import check_data, check_detectron2
     except Exception as error:
-        return [Check("detection", PROBLEM, reason(error), "mend the lines above, then look again", ABILITIES[1:])]
+        blocks = ABILITIES if installed else ()  # what is missing has its own line
+        return [Check("detection", PROBLEM, reason(error), "mend the lines above, then look again", blocks)]
     return [*check_detectron2(), *check_data()]
 
 

@@ -147,7 +147,7 @@ def check_package(package: Package) -> Check:
     except Exception as error:  # a broken package raises anything; all of it is reported
         if "libGL" in str(error):
             install = f"pip uninstall -y opencv-python; {install} --force-reinstall"
-        return Check(name, PROBLEM, reason(error), install, package.blocks)
+        return Check(name, PROBLEM, reason(error, package.module), install, package.blocks)
     version = version_of(name, module)
     if oldest and version and numbers(version) < numbers(oldest):
         return Check(name, PROBLEM, f"{version} is too old", install, package.blocks)
@@ -174,11 +174,11 @@ def numbers(version: str) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", version.partition("+")[0])[:3]))
 
 
-def reason(error: Exception) -> str:
-    """An exception in one short line."""
-    line = " ".join(str(error).split()) or type(error).__name__
-    absent = isinstance(error, ModuleNotFoundError)
-    return "not installed" if absent and line.startswith("No module named") and "." not in line else line[:200]
+def reason(error: Exception, module: str = "") -> str:
+    """An exception at the import of `module` in one short line."""
+    if isinstance(error, ModuleNotFoundError) and error.name and "halted" not in str(error):
+        return "not installed" if error.name == module else f"needs {error.name}, which is not installed"
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]
 
 
 def verdicts(checks: Sequence[Check]) -> dict[str, str]:
