@@ -77,6 +77,17 @@ def table_targets(labels: Tensor, table: Tensor, hard_weight: float) -> Tensor:
     return targets.scatter_add_(1, labels[:, None], hard)
 
 
+def mean_predictions(total: Tensor, count: Tensor, unseen: Tensor) -> Tensor:
+    """The next table of soft labels, (K, K): row k is the mean prediction for class k (OLS Eq. 5).
+
+    Each row of `total` sums to `count`, so it is divided by its own sum: the label sums to 1 whatever the rounding.
+
+    total: (K, K) sums of the right predictions of each class. count: (K,) their numbers.
+    unseen: (K, K) or a scalar, the soft label of a class that had none.
+    """
+    return torch.where(count[:, None] > 0, total / total.sum(dim=1, keepdim=True), unseen)
+
+
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """H(y, p) = -sum_k y_k log p_k per sample, (B,); computed in float32 or better.
 

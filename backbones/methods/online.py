@@ -13,7 +13,7 @@ from backbones.core.errors import InputError
 from backbones.core.logging import get_logger
 from backbones.data.batch import Batch
 from backbones.methods.base import METHODS, Context, Learnt, Method
-from backbones.methods.functional import full_precision, right_predictions, table_targets
+from backbones.methods.functional import full_precision, mean_predictions, right_predictions, table_targets
 from backbones.methods.memory import PredictionMemory
 from backbones.models.base import Outputs
 
@@ -79,9 +79,7 @@ class SoftLabels(Learnt):
         """Make the new labels, and start to sum anew."""
         self.gather()
         unseen = torch.full_like(self.soft, 1 / self.num_classes) if self.empty == "uniform" else self.soft
-        # Each row of `total` sums to `count`, so this is the mean, and sums to 1 whatever the rounding.
-        mean = self.total / self.total.sum(dim=1, keepdim=True)
-        new = torch.where(self.count[:, None] > 0, mean, unseen)
+        new = mean_predictions(self.total, self.count, unseen)
         if self.freeze_at:
             new = torch.where(self.soft.amax(dim=1, keepdim=True) >= self.freeze_at, self.soft, new)
         self.soft.copy_(new)

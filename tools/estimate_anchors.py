@@ -1,0 +1,55 @@
+"""Estimate YOLO's anchors from the boxes of a data set, and print the block to paste into a config.
+
+python tools/estimate_anchors.py --root ~/data --data bccd_trainval --size 416
+    --data voc_2007_trainval voc_2012_trainval      several sets are joined
+Every picture is taken as letterboxed into SIZE x SIZE pixels; with multi-scale training give the middle size.
+"""
+
+import argparse
+
+import numpy as np
+
+from backbones.core.errors import InputError, run_tool
+from backbones.core.logging import get_logger
+from backbones.core.warnings import WarningCounter
+from detection.data.catalog import load_data
+from detection.data.records import DetectionData
+from detection.yolo.anchors import STRIDES, estimate_anchors, split_scales
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_arguments(argv)
+    warnings = WarningCounter()
+    data = load_data(args.data, args.root, warnings)
+    warnings.log(get_logger())
+    shapes = letterboxed_shapes(data, args.size)
+    anchors, quality = estimate_anchors(shapes, len(STRIDES) * args.per_scale, args.seed)
+    print(f"# {data.name}: {len(shapes)} boxes at {args.size} px, mean best IoU {quality:.4f}, seed {args.seed}")
+    print("MODEL:\n  ANCHORS:  # (width, height) in units of the strides 8, 16, 32")
+    for scale in split_scales(anchors):
+        print(f"    - {scale}")
+    return 0
+
+
+def letterboxed_shapes(data: DetectionData, size: int) -> np.ndarray:
+    """(N, 2) widths and heights in pixels of the boxes that are learned."""
+    parts = [r.bbox[~r.iscrowd, 2:] * (size / max(r.width, r.height)) for r in data.records]
+    return np.concatenate(parts)
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", required=True, help="names as in DATASETS.TRAIN")
+    parser.add_argument("--root", default="$SMOOTH2DET_DATA", help="DATASETS.ROOT; default: %(default)s")
+    parser.add_argument("--size", type=int, default=416, help="side of the network's input in pixels")
+    parser.add_argument("--per-scale", type=int, default=3, help="anchors of each of the three scales")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    for name in ("size", "per_scale"):
+        if (value := getattr(args, name)) < 1:
+            raise InputError(f"--{name.replace('_', '-')} is {value}; give 1 or more")
+    return args
+
+
+if __name__ == "__main__":
+    run_tool(main)
