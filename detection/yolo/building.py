@@ -17,7 +17,6 @@ from detection.yolo.anchors import check_anchors
 from detection.yolo.network import YOLO, check_strides
 
 NORMS = ("BN", "FrozenBN", "SyncBN", "GN")
-WIDTHS = (128, 256, 512)  # channels of the neck at strides 8, 16, 32, where MODEL.NECK_WIDTH is 1
 PROOF_SIDE = 64  # pixels of the pictures of which both networks must make the same features
 PIXEL_TOLERANCE = 0.05  # grey levels of 255: room for rounding, not for another data set's mean
 
@@ -27,8 +26,8 @@ def build_yolo(model: CfgNode, backbone: BackboneFile | None) -> tuple[YOLO, Loa
 
     Args:
         model: MODEL of the config.  ARCH: name in MODELS.  NUM_CLASSES.  ANCHORS: three lists of (width, height) in
-            units of the strides 8, 16, 32.  NECK_WIDTH: multiplies the neck's 128, 256, 512 channels.  NORM: "BN",
-            "FrozenBN" (the backbone's statistics; the neck has BN), "SyncBN" or "GN".  FREEZE_AT: stages that do not
+            units of the strides 8, 16, 32.  NECK_WIDTH: channels of the neck at stride 32, twice those at 16, four
+            times those at 8.  NORM: "BN", "FrozenBN" (the backbone's statistics; the neck has BN), "SyncBN" or "GN".  FREEZE_AT: stages that do not
             train: 0 none, 1 stem, 2 + res2, ... 5 + res5.  PIXEL_MEAN, PIXEL_STD: range 0..255, RGB.
         backbone: None for random initialisation.
     """
@@ -40,7 +39,7 @@ def build_yolo(model: CfgNode, backbone: BackboneFile | None) -> tuple[YOLO, Loa
     check_strides(body, model.ARCH)
     report = LoadReport(new=sorted(body.state_dict())) if backbone is None else load_body(body, backbone)
     freeze(body, model.FREEZE_AT, norms=model.NORM == "FrozenBN")
-    widths = [max(8, 8 * round(width * model.NECK_WIDTH / 8)) for width in WIDTHS]
+    widths = [max(1, model.NECK_WIDTH // ratio) for ratio in (4, 2, 1)]
     network: Any = YOLO(body, widths, model.NUM_CLASSES, model.ANCHORS, build_norm(norm))
     report.new += [name for name in network.state_dict() if not name.startswith("backbone.")]
     if model.NORM == "SyncBN":
