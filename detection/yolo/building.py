@@ -25,10 +25,13 @@ def build_yolo(model: CfgNode, backbone: BackboneFile | None) -> tuple[YOLO, Loa
     """The detector with the backbone's weights, or random ones, and the account of what was loaded.
 
     Args:
-        model: MODEL of the config.  ARCH: name in MODELS.  NUM_CLASSES.  ANCHORS: three lists of (width, height) in
-            units of the strides 8, 16, 32.  NECK_WIDTH: channels of the neck at stride 32, twice those at 16, four
-            times those at 8.  NORM: "BN", "FrozenBN" (the backbone's statistics; the neck has BN), "SyncBN" or "GN".  FREEZE_AT: stages that do not
-            train: 0 none, 1 stem, 2 + res2, ... 5 + res5.  PIXEL_MEAN, PIXEL_STD: range 0..255, RGB.
+        model: MODEL of the config.
+            ARCH: name in MODELS.
+            ANCHORS: three lists of (width, height), in units of the strides 8, 16, 32.
+            NECK_WIDTH: channels of the neck at stride 32; half as many at 16, a quarter at 8.
+            NORM: "BN", "FrozenBN" (the backbone's statistics; the neck has BN), "SyncBN" or "GN".
+            FREEZE_AT: stages that do not train: 0 none, 1 stem, 2 + res2, ... 5 + res5.
+            PIXEL_MEAN, PIXEL_STD: 0..255, RGB; compared with the backbone's.  NUM_CLASSES.
         backbone: None for random initialisation.
     """
     check_anchors(model.ANCHORS)
