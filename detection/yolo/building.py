@@ -14,7 +14,7 @@ from backbones.models.weights import BackboneFile
 from detection.engines.torchvision_model import freeze_norms
 from detection.weights import LoadReport, prove_features, split_dropped
 from detection.yolo.anchors import check_anchors
-from detection.yolo.network import YOLO, check_strides
+from detection.yolo.network import YOLO, measure_features
 
 NORMS = ("BN", "FrozenBN", "SyncBN", "GN")
 PROOF_SIDE = 64  # pixels of the pictures of which both networks must make the same features
@@ -39,12 +39,13 @@ def build_yolo(model: CfgNode, backbone: BackboneFile | None) -> tuple[YOLO, Loa
     norm = "GN" if model.NORM == "GN" else "BN"
     body: Any = build_model(model.ARCH, num_classes=2, norm=norm)
     del body.fc
-    check_strides(body, model.ARCH)
-    report = LoadReport(new=sorted(body.state_dict())) if backbone is None else load_body(body, backbone)
+    channels = measure_features(body, model.ARCH)
+    report = LoadReport() if backbone is None else load_body(body, backbone)
     freeze(body, model.FREEZE_AT, norms=model.NORM == "FrozenBN")
     widths = [max(1, model.NECK_WIDTH // ratio) for ratio in (4, 2, 1)]
-    network: Any = YOLO(body, widths, model.NUM_CLASSES, model.ANCHORS, build_norm(norm))
-    report.new += [name for name in network.state_dict() if not name.startswith("backbone.")]
+    network: Any = YOLO(body, channels, widths, model.NUM_CLASSES, model.ANCHORS, build_norm(norm))
+    report.loaded = [f"backbone.{name}" for name in report.loaded]
+    report.new = sorted(set(network.state_dict()) - set(report.loaded))
     if model.NORM == "SyncBN":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     return network, report

@@ -30,6 +30,7 @@ class YOLO(nn.Module):
     def __init__(
         self,
         backbone: Any,
+        channels: Sequence[int],
         widths: Sequence[int],
         num_classes: int,
         anchors: Sequence[Sequence[Sequence[float]]],
@@ -37,14 +38,14 @@ class YOLO(nn.Module):
     ) -> None:
         """
         Args:
-            backbone: has `stages(x)` and `feature_channels()`; its last three features are of strides 8, 16, 32.
+            backbone: has `stages(x)`, the features by name; the last three are of strides 8, 16, 32.
+            channels: of these three (`measure_features`).
             widths: channels of the neck at strides 8, 16, 32; 128, 256, 512 at full size.
             anchors: of each scale its (width, height), in units of the stride; here only their number counts.
             norm: constructor of the neck's normalisation.
         """
         super().__init__()
         self.backbone, self.num_classes = backbone, num_classes
-        channels = list(backbone.feature_channels().values())[-len(STRIDES) :]
         self.laterals = nn.ModuleList(convolution(above, own, 1, norm) for own, above in pairwise(widths))
         inner = [*widths[:-1], 0]  # what comes from the next coarser level
         self.necks = nn.ModuleList(
@@ -100,8 +101,8 @@ def initialize(*parts: nn.Module) -> None:
             nn.init.normal_(module.weight, std=0.01)
 
 
-def check_strides(backbone: Any, arch: str) -> None:
-    """Refuse a backbone whose last three features are not of strides 8, 16, 32."""
+def measure_features(backbone: Any, arch: str) -> list[int]:
+    """Channels of the last three features, which must be of strides 8, 16, 32."""
     side = 3 * STRIDES[-1]
     training = backbone.training
     with torch.no_grad():
@@ -113,6 +114,7 @@ def check_strides(backbone: Any, arch: str) -> None:
             f"MODEL.ARCH {arch}: its features have the strides {', '.join(f'{stride:g}' for stride in found)}, YOLO "
             f"needs {', '.join(map(str, STRIDES))}; use mobilenetv2 or a ResNet with the ImageNet stem"
         )
+    return [feature.shape[1] for feature in features]
 
 
 def _narrow(into: int, width: int, norm: Norm) -> nn.Sequential:
