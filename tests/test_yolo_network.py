@@ -90,14 +90,14 @@ def test_every_parameter_learns_and_sgd_lowers_the_loss():
     targets = nn.functional.one_hot(labels.clamp(min=0), K).float()
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
     history = []
-    for _ in range(20):
+    for _ in range(12):
         optimizer.zero_grad()
         total = sum(loss(network(images), boxes, labels, weights, targets).values())
         total.backward()
         assert all(p.grad is not None for p in network.parameters())
         optimizer.step()
         history.append(total.item())
-    assert history[-1] < 0.75 * history[0], history
+    assert history[-1] < 0.85 * history[0], history
 
 
 # Loading
