@@ -51,6 +51,16 @@ def test_a_picture_does_not_depend_on_its_neighbours():
     assert all(len(found["scores"]) == 0 for found in suppress(many, Rules(score_threshold=1.0)))
 
 
+def test_groups_are_kept_apart_without_loss_of_digits():
+    # Pairs whose IoU is a millionth above or below the threshold, in pictures and classes far from the first.
+    pictures, sides = 64, torch.tensor([10 + 2e-5, 10 - 2e-5])
+    boxes = torch.tensor([[[0.0, 0, 600, 20], [0, 0, 600, 10]]]).repeat(pictures, 1, 1)
+    boxes[:, 1, 3] = sides.repeat(pictures // 2)
+    labels = (torch.arange(pictures) % 20)[:, None].repeat(1, 2)
+    found = suppress(Candidates(boxes, torch.tensor([[0.9, 0.5]]).repeat(pictures, 1), labels), Rules(nms_iou=0.5))
+    assert [len(picture["scores"]) for picture in found] == [1, 2] * (pictures // 2)
+
+
 def test_boxes_outside_the_picture_are_no_detections():
     boxes = torch.tensor([[[0.0, 0, 10, 10], [20, 5, 20, 9], [3, 3, 8, 3]]])
     found = suppress(Candidates(boxes, torch.tensor([[0.5, 0.9, 0.8]]), torch.zeros(1, 3, dtype=torch.int64)), Rules())

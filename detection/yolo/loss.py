@@ -69,7 +69,7 @@ class YOLOLoss(nn.Module):
         boxes = torch.where(valid[..., None], full_precision(boxes), 0)
         with torch.autocast(boxes.device.type, enabled=False):
             parts = [
-                self._scale_loss(raw, anchors, stride, assignment, boxes, valid, weights, class_targets)
+                self._scale_loss(raw, anchors, stride, assignment, boxes, weights, class_targets)
                 for raw, anchors, stride, assignment in zip(
                     maps, self.anchors, self.strides, self._assign(maps, boxes, valid), strict=True
                 )
@@ -107,7 +107,6 @@ class YOLOLoss(nn.Module):
         stride: int,
         found: Assignment,
         boxes: Tensor,
-        valid: Tensor,
         weights: Tensor,
         class_targets: Tensor,
     ) -> Tensor:
@@ -123,15 +122,15 @@ class YOLOLoss(nn.Module):
         classes = binary_cross_entropy_with_logits(own[..., CLASSES], targets, reduction="none").sum(dim=-1)
         positive = focal_loss(own[..., OBJECTNESS], 1.0, self.gamma)
         with torch.no_grad():
-            background = ~found.taken & ~self._overlapping(full_precision(raw[..., BOX]), anchors, stride, boxes, valid)
+            background = ~found.taken & ~self._overlapping(full_precision(raw[..., BOX]), anchors, stride, boxes)
         negative = focal_loss(full_precision(raw[..., OBJECTNESS]), 0.0, self.gamma)
         objectness = (weight * positive).sum() + (negative * background).sum()
         return torch.stack([(weight * box).sum(), objectness, (weight * classes).sum()])
 
-    def _overlapping(self, code: Tensor, anchors: Tensor, stride: int, boxes: Tensor, valid: Tensor) -> Tensor:
+    def _overlapping(self, code: Tensor, anchors: Tensor, stride: int, boxes: Tensor) -> Tensor:
         """(B, A, H, W) bool: predicted boxes that overlap an annotated one by `ignore_iou` or more."""
         predicted = decode_map(code, anchors, stride)
-        iou = pairwise_iou(predicted.flatten(1, 3), boxes.to(code)).mul_(valid[:, None])
+        iou = pairwise_iou(predicted.flatten(1, 3), boxes.to(code))  # of padding, which is empty, 0
         return (iou.amax(dim=2) >= self.ignore_iou).view(predicted.shape[:4])
 
 
