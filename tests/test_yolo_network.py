@@ -100,6 +100,20 @@ def test_every_parameter_learns_and_sgd_lowers_the_loss():
     assert history[-1] < 0.85 * history[0], history
 
 
+@pytest.mark.parametrize("number", [0, 3])
+def test_bfloat16_autocast_stays_finite(number):
+    torch.manual_seed(0)
+    network, _ = build_yolo(settings(ARCH="mobilenetv2"), None)
+    boxes, labels = torch.tensor([4.0, 4, 40, 30]).repeat(2, number, 1), torch.ones(2, number, dtype=torch.int64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        maps = network(torch.randn(2, 3, 64, 64))
+        parts = YOLOLoss(VOC_ANCHORS)(maps, boxes, labels, torch.ones(2, number), torch.rand(2, number, K))
+    sum(parts.values()).backward()
+    assert maps[0].dtype == torch.bfloat16
+    assert all(part.dtype == torch.float32 and part.isfinite() for part in parts.values())
+    assert all(p.grad.isfinite().all() for p in network.parameters())
+
+
 # Loading
 
 
