@@ -162,6 +162,7 @@ def test_frozen_stages_and_norms():
         ({"PIXEL_MEAN": [0.0, 0, 0]}, {}, "MODEL.PIXEL_MEAN"),
         ({"PIXEL_STD": [1.0, 1, 1]}, {}, "MODEL.PIXEL_STD"),
         ({}, {"channel_order": "BGR"}, "trained on BGR"),
+        ({}, {"stride_in_1x1": True}, "strides in its first 1x1"),
         ({"ANCHORS": VOC_ANCHORS[:2]}, {}, "MODEL.ANCHORS"),
     ],
 )

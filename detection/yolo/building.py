@@ -12,7 +12,8 @@ from backbones.models import build_model
 from backbones.models.base import build_norm
 from backbones.models.weights import BackboneFile
 from detection.engines.torchvision_model import freeze_norms
-from detection.weights import LoadReport, prove_features, split_dropped
+from detection.proof import prove_features
+from detection.weights import LoadReport, split_dropped
 from detection.yolo.anchors import check_anchors
 from detection.yolo.network import YOLO, measure_features
 
@@ -116,6 +117,10 @@ def check_backbone(model: Mapping[str, Any], backbone: BackboneFile | None) -> N
         )
     if spec["channel_order"] != "RGB":
         raise InputError(f"the backbone was trained on {spec['channel_order']}; YOLO here reads RGB, pretrain it so")
+    if spec["stride_in_1x1"]:
+        raise InputError(
+            "the backbone strides in its first 1x1 convolutions; YOLO's ResNets in the 3x3, pretrain it so"
+        )
     for key, known in (("PIXEL_MEAN", spec["mean"]), ("PIXEL_STD", spec["std"])):
         scaled = [value * 255.0 / spec["pixel_range"] for value in known]
         if len(model[key]) != 3 or any(abs(a - b) > PIXEL_TOLERANCE for a, b in zip(model[key], scaled, strict=True)):
