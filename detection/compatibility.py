@@ -63,6 +63,7 @@ def check_state(state: Mapping[str, Tensor], spec: Mapping) -> None:
         raise InputError(f"the backbone's norm '{norm}' has no detector here; choices: BN, GN")
     _check_prefix(state)
     _check_stem(state, spec)
+    _check_order(state)
     found = infer_blocks(state)
     if found != _layout(depth):
         raise InputError(f"the backbone file says depth {depth}, but its tensors are those of {_describe(found)}")
@@ -164,6 +165,18 @@ def _check_stem(state: Mapping[str, Tensor], spec: Mapping) -> None:
     conv1 = state.get("conv1.weight")
     if conv1 is not None and conv1.shape[-1] == 3:
         raise InputError(_stem_reason("cifar"))
+
+
+def _check_order(state: Mapping[str, Tensor]) -> None:
+    """A pre-activation network normalises what goes into a convolution, a ResNet what comes out of it."""
+    for name, tensor in state.items():
+        if match := re.fullmatch(r"(layer\d\.\d+)\.conv(\d)\.weight", name):
+            norm, (out, into) = state.get(f"{match[1]}.bn{match[2]}.weight"), tensor.shape[:2]
+            if norm is not None and norm.numel() == into != out:
+                raise InputError(
+                    f"the backbone normalises before its convolutions ({match[1]}.bn{match[2]} has {into} channels): "
+                    "pre-activation networks have no detector here"
+                )
 
 
 def _stem_reason(stem: str) -> str:

@@ -127,7 +127,7 @@ def torchvision_lines(spec: Mapping, path: str | Path) -> str:
 state = torch.load("{Path(path).absolute()}", weights_only=True)
 net = torchvision.models.resnet{spec["depth"]}({", ".join(arguments)})
 {without}net.load_state_dict(state)
-print(state.{ATTRIBUTE}["input_spec"])  # {spec["channel_order"]} in 0..{spec["pixel_range"]:g}, mean, std"""
+print(state.{ATTRIBUTE}["input_spec"])  # pixels: {spec["channel_order"]}, 0..{spec["pixel_range"]:g}, mean, std"""
 
 
 # -------------------------------------------------------------------------------------- helpers

@@ -34,6 +34,8 @@ SPEC_KEYS = (
     "image_size",  # side of the training images in pixels
     "classes",  # names, in the order of the outputs
 )
+# What the networks here compute and are fed; an imported backbone may say otherwise, which only detectors can honour.
+OWN_FORM = {"stride_in_1x1": False, "channel_order": "RGB", "pixel_range": 1.0}
 PROVENANCE_KEYS = ("label", "method", "seed", "config_hash", "data_fingerprint", "version")
 
 
@@ -47,7 +49,13 @@ class BackboneFile:
     hash: str
 
     def build(self) -> nn.Module:
-        """The classifier with these weights, in evaluation mode."""
+        """The classifier with these weights, in evaluation mode; `InputError` if the file holds none of our form."""
+        if not self.spec["num_classes"]:
+            raise InputError(
+                f"backbone {self.hash} ({self.provenance['label']}) has no classifier, so that it cannot classify; "
+                "detectors and MODEL.WEIGHTS take it"
+            )
+        refuse_other_form(self)
         model = build_model(self.spec["arch"], self.spec["num_classes"], self.spec["norm"])
         load_state(model, self.state, where=f"backbone {self.hash}")
         return model.eval()
@@ -85,9 +93,14 @@ def state_hash(state: Mapping[str, Tensor]) -> str:
 
 def save_backbone(path: str | Path, model: nn.Module, spec: dict, provenance: dict) -> str:
     """Write the backbone file of `model` atomically; returns its hash."""
+    return save_backbone_state(path, model.state_dict(), spec, provenance)
+
+
+def save_backbone_state(path: str | Path, state: Mapping[str, Tensor], spec: dict, provenance: dict) -> str:
+    """Write a backbone file atomically from a state dict, which may lack the classifier (num_classes 0); its hash."""
     _require(spec, SPEC_KEYS, "spec")
     _require(provenance, PROVENANCE_KEYS, "provenance")
-    state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    state = {name: tensor.detach().cpu() for name, tensor in state.items()}
     digest = state_hash(state)
     save_checkpoint(path, format=FORMAT, state=state, spec=spec, provenance=provenance, hash=digest)
     return digest
@@ -114,8 +127,9 @@ def start_from(model: nn.Module, file: BackboneFile) -> None:
     """Give `model` the file's weights, all but those of `fc`, which stay as they were drawn: its classes are others.
 
     Raises:
-        InputError: another network.
+        InputError: another network, or an imported one that sees or computes something else.
     """
+    refuse_other_form(file)
     if (file.spec["arch"], file.spec["norm"]) != (model.arch, model.norm):
         raise InputError(
             f"MODEL.WEIGHTS holds {file.spec['arch']} with {file.spec['norm']}, not {model.arch} with {model.norm}; "
@@ -124,6 +138,16 @@ def start_from(model: nn.Module, file: BackboneFile) -> None:
     own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(LAST_LAYER)}
     state = {name: tensor for name, tensor in file.state.items() if not name.startswith(LAST_LAYER)}
     load_state(model, state | own, where=f"backbone {file.hash}")
+
+
+def refuse_other_form(file: BackboneFile) -> None:
+    """`InputError` for an (imported) backbone whose input or strides are not those of the networks here."""
+    for key, own in OWN_FORM.items():
+        if file.spec[key] != own:
+            raise InputError(
+                f"backbone {file.hash} ({file.provenance['label']}) has {key} {file.spec[key]}, the classifiers here "
+                f"{own}: its numbers would be wrong; only a detector config can say so (ENGINE detectron2)"
+            )
 
 
 def identity(file: BackboneFile) -> BackboneIdentity:

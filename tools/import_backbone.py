@@ -1,0 +1,75 @@
+"""Make a backbone file of somebody else's checkpoint: a ResNet with torchvision's names, by declared source.
+
+python tools/import_backbone.py --checkpoint moco_v2_800ep.pth.tar --source moco --arch resnet50 --label "MoCo v2" \\
+    --output runs/moco/backbone.pth
+    --config-file configs/pretrain/imagenet.yaml   also writes config.yaml, so that tools/evaluate_backbone.py takes
+                                                   the folder; for a classifier, with --classes
+"""
+
+import argparse
+from pathlib import Path
+
+from backbones.config import get_defaults, validate
+from backbones.core.config import load_config
+from backbones.core.errors import InputError, run_tool
+from backbones.core.files import save_text
+from backbones.core.runs import CONFIG_FILE
+from backbones.models.weights import save_backbone_state
+from detection.import_sources import SOURCES
+from detection.import_weights import ARCHITECTURES, declare_spec, describe, import_backbone, load_classes
+
+DECLARED = ("norm", "mean", "std", "pixel_range", "channel_order", "stride_in_1x1", "image_size")
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_arguments(argv)
+    written = [args.output, *([args.output.parent / CONFIG_FILE] if args.config_file else [])]
+    if present := [path for path in written if path.exists()]:
+        raise InputError(f"{present[0]} exists; name another --output")
+    spec = declare_spec(args.arch, **{key: getattr(args, key) for key in DECLARED})
+    options = {key: getattr(args, key) for key in ("label", "method", "seed", "classifier")}
+    classes = load_classes(args.classes) if args.classes else None
+    backbone, report = import_backbone(args.checkpoint, args.source, spec, classes=classes, **options)
+    config = build_config(args, backbone.spec) if args.config_file else ""
+    save_backbone_state(args.output, backbone.state, backbone.spec, backbone.provenance)
+    if config:
+        save_text(written[1], config)
+    print(f"{describe(backbone, report)}\nbackbone {backbone.hash} ({args.label}): {args.output}")
+    return 0
+
+
+def build_config(args: argparse.Namespace, spec: dict) -> str:
+    """The config of the data, with the network and the input that the backbone file declares."""
+    declared = {"MODEL.ARCH": spec["arch"], "MODEL.NORM": spec["norm"], "DATA.MEAN": spec["mean"]}
+    declared |= {"DATA.STD": spec["std"], "LABEL": args.label}
+    cfg = load_config(get_defaults(), args.config_file, [*args.overrides, *map(str, sum(declared.items(), ()))])
+    validate(cfg)
+    return cfg.dump(sort_keys=False)
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--checkpoint", required=True, type=Path, help="the foreign file")
+    add("--source", required=True, help="; ".join(f"{name}: {source.made_by}" for name, source in SOURCES.items()))
+    add("--arch", required=True, help=", ".join(ARCHITECTURES))
+    add("--label", required=True, help="name of its rows in tables")
+    add("--output", required=True, type=Path, help="the file to write, best named backbone.pth in a folder of its own")
+    add("--method", default="imported", help="method of its rows")
+    add("--seed", type=int, default=0, help="tells several trainings of one label apart")
+    add("--norm", default="BN", choices=("BN", "GN"))
+    add("--mean", type=float, nargs=3, help="per channel, in --channel-order; default: ImageNet's")
+    add("--std", type=float, nargs=3, help="as --mean")
+    add("--pixel-range", type=float, default=1.0, choices=(1.0, 255.0), help="a white pixel, in units of --mean")
+    add("--channel-order", default="RGB", choices=("RGB", "BGR"))
+    add("--stride-in-1x1", action="store_true", help="bottlenecks stride in their first 1x1 (MSRA, Caffe)")
+    add("--image-size", type=int, default=224, help="side of its training pictures in pixels")
+    add("--no-classifier", dest="classifier", action="store_false", help="leave fc.* out")
+    add("--classes", type=Path, help="text file: the names of the outputs, one a line")
+    add("--config-file", type=Path, help="pretraining config of its data")
+    add("overrides", nargs="*", metavar="KEY VALUE", help="change keys of --config-file")
+    return parser.parse_intermixed_args(argv)
+
+
+if __name__ == "__main__":
+    run_tool(main)
