@@ -48,8 +48,10 @@ def test_run_folder_holds_what_it_promises(finished, small_scenes):
     assert results["data"]["train"]["images"] == 12
     assert results["data"]["test"]["images"] == 6
     assert results["data"]["evaluated_on_training_pictures"] is False
-    loading = results["details"]["backbone_loading"]["counts"]
-    assert loading["loaded"] == 100  # every tensor of a ResNet-18
+    loading = results["details"]["backbone_loading"]
+    assert len(loading["loaded"]) == loading["counts"]["loaded"] == 100  # every tensor of a ResNet-18
+    assert len(loading["dropped"]) == 22  # fc, and a counter of each BN
+    assert max(loading["proof"]["largest_difference"].values()) <= loading["proof"]["tolerance"] == 1e-4
     assert all((finished / name).exists() for name in results["files"].values())
     log = (finished / "log.txt").read_text()
     truth = json.loads((small_scenes / "detection" / "annotations" / "instances_val.json").read_text())

@@ -16,7 +16,7 @@ from backbones.core.errors import InputError
 from detection import proof as proof_of
 from detection import weights
 from detection.compatibility import BLOCKS, expected_shapes
-from detection.export import export_detectron2
+from detection.export import export_detectron2, export_state_dict
 
 TENSORS = {18: 100, 34: 180, 50: 265, 101: 520, 152: 775}  # conv weights + 4 of each BN, counted by others
 
@@ -141,6 +141,7 @@ BROKEN = {
     "CIFAR stem": (lambda b: replaced(b, "conv1.weight", torch.ones(64, 3, 3, 3)), "CIFAR stem"),
     "deep stem": (lambda b: replaced(b, "conv1.0.weight", torch.ones(32, 3, 3, 3)), "deep stem"),
     "wide": (lambda b: replaced(b, "layer3.0.conv1.weight", torch.ones(512, 128, 3, 3)), "wide"),
+    "pre-activation": (lambda b: replaced(b, "layer2.0.bn1.weight", torch.ones(64)), "pre-activation"),
     "depth": (lambda b: b.spec.update(depth=34), "says depth 34.*those of depth 18"),
     "unknown depth": (lambda b: b.spec.update(depth=20), "depth 20"),
     "norm": (lambda b: b.spec.update(norm="GN"), r"besides.*running"),
@@ -153,8 +154,11 @@ def test_a_broken_backbone_is_refused_with_the_reason(case, tmp_path):
     backbone = make_backbone()
     spoil, reason = BROKEN[case]
     spoil(backbone)
-    with pytest.raises(InputError, match=reason):
+    with pytest.raises(InputError, match=reason) as refused:
         export_detectron2(backbone, tmp_path / "x.pth")
+    assert "\n" not in str(refused.value)
+    with pytest.raises(InputError, match=reason):
+        export_state_dict(backbone, tmp_path / "x.pth")
     with pytest.raises(InputError, match=reason):
         weights.export_torchvision(backbone, nn.Module())
     assert not list(tmp_path.iterdir())
@@ -180,6 +184,32 @@ def test_a_config_that_does_not_suit_the_backbone_is_refused(case):
     spec, changes, reason = MISMATCHES[case]
     with pytest.raises(InputError, match=reason):
         weights.check_spec(make_backbone(spec=spec), make_cfg(**changes))
+
+
+def test_the_proof_follows_the_stride_that_the_file_declares():
+    """MSRA's networks have torchvision's tensors and stride elsewhere: no account of tensors can tell them apart."""
+    made, moved = make_backbone(50), make_backbone(50, spec={"stride_in_1x1": True})
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        found, other = (proof_of.build_reference(backbone)(images) for backbone in (made, moved))
+        x = found["res2"]  # stride 1, the same in both
+        torch.testing.assert_close(other["res2"], x, rtol=0, atol=0)
+        state = {k.removeprefix("layer2.0."): v for k, v in moved.state.items() if k.startswith("layer2.0.")}
+
+        def norm(x, k):
+            names = ("running_mean", "running_var", "weight", "bias")
+            return torch.nn.functional.batch_norm(x, *(state[f"{k}.{name}"] for name in names))
+
+        conv2d = torch.nn.functional.conv2d
+        y = norm(conv2d(x, state["conv1.weight"], stride=2), "bn1").relu()
+        y = norm(conv2d(y, state["conv2.weight"], padding=1), "bn2").relu()
+        y = norm(conv2d(y, state["conv3.weight"]), "bn3")
+        first = (y + norm(conv2d(x, state["downsample.0.weight"], stride=2), "downsample.1")).relu()
+        body = torchvision.models.resnet50(num_classes=7).eval()
+        body.load_state_dict(moved.state)
+        torch.testing.assert_close(other["res3"], body.layer2[1:](first), rtol=1e-4, atol=1e-4)
+    with pytest.raises(InputError, match="features differ"):
+        proof_of.prove_features(proof_of.build_reference(made), proof_of.build_reference(moved), images)
 
 
 def test_a_stride_in_the_1x1_is_refused_where_there_is_one():

@@ -31,7 +31,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"no checkpoint at {path}; check the path, or start without --resume") from None
-    except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile):
+    except (RuntimeError, OSError, EOFError, ValueError, LookupError, pickle.UnpicklingError, zipfile.BadZipFile):
         raise InputError(f"{path} is truncated or no checkpoint of ours; copy it again or delete it") from None
     if not isinstance(state, dict):
         raise InputError(f"{path} holds a {type(state).__name__}, not a checkpoint of ours; name another file")
