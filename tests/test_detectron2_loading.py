@@ -72,7 +72,7 @@ def stand_in():
 
 
 def test_every_instant_config_is_valid_and_says_how_to_run_it():
-    paths = sorted(CONFIGS.glob("detectron2_*.yaml"))
+    paths = sorted(CONFIGS.glob("instant_*.yaml"))
     assert len(paths) >= 4
     for path in paths:
         cfg = load_config(get_defaults(), path)
