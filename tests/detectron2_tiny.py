@@ -21,6 +21,13 @@ TINY = [
     "SOLVER.WARMUP_ITERS", "1", "SOLVER.CHECKPOINT_PERIOD", "1", "SOLVER.LOG_PERIOD", "1",
 ]  # fmt: skip
 
+# Nothing is drawn: every anchor and proposal is in the loss, pictures have one size.  Then the mean over two processes'
+# losses is the loss of one process.
+EVERYTHING_SAMPLED = [
+    "INPUT.MIN_SIZE_TRAIN", "[64]", "MODEL.RPN.BATCH_SIZE_PER_IMAGE", "100000", "MODEL.RPN.POSITIVE_FRACTION", "1.0",
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "10000",
+]  # fmt: skip
+
 
 def make_cfg(*overrides):
     """The small config, with KEY, VALUE overrides."""
