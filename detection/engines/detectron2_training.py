@@ -85,9 +85,13 @@ class Run:
             )
         barrier()
 
-    def train(self, data: DetectionData) -> None:
-        """Iterations `finished` .. MAX_ITER - 1, leaving checkpoint.pth and metrics.jsonl."""
-        start, stop = self.finished, self.cfg.SOLVER.MAX_ITER
+    def train(self, data: DetectionData, stop: int | None = None) -> None:
+        """Iterations `finished` .. MAX_ITER - 1, leaving checkpoint.pth and metrics.jsonl.
+
+        Args:
+            stop: leave earlier, before this iteration and without a checkpoint (benchmarks/detectron2_loop.py).
+        """
+        start, stop = self.finished, self.cfg.SOLVER.MAX_ITER if stop is None else stop
         trainer = self.build_trainer(self.build_batches(data, start, stop))
         with TrainingLog(MetricsWriter(self.run_dir, start), start, stop) as log:
             hook = self.d2.engine.hooks.CallbackHook(
