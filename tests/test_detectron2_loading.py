@@ -52,6 +52,13 @@ REFUSED = {
         "DEPTH.*bottleneck",
     ),
     "head": (["MODEL.ROI_HEADS.NAME", "Res5ROIHeads"], r"MODEL\.ROI_HEADS\.NAME.*StandardROIHeads"),
+    "a frozen norm after res5": (
+        [
+            "MODEL.BACKBONE.NAME", "build_resnet_backbone", "MODEL.ROI_HEADS.NAME", "Res5ROIHeadsExtraNorm",
+            "MODEL.RESNETS.NORM", "FrozenBN",
+        ],
+        r"MODEL\.ROI_HEADS\.NAME: Res5ROIHeadsExtraNorm: .*FrozenBN would freeze it as the identity",
+    ),
     "cache": (["INPUT.MIN_SIZE_TRAIN", "[64]", "DATALOADER.CACHE_IMAGES", "True"], r"DATALOADER\.CACHE_IMAGES"),
     "levels": (["MODEL.ANCHOR_GENERATOR.SIZES", "[[32], [64]]"], r"ANCHOR_GENERATOR\.SIZES.*p2\.\.p6"),
     "AMP on the CPU": (["SOLVER.AMP.ENABLED", "True"], r"SOLVER\.AMP\.ENABLED.*CUDA"),
@@ -157,6 +164,20 @@ def test_gradients_are_clipped(d2, kind):
     else:
         assert np.linalg.norm(moved) == pytest.approx(0.5, rel=1e-4)
         assert moved[0] / moved[1] == pytest.approx(3**0.5, rel=1e-4)
+
+
+@pytest.mark.detectron2
+@pytest.mark.parametrize("name", ["SGD", "ADAMW"])
+@pytest.mark.parametrize("own", [-1.0, 0.0, 0.5])
+def test_biases_have_their_own_weight_decay(d2, name, own):
+    """As detectron2 means it: also those of norms; negative is none of their own."""
+    cfg = make_cfg("SOLVER.OPTIMIZER", name, "SOLVER.WEIGHT_DECAY", 0.25, "SOLVER.WEIGHT_DECAY_NORM", 0.125,
+                   "SOLVER.WEIGHT_DECAY_BIAS", own)  # fmt: skip
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    optimizer = training.build_solver(d2, settings_of(d2, cfg), cfg, model)
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    found = [decay[id(parameter)] for parameter in model.parameters()]
+    assert found == [0.25, 0.25 if own < 0 else own, 0.125, 0.125 if own < 0 else own]
 
 
 @pytest.mark.detectron2

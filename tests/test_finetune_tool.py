@@ -211,6 +211,7 @@ def test_an_absent_detectron2_is_named_with_the_way_out(small_scenes, tmp_path, 
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "detectron2", None)
     options = ["ENGINE", "detectron2", "DATALOADER.CACHE_IMAGES", False, "SOLVER.AMP.ENABLED", False]
+    options += ["DATASETS.ROOT", "/absent"]  # said before any data is looked for
     with pytest.raises(InputError, match=r"detectron2 is not installed; install it .*or set ENGINE torchvision"):
         main(arguments(small_scenes, tmp_path / "run", *options))
 

@@ -9,8 +9,10 @@ from rectangles import COLOURS, boxes_in_pixels, load_rectangles, write_rectangl
 from seeded import make_backbone
 from torch import nn
 
+from backbones.core.checkpoint import load_checkpoint
 from backbones.core.config import CfgNode, flatten, load_config
 from backbones.core.errors import InputError
+from backbones.core.files import load_json
 from backbones.core.runs import open_run
 from detection.coco_eval import evaluate_coco
 from detection.config import get_defaults, validate
@@ -198,15 +200,48 @@ def test_rows_of_a_table_share_all_but_the_backbone():
     assert not torch.equal(states[1]["body.conv1.weight"], states[2]["body.conv1.weight"])
 
 
-def test_norms_have_their_own_weight_decay():
-    cfg = make_cfg("SOLVER.WEIGHT_DECAY", 0.25, "SOLVER.WEIGHT_DECAY_NORM", 0.125, "MODEL.BACKBONE.FREEZE_AT", 2)
+@pytest.mark.parametrize("bias", [-1.0, 0.0, 0.0625])
+def test_norms_and_biases_have_their_own_weight_decay(bias):
+    """Every parameter that trains is in one group; the biases of norms count as biases, as in detectron2."""
+    cfg = make_cfg("SOLVER.WEIGHT_DECAY", 0.25, "SOLVER.WEIGHT_DECAY_NORM", 0.125, "SOLVER.WEIGHT_DECAY_BIAS", bias)
+    cfg.MODEL.BACKBONE.FREEZE_AT = 2
     detector, _ = build_detector(cfg.MODEL, 20, None)
     groups = engine.build_detector_optimizer(cfg.SOLVER, detector).param_groups
     decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     for name, parameter in detector.named_parameters():
-        norm = "bn" in name or "downsample.1" in name
-        expected = (0.125 if norm else 0.25) if parameter.requires_grad else None
-        assert decay.get(id(parameter)) == expected, name
+        expected = 0.125 if "bn" in name or "downsample.1" in name else 0.25
+        if name.endswith("bias") and bias >= 0:
+            expected = bias
+        assert decay.get(id(parameter)) == (expected if parameter.requires_grad else None), name
+
+
+def test_a_probe_proves_that_its_backbone_stayed_and_precise_bn_stays_with_the_run(data, tmp_path, monkeypatch):
+    cfg = make_cfg(
+        "MODEL.BACKBONE.FREEZE_AT", 5, "MODEL.FPN.NORM", "BN", "TEST.PRECISE_BN.ENABLED", True,
+        "TEST.PRECISE_BN.NUM_ITER", 2,
+    )  # fmt: skip
+    backbone = make_backbone(18)
+    found = engine.finetune(cfg, backbone, data, data, tmp_path, resume=False, eval_only=False)
+    frozen = load_json(tmp_path / "loading.json")["frozen"]
+    assert frozen["stages"] == ["stem", "res2", "res3", "res4", "res5"]
+    assert frozen["tensors"] == 100
+    assert frozen["before"] == frozen["after"]
+    assert engine.finetune(cfg, backbone, data, data, tmp_path, resume=False, eval_only=True) == found
+    precise = load_checkpoint(tmp_path / "checkpoint.pth")["model"]
+    cfg.TEST.PRECISE_BN.ENABLED = False
+    (tmp_path / "plain").mkdir()
+    engine.finetune(cfg, backbone, data, data, tmp_path / "plain", resume=False, eval_only=False)
+    for name, tensor in load_checkpoint(tmp_path / "plain" / "checkpoint.pth")["model"].items():
+        moved = not torch.equal(tensor, precise[name])
+        assert moved == (name.startswith("pyramid") and ("running" in name or "num_batches" in name)), name
+    with pytest.raises(InputError, match=r"TEST\.PRECISE_BN \(2 -> off\)"):
+        engine.finetune(cfg, backbone, data, data, tmp_path, resume=False, eval_only=True)
+    # A stage that is frozen by name only.
+    monkeypatch.setattr(engine, "frozen_stages", lambda body, at: {"pyramid": detector.pyramid})
+    detector, report = build_detector(cfg.MODEL, 20, backbone)
+    monkeypatch.setattr(engine, "build_detector", lambda *args: (detector, report))
+    with pytest.raises(InputError, match=r"FREEZE_AT: the frozen stages pyramid have changed"):
+        engine.finetune(cfg, backbone, data, data, tmp_path / "plain", resume=False, eval_only=False)
 
 
 # ------------------------------------------------------------------------------------------ learning

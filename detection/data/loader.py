@@ -186,14 +186,7 @@ def training_batches(
     """
     groups = np.array([record.width >= record.height for record in pictures.records], np.int64)
     groups = groups if group_by_shape else np.zeros_like(groups)
-    for group in np.unique(groups):
-        members = int((groups == group).sum())
-        if members < batch_size:
-            get_logger().warning(
-                "%d %s pictures do not fill a batch of %d and are never learned; "
-                "set DATALOADER.ASPECT_RATIO_GROUPING False",
-                members, "wide" if group else "tall", batch_size,
-            )  # fmt: skip
+    warn_of_small_groups(groups, batch_size)
     sampler = StatelessBatchSampler(
         len(pictures.records),
         batch_size,
@@ -205,6 +198,18 @@ def training_batches(
         groups=groups,
     )
     return _load(pictures, sampler, num_workers, pin_memory)
+
+
+def warn_of_small_groups(groups: np.ndarray, batch_size: int) -> None:
+    """Say which pictures are never learned, because those of their shape (1: wide) do not fill a batch."""
+    for group in np.unique(groups):
+        members = int((groups == group).sum())
+        if members < batch_size:
+            get_logger().warning(
+                "%d %s pictures do not fill a batch of %d and are never learned; "
+                "set DATALOADER.ASPECT_RATIO_GROUPING False",
+                members, "wide" if group else "tall", batch_size,
+            )  # fmt: skip
 
 
 def inference_batches(

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from backbones.core.distributed import rank, world_size
 from backbones.core.errors import InputError
 from backbones.core.sampling import Position, StatelessBatchSampler, position_rng
-from detection.data.loader import shape_batches
+from detection.data.loader import shape_batches, warn_of_small_groups
 from detection.data.records import Record
 
 XYWH_ABS = 1  # detectron2.structures.BoxMode.XYWH_ABS
@@ -83,6 +83,8 @@ def training_batches(
         group_by_aspect: never put wide and tall pictures into one batch.
     """
     wide = np.array([record.width > record.height for record in records], np.int64)
+    if group_by_aspect:
+        warn_of_small_groups(wide, batch_size)
     sampler = StatelessBatchSampler(
         len(records),
         batch_size,
