@@ -5,13 +5,13 @@
 ours    detection/engines/detectron2_training.py: seeded iterations, losses checked and written to metrics.jsonl and
         TensorBoard, progress bar
 plain   detectron2's SimpleTrainer (AMPTrainer) with DefaultTrainer's hooks: IterationTimer, LRScheduler, PeriodicWriter
-        with the default writers; no seeds
+        with the default writers; the seeds, without which it would not do the same work, are not counted
 
 Same config, same weights, same optimizer, both fed by our loader.  First, on the CPU, both train the same 20 iterations
-at a small size, the plain loop seeded as ours: the losses must be identical.  Then they take turns of 20 iterations
-(one line of the log each); every turn of ours is compared with the plain turn of its round, and the median of the
-ratios counts.  On a GPU the clock is read, after synchronising at a turn's two ends; on the CPU the processor time,
-because on a busy machine the clock measures the neighbours.
+at a small size: the losses must be identical.  Then they take turns, iteration by
+iteration, each in a thread of its own that waits while the other runs, so that a busy machine slows both alike; 20 of
+ours (one line of the log) are compared with the 20 plain ones among them, and the median of these ratios counts.  On a
+GPU the clock is read, after synchronising; on the CPU the processor time.
 
 Target: at most 1.03.  About 2 minutes on one CPU core, with fewer proposals and channels, so that what a loop adds
 weighs more, not less; a GPU takes 800 px, 16 pictures and R50-FPN as it is.  One JSON line on stdout.
@@ -20,15 +20,14 @@ weighs more, not less; a GPU takes 800 px, 16 pictures and R50-FPN as it is.  On
 import argparse
 import json
 import tempfile
+import threading
 import time
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
-from overhead_steps import take_turns
 from PIL import Image
 
 from backbones.core.config import CfgNode, load_config
@@ -42,8 +41,8 @@ from detection.engines.detectron2 import import_detectron2
 from detection.engines.detectron2_config import fill_config
 from detection.engines.detectron2_training import Run
 
-TURN = 20  # iterations that are timed, a log period
-WARM_UP = {"cpu": 1, "cuda": 10}  # before them, in each turn: new loader processes fill their queue
+PERIOD = 20  # iterations of a comparison, a log period
+WARM_UP = 10  # iterations that are not counted
 TARGET = 1.03
 SMALL = {"depth": 18, "size": 64, "pictures": 2, "workers": 0, "amp": False, "full": False}  # to compare losses
 FEW = {
@@ -58,17 +57,17 @@ def main(argv: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = write_data(Path(folder), max(64, 2 * args.pictures))
         difference = compare_losses(d2, data, Path(folder))
-        turns = {
-            "ours": OurLoop(d2, args, data, device, Path(folder, "ours")),
-            "plain": PlainLoop(d2, args, data, device, Path(folder, "plain")),
-        }
-        seconds = take_turns({name: lambda t=turn: t.take(TURN + WARM_UP[device.type]) for name, turn in turns.items()},
-                             args.rounds)  # fmt: skip
-    ratios = np.divide(seconds["ours"], seconds["plain"])
+        loops = [kind(d2, args, data, device, Path(folder, kind.__name__)) for kind in (OurLoop, PlainLoop)]
+        take_turns(loops, WARM_UP + PERIOD * args.rounds)
+    ours, plain = (np.reshape(loop.seconds[WARM_UP:], (args.rounds, PERIOD)).sum(axis=1) for loop in loops)
+    ratios = ours / plain
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     details = {
         "ratio_quartiles": np.quantile(ratios, (0.25, 0.75)).round(4).tolist(),
-        "seconds_per_iteration": {name: round(float(np.median(turn)) / TURN, 4) for name, turn in seconds.items()},
+        "seconds_per_iteration": {
+            "ours": round(np.median(ours) / PERIOD, 4),
+            "plain": round(np.median(plain) / PERIOD, 4),
+        },
         "target": TARGET,
         **vars(args),
     }
@@ -84,7 +83,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--pictures", type=int, default=16 if gpu else 2, help="pictures of an iteration")
     parser.add_argument("--workers", type=int, default=8 if gpu else 0, help="processes that read pictures")
     parser.add_argument("--full", action="store_true", default=gpu, help="as many proposals and channels as usual")
-    parser.add_argument("--rounds", type=int, default=9, help="turns of each loop")
+    parser.add_argument("--rounds", type=int, default=9, help=f"comparisons, of {PERIOD} iterations each")
     parser.add_argument("--amp", action="store_true", help="mixed precision (needs a GPU)")
     return parser.parse_args(argv)
 
@@ -104,7 +103,7 @@ def build_cfg(options: argparse.Namespace) -> CfgNode:
 
 
 class Loop:
-    """A detector with its optimizer, and how it is trained; `take` runs and times its next iterations."""
+    """A detector with its optimizer, and how it is trained; between two iterations it waits for `take_turns`."""
 
     def __init__(self, d2: SimpleNamespace, options: Any, data: DetectionData, device: torch.device, out: Path) -> None:
         out.mkdir()
@@ -114,63 +113,104 @@ class Loop:
         model = d2.modeling.build_model(settings)
         self.run = Run(d2, settings, cfg, model, {}, out, device)
         self.d2, self.data, self.device, self.losses = d2, data, device, []
+        self.seconds: list[float] = []
+        self.relay: tuple[threading.Semaphore, threading.Semaphore] | None = None
+        self.error: BaseException | None = None
 
-    def take(self, iterations: int) -> float:
-        """Seconds of the last TURN of the next `iterations` (and one more, at whose start the clock stops)."""
-        start, self.ticks = self.run.finished, []
-        self.train(start, start + iterations + 1)
-        self.run.finished = start + iterations + 1
-        return self.ticks[-1] - self.ticks[-1 - TURN]
-
-    def train(self, start: int, stop: int) -> None:
+    def train(self, stop: int) -> None:
         raise NotImplementedError
+
+    def before_step(self) -> None:
+        """Here one iteration ends and the next begins."""
+        if self.relay is None:
+            return
+        # detectron2 keeps the storage of the trainer that runs in a global list.
+        stack = self.d2.utils.events._CURRENT_STORAGE_STACK
+        own, (go, done) = list(stack), self.relay
+        self.seconds.append(self.now() - self.began)
+        stack.clear()
+        done.release()
+        go.acquire()
+        stack[:] = own
+        self.began = self.now()
+
+    def now(self) -> float:
+        if self.device.type == "cpu":
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def in_a_thread(self, stop: int) -> None:
+        assert self.relay
+        go, done = self.relay
+        go.acquire()
+        self.began = self.now()
+        try:
+            self.train(stop)
+        except BaseException as error:
+            self.error = error
+        finally:
+            done.release()
 
     def keep_losses(self) -> None:
         """Note the sum of the losses of every iteration to come."""
         self.run.model.register_forward_hook(lambda *call: self.losses.append(sum(call[-1].values()).item()))
 
-    def ticking(self, batches: Iterable[Any], start: int, stop: int) -> Iterator[Any]:
-        """The batches; the clock is read whenever one is asked for, that is, once an iteration."""
-        for number, batch in zip(range(start, stop), batches, strict=True):
-            yield batch
-            if self.device.type == "cuda" and number in (stop - 2 - TURN, stop - 2):
-                torch.cuda.synchronize()
-            self.ticks.append(time.perf_counter() if self.device.type == "cuda" else time.process_time())
-
 
 class OurLoop(Loop):
-    def train(self, start: int, stop: int) -> None:
-        build = Run.build_batches
-        self.run.build_batches = lambda *call: self.ticking(build(self.run, *call), start, stop)
+    def train(self, stop: int) -> None:
+        own = self.run._before_step
+        self.run._before_step = lambda trainer: (self.before_step(), own(trainer))[1]
         self.run.train(self.data, stop)
 
 
 class PlainLoop(Loop):
-    seeded = False
-
-    def train(self, start: int, stop: int) -> None:
+    def train(self, stop: int) -> None:
         run, hooks = self.run, self.d2.engine.hooks
-        batches = self.ticking(run.build_batches(self.data, start, stop), start, stop)
+        batches = run.build_batches(self.data, 0, stop)
         if run.scaler.is_enabled():
             trainer = self.d2.engine.AMPTrainer(run.model, batches, run.optimizer, grad_scaler=run.scaler)
         else:
             trainer = self.d2.engine.SimpleTrainer(run.model, batches, run.optimizer)
         writers = self.d2.engine.default_writers(str(run.run_dir), run.cfg.SOLVER.MAX_ITER)
         usual = [hooks.IterationTimer(), hooks.LRScheduler(run.optimizer, run.schedule)]
-        seed = hooks.CallbackHook(before_step=lambda trainer: seed_step(0, trainer.iter))
-        trainer.register_hooks([*([seed] if self.seeded else []), *usual, hooks.PeriodicWriter(writers, period=TURN)])
-        trainer.train(start, stop)
+        relay = hooks.CallbackHook(before_step=self.relay_and_seed)
+        trainer.register_hooks([relay, *usual, hooks.PeriodicWriter(writers, period=PERIOD)])
+        trainer.train(0, stop)
+
+    def relay_and_seed(self, trainer: Any) -> None:
+        """Before the clock starts: a plain loop has no seeds, but the two shall do the same work."""
+        self.before_step()
+        seed_step(0, trainer.iter)
+        self.began = self.now()
+
+
+def take_turns(loops: list[Loop], iterations: int) -> None:
+    """Fill `seconds` of each loop, one iteration after the other; another loop begins each time."""
+    threads = []
+    for loop in loops:
+        loop.relay = threading.Semaphore(0), threading.Semaphore(0)
+        threads.append(threading.Thread(target=loop.in_a_thread, args=(iterations + 1,), daemon=True))
+        threads[-1].start()
+    for number in range(iterations + 2):  # up to the first iteration, the iterations, the one after the last
+        for loop in loops if number % 2 else loops[::-1]:
+            go, done = loop.relay
+            go.release()
+            done.acquire()
+            if loop.error:
+                raise loop.error
+    for loop in loops:
+        del loop.seconds[0]  # up to the first iteration
 
 
 def compare_losses(d2: SimpleNamespace, data: DetectionData, folder: Path) -> float:
-    """The largest difference between the losses of the two loops over TURN iterations; an error beyond 1e-6."""
+    """The largest difference between the losses of the two loops over PERIOD iterations; an error beyond 1e-6."""
     loops = [kind(d2, argparse.Namespace(**SMALL), data, torch.device("cpu"), folder / f"small {kind.__name__}")
              for kind in (OurLoop, PlainLoop)]  # fmt: skip
     for loop in loops:
-        loop.seeded = True
         loop.keep_losses()
-        loop.take(TURN + 1)
-    ours, plain = (np.array(loop.losses[:TURN]) for loop in loops)
+        loop.train(PERIOD)
+    ours, plain = (np.array(loop.losses) for loop in loops)
     difference = float(np.abs(ours - plain).max())
     if not difference <= 1e-6:
         raise InputError(f"the losses of the two loops differ by {difference:g}; they are not comparable")
