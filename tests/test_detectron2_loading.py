@@ -54,8 +54,12 @@ REFUSED = {
     "head": (["MODEL.ROI_HEADS.NAME", "Res5ROIHeads"], r"MODEL\.ROI_HEADS\.NAME.*StandardROIHeads"),
     "a frozen norm after res5": (
         [
-            "MODEL.BACKBONE.NAME", "build_resnet_backbone", "MODEL.ROI_HEADS.NAME", "Res5ROIHeadsExtraNorm",
-            "MODEL.RESNETS.NORM", "FrozenBN",
+            "MODEL.BACKBONE.NAME",
+            "build_resnet_backbone",
+            "MODEL.ROI_HEADS.NAME",
+            "Res5ROIHeadsExtraNorm",
+            "MODEL.RESNETS.NORM",
+            "FrozenBN",
         ],
         r"MODEL\.ROI_HEADS\.NAME: Res5ROIHeadsExtraNorm: .*FrozenBN would freeze it as the identity",
     ),
