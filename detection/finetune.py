@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from backbones.core.config import CfgNode
-from backbones.core.distributed import barrier, is_main, setup_distributed
+from backbones.core.distributed import barrier, is_main, setup_distributed, world_size
 from backbones.core.errors import InputError
 from backbones.core.files import load_json, save_json
 from backbones.core.logging import get_logger
@@ -23,6 +23,8 @@ from detection.config import protocol_hash, protocol_name, validate
 from detection.data.catalog import load_data
 from detection.data.records import DetectionData, check_categories
 from detection.engines import LOADING_FILE, build_engine
+from detection.expected import check_run
+from detection.lint import warn_pairs
 from detection.voc_eval import evaluate_voc
 
 RANDOM = "random"
@@ -56,12 +58,18 @@ def finetune(
     """
     setup_distributed()
     warnings = WarningCounter()
+    warn_pairs(cfg, world_size(), warnings)
     train, test = load_both(cfg, warnings)
     engine = build_engine(cfg.ENGINE)
     predictions = engine.finetune(cfg, backbone, train, test, run_dir, resume, eval_only)
     results: dict[str, Any] = {}
     if is_main():
         results = save_evaluation(cfg, backbone, train, test, predictions, run_dir, warnings)
+        if cfg.TEST.EXPECTED_RESULTS:  # after the results are safe
+            results["details"]["expected"] = check_run(
+                cfg.TEST.EXPECTED_RESULTS, results["metrics"], len(predictions), run_dir
+            )
+            save_results(run_dir, results)
     barrier()
     return results
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from backbones.core.config import CfgNode, flatten
 from backbones.core.errors import InputError, suggestion
+from detection.expected import check_expected
+from detection.lint import refuse_pairs
 
 ENGINES = ("torchvision", "detectron2")
 
@@ -23,6 +25,8 @@ def validate(cfg: CfgNode) -> None:
             raise InputError(f"{key}: {values[key]!r}: must be {bounds}")
     _check_schedule(cfg.SOLVER)
     _check_model(cfg.MODEL)
+    check_expected(cfg.TEST.EXPECTED_RESULTS)
+    refuse_pairs(cfg)
     if not cfg.DATASETS.TRAIN:
         raise InputError("DATASETS.TRAIN: (): name at least one data set")
     if len(cfg.DATASETS.TEST) != 1:

@@ -18,6 +18,7 @@ from backbones.core.launch import add_launch_arguments, launch, wants_launch
 from backbones.core.results import FILE_NAME
 from backbones.core.runs import open_run
 from detection.config import get_defaults
+from detection.expected import differences
 from detection.finetune import finetune, load_checked
 
 # What --eval-only may change of a finished run.
@@ -42,7 +43,10 @@ def main(argv: list[str] | None = None) -> int:
         metrics = results["metrics"]
         numbers = "  ".join(f"{name} {show(metrics[name])}" for name in SHOWN if name in metrics)
         print(f"{results['backbone']['label']}: {numbers}\nresults in {run_dir / FILE_NAME}")
-    return 0
+    wrong = differences(results)
+    if wrong:
+        print(f"not as TEST.EXPECTED_RESULTS has it: {'; '.join(wrong)}", file=sys.stderr)
+    return 1 if wrong else 0
 
 
 def show(value: float | None) -> str:
