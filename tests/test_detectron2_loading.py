@@ -125,7 +125,7 @@ def test_a_key_or_type_that_detectron2_lacks_raises(d2):
 
 @pytest.mark.detectron2
 def test_syncbn_is_bn_in_one_process(d2):
-    settings = settings_of(d2, make_cfg("MODEL.RESNETS.NORM", "SyncBN"))
+    settings = settings_of(d2, make_cfg("MODEL.RESNETS.NORM", "SyncBN", "MODEL.FPN.NORM", "SyncBN"))
     assert settings.MODEL.RESNETS.NORM == "BN"
 
 
