@@ -7,6 +7,7 @@ import torch
 from detectron2_tiny import load_detectron2
 from test_configs import DETECTION, ROOT, is_mere_base
 
+from backbones.config import get_defaults as pretraining_defaults
 from backbones.core.config import flatten, load_config
 from backbones.core.warnings import WarningCounter
 from detection.config import NOT_PROTOCOL, get_defaults, protocol_hash, validate
@@ -115,6 +116,29 @@ def test_defaults_and_bases_are_detectron2s_own():
         != (list(theirs[key]) if isinstance(theirs[key], tuple) else theirs[key])
     }
     assert different <= meant
+
+
+INSTANT = [path for path in NAMED if path.stem.startswith("instant")]
+
+
+@pytest.mark.parametrize("path", INSTANT, ids=lambda path: path.stem)
+def test_an_instant_config_expects_its_loss_within_5_percent_and_its_detections(path):
+    cfg = load(path)
+    assert (cfg.SOLVER.MAX_ITER, cfg.DATASETS.TRAIN, cfg.DATASETS.TEST) == (40, ("coco128",), ("coco128",))
+    (loss, value, most), (count, detections, none) = cfg.TEST.EXPECTED_RESULTS
+    assert (loss, count, none) == ("loss", "detections", 0)
+    assert most == pytest.approx(0.05 * value, rel=0.01)
+    assert detections == 90 * cfg.TEST.DETECTIONS_PER_IMAGE
+
+
+def test_an_instant_detector_takes_the_pixels_of_the_backbone_it_starts_from():
+    for path in INSTANT:
+        [arch] = set(re.findall(r"configs/pretrain/(instant_r\d+)\.yaml", path.read_text()))
+        made = load_config(pretraining_defaults(), ROOT / "configs" / "pretrain" / f"{arch}.yaml")
+        model = load(path).MODEL
+        assert f"resnet{model.RESNETS.DEPTH}" == made.MODEL.ARCH
+        assert [255 * value for value in made.DATA.MEAN] == pytest.approx(list(model.PIXEL_MEAN), abs=0.05)
+        assert [255 * value for value in made.DATA.STD] == pytest.approx(list(model.PIXEL_STD), abs=0.05)
 
 
 # --------------------------------------------------------------------------------- loaded, linted, built
