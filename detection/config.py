@@ -62,7 +62,7 @@ _C.MODEL.PIXEL_STD = [58.395, 57.120, 57.375]
 _C.MODEL.BACKBONE = CfgNode()
 # "build_resnet_fpn_backbone" (FPN) or "build_resnet_backbone" (C4).
 _C.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
-# Stages that do not train: 0 none, 1 stem, 2 + res2, 3 + res3, 4 + res4, 5 + res5.
+# Stages that do not train: 0 none, 1 stem, 2 + res2, 3 + res3, 4 + res4, 5 + res5 (C4: the head's, too; ours).
 _C.MODEL.BACKBONE.FREEZE_AT = 2
 
 _C.MODEL.RESNETS = CfgNode()

@@ -63,9 +63,11 @@ def _frozen_extra_norm(cfg: CfgNode) -> str:
 
 
 def _nothing_to_estimate(cfg: CfgNode) -> str:
-    norms = _norms(cfg)
-    idle = cfg.TEST.PRECISE_BN.ENABLED and not any(norm in TRAINED_BN for norm in norms.values())
+    norms, frozen = _norms(cfg), cfg.MODEL.BACKBONE.FREEZE_AT == 5 and cfg.MODEL.ROI_HEADS.NAME != EXTRA_NORM
+    trained = [key for key, norm in norms.items() if norm in TRAINED_BN and not (frozen and "RESNETS" in key)]
+    idle = cfg.TEST.PRECISE_BN.ENABLED and not trained
     values = ", ".join(f"{key} {norm!r}" for key, norm in norms.items())
+    values += ", MODEL.BACKBONE.FREEZE_AT 5" * frozen
     return f"TEST.PRECISE_BN.ENABLED True with {values}" if idle else ""
 
 
@@ -92,9 +94,7 @@ def _frozen_batch_norm(cfg: CfgNode, processes: int) -> str:
 
 
 def _part_of_the_backbone_trains(cfg: CfgNode, processes: int) -> str:
-    backbone, limit = cfg.MODEL.BACKBONE, 4 if _is_fpn(cfg) else 5
-    partial = limit == backbone.FREEZE_AT
-    return f"MODEL.BACKBONE.FREEZE_AT {limit}, MODEL.BACKBONE.NAME {backbone.NAME}" if partial else ""
+    return "MODEL.BACKBONE.FREEZE_AT 4" if cfg.MODEL.BACKBONE.FREEZE_AT == 4 else ""
 
 
 def _no_norm_after_res5(cfg: CfgNode, processes: int) -> str:
@@ -145,7 +145,7 @@ def _scale_of_pixels(cfg: CfgNode, processes: int) -> str:
 # What may be wrong, as the log and results.json say it -> rule.
 WARNINGS: dict[str, Callable[[CfgNode, int], str]] = {
     "batch norm that trains, with stages that are frozen all the same (detectron2#2022)": _frozen_batch_norm,
-    "a frozen backbone whose res5 trains: FPN freezes it at FREEZE_AT 5, C4 never": _part_of_the_backbone_trains,
+    "a frozen backbone whose res5 trains: FREEZE_AT 5 freezes it, too": _part_of_the_backbone_trains,
     "C4 with batch norm that trains and no norm after res5 (MoCo: Res5ROIHeadsExtraNorm)": _no_norm_after_res5,
     f"batch norm over fewer than {FEWEST_IMAGES} pictures": _few_images,
     "a last step so near the end that it hardly acts": _late_step,

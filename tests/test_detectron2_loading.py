@@ -52,17 +52,6 @@ REFUSED = {
         "DEPTH.*bottleneck",
     ),
     "head": (["MODEL.ROI_HEADS.NAME", "Res5ROIHeads"], r"MODEL\.ROI_HEADS\.NAME.*StandardROIHeads"),
-    "a frozen norm after res5": (
-        [
-            "MODEL.BACKBONE.NAME",
-            "build_resnet_backbone",
-            "MODEL.ROI_HEADS.NAME",
-            "Res5ROIHeadsExtraNorm",
-            "MODEL.RESNETS.NORM",
-            "FrozenBN",
-        ],
-        r"MODEL\.ROI_HEADS\.NAME: Res5ROIHeadsExtraNorm: .*FrozenBN would freeze it as the identity",
-    ),
     "cache": (["INPUT.MIN_SIZE_TRAIN", "[64]", "DATALOADER.CACHE_IMAGES", "True"], r"DATALOADER\.CACHE_IMAGES"),
     "levels": (["MODEL.ANCHOR_GENERATOR.SIZES", "[[32], [64]]"], r"ANCHOR_GENERATOR\.SIZES.*p2\.\.p6"),
     "AMP on the CPU": (["SOLVER.AMP.ENABLED", "True"], r"SOLVER\.AMP\.ENABLED.*CUDA"),

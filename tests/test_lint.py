@@ -49,6 +49,16 @@ REFUSED = [
         "TEST.PRECISE_BN.ENABLED True with MODEL.RESNETS.NORM 'GN', MODEL.FPN.NORM 'GN'", FPN,
         [*PRECISE, "MODEL.RESNETS.NORM", "GN", "MODEL.FPN.NORM", "GN"], [*PRECISE, "MODEL.FPN.NORM", "BN"],
     ),
+    (
+        "TEST.PRECISE_BN.ENABLED True with MODEL.RESNETS.NORM 'BN', MODEL.FPN.NORM '', MODEL.BACKBONE.FREEZE_AT 5", FPN,
+        [*PRECISE, *BN, "MODEL.BACKBONE.FREEZE_AT", 5],
+        [*PRECISE, *BN, "MODEL.BACKBONE.FREEZE_AT", 4],
+    ),
+    (
+        "TEST.PRECISE_BN.ENABLED True with MODEL.RESNETS.NORM 'BN', MODEL.BACKBONE.FREEZE_AT 5", C4,
+        [*PRECISE, "MODEL.RESNETS.NORM", "BN", "MODEL.BACKBONE.FREEZE_AT", 5],
+        [*PRECISE, *EXTRA, "MODEL.RESNETS.NORM", "BN", "MODEL.BACKBONE.FREEZE_AT", 5],
+    ),
 ]  # fmt: skip
 
 
@@ -67,7 +77,7 @@ def test_every_refusal_has_its_two_sides_here():
 WARNED = [
     ("batch norm that trains, with stages", C4, 1, SYNC[:2], SYNC),
     ("batch norm that trains, with stages", FPN, 1, BN[:2], ["MODEL.RESNETS.NORM", "GN"]),
-    ("a frozen backbone whose res5", C4, 1, ["MODEL.BACKBONE.FREEZE_AT", 5], ["MODEL.BACKBONE.FREEZE_AT", 4]),
+    ("a frozen backbone whose res5", C4, 1, ["MODEL.BACKBONE.FREEZE_AT", 4], ["MODEL.BACKBONE.FREEZE_AT", 5]),
     ("a frozen backbone whose res5", FPN, 1, ["MODEL.BACKBONE.FREEZE_AT", 4], ["MODEL.BACKBONE.FREEZE_AT", 5]),
     ("C4 with batch norm that trains", C4, 1, SYNC, [*SYNC, *EXTRA]),
     ("batch norm over fewer than 8", FPN, 4, BN, ["MODEL.FPN.NORM", "SyncBN", *SYNC]),

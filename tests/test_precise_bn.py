@@ -1,13 +1,9 @@
 """Precise batch norm: the statistics of all its batches together, drawn by position, refused where nothing trains."""
 
-import pytest
 import torch
-from detectron2_tiny import make_cfg as make_detectron2_cfg
 from test_torchvision_engine import make_cfg
 from torch import nn
 
-from backbones.core.errors import InputError
-from detection.engines import build_engine
 from detection.engines.precise_bn import measure_statistics
 
 
@@ -53,18 +49,3 @@ def test_what_is_drawn_depends_on_the_position_alone():
         measure_statistics(task, batches_of(9, 9), make_cfg("TEST.PRECISE_BN.NUM_ITER", 2))
         found.append(torch.stack([task.second.running_mean, task.second.running_var]))
     assert torch.equal(*found)
-
-
-@pytest.mark.parametrize("engine", ["torchvision", "detectron2"])
-def test_it_is_refused_where_no_batch_norm_trains(engine):
-    make, check = (make_detectron2_cfg if engine == "detectron2" else make_cfg), build_engine(engine).check_config
-    on = ["TEST.PRECISE_BN.ENABLED", "True", "MODEL.FPN.OUT_CHANNELS", 32]
-    for norms in (
-        ["MODEL.RESNETS.NORM", "FrozenBN"],
-        ["MODEL.RESNETS.NORM", "GN", "MODEL.FPN.NORM", "GN"],
-        ["MODEL.RESNETS.NORM", "BN", "MODEL.BACKBONE.FREEZE_AT", 5],
-    ):
-        with pytest.raises(InputError, match=r"^TEST\.PRECISE_BN\.ENABLED: True: no batch normalisation trains"):
-            check(make(*on, *norms))
-        check(make(*on, *norms, "MODEL.FPN.NORM", "BN"))
-    check(make(*on, "MODEL.RESNETS.NORM", "BN", "MODEL.BACKBONE.FREEZE_AT", 4))

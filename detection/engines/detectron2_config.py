@@ -9,7 +9,6 @@ from backbones.core.config import CfgNode, flatten
 from backbones.core.errors import InputError
 from detection.config import get_defaults
 from detection.engines.detectron2_heads import EXTRA_NORM
-from detection.engines.precise_bn import check_precise_bn
 
 FPN_BACKBONE = "build_resnet_fpn_backbone"
 
@@ -57,18 +56,12 @@ def check_config(cfg: CfgNode) -> None:
             f"MODEL.ROI_HEADS.NAME: {model.ROI_HEADS.NAME}: MODEL.BACKBONE.NAME {model.BACKBONE.NAME} needs "
             f"{' or '.join(heads)}"
         )
-    if model.ROI_HEADS.NAME == EXTRA_NORM and model.RESNETS.NORM == "FrozenBN":
-        raise InputError(
-            f"MODEL.ROI_HEADS.NAME: {EXTRA_NORM}: its norm is new, so MODEL.RESNETS.NORM FrozenBN would freeze it as "
-            "the identity; set MODEL.RESNETS.NORM SyncBN, or MODEL.ROI_HEADS.NAME Res5ROIHeads"
-        )
     if not fpn:
         _check_c4(cfg)
     elif len(model.ANCHOR_GENERATOR.SIZES) not in (1, 5):
         raise InputError(f"MODEL.ANCHOR_GENERATOR.SIZES: {model.ANCHOR_GENERATOR.SIZES}: one list per level p2..p6")
     if cfg.DATALOADER.CACHE_IMAGES:
         raise InputError("DATALOADER.CACHE_IMAGES: True: ENGINE detectron2 reads every picture anew; set it to False")
-    check_precise_bn(cfg)
 
 
 def _check_c4(cfg: CfgNode) -> None:

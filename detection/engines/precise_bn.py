@@ -15,24 +15,7 @@ from torch import nn
 from backbones.core.config import CfgNode
 from backbones.core.distributed import all_reduce_sum, world_size
 from backbones.core.engine import seed_step
-from backbones.core.errors import InputError
 from backbones.core.logging import get_logger
-
-TRAINED_NORMS = ("BN", "SyncBN")
-
-
-def check_precise_bn(cfg: CfgNode) -> None:
-    """Refuse TEST.PRECISE_BN where no batch normalisation trains: nothing would be measured."""
-    model = cfg.MODEL
-    stages = model.RESNETS.NORM in TRAINED_NORMS and (
-        model.BACKBONE.FREEZE_AT < 5 or model.ROI_HEADS.NAME == "Res5ROIHeadsExtraNorm"
-    )
-    pyramid = "fpn" in model.BACKBONE.NAME and model.FPN.NORM in TRAINED_NORMS
-    if cfg.TEST.PRECISE_BN.ENABLED and not stages and not pyramid:
-        raise InputError(
-            f"TEST.PRECISE_BN.ENABLED: True: no batch normalisation trains (MODEL.RESNETS.NORM {model.RESNETS.NORM}, "
-            f"MODEL.BACKBONE.FREEZE_AT {model.BACKBONE.FREEZE_AT}); set it to False"
-        )
 
 
 def measure_statistics(task: nn.Module, batches: Iterable[Any], cfg: CfgNode) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from backbones.core.config import CfgNode, flatten
 from backbones.core.errors import InputError
-from detection.engines.precise_bn import check_precise_bn
 
 # Honoured at every valid value, and where.
 HONOURED = {
@@ -112,6 +111,5 @@ def check_config(cfg: CfgNode) -> None:
                 f"MODEL.ANCHOR_GENERATOR.{key}: {lists}: ENGINE torchvision wants {' or '.join(map(str, lengths))} "
                 "lists of the same length"
             )
-    check_precise_bn(cfg)
     if cfg.MODEL.FPN.NORM == "GN" and cfg.MODEL.FPN.OUT_CHANNELS % 32:
         raise InputError(f"MODEL.FPN.OUT_CHANNELS: {cfg.MODEL.FPN.OUT_CHANNELS}: FPN.NORM GN needs a multiple of 32")
