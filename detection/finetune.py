@@ -59,7 +59,7 @@ def finetune(
     setup_distributed()
     warnings = WarningCounter()
     warn_pairs(cfg, world_size(), warnings)
-    train, test = load_both(cfg, warnings)
+    train, test = load_both(cfg.DATASETS, cfg.MODEL.ROI_HEADS.NUM_CLASSES, "MODEL.ROI_HEADS.NUM_CLASSES", warnings)
     engine = build_engine(cfg.ENGINE)
     predictions = engine.finetune(cfg, backbone, train, test, run_dir, resume, eval_only)
     results: dict[str, Any] = {}
@@ -74,16 +74,18 @@ def finetune(
     return results
 
 
-def load_both(cfg: CfgNode, warnings: WarningCounter) -> tuple[DetectionData, DetectionData]:
-    """The training and the test set, whose category list must be as long as NUM_CLASSES says."""
-    train = load_data(cfg.DATASETS.TRAIN, cfg.DATASETS.ROOT, warnings)
-    same = list(cfg.DATASETS.TRAIN) == list(cfg.DATASETS.TEST)
-    test = train if same else load_data(cfg.DATASETS.TEST, cfg.DATASETS.ROOT, warnings)
+def load_both(
+    datasets: CfgNode, num_classes: int, key: str, warnings: WarningCounter
+) -> tuple[DetectionData, DetectionData]:
+    """The training and the test set of DATASETS, whose category list must be as long as the config's `key` says."""
+    train = load_data(datasets.TRAIN, datasets.ROOT, warnings)
+    same = list(datasets.TRAIN) == list(datasets.TEST)
+    test = train if same else load_data(datasets.TEST, datasets.ROOT, warnings)
     check_categories(train, test)
-    if len(train.categories) != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
+    if len(train.categories) != num_classes:
         raise InputError(
-            f"MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, but {train.annotations_path} lists "
-            f"{len(train.categories)} categories; set it to {len(train.categories)}"
+            f"{key} is {num_classes}, but {train.annotations_path} lists {len(train.categories)} categories; "
+            f"set it to {len(train.categories)}"
         )
     for role, data in (("train", train), ("test", test)):
         log_counts(role, data)
@@ -116,14 +118,40 @@ def save_evaluation(
     warnings: WarningCounter,
 ) -> dict[str, Any]:
     """Evaluate the predictions and write what the run leaves."""
+    return save_detection(
+        name_backbone(cfg, backbone),
+        {"name": protocol_name(cfg), "hash": protocol_hash(cfg, train.fingerprint, test.fingerprint)},
+        train,
+        test,
+        predictions,
+        run_dir,
+        warnings,
+        score_threshold=cfg.TEST.AP_SCORE_THRESH,
+        details={"engine": cfg.ENGINE, "seed": cfg.SEED},
+    )
+
+
+def save_detection(
+    who: BackboneIdentity,
+    protocol: dict[str, str],
+    train: DetectionData,
+    test: DetectionData,
+    predictions: list[dict[str, Any]],
+    run_dir: Path,
+    warnings: WarningCounter,
+    *,
+    score_threshold: float,
+    details: dict[str, Any],
+) -> dict[str, Any]:
+    """The same for a detector of any config: measure, and write predictions.json, matches.npz and results.json."""
     save_json(run_dir / PREDICTIONS, predictions, indent=None)
-    measured = measure(test, predictions, cfg.TEST.AP_SCORE_THRESH, run_dir / MATCHES)
+    measured = measure(test, predictions, score_threshold, run_dir / MATCHES)
     shared = count_shared(train, test)
     loading = load_json(run_dir / LOADING_FILE) if (run_dir / LOADING_FILE).exists() else {}
     results = make_results(
         "detection",
-        name_backbone(cfg, backbone),
-        {"name": protocol_name(cfg), "hash": protocol_hash(cfg, train.fingerprint, test.fingerprint)},
+        who,
+        protocol,
         measured["metrics"],
         data={
             "train": {"name": train.name, "fingerprint": train.fingerprint, **train.counts()},
@@ -135,8 +163,7 @@ def save_evaluation(
             "evaluated_on_training_pictures": shared > 0,
         },
         details={
-            "engine": cfg.ENGINE,
-            "seed": cfg.SEED,
+            **details,
             **measured["details"],
             "frozen": loading.pop("frozen", None),
             "backbone_loading": loading or None,

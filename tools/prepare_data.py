@@ -1,10 +1,12 @@
 """Prepare data sets: `scenes` draws the embedded procedural one, `imagenet-boxes` indexes ImageNet's annotations.
 
     python tools/prepare_data.py scenes --output-dir DIR [--contact-sheet]
+    python tools/prepare_data.py scenes-voc --output-dir DIR
     python tools/prepare_data.py imagenet-boxes --root ROOT [--split train] [--workers N]
 
 scenes: the default set (8,000 + 2 x 1,000 pictures of 64 px, 1,500 + 250 detection pictures of
 512 px; about 100 MB) takes about half a minute on 2 cores.  A folder that holds it is left as it is.
+scenes-voc: its detection pictures alone, in the layout of Pascal VOC (the data set scenes_voc).
 imagenet-boxes: reads every annotation and every picture's header once, about 1.28M files in minutes from a fast disk;
 the same command goes on where it was stopped.  backbones/data/imagenet_xml.py says what ROOT holds.
 """
@@ -16,36 +18,32 @@ from pathlib import Path
 
 from backbones.core.errors import run_tool
 from backbones.data.annotation_index import build_index, describe_index
-from backbones.data.scenes import SceneParameters, write_contact_sheets, write_scenes
+from backbones.data.scenes import SceneParameters, VocParameters, write_contact_sheets, write_scenes, write_scenes_voc
 
 
-def add_scenes(commands: argparse._SubParsersAction) -> None:
-    """The options of `scenes`; what each defines is documented at SceneParameters."""
-    parser = commands.add_parser("scenes", help="draw the embedded procedural data set")
-    default = SceneParameters()
+def add_drawn(commands: argparse._SubParsersAction, name: str, parameters: type, meaning: str) -> None:
+    """A command that draws a set; what each of its options defines is documented at `parameters`."""
+    parser = commands.add_parser(name, help=meaning)
     parser.add_argument("--output-dir", type=Path, required=True, help="folder to write; created where missing")
-    parser.add_argument("--seed", type=int, default=default.seed)
-    parser.add_argument("--image-size", type=int, default=default.image_size, help="side of a classification picture")
-    parser.add_argument("--train", type=int, default=default.train, help="classification pictures to train on")
-    parser.add_argument("--val", type=int, default=default.val, help="pictures of val, and of val_shifted")
-    parser.add_argument("--detection-train", type=int, default=default.detection_train)
-    parser.add_argument("--detection-val", type=int, default=default.detection_val)
-    parser.add_argument("--correlation", type=float, default=default.correlation,
-                        help="P(background is the class's own) in train and val; 1/12 is none")  # fmt: skip
-    parser.add_argument("--contact-sheet", action="store_true", help="also write contact_sheet*.png to look at")
+    for field in fields(parameters):
+        option = f"--{field.name.replace('_', '-')}"
+        parser.add_argument(option, type=type(field.default), default=field.default, help="default %(default)s")
+    if parameters is SceneParameters:
+        parser.add_argument("--contact-sheet", action="store_true", help="also write contact_sheet*.png to look at")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that draw")
-    parser.add_argument("--overwrite", action="store_true", help="replace another set of scenes in the folder")
-    parser.set_defaults(run=prepare_scenes)
+    parser.add_argument("--overwrite", action="store_true", help="replace another set in the folder")
+    parser.set_defaults(run=prepare_drawn, parameters=parameters, name=name)
 
 
-def prepare_scenes(args: argparse.Namespace) -> None:
+def prepare_drawn(args: argparse.Namespace) -> None:
     """Draw the set, unless the folder holds it."""
-    parameters = SceneParameters(**{field.name: getattr(args, field.name) for field in fields(SceneParameters)})
-    summary, drawn = write_scenes(args.output_dir, parameters, workers=args.workers, overwrite=args.overwrite)
-    if args.contact_sheet:
+    parameters = args.parameters(**{field.name: getattr(args, field.name) for field in fields(args.parameters)})
+    write = write_scenes if args.parameters is SceneParameters else write_scenes_voc
+    summary, drawn = write(args.output_dir, parameters, workers=args.workers, overwrite=args.overwrite)
+    if getattr(args, "contact_sheet", False):
         write_contact_sheets(args.output_dir, parameters)
     done = "written to" if drawn else "already complete in"
-    print(f"scenes {summary['fingerprint']}: {summary['files']} files {done} {args.output_dir}")
+    print(f"{args.name} {summary['fingerprint']}: {summary['files']} files {done} {args.output_dir}")
 
 
 def add_imagenet_boxes(commands: argparse._SubParsersAction) -> None:
@@ -68,7 +66,8 @@ def main(argv: list[str] | None = None) -> None:
     """Parse the command line and run the subcommand."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True, metavar="data set")
-    add_scenes(commands)
+    add_drawn(commands, "scenes", SceneParameters, "draw the embedded procedural data set")
+    add_drawn(commands, "scenes-voc", VocParameters, "draw its detection pictures in the layout of Pascal VOC")
     add_imagenet_boxes(commands)
     args = parser.parse_args(argv)
     args.run(args)

@@ -41,6 +41,8 @@ VOC_SETS = {
     },
     "voc2012_100": ("voc2012-100/VOCdevkit/VOC2012", "trainval", VOC_CLASSES),
     **{f"bccd_{split}": ("bccd/BCCD", split, ("Platelets", "RBC", "WBC")) for split in ("trainval", "test")},
+    # The classes that occur: tools/prepare_data.py scenes-voc may draw any.
+    **{f"scenes_voc_{split}": ("scenes-voc", split, None) for split in ("train", "val")},
 }
 
 

@@ -19,6 +19,7 @@ from backbones.data.scenes.pictures import (
 from backbones.data.scenes.sets import INDEPENDENT, SceneParameters, write_scenes
 from backbones.data.scenes.shapes import CLASSES, LOOK_ALIKES
 from backbones.data.scenes.sheet import write_contact_sheets
+from backbones.data.scenes.voc_layout import VocParameters, write_scenes_voc
 from backbones.data.scenes.writing import write_classification, write_detection
 
 __all__ = [
@@ -31,10 +32,12 @@ __all__ = [
     "SceneObject",
     "SceneParameters",
     "ScenePicture",
+    "VocParameters",
     "draw_detection_picture",
     "draw_object_picture",
     "write_classification",
     "write_contact_sheets",
     "write_detection",
     "write_scenes",
+    "write_scenes_voc",
 ]
