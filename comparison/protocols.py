@@ -20,6 +20,7 @@ SAME_PROTOCOL = (
     *("SEED", "LABEL", "PROTOCOL", "DATASETS.ROOT", "DATALOADER.NUM_WORKERS", "DATALOADER.CACHE_IMAGES"),
     *("SOLVER.CHECKPOINT_PERIOD", "SOLVER.LOG_PERIOD", "TEST.EXPECTED_RESULTS"),
 )
+LABELS = "CLASS_LABELS."  # of YOLO: what its rows differ in, as others differ in their pretraining
 _SHOWN = 3  # differences of two protocols
 
 
@@ -95,7 +96,11 @@ def _settings(row: Row, stage: str) -> Iterator[tuple[str, Any]]:
             yield key, value
     config: Path = row.folders[stage] / "config.yaml"
     if stage == DETECTION and config.is_file():
-        yield from ((key, value) for key, value in flatten(load_yaml(config)) if key not in SAME_PROTOCOL)
+        yield from ((key, value) for key, value in flatten(load_yaml(config)) if not _is_free(key))
+
+
+def _is_free(key: str) -> bool:
+    return key in SAME_PROTOCOL or key.startswith(LABELS)
 
 
 # ---- pretraining ------------------------------------------------------------------------------------------------

@@ -129,7 +129,8 @@ class _Builder:
         for entry in self.cfg.FINETUNE:
             config, source = config_file(entry["CONFIG"]), str(backbone.output) if backbone else "random"
             yield self.training.factory(run).make(
-                "finetune", run.title, run.name, [*entry["OVERRIDES"], *run.overrides], backbone=backbone,
+                "finetune", run.title, run.name, [*entry["OVERRIDES"], *run.overrides], tool=entry["TOOL"],
+                backbone=backbone,
                 options=["--config-file", str(config), "--backbone", source, "--resume"], config=config,
                 protocol=entry["NAME"], cost=entry["COST"], waits=waits,
             )  # fmt: skip

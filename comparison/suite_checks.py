@@ -10,7 +10,7 @@ from comparison.suite_stage import Stage
 
 
 class Reader(NamedTuple):
-    """How the tool of a kind of stage reads its settings: its defaults, and what it refuses (`InputError`)."""
+    """How a tool, or that of a kind of stage, reads its settings: its defaults, and what it refuses (`InputError`)."""
 
     defaults: Callable[[], CfgNode]
     checks: tuple[Callable[[CfgNode], Any], ...]
@@ -24,17 +24,18 @@ class Reader(NamedTuple):
 
 
 def check_settings(plan: Plan, readers: Mapping[str, Reader]) -> dict[Stage, CfgNode]:
-    """The settings of every stage whose kind has a reader.
+    """The settings of every stage whose tool or kind has a reader.
 
     Raises:
         InputError: what the stage's tool would refuse, with its title, or a choice on what is reported.
     """
     settings = {}
     for stage in plan.stages:
-        if stage.kind not in readers:
+        reader = readers.get(stage.tool) or readers.get(stage.kind)
+        if not reader:
             continue
         try:
-            settings[stage] = readers[stage.kind].load(stage)
+            settings[stage] = reader.load(stage)
         except InputError as error:
             raise InputError(f"{stage.title}: {error}") from None
         if stage.kind == "evaluate":

@@ -67,10 +67,13 @@ DATA_ENTRY: dict[str, Any] = {
     "FOLDER": "",
     "COST": 0.0,
 }
+DETECTORS = ("finetune_coco", "finetune_voc")
 FINETUNE_ENTRY: dict[str, Any] = {
     # Name of the protocol, in messages and folders.
     "NAME": "",
-    # Config file of tools/finetune_coco.py.
+    # finetune_coco (Faster R-CNN) or finetune_voc (YOLO), of tools/ ...
+    "TOOL": "finetune_coco",
+    # ... and its config file.
     "CONFIG": "",
     "OVERRIDES": [],
     "COST": 0.0,
@@ -179,6 +182,9 @@ def _check_references(cfg: CfgNode) -> None:
     for entry in cfg.FINETUNE:
         if not entry["CONFIG"]:
             raise InputError(f"FINETUNE {entry['NAME']}: CONFIG is missing; name the config of the fine-tuning")
+        if entry["TOOL"] not in DETECTORS:
+            hint = suggestion(entry["TOOL"], DETECTORS)
+            raise InputError(f"FINETUNE {entry['NAME']}: unknown TOOL '{entry['TOOL']}'{hint}")
 
 
 def _check_references_of_row(

@@ -76,8 +76,8 @@ def outside(stage: Stage, cfg: CfgNode, output: Path) -> Iterator[str]:
     if stage.kind == "finetune":
         train, test = (", ".join(names) for names in (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST))
         yield f"data    {train} -> {test} in {_place(cfg.DATASETS.ROOT, output)}"
-        if cfg.ENGINE in PACKAGES:
-            yield f"engine  {cfg.ENGINE}" + ("" if find_spec(cfg.ENGINE) else ": not installed here")
+        if (engine := cfg.get("ENGINE")) in PACKAGES:
+            yield f"engine  {engine}" + ("" if find_spec(engine) else ": not installed here")
         return
     data, splits = cfg.DATA, [cfg.DATA.VAL_SPLIT]
     if stage.kind in TRAININGS:

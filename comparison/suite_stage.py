@@ -40,7 +40,7 @@ TOOLS = {
     "pretrain": "pretrain",
     "evaluate": "evaluate_backbone",
     "localize": "localize",
-    "finetune": "finetune_coco",
+    "finetune": "finetune_coco",  # or what FINETUNE says
     "compare": "compare",
 }
 
@@ -64,6 +64,7 @@ class Stage:
     selection: "Stage | None" = None  # that chose the backbone which is measured here
     compared: bool = True  # whether its results are a part of the report
     processes: int = 1  # that the command starts
+    tool: str = ""  # name of the tool
 
     @property
     def timing_key(self) -> str:
@@ -103,7 +104,8 @@ class Stage:
         Weights are no part of a stage's hash, and a training that was deleted and made again has others.
         """
         used = [stage for stage in self.inputs if stage.kind in ("grid", "pretrain", "select")]
-        then = [results["backbone"].get("hash")]  # of a measure, whose backbone is the first
+        # Of a measure, whose backbone is the first; a detector that is told apart by more than it says so.
+        then = [results["details"].get("backbone_hash", results["backbone"].get("hash"))]
         if self.kind == "select":
             then = [item.get("backbone") for item in load_json(self.output / SELECTION)["candidates"]]
         elif self.kind in ("grid", "pretrain"):
@@ -122,9 +124,9 @@ def _weights(stage: Stage) -> str | None:
         return None
 
 
-def find_tool(folder: Path, kind: str) -> Path:
-    """The tool that fills a stage of this kind."""
-    path = folder / f"{TOOLS[kind]}.py"
+def find_tool(folder: Path, kind: str, name: str = "") -> Path:
+    """The tool that fills a stage of this kind, the one of that name where there are several."""
+    path = folder / f"{name or TOOLS[kind]}.py"
     if not path.is_file():
         raise InputError(f"no tool {path}; run from a clone of the repository, installed by: pip install -e .")
     return path
@@ -191,7 +193,7 @@ class Factory:
     def make(
         self, kind: str, title: str, name: Sequence[str], overrides: Sequence[str] = (), *, options: Sequence[str] = (),
         config: Path | None = None, backbone: Stage | None = None, folder: Sequence[str] = (), protocol: str = "",
-        inputs: Sequence[Stage] = (), arguments: Sequence[str] | None = None, **others: Any,
+        inputs: Sequence[Stage] = (), tool: str = "", arguments: Sequence[str] | None = None, **others: Any,
     ) -> Stage:  # fmt: skip
         """`tool options --output-dir O folder overrides`, in the only order argparse takes them in.
 
@@ -202,13 +204,14 @@ class Factory:
             overrides: with references to `sources`; their hashes enter the stage's, their folders do not.
             backbone: the run that is read; what has no config of its own goes by that of the backbone.
             inputs: more stages that are read.
+            tool: default: that of TOOLS.
             arguments: what the hash covers; default: `protocol` and `overrides`.
         """
-        tool = find_tool(self.tools, kind)
+        path = find_tool(self.tools, kind, tool)
         used = {text: self.sources[text] for text in find(overrides, "data", "run")}
         read = [*([backbone] if backbone else []), *inputs]
         upstream = [backbone.hash if backbone else "", *(s.hash for s in inputs), *(s.hash for s in used.values())]
-        key = stage_hash(tool, [protocol, *overrides] if arguments is None else arguments, config, upstream)
+        key = stage_hash(path, [protocol, *overrides] if arguments is None else arguments, config, upstream)
         output = self.output / "runs" / "-".join([*name, kind, *filter(None, [slug(protocol)]), key])
         filled = [fill(text, {text: str(source.folder) for text, source in used.items()}) for text in overrides]
         settings = filled if config else [*(backbone.overrides if backbone else ()), *filled]
@@ -216,7 +219,7 @@ class Factory:
         return Stage(
             kind=kind,
             title=f"{title}: {kind}" + (f" ({protocol})" if protocol else ""),
-            command=(*launcher(processes), str(tool), *options, "--output-dir", str(output), *folder, *filled),
+            command=(*launcher(processes), str(path), *options, "--output-dir", str(output), *folder, *filled),
             output=output,
             hash=key,
             inputs=(*read, *(source.stage for source in used.values() if source.stage)),
@@ -225,6 +228,7 @@ class Factory:
             overrides=tuple(settings),
             protocol=protocol,
             processes=processes,
+            tool=path.stem,
             **others,
         )
 

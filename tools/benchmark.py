@@ -13,6 +13,7 @@ import argparse
 
 import backbones.config
 import detection.config
+import detection.yolo.config
 from backbones.core.errors import run_tool
 from backbones.measuring import check_splits
 from comparison.suite import build_plan
@@ -28,6 +29,7 @@ READERS = {
     "evaluate": PRETRAINING._replace(checks=(*PRETRAINING.checks, check_splits)),
     "localize": PRETRAINING,
     "finetune": Reader(detection.config.get_defaults, (detection.config.validate,)),
+    "finetune_voc": Reader(detection.yolo.config.get_defaults, (detection.yolo.config.validate,)),
 }
 
 

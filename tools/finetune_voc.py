@@ -57,9 +57,7 @@ def show(value: float | None) -> str:
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--config-file", required=True, help="yaml file; its keys: detection/yolo/config.py"
-    )
+    parser.add_argument("--config-file", required=True, help="yaml file; its keys: detection/yolo/config.py")
     parser.add_argument("--backbone", required=True, help="a pretraining run, a backbone file, or 'random'")
     parser.add_argument("--output-dir", required=True, help="the run's folder")
     parser.add_argument("--num-gpus", type=int, default=1, help="processes on this machine")

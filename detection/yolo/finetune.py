@@ -84,6 +84,7 @@ def save(
 ) -> dict[str, Any]:
     """Evaluate the predictions and write what the run leaves."""
     details: dict[str, Any] = {"engine": "yolo", "seed": cfg.SEED}
+    details["backbone_hash"] = name_backbone(cfg, backbone).hash  # of the weights alone
     details["class_labels"] = {"name": cfg.CLASS_LABELS.NAME, **label_settings(cfg.CLASS_LABELS)}
     if found := load_soft_labels(run_dir):
         details["look_alikes"] = confusions(found)
