@@ -17,9 +17,12 @@ from detection.config import get_defaults as detection_defaults
 from detection.config import protocol_hash
 from detection.data.catalog import COCO_SETS, VOC_SETS
 from detection.finetune import load_checked
+from detection.yolo import config as yolo_config
+from detection.yolo.finetune import load_checked as load_checked_yolo
 
 ROOT = Path(__file__).resolve().parent.parent
 DETECTION = sorted((ROOT / "configs" / "detection").rglob("*.yaml"))
+YOLO = sorted((ROOT / "configs" / "yolo").rglob("*.yaml"))
 PRETRAINING = sorted((ROOT / "configs" / "pretrain").rglob("*.yaml"))
 VARIABLES = ("SMOOTH2DET_DATA", "IMAGENET", "OPEN_IMAGES")
 
@@ -39,7 +42,7 @@ def bases_of(path):
     return [(path.parent / base).resolve() for base in ([bases] if isinstance(bases, str) else bases)]
 
 
-BASES = {base for path in [*DETECTION, *PRETRAINING] for base in bases_of(path)}
+BASES = {base for path in [*DETECTION, *YOLO, *PRETRAINING] for base in bases_of(path)}
 
 
 def is_mere_base(path):
@@ -58,16 +61,17 @@ def test_there_are_configs():
     assert len(PRETRAINING) >= 4
 
 
-@pytest.mark.parametrize("path", [*DETECTION, *PRETRAINING], ids=named)
+@pytest.mark.parametrize("path", [*DETECTION, *YOLO, *PRETRAINING], ids=named)
 def test_a_config_opens_with_its_command(path):
     """A file that serves only as a base says so, instead, and there are files that are built on it."""
     if is_mere_base(path):
         users = re.findall(r"\w+\.yaml", header(path).partition("Base of ")[2])
-        built = [other for other in [*DETECTION, *PRETRAINING] if other.name in users and other != path]
+        group = next(paths for paths in (DETECTION, YOLO, PRETRAINING) if path in paths)
+        built = [other for other in group if other.name in users and other != path]
         assert path in BASES
         assert all(path in bases_of(other) for other in built)
         return
-    tool = "finetune_coco" if path in DETECTION else "pretrain"
+    tool = "finetune_coco" if path in DETECTION else "finetune_voc" if path in YOLO else "pretrain"
     text = header(path)
     assert f"tools/{tool}.py --config-file {named(path)}" in text
     assert "--output-dir" in text
@@ -85,6 +89,28 @@ def test_a_detection_config_is_valid_for_its_engine(path):
     assert load_checked(cfg, "random") is None
     assert {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST} <= {*COCO_SETS, *VOC_SETS}
     expand_path(cfg.DATASETS.ROOT)
+
+
+@pytest.mark.parametrize("path", YOLO, ids=named)
+def test_a_yolo_config_is_valid(path):
+    cfg = load_config(yolo_config.get_defaults(), path)
+    assert load_checked_yolo(cfg, "random") is None
+    assert {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST} <= {*COCO_SETS, *VOC_SETS}
+    same = [other for other in YOLO if load_config(yolo_config.get_defaults(), other).PROTOCOL == cfg.PROTOCOL]
+    hashes = {yolo_config.protocol_hash(load_config(yolo_config.get_defaults(), other)) for other in same}
+    assert len(hashes) == 1  # they differ in their labels alone
+
+
+def test_the_labels_of_yolo_are_rows_of_one_protocol():
+    folder = ROOT / "configs" / "yolo"
+    names = ("voc0712", "voc0712_ls001", "voc0712_ls01", "voc0712_ols")
+    cfgs = [load_config(yolo_config.get_defaults(), folder / f"{name}.yaml") for name in names]
+    labels = [yolo_config.label_name(cfg.CLASS_LABELS) for cfg in cfgs]
+    assert labels == ["hard labels", "LS 0.01 labels", "LS 0.1 labels", "OLS labels"]
+    assert cfgs[0].SOLVER.MAX_ITER == 120 * (16551 // 8)
+    assert cfgs[0].SOLVER.WARMUP_ITERS == 2 * (16551 // 8)
+    longer = load_config(yolo_config.get_defaults(), None, ["SOLVER.MAX_ITER", "300000"])
+    assert yolo_config.protocol_hash(longer) != yolo_config.protocol_hash(yolo_config.get_defaults())
 
 
 @pytest.mark.parametrize("path", PRETRAINING, ids=named)
@@ -112,9 +138,10 @@ def test_every_method_has_a_file_that_chooses_it():
 def test_the_detector_takes_the_pixels_of_the_backbone_it_is_made_for():
     """quick_scenes.yaml pretrains what quick.yaml fine-tunes; one is in 0..1, the other in 0..255."""
     made = load_config(pretraining_defaults(), ROOT / "configs" / "pretrain" / "quick_scenes.yaml").DATA
-    taken = load_config(detection_defaults(), ROOT / "configs" / "detection" / "quick.yaml").MODEL
-    for mine, theirs in ((made.MEAN, taken.PIXEL_MEAN), (made.STD, taken.PIXEL_STD)):
-        assert [255 * value for value in mine] == pytest.approx(list(theirs), abs=0.05)
+    for defaults, name in ((detection_defaults(), "detection"), (yolo_config.get_defaults(), "yolo")):
+        taken = load_config(defaults, ROOT / "configs" / name / "quick.yaml").MODEL
+        for mine, theirs in ((made.MEAN, taken.PIXEL_MEAN), (made.STD, taken.PIXEL_STD)):
+            assert [255 * value for value in mine] == pytest.approx(list(theirs), abs=0.05)
 
 
 def test_protocols_with_a_name_of_their_own_differ():

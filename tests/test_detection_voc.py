@@ -68,10 +68,17 @@ def test_boxes_are_clipped_dropped_and_counted(tmp_path):
     }
 
 
-@pytest.mark.parametrize("size", ["", "<size><width>0</width><height>0</height></size>"])
-def test_a_size_that_is_not_stated_is_the_pictures_own(tmp_path, size):
+def test_a_size_of_zero_is_the_pictures_own(tmp_path):
+    size = "<size><width>0</width><height>0</height></size>"
     record = read_voc(tmp_path, annotation(box("cat", 1, 1, 2, 2), size=size))[0].records[0]
     assert (record.width, record.height) == (WIDTH, HEIGHT)
+
+
+def test_difficult_that_is_missing_is_0_and_counted(tmp_path):
+    silent = box("cat", 1, 1, 2, 2).replace("<difficult>0</difficult>", "")
+    data, warnings = read_voc(tmp_path, annotation(silent, silent, box("dog", 1, 1, 9, 9, difficult=1)))
+    assert data.records[0].iscrowd.tolist() == [False, False, True]
+    assert [(w["what"], w["count"]) for w in warnings] == [("object without 'difficult', taken as 0", 2)]
 
 
 def test_classes_that_are_not_given_are_those_that_occur(tmp_path):
@@ -88,6 +95,7 @@ REFUSED = {
     "no bndbox": (annotation("<object><name>cat</name></object>"), "a\n", "a.xml: object 'cat' has no whole bndbox"),
     "three corners": (GOOD.replace("<xmax>2</xmax>", ""), "a\n", "a.xml: object 'cat' has no whole bndbox"),
     "a word": (annotation(box("cat", 1, "one", 2, 2)), "a\n", "a.xml: object 'cat' has no whole bndbox"),
+    "no size": (annotation(box("cat", 1, 1, 2, 2), size=""), "a\n", "a.xml: has no size; add the width and height"),
     "size in words": (GOOD.replace("<width>40", "<width>forty"), "a\n", "a.xml: size is no pair of integers"),
     "other size": (GOOD.replace("<width>40", "<width>41"), "a\n", "a.jpg is 40x30; correct one of them"),
     "cut xml": (GOOD[:-5], "a\n", "a.xml is broken XML"),

@@ -60,6 +60,8 @@ def _read_record(root: Path, stem: str, image_id: int, classes: list[str], warni
     for label in names:
         if label not in classes:
             raise InputError(f"{path}: unknown category '{label}'{suggestion(label, classes)}")
+    if silent := sum(item.find("difficult") is None for item in objects):
+        warnings.add("object without 'difficult', taken as 0", path.name, silent)
     corners = np.array([_read_corners(item, path) for item in objects], np.float64).reshape(-1, 4)
     corners[:, :2] -= 1
     return build_record(
@@ -95,6 +97,8 @@ def _read_corners(item: ElementTree.Element, path: Path) -> list[float]:
 
 def _read_size(tree: ElementTree.Element, path: Path, picture: Path) -> tuple[int, int]:
     """(width, height) as stated; some tools state 0, then the picture's own."""
+    if tree.find("size") is None:
+        raise InputError(f"{path}: has no size; add the width and height of the picture that its boxes refer to")
     try:
         size = int(tree.findtext("size/width") or 0), int(tree.findtext("size/height") or 0)
     except ValueError:

@@ -1,0 +1,87 @@
+"""The suites whose rows are class labels of one detector: FINETUNE names another tool."""
+
+import json
+from pathlib import Path
+
+import pytest
+from suite_lab import Lab
+
+from backbones.core.config import load_config
+from backbones.core.errors import InputError
+from comparison.suite_config import load_suite
+from detection.yolo.config import get_defaults, label_name
+
+ROOT = Path(__file__).resolve().parent.parent
+EXPECTED = {
+    "quick_yolo": (1, ["hard labels", "LS 0.1 labels", "OLS labels"]),
+    "voc_yolo_ols": (3, ["hard labels", "LS 0.01 labels", "LS 0.1 labels", "OLS labels"]),
+}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_every_label_is_a_fine_tuning_of_the_same_backbone(run_tool, tmp_path, name):
+    path = ROOT / "configs" / "suites" / f"{name}.yaml"
+    done = run_tool("benchmark", "--config-file", path, "--output-dir", tmp_path / "out", "--dry-run")
+    assert (done.returncode, done.stderr) == (0, "")
+    commands = [line for line in done.stdout.splitlines() if "tools/finetune_voc.py" in line]
+    cfg = load_suite(path)
+    seeds, labels = EXPECTED[name]
+    assert len(cfg.SEEDS) == seeds
+    assert len(commands) == seeds * len(labels)
+    of_entries = [load_config(get_defaults(), ROOT / e["CONFIG"], _known(e["OVERRIDES"])) for e in cfg.FINETUNE]
+    assert [label_name(one.CLASS_LABELS) for one in of_entries] == labels
+    assert len({command.split("--backbone ")[1].split()[0] for command in commands}) == seeds
+
+
+def _known(overrides):
+    pairs = zip(overrides[::2], overrides[1::2], strict=True)
+    return [text for key, value in pairs if key != "DATASETS.ROOT" for text in (key, value)]
+
+
+def test_a_mistyped_key_of_yolo_stops_the_suite(run_tool, tmp_path):
+    entry = "[{NAME: a, TOOL: finetune_voc, CONFIG: configs/yolo/quick.yaml, OVERRIDES: [CLASS_LABELS.NAMEE, OLS]}]"
+    path = ROOT / "configs" / "suites" / "quick_yolo.yaml"
+    done = run_tool("benchmark", "--config-file", path, "--output-dir", tmp_path / "out", "FINETUNE", entry)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "CE: finetune (a): command line: unknown key 'CLASS_LABELS.NAMEE'; did you mean" in done.stderr
+
+
+@pytest.fixture
+def lab(tmp_path):
+    lab = Lab(tmp_path)
+    (lab.tools / "finetune_voc.py").write_text((lab.tools / "finetune_coco.py").read_text())
+    return lab
+
+
+def test_the_tool_is_called_and_enters_the_hash(lab):
+    lab.tree["FINETUNE"].append({**lab.tree["FINETUNE"][0], "NAME": "yolo", "TOOL": "finetune_voc"})
+    stages = {stage.title: stage for stage in lab.plan().stages}
+    coco, voc = stages["CE: finetune (quick)"], stages["CE: finetune (yolo)"]
+    assert (coco.tool, voc.tool) == ("finetune_coco", "finetune_voc")
+    assert Path(voc.command[1]).name == "finetune_voc.py"
+    lab.tree["FINETUNE"][1]["TOOL"] = "finetune_coco"
+    assert {stage.title: stage for stage in lab.plan().stages}["CE: finetune (yolo)"].hash != voc.hash
+
+
+def test_an_unknown_tool_is_refused(lab):
+    lab.tree["FINETUNE"][0]["TOOL"] = "finetune_vocc"
+    with pytest.raises(
+        InputError, match=r"FINETUNE quick: unknown TOOL 'finetune_vocc'; did you mean 'finetune_voc'\?"
+    ):
+        lab.plan()
+
+
+def test_a_detector_of_a_backbone_is_complete_though_its_row_is_its_own(lab):
+    """The row's hash says more than the backbone's: results are outdated by other weights alone."""
+    lab.tell("weights", "{}")
+    stage = next(stage for stage in lab.plan().stages if stage.title == "CE: finetune (quick)")
+    for folder, details in ((stage.inputs[0].output, {}), (stage.output, {"backbone_hash": "CE"})):
+        folder.mkdir(parents=True)
+        hashes = {"hash": "CE"} if not details else {"hash": "CE-labels"}
+        results = {"schema_version": 1, "stage": "detection", "backbone": hashes, "details": details}
+        rest = {"protocol": {}, "metrics": {}, "data": {}, "warnings": [], "files": {}}
+        (folder / "results.json").write_text(json.dumps(results | rest))
+    assert stage.complete()
+    changed = json.loads((stage.output / "results.json").read_text()) | {"details": {"backbone_hash": "other"}}
+    (stage.output / "results.json").write_text(json.dumps(changed))
+    assert not stage.complete()
