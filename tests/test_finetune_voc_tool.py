@@ -193,7 +193,7 @@ def test_a_finished_folder_and_another_backbone_are_refused(root, finished, tmp_
     with pytest.raises(InputError, match=r"backbone \(.* -> random\); use a new output folder"):
         main(arguments(root, finished, *OLS, "TEST.SCORE_THRESH", 0.0, flags=["--resume"]))
     other = write_backbone(tmp_path / "other.pth", mean=(0.5, 0.5, 0.5))
-    with pytest.raises(InputError, match="MODEL.PIXEL_MEAN"):
+    with pytest.raises(InputError, match=r"MODEL\.PIXEL_MEAN"):
         main(arguments(root, tmp_path / "run", backbone=other))
 
 

@@ -7,14 +7,13 @@ python tools/finetune_voc.py --config-file configs/yolo/voc0712.yaml --backbone 
 """
 
 import argparse
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 from backbones.core.config import load_config
 from backbones.core.distributed import is_main, setup_distributed
 from backbones.core.errors import InputError, run_tool
+from backbones.core.launch import add_launch_arguments, launch, wants_launch
 from backbones.core.results import FILE_NAME
 from backbones.core.runs import open_run
 from detection.yolo.config import get_defaults
@@ -27,15 +26,15 @@ SHOWN = ("VOC_mAP50", "VOC_mAP50_11", "VOC_mAP75", "AP", "AP50", "AP75", "AR100"
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
+    if wants_launch(args):
+        return launch(args, __file__, sys.argv[1:] if argv is None else argv)
+    setup_distributed()
     cfg = load_config(get_defaults(), args.config_file, args.overrides)
     backbone = load_checked(cfg, args.backbone)
     cfg.freeze()
     going_on = args.resume or args.eval_only
     if not going_on and (Path(args.output_dir) / "checkpoint.pth").exists():
         raise InputError(f"{args.output_dir} holds a run already; add --resume to go on, or name another folder")
-    if args.num_gpus > 1 and "RANK" not in os.environ:
-        return launch(args.num_gpus, sys.argv[1:] if argv is None else argv)
-    setup_distributed()
     run_dir = open_run(args.output_dir, cfg, resume=going_on, may_change=TESTING if args.eval_only else ())
     results = finetune(cfg, backbone, run_dir, resume=args.resume, eval_only=args.eval_only)
     if is_main():
@@ -43,12 +42,6 @@ def main(argv: list[str] | None = None) -> int:
         numbers = "  ".join(f"{name} {show(metrics[name])}" for name in SHOWN if name in metrics)
         print(f"{results['backbone']['label']}: {numbers}\nresults in {run_dir / FILE_NAME}")
     return 0
-
-
-def launch(processes: int, argv: list[str]) -> int:
-    """Start this command again in several processes."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    return subprocess.run([*launcher, os.path.abspath(__file__), *argv], check=False).returncode
 
 
 def show(value: float | None) -> str:
@@ -60,9 +53,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--config-file", required=True, help="yaml file; its keys: detection/yolo/config.py")
     parser.add_argument("--backbone", required=True, help="a pretraining run, a backbone file, or 'random'")
     parser.add_argument("--output-dir", required=True, help="the run's folder")
-    parser.add_argument("--num-gpus", type=int, default=1, help="processes on this machine")
     parser.add_argument("--resume", action="store_true", help="go on from the run's checkpoint, if it has one")
     parser.add_argument("--eval-only", action="store_true", help="evaluate the run's checkpoint, without training")
+    add_launch_arguments(parser)
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="change config keys")
     return parser.parse_intermixed_args(argv)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from backbones.core.config import CfgNode, config_hash
-from backbones.core.distributed import barrier, gather_objects, is_main, setup_distributed, world_size
+from backbones.core.distributed import barrier, is_main, setup_distributed, world_size
 from backbones.core.errors import InputError
 from backbones.core.logging import get_logger
 from backbones.core.results import BackboneIdentity
@@ -17,6 +17,7 @@ from backbones.core.warnings import WarningCounter
 from backbones.models.weights import BackboneFile, load_backbone
 from detection.data.records import DetectionData
 from detection.engines import save_loading
+from detection.engines.gathering import gather_detections
 from detection.finetune import RANDOM, load_both, name_backbone, save_detection
 from detection.yolo.building import build_yolo, check_backbone
 from detection.yolo.config import label_name, label_settings, protocol_hash, protocol_name, validate
@@ -129,21 +130,15 @@ def detect_all(cfg: CfgNode, task: YOLOTask, data: DetectionData, device: torch.
     test = cfg.TEST
     rules = Rules(test.SCORE_THRESH, test.NMS_THRESH, test.DETECTIONS_PER_IMAGE, test.MAX_CANDIDATES, test.MULTI_LABEL)
     category_ids = [category["id"] for category in data.categories]
-    found: dict[int, list[dict[str, Any]]] = {}
+    mine = []
     for indices, squares in batches:
         records = [data.records[index] for index in indices]
         views = build_views(task, squares, flip=test.FLIP, device=device)
         sizes = torch.tensor([[record.width, record.height] for record in records], device=device)
         outputs = detect(task.model, views, sizes, task.loss.anchors, task.loss.strides, rules)
         for record, output in zip(records, outputs, strict=True):
-            found[record.image_id] = to_coco_results(record.image_id, output, category_ids)
-    parts = gather_objects(found)
-    if sum(map(len, parts)) != len(data.records):
-        raise RuntimeError(f"{sum(map(len, parts))} pictures were tested of {len(data.records)}")
-    merged = {image_id: results for part in parts for image_id, results in part.items()}
-    if merged.keys() != {record.image_id for record in data.records}:
-        raise RuntimeError("some pictures were tested twice, others not")
-    return [result for image_id in sorted(merged) for result in merged[image_id]]
+            mine.append((record.image_id, to_coco_results(record.image_id, output, category_ids)))
+    return gather_detections(mine, data.records)
 
 
 def build_views(task: YOLOTask, squares: list[Square], *, flip: bool, device: torch.device) -> list[View]:
