@@ -1,4 +1,4 @@
-"""The detection pictures of `scenes` in the layout of Pascal VOC's devkit.
+"""Pictures of `scenes` with boxes, in the layout of Pascal VOC's devkit: its scenes, or its object pictures as tiles.
 
 ROOT/JPEGImages/<split>_<number>.jpg
 ROOT/Annotations/<split>_<number>.xml     corners inclusive and counted from 1, as VOC's
@@ -7,17 +7,23 @@ ROOT/scenes-voc.json                      parameters and fingerprint; where it i
 """
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint, load_json, save_json, save_text
-from backbones.data.scenes.pictures import FILE_SIZE, ScenePicture, draw_detection_picture
+from backbones.data.scenes.pictures import Box, draw_detection_picture, draw_object_picture, picture_rng
+from backbones.data.scenes.sets import INDEPENDENT
 from backbones.data.scenes.writing import drawing_processes, jpeg_bytes, run_chunks
 
 VERSION = 1  # raise it when a picture or an annotation of the same parameters changes
 RECORD = "scenes-voc.json"
+TILE = 64  # pixels
+Named = tuple[str, Box]  # class and box of an object
 FOLDERS = ("JPEGImages", "Annotations", "ImageSets")
 
 XML = """\
@@ -50,11 +56,17 @@ OBJECT = """\
 
 @dataclass(frozen=True)
 class VocParameters:
-    """What defines a set; the pictures are those of `SceneParameters` with the same seed."""
+    """What defines a set.
+
+    tiles: 0: scenes of 512 px, those of `SceneParameters` with the same seed, a third of whose objects are below 32^2
+        pixels.  n: n x n classification pictures of 64 px side by side, drawn at random, each with one object; the
+        backgrounds say nothing about the class.  A detector learns their classes in minutes.
+    """
 
     seed: int = 0
     train: int = 1500
     val: int = 250
+    tiles: int = 0
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -62,13 +74,32 @@ class VocParameters:
                 raise InputError(f"scenes-voc: {name} is {value}; give 0 or more")
 
 
-def picture_xml(picture: ScenePicture, stem: str) -> str:
-    """The annotation of a detection picture, in VOC's form."""
-    objects = ""
-    for item in picture.objects:
-        x0, y0, x1, y1 = item.box
-        objects += OBJECT.format(name=item.class_name, xmin=x0 + 1, ymin=y0 + 1, xmax=x1, ymax=y1)
-    return XML.format(stem=stem, size=FILE_SIZE, objects=objects)
+def picture_xml(size: int, objects: Sequence[Named], stem: str) -> str:
+    """The annotation of a picture, in VOC's form."""
+    items = ""
+    for name, (x0, y0, x1, y1) in objects:
+        items += OBJECT.format(name=name, xmin=x0 + 1, ymin=y0 + 1, xmax=x1, ymax=y1)
+    return XML.format(stem=stem, size=size, objects=items)
+
+
+def draw_scene(seed: int, split: str, index: int) -> tuple[np.ndarray, list[Named]]:
+    """A detection picture (512, 512, 3) and its objects."""
+    picture = draw_detection_picture(seed, split, index)
+    return picture.image, [(item.class_name, item.box) for item in picture.objects]
+
+
+def draw_tiles(seed: int, split: str, index: int, tiles: int) -> tuple[np.ndarray, list[Named]]:
+    """`tiles` x `tiles` classification pictures of TILE px as one, and their objects."""
+    split = f"{split} tiles"
+    numbers = picture_rng(seed, split, index).integers(2**31, size=(tiles, tiles)).tolist()
+    rows, objects = [], []
+    for y, row in enumerate(numbers):
+        drawn = [draw_object_picture(seed, split, number, size=TILE, correlation=INDEPENDENT) for number in row]
+        rows.append(np.hstack([picture.image for picture in drawn]))
+        for x, picture in enumerate(drawn):
+            shift = (x * TILE, y * TILE, x * TILE, y * TILE)
+            objects.append((picture.class_name, tuple(int(a + b) for a, b in zip(picture.box, shift, strict=True))))
+    return np.vstack(rows), objects
 
 
 def write_scenes_voc(root: Path, parameters: VocParameters, *, workers: int, overwrite: bool) -> tuple[dict, bool]:
@@ -104,19 +135,20 @@ def _write(root: Path, parameters: VocParameters, workers: int) -> list[str]:
     prints = []
     with drawing_processes(workers) as run_map:
         for split, count in (("train", parameters.train), ("val", parameters.val)):
-            task = partial(_write_pictures, root=str(root), seed=parameters.seed, split=split)
+            task = partial(_write_pictures, root=str(root), seed=parameters.seed, split=split, tiles=parameters.tiles)
             prints += run_chunks(run_map, task, count, f"scenes-voc {split}")
             stems = "".join(f"{_stem(split, index)}\n" for index in range(count))
             save_text(root / "ImageSets" / "Main" / f"{split}.txt", stems)
     return prints
 
 
-def _write_pictures(indices: range, root: str, seed: int, split: str) -> list[str]:
+def _write_pictures(indices: range, root: str, seed: int, split: str, tiles: int) -> list[str]:
     """Draw and write some pictures; a fingerprint of each picture and its annotation."""
     prints = []
     for index in indices:
-        picture, stem = draw_detection_picture(seed, split, index), _stem(split, index)
-        data, xml = jpeg_bytes(picture.image), picture_xml(picture, stem)
+        image, objects = draw_tiles(seed, split, index, tiles) if tiles else draw_scene(seed, split, index)
+        stem = _stem(split, index)
+        data, xml = jpeg_bytes(image), picture_xml(len(image), objects, stem)
         Path(root, "JPEGImages", f"{stem}.jpg").write_bytes(data)
         Path(root, "Annotations", f"{stem}.xml").write_text(xml)
         prints.append(fingerprint(data, xml))
