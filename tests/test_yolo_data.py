@@ -7,8 +7,11 @@ import pytest
 import torch
 from yolo_tiny import write_data
 
+from backbones.core.errors import InputError
 from backbones.core.sampling import Position, StatelessBatchSampler
 from backbones.core.warnings import WarningCounter
+from backbones.data.scenes import VocParameters, write_scenes_voc
+from backbones.data.scenes.voc_layout import draw_scene, draw_tiles
 from detection.data.catalog import load_data
 from detection.yolo.augmentation import (
     GREY,
@@ -104,7 +107,7 @@ def test_every_box_stays_whole_and_on_its_pixels(augment):
         np.testing.assert_array_equal(moved[:, 2:] - moved[:, :2], boxes[:, 2:] - boxes[:, :2])
         dx, dy = (moved - boxes)[0, :2].tolist()
         height, width = changed.shape[:2]
-        seen |= {("left", dx != 0), ("top", dy != 0), ("right", width + dx < 60), ("bottom", height + dy < 40)}
+        seen |= {("left", dx != 0), ("top", dy != 0), ("right", width - dx < 60), ("bottom", height - dy < 40)}
         if augment is random_shift:
             assert changed.shape == image.shape
             seen |= {("x", np.sign(dx)), ("y", np.sign(dy))}
@@ -202,3 +205,30 @@ def test_batches_pad_boxes_with_what_no_loss_counts():
     assert batch.weights.tolist() == [[0.5, 0.5], [0, 0], [0.5, 0]]
     assert torch.equal(batch.boxes.sum(dim=(1, 2)), torch.tensor([8.0, 0.0, 4.0]))
     assert collate([item(0)]).labels.shape == (1, 0)
+
+
+# ------------------------------------------------------------------------------- scenes in VOC's layout
+
+
+@pytest.mark.parametrize("tiles", [0, 2])
+def test_scenes_in_vocs_layout_read_back_as_drawn(tmp_path, tiles):
+    parameters = VocParameters(train=3, val=1, tiles=tiles)
+    summary, drawn = write_scenes_voc(tmp_path, parameters, workers=1, overwrite=False)
+    assert drawn
+    assert write_scenes_voc(tmp_path, parameters, workers=1, overwrite=False) == (summary, False)
+    warnings = WarningCounter()
+    data = load_data([f"voc:{tmp_path}:train"], "unused", warnings)
+    assert not warnings.as_list()
+    names = [category["name"] for category in data.categories]
+    for index, record in enumerate(data.records):
+        image, objects = draw_tiles(0, "train", index, tiles) if tiles else draw_scene(0, "train", index)
+        assert image.shape == (record.height, record.width, 3)
+        assert record.boxes.tolist() == [list(map(float, box)) for _, box in objects]
+        assert [names[label] for label in record.labels] == [name for name, _ in objects]
+        if tiles:  # one object in each quarter
+            centres = (record.boxes[:, :2] + record.boxes[:, 2:]) / 2 // 64
+            assert sorted(map(tuple, centres.tolist())) == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    with pytest.raises(InputError, match=r"holds another 'scenes-voc\.json'; choose another --output-dir"):
+        write_scenes_voc(tmp_path, VocParameters(train=2, val=1), workers=1, overwrite=False)
+    write_scenes_voc(tmp_path, VocParameters(train=2, val=1), workers=1, overwrite=True)
+    assert len(list((tmp_path / "JPEGImages").iterdir())) == 3
