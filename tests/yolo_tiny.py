@@ -1,7 +1,5 @@
 """A YOLO fine-tuning small enough for tests, as arguments of tools/finetune_voc.py, on 12 scenes in VOC's layout."""
 
-import os
-import subprocess
 import sys
 
 from killing import ROOT
@@ -28,9 +26,3 @@ def arguments(root, out, *overrides, backbone="random", flags=()):
     """argv: quick.yaml, made tiny."""
     command = ["--config-file", CONFIG, "--backbone", backbone, "--output-dir", out, *flags]
     return [str(v) for v in (*command, "DATASETS.ROOT", root, *TINY, *overrides)]
-
-
-def run(argv):
-    """The tool as a process of its own, finished."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run([*TOOL, *argv], capture_output=True, text=True, cwd=ROOT, env=environment)
