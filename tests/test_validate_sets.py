@@ -65,6 +65,7 @@ def test_a_sound_folder(check, tmp_path):
 
 
 BROKEN = {
+    "no size": (annotation(thing("cat", 1, 1, 2, 2), size=""), "a\nb\n", "XML without size", "a.xml"),
     "class": (annotation(thing("dgo", 1, 1, 2, 2)), "a\nb\n", "objects of a class that is not in the list", "'dog'"),
     "no class": (SOUND.replace("<name>cat", "<name>"), "a\nb\n", "objects of a class that is not in the list", "a.xml"),
     "no corner": (SOUND.replace("<xmax>9</xmax>", ""), "a\nb\n", "boxes that are not 4 numbers", "a.xml: dog"),
@@ -93,8 +94,7 @@ def test_a_broken_folder_is_not_sound(check, case):
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        (annotation(thing("cat", 1, 1, 2, 2), thing("dog", 1, 1, 2, 2), size=""), "XML without size"),
-        (SOUND.replace("h>40<", "h>0<"), "XML without size"),
+        (SOUND.replace("h>40<", "h>0<"), "XML whose size is 0"),
         (annotation(thing("cat", 1, 1, 5, 5, difficult="")), "objects without `difficult`"),
         (annotation(), "pictures without annotation"),
     ],
@@ -107,7 +107,8 @@ def test_what_the_reader_mends_is_a_warning(check, tmp_path, text, what):
 
 
 def test_boxes_are_checked_against_the_picture_where_the_size_is_not_stated(check):
-    errors, _, _, _ = check(annotation(thing("cat", 1, 1, WIDTH + 2, 9), size=""))
+    text = annotation(thing("cat", 1, 1, WIDTH + 2, 9)).replace("<width>40<", "<width>0<")
+    errors, _, _, _ = check(text)
     assert errors == {"boxes that reach out of the picture": 1}
 
 

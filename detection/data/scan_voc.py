@@ -18,7 +18,8 @@ REPEATED_LINE = Kind(ERROR, "names listed twice in the split", "remove one of th
 NO_XML = Kind(ERROR, "listed pictures without XML", "restore the annotations or remove the lines")
 BROKEN_XML = Kind(ERROR, "broken XML files", "restore them")
 BAD_SIZE = Kind(ERROR, "XML whose size is no pair of integers", "correct them")
-NO_SIZE = Kind(WARNING, "XML without size", "the picture's own size is taken")
+NO_SIZE = Kind(ERROR, "XML without size", "add the width and height of the picture that the boxes refer to")
+ZERO_SIZE = Kind(WARNING, "XML whose size is 0", "the picture's own size is taken")
 UNKNOWN_CLASS = Kind(ERROR, "objects of a class that is not in the list", "correct the name or list the class")
 NO_DIFFICULT = Kind(WARNING, "objects without `difficult`", "they are taken to be not difficult")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -82,7 +83,7 @@ def _read_picture(
         else:
             if min(width, height) <= 0:  # some tools state 0
                 width = height = 0
-                findings.add(NO_SIZE, f"{stem}.xml")
+                findings.add(NO_SIZE if tree.find("size") is None else ZERO_SIZE, f"{stem}.xml")
     return Picture(str(folder / "JPEGImages" / f"{stem}.jpg"), width, height, f"image id {number}")
 
 
