@@ -16,7 +16,7 @@ from backbones.core.results import load_results
 from detection.voc_eval import evaluate_voc
 from detection.yolo.soft_labels import confusions, load_soft_labels
 
-OLS = ["CLASS_LABELS.NAME", "OLS"]
+OLS = ["CLASS_LABELS.NAME", "OLS", "CLASS_LABELS.OLS.hard_weight", 0.5]
 COCO = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 VOC = ("VOC_mAP50", "VOC_mAP50_11", "VOC_mAP75", "VOC_mAP75_11", "VOC_mAP", "VOC_mAP_11")
 

@@ -13,7 +13,7 @@ from detection.yolo.config import get_defaults, label_name
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPECTED = {
-    "quick_yolo": (1, ["hard labels", "LS 0.1 labels", "OLS labels"]),
+    "quick_yolo": (1, ["hard labels", "LS 0.1 labels", "OLS hard_weight 0.75 labels"]),
     "voc_yolo_ols": (3, ["hard labels", "LS 0.01 labels", "LS 0.1 labels", "OLS labels"]),
 }
 
