@@ -172,10 +172,12 @@ def build_solver(d2: SimpleNamespace, settings: Any, cfg: CfgNode, model: nn.Mod
         optimizer = d2.solver.build.maybe_add_gradient_clipping(settings, optimizer)
     if solver.CLIP_GRADIENTS.ENABLED and solver.CLIP_GRADIENTS.CLIP_TYPE == "full_model":
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+        def clip(*_: Any) -> None:  # returns nothing: whether the norm is 0 would be asked of the device
+            nn.utils.clip_grad_norm_(parameters, solver.CLIP_GRADIENTS.CLIP_VALUE)
+
         # Just before the step, when mixed precision has scaled the gradients back.
-        optimizer.register_step_pre_hook(
-            lambda *_: nn.utils.clip_grad_norm_(parameters, solver.CLIP_GRADIENTS.CLIP_VALUE) and None
-        )
+        optimizer.register_step_pre_hook(clip)
     return optimizer
 
 
