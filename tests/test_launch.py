@@ -1,5 +1,6 @@
 """Several processes give one answer: what one refuses is said once, with exit code 2, and none is left behind."""
 
+import argparse
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 from launched import main
 
 from backbones.core.errors import InputError
-from backbones.core.launch import _free_port
+from backbones.core.launch import _free_port, add_launch_arguments, wants_launch
 
 SCRIPT = Path(__file__).with_name("launched.py")
 
@@ -61,6 +62,23 @@ def test_what_one_refuses_ends_the_others(tmp_path):
 
 def test_a_crash_keeps_its_exit_code(tmp_path):
     assert main(["crash", str(tmp_path), "--num-gpus", "2"]) == 7
+
+
+def test_a_process_that_the_kernel_ends_is_named(tmp_path, capsys):
+    assert main(["kill", str(tmp_path), "--num-gpus", "2"]) == 128 + 9
+    assert capsys.readouterr().err == "error: a process was ended by signal 9 (Killed)\n"
+
+
+def test_options_that_torchrun_would_override_are_refused(tmp_path, monkeypatch):
+    """Silently fewer processes would train."""
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(InputError, match=r"^--num-gpus 8 and .* one of 4 processes; leave both out under torchrun"):
+        main(["sum", str(tmp_path), "--num-gpus", "8"])
+    parser = argparse.ArgumentParser()
+    add_launch_arguments(parser)
+    assert not wants_launch(parser.parse_args(["--num-gpus", "4"]))
+    assert not wants_launch(parser.parse_args([]))
 
 
 def test_two_machines_of_one_process_meet(tmp_path):

@@ -33,8 +33,21 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def wants_launch(args: argparse.Namespace) -> bool:
-    """True where several processes are asked for, and this is not yet one of them."""
-    if args.num_gpus * args.num_machines == 1 or "RANK" in os.environ:
+    """True where several processes are asked for, and this is not yet one of them.
+
+    Raises:
+        InputError: it is one of another number of processes, of torchrun for one: the options would be ignored.
+    """
+    asked = args.num_gpus * args.num_machines
+    if asked == 1:
+        return False
+    if "RANK" in os.environ:
+        started = os.environ.get("WORLD_SIZE", "1")
+        if started != str(asked):
+            raise InputError(
+                f"--num-gpus {args.num_gpus} and --num-machines {args.num_machines}: the environment (RANK, WORLD_SIZE) "
+                f"makes this one of {started} processes; leave both out under torchrun, or unset RANK"
+            )
         return False
     import torch.distributed as dist  # a slow import
 
@@ -43,6 +56,8 @@ def wants_launch(args: argparse.Namespace) -> bool:
 
 def launch(args: argparse.Namespace, script: str, argv: Sequence[str]) -> int:
     """Run `script` with `argv` in `args.num_gpus` processes; return the first exit code that is not 0.
+
+    A process that a signal ended, as the kernel does where memory runs out, cannot say so itself: it is said here.
 
     Raises:
         InputError: options that do not fit together, or what a process refused, in its own words.
@@ -73,7 +88,9 @@ def launch(args: argparse.Namespace, script: str, argv: Sequence[str]) -> int:
             signal.signal(signal.SIGTERM, before)
         if refused := _refusals(Path(reports)):
             raise InputError(refused[0].read_text(encoding="utf-8"))
-    return code
+    if code < 0:
+        print(f"error: a process was ended by signal {-code} ({signal.strsignal(-code)})", file=sys.stderr)
+    return code if code >= 0 else 128 - code
 
 
 def _meeting_point(args: argparse.Namespace) -> tuple[str, int]:
@@ -101,12 +118,16 @@ def _free_port() -> int:
 
 
 def _wait(children: list[subprocess.Popen], reports: Path) -> int:
-    """Until all have ended well, or one has not: the others would wait for it without end."""
+    """Until all have ended well, or one has not: the others would wait for it without end.
+
+    Returns:
+        Its exit code; of one that a signal ended, minus the signal's number.
+    """
     while True:
         codes = [child.poll() for child in children]
         failed = [code for code in codes if code]
         if failed:
-            return failed[0] if failed[0] > 0 else 128 - failed[0]
+            return failed[0]
         if _refusals(reports):
             return 2
         if None not in codes:
