@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from backbones.core import distributed
 from backbones.core.checkpoint import load_checkpoint, load_state, save_checkpoint
 from backbones.core.errors import InputError, suggestion
 from backbones.core.files import fingerprint, load_json, save_atomic, save_json
@@ -223,3 +224,21 @@ def test_a_file_where_the_folder_should_be_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot write .*a\.json: Not a directory|File exists"):
         save_json(tmp_path / "file" / "a.json", {})
+
+
+# ------------------------------------------------------------------------------------------- processes
+
+
+@pytest.mark.parametrize("local_rank", [0, 1, 2])
+def test_every_process_has_a_gpu_of_its_own(monkeypatch, local_rank):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setenv("LOCAL_RANK", str(local_rank))
+    if local_rank < 2:
+        assert distributed.setup_distributed() == torch.device("cuda", local_rank)
+        assert chosen == [torch.device("cuda", local_rank)]
+    else:
+        with pytest.raises(InputError, match=r"^process 3 of this machine has no GPU .* there are 2; start as many"):
+            distributed.setup_distributed()

@@ -14,14 +14,25 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from backbones.core.errors import InputError
+
 
 def setup_distributed() -> torch.device:
-    """Join the process group that the environment announces, unless this process is in one; return its device."""
+    """Join the process group that the environment announces, unless this process is in one; return its device.
+
+    Raises:
+        InputError: more processes than GPUs.
+    """
     cuda = torch.cuda.is_available()
     if cuda and dist.is_initialized() and "LOCAL_RANK" not in os.environ:
         return torch.device("cuda", torch.cuda.current_device())  # whoever made the group chose it
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
     if cuda:
+        if device.index >= torch.cuda.device_count():
+            raise InputError(
+                f"process {device.index + 1} of this machine has no GPU of its own, there are "
+                f"{torch.cuda.device_count()}; start as many processes (torchrun --nproc_per_node)"
+            )
         torch.cuda.set_device(device)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if cuda else "gloo")
