@@ -11,6 +11,7 @@ from detectron2_tiny import load_data, load_detectron2, make_cfg, settings_of
 from rectangles import boxes_in_pixels
 from seeded import make_backbone
 
+from backbones.core.checkpoint import load_checkpoint, save_checkpoint
 from backbones.core.errors import InputError
 from backbones.core.logging import read_metrics
 from backbones.core.sampling import Position
@@ -147,6 +148,16 @@ def test_a_run_of_other_settings_is_not_taken_up(straight, data):
         engine.finetune(make_cfg("SOLVER.BASE_LR", 0.1), make_backbone(), data, data, run_dir, resume=True)
     with pytest.raises(InputError, match="other settings: backbone"):
         engine.finetune(make_cfg(), make_backbone(seed=1), data, data, run_dir, eval_only=True)
+
+
+@pytest.mark.detectron2
+def test_going_on_with_another_number_of_processes_is_said(straight, data, tmp_path, capsys):
+    state = load_checkpoint(straight[0] / "checkpoint.pth")
+    assert state["processes"] == 1
+    for iteration in (2, 3):  # in its midst, and at its end: a finished run may be tested by any number
+        save_checkpoint(tmp_path / "checkpoint.pth", **{**state, "iteration": iteration, "processes": 2})
+        engine.finetune(make_cfg(), make_backbone(), data, data, tmp_path, resume=True)
+        assert ("going on with 1 process(es) after 2" in capsys.readouterr().err) == (iteration == 2)
 
 
 @pytest.mark.detectron2

@@ -9,7 +9,7 @@ from rectangles import COLOURS, boxes_in_pixels, load_rectangles, write_rectangl
 from seeded import make_backbone
 from torch import nn
 
-from backbones.core.checkpoint import load_checkpoint
+from backbones.core.checkpoint import load_checkpoint, save_checkpoint
 from backbones.core.config import CfgNode, flatten, load_config
 from backbones.core.errors import InputError
 from backbones.core.files import load_json
@@ -241,6 +241,18 @@ def test_a_probe_proves_that_its_backbone_stayed_and_precise_bn_stays_with_the_r
     monkeypatch.setattr(engine, "build_detector", lambda *args: (detector, report))
     with pytest.raises(InputError, match=r"FREEZE_AT: the frozen stages pyramid have changed"):
         engine.finetune(cfg, backbone, data, data, tmp_path / "plain", resume=False, eval_only=False)
+
+
+def test_going_on_with_another_number_of_processes_is_said(data, tmp_path, capsys):
+    """A finished run may be tested by any number."""
+    cfg = make_cfg()
+    detector, _ = build_detector(cfg.MODEL, 20, None)
+    run = engine._Run(cfg, None, data, detector, tmp_path, torch.device("cpu"))
+    for finished, processes, said in ((1, 1, False), (1, 2, True), (2, 2, False)):
+        run.save(finished)
+        save_checkpoint(run.path, **{**load_checkpoint(run.path), "processes": processes})
+        run.restore(required=True)
+        assert ("going on with 1 process(es) after 2" in capsys.readouterr().err) == said
 
 
 # ------------------------------------------------------------------------------------------ learning

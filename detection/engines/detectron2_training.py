@@ -13,7 +13,7 @@ from torch import nn
 
 from backbones.core.checkpoint import load_checkpoint, load_state, save_checkpoint
 from backbones.core.config import CfgNode
-from backbones.core.distributed import barrier, is_main, wrap_ddp
+from backbones.core.distributed import barrier, is_main, world_size, wrap_ddp
 from backbones.core.engine import check_weights, seed_step
 from backbones.core.errors import InputError
 from backbones.core.logging import MetricsWriter, get_logger
@@ -23,7 +23,7 @@ from detection.data.records import DetectionData
 from detection.engines.detectron2_data import training_batches
 from detection.engines.detectron2_log import TrainingLog
 from detection.engines.precise_bn import measure_statistics
-from detection.engines.settings import refuse_other_settings
+from detection.engines.settings import refuse_other_settings, warn_of_other_processes
 
 CHECKPOINT = "checkpoint.pth"
 NEVER = sys.maxsize  # detectron2's own period of gathering the losses, at which it waits for the device
@@ -68,6 +68,8 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.finished = state["iteration"]
+        if self.finished < self.cfg.SOLVER.MAX_ITER:
+            warn_of_other_processes(state)
         get_logger().info("going on from iteration %d", self.finished)
 
     def save(self, finished: int) -> None:
@@ -79,6 +81,7 @@ class Run:
                 engine="detectron2",
                 settings=self.identity,
                 iteration=finished,
+                processes=world_size(),
                 model=self.model.state_dict(),
                 optimizer=self.optimizer.state_dict(),
                 scaler=self.scaler.state_dict(),

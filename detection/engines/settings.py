@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from backbones.core.config import CfgNode, flatten
+from backbones.core.distributed import world_size
 from backbones.core.errors import InputError
+from backbones.core.logging import get_logger
 from backbones.core.schedule import Schedule, build_schedule
 from backbones.models.weights import BackboneFile
 from detection.config import NOT_PROTOCOL
@@ -32,6 +35,21 @@ def refuse_other_settings(before: Mapping[str, str], now: Mapping[str, str], pat
     changed = [f"{key} ({before.get(key)} -> {value})" for key, value in now.items() if before.get(key) != value]
     if changed:
         raise InputError(f"{path} was made with other settings: {', '.join(changed)}; use a new output folder")
+
+
+def warn_of_other_processes(state: Mapping[str, Any]) -> None:
+    """Say that a resumed training will not equal an uninterrupted one: each process draws its own proposals, and BN's
+    batch is a process's share.
+
+    Args:
+        state: a checkpoint; "processes" are those that wrote it.
+    """
+    if state.get("processes", world_size()) != world_size():
+        get_logger().warning(
+            "going on with %d process(es) after %d: proposals and batch statistics are drawn anew, so the numbers "
+            "will differ from those of an uninterrupted run as seeds do, with NORM BN by more",
+            world_size(), state["processes"],
+        )  # fmt: skip
 
 
 def build_detector_schedule(solver: CfgNode) -> Schedule:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from backbones.core.checkpoint import load_checkpoint, load_state, save_checkpoint
 from backbones.core.config import CfgNode
-from backbones.core.distributed import barrier, broadcast, is_main, setup_distributed, wrap_ddp
+from backbones.core.distributed import barrier, broadcast, is_main, setup_distributed, world_size, wrap_ddp
 from backbones.core.engine import Step, check_precision, train
 from backbones.core.errors import InputError
 from backbones.core.logging import MetricsWriter, get_logger
@@ -36,7 +36,12 @@ from detection.engines.faster_rcnn import FasterRCNN
 from detection.engines.frozen import FrozenStages
 from detection.engines.gathering import gather_detections
 from detection.engines.precise_bn import measure_statistics
-from detection.engines.settings import build_detector_schedule, refuse_other_settings, training_settings
+from detection.engines.settings import (
+    build_detector_schedule,
+    refuse_other_settings,
+    training_settings,
+    warn_of_other_processes,
+)
 from detection.engines.torchvision_keys import check_config
 from detection.engines.torchvision_model import build_detector, frozen_stages
 
@@ -112,6 +117,8 @@ class _Run:
         load_state(self.detector, state["model"], where=self.path)
         self.optimizer.load_state_dict(state["optimizer"])
         self.finished = state["iteration"]
+        if self.finished < self.cfg.SOLVER.MAX_ITER:
+            warn_of_other_processes(state)
         get_logger().info("going on from iteration %d", self.finished)
 
     def save(self, finished: int) -> None:
@@ -123,6 +130,7 @@ class _Run:
             save_checkpoint(
                 self.path,
                 iteration=finished,
+                processes=world_size(),
                 settings=self.settings,
                 model=self.detector.state_dict(),
                 optimizer=self.optimizer.state_dict(),
