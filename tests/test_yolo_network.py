@@ -10,6 +10,7 @@ from backbones.core.config import CfgNode
 from backbones.core.errors import InputError
 from backbones.models import build_model
 from backbones.models.weights import BackboneFile, backbone_spec, state_hash
+from detection.yolo import building
 from detection.yolo.anchors import VOC_ANCHORS
 from detection.yolo.building import build_yolo
 from detection.yolo.loss import YOLOLoss
@@ -192,3 +193,11 @@ def test_a_file_with_too_few_or_too_many_tensors_is_refused():
         change(file.state)
         with pytest.raises(InputError, match=message):
             build_yolo(settings(), file)
+
+
+def test_syncbn_of_several_processes_needs_gpus(monkeypatch):
+    monkeypatch.setattr(building, "world_size", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match=r"^MODEL\.NORM: SyncBN: synchronises GPUs only"):
+        build_yolo(settings(NORM="SyncBN"), None)
+    build_yolo(settings(), None)

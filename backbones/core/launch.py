@@ -45,8 +45,8 @@ def wants_launch(args: argparse.Namespace) -> bool:
         started = os.environ.get("WORLD_SIZE", "1")
         if started != str(asked):
             raise InputError(
-                f"--num-gpus {args.num_gpus} and --num-machines {args.num_machines}: the environment (RANK, WORLD_SIZE) "
-                f"makes this one of {started} processes; leave both out under torchrun, or unset RANK"
+                f"--num-gpus {args.num_gpus} and --num-machines {args.num_machines}: the environment (RANK, "
+                f"WORLD_SIZE) makes this one of {started} processes; leave both out under torchrun, or unset RANK"
             )
         return False
     import torch.distributed as dist  # a slow import

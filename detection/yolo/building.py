@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from backbones.core.config import CfgNode
+from backbones.core.distributed import world_size
 from backbones.core.errors import InputError
 from backbones.models import build_model
 from backbones.models.base import build_norm
@@ -47,6 +48,8 @@ def build_yolo(model: CfgNode, backbone: BackboneFile | None) -> tuple[YOLO, Loa
     network: Any = YOLO(body, channels, widths, model.NUM_CLASSES, model.ANCHORS, build_norm(norm))
     report.loaded = [f"backbone.{name}" for name in report.loaded]
     report.new = sorted(set(network.state_dict()) - set(report.loaded))
+    if model.NORM == "SyncBN" and world_size() > 1 and not torch.cuda.is_available():
+        raise InputError("MODEL.NORM: SyncBN: synchronises GPUs only; with several processes on the CPU use BN or GN")
     if model.NORM == "SyncBN":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     return network, report
