@@ -258,6 +258,9 @@ def test_a_checkpoint_of_another_kind_is_refused(small_scenes, finished, tmp_pat
     path.unlink()
     refused("no checkpoint at", flags=["--eval-only"])
     assert not (tmp_path / "results.json").exists()
+    with pytest.raises(InputError, match=r"no checkpoint at .*mistyped/checkpoint\.pth; check --output-dir"):
+        main(arguments(small_scenes, tmp_path / "mistyped", flags=["--eval-only"]))
+    assert not (tmp_path / "mistyped").exists()
 
 
 def test_an_output_folder_that_cannot_be_written(small_scenes, tmp_path, main):

@@ -21,7 +21,7 @@ from backbones.core.logging import get_logger
 from backbones.models.weights import BackboneFile
 from detection.data.records import DetectionData
 from detection.engines import save_loading
-from detection.engines.detectron2_config import FPN_BACKBONE, check_config, fill_config
+from detection.engines.detectron2_config import check_config, fill_config
 from detection.engines.detectron2_data import test_batches
 from detection.engines.detectron2_heads import freeze_res5, frozen_stages, register_heads, res5_blocks, resnet_of
 from detection.engines.detectron2_training import Run
@@ -29,6 +29,7 @@ from detection.engines.frozen import FrozenStages
 from detection.engines.gathering import gather_detections
 from detection.engines.settings import training_settings
 from detection.export import export_detectron2
+from detection.lint import FPN_BACKBONE
 from detection.proof import STAGES, prove_from_pixels
 from detection.weights import LoadReport, check_spec, split_dropped, to_detectron2, verify_account
 

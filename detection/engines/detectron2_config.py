@@ -8,9 +8,7 @@ from typing import Any
 from backbones.core.config import CfgNode, flatten
 from backbones.core.errors import InputError
 from detection.config import get_defaults
-from detection.engines.detectron2_heads import EXTRA_NORM
-
-FPN_BACKBONE = "build_resnet_fpn_backbone"
+from detection.lint import EXTRA_NORM, FPN_BACKBONE
 
 # Keys that are ours alone, and where this engine honours them.
 OWN_KEYS = {

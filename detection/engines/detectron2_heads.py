@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-EXTRA_NORM = "Res5ROIHeadsExtraNorm"
+from detection.lint import EXTRA_NORM
 
 
 def register_heads(d2: SimpleNamespace) -> None:
