@@ -14,7 +14,10 @@ from backbones.core.errors import InputError
 from backbones.core.logging import read_metrics
 from backbones.core.results import load_results
 from detection.voc_eval import evaluate_voc
+from detection.yolo.building import build_yolo
+from detection.yolo.config import get_defaults
 from detection.yolo.soft_labels import confusions, load_soft_labels
+from detection.yolo.training import build_task, build_yolo_optimizer
 
 OLS = ["CLASS_LABELS.NAME", "OLS", "CLASS_LABELS.OLS.hard_weight", 0.5]
 COCO = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -135,9 +138,15 @@ def test_two_processes_learn_what_one_does(root, tmp_path, main):
 
 def test_hard_labels_are_the_backbones_own_row_and_others_another(root, tmp_path, main, backbone):
     rows, protocols = {}, set()
+    options = ["SOLVER.MAX_ITER", 3, "MODEL.FREEZE_AT", 2]
     for name in ("Hard", "LS"):
-        main(arguments(root, tmp_path / name, "CLASS_LABELS.NAME", name, "SOLVER.MAX_ITER", 3, backbone=backbone))
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "soft_labels.json").write_text("{}")  # of a run that was killed early
+        main(arguments(root, tmp_path / name, "CLASS_LABELS.NAME", name, *options, backbone=backbone))
         results = load_results(tmp_path / name)
+        assert "look_alikes" not in results["details"]
+        assert results["details"]["frozen"]["stages"] == ["stem", "res2"]
+        assert results["details"]["frozen"]["tensors"] == 5 * (1 + 4)  # convolutions, each with a frozen norm
         rows[name] = results["backbone"]
         protocols.add(results["protocol"]["hash"])
         assert results["details"]["backbone_hash"] == rows["Hard"]["hash"]
@@ -191,6 +200,9 @@ def test_a_finished_folder_and_another_backbone_are_refused(root, finished, tmp_
         main(arguments(root, finished, *OLS, backbone=backbone))
     with pytest.raises(InputError, match=r"backbone \(.* -> random\); use a new output folder"):
         main(arguments(root, finished, *OLS, "TEST.SCORE_THRESH", 0.0, flags=["--resume"]))
+    with pytest.raises(InputError, match=r"no checkpoint at .*mistyped/checkpoint\.pth; check --output-dir"):
+        main(arguments(root, tmp_path / "mistyped", flags=["--eval-only"]))
+    assert not (tmp_path / "mistyped").exists()
     other = write_backbone(tmp_path / "other.pth", mean=(0.5, 0.5, 0.5))
     with pytest.raises(InputError, match=r"MODEL\.PIXEL_MEAN"):
         main(arguments(root, tmp_path / "run", backbone=other))
@@ -205,3 +217,16 @@ def test_a_picture_without_a_size_is_refused_by_file(root, tmp_path, main):
             main(arguments(root, tmp_path / "run"))
     finally:
         xml.write_text(kept)
+
+
+@pytest.mark.parametrize("norm", ["BN", "SyncBN", "GN"])
+def test_norms_have_a_weight_decay_of_their_own(norm):
+    """The same number of tensors, whatever the norm."""
+    cfg = get_defaults()
+    cfg.merge_from_list(["MODEL.ARCH", "resnet18", "MODEL.NORM", norm, "SOLVER.WEIGHT_DECAY_NORM", 0.25])
+    network, _ = build_yolo(cfg.MODEL, None)
+    optimizer = build_yolo_optimizer(cfg.SOLVER, build_task(cfg, network))
+    of_norms = [p for group in optimizer.param_groups if group["weight_decay"] == 0.25 for p in group["params"]]
+    norms = [part for part in network.modules() if getattr(part, "affine", False)]
+    assert sorted(map(id, of_norms)) == sorted(id(p) for part in norms for p in part.parameters())
+    assert len(norms) > 20

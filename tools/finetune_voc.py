@@ -33,7 +33,10 @@ def main(argv: list[str] | None = None) -> int:
     backbone = load_checked(cfg, args.backbone)
     cfg.freeze()
     going_on = args.resume or args.eval_only
-    if not going_on and (Path(args.output_dir) / "checkpoint.pth").exists():
+    checkpoint = Path(args.output_dir) / "checkpoint.pth"
+    if args.eval_only and not checkpoint.exists():
+        raise InputError(f"no checkpoint at {checkpoint}; check --output-dir, or train first, without --eval-only")
+    if not going_on and checkpoint.exists():
         raise InputError(f"{args.output_dir} holds a run already; add --resume to go on, or name another folder")
     run_dir = open_run(args.output_dir, cfg, resume=going_on, may_change=TESTING if args.eval_only else ())
     results = finetune(cfg, backbone, run_dir, resume=args.resume, eval_only=args.eval_only)

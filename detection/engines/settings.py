@@ -38,16 +38,16 @@ def refuse_other_settings(before: Mapping[str, str], now: Mapping[str, str], pat
 
 
 def warn_of_other_processes(state: Mapping[str, Any]) -> None:
-    """Say that a resumed training will not equal an uninterrupted one: each process draws its own proposals, and BN's
-    batch is a process's share.
+    """Say that a resumed training will not equal an uninterrupted one: each process draws on its own, and BN's batch is
+    a process's share.
 
     Args:
         state: a checkpoint; "processes" are those that wrote it.
     """
     if state.get("processes", world_size()) != world_size():
         get_logger().warning(
-            "going on with %d process(es) after %d: proposals and batch statistics are drawn anew, so the numbers "
-            "will differ from those of an uninterrupted run as seeds do, with NORM BN by more",
+            "going on with %d process(es) after %d: what each draws differs, so the numbers will differ from those of "
+            "an uninterrupted run as seeds do; with NORM BN, whose batch is one process's share, by more",
             world_size(), state["processes"],
         )  # fmt: skip
 

@@ -87,12 +87,18 @@ def load_body(body: nn.Module, backbone: BackboneFile) -> LoadReport:
 
 def freeze(body: Any, stages: int, *, norms: bool) -> None:
     """Stop the training of the stem and the first stages; `norms`: of the statistics everywhere."""
-    children = dict(body.named_children())
-    later = {id(stage) for stage in body.stage_modules()} | {id(children.get("body"))}
-    stem = [child for child in children.values() if id(child) not in later]
-    for stage in [nn.ModuleList(stem), *body.stage_modules()][:stages]:
+    for stage in frozen_stages(body, stages).values():
         stage.requires_grad_(False)
     freeze_norms(body, everywhere=norms)
+
+
+def frozen_stages(body: Any, freeze_at: int) -> dict[str, nn.Module]:
+    """The stages that MODEL.FREEZE_AT freezes: stem, res2 ... res5."""
+    children = dict(body.named_children())
+    later = {id(stage) for stage in body.stage_modules()} | {id(children.get("body"))}
+    stem = nn.ModuleList(child for child in children.values() if id(child) not in later)
+    stages = {"stem": stem, **{f"res{number}": stage for number, stage in enumerate(body.stage_modules(), start=2)}}
+    return dict(list(stages.items())[:freeze_at])
 
 
 def check_backbone(model: Mapping[str, Any], backbone: BackboneFile | None) -> None:

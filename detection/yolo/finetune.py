@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from backbones.core.config import CfgNode, config_hash
-from backbones.core.distributed import barrier, is_main, setup_distributed, world_size
+from backbones.core.distributed import barrier, broadcast, is_main, setup_distributed
 from backbones.core.errors import InputError
 from backbones.core.logging import get_logger
 from backbones.core.results import BackboneIdentity
@@ -17,9 +17,10 @@ from backbones.core.warnings import WarningCounter
 from backbones.models.weights import BackboneFile, load_backbone
 from detection.data.records import DetectionData
 from detection.engines import save_loading
+from detection.engines.frozen import FrozenStages
 from detection.engines.gathering import gather_detections
 from detection.finetune import RANDOM, load_both, name_backbone, save_detection
-from detection.yolo.building import build_yolo, check_backbone
+from detection.yolo.building import build_yolo, check_backbone, frozen_stages
 from detection.yolo.config import label_name, label_settings, protocol_hash, protocol_name, validate
 from detection.yolo.data import InferencePictures, Square, inference_batches
 from detection.yolo.inference import Rules, View, detect
@@ -56,6 +57,7 @@ def finetune(
     model, report = build_yolo(cfg.MODEL, backbone)
     task = build_task(cfg, model).to(device)
     get_logger().info("backbone: %s; class labels: %s", report.counts(), label_name(cfg.CLASS_LABELS))
+    frozen = FrozenStages(frozen_stages(model.backbone, cfg.MODEL.FREEZE_AT))
     run = Training(cfg, backbone, train, task, run_dir, device)
     if resume or eval_only:
         run.restore(required=eval_only)
@@ -66,8 +68,10 @@ def finetune(
             stands = f"{run.path} stands at iteration {run.finished} of {cfg.SOLVER.MAX_ITER}"
             raise InputError(f"{stands}; finish it with --resume first")
         run.train()
-        if world_size() > 1:  # each process has its own BN statistics: all detect with the saved ones
-            run.restore(required=True)
+        broadcast(*task.state_dict().values())  # each process has its own BN statistics: all detect with the main's
+    proof = frozen.prove()
+    if is_main():
+        save_loading(run_dir, report, proof)
     predictions = detect_all(cfg, task, test, device)
     results = save(cfg, backbone, train, test, predictions, run_dir, warnings) if is_main() else {}
     barrier()

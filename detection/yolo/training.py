@@ -25,11 +25,12 @@ from backbones.core.schedule import Schedule, build_schedule
 from backbones.models.weights import BackboneFile
 from detection.data.loader import trainable
 from detection.data.records import DetectionData, Record
-from detection.engines.settings import refuse_other_settings
+from detection.engines.settings import refuse_other_settings, warn_of_other_processes
 from detection.yolo.config import LABELS, NOT_PROTOCOL, label_settings
 from detection.yolo.data import Augmentation, SizedBatchSampler, TrainingPictures, YoloBatch, collate, load
 from detection.yolo.labels import CLASS_LABELS, ClassLabels
 from detection.yolo.loss import YOLOLoss
+from detection.yolo.soft_labels import FILE as SOFT_LABELS
 from detection.yolo.soft_labels import SoftLabelHook
 
 CHECKPOINT = "checkpoint.pth"
@@ -108,6 +109,8 @@ class Training:
         load_state(self.task, state["task"], where=self.path)
         self.optimizer.load_state_dict(state["optimizer"])
         self.finished = state["iteration"]
+        if self.finished < self.cfg.SOLVER.MAX_ITER:
+            warn_of_other_processes(state)
         get_logger().info("going on from iteration %d", self.finished)
 
     def save(self, finished: int) -> None:
@@ -118,6 +121,7 @@ class Training:
             save_checkpoint(
                 self.path,
                 iteration=finished,
+                processes=world_size(),
                 settings=self.settings,
                 task=self.task.state_dict(),
                 optimizer=self.optimizer.state_dict(),
@@ -130,6 +134,8 @@ class Training:
         precision = "bfloat16" if solver.AMP.ENABLED else "float32"
         check_precision(precision, self.device)
         sampler = build_sampler(cfg, self.records, self.finished)
+        if self.finished == 0 and is_main():
+            (self.run_dir / SOFT_LABELS).unlink(missing_ok=True)  # of a run that was killed before its first checkpoint
         writer = MetricsWriter(self.run_dir, self.finished)
         begun = time.time()
         train(
@@ -187,7 +193,7 @@ def build_yolo_optimizer(solver: CfgNode, task: nn.Module) -> torch.optim.Optimi
     norms: list[Tensor] = []
     others: list[Tensor] = []
     for module in task.modules():
-        is_norm = isinstance(module, (nn.BatchNorm2d, nn.GroupNorm))
+        is_norm = isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm))
         own = [parameter for parameter in module.parameters(recurse=False) if parameter.requires_grad]
         (norms if is_norm else others).extend(own)
     of_norms = solver.WEIGHT_DECAY if solver.WEIGHT_DECAY_NORM < 0 else solver.WEIGHT_DECAY_NORM
