@@ -1,5 +1,6 @@
 """Pretraining a classifier: from a validated config to a run folder with a backbone."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ from backbones.core.warnings import WarningCounter
 from backbones.data.noise import save_noise
 from backbones.data.samples import Samples
 from backbones.evaluation import Predictions, predict
-from backbones.models.weights import backbone_spec, identity, load_backbone, save_backbone
+from backbones.models.base import build_model
+from backbones.models.weights import BackboneFile, backbone_spec, identity, load_backbone, save_backbone
 from backbones.task import MethodHook
 from backbones.teacher import CachedTeacher, OnlineTeacher
 from backbones.validation import Validation, fitted_metrics
@@ -205,14 +207,20 @@ class Pretraining:
             "data_fingerprint": self.samples.fingerprint,
             "version": __version__,
         }
-        spec = backbone_spec(
-            self.method.model,
-            mean=cfg.DATA.MEAN,
-            std=cfg.DATA.STD,
-            image_size=cfg.DATA.IMAGE_SIZE,
-            classes=self.samples.classes,
-        )
+        spec = _describe_input(cfg, self.method.model, self.samples.classes)
         save_backbone(self.run_dir / name, self.method.model, spec, provenance)
+
+
+def expect_backbone(cfg: CfgNode) -> BackboneFile:
+    """What the backbone of this training will say of itself; it has no weights yet, and its classes are unknown."""
+    with torch.device("meta"):
+        model = build_model(cfg.MODEL.ARCH, 2, cfg.MODEL.NORM)
+    return BackboneFile({}, _describe_input(cfg, model, ["?", "?"]), {}, "")
+
+
+def _describe_input(cfg: CfgNode, model: nn.Module, classes: Sequence[str]) -> dict[str, Any]:
+    data = cfg.DATA
+    return backbone_spec(model, mean=data.MEAN, std=data.STD, image_size=data.IMAGE_SIZE, classes=classes)
 
 
 def measure(cfg: CfgNode, model: nn.Module, val: Samples, device: torch.device) -> Predictions:

@@ -8,12 +8,20 @@ from backbones.core.errors import InputError
 from comparison.suite import Plan
 from comparison.suite_stage import Stage
 
+TRAINED = ("pretrain", "select")  # stages that leave a backbone to fine-tune
+
 
 class Reader(NamedTuple):
-    """How a tool, or that of a kind of stage, reads its settings: its defaults, and what it refuses (`InputError`)."""
+    """How a tool, or that of a kind of stage, reads its settings: its defaults, and what it refuses (`InputError`).
+
+    checks: of its settings.
+    check_backbone: of a fine-tuning, with the backbone that it will get: the settings of the backbone's training (None:
+        random weights), and its own.
+    """
 
     defaults: Callable[[], CfgNode]
     checks: tuple[Callable[[CfgNode], Any], ...]
+    check_backbone: Callable[[CfgNode | None, CfgNode], Any] | None = None
 
     def load(self, stage: Stage) -> CfgNode:
         """The complete settings of a stage, checked."""
@@ -36,6 +44,9 @@ def check_settings(plan: Plan, readers: Mapping[str, Reader]) -> dict[Stage, Cfg
             continue
         try:
             settings[stage] = reader.load(stage)
+            if reader.check_backbone:
+                trained = next((of for of in stage.inputs if of.kind in TRAINED), None)
+                reader.check_backbone(trained and readers["pretrain"].load(trained), settings[stage])
         except InputError as error:
             raise InputError(f"{stage.title}: {error}") from None
         if stage.kind == "evaluate":

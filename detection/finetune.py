@@ -31,16 +31,20 @@ RANDOM = "random"
 PREDICTIONS, MATCHES = "predictions.json", "matches.npz"
 
 
+def check_config(cfg: CfgNode) -> None:
+    """Check the config by itself and against its engine, which need not be installed; read no data."""
+    validate(cfg)
+    build_engine(cfg.ENGINE).check_config(cfg)
+
+
 def load_checked(cfg: CfgNode, backbone: str) -> BackboneFile | None:
     """Check the config against its engine, which must be installed, and its backbone; read no data.
 
     Args:
         backbone: a pretraining run's folder, a backbone file, or "random".
     """
-    validate(cfg)
-    engine = build_engine(cfg.ENGINE)
-    engine.check_config(cfg)
-    engine.require()
+    check_config(cfg)
+    build_engine(cfg.ENGINE).require()
     file = None if backbone == RANDOM else load_backbone(backbone)
     check_spec(file, cfg)
     return file

@@ -215,24 +215,28 @@ def test_suites_of_the_project(run_tool, path, tmp_path):
             assert (settings["MODEL.RESNETS.NORM"], settings["MODEL.BACKBONE.FREEZE_AT"]) == ("BN", 0)
 
 
-def test_tool_refuses_what_a_later_stage_would(run_tool, tmp_path, monkeypatch):
+def test_tool_refuses_what_a_later_stage_would(load_tool, tmp_path, monkeypatch):
     monkeypatch.delenv("SMOOTH2DET_DATA", raising=False)
-    arguments = ["--output-dir", tmp_path / "out"]
-    rows = "[{LABEL: A, OVERRIDES: [METHOD.NAMEE, CE]}]"
-    done = run_tool("benchmark", "--config-file", "configs/suites/quick.yaml", *arguments, "ROWS", rows)
-    assert done.returncode == 2
-    assert "A: pretrain: command line: unknown key 'METHOD.NAMEE'; did you mean 'METHOD.NAME'?" in done.stderr
-    unmeasured = ["EVALUATE.OVERRIDES", "[]"]  # then it would measure the split that the grid is selected on
-    done = run_tool("benchmark", "--config-file", "configs/suites/quick_grid.yaml", *arguments, *unmeasured)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "LS: evaluate: its GRID is selected on DATA.VAL_SPLIT 'holdout', which EVALUATE would report" in done.stderr
-    shifted = ["EVALUATE.OVERRIDES", "[DATA.VAL_SPLIT, val, DATA.SHIFTED_SPLIT, holdout]"]
-    done = run_tool("benchmark", "--config-file", "configs/suites/quick_grid.yaml", *arguments, *shifted)
-    assert "LS: evaluate: its GRID is selected on DATA.VAL_SPLIT 'holdout'" in done.stderr
-    best = ["PRETRAIN.OVERRIDES", "[DATA.ROOT, '{data:scenes}', EVAL.PERIOD, 1, EVAL.REPORT, best]"]
-    done = run_tool("benchmark", "--config-file", "configs/suites/quick.yaml", *arguments, *best)
-    assert "CE: evaluate: its epoch is selected on DATA.VAL_SPLIT 'val', which EVALUATE would report" in done.stderr
-    done = run_tool("benchmark", "--config-file", "configs/suites/real_small.yaml", *arguments)
+
+    def refusal(suite, *overrides):
+        arguments = ["--config-file", f"configs/suites/{suite}.yaml", "--output-dir", str(tmp_path / "out")]
+        with pytest.raises(InputError) as refused:
+            load_tool("benchmark").main([*arguments, *overrides])
+        return str(refused.value)
+
+    said = refusal("quick", "ROWS", "[{LABEL: A, OVERRIDES: [METHOD.NAMEE, CE]}]")
+    assert "A: pretrain: command line: unknown key 'METHOD.NAMEE'; did you mean 'METHOD.NAME'?" in said
+    selected = "LS: evaluate: its GRID is selected on DATA.VAL_SPLIT 'holdout', which EVALUATE would report"
+    assert selected in refusal("quick_grid", "EVALUATE.OVERRIDES", "[]")
+    assert selected in refusal("quick_grid", "EVALUATE.OVERRIDES", "[DATA.VAL_SPLIT, val, DATA.SHIFTED_SPLIT, holdout]")
+    best = "[DATA.ROOT, '{data:scenes}', EVAL.PERIOD, 1, EVAL.REPORT, best]"
+    said = refusal("quick", "PRETRAIN.OVERRIDES", best)
+    assert "CE: evaluate: its epoch is selected on DATA.VAL_SPLIT 'val', which EVALUATE would report" in said
+
+
+def test_tool_says_in_one_line_what_is_not_set(run_tool, tmp_path, monkeypatch):
+    monkeypatch.delenv("SMOOTH2DET_DATA", raising=False)
+    done = run_tool("benchmark", "--config-file", "configs/suites/real_small.yaml", "--output-dir", tmp_path / "out")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "SMOOTH2DET_DATA" in done.stderr
     assert not (tmp_path / "out").exists()

@@ -1,5 +1,6 @@
 """What a dry run tells: every command with its inputs, on a machine that has neither the data nor detectron2."""
 
+import json
 import re
 import sys
 
@@ -8,6 +9,7 @@ from suite_lab import ROOT
 
 import backbones.config
 from backbones.core.config import flatten, load_config
+from backbones.core.errors import InputError
 from comparison import suite_listing
 from comparison.suite import build_plan
 from comparison.suite_config import load_suite
@@ -116,3 +118,40 @@ def test_data_that_is_not_there_is_said(bare, tmp_path):
     assert fields(blocks["CE: pretrain: to run"], "input") == [place]
     head, _ = bare("quick")  # prepares its own
     assert not any("not here" in line or "not set" in line or line.startswith("note") for line in head)
+
+
+DETECTOR = "configs/detection/als_r50_c4.yaml"  # ENGINE detectron2, ResNet-50, batch norm frozen
+
+
+@pytest.mark.parametrize(
+    ("row", "overrides", "message"),
+    [
+        (
+            {"OVERRIDES": ["MODEL.ARCH", "resnet18"]},
+            [],
+            "A: finetune (p): MODEL.RESNETS.DEPTH is 50, the backbone .* 18",
+        ),
+        ({"OVERRIDES": ["DATA.MEAN", [0.4, 0.4, 0.4]]}, [], "A: finetune (p): MODEL.PIXEL_MEAN is .* trained with"),
+        ({"BACKBONE": "random"}, [], "A: finetune (p): MODEL.RESNETS.NORM FrozenBN on random weights"),
+        ({}, ["ENGINE", "torchvision"], "A: finetune (p): MODEL.BACKBONE.NAME: .* ENGINE torchvision can only do"),
+        ({}, [], ""),
+    ],
+)
+def test_a_fine_tuning_that_cannot_take_its_backbone_is_refused_before_the_pretraining(
+    row, overrides, message, load_tool, tmp_path, capsys
+):
+    suite = {
+        "PRETRAIN": {"CONFIG": "configs/pretrain/imagenet.yaml", "OVERRIDES": ["METHOD.NAME", "CE"]},
+        **{block: {"ENABLED": False} for block in ("EVALUATE", "LOCALIZE")},
+        "FINETUNE": [{"NAME": "p", "CONFIG": DETECTOR, "OVERRIDES": overrides}],
+        "ROWS": [{"LABEL": "A", **row}],
+    }
+    path = tmp_path / "suite.yaml"
+    path.write_text(json.dumps(suite))
+    arguments = ["--config-file", str(path), "--output-dir", str(tmp_path / "out"), "--dry-run"]
+    if message:
+        with pytest.raises(InputError, match=message.replace("(p)", re.escape("(p)"))):
+            load_tool("benchmark").main(arguments)
+    else:
+        assert load_tool("benchmark").main(arguments) == 0
+        assert "A: finetune (p): to run" in capsys.readouterr().out

@@ -14,13 +14,23 @@ import argparse
 import backbones.config
 import detection.config
 import detection.yolo.config
+from backbones.core.config import CfgNode
 from backbones.core.errors import run_tool
 from backbones.measuring import check_splits
+from backbones.pretraining import expect_backbone
 from comparison.suite import build_plan
 from comparison.suite_checks import Reader, check_settings
 from comparison.suite_config import load_suite
 from comparison.suite_listing import describe
 from comparison.suite_runner import run_plan
+from detection.compatibility import check_spec
+from detection.finetune import check_config
+
+
+def check_backbone(trained: CfgNode | None, cfg: CfgNode) -> None:
+    """`InputError` where a fine-tuning cannot take the backbone that a training (None: random weights) will leave."""
+    check_spec(expect_backbone(trained) if trained else None, cfg)
+
 
 PRETRAINING = Reader(backbones.config.get_defaults, (backbones.config.validate,))
 READERS = {
@@ -28,7 +38,7 @@ READERS = {
     "pretrain": PRETRAINING,
     "evaluate": PRETRAINING._replace(checks=(*PRETRAINING.checks, check_splits)),
     "localize": PRETRAINING,
-    "finetune": Reader(detection.config.get_defaults, (detection.config.validate,)),
+    "finetune": Reader(detection.config.get_defaults, (check_config,), check_backbone),
     "finetune_voc": Reader(detection.yolo.config.get_defaults, (detection.yolo.config.validate,)),
 }
 
