@@ -79,6 +79,8 @@ def check_state(state: Mapping[str, Tensor], spec: Mapping) -> None:
             )
         if state[name].dtype != torch.float32:
             raise InputError(f"the backbone's {name} is {state[name].dtype}; save its weights as torch.float32")
+        if not torch.isfinite(state[name]).all():
+            raise InputError(f"the backbone's {name} holds values that are not finite: it diverged, or is damaged")
 
 
 def check_spec(backbone: BackboneFile | None, cfg: CfgNode) -> None:
@@ -163,14 +165,14 @@ def _check_stem(state: Mapping[str, Tensor], spec: Mapping) -> None:
     if any(re.match(r"(stem|conv1|conv)\.\d", name) for name in state):
         raise InputError(_stem_reason("deep"))
     conv1 = state.get("conv1.weight")
-    if conv1 is not None and conv1.shape[-1] == 3:
+    if conv1 is not None and conv1.shape[-1:] == (3,):
         raise InputError(_stem_reason("cifar"))
 
 
 def _check_order(state: Mapping[str, Tensor]) -> None:
     """A pre-activation network normalises what goes into a convolution, a ResNet what comes out of it."""
     for name, tensor in state.items():
-        if match := re.fullmatch(r"(layer\d\.\d+)\.conv(\d)\.weight", name):
+        if tensor.ndim == 4 and (match := re.fullmatch(r"(layer\d\.\d+)\.conv(\d)\.weight", name)):
             norm, (out, into) = state.get(f"{match[1]}.bn{match[2]}.weight"), tensor.shape[:2]
             if norm is not None and norm.numel() == into != out:
                 raise InputError(

@@ -72,8 +72,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):  # the arguments of training scripts
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"no checkpoint at {path}; check --checkpoint") from None
+    except (FileNotFoundError, IsADirectoryError):
+        raise InputError(f"no checkpoint file at {path}; check --checkpoint") from None
     except Exception as error:  # torch's reader of pickles raises whatever a foreign byte leads to
         if named := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise InputError(
@@ -94,6 +94,8 @@ def select_state(content: Mapping[str, Any], source: str, path: str | Path) -> t
     named = content if form.key is None else content.get(form.key)
     if not isinstance(named, Mapping) or not _prefixes(named):
         raise InputError(f"{path}: --source {source} {_missing_state(content, form.key)}")
+    if unnamed := [name for name in named if not isinstance(name, str)]:
+        raise InputError(f"{path}: {unnamed[0]!r} in its state dict is no name of a tensor; save `model.state_dict()`")
     if foreign := [name for name, value in named.items() if not isinstance(value, Tensor)]:
         raise InputError(f"{path}: '{foreign[0]}' in its state dict is a {type(named[foreign[0]]).__name__}, no tensor")
     if form.prefix not in _prefixes(named):

@@ -5,6 +5,7 @@ can tell - depth, norm, stem, names, shapes - is checked.  The strides and the c
 """
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,10 +50,13 @@ def declare_spec(
     )
     if arch not in ARCHITECTURES:
         raise InputError(f"--arch {arch}: no detector is built on it{suggestion(arch, ARCHITECTURES)}")
-    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise InputError(f"--mean {list(mean)} --std {list(std)}: give three numbers each, the deviations positive")
-    if not max(mean) <= pixel_range or (pixel_range == 255 and max(mean) <= 1 and max(std) <= 1):
-        raise InputError(f"--mean {list(mean)} does not suit pixels of 0..{pixel_range:g}; see --pixel-range")
+    said = f"--mean {mean} --std {std}"
+    if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, [*mean, *std])) or min(std) <= 0:
+        raise InputError(f"{said}: give three numbers each, the deviations positive")
+    if max(*mean, *std) > pixel_range or (pixel_range == 255 and max(*mean, *std) <= 1):
+        raise InputError(f"{said} do not suit pixels of 0..{pixel_range:g}; see --pixel-range")
+    if image_size < 1:
+        raise InputError(f"--image-size {image_size}: give the side of its training pictures in pixels")
     return {
         "arch": arch,
         "depth": ARCHITECTURES[arch],

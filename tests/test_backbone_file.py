@@ -92,6 +92,14 @@ def test_refuses_another_format(path, model):
         load_backbone(path)
 
 
+@pytest.mark.parametrize("key", ["state", "hash"])
+def test_refuses_half_a_file(path, key):
+    content = load_checkpoint(path)
+    save_checkpoint(path, **{name: value for name, value in content.items() if name != key})
+    with pytest.raises(InputError, match=f"{path} is not a backbone file"):
+        load_backbone(path)
+
+
 def test_refuses_changed_bytes(path):
     content = load_checkpoint(path)
     content["state"]["fc.bias"] += 1

@@ -177,6 +177,11 @@ REFUSED = {
     "half": ({**STATE, "bn1.bias": torch.ones(64).half()}, {}, "torch.float32"),
     "no tensor": ({**STATE, "conv1.groups": 1}, {}, r"'conv1\.groups'.*is a int, no tensor"),
     "projection": ({**FEATURES, **projection("")}, {}, r"perhaps a projection; add --no-classifier"),
+    "not finite": ({**STATE, "layer2.0.bn1.bias": torch.full((128,), torch.nan)}, {}, r"bn1\.bias holds .* not finite"),
+    "flat tensors": ({**STATE, "conv1.weight": torch.ones(()), "layer1.0.conv1.weight": torch.ones(3)}, {},
+                     r"conv1\.weight has the shape \(\)"),
+    "flat in a stage": ({**STATE, "layer1.0.conv1.weight": torch.ones(3)}, {}, r"conv1\.weight has the shape \(3,\)"),
+    "a number as a name": ({**STATE, 3: torch.ones(3)}, {}, r"3 in its state dict is no name"),
     "classes": (STATE, {"classes": ["cat"]}, r"7 outputs, but --classes names 1"),
 }  # fmt: skip
 
@@ -197,6 +202,9 @@ def test_what_was_declared_wrongly_is_refused_with_what_is_there(case, tmp_path)
         ("resnet18", {"mean": [103.5, 116.3, 123.7]}, "--pixel-range"),
         ("resnet18", {"mean": [0.5] * 3, "std": [0.2] * 3, "pixel_range": 255.0}, "--pixel-range"),
         ("resnet18", {"std": [0.2, 0.2, 0.0]}, "positive"),
+        ("resnet18", {"std": [0.2, 0.2, float("nan")]}, "three numbers"),
+        ("resnet18", {"std": [58.4, 57.1, 57.4]}, "--pixel-range"),
+        ("resnet18", {"image_size": 0}, "--image-size 0"),
     ],
 )
 def test_an_input_that_cannot_be_is_refused(arch, options, reason):
@@ -211,7 +219,7 @@ def test_imagenets_statistics_follow_the_declared_order_and_range():
 
 
 def test_files_that_are_no_checkpoints(tmp_path):
-    for content, reason in ((b"a text", "truncated or no torch file"), (None, "no checkpoint at")):
+    for content, reason in ((b"a text", "truncated or no torch file"), (None, "no checkpoint file at")):
         path = tmp_path / "x.pth"
         path.unlink(missing_ok=True)
         if content:
@@ -287,7 +295,7 @@ def test_the_tool_writes_what_the_other_tools_take(tmp_path, load_tool, capsys):
     main = load_tool("import_backbone").main
     path = write(WRITTEN["pytorch-examples"], tmp_path)
     (tmp_path / "classes.txt").write_text("".join(f"class {n}\n" for n in range(7)))
-    arguments = ["--checkpoint", path, "--source", "pytorch-examples", "--arch", "resnet18", "--label", "theirs",
+    arguments = ["--checkpoint", path, "--source", "pytorch-examples", "--arch", "resnet18", "--label", "theirs: v2",
                  "--output", tmp_path / "run" / "backbone.pth", "--mean", 0.5, 0.4, 0.3, "--std", 0.2, 0.2, 0.2,
                  "--classes", tmp_path / "classes.txt",
                  "--config-file", "configs/pretrain/quick_scenes.yaml"]  # fmt: skip
@@ -296,6 +304,12 @@ def test_the_tool_writes_what_the_other_tools_take(tmp_path, load_tool, capsys):
     with pytest.raises(InputError, match="exists"):
         main([str(value) for value in arguments])
     cfg, backbone = load_run(tmp_path / "run", ["DATA.ROOT", "elsewhere"])
-    assert (cfg.MODEL.ARCH, list(cfg.DATA.MEAN), cfg.LABEL) == ("resnet18", [0.5, 0.4, 0.3], "theirs")
+    assert (cfg.MODEL.ARCH, list(cfg.DATA.MEAN), cfg.LABEL) == ("resnet18", [0.5, 0.4, 0.3], "theirs: v2")
     assert backbone.spec["classes"][6] == "class 6"
     assert backbone.spec["mean"] == [0.5, 0.4, 0.3]
+
+
+def test_keys_without_a_config_are_not_passed_over(tmp_path, load_tool):
+    declared = ["--source", "torchvision", "--arch", "resnet18", "--label", "x", "--output", str(tmp_path / "x.pth")]
+    with pytest.raises(InputError, match=r"'DATA\.MEAN' changes a key of --config-file, which is missing"):
+        load_tool("import_backbone").main(["--checkpoint", "x", *declared, "DATA.MEAN", "[0, 0, 0]"])

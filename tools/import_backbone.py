@@ -7,6 +7,7 @@ python tools/import_backbone.py --checkpoint moco_v2_800ep.pth.tar --source moco
 """
 
 import argparse
+import json
 from pathlib import Path
 
 from backbones.config import get_defaults, validate
@@ -26,6 +27,8 @@ def main(argv: list[str] | None = None) -> int:
     written = [args.output, *([args.output.parent / CONFIG_FILE] if args.config_file else [])]
     if present := [path for path in written if path.exists()]:
         raise InputError(f"{present[0]} exists; name another --output")
+    if args.overrides and not args.config_file:
+        raise InputError(f"'{args.overrides[0]}' changes a key of --config-file, which is missing; add it")
     spec = declare_spec(args.arch, **{key: getattr(args, key) for key in DECLARED})
     options = {key: getattr(args, key) for key in ("label", "method", "seed", "classifier")}
     classes = load_classes(args.classes) if args.classes else None
@@ -41,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
 def build_config(args: argparse.Namespace, spec: dict) -> str:
     """The config of the data, with the network and the input that the backbone file declares."""
     declared = {"MODEL.ARCH": spec["arch"], "MODEL.NORM": spec["norm"], "DATA.MEAN": spec["mean"]}
-    declared |= {"DATA.STD": spec["std"], "LABEL": args.label}
+    declared |= {"DATA.STD": spec["std"], "LABEL": json.dumps(args.label)}  # in quotes: "a: b" is no mapping
     cfg = load_config(get_defaults(), args.config_file, [*args.overrides, *map(str, sum(declared.items(), ()))])
     validate(cfg)
     return cfg.dump(sort_keys=False)

@@ -114,7 +114,7 @@ def load_backbone(path: str | Path) -> BackboneFile:
     if not path.is_file():
         raise InputError(f"no backbone at {path}: give the folder of a finished pretraining run, or its {FILE_NAME}")
     content = load_checkpoint(path)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") != FORMAT or not {"state", "hash"} <= content.keys():
         raise InputError(f"{path} is not a backbone file: give the {FILE_NAME} that pretraining wrote")
     _require(content.get("spec", {}), SPEC_KEYS, f"{path}: spec")
     _require(content.get("provenance", {}), PROVENANCE_KEYS, f"{path}: provenance")
