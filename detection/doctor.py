@@ -14,6 +14,7 @@ from backbones.core.errors import InputError
 from detection.config import get_defaults
 from detection.data.catalog import COCO_SETS, VOC_SETS, CocoFiles, locate_below, require_files
 from detection.data.roots import VARIABLES, expand_root
+from detection.data.voc import read_split
 from detection.engines import detectron2 as engine
 
 # Pictures of the official sets: fewer in the folder are an interrupted download.
@@ -101,7 +102,10 @@ def look(name: str, base: Path) -> tuple[bool, str] | None:
     if isinstance(found, CocoFiles):
         wanted = PICTURES.get(name, 1)
     else:
-        wanted = sum(1 for line in found.listing.read_text(encoding="utf-8").splitlines() if line.strip())
+        try:
+            wanted = len(read_split(found.listing))
+        except InputError as error:
+            return False, str(error)
     if pictures < wanted:
         return False, f"{pictures} of {wanted} pictures in {found.images}"
     return True, f"{pictures} pictures in {found.images}"

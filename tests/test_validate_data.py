@@ -109,6 +109,9 @@ ERRORS = {
     "empty file": (lambda t, f: (f / "2.jpg").write_bytes(b""), "1 x unreadable", r"2\.jpg"),
     "wrong size": (field("images", 2, width=65), "1 x pictures of another size than stated", "stated 65x64, is 64x64"),
     "no width": (lambda t, f: t["images"][0].pop("width"), "1 x pictures without file_name, width or height", "id 1"),
+    "width of no picture": (field("images", 0, width=10**30), "1 x pictures without file_name, width", "id 1"),
+    "box beyond floats": (box(2, [3, 4, 10**400, 6]), "1 x boxes that are not 4 numbers", "annotation id 12"),
+    "area beyond floats": (field("annotations", 0, area=10**400), "1 x areas that are no number", "id 10"),
     "no name": (lambda t, f: t["images"][0].pop("file_name"), "1 x pictures without file_name", "id 1"),
     "broken json": (lambda t, f: (f / "truth.json").write_text('{"images": ['), "1 x broken annotation file", "truth"),
     "detections": (lambda t, f: (f / "truth.json").write_text("[]"), "1 x broken annotation file", "no list 'images'"),
@@ -155,6 +158,13 @@ def test_what_the_readers_mend_is_a_warning(judge, tmp_path, case):
     assert verdict.startswith(f"verdict truth: sound; warnings: {what}")
     assert re.search(rf"warning +{what}.*{where}", out)
     load_coco(tmp_path / "truth.json", tmp_path, "x", WarningCounter())  # the reader that trains agrees
+
+
+@pytest.mark.parametrize("case", ["box beyond floats", "area beyond floats"])
+def test_the_reader_refuses_numbers_beyond_floats_too(tmp_path, case):
+    write_coco(tmp_path, ERRORS[case][0])
+    with pytest.raises(InputError, match=r"annotations: id \d+: (bbox|area) must be"):
+        load_coco(tmp_path / "truth.json", tmp_path, "x", WarningCounter())
 
 
 def test_all_problems_are_found_in_one_pass(judge, tmp_path):
@@ -224,6 +234,11 @@ def test_half_a_pixel_beyond_the_border_is_no_problem(tmp_path):
         (["--data", "voc:absent:train"], "no split file absent/ImageSets/Main/train.txt"),
         (["--data", "tiny_imagenet"], "give its folder as --root"),
         ([], "nothing to check"),
+        (["--data", "coco128", "--workers", "-1"], "--workers -1"),
+        (
+            ["--config-file", "configs/detection/quick.yaml", "--num-classes", "3"],
+            "--num-classes 3: the config says it",
+        ),
     ],
 )
 def test_bad_use_is_neither_sound_nor_broken_data(tool, arguments, message):

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from backbones.core.errors import InputError
 from backbones.core.findings import ERROR, WARNING
 from backbones.core.warnings import WarningCounter
+from detection import doctor
 from detection.data import catalog
 from detection.data.catalog import load_data
 from detection.data.checks import Options, check_detection
@@ -73,6 +75,12 @@ BROKEN = {
     "outside": (annotation(thing("cat", 1, 1, 42, 9)), "a\nb\n", "boxes that reach out of the picture", "a.xml: cat"),
     "empty": (annotation(thing("cat", 9, 1, 8, 9)), "a\nb\n", "boxes of zero width or height", "a.xml: cat"),
     "size in words": (SOUND.replace("h>40<", "h>x<"), "a\nb\n", "XML whose size is no pair of integers", "a.xml"),
+    "size of no picture": (
+        SOUND.replace("h>40<", f"h>{10**20}<"),
+        "a\nb\n",
+        "XML whose size is no pair of integers",
+        "a.xml",
+    ),
     "other size": (SOUND.replace("h>40<", "h>41<"), "a\nb\n", "pictures of another size than stated", "41x30, is 40x"),
     "cut": (SOUND[:-9], "a\nb\n", "broken XML files", "a.xml"),
     "absent": (None, "a\nb\n", "listed pictures without XML", "a.xml"),
@@ -89,6 +97,20 @@ def test_a_broken_folder_is_not_sound(check, case):
     assert not errors or case == "no picture"
     assert not report.sound
     assert re.search(rf"error +1 x {re.escape(what)}: .*{re.escape(where)}", "\n".join(report.findings.lines()))
+
+
+def test_a_split_that_is_no_text_is_one_finding_and_one_line(check, tmp_path):
+    check()
+    split = tmp_path / "ImageSets" / "Main" / "train.txt"
+    split.write_bytes(b"\xff\xfea\x00")
+    report, scan = check_detection("mine", str(tmp_path), Options())
+    assert scan is None
+    assert [kind.what for kind in report.findings.of(ERROR)] == ["broken split file"]
+    with pytest.raises(InputError, match=f"cannot read the split file {split} as text"):
+        load_data(["mine"], str(tmp_path), WarningCounter())
+    looked = doctor.look("mine", tmp_path)
+    assert looked is not None
+    assert looked[0] is False
 
 
 @pytest.mark.parametrize(

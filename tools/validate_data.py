@@ -39,6 +39,10 @@ def collect(args: argparse.Namespace) -> list[Report]:
     options = Options(pictures=not args.no_pictures, decode=not args.fast, workers=args.workers)
     if not args.data and not args.config_file:
         raise InputError("nothing to check; give --data NAME or --config-file FILE")
+    if args.workers < 0:
+        raise InputError(f"--workers {args.workers}: give 1 or more, or 0 for as many as suit")
+    if args.num_classes is not None and not args.data:
+        raise InputError(f"--num-classes {args.num_classes}: the config says it; leave it out, or check by --data")
     reports = []
     if args.config_file:
         reports += check_config_data(load_config(get_defaults(), args.config_file), args.root, options)

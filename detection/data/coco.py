@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -106,7 +107,7 @@ def _group_by_image(
 
 def _read_area(item: Mapping, box_area: float, where: Path) -> float:
     area = item.get("area", box_area)
-    if not isinstance(area, (int, float)) or not 0 <= area < float("inf"):
+    if not isinstance(area, (int, float)) or not 0 <= area <= sys.float_info.max:
         raise InputError(f"{where}: annotations: id {item['id']}: area must be a number, not {area!r}; correct it")
     return float(area)
 
@@ -115,7 +116,7 @@ def _read_box(item: Mapping, where: Path) -> list[float]:
     box = item.get("bbox")
     try:
         values = np.asarray(box, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         values = np.empty(0)
     if values.shape != (4,) or not np.isfinite(values).all():
         raise InputError(f"{where}: annotations: id {item['id']}: bbox must be 4 numbers, not {box!r}; correct it")

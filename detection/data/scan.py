@@ -30,6 +30,7 @@ NUM_CLASSES = Kind(ERROR, "MODEL.ROI_HEADS.NUM_CLASSES that differs", "set it to
 
 # Pixels that a box may pass the border by: coordinates rounded to whole numbers or pixel centres.
 BORDER = 0.5
+LARGEST_SIDE = 2**31 - 1  # of a picture; beyond, it is a slip
 # Training drops and cuts such boxes.  The official files have a few (COCO's train2017 some of zero width or height
 # among 860,001): up to this share they are a warning.
 MENDED_SHARE = 1e-4

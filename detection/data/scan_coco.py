@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from backbones.core.errors import InputError
 from backbones.core.files import load_json
 from backbones.core.findings import ERROR, WARNING, Findings, Kind
 from backbones.core.picture_checks import Picture
-from detection.data.scan import BAD_AREA, NO_AREA, ZERO_AREA, Scan
+from detection.data.scan import BAD_AREA, LARGEST_SIDE, NO_AREA, ZERO_AREA, Scan
 
 BROKEN = Kind(ERROR, "broken annotation file", "restore it; it must be a COCO instances json")
 NO_ENTRY = Kind(ERROR, "entries without an integer id", "number the entries")
@@ -21,7 +22,7 @@ REPEATED = {
     for part, name in (("images", "image"), ("annotations", "annotation"), ("categories", "category"))
 }
 REPEATED_NAME = Kind(ERROR, "repeated category names", "rename one of them")
-INCOMPLETE = Kind(ERROR, "pictures without file_name, width or height", "add what is missing")
+INCOMPLETE = Kind(ERROR, "pictures without file_name, width or height", "add or correct them")
 REPEATED_FILE = Kind(WARNING, "files listed under several image ids", "they are learned and tested several times")
 UNKNOWN_IMAGE = Kind(ERROR, "annotations of an unknown image", "list the image or remove the annotations")
 UNKNOWN_CATEGORY = Kind(ERROR, "annotations of an unknown category", "list the category or remove the annotations")
@@ -65,7 +66,7 @@ def _read_pictures(entries: Sequence[Mapping], images: Path, findings: Findings)
     pictures, seen = [], set()
     for item in entries:
         file, *size = (item.get(key) for key in ("file_name", "width", "height"))
-        width, height = (side if isinstance(side, int) and side > 0 else 0 for side in size)
+        width, height = (side if isinstance(side, int) and 0 < side <= LARGEST_SIDE else 0 for side in size)
         whole = isinstance(file, str) and width and height
         if not whole:
             findings.add(INCOMPLETE, f"images: id {item['id']}")
@@ -126,13 +127,13 @@ def _read_boxes(values: list[Any]) -> tuple[np.ndarray, np.ndarray]:
         boxes = np.array(values, np.float64)
         if boxes.shape == (len(values), 4):
             return boxes, np.zeros(len(values), bool)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass  # some are wrong: one by one
     boxes, malformed = np.full((len(values), 4), np.nan), np.ones(len(values), bool)
     for n, value in enumerate(values):
         try:
             row = np.asarray(value, np.float64)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             continue
         if row.shape == (4,):
             boxes[n], malformed[n] = row, False
@@ -142,7 +143,7 @@ def _read_boxes(values: list[Any]) -> tuple[np.ndarray, np.ndarray]:
 def _read_areas(items: Sequence[Mapping]) -> tuple[np.ndarray, np.ndarray]:
     """(n,) with NaN where there is none or a wrong one; (n,) where there is none."""
     values = [item.get("area") for item in items]
-    area = np.array([value if isinstance(value, (int, float)) else np.nan for value in values], np.float64)
-    with np.errstate(invalid="ignore"):
-        area[~((area >= 0) & (area < np.inf))] = np.nan
+    # Python compares whole numbers of any length, of which numpy takes none beyond the largest float.
+    sound = [isinstance(value, (int, float)) and 0 <= value <= sys.float_info.max for value in values]
+    area = np.array([value if good else np.nan for value, good in zip(values, sound, strict=True)], np.float64)
     return area, np.array(["area" not in item for item in items], bool)

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from backbones.core.errors import suggestion
+from backbones.core.errors import InputError, suggestion
 from backbones.core.findings import ERROR, WARNING, Findings, Kind
 from backbones.core.picture_checks import Picture
-from detection.data.scan import Scan
+from detection.data.scan import LARGEST_SIDE, Scan
+from detection.data.voc import read_split
 
+BROKEN_SPLIT = Kind(ERROR, "broken split file", "it must list a picture a line")
 REPEATED_LINE = Kind(ERROR, "names listed twice in the split", "remove one of the lines")
 NO_XML = Kind(ERROR, "listed pictures without XML", "restore the annotations or remove the lines")
 BROKEN_XML = Kind(ERROR, "broken XML files", "restore them")
@@ -25,9 +27,13 @@ NO_DIFFICULT = Kind(WARNING, "objects without `difficult`", "they are taken to b
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
-def scan_voc(folder: Path, listing: Path, classes: Sequence[str] | None, findings: Findings) -> Scan:
-    """The split that `listing` names; `classes` None: every name in the folder's XML."""
-    lines = [line.split()[0] for line in listing.read_text(encoding="utf-8").splitlines() if line.strip()]
+def scan_voc(folder: Path, listing: Path, classes: Sequence[str] | None, findings: Findings) -> Scan | None:
+    """The split that `listing` names, None where it is no text; `classes` None: every name in the folder's XML."""
+    try:
+        lines = read_split(listing)
+    except InputError as error:
+        findings.add(BROKEN_SPLIT, str(error))
+        return None
     findings.add(REPEATED_LINE, [f"{listing}: '{stem}'" for stem, n in Counter(lines).items() if n > 1])
     stems = list(dict.fromkeys(lines))
     trees = {stem: _parse(folder / "Annotations" / f"{stem}.xml", findings) for stem in stems}
@@ -78,7 +84,10 @@ def _read_picture(
     if tree is not None:
         try:
             width, height = int(tree.findtext("size/width") or 0), int(tree.findtext("size/height") or 0)
+            if max(width, height) > LARGEST_SIDE:
+                raise ValueError
         except ValueError:
+            width = height = 0
             findings.add(BAD_SIZE, f"{stem}.xml")
         else:
             if min(width, height) <= 0:  # some tools state 0

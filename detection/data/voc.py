@@ -41,7 +41,7 @@ def load_voc(
     list_path = root / "ImageSets" / "Main" / f"{split}.txt"
     if not list_path.is_file():
         raise InputError(f"{name}: no split file {list_path}; check DATASETS.ROOT and the split")
-    stems = [line.split()[0] for line in list_path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    stems = read_split(list_path)
     if len(set(stems)) != len(stems):
         twice = next(stem for stem in stems if stems.count(stem) > 1)
         raise InputError(f"{list_path}: '{twice}' stands twice; remove one line")
@@ -49,6 +49,19 @@ def load_voc(
     records = [_read_record(root, stem, n, classes, warnings) for n, stem in enumerate(stems, start=1)]
     categories = [{"id": n, "name": label} for n, label in enumerate(classes, start=1)]
     return build_data(name, root, list_path, categories, records, warnings, form="voc")
+
+
+def read_split(path: Path) -> list[str]:
+    """The names of a split's pictures, as its file lists them: the first word of each line.
+
+    Raises:
+        InputError: the file cannot be read as text.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the split file {path} as text: {error}; restore it") from None
+    return [line.split()[0] for line in lines if line.strip()]
 
 
 def _read_record(root: Path, stem: str, image_id: int, classes: list[str], warnings: WarningCounter) -> Record:
