@@ -40,18 +40,19 @@ class GroundTruth:
             crowd=np.array([bool(a.get("iscrowd", 0)) for a in annotations], dtype=bool),
         )
 
-    def _list(self, content: Any, key: str) -> list[dict[str, Any]]:
+    def _list(self, content: Any, key: str) -> list[Mapping]:
         value = content.get(key) if isinstance(content, Mapping) else None
         if not isinstance(value, list):
             raise InputError(f"{self.where}: no list '{key}'; give a COCO instances json")
-        return value
+        return _objects(value, f"{self.where}: {key}")
 
     def positions(self, items: Sequence[Mapping], where: Callable[[int], str]) -> tuple[np.ndarray, np.ndarray]:
         """(N,) image and class positions; `InputError` names the first unknown id."""
         result = []
         for key, ids in (("image_id", self.image_ids), ("category_id", self.category_ids)):
             position = {value: n for n, value in enumerate(ids.tolist())}
-            found = [position.get(item.get(key), -1) for item in items]
+            named = (item.get(key) for item in items)
+            found = [position.get(value, -1) if isinstance(value, int) else -1 for value in named]
             if -1 in found:
                 n = found.index(-1)
                 raise InputError(
@@ -62,12 +63,14 @@ class GroundTruth:
 
 
 def read_detections(source: Sequence | Mapping | str | Path, truth: GroundTruth) -> Boxes:
+    """COCO results, checked, in their order; `InputError` names the first that is no detection of the ground truth."""
     name = str(source) if isinstance(source, str | Path) else "detections"
     items = load_json(source) if isinstance(source, str | Path) else source
     if isinstance(items, Mapping):
         items = items.get("annotations")
-    if not isinstance(items, list):
+    if not isinstance(items, Sequence):
         raise InputError(f"{name}: not a list of detections; give COCO results (image_id, category_id, bbox, score)")
+    items = _objects(items, name)
 
     def where(n: int) -> str:
         return f"{name}: detection {n}"
@@ -82,6 +85,13 @@ def read_detections(source: Sequence | Mapping | str | Path, truth: GroundTruth)
         score=_numbers(items, "score", 1, where)[:, 0],
         crowd=np.zeros(len(items), dtype=bool),
     )
+
+
+def _objects(items: Sequence[Any], where: str) -> list[Mapping]:
+    for n, item in enumerate(items):
+        if not isinstance(item, Mapping):
+            raise InputError(f"{where}[{n}] is {item!r}, no object with keys; correct it")
+    return list(items)
 
 
 def _numbers(items: Sequence[Mapping], key: str, size: int, where: Callable[[int], str]) -> np.ndarray:

@@ -20,7 +20,7 @@ def load_comp4(folder: str | Path, split: str, ground_truth: Mapping[str, Any]) 
         folder: where the files are; split: the part of their names, such as "test".
         ground_truth: COCO instances; its file names without suffix are the pictures, its categories the classes.
     Raises:
-        InputError: no file at all; a line that is not six fields, or of an unknown picture.
+        InputError: no file at all; a line that is not six fields, or of an unknown picture; a file that is no text.
     """
     image_ids = {Path(image["file_name"]).stem: image["id"] for image in ground_truth["images"]}
     found = {
@@ -34,8 +34,12 @@ def load_comp4(folder: str | Path, split: str, ground_truth: Mapping[str, Any]) 
 
 
 def _read(path: Path, category_id: int, image_ids: Mapping[str, int]) -> list[dict[str, Any]]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path} as text: {error}; write it again") from None
     results = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         picture, *fields = line.split() or [""]
         if not picture:
             continue

@@ -145,6 +145,7 @@ def test_nothing_is_printed(capsys):
         ("detections", "category_id", 99, "category_id 99"),
         ("detections", "score", float("nan"), "'score'"),
         ("detections", "bbox", [1, 2, 3], "'bbox'"),
+        ("detections", "image_id", [7], r"image_id \[7\]"),
         ("annotations", "category_id", 99, "category_id 99"),
         ("annotations", "image_id", 12345, "image_id 12345"),
         ("annotations", "id", 2, "annotation id 2 is repeated"),
@@ -158,6 +159,20 @@ def test_bad_input_is_named(part, key, value, says):
     (detections if part == "detections" else truth[part])[0][key] = value
     with pytest.raises(InputError, match=says):
         evaluate_coco(truth, detections, score_threshold=0.05)
+
+
+@pytest.mark.parametrize("part", ["detections", "images", "categories", "annotations"])
+def test_what_is_no_object_is_named(part):
+    truth, detections = scene(4)
+    (detections if part == "detections" else truth[part]).insert(1, 3)
+    with pytest.raises(InputError, match=rf"{part}\[1\] is 3"):
+        evaluate_coco(truth, detections, score_threshold=0.05)
+
+
+def test_any_sequence_of_detections_will_do():
+    truth, detections = scene(4)
+    one, other = (evaluate_coco(truth, kind(detections), score_threshold=0.05)["metrics"] for kind in (list, tuple))
+    assert one == pytest.approx(other, nan_ok=True)
 
 
 def test_a_missing_list_is_named(tmp_path):

@@ -324,3 +324,6 @@ def test_broken_competition_files_are_named(tmp_path, line, says):
     (tmp_path / "comp4_det_test_cat.txt").write_text(f"a 0.5 1 1 2 2\n{line}\n")
     with pytest.raises(InputError, match=rf"comp4_det_test_cat\.txt: {re.escape(says)}"):
         load_comp4(tmp_path, "test", TRUTH)
+    (tmp_path / "comp4_det_test_cat.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match=r"cannot read .*comp4_det_test_cat\.txt as text"):
+        load_comp4(tmp_path, "test", TRUTH)
