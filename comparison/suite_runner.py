@@ -3,7 +3,6 @@
 Nothing is remembered but what lies in the stages' folders, so that the same command goes on after a kill at any moment.
 """
 
-import ctypes
 import resource
 import shlex
 import signal
@@ -17,6 +16,7 @@ from typing import IO
 
 from backbones.core.errors import InputError
 from backbones.core.files import save_json, save_text
+from backbones.core.launch import die_with_parent, end_with_parent
 from backbones.core.results import load_results
 from comparison.suite import REPORT, Plan, compare_stage, go_on
 from comparison.suite_lock import lock_folder, terminate_as_interrupt
@@ -149,7 +149,7 @@ class _Run:
             print(COMMAND_MARK, shlex.join(stage.command), file=log, flush=True)
             child = subprocess.Popen(
                 stage.command, stdin=subprocess.DEVNULL, stdout=output, stderr=log, cwd=ROOT,
-                pass_fds=[self.lock.fileno()], preexec_fn=_die_with_parent if alone else _end_with_parent,
+                pass_fds=[self.lock.fileno()], preexec_fn=die_with_parent if alone else end_with_parent,
             )  # fmt: skip
             try:
                 while True:
@@ -217,20 +217,3 @@ def _stop(child: subprocess.Popen, grace: float) -> None:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-
-
-# Loaded before the fork: after it, nothing but the call itself is safe.
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-_PR_SET_PDEATHSIG = 1
-
-
-def _die_with_parent() -> None:
-    """In the child: be killed when the suite is.  Elsewhere than on Linux the lock that it holds reports it."""
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _end_with_parent() -> None:
-    """The same for torchrun, which must live to end the processes that it started."""
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -81,7 +81,7 @@ def launch(args: argparse.Namespace, script: str, argv: Sequence[str]) -> int:
                 own = {"RANK": str(rank), "LOCAL_RANK": str(local)}
                 if rank:  # what libraries warn of, the main process says for all
                     own["PYTHONWARNINGS"] = "ignore"
-                children.append(subprocess.Popen(command, env=environment | own, preexec_fn=_die_with_the_launcher))
+                children.append(subprocess.Popen(command, env=environment | own, preexec_fn=die_with_parent))
             code = _wait(children, Path(reports))
         finally:
             _end(children)
@@ -158,7 +158,19 @@ def _stop(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
-def _die_with_the_launcher() -> None:
-    """In the child: be killed when the launcher is, so that none goes on writing into a folder that is resumed."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+# Loaded before the fork: after it, nothing but the call itself is safe.
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """In a child (`preexec_fn`): be killed when its parent is, so that none goes on writing into a folder that is
+    resumed.  Does nothing elsewhere than on Linux."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def end_with_parent() -> None:
+    """The same for a child such as torchrun, which must live to end the processes that it started."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
