@@ -120,30 +120,40 @@ def test_data_that_is_not_there_is_said(bare, tmp_path):
     assert not any("not here" in line or "not set" in line or line.startswith("note") for line in head)
 
 
-DETECTOR = "configs/detection/als_r50_c4.yaml"  # ENGINE detectron2, ResNet-50, batch norm frozen
+FASTER_RCNN = {"CONFIG": "configs/detection/als_r50_c4.yaml"}  # ENGINE detectron2, ResNet-50, batch norm frozen
+YOLO = {"CONFIG": "configs/yolo/quick.yaml", "TOOL": "finetune_voc"}  # ResNet-18
 
 
 @pytest.mark.parametrize(
-    ("row", "overrides", "message"),
+    ("row", "detector", "message"),
     [
         (
             {"OVERRIDES": ["MODEL.ARCH", "resnet18"]},
-            [],
+            FASTER_RCNN,
             "A: finetune (p): MODEL.RESNETS.DEPTH is 50, the backbone .* 18",
         ),
-        ({"OVERRIDES": ["DATA.MEAN", [0.4, 0.4, 0.4]]}, [], "A: finetune (p): MODEL.PIXEL_MEAN is .* trained with"),
-        ({"BACKBONE": "random"}, [], "A: finetune (p): MODEL.RESNETS.NORM FrozenBN on random weights"),
-        ({}, ["ENGINE", "torchvision"], "A: finetune (p): MODEL.BACKBONE.NAME: .* ENGINE torchvision can only do"),
-        ({}, [], ""),
+        (
+            {"OVERRIDES": ["DATA.MEAN", [0.4, 0.4, 0.4]]},
+            FASTER_RCNN,
+            "A: finetune (p): MODEL.PIXEL_MEAN is .* trained with",
+        ),
+        ({"BACKBONE": "random"}, FASTER_RCNN, "A: finetune (p): MODEL.RESNETS.NORM FrozenBN on random weights"),
+        (
+            {},
+            FASTER_RCNN | {"OVERRIDES": ["ENGINE", "torchvision"]},
+            "A: finetune (p): MODEL.BACKBONE.NAME: .* ENGINE torchvision can only do",
+        ),
+        ({}, FASTER_RCNN, ""),
+        ({}, YOLO, "A: finetune (p): MODEL.ARCH is resnet18, the backbone is resnet50"),
     ],
 )
 def test_a_fine_tuning_that_cannot_take_its_backbone_is_refused_before_the_pretraining(
-    row, overrides, message, load_tool, tmp_path, capsys
+    row, detector, message, load_tool, tmp_path, capsys
 ):
     suite = {
         "PRETRAIN": {"CONFIG": "configs/pretrain/imagenet.yaml", "OVERRIDES": ["METHOD.NAME", "CE"]},
         **{block: {"ENABLED": False} for block in ("EVALUATE", "LOCALIZE")},
-        "FINETUNE": [{"NAME": "p", "CONFIG": DETECTOR, "OVERRIDES": overrides}],
+        "FINETUNE": [{"NAME": "p", **detector}],
         "ROWS": [{"LABEL": "A", **row}],
     }
     path = tmp_path / "suite.yaml"

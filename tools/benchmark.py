@@ -17,6 +17,7 @@ import detection.yolo.config
 from backbones.core.config import CfgNode
 from backbones.core.errors import run_tool
 from backbones.measuring import check_splits
+from backbones.models.weights import BackboneFile
 from backbones.pretraining import expect_backbone
 from comparison.suite import build_plan
 from comparison.suite_checks import Reader, check_settings
@@ -25,11 +26,12 @@ from comparison.suite_listing import describe
 from comparison.suite_runner import run_plan
 from detection.compatibility import check_spec
 from detection.finetune import check_config
+from detection.yolo.building import check_backbone
 
 
-def check_backbone(trained: CfgNode | None, cfg: CfgNode) -> None:
-    """`InputError` where a fine-tuning cannot take the backbone that a training (None: random weights) will leave."""
-    check_spec(expect_backbone(trained) if trained else None, cfg)
+def expected(trained: CfgNode | None) -> BackboneFile | None:
+    """The backbone that a training will leave, so far as it is known before; None: random weights."""
+    return expect_backbone(trained) if trained else None
 
 
 PRETRAINING = Reader(backbones.config.get_defaults, (backbones.config.validate,))
@@ -38,8 +40,12 @@ READERS = {
     "pretrain": PRETRAINING,
     "evaluate": PRETRAINING._replace(checks=(*PRETRAINING.checks, check_splits)),
     "localize": PRETRAINING,
-    "finetune": Reader(detection.config.get_defaults, (check_config,), check_backbone),
-    "finetune_voc": Reader(detection.yolo.config.get_defaults, (detection.yolo.config.validate,)),
+    "finetune": Reader(detection.config.get_defaults, (check_config,), lambda t, cfg: check_spec(expected(t), cfg)),
+    "finetune_voc": Reader(
+        detection.yolo.config.get_defaults,
+        (detection.yolo.config.validate,),
+        lambda t, cfg: check_backbone(cfg.MODEL, expected(t)),
+    ),
 }
 
 
