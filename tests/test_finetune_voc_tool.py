@@ -181,7 +181,7 @@ def test_the_files_agree_with_the_numbers(root, finished):
         (["CLASS_LABELS.LS.amount", "1.5"], "CLASS_LABELS.LS.amount: 1.5: must be between 0 and 1"),
         (["INPUT.MIXUP", "2"], "INPUT.MIXUP: 2.0: must be between 0 and 1"),
         (["SOLVER.WARMUP_ITERS", "9"], "SOLVER.WARMUP_ITERS: 9: must be below SOLVER.MAX_ITER 9"),
-        (["SOLVER.FINAL_LR", "1"], "SOLVER.FINAL_LR: 1.0: above SOLVER.BASE_LR 0.002; lower it"),
+        (["SOLVER.FINAL_LR", "1"], "SOLVER.FINAL_LR: 1.0: above SOLVER.BASE_LR 0.004; lower it"),
         (["MODEL.NUM_CLASSES", "20"], "MODEL.NUM_CLASSES is 20, but"),
         (["MODEL.FREEZE_AT", "2"], "MODEL.FREEZE_AT 2 on random weights leaves stages random; set it to 0"),
         (["SOLVER.IMS_PER_BATCH", "13"], "12 samples do not fill one batch of 13; use a smaller batch"),
