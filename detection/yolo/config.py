@@ -74,7 +74,7 @@ _C.MODEL.FREEZE_AT = 0
 _C.LOSS = CfgNode()
 # Every anchor above this IoU with a box (centred on each other) learns it; a box without one gets its best anchor.
 _C.LOSS.POSITIVE_IOU = 0.3
-# A cell that predicts a box above this IoU with a true one is no background.
+# A cell whose box has at least this IoU with a true one is no background.
 _C.LOSS.IGNORE_IOU = 0.5
 # Exponent of the focal objectness loss; 0 is plain cross-entropy.
 _C.LOSS.FOCAL_GAMMA = 2.0
