@@ -12,6 +12,10 @@ from PIL import Image
 
 from backbones.core.errors import InputError
 
+# No threads of OpenCV's own, in any process that reads pictures: a pool that has run before a fork leaves the forked
+# loader processes waiting for threads that they do not have.  Pictures are read in parallel by processes.
+cv2.setNumThreads(0)
+
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 # Some cameras write a few bytes after the end of the image.
 JPEG_TAIL = 256

@@ -7,7 +7,6 @@ there, so that the user reads one line and not the traceback of a process that h
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
@@ -118,4 +117,3 @@ def _collate_or_error(items: Sequence[Item | InputError]) -> Batch | InputError:
 def _init_worker(worker: int) -> None:
     # One thread a loader process: more would fight over the cores that the other processes have.
     torch.set_num_threads(1)
-    cv2.setNumThreads(1)
