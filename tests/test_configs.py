@@ -13,10 +13,11 @@ from backbones.core.config import expand_path, load_config
 from backbones.data.samples import DATASETS
 from backbones.methods import METHODS
 from backbones.models import MODELS
+from detection.compatibility import check_spec
 from detection.config import get_defaults as detection_defaults
 from detection.config import protocol_hash
 from detection.data.catalog import COCO_SETS, VOC_SETS
-from detection.finetune import load_checked
+from detection.finetune import check_config
 from detection.yolo import config as yolo_config
 from detection.yolo.finetune import load_checked as load_checked_yolo
 
@@ -86,7 +87,8 @@ def test_a_detection_config_is_valid_for_its_engine(path):
     if cfg.MODEL.RESNETS.NORM == "FrozenBN":  # wants statistics, which random initialisation lacks
         cfg.MODEL.RESNETS.NORM = "BN"
         cfg.MODEL.BACKBONE.FREEZE_AT = 0
-    assert load_checked(cfg, "random") is None
+    check_config(cfg)
+    check_spec(None, cfg)
     assert {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST} <= {*COCO_SETS, *VOC_SETS}
     expand_path(cfg.DATASETS.ROOT)
 
