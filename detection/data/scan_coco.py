@@ -123,21 +123,23 @@ def _positions(items: Sequence[Mapping], field: str, entries: Sequence[Mapping])
 
 def _read_boxes(values: list[Any]) -> tuple[np.ndarray, np.ndarray]:
     """(n, 4) with NaN where there is no box; (n,) where that is so because it is not 4 numbers."""
-    try:
-        boxes = np.array(values, np.float64)
-        if boxes.shape == (len(values), 4):
-            return boxes, np.zeros(len(values), bool)
-    except (TypeError, ValueError, OverflowError):
-        pass  # some are wrong: one by one
+    boxes = _as_numbers(values)
+    if boxes is not None and boxes.shape == (len(values), 4):
+        return boxes, np.zeros(len(values), bool)
     boxes, malformed = np.full((len(values), 4), np.nan), np.ones(len(values), bool)
-    for n, value in enumerate(values):
-        try:
-            row = np.asarray(value, np.float64)
-        except (TypeError, ValueError, OverflowError):
-            continue
-        if row.shape == (4,):
+    for n, value in enumerate(values):  # some are wrong: one by one
+        row = _as_numbers(value)
+        if row is not None and row.shape == (4,):
             boxes[n], malformed[n] = row, False
     return boxes, malformed
+
+
+def _as_numbers(value: Any) -> np.ndarray | None:
+    """The value as float64; None where something in it is no number."""
+    try:
+        return np.array(value, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _read_areas(items: Sequence[Mapping]) -> tuple[np.ndarray, np.ndarray]:
