@@ -186,7 +186,7 @@ def put_aside(stage: Stage) -> None:
     try:
         outdated = stage.kind != "compare" and stage.outdated(load_results(stage.output))
     except InputError:
-        return
+        return  # no finished results yet: nothing that could be outdated
     if outdated:
         number = next(n for n in count(1) if not stage.output.with_name(f"{stage.output.name}.old{n}").exists())
         stage.output.rename(stage.output.with_name(f"{stage.output.name}.old{number}"))
