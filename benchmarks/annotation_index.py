@@ -137,7 +137,7 @@ def time_elementtree(root: Path, names: list[str]) -> tuple[float, int]:
     started, count = time.process_time(), 0
     for name in names:
         for picture in sorted((root / SPLIT / name).iterdir()):
-            width, height, _ = read_header(picture)
+            width, height, *_ = read_header(picture)
             path = root / "annotations" / SPLIT / name / f"{picture.stem}.xml"
             if path.is_file():
                 boxes, _ = parse_any(path.read_bytes(), name)

@@ -145,7 +145,7 @@ def test_a_long_annotation_is_read_to_its_end(tmp_path):
 def test_headers_are_those_of_pil(tmp_path, mode, options):
     path = tmp_path / "x.JPEG"
     Image.new(mode, (123, 45)).save(path, "JPEG", **options)
-    assert picture_header(path) == read_header(path) == (123, 45, mode)
+    assert picture_header(path) == read_header(path)[:3] == (123, 45, mode)
     assert (jpeg_header(path.read_bytes()[:4096]) is None) == ("exif" in options)
 
 
@@ -159,7 +159,7 @@ def test_what_is_no_whole_jpeg_header_goes_to_pil(tmp_path):
         if found is None:
             continue
         (tmp_path / "cut.JPEG").write_bytes(whole[:cut])
-        assert read_header(tmp_path / "cut.JPEG") == found
+        assert read_header(tmp_path / "cut.JPEG")[:3] == found
     Image.new("RGB", (9, 7)).save(tmp_path / "png.JPEG", "PNG")
     assert picture_header(tmp_path / "png.JPEG") == (9, 7, "RGB")
     (tmp_path / "no.JPEG").write_bytes(b"text")

@@ -41,13 +41,30 @@ def save_json(path: str | Path, obj: Any, *, indent: int | None = 1) -> None:
 
 
 def load_json(path: str | Path) -> Any:
-    """Read a JSON file; `InputError` names a file that is missing or broken."""
+    """Read a JSON file, with or without a byte order mark; `InputError` names a file that is missing or broken."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_bytes())  # json finds UTF-8, UTF-16 and UTF-32 by their first bytes
     except FileNotFoundError:
         raise InputError(f"no such file: {path}; check the path") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read {path} as JSON: {error}; write it again") from None
+
+
+def load_text(path: str | Path) -> str:
+    """Read a text file in UTF-8, with or without a byte order mark; `InputError` names a file that is none."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"no such file: {path}; check the path") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; check the path") from None
+    except ValueError:
+        raise InputError(f"{path} is not a text file in UTF-8; save it as UTF-8") from None
+
+
+def load_lines(path: str | Path) -> list[str]:
+    """The lines of a text file that are not blank, without the white space around them; errors as `load_text`."""
+    return [line.strip() for line in load_text(path).split("\n") if line.strip()]
 
 
 def fingerprint(*parts: str | bytes | np.ndarray) -> str:

@@ -5,6 +5,7 @@ OpenCV decodes, as exactly as PIL and faster; where it might hide a broken file,
 
 import io
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -27,6 +28,23 @@ DECODE_FLAGS = {
     8: cv2.IMREAD_REDUCED_COLOR_8 | cv2.IMREAD_IGNORE_ORIENTATION,
 }
 
+ORIENTATION = 0x0112  # EXIF's tag; 1 is upright
+
+
+class ImageHeader(NamedTuple):
+    """What the first bytes of an image file say.
+
+    Attributes:
+        width, height: in pixels, as stored.
+        mode: of PIL, such as "RGB", "L", "CMYK", "I;16".
+        turned: EXIF asks viewers to turn or mirror the image, which no reader here does.
+    """
+
+    width: int
+    height: int
+    mode: str
+    turned: bool = False
+
 
 def decode_picture(path: str | Path, reduction: int = 1) -> np.ndarray:
     """A picture file as uint8 (H, W, 3) RGB; grey and CMYK are converted.  `InputError` names a broken file.
@@ -48,14 +66,27 @@ def decode_picture(path: str | Path, reduction: int = 1) -> np.ndarray:
     return _decode_strictly(data, reduction, path)
 
 
-def read_header(path: str | Path) -> tuple[int, int, str]:
-    """Width, height and PIL mode ("RGB", "L", "CMYK" ...) from the header alone, without decoding."""
+def read_header(path: str | Path) -> ImageHeader:
+    """The header of an image file, without decoding its pixels; `InputError` names a file that has none."""
     try:
         with Image.open(path) as image:
-            return *image.size, image.mode
-    except OSError as error:
-        reason = "not a picture" if isinstance(error, Image.UnidentifiedImageError) else error.strerror
+            return ImageHeader(*image.size, image.mode, is_turned(image))
+    except Image.UnidentifiedImageError:
+        raise InputError(f"cannot read the picture {path} (not a picture); restore or remove it") from None
+    # What PIL raises, by format and damage: an image that is too large, a broken chunk, a short file.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise InputError(f"cannot read the picture {path} ({reason}); restore or remove it") from None
+
+
+def is_turned(image: Image.Image) -> bool:
+    """Whether EXIF asks to turn or mirror the image; False where its EXIF is damaged."""
+    if "exif" not in image.info:  # without it PIL would decode a whole PNG to look for one
+        return False
+    try:
+        return image.getexif().get(ORIENTATION, 1) not in (0, 1)
+    except Exception:  # PIL's parser raises anything at damaged EXIF, which no reader of images needs
+        return False
 
 
 def _decode_strictly(data: bytes, reduction: int, path: str | Path) -> np.ndarray:

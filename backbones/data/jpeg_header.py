@@ -22,7 +22,7 @@ def picture_header(path: str | Path) -> tuple[int, int, str]:
             os.close(handle)
     except OSError as error:
         raise InputError(f"cannot read the picture {path} ({error.strerror}); restore or remove it") from None
-    return jpeg_header(data) or read_header(path)
+    return jpeg_header(data) or read_header(path)[:3]
 
 
 def jpeg_header(data: bytes) -> tuple[int, int, str] | None:

@@ -157,7 +157,7 @@ def build_data(
         raise InputError(f"{annotations_path}: no pictures; check the file")
     lines = []
     for record in records:
-        width, height, mode = read_header(record.path)
+        width, height, mode, _ = read_header(record.path)
         if (width, height) != (record.width, record.height):
             raise InputError(
                 f"{annotations_path}: image id {record.image_id} is stated as {record.width}x{record.height}, "
