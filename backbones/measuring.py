@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +10,11 @@ import torch
 
 from backbones.building import read_split
 from backbones.config import get_defaults, validate
+from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.config import CfgNode, load_config
 from backbones.core.errors import InputError
 from backbones.core.files import save_atomic
+from backbones.core.locking import lock_run
 from backbones.core.results import refuse_other_stage
 from backbones.core.runs import CONFIG_FILE
 from backbones.core.warnings import WarningCounter
@@ -21,17 +23,46 @@ from backbones.evaluation import Inputs, Predictions
 from backbones.models.weights import BackboneFile, load_backbone
 
 
-def parse_run_arguments(doc: str | None, folder: str, stage: str, argv: Sequence[str] | None) -> argparse.Namespace:
-    """`RUN [--output-dir DIR] [KEY VALUE ...]` in any order; the default of DIR is RUN/folder."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="folder of a finished pretraining run")
-    parser.add_argument("--output-dir", type=Path, help=f"default: RUN/{folder}")
+class RunArguments(argparse.Namespace):
+    """The command line of a tool that measures a run: `RUN [--output-dir DIR] [KEY VALUE ...]` in any order."""
+
+    run: Path
+    output_dir: Path
+    overrides: list[str]
+
+
+def takes_run(
+    doc: str | None, folder: str, stage: str
+) -> Callable[[Callable[[RunArguments], int]], Callable[[Sequence[str] | None], int]]:
+    """Make the `main(argv)` of a tool from what it does with its arguments, while it holds the folder it writes to.
+
+    Args:
+        doc: the tool's help.
+        folder: below the run, the default of --output-dir.
+        stage: of the results that may be in that folder.
+    """
+
+    def wrap(measure: Callable[[RunArguments], int]) -> Callable[[Sequence[str] | None], int]:
+        def main(argv: Sequence[str] | None = None) -> int:
+            args = _parse(doc, folder, argv)
+            refuse_other_stage(args.output_dir, stage)
+            if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+                raise InputError("this tool measures in one process; start it without torchrun")
+            with lock_run(args.output_dir):
+                return measure(args)
+
+        return main
+
+    return wrap
+
+
+def _parse(doc: str | None, folder: str, argv: Sequence[str] | None) -> RunArguments:
+    parser = ArgumentParser(description=doc)
+    parser.add_argument("run", type=path_argument, help="folder of a finished pretraining run")
+    parser.add_argument("--output-dir", type=path_argument, help=f"default: RUN/{folder}")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="change config keys")
-    args = parser.parse_intermixed_args(argv)
+    args = parser.parse_intermixed_args(argv, RunArguments())
     args.output_dir = args.output_dir or args.run / folder
-    refuse_other_stage(args.output_dir, stage)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("this tool measures in one process; start it without torchrun")
     return args
 
 
@@ -122,7 +153,7 @@ def save_predictions(path: Path, predictions: dict[str, Predictions]) -> None:
         for split, found in predictions.items()
         for name in ("logits", "labels", "index")
     }
-    save_atomic(path, lambda temporary: np.savez(temporary, **arrays))
+    save_atomic(path, lambda temporary: np.savez(temporary, **arrays), arrays)
 
 
 def print_table(label: str, metrics: dict[str, float | None], names: Sequence[str]) -> None:

@@ -1,15 +1,11 @@
 """One suite at a time in a folder, and an end of it that takes its stage along."""
 
-import fcntl
-import os
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
-from backbones.core.errors import InputError
+from backbones.core.locking import Owner, hold_lock
 
 LOCK = "suite.lock"
 # Seconds for the rest of a killed suite to vanish.
@@ -31,52 +27,15 @@ def terminate_as_interrupt() -> Iterator[None]:
 
 
 @contextmanager
-def lock_folder(folder: Path) -> Iterator[IO[str]]:
-    """Hold `folder`'s lock file, which names this process.
+def lock_folder(folder: Path) -> Iterator[int]:
+    """Hold `folder`'s lock file, which names this process; yields its descriptor.
 
-    The system drops a lock with the last process that holds it, so a dead suite's file locks nobody out.  Stages
-    inherit it: a stage that outlives its suite must not meet its own successor.
+    Stages inherit it: a stage that outlives its suite must not meet its own successor.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("a+", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror}; choose another --output-dir") from None
-    with file:
-        deadline = time.monotonic() + _ORPHANS
-        while not _acquired(file):
-            owner = _owner(file)
-            if _alive(owner) or time.monotonic() > deadline:
-                what = "another suite is" if _alive(owner) else "a stage of a suite that is gone is still"
-                where = f"at work in {folder} (process {owner})"
-                raise InputError(f"{what} {where}; wait for it, or choose another --output-dir")
-            time.sleep(0.1)
-        file.truncate(0)
-        print(os.getpid(), file=file, flush=True)
-        yield file
 
+    def refusal(owner: Owner) -> str:
+        what = "another suite is" if owner.alive() else "a stage of a suite that is gone is still"
+        return f"{what} at work in {folder} ({owner}); wait for it, or choose another --output-dir"
 
-def _acquired(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _owner(file: IO[str]) -> int:
-    file.seek(0)
-    text = file.read().strip()
-    return int(text) if text.isdigit() else 0
-
-
-def _alive(pid: int) -> bool:
-    if pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it runs as another user
-        return True
-    return True
+    with hold_lock(folder / LOCK, refusal, orphans=_ORPHANS) as descriptor:
+        yield descriptor

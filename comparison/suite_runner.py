@@ -3,17 +3,20 @@
 Nothing is remembered but what lies in the stages' folders, so that the same command goes on after a kill at any moment.
 """
 
+import os
 import resource
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from io import FileIO
 from itertools import count
 from pathlib import Path
 from typing import IO
 
+from backbones.core.disk import append, shortage, writing
 from backbones.core.errors import InputError
 from backbones.core.files import save_json, save_text
 from backbones.core.launch import die_with_parent, end_with_parent
@@ -53,7 +56,7 @@ def run_plan(plan: Plan, stream: IO[str] | None = None) -> int:
 class _Run:
     """One pass over the plan: `failures` maps a stage that did not come about to the reason."""
 
-    def __init__(self, plan: Plan, lock: IO[str], display: Display) -> None:
+    def __init__(self, plan: Plan, lock: int, display: Display) -> None:
         self.plan, self.lock, self.display = plan, lock, display
         self.timings = Timings(plan.output / "timings.json")
         self.failures: dict[Stage, str] = {}
@@ -122,7 +125,8 @@ class _Run:
     def execute(self, stage: Stage) -> None:
         put_aside(stage)
         fresh, begun = stage.kind not in TRAININGS or not stage.log.exists(), time.monotonic()
-        stage.log.parent.mkdir(parents=True, exist_ok=True)
+        with writing(stage.log):
+            stage.log.parent.mkdir(parents=True, exist_ok=True)
         code = self.child(stage)
         seconds = time.monotonic() - begun
         self.to_do.remove(stage)
@@ -145,11 +149,15 @@ class _Run:
     def child(self, stage: Stage) -> int:
         """The exit code of the stage's process; its output goes to the log, and it never outlives this one."""
         begun, alone = time.monotonic(), stage.processes == 1
-        with stage.log.open("a", encoding="utf-8") as log, _standard_output(stage, log) as output:
-            print(COMMAND_MARK, shlex.join(stage.command), file=log, flush=True)
+        with ExitStack() as files:
+            with writing(stage.log):
+                log = files.enter_context(stage.log.open("ab", buffering=0))
+                append(log, f"{COMMAND_MARK} {shlex.join(stage.command)}\n".encode())
+                output = files.enter_context(_standard_output(stage, log))
             child = subprocess.Popen(
                 stage.command, stdin=subprocess.DEVNULL, stdout=output, stderr=log, cwd=ROOT,
-                pass_fds=[self.lock.fileno()], preexec_fn=die_with_parent if alone else end_with_parent,
+                pass_fds=[self.lock], preexec_fn=die_with_parent if alone else end_with_parent,
+                env=os.environ | {"PYTHONIOENCODING": "utf-8"},  # in which its output is read again
             )  # fmt: skip
             try:
                 while True:
@@ -192,9 +200,9 @@ def put_aside(stage: Stage) -> None:
         stage.output.rename(stage.output.with_name(f"{stage.output.name}.old{number}"))
 
 
-def _standard_output(stage: Stage, log: IO[str]) -> AbstractContextManager[IO[str]]:
+def _standard_output(stage: Stage, log: FileIO) -> AbstractContextManager[FileIO]:
     """Where the tool prints to: the comparison's table gets a file of its own, to be shown by every later call."""
-    return (stage.output / TABLE).open("w", encoding="utf-8") if stage.kind == "compare" else nullcontext(log)
+    return (stage.output / TABLE).open("wb", buffering=0) if stage.kind == "compare" else nullcontext(log)
 
 
 def _reason(code: int, stage: Stage) -> str:
@@ -206,7 +214,7 @@ def _reason(code: int, stage: Stage) -> str:
         return f"ended by {signal.Signals(-code).name}"
     if code == 0:
         return "ended without writing its results"
-    return said or f"ended with exit code {code} and not a word"
+    return said or f"ended with exit code {code} and not a word{shortage(stage.log)}"
 
 
 def _stop(child: subprocess.Popen, grace: float) -> None:

@@ -258,7 +258,7 @@ def slug(text: str) -> str:
 def yaml_text(text: str) -> str:
     """`text`, in quotes where yaml would otherwise read it as something else (`1e3`, `a: b`, `x #2`)."""
     try:
-        plain = yaml.safe_load(text) == text
+        plain = yaml.safe_load(text) == text != "None"  # which a key that holds a text refuses unless it is quoted
     except yaml.YAMLError:
         plain = False
     return text if plain else json.dumps(text, ensure_ascii=False)

@@ -69,7 +69,7 @@ def evaluate_coco(
     matches = _collect(truth, ranked, rank, score_threshold)
     if matches_path is not None:
         everything = {**matches, "index": index.astype(np.int32), **nearest_objects(ranked, truth.objects)}
-        save_atomic(matches_path, lambda path: _save_arrays(path, everything))
+        save_atomic(matches_path, lambda path: _save_arrays(path, everything), everything)
     metrics, precision, recall = _summarise(matches)
     return {
         "metrics": metrics,

@@ -141,7 +141,7 @@ def _save(path: str | Path, content: Any) -> Path:
     path = Path(path)
     if path.suffix != ".pth":
         raise InputError(f"{path}: an export is a torch file; give it the suffix .pth")
-    save_atomic(path, lambda temporary: torch.save(content, temporary))
+    save_atomic(path, lambda temporary: torch.save(content, temporary), content)
     return path
 
 

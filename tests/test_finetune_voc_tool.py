@@ -184,7 +184,7 @@ def test_the_files_agree_with_the_numbers(root, finished):
         (["SOLVER.FINAL_LR", "1"], "SOLVER.FINAL_LR: 1.0: above SOLVER.BASE_LR 0.004; lower it"),
         (["MODEL.NUM_CLASSES", "20"], "MODEL.NUM_CLASSES is 20, but"),
         (["MODEL.FREEZE_AT", "2"], "MODEL.FREEZE_AT 2 on random weights leaves stages random; set it to 0"),
-        (["SOLVER.IMS_PER_BATCH", "13"], "12 samples do not fill one batch of 13; use a smaller batch"),
+        (["SOLVER.IMS_PER_BATCH", "13"], "12 samples do not fill one batch of 13; use a batch of 12 or less"),
         (["SOLVER.BASE_LR", "1e30", "SOLVER.CLIP_GRADIENTS.ENABLED", "False"], "the loss is not finite at iteration"),
     ],
 )

@@ -20,19 +20,20 @@ from backbones.data.evaluation_set import EvaluationSet
 from backbones.data.loader import evaluation_batches
 from backbones.localization import evenly_spaced
 from backbones.measuring import (
+    RunArguments,
     build_inputs,
     build_samples,
     describe_samples,
     load_run,
-    parse_run_arguments,
     print_table,
+    takes_run,
 )
 from backbones.models.weights import identity
 from backbones.robustness import attack_model, build_attacks
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = parse_run_arguments(__doc__, "robustness", "robustness", argv)
+@takes_run(__doc__, "robustness", "robustness")
+def main(args: RunArguments) -> int:
     cfg, backbone = load_run(args.run, args.overrides)
     settings = cfg.ATTACK
     attacks = build_attacks(settings.METHODS, settings.BOUNDS, settings.STEPS, settings.RESTARTS)

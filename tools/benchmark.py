@@ -14,6 +14,7 @@ import argparse
 import backbones.config
 import detection.config
 import detection.yolo.config
+from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.config import CfgNode
 from backbones.core.errors import run_tool
 from backbones.measuring import check_splits
@@ -60,13 +61,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", required=True, help="yaml file of a suite")
-    parser.add_argument("--output-dir", required=True, help="folder for data, runs and report")
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--config-file", required=True, type=path_argument, help="yaml file of a suite")
+    parser.add_argument("--output-dir", required=True, type=path_argument, help="folder for data, runs and report")
     parser.add_argument("--dry-run", action="store_true", help="list every command and folder; start nothing")
-    parser.add_argument("overrides", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="change keys of the suite")
-    return parser.parse_args(argv)
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="change keys of the suite")
+    return parser.parse_intermixed_args(argv)
 
 
 if __name__ == "__main__":
-    run_tool(main)
+    run_tool(main, resume="run the same command again to resume")

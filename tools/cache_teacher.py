@@ -15,12 +15,12 @@ from backbones.core.distributed import setup_distributed
 from backbones.core.errors import run_tool
 from backbones.core.logging import get_logger
 from backbones.core.warnings import WarningCounter
-from backbones.measuring import build_samples, load_run, parse_run_arguments
+from backbones.measuring import RunArguments, build_samples, load_run, takes_run
 from backbones.teacher import OnlineTeacher, write_cache
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = parse_run_arguments(__doc__, "teacher", "backbone", argv)
+@takes_run(__doc__, "teacher", "backbone")
+def main(args: RunArguments) -> int:
     cfg, backbone = load_run(args.run, args.overrides)
     warnings = WarningCounter()
     samples = read_split(cfg, cfg.DATA.TRAIN_SPLIT, warnings, training=True)

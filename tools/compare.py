@@ -9,7 +9,9 @@ with a paired bootstrap interval over images.  Writes comparison.json, compariso
 
 import argparse
 
+from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.errors import InputError, run_tool
+from backbones.core.locking import lock_run
 from comparison.report import save_comparison
 from comparison.rows import collect_rows
 from comparison.summary import build_comparison
@@ -25,16 +27,17 @@ def main(argv: list[str] | None = None) -> int:
         rows, baseline=args.baseline, resamples=args.resamples, seed=args.seed, level=args.level
     )
     comparison["notes"] += args.note
-    page = save_comparison(args.output_dir, comparison, rows)
+    with lock_run(args.output_dir):
+        page = save_comparison(args.output_dir, comparison, rows)
     print(terminal_table(comparison))
     print(f"\nreport: {page}")
     return 0
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder with results.json in it or below it")
-    parser.add_argument("--output-dir", required=True, help="folder for the report")
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", type=path_argument, metavar="RUN", help="folder at or above results.json")
+    parser.add_argument("--output-dir", required=True, type=path_argument, help="folder for the report")
     parser.add_argument("--baseline", metavar="LABEL", help="row to compare with (default: the row of method CE)")
     parser.add_argument(
         "--allow-mixed-protocols", action="store_true", help="show rows of several protocols; the page then says so"

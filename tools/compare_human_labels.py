@@ -7,10 +7,10 @@ classifier got right, over all, and over those that all of the named classifiers
 """
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 
+from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.errors import InputError, run_tool
 from backbones.core.files import save_json
 from backbones.core.results import load_results
@@ -39,10 +39,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of an evaluated pretraining run")
-    parser.add_argument("--human-labels", type=Path, required=True, help="folder of a copy of CIFAR-10H")
-    parser.add_argument("--output", type=Path, required=True, help="the .json to write")
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", type=path_argument, metavar="RUN", help="folder of an evaluated run")
+    parser.add_argument("--human-labels", type=path_argument, required=True, help="folder of a copy of CIFAR-10H")
+    parser.add_argument("--output", type=path_argument, required=True, help="the .json to write")
     return parser.parse_args(argv)
 
 

@@ -9,9 +9,9 @@ torchvision engine works, which needs nothing beyond the package index, else 1.
 import argparse
 import json
 import sys
-from pathlib import Path
 
 try:
+    from backbones.core.arguments import ArgumentParser, path_argument
     from backbones.core.doctor import (
         ABILITIES,
         PROBLEM,
@@ -49,8 +49,10 @@ def check_detection(installed: bool) -> list[Check]:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output-dir", type=Path, default=Path("runs"), help="where runs will go (default runs)")
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--output-dir", type=path_argument, default="runs", help="where runs will go (default: %(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print the page as JSON")
     return parser.parse_args(argv)
 

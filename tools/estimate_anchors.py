@@ -9,6 +9,7 @@ import argparse
 
 import numpy as np
 
+from backbones.core.arguments import ArgumentParser, data_argument, root_argument
 from backbones.core.errors import InputError, run_tool
 from backbones.core.logging import get_logger
 from backbones.core.warnings import WarningCounter
@@ -38,9 +39,9 @@ def letterboxed_shapes(data: DetectionData, size: int) -> np.ndarray:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", required=True, help="names as in DATASETS.TRAIN")
-    parser.add_argument("--root", default="$SMOOTH2DET_DATA", help="DATASETS.ROOT; default: %(default)s")
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--data", nargs="+", required=True, type=data_argument, help="names as in DATASETS.TRAIN")
+    parser.add_argument("--root", type=root_argument, default="$SMOOTH2DET_DATA", help="default: %(default)s")
     parser.add_argument("--size", type=int, default=416, help="side of the network's input in pixels")
     parser.add_argument("--per-scale", type=int, default=3, help="anchors of each of the three scales")
     parser.add_argument("--seed", type=int, default=0)

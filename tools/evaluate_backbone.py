@@ -15,15 +15,16 @@ from backbones.core.warnings import WarningCounter
 from backbones.data.cifar10h import check_agreement, load_cifar10h
 from backbones.evaluation import evaluate_backbone
 from backbones.measuring import (
+    RunArguments,
     build_inputs,
     build_samples,
     changed_settings,
     check_splits,
     describe_samples,
     load_run,
-    parse_run_arguments,
     print_table,
     save_predictions,
+    takes_run,
     warn_of_choice,
 )
 from backbones.models.weights import identity
@@ -33,8 +34,8 @@ PREDICTIONS = "predictions.npz"
 SHOWN = ("top1", "top1_shifted", "nll", "ece15", "cwece15", "average_confidence", "context_average_confidence")
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = parse_run_arguments(__doc__, "evaluation", "backbone", argv)
+@takes_run(__doc__, "evaluation", "backbone")
+def main(args: RunArguments) -> int:
     cfg, backbone = load_run(args.run, args.overrides)
     check_splits(cfg)
     warnings = WarningCounter()

@@ -5,8 +5,8 @@ python tools/export_backbone.py --backbone runs/als --to torchvision --output al
 """
 
 import argparse
-from pathlib import Path
 
+from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.errors import InputError, run_tool
 from backbones.models.weights import load_backbone
 from detection.export import TARGETS, export_backbone, usage
@@ -36,10 +36,10 @@ def summary(names: list[str]) -> str:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", required=True, help="a pretraining run, or a backbone file")
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--backbone", required=True, type=path_argument, help="a pretraining run, or a backbone file")
     parser.add_argument("--to", required=True, choices=TARGETS, help="who shall load it")
-    parser.add_argument("--output", required=True, type=Path, help="the file to write, .pth")
+    parser.add_argument("--output", required=True, type=path_argument, help="the file to write, .pth")
     return parser.parse_args(argv)
 
 

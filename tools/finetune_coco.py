@@ -9,12 +9,13 @@ torchrun --nproc_per_node 8 tools/finetune_coco.py ... does the same, as does de
 
 import argparse
 import sys
-from pathlib import Path
 
+from backbones.core.arguments import ArgumentParser, backbone_argument, path_argument
 from backbones.core.config import load_config
 from backbones.core.distributed import is_main, setup_distributed
 from backbones.core.errors import InputError, run_tool
 from backbones.core.launch import add_launch_arguments, launch, wants_launch
+from backbones.core.locking import lock_run
 from backbones.core.results import FILE_NAME
 from backbones.core.runs import open_run
 from detection.config import get_defaults
@@ -35,13 +36,14 @@ def main(argv: list[str] | None = None) -> int:
     backbone = load_checked(cfg, args.backbone)
     cfg.freeze()
     going_on = args.resume or args.eval_only
-    checkpoint = Path(args.output_dir) / "checkpoint.pth"
+    checkpoint = args.output_dir / "checkpoint.pth"
     if args.eval_only and not checkpoint.exists():
         raise InputError(f"no checkpoint at {checkpoint}; check --output-dir, or train first, without --eval-only")
-    if not going_on and checkpoint.exists():
-        raise InputError(f"{args.output_dir} holds a run already; add --resume to go on, or name another folder")
-    run_dir = open_run(args.output_dir, cfg, resume=going_on, may_change=TESTING if args.eval_only else ())
-    results = finetune(cfg, backbone, run_dir, resume=args.resume, eval_only=args.eval_only)
+    with lock_run(args.output_dir):
+        if not going_on and checkpoint.exists():
+            raise InputError(f"{args.output_dir} holds a run already; add --resume to resume, or name another folder")
+        run_dir = open_run(args.output_dir, cfg, resume=going_on, may_change=TESTING if args.eval_only else ())
+        results = finetune(cfg, backbone, run_dir, resume=args.resume, eval_only=args.eval_only)
     if is_main():
         metrics = results["metrics"]
         numbers = "  ".join(f"{name} {show(metrics[name])}" for name in SHOWN if name in metrics)
@@ -57,11 +59,11 @@ def show(value: float | None) -> str:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", required=True, help="yaml file; its keys are explained in detection/config.py")
-    parser.add_argument("--backbone", required=True, help="a pretraining run, a backbone file, or 'random'")
-    parser.add_argument("--output-dir", required=True, help="the run's folder")
-    parser.add_argument("--resume", action="store_true", help="go on from the run's checkpoint, if it has one")
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--config-file", required=True, type=path_argument, help="yaml file; keys: detection/config.py")
+    parser.add_argument("--backbone", required=True, type=backbone_argument, help="a run, a backbone file, or 'random'")
+    parser.add_argument("--output-dir", required=True, type=path_argument, help="the run's folder")
+    parser.add_argument("--resume", action="store_true", help="resume from the run's checkpoint, if it has one")
     parser.add_argument("--eval-only", action="store_true", help="evaluate the run's checkpoint, without training")
     add_launch_arguments(parser)
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="change config keys")
@@ -69,4 +71,4 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    run_tool(main)
+    run_tool(main, resume="run the same command with --resume to resume")

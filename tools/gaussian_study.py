@@ -10,12 +10,11 @@ interruption, and with more --replicates it adds to what is there.
 
 import argparse
 import os
-import sys
-from pathlib import Path
 
+from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.errors import InputError, run_tool
 from backbones.core.files import load_json
-from backbones.core.runs import check_writable
+from backbones.core.locking import lock_run
 from backbones.gaussian.candidates import FAMILIES, QUICK, Grids, check_families
 from backbones.gaussian.replicate import Settings
 from backbones.gaussian.report import NUMBERS, verdict_sentence, write_report
@@ -29,13 +28,9 @@ QUICK_EPOCHS, QUICK_POINTS = 3, (20, 20, 200)
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     settings = build_settings(args)
-    check_writable(args.output_dir)
-    try:
+    with lock_run(args.output_dir):
         run_study(settings, args.output_dir, args.replicates, args.workers)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on with the replicates that are missing", file=sys.stderr)
-        return 130
-    page = write_report(settings, args.output_dir, args.replicates)
+        page = write_report(settings, args.output_dir, args.replicates)
     print(verdict_sentence(load_json(args.output_dir / NUMBERS)["directions"]))
     print(f"report: {page}")
     return 0
@@ -57,8 +52,8 @@ def build_settings(args: argparse.Namespace) -> Settings:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output-dir", type=Path, required=True)
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--output-dir", type=path_argument, required=True)
     parser.add_argument("--replicates", type=int, default=100)
     rate = parser.add_mutually_exclusive_group()
     rate.add_argument("--lr", type=float, default=HEADLINE_LR, help="Adam's learning rate (default: %(default)s)")
@@ -75,4 +70,4 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    run_tool(main)
+    run_tool(main, resume="run the same command again for the replicates that are missing")

@@ -8,9 +8,9 @@ python tools/import_backbone.py --checkpoint moco_v2_800ep.pth.tar --source moco
 
 import argparse
 import json
-from pathlib import Path
 
 from backbones.config import get_defaults, validate
+from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.config import load_config
 from backbones.core.errors import InputError, run_tool
 from backbones.core.files import save_text
@@ -51,13 +51,13 @@ def build_config(args: argparse.Namespace, spec: dict) -> str:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     add = parser.add_argument
-    add("--checkpoint", required=True, type=Path, help="the foreign file")
+    add("--checkpoint", required=True, type=path_argument, help="the foreign file")
     add("--source", required=True, help="; ".join(f"{name}: {source.made_by}" for name, source in SOURCES.items()))
     add("--arch", required=True, help=", ".join(ARCHITECTURES))
     add("--label", required=True, help="name of its rows in tables")
-    add("--output", required=True, type=Path, help="the file to write, best named backbone.pth in a folder of its own")
+    add("--output", required=True, type=path_argument, help="the file to write, backbone.pth in a folder of its own")
     add("--method", default="imported", help="method of its rows")
     add("--seed", type=int, default=0, help="tells several trainings of one label apart")
     add("--norm", default="BN", choices=("BN", "GN"))
@@ -68,8 +68,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--stride-in-1x1", action="store_true", help="bottlenecks stride in their first 1x1 (MSRA, Caffe)")
     add("--image-size", type=int, default=224, help="side of its training pictures in pixels")
     add("--no-classifier", dest="classifier", action="store_false", help="leave fc.* out")
-    add("--classes", type=Path, help="text file: the names of the outputs, one a line")
-    add("--config-file", type=Path, help="pretraining config of its data")
+    add("--classes", type=path_argument, help="text file: the names of the outputs, one a line")
+    add("--config-file", type=path_argument, help="pretraining config of its data")
     add("overrides", nargs="*", metavar="KEY VALUE", help="change keys of --config-file")
     return parser.parse_intermixed_args(argv)
 

@@ -20,12 +20,13 @@ from backbones.evaluation import predict_samples
 from backbones.gallery import make_tiles, save_gallery
 from backbones.localization import LocalizationEvaluator, evenly_spaced
 from backbones.measuring import (
+    RunArguments,
     build_inputs,
     build_samples,
     describe_samples,
     load_run,
-    parse_run_arguments,
     print_table,
+    takes_run,
 )
 from backbones.models.weights import identity
 
@@ -33,8 +34,8 @@ SIZE = 224  # pixels, whatever the training size: a ResNet ends in 7 x 7 positio
 SHOWN = ("max_box_acc", "max_box_acc_v2", "pointing", "pointing_exact", "energy_in_box")
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = parse_run_arguments(__doc__, "localization", "localization", argv)
+@takes_run(__doc__, "localization", "localization")
+def main(args: RunArguments) -> int:
     cfg, backbone = load_run(args.run, args.overrides)
     warnings = WarningCounter()
     samples = build_samples(cfg, cfg.LOCALIZE.SPLIT, backbone, warnings)
@@ -43,7 +44,6 @@ def main(argv: list[str] | None = None) -> int:
     class_maps = ClassMaps(model, cfg.LOCALIZE.METHOD)
     run_dir = open_run(args.output_dir, cfg)
     warnings.log(get_logger())
-
     boxed = np.flatnonzero(samples.box_counts() > 0)
     measured = evenly_spaced(boxed, cfg.LOCALIZE.MAX_IMAGES or len(boxed))
     evaluator = LocalizationEvaluator()

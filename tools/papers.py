@@ -7,6 +7,7 @@ python tools/papers.py --check    writes nothing; exit code 2 names what is out 
 import argparse
 from pathlib import Path
 
+from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.errors import InputError, run_tool
 from backbones.core.files import save_text
 from comparison.paper_files import left_over, stale_files, write_papers
@@ -32,9 +33,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, report what is out of date")
-    parser.add_argument("--root", type=Path, default=ROOT, help="the repository (default: this one)")
+    parser.add_argument("--root", type=path_argument, default=ROOT, help="the repository (default: this one)")
     return parser.parse_args(argv)
 
 

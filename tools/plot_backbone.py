@@ -9,12 +9,12 @@ python tools/plot_backbone.py ablation runs/ols-* --key METHOD.OLS.hard_weight -
 """
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from backbones import figures, plotting
+from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.errors import run_tool
 from backbones.core.files import save_atomic, save_json
 
@@ -55,10 +55,10 @@ def draw(args: argparse.Namespace) -> tuple[Figure, Any]:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("kind", choices=KINDS, help="which figure")
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished pretraining run")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="the .png to write")
+    parser.add_argument("runs", nargs="+", type=path_argument, metavar="RUN", help="folder of a finished run")
+    parser.add_argument("-o", "--output", type=path_argument, required=True, help="the .png to write")
     parser.add_argument(
         "--variant", choices=("standard", "pycalib"), default="standard", help="reliability: whose bins"
     )

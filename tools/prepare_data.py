@@ -8,15 +8,16 @@ scenes: the default set (8,000 + 2 x 1,000 pictures of 64 px, 1,500 + 250 detect
 512 px; about 100 MB) takes about half a minute on 2 cores.  A folder that holds it is left as it is.
 scenes-voc: its detection pictures alone, in the layout of Pascal VOC (the data set scenes_voc).
 imagenet-boxes: reads every annotation and every picture's header once, about 1.28M files in minutes from a fast disk;
-the same command goes on where it was stopped.  backbones/data/imagenet_xml.py says what ROOT holds.
+run the same command again to resume.  backbones/data/imagenet_xml.py says what ROOT holds.
 """
 
 import argparse
 import os
 from dataclasses import fields
-from pathlib import Path
 
+from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.errors import run_tool
+from backbones.core.locking import lock_run
 from backbones.data.annotation_index import build_index, describe_index
 from backbones.data.scenes import SceneParameters, VocParameters, write_contact_sheets, write_scenes, write_scenes_voc
 
@@ -24,7 +25,7 @@ from backbones.data.scenes import SceneParameters, VocParameters, write_contact_
 def add_drawn(commands: argparse._SubParsersAction, name: str, parameters: type, meaning: str) -> None:
     """A command that draws a set; what each of its options defines is documented at `parameters`."""
     parser = commands.add_parser(name, help=meaning)
-    parser.add_argument("--output-dir", type=Path, required=True, help="folder to write; created where missing")
+    parser.add_argument("--output-dir", type=path_argument, required=True, help="folder to write")
     for field in fields(parameters):
         option = f"--{field.name.replace('_', '-')}"
         parser.add_argument(option, type=type(field.default), default=field.default, help="default %(default)s")
@@ -39,9 +40,10 @@ def prepare_drawn(args: argparse.Namespace) -> None:
     """Draw the set, unless the folder holds it."""
     parameters = args.parameters(**{field.name: getattr(args, field.name) for field in fields(args.parameters)})
     write = write_scenes if args.parameters is SceneParameters else write_scenes_voc
-    summary, drawn = write(args.output_dir, parameters, workers=args.workers, overwrite=args.overwrite)
-    if getattr(args, "contact_sheet", False):
-        write_contact_sheets(args.output_dir, parameters)
+    with lock_run(args.output_dir):
+        summary, drawn = write(args.output_dir, parameters, workers=args.workers, overwrite=args.overwrite)
+        if getattr(args, "contact_sheet", False):
+            write_contact_sheets(args.output_dir, parameters)
     done = "written to" if drawn else "already complete in"
     print(f"{args.name} {summary['fingerprint']}: {summary['files']} files {done} {args.output_dir}")
 
@@ -49,7 +51,7 @@ def prepare_drawn(args: argparse.Namespace) -> None:
 def add_imagenet_boxes(commands: argparse._SubParsersAction) -> None:
     """The options of `imagenet-boxes`."""
     parser = commands.add_parser("imagenet-boxes", help="index class folders with ILSVRC XML")
-    parser.add_argument("--root", type=Path, required=True, help="folder of <split>/<class>/ and annotations/")
+    parser.add_argument("--root", type=path_argument, required=True, help="folder of <split>/<class>/ and annotations/")
     parser.add_argument("--split", default="train")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that read")
     parser.add_argument("--overwrite", action="store_true", help="read everything again")
@@ -58,13 +60,13 @@ def add_imagenet_boxes(commands: argparse._SubParsersAction) -> None:
 
 def prepare_imagenet_boxes(args: argparse.Namespace) -> None:
     """Index the split and say what was found."""
-    classes = build_index(args.root, args.split, workers=args.workers, overwrite=args.overwrite)
+    with lock_run(args.root):
+        classes = build_index(args.root, args.split, workers=args.workers, overwrite=args.overwrite)
     print(describe_index(args.root, args.split, classes))
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Parse the command line and run the subcommand."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="data set")
     add_drawn(commands, "scenes", SceneParameters, "draw the embedded procedural data set")
     add_drawn(commands, "scenes-voc", VocParameters, "draw its detection pictures in the layout of Pascal VOC")
@@ -74,4 +76,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run_tool(main)
+    run_tool(main, resume="run the same command again to resume")

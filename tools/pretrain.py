@@ -5,12 +5,13 @@ torchrun --nproc_per_node 8 tools/pretrain.py ...        trains on 8 GPUs; SOLVE
 """
 
 import argparse
-from pathlib import Path
 
 from backbones.config import get_defaults, validate
+from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.config import load_config
 from backbones.core.distributed import is_main, setup_distributed
 from backbones.core.errors import InputError, run_tool
+from backbones.core.locking import lock_run
 from backbones.core.runs import open_run
 from backbones.methods import METHODS
 from backbones.pretraining import CHECKPOINT, pretrain
@@ -26,11 +27,12 @@ def main(argv: list[str] | None = None) -> int:
     cfg = load_config(get_defaults(), args.config_file, args.overrides)
     validate(cfg)
     cfg.freeze()
-    if not args.resume and (Path(args.output_dir) / CHECKPOINT).exists():
-        raise InputError(f"{args.output_dir} holds a run already; add --resume to go on, or name another folder")
     setup_distributed()
-    run_dir = open_run(args.output_dir, cfg, resume=args.resume)
-    results = pretrain(cfg, run_dir, resume=args.resume)
+    with lock_run(args.output_dir):
+        if not args.resume and (args.output_dir / CHECKPOINT).exists():
+            raise InputError(f"{args.output_dir} holds a run already; add --resume to resume, or name another folder")
+        run_dir = open_run(args.output_dir, cfg, resume=args.resume)
+        results = pretrain(cfg, run_dir, resume=args.resume)
     if is_main():
         top1 = results["metrics"]["top1"]
         print(f"{results['backbone']['label']}: top-1 {top1:.4f} on {cfg.DATA.VAL_SPLIT}; backbone in {run_dir}")
@@ -38,14 +40,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", help="yaml file; its keys are explained in backbones/config.py")
-    parser.add_argument("--output-dir", help="the run's folder")
-    parser.add_argument("--resume", action="store_true", help="go on from the run's checkpoint, if it has one")
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--config-file", type=path_argument, help="yaml file; keys: backbones/config.py")
+    parser.add_argument("--output-dir", type=path_argument, help="the run's folder")
+    parser.add_argument("--resume", action="store_true", help="resume from the run's checkpoint, if it has one")
     parser.add_argument("--list-methods", action="store_true", help="print the names for METHOD.NAME and exit")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="change config keys")
     return parser.parse_intermixed_args(argv)
 
 
 if __name__ == "__main__":
-    run_tool(main)
+    run_tool(main, resume="run the same command with --resume to resume")

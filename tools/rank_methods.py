@@ -8,8 +8,8 @@ network, a column one method; seeds are averaged first.
 """
 
 import argparse
-from pathlib import Path
 
+from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.errors import InputError, run_tool
 from backbones.core.files import save_atomic, save_json
 from comparison.rank_figure import draw_ranks
@@ -33,13 +33,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="folder with results.json in it or below it")
-    parser.add_argument("--csv", type=Path, help="a table instead of runs: one line a data set, one column a method")
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="*", type=path_argument, metavar="RUN", help="folder at or above results.json")
+    parser.add_argument(
+        "--csv", type=path_argument, help="a table instead of runs: lines are data sets, columns methods"
+    )
     parser.add_argument("--metric", required=True, help="name of the number in results.json (a title, with --csv)")
     parser.add_argument("--better", choices=("higher", "lower"), help="where the metric does not say it itself")
     parser.add_argument("--level", type=float, default=0.95, help="1 - significance level (default %(default)s)")
-    parser.add_argument("--output-dir", type=Path, required=True, help="folder for ranks.json and ranks.png")
+    parser.add_argument("--output-dir", type=path_argument, required=True, help="folder for ranks.json and ranks.png")
     return parser.parse_intermixed_args(argv)
 
 

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import yaml
 
+from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.checkpoint import load_checkpoint, save_checkpoint
 from backbones.core.config import load_yaml
 from backbones.core.errors import InputError, run_tool
 from backbones.core.files import save_json, save_text
+from backbones.core.locking import lock_run
 from backbones.core.results import load_results, refuse_other_stage, save_results
-from backbones.core.runs import CONFIG_FILE, check_writable
+from backbones.core.runs import CONFIG_FILE
 from backbones.models.weights import FILE_NAME as BACKBONE
 from comparison.selection import CRITERIA, FILE_NAME, describe, select
 
@@ -29,10 +31,10 @@ def main(argv: list[str] | None = None) -> int:
             f"--output-dir {args.output_dir} is one of the candidates, which it would overwrite; name another"
         )
     found = select(args.runs, args.key, args.by)
-    check_writable(args.output_dir)
-    save_json(args.output_dir / FILE_NAME, found)
     chosen = found["chosen"]
-    copy_run(args.runs[chosen["candidate"]], args.output_dir, args.label, found)
+    with lock_run(args.output_dir):
+        save_json(args.output_dir / FILE_NAME, found)
+        copy_run(args.runs[chosen["candidate"]], args.output_dir, args.label, found)
     for item in found["candidates"]:
         print(f"  {describe(item['values']):<48} {item['reason'] or format(item[args.by], '.4f')}")
     for warning in found["warnings"]:
@@ -55,9 +57,9 @@ def copy_run(source: Path, target: Path, label: str, selection: dict) -> None:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished pretraining run")
-    parser.add_argument("--output-dir", required=True, type=Path, help="folder for the chosen run")
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", type=path_argument, metavar="RUN", help="folder of a finished run")
+    parser.add_argument("--output-dir", required=True, type=path_argument, help="folder for the chosen run")
     parser.add_argument("--by", choices=CRITERIA, default="nll", help="the lowest of this (default %(default)s)")
     parser.add_argument("--label", required=True, help="name of the row in every table")
     parser.add_argument("--key", action="append", default=[], help="config key in which the runs differ; repeatable")

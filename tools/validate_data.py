@@ -13,6 +13,7 @@ numbers wrong; a warning is mended by the readers or worth knowing.
 import argparse
 import json
 
+from backbones.core.arguments import ArgumentParser, data_argument, path_argument, root_argument
 from backbones.core.config import expand_path, load_config
 from backbones.core.errors import InputError, run_tool
 from backbones.core.findings import Report
@@ -58,12 +59,12 @@ def collect(args: argparse.Namespace) -> list[Report]:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", action="append", default=[], metavar="NAME", help="a name of "
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--data", action="append", type=data_argument, default=[], metavar="NAME", help="a name of "
                         "detection/data/catalog.py, coco:<json>:<picture folder>, voc:<folder>:<split>, or a DATA.NAME "
                         "of pretraining; repeatable")  # fmt: skip
-    parser.add_argument("--config-file", help="check all DATASETS of a fine-tuning config")
-    parser.add_argument("--root", help="folder of the data sets (default: $SMOOTH2DET_DATA or $DETECTRON2_DATASETS)")
+    parser.add_argument("--config-file", type=path_argument, help="check all DATASETS of a fine-tuning config")
+    parser.add_argument("--root", type=root_argument, help="folder of the data sets (default: $SMOOTH2DET_DATA)")
     parser.add_argument("--split", default="train", help="split of classification data (default %(default)s)")
     parser.add_argument("--num-classes", type=int, help="what NUM_CLASSES will be")
     parser.add_argument("--fast", action="store_true", help="read picture headers alone; misses truncated files")

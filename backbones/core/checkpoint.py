@@ -15,14 +15,7 @@ from backbones.core.files import save_atomic
 
 def save_checkpoint(path: str | Path, **state: Any) -> None:
     """Write `state` (tensors and plain types) atomically."""
-
-    def write(temporary: Path) -> None:
-        try:
-            torch.save(state, temporary)
-        except RuntimeError as error:  # what torch makes of a full disk
-            raise InputError(f"cannot write {path}: {error}; free some space and --resume") from None
-
-    save_atomic(path, write)
+    save_atomic(path, lambda temporary: torch.save(state, temporary), state)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:

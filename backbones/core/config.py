@@ -1,14 +1,17 @@
 """One strict configuration for every tool: fvcore's CfgNode with `_BASE_`, and errors that name the key.
 
 A config file may name its parents in `_BASE_` (one path or a list, relative to the file).  Unknown keys, duplicate
-yaml keys and values of another type raise `InputError` before any work starts.
+yaml keys and values of another type raise `InputError` before any work starts.  A list may also be written as a Python
+tuple or list, as in detectron2's files: `DATASETS.TRAIN "('coco_2017_train',)"`.
 """
 
+import ast
 import contextlib
 import json
 import math
 import os
 import re
+import shlex
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,11 @@ from fvcore.common.config import CfgNode as CfgNode
 
 from backbones.core.errors import InputError, suggestion
 from backbones.core.files import fingerprint
+
+# What stands for no value in yaml and in Python.
+_NOTHING = ("null", "Null", "NULL", "~", "None")
+_COMMAND_LINE = "command line"  # where a value comes from
+_EMPTY_TEXT = "'' (two quotes)"
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -49,10 +57,12 @@ def load_config(defaults: CfgNode, path: str | Path | None, overrides: Sequence[
     cfg = defaults.clone()
     if path is not None:
         _merge(cfg, defaults, load_yaml(path), str(path))
+    types = dict(flatten(defaults))
     if len(overrides) % 2:
-        raise InputError(f"overrides come as KEY VALUE pairs; '{overrides[-1]}' has no value")
+        raise InputError(f"overrides come as KEY VALUE pairs; '{overrides[-1]}' has no value{_equals_hint(overrides)}")
     for key, text in zip(overrides[0::2], overrides[1::2], strict=True):
-        _merge(cfg, defaults, _nested(key.split("."), _parse_value(key, text)), "command line")
+        value = _parse_value(key, text, types.get(key))
+        _merge(cfg, defaults, _nested(key.split("."), value), _COMMAND_LINE)
     return cfg
 
 
@@ -73,8 +83,7 @@ def load_yaml(path: str | Path, _children: tuple[Path, ...] = ()) -> dict:
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise InputError(f"{path}: {BASE_KEY} must be a path or a list of paths, not {bases!r}")
     for base in bases:
-        base_path = Path(os.path.expanduser(base))
-        _overlay(merged, load_yaml(path.parent / base_path, (*_children, path.resolve())))
+        _overlay(merged, load_yaml(path.parent / expand_path(base), (*_children, path.resolve())))
     _overlay(merged, tree)
     return merged
 
@@ -96,17 +105,69 @@ def flatten(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def expand_path(text: str | Path) -> Path:
     """Expand `~`, `$NAME` and `${NAME}`; an unset variable is an `InputError` that names it."""
     expanded = os.path.expanduser(os.path.expandvars(str(text)))
+    if not expanded:
+        raise InputError("the path is empty; give one, or . for the present folder")
     unset = re.search(r"\$\{?(\w+)", expanded)
     if unset:
         raise InputError(f"the environment variable {unset[1]} of '{text}' is not set; export {unset[1]}=FOLDER first")
+    if expanded.startswith("~"):
+        user = expanded.split("/")[0][1:]
+        raise InputError(f"'{text}': there is no user '{user}' with a home folder; write ./{text} for what is here")
     return Path(expanded)
 
 
-def _parse_value(key: str, text: str) -> Any:
+def _equals_hint(overrides: Sequence[str]) -> str:
+    joined = next((text for text in overrides[0::2] if re.match(r"[A-Z][A-Z0-9_.]*=", text)), "")
+    return f"; write {joined.replace('=', ' ', 1)}" if joined else ""
+
+
+def _parse_value(key: str, text: str, default: Any) -> Any:
+    """The value that `text`, of the command line, has for a key with this default."""
+    if isinstance(default, str) and text.strip() in ("", *_NOTHING):
+        if not text:
+            return ""
+        meant = shlex.quote(json.dumps(text))
+        raise InputError(
+            f"{_COMMAND_LINE}: {key} {text!r} gives no value; give {_EMPTY_TEXT} to leave it empty, or {meant}"
+        )
+    if isinstance(default, (list, tuple)) and (read := _read_literal(text)) is not None:
+        return read
     try:
         return yaml.load(text, _StrictLoader)
     except yaml.YAMLError:
-        raise InputError(f"command line: the value {text!r} of {key} is no yaml; quote it") from None
+        advice = _hint(key, text, default, _COMMAND_LINE) or "; quote it"
+        raise InputError(f"{_COMMAND_LINE}: the value {text!r} of {key} is no yaml{advice}") from None
+
+
+def _read_literal(text: str) -> list | None:
+    """A list from a tuple or list as Python writes it, which is detectron2's form; None: it is none.
+
+    yaml reads ('a', 'b') as one text, and [('a', 1)] as a list of the texts "('a'" and "1)".
+    """
+    if "(" not in text:
+        return None
+    try:
+        value = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return _as_list(value) if isinstance(value, (list, tuple)) else None
+
+
+def _as_list(value: Any) -> Any:
+    return [_as_list(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _hint(key: str, value: Any, default: Any, where: str) -> str:
+    """How to write `value`, or what is like it, for a key that holds a list; empty for other keys."""
+    if not isinstance(default, (list, tuple)):
+        return ""
+    example = _as_list(default)
+    if value not in (None, "") and not isinstance(value, Mapping):
+        with contextlib.suppress(yaml.YAMLError, InputError):  # it cannot be told
+            inner = re.sub(r"[()\[\]]", " ", str(value))
+            example = _as_list(_coerce(yaml.load(f"[{inner}]", _StrictLoader), default, key, where))
+    text = json.dumps(example, ensure_ascii=False)
+    return f"; write {key} {shlex.quote(text)}" if where == _COMMAND_LINE else f"; write {text}"
 
 
 def _parse(path: Path) -> Any:
@@ -160,6 +221,12 @@ def _nearest_key(key: str, cfg: CfgNode) -> str:
 
 def _coerce(value: Any, default: Any, key: str, where: str) -> Any:
     """Return `value` with the type of `default`, or raise; yaml reads `1e-3` as text, which counts as a number."""
+    if value is None and default is not None:
+        wanted = _hint(key, value, default, where) or f"; give a value of type {_name(default)}, such as {default!r}"
+        empty = f"; give {_EMPTY_TEXT} to leave it empty"
+        raise InputError(f"{where}: {key} has no value (null){empty if isinstance(default, str) else wanted}")
+    if isinstance(default, (list, tuple)) and isinstance(value, str):
+        value = read if (read := _read_literal(value)) is not None else value
     if isinstance(value, str) and isinstance(default, (int, float)) and not isinstance(default, bool):
         with contextlib.suppress(ValueError):  # text that is no number is refused below
             value = float(value)
@@ -170,10 +237,16 @@ def _coerce(value: Any, default: Any, key: str, where: str) -> Any:
     if isinstance(default, int) and not isinstance(default, bool) and isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(default, (list, tuple)) and isinstance(value, (list, tuple)):
+        if any(isinstance(item, str) and item.count("(") != item.count(")") for item in value):
+            raise InputError(f"{where}: {key} holds tuples, which yaml reads as texts: {value!r}; write [ ] for ( )")
         # The elements are of the type of the default's first one, where it has any.
         return type(default)(_coerce(item, default[0], key, where) if default else item for item in value)
     if type(value) is not type(default):
-        raise InputError(
-            f"{where}: {key} must be of type {type(default).__name__} (such as {default!r}), not {value!r}"
-        )
+        hint = _hint(key, value, default, where)
+        such = "" if hint else f" (such as {default!r})"
+        raise InputError(f"{where}: {key} must be of type {_name(default)}{such}, not {value!r}{hint}")
     return value
+
+
+def _name(default: Any) -> str:
+    return "list" if isinstance(default, (list, tuple)) else type(default).__name__

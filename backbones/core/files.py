@@ -10,29 +10,47 @@ from typing import Any
 
 import numpy as np
 
+from backbones.core.disk import content_size, is_torch_writer, write_error
 from backbones.core.errors import InputError
 
 HASH_DIGITS = 12
 
 
-def save_atomic(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it: a killed run leaves no half file."""
+def save_atomic(path: str | Path, write: Callable[[Path], object], content: Any = None) -> None:
+    """Let `write` fill a temporary file beside `path`, then rename it: a killed run leaves no half file.
+
+    Args:
+        content: what is written, for the size in the message about a full disk (`disk.content_size`).
+
+    Raises:
+        InputError: the file cannot be written; the old one is as it was.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
         os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}; choose another --output-dir") from None
-    finally:
-        with suppress(NotADirectoryError):  # a file where the folder should be: nothing was written
-            temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        written = _remove(temporary)
+        if isinstance(error, OSError) or is_torch_writer(error):
+            raise write_error(path, error, content_size(content), written) from None
+        raise
+
+
+def _remove(unfinished: Path) -> int:
+    """Delete a file; returns its size in bytes."""
+    with suppress(OSError):  # it was not made, or the disk has become read-only
+        size = unfinished.stat().st_size
+        os.truncate(unfinished, 0)  # a writer that failed may keep it open, and its space
+        unfinished.unlink()
+        return size
+    return 0
 
 
 def save_text(path: str | Path, text: str) -> None:
     """Write `text` (UTF-8) atomically."""
-    save_atomic(path, lambda p: p.write_text(text, encoding="utf-8"))
+    save_atomic(path, lambda p: p.write_text(text, encoding="utf-8"), text)
 
 
 def save_json(path: str | Path, obj: Any, *, indent: int | None = 1) -> None:

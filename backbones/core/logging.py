@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from backbones.core.disk import append, writing
 from backbones.core.distributed import is_main
 from backbones.core.files import save_text
 
@@ -19,6 +20,25 @@ class _ProgressFriendlyHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stderr)
+
+
+class _FileHandler(logging.Handler):
+    """Appends to a UTF-8 file; a line that cannot be written is an `InputError`, not a page on standard error."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        with writing(path):
+            self._file = path.open("ab", buffering=0)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = f"{self.format(record)}\n".encode(errors="backslashreplace")
+        with writing(self.path, line):
+            append(self._file, line)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def get_logger(name: str = "smooth2det") -> logging.Logger:
@@ -36,10 +56,10 @@ def get_logger(name: str = "smooth2det") -> logging.Logger:
 def log_to_file(path: Path) -> None:
     """Append the log to `path` too; a later call moves it to another file."""
     logger = get_logger()
-    for handler in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:
+    for handler in [h for h in logger.handlers if isinstance(h, _FileHandler)]:
         logger.removeHandler(handler)
         handler.close()
-    handler = logging.FileHandler(path)
+    handler = _FileHandler(path)
     handler.setFormatter(_FORMAT)
     logger.addHandler(handler)
 
@@ -60,25 +80,31 @@ class MetricsWriter:
             return
         kept = [line for line in read_metrics(self.path) if line["iteration"] < start] if self.path.exists() else []
         save_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._file = self.path.open("a", encoding="utf-8")
+        with writing(self.path):
+            self._file = self.path.open("ab", buffering=0)
         from torch.utils.tensorboard import SummaryWriter  # a slow import, needed by training runs alone
 
-        self._events = SummaryWriter(str(Path(run_dir) / "tensorboard"), purge_step=start)
+        self._folder = Path(run_dir) / "tensorboard"
+        with writing(self._folder):
+            self._events = SummaryWriter(str(self._folder), purge_step=start)
 
     def write(self, iteration: int, **numbers: float) -> None:
-        """One line: the 0-based iteration and its numbers."""
+        """Write one line, the 0-based iteration and its numbers; `InputError` where the disk takes no more."""
         if self._events is None:
             return
-        self._file.write(json.dumps({"iteration": iteration, **numbers}) + "\n")
-        self._file.flush()
-        for name, value in numbers.items():
-            self._events.add_scalar(name, value, iteration)
+        line = (json.dumps({"iteration": iteration, **numbers}) + "\n").encode()
+        with writing(self.path, line):
+            append(self._file, line)
+        with writing(self._folder):  # the error of an earlier call: a thread writes
+            for name, value in numbers.items():
+                self._events.add_scalar(name, value, iteration)
 
     def close(self) -> None:
         """Finish the files."""
         if self._events is not None:
             self._file.close()
-            self._events.close()
+            with writing(self._folder):
+                self._events.close()
 
 
 def read_metrics(path: str | Path) -> list[dict]:

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from backbones.core.config import CfgNode, flatten, load_yaml
+from backbones.core.disk import write_error
 from backbones.core.distributed import barrier, is_main
-from backbones.core.errors import InputError
+from backbones.core.errors import NO_ROOM, InputError
 from backbones.core.files import save_json, save_text
 from backbones.core.logging import log_to_file
 
@@ -64,6 +65,8 @@ def check_writable(folder: Path) -> None:
         if not os.access(folder, os.W_OK):
             raise PermissionError(13, "no permission to write")
     except OSError as error:
+        if error.errno in NO_ROOM:
+            raise write_error(folder, error) from None
         raise InputError(f"cannot write to {folder}: {error.strerror}; choose another --output-dir") from None
 
 

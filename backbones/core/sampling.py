@@ -62,7 +62,7 @@ class StatelessBatchSampler:
         sizes = np.unique(self.groups, return_counts=True)[1]
         self.iterations_per_epoch = int((sizes // batch_size).sum())
         if not self.iterations_per_epoch:
-            raise InputError(f"{length} samples do not fill one batch of {batch_size}; use a smaller batch")
+            raise InputError(_too_few(length, sizes.tolist(), batch_size))
 
     def __len__(self) -> int:
         return max(self.stop - self.start, 0)
@@ -86,3 +86,16 @@ class StatelessBatchSampler:
             whole = len(members) // self.batch_size * self.batch_size
             batches.append(members[:whole].reshape(-1, self.batch_size))
         return rng.permutation(np.concatenate(batches)) if len(batches) > 1 else batches[0]
+
+
+def _too_few(length: int, sizes: list[int], batch_size: int) -> str:
+    if length == 0:
+        return "the training set holds no samples; check the data"
+    largest = max(sizes)
+    if len(sizes) == 1:
+        return f"{length} samples do not fill one batch of {batch_size}; use a batch of {length} or less"
+    parts = " and ".join(map(str, sizes))
+    return (
+        f"the {length} samples form groups of {parts} (wide and tall images are never mixed), none of which fills one "
+        f"batch of {batch_size}; use a batch of {largest} or less, or set DATALOADER.ASPECT_RATIO_GROUPING False"
+    )

@@ -49,4 +49,4 @@ def save_noise(run_dir: Path, samples: Samples) -> None:
     clean = samples.clean_labels
     index = np.flatnonzero(samples.labels != clean)
     arrays = {"index": index, "labels": samples.labels[index], "clean_labels": clean[index]}
-    save_atomic(run_dir / NOISE_FILE, lambda temporary: np.savez(temporary, **arrays))
+    save_atomic(run_dir / NOISE_FILE, lambda temporary: np.savez(temporary, **arrays), arrays)

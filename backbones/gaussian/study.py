@@ -92,7 +92,7 @@ def _difference(key: str, old: Any, new: Any) -> str:
 
 def _run(settings: Settings, folder: Path, number: int) -> None:
     arrays: dict[str, Any] = run_replicate(settings, number)
-    save_atomic(replicate_file(folder, number), lambda path: np.savez_compressed(path, **arrays))
+    save_atomic(replicate_file(folder, number), lambda path: np.savez_compressed(path, **arrays), arrays)
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from backbones.core.disk import write_error
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint, load_json, save_json
 from backbones.data.scenes.backgrounds import BACKGROUNDS
@@ -129,5 +130,5 @@ def write_scenes(
                 entry.rename(root / entry.name)
         staging.rmdir()
     except OSError as error:
-        raise InputError(f"cannot write {root}: {error.strerror or error}; choose another --output-dir") from None
+        raise write_error(root, error) from None
     return summary, True

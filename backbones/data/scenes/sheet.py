@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from backbones.core.files import save_atomic
 from backbones.data.scenes.pictures import ObjectPicture, draw_detection_picture, draw_object_picture
 from backbones.data.scenes.sets import SceneParameters
 from backbones.data.scenes.shapes import CLASSES
@@ -64,4 +65,5 @@ def write_contact_sheets(folder: Path, parameters: SceneParameters) -> None:
         "contact_sheet_detection.png": scene_sheet(p.seed, "train"),
     }
     for name, sheet in sheets.items():
-        (folder / name).write_bytes(cv2.imencode(".png", sheet[..., ::-1])[1].tobytes())
+        png = cv2.imencode(".png", sheet[..., ::-1])[1].tobytes()
+        save_atomic(folder / name, lambda path, png=png: path.write_bytes(png), png)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from backbones.core.disk import write_error
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint, load_json, save_json, save_text
 from backbones.data.scenes.pictures import Box, draw_detection_picture, draw_object_picture, picture_rng
@@ -125,7 +126,7 @@ def write_scenes_voc(root: Path, parameters: VocParameters, *, workers: int, ove
             (root / name / ("Main" if name == "ImageSets" else "")).mkdir(parents=True)
         prints = _write(root, parameters, workers)
     except OSError as error:
-        raise InputError(f"cannot write {root}: {error.strerror or error}; choose another --output-dir") from None
+        raise write_error(root, error) from None
     summary = {**wanted, "files": 2 * (parameters.train + parameters.val), "fingerprint": fingerprint(*prints)}
     save_json(root / RECORD, summary)
     return summary, True

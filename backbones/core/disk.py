@@ -1,0 +1,111 @@
+"""Errors of writing as one line: what could not be written, how much it needs, how much is free."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+from backbones.core.errors import NO_ROOM, InputError
+
+# How torch's writer of zip files names a write that failed; it drops the system's own error.
+_TORCH_WRITER = ("PytorchStreamWriter", "inline_container", "unexpected pos")
+_SHORT = 1 << 20  # bytes
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+@contextmanager
+def writing(path: str | Path, content: Any = None) -> Iterator[None]:
+    """Turn the errors of what writes `path` into an `InputError`.
+
+    Args:
+        content: what is written (text, bytes, arrays, tensors, containers of them), for the size that is needed.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise write_error(path, error, content_size(content)) from None
+
+
+def write_error(path: str | Path, error: BaseException, needed: int = 0, written: int = 0) -> InputError:
+    """The line about a write that failed.
+
+    Args:
+        error: of the system, or of torch's writer.
+        needed: bytes of the whole file; 0: unknown.
+        written: bytes that were written before it failed, and deleted again.
+    """
+    reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    number = getattr(error, "errno", None)
+    if is_torch_writer(error):  # which a full disk alone is known to cause
+        number, reason = errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} (torch: {reason})"
+    if number not in NO_ROOM:
+        return InputError(f"cannot write {path}: {reason}; choose another folder")
+    least = f"more than {size_text(written)} needed, " if written else ""
+    wanted = f"about {size_text(needed)} needed, " if needed > written else least
+    return InputError(
+        f"cannot write {path}: {reason}; {wanted}{free_text(path, number)}; free some space, or choose another folder"
+    )
+
+
+def is_torch_writer(error: BaseException) -> bool:
+    """Whether torch's writer of files has failed, which says so in a `RuntimeError` without a number."""
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _TORCH_WRITER)
+
+
+def content_size(content: Any) -> int:
+    """Bytes of the text, bytes, arrays and tensors in `content`, without what a format adds; 0 for other types."""
+    if isinstance(content, str):
+        return len(content.encode("utf-8", errors="replace"))
+    if isinstance(content, bytes):
+        return len(content)
+    if isinstance(content, Mapping):
+        return sum(map(content_size, content.values()))
+    if isinstance(content, (list, tuple)):
+        return sum(map(content_size, content))
+    return int(getattr(content, "nbytes", 0))
+
+
+def shortage(path: str | Path) -> str:
+    """The end of a message about a process that said nothing, as it could write nothing to `path`; else empty."""
+    short = shutil.disk_usage(_folder(path)).free < _SHORT
+    return f"; {free_text(path)}" if short else ""
+
+
+def free_text(path: str | Path, number: int = errno.ENOSPC) -> str:
+    """How much is free where `path` lies."""
+    folder = _folder(path)
+    free = f"{size_text(shutil.disk_usage(folder).free)} free in {folder}"
+    nodes = os.statvfs(folder)
+    if nodes.f_files and not nodes.f_favail:
+        return f"{free}, which can hold no more files"
+    return f"{free}, whose quota is used up" if number == errno.EDQUOT else free
+
+
+def _folder(path: str | Path) -> Path:
+    """`path`, or the deepest one of its parents that exists and is a folder."""
+    path = Path(path).absolute()
+    return next(folder for folder in (path, *path.parents) if folder.is_dir())
+
+
+def size_text(size: float) -> str:
+    """A number of bytes for people: `317 B`, `1.5 MB`."""
+    unit = 0
+    while size >= 1000 and unit < len(_UNITS) - 1:
+        size, unit = size / 1000, unit + 1
+    return f"{size:.1f} {_UNITS[unit]}" if unit else f"{size:.0f} B"
+
+
+def append(file: FileIO, data: bytes) -> None:
+    """Append all of `data` to an unbuffered file, or nothing: a write that fails is taken back."""
+    end = os.fstat(file.fileno()).st_size
+    rest = memoryview(data)
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]
+    except OSError:
+        file.truncate(end)
+        raise

@@ -1,0 +1,177 @@
+"""One process at a time in a folder: a lock file that names its owner, whose lock dies with the owner.
+
+The system drops the lock with the last process that holds it, so that a file that a killed process has left locks
+nobody out.  Processes that fork from the owner, such as data loaders, let go of it.
+"""
+
+import errno
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from backbones.core.disk import write_error, writing
+from backbones.core.distributed import gather_objects, is_main
+from backbones.core.errors import InputError
+from backbones.core.logging import get_logger
+from backbones.core.runs import check_writable
+
+if sys.platform != "win32":
+    import fcntl
+
+RUN_LOCK = "run.lock"
+# Seconds for an owner that was just killed to vanish.
+_GRACE = 1.0
+_POLL = 0.05
+# What file systems without locks answer, such as some network file systems.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+_own: set[int] = set()  # descriptors of locks that end with this process
+
+
+class Owner(NamedTuple):
+    """Who holds a lock; pid 0 where the file does not say."""
+
+    pid: int
+    host: str
+
+    def __str__(self) -> str:
+        return f"process {self.pid or 'unknown'}{f' on {self.host}' if self.host else ''}"
+
+    def alive(self) -> bool:
+        """Whether the process exists; one on another machine does, as its lock is held."""
+        if self.pid <= 0:
+            return False
+        if self.host not in ("", socket.gethostname()):
+            return True
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:  # it runs as another user
+            return True
+        return True
+
+
+@contextmanager
+def lock_run(folder: str | Path) -> Iterator[None]:
+    """Hold the folder that a tool writes to; of several processes, the main one holds it for all.
+
+    Raises:
+        InputError: another process holds it; nothing was written.
+    """
+    folder = Path(folder)
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+
+    def refusal(owner: Owner) -> str:
+        return f"{owner} writes to {folder} already; wait for it to end, or choose another --output-dir"
+
+    with ExitStack() as stack:
+        refused = ""
+        # Where nothing can be written, nothing needs a lock: whoever has something to write says so.
+        if is_main() and (new or os.access(folder, os.W_OK)):
+            try:
+                stack.enter_context(hold_lock(folder / RUN_LOCK, refusal, stays=False))
+            except InputError as error:
+                refused = str(error)
+        if refused := next(filter(None, gather_objects(refused)), ""):
+            raise InputError(refused)
+        try:
+            yield
+        finally:
+            stack.close()
+            if new and is_main():
+                with suppress(OSError):  # the first that holds something
+                    for path in new:
+                        path.rmdir()
+
+
+@contextmanager
+def hold_lock(
+    path: Path, refusal: Callable[[Owner], str], *, orphans: float = 0.0, stays: bool = True
+) -> Iterator[int]:
+    """Hold the lock file `path`, which names this process; yields its descriptor.
+
+    Args:
+        refusal: the message to the process that comes second.
+        orphans: seconds to wait for processes that hold the lock of an owner that is gone.
+        stays: the file is kept, and processes that are given the descriptor hold the lock, too.
+
+    Raises:
+        InputError: another process holds it, or the folder cannot be written.
+    """
+    check_writable(path.parent)
+    descriptor = _acquire(path, refusal, orphans)
+    if not stays:
+        _own.add(descriptor)
+    try:
+        with writing(path):
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()}\n{socket.gethostname()}\n".encode())
+        yield descriptor
+    finally:
+        if stays:
+            os.close(descriptor)
+        elif descriptor in _own:  # not so in a process that has forked from this one
+            _own.discard(descriptor)
+            with suppress(OSError):  # the disk has become read-only; a file that is left locks nobody out
+                path.unlink()
+            os.close(descriptor)
+
+
+def _acquire(path: Path, refusal: Callable[[Owner], str], orphans: float) -> int:
+    begun = time.monotonic()
+    while True:
+        with writing(path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        if _lock(descriptor, path):
+            if _is_file(descriptor, path):
+                return descriptor
+            os.close(descriptor)  # its owner has deleted it, at its end, between the two calls
+            continue
+        owner = _read_owner(descriptor)
+        os.close(descriptor)
+        if time.monotonic() - begun > (_GRACE if owner.alive() else max(orphans, _GRACE)):
+            raise InputError(refusal(owner))
+        time.sleep(_POLL)
+
+
+def _lock(descriptor: int, path: Path) -> bool:
+    if sys.platform == "win32":
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # the latter on some network file systems
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise write_error(path, error) from None
+        message = "cannot lock %s (%s): make sure that no other process writes to its folder"
+        get_logger().warning(message, path, error.strerror)
+    return True
+
+
+def _is_file(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _read_owner(descriptor: int) -> Owner:
+    lines = os.pread(descriptor, 1024, 0).decode(errors="replace").split()
+    pid = int(lines[0]) if lines and lines[0].isdigit() else 0
+    return Owner(pid, lines[1] if len(lines) > 1 else "")
+
+
+def _let_go() -> None:
+    for descriptor in _own:
+        os.close(descriptor)
+    _own.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
