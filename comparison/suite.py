@@ -8,7 +8,6 @@ sketch of it, with the first value of that grid, which says how much is to come 
 same call of `build_plan` after the selection makes it final.
 """
 
-import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,12 +18,14 @@ from backbones.core.config import CfgNode, expand_path
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint
 from backbones.core.results import FILE_NAME
-from comparison.suite_references import as_text
-from comparison.suite_stage import Run, Source, Stage, find_tool, slug, stage_hash
+from comparison.suite_data import Known, load_known, tree_fingerprint
+from comparison.suite_factory import Run, Source
+from comparison.suite_references import as_text, find
+from comparison.suite_reports import find_suffix
+from comparison.suite_stage import Stage, find_tool, slug, stage_hash
 from comparison.suite_training import ROOT, Trained, Training, config_file
 
 TOOLS = ROOT / "tools"
-REPORT = "report"
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Plan:
     """The stages of a suite in the order in which they run; the comparison comes last, by `compare_stage`.
 
     notes: rows that have no stages of their own because they came to the same backbone as another.
+    known: digests of data folders, to be kept for the next call.
+    name: of the suite, that of its file; suffix: what it adds to the names of its own files (suite_reports.py).
     """
 
     cfg: CfgNode
@@ -40,12 +43,28 @@ class Plan:
     stages: tuple[Stage, ...]
     notes: tuple[str, ...]
     data: Mapping[str, Source]  # by reference
+    known: Known
+    name: str = ""
+    suffix: str = ""
+
+    @property
+    def report(self) -> Path:
+        """The folder of the comparison."""
+        return self.output / f"report{self.suffix}"
+
+    def changed_data(self, stage: Stage) -> list[Path]:
+        """The data folders that `stage` reads and that no longer hold what they held when the plan was made."""
+        there = [source for source in self.data.values() if source.stage is None and source.folder in stage.reads]
+        return [source.folder for source in there if tree_fingerprint(source.folder, self.known) != source.hash]
 
 
-def build_plan(cfg: CfgNode, output_dir: str | Path, *, tools: Path = TOOLS, without_data: bool = False) -> Plan:
-    """Lay out the stages of the suite `cfg` (of `load_suite`); reads configs, listings and selections, writes nothing.
+def build_plan(
+    cfg: CfgNode, output_dir: str | Path, *, tools: Path = TOOLS, without_data: bool = False, name: str = "suite"
+) -> Plan:
+    """Lay out the stages of the suite `cfg` (of `load_suite`); reads configs, data and selections, writes nothing.
 
     Args:
+        name: of the suite, which tells its report from those of other suites in the same folder.
         without_data: for a look at the plan: a data folder that is not there stands as it is written, and the names
             of what reads it (their hashes) are not the final ones.
 
@@ -53,13 +72,16 @@ def build_plan(cfg: CfgNode, output_dir: str | Path, *, tools: Path = TOOLS, wit
         InputError: a config file or a data folder that cannot be read, an environment variable that is not set.
     """
     output = Path(output_dir).resolve()
-    data = {f"{{data:{entry['NAME']}}}": _data(entry, output, tools, without_data) for entry in cfg.DATA}
-    return _Builder(cfg, output, tools, data).build()
+    known = load_known(output)
+    data = {f"{{data:{entry['NAME']}}}": _data(entry, output, tools, known, without_data) for entry in cfg.DATA}
+    plan = _Builder(cfg, output, tools, data).build()
+    return replace(plan, known=known, name=name, suffix=find_suffix(output, name))
 
 
 def go_on(plan: Plan) -> Plan:
     """The plan as it is after the selections that were made since; the data is taken to be the same."""
-    return _Builder(plan.cfg, plan.output, plan.tools, plan.data).build()
+    again = _Builder(plan.cfg, plan.output, plan.tools, plan.data).build()
+    return replace(again, known=plan.known, name=plan.name, suffix=plan.suffix)
 
 
 def compare_stage(plan: Plan, runs: Sequence[Stage]) -> Stage:
@@ -69,18 +91,29 @@ def compare_stage(plan: Plan, runs: Sequence[Stage]) -> Stage:
     contents = [fingerprint(path.read_bytes()) if path.is_file() else "" for path in results]
     mixed = ["--allow-mixed-protocols"] if len(plan.cfg.FINETUNE) > 1 else []
     notes = [text for note in plan.notes for text in ("--note", note)]
-    arguments = [*mixed, *notes, *map(as_text, plan.cfg.COMPARE.ARGUMENTS)]
-    output, tool = plan.output / REPORT, find_tool(plan.tools, "compare")
+    chosen = [text for key in _chosen_keys(plan.cfg) for text in ("--chosen", key)]
+    arguments = [*mixed, *chosen, *notes, *map(as_text, plan.cfg.COMPARE.ARGUMENTS)]
+    output, tool = plan.report, find_tool(plan.tools, "compare")
     return Stage(
         kind="compare",
         title="compare",
-        command=(sys.executable, str(tool), "--output-dir", str(output), *arguments, *(str(r.output) for r in runs)),
+        # The files, not their folders: somebody may have measured a run once more, into a folder below it.
+        command=(sys.executable, str(tool), "--output-dir", str(output), *arguments, *map(str, results)),
         output=output,
         hash=stage_hash(tool, arguments, None, [*(run.hash for run in runs), *contents]),
         inputs=tuple(runs),
         reads=tuple(run.output for run in runs),
         cost=plan.cfg.COMPARE.COST,
     )
+
+
+def _chosen_keys(cfg: CfgNode) -> list[str]:
+    """Keys whose value each seed of a row chooses for itself, by its grid or by that of another row."""
+    if not any(len(row["SEEDS"] or cfg.SEEDS) > 1 for row in cfg.ROWS):
+        return []
+    found = [key for row in cfg.ROWS for key in row["GRID"].get("KEYS", {})]
+    pairs = [pair for row in cfg.ROWS for pair in zip(row["OVERRIDES"][::2], row["OVERRIDES"][1::2], strict=True)]
+    return list(dict.fromkeys([*found, *(key for key, value in pairs if find([value], "chosen"))]))
 
 
 class _Builder:
@@ -98,7 +131,7 @@ class _Builder:
             seeds = row["SEEDS"] or self.cfg.SEEDS
             for seed in seeds:
                 self._row(row, Run(row["LABEL"], seed, len(seeds) > 1))
-        return Plan(self.cfg, self.output, self.tools, tuple(self.stages.values()), tuple(self.notes), self.data)
+        return Plan(self.cfg, self.output, self.tools, tuple(self.stages.values()), tuple(self.notes), self.data, {})
 
     def _add(self, stages: Iterable[Stage]) -> None:
         for stage in stages:
@@ -136,9 +169,9 @@ class _Builder:
             )  # fmt: skip
 
 
-def _data(entry: Mapping[str, Any], output: Path, tools: Path, without: bool) -> Source:
+def _data(entry: Mapping[str, Any], output: Path, tools: Path, known: Known, without: bool) -> Source:
     if not entry["PREPARE"]:
-        return _existing_folder(entry, without)
+        return _existing_folder(entry, output, known, without)
     tool, arguments = find_tool(tools, "prepare"), entry["PREPARE"]
     key = stage_hash(tool, arguments, None, [])
     folder = output / "data" / f"{slug(entry['NAME'])}-{key}" / slug(entry["NAME"])
@@ -149,7 +182,7 @@ def _data(entry: Mapping[str, Any], output: Path, tools: Path, without: bool) ->
     return Source(folder, key, stage)
 
 
-def _existing_folder(entry: Mapping[str, Any], without: bool) -> Source:
+def _existing_folder(entry: Mapping[str, Any], output: Path, known: Known, without: bool) -> Source:
     where = f"DATA {entry['NAME']}: FOLDER"
     try:
         folder = expand_path(entry["FOLDER"]).absolute()
@@ -159,14 +192,6 @@ def _existing_folder(entry: Mapping[str, Any], without: bool) -> Source:
         if without:
             return Source(Path(entry["FOLDER"]), "", None)
         raise InputError(f"{where}: {error}") from None
-    return Source(folder, _listing_fingerprint(folder), None)
-
-
-def _listing_fingerprint(folder: Path) -> str:
-    """Over the names and sizes of all files below `folder`, not over their content: seconds for a large data set."""
-    lines = []
-    for parent, _, names in os.walk(folder, followlinks=True):
-        for name in names:
-            path = Path(parent, name)
-            lines.append(f"{path.relative_to(folder).as_posix()} {path.stat().st_size if path.exists() else -1}")
-    return fingerprint("\n".join(sorted(lines)))
+    if output.is_relative_to(folder.resolve()):  # what the suite writes would be a part of what it reads
+        raise InputError(f"{where}: the output folder {output} lies in {folder}; choose another --output-dir")
+    return Source(folder, tree_fingerprint(folder, known), None)

@@ -55,6 +55,25 @@ def check_settings(plan: Plan, readers: Mapping[str, Reader]) -> dict[Stage, Cfg
     return settings
 
 
+def mixed_conventions(settings: Mapping[Stage, CfgNode]) -> str:
+    """A warning where rows smooth by several conventions and a label does not say by which; "" where all is said.
+
+    LS defaults to `all`, ALS to the paper's `k-1`: the same amount means two things in one table.
+    """
+    found: dict[str, list[str]] = {}
+    for stage, cfg in settings.items():
+        convention = cfg.METHOD[cfg.METHOD.NAME].get("convention") if stage.kind in ("pretrain", "grid") else None
+        if convention:
+            found.setdefault(convention, []).append(cfg.LABEL or stage.title.partition(": ")[0])
+    silent = {label: way for way, labels in found.items() for label in labels if f"({way})" not in label}
+    if len(found) < 2 or not silent:
+        return ""
+    rows = ", ".join(f"{label} by {way}" for label, way in silent.items())
+    return (
+        f"rows smooth by several conventions, which their labels do not say: {rows}; write it there, as in 'LS (all)'"
+    )
+
+
 def _check_choice(title: str, what: str, trained: CfgNode | None, cfg: CfgNode) -> None:
     """`InputError` where `cfg` measures a split on which the epoch to report or the point of a grid is chosen."""
     if not trained or (what == "epoch" and trained.EVAL.REPORT != "best"):

@@ -63,7 +63,9 @@ DATA_ENTRY: dict[str, Any] = {
     "NAME": "",
     # Arguments of tools/prepare_data.py, which writes the data set below the suite's output folder ...
     "PREPARE": [],
-    # ... or a folder that exists; ~ and $VARIABLES are expanded.  Names and sizes of its files enter the hashes.
+    # ... or a folder that exists; ~ and $VARIABLES are expanded.  What it holds enters the hashes (images by name and
+    # size, all other files by content: suite_data.py), where it lies does not.  Data that a config names itself, such
+    # as ${IMAGENET}, does not enter them: a change of it reruns nothing.
     "FOLDER": "",
     "COST": 0.0,
 }

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
+from backbones.core.errors import InputError
 from backbones.core.files import load_json, save_json
 from comparison.suite_stage import COMMAND_MARK, Stage
 
@@ -14,16 +15,35 @@ _TAIL = 1 << 16  # bytes of a log that are searched
 
 
 class Timings:
-    """Seconds that stages of each kind took, in this output folder; kept in `path` for the next call."""
+    """Seconds that stages of each kind took, and that all took together; kept in `path` for the next call.
+
+    seconds: {kind: the last durations}. spent_before: of all stages that were started in earlier calls, also those that
+    failed or were interrupted, but not the one during which a call was killed.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.seconds: dict[str, list[float]] = load_json(path) if path.exists() else {}
+        kept = load_json(path) if path.exists() else {}
+        try:
+            self.seconds: dict[str, list[float]] = {key: [*map(float, v)] for key, v in kept.get("stages", {}).items()}
+            self.spent_before = self.spent = float(kept.get("spent", 0.0))
+        except (AttributeError, TypeError, ValueError):
+            raise InputError(
+                f"{path} does not hold durations; delete it, it only serves the time that is left"
+            ) from None
 
     def add(self, key: str, seconds: float) -> None:
-        """Record one more duration."""
+        """Record one more duration of a kind."""
         self.seconds[key] = [*self.seconds.get(key, []), round(seconds, 2)][-_KEPT:]
-        save_json(self.path, self.seconds)
+        self._save()
+
+    def spend(self, seconds: float) -> None:
+        """Count the time of a stage, however it ended."""
+        self.spent += seconds
+        self._save()
+
+    def _save(self) -> None:
+        save_json(self.path, {"stages": self.seconds, "spent": round(self.spent, 2)})
 
     def estimate(self, stage: Stage) -> float | None:
         """Expected seconds: the median of those measured, else what the suite declares, else None."""
@@ -59,6 +79,11 @@ class Display:
         """Start the line of the next stage."""
         self.number += 1
         self.head = f"[{self.number}/{self.total}] {title} ... "
+        print(self.head, end="", file=self.stream, flush=True)
+
+    def note(self, text: str) -> None:
+        """Say something about the stage that has begun, and start its line again."""
+        self.end(text)
         print(self.head, end="", file=self.stream, flush=True)
 
     def tick(self, seconds: float, left: str, log: Path) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from dataclasses import replace
 from io import FileIO
 from itertools import count
 from pathlib import Path
@@ -20,10 +21,13 @@ from backbones.core.disk import append, shortage, writing
 from backbones.core.errors import InputError
 from backbones.core.files import save_json, save_text
 from backbones.core.launch import die_with_parent, end_with_parent
-from backbones.core.results import load_results
-from comparison.suite import REPORT, Plan, compare_stage, go_on
+from comparison.suite import Plan, compare_stage, go_on
+from comparison.suite_data import KNOWN, load_known
 from comparison.suite_lock import lock_folder, terminate_as_interrupt
 from comparison.suite_progress import Display, Timings, last_line, minutes
+from comparison.suite_record import remove_record
+from comparison.suite_reports import claim_suffix
+from comparison.suite_sources import BY_TOOL, class_source
 from comparison.suite_stage import COMMAND_MARK, PAGE, REPORT_RECORD, TABLE, TRAININGS, Stage
 from comparison.suite_training import ROOT
 
@@ -45,7 +49,9 @@ def run_plan(plan: Plan, stream: IO[str] | None = None) -> int:
     """
     out = stream or sys.stdout
     with lock_folder(plan.output) as lock, terminate_as_interrupt():
-        save_text(plan.output / "config.yaml", plan.cfg.dump(sort_keys=False))
+        plan = replace(plan, suffix=claim_suffix(plan.output, plan.name))
+        save_text(plan.output / f"config{plan.suffix}.yaml", plan.cfg.dump(sort_keys=False))
+        save_known(plan)
         try:
             return _Run(plan, lock, Display(out, len(plan.stages) + 1)).all()
         except KeyboardInterrupt:
@@ -58,11 +64,12 @@ class _Run:
 
     def __init__(self, plan: Plan, lock: int, display: Display) -> None:
         self.plan, self.lock, self.display = plan, lock, display
-        self.timings = Timings(plan.output / "timings.json")
+        self.timings = Timings(plan.output / f"timings{plan.suffix}.json")
         self.failures: dict[Stage, str] = {}
         self.to_do = [stage for stage in plan.stages if not stage.complete()]
         self.seen: set[tuple[Path, str]] = set()  # the stages that were reached
         self.chosen = False  # by a selection, since the plan was made
+        self.reported = False  # whether the page is of this call
         # Stands for the comparison in the time that is left: what it compares is known at the end.
         self.last: Stage | None = compare_stage(plan, plan.stages)
 
@@ -93,19 +100,29 @@ class _Run:
 
     def one(self, stage: Stage) -> None:
         """Run `stage` unless it is complete or cannot be."""
-        missing = [item.title for item in stage.inputs if item in self.failures]
-        missing += [stage.waits] if stage.waits else []
         self.display.begin(stage.title)
         if stage not in self.to_do and not stage.complete():  # what it was made of has been made again
             self.to_do.append(stage)
         if stage not in self.to_do:
             self.display.end("cached, diverged" if stage.diverged.is_file() else "cached")
-        elif missing:
+        elif reason := self.hindrance(stage):
             self.to_do.remove(stage)
-            self.failures[stage] = f"not run: it needs {missing[0]}"
+            self.failures[stage] = f"not run: {reason}"
             self.display.end(self.failures[stage])
         else:
             self.execute(stage)
+
+    def hindrance(self, stage: Stage) -> str:
+        """Why `stage` cannot be run: what it needs is missing, or is no longer what its hash says; "" for nothing."""
+        if missing := [item.title for item in stage.inputs if item in self.failures]:
+            return f"it needs {missing[0]}"
+        if stage.waits:
+            return f"it needs {stage.waits}"
+        changed = [f"what {item.title} has left" for item in stage.inputs if not item.complete()]
+        changed += map(str, self.plan.changed_data(stage))
+        if stage.source and class_source(stage.tool, stage.labels) != stage.source:
+            changed.append(f"the source of {BY_TOOL[stage.tool].key} {stage.labels}")
+        return f"{changed[0]} has changed since the suite was started; start it again" if changed else ""
 
     def compare(self, stage: Stage) -> None:
         """Compare what is complete, unless the report was made of exactly that."""
@@ -117,20 +134,28 @@ class _Run:
         self.one(stage)
         if stage in self.failures:
             return
-        save_json(stage.output / REPORT_RECORD, {"hash": stage.hash, "runs": [str(run.output) for run in stage.inputs]})
+        self.reported = True
+        runs = [run.output.relative_to(self.plan.output).as_posix() for run in stage.inputs]
+        save_json(stage.output / REPORT_RECORD, {"hash": stage.hash, "suite": self.plan.name, "runs": runs})
         lines = (stage.output / TABLE).read_text(encoding="utf-8").splitlines()
         shown = "\n".join(line for line in lines if not line.startswith("report: "))  # `summarize` names it, last
         print(f"\n{shown.strip()}", file=self.display.stream)
 
     def execute(self, stage: Stage) -> None:
-        put_aside(stage)
+        if said := put_aside(stage):
+            self.display.note(said)
+        remove_record(stage.output.parent if stage.kind == "prepare" else stage.output)
         fresh, begun = stage.kind not in TRAININGS or not stage.log.exists(), time.monotonic()
         with writing(stage.log):
             stage.log.parent.mkdir(parents=True, exist_ok=True)
-        code = self.child(stage)
-        seconds = time.monotonic() - begun
+        try:
+            code = self.child(stage)
+        finally:
+            seconds = time.monotonic() - begun
+            self.timings.spend(seconds)
         self.to_do.remove(stage)
-        if code == 0 and (stage.kind == "compare" or stage.complete()):
+        if code == 0 and (stage.kind == "compare" or _finished(stage)):
+            stage.record()
             self.chosen |= stage.kind == "select"
             if fresh:  # one that went on from a checkpoint took less than the stage takes
                 self.timings.add(stage.timing_key, seconds)
@@ -176,10 +201,13 @@ class _Run:
         """What took how long, where the report is, what is missing."""
         kilobytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
         memory = f", largest process {kilobytes / 1024**2:.2f} GiB" if kilobytes else ""
-        print(f"\ntotal {minutes(seconds)}{memory}", file=self.display.stream)
-        page = self.plan.output / REPORT / PAGE
+        before = self.timings.spent_before
+        earlier = f" in this call, {minutes(before)} in earlier ones" if before else ""
+        print(f"\ntotal {minutes(seconds)}{earlier}{memory}", file=self.display.stream)
+        page = self.plan.report / PAGE
         if page.is_file():
-            print(f"report: {page}", file=self.display.stream)
+            said = f"report: {page}" if self.reported else f"no report was made; {page} is that of an earlier call"
+            print(said, file=self.display.stream)
         if self.failures:
             what = "stages are missing; the same command tries them again:"
             print(f"{len(self.failures)} {what}", file=self.display.stream)
@@ -189,15 +217,31 @@ class _Run:
         return 1 if self.failures else 0
 
 
-def put_aside(stage: Stage) -> None:
-    """Rename the folder of results that speak of other weights: a tool that resumes would go on from them."""
+def put_aside(stage: Stage) -> str:
+    """Rename a folder whose content is not what the stage left there, as a tool that resumes would start from it.
+
+    Returns:
+        what was done and why, "" for nothing.
+    """
+    if stage.kind == "compare" or not (reason := stage.foreign()):
+        return ""
+    number = next(n for n in count(1) if not stage.output.with_name(f"{stage.output.name}.old{n}").exists())
+    aside = stage.output.rename(stage.output.with_name(f"{stage.output.name}.old{number}"))
+    return f"{reason}; put aside as {aside.name}"
+
+
+def save_known(plan: Plan) -> None:
+    """Keep the digests of data folders for the next call, beside those of other suites in the folder."""
+    before = load_known(plan.output)
+    if any(before.get(folder) != item for folder, item in plan.known.items()):
+        save_json(plan.output / KNOWN, {**before, **plan.known})
+
+
+def _finished(stage: Stage) -> bool:
     try:
-        outdated = stage.kind != "compare" and stage.outdated(load_results(stage.output))
+        return stage.finished()
     except InputError:
-        return  # no finished results yet: nothing that could be outdated
-    if outdated:
-        number = next(n for n in count(1) if not stage.output.with_name(f"{stage.output.name}.old{n}").exists())
-        stage.output.rename(stage.output.with_name(f"{stage.output.name}.old{number}"))
+        return False
 
 
 def _standard_output(stage: Stage, log: FileIO) -> AbstractContextManager[FileIO]:

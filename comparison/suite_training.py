@@ -2,15 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from backbones.core.config import CfgNode, expand_path
 from backbones.core.files import load_json
 from comparison.selection import FILE_NAME
+from comparison.suite_factory import Factory, Run, Source, as_overrides, sorted_overrides
 from comparison.suite_grid import points, texts
 from comparison.suite_references import fill, find, parse
-from comparison.suite_stage import Factory, Run, Source, Stage, as_overrides, sorted_overrides
+from comparison.suite_sources import class_source
+from comparison.suite_stage import Stage
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -44,6 +47,7 @@ class Training:
         self.cfg, self.output, self.tools, self.data = cfg, output, tools, data
         self.done: dict[tuple[str, int], Trained] = {}
         self.points: dict[str, Stage] = {}  # of all grids, by hash: each is trained once
+        self.source_of = cache(class_source)  # one plan goes by one state of the files
 
     def add(self, row: Mapping[str, Any], run: Run) -> tuple[Trained, str, str]:
         """Plan a row.
@@ -66,7 +70,7 @@ class Training:
             for (label, seed), trained in self.done.items()
             if seed == run.seed
         }
-        return Factory(self.output, self.tools, {**self.data, **runs}, self.cfg.LAUNCH.NUM_GPUS)
+        return Factory(self.output, self.tools, {**self.data, **runs}, self.cfg.LAUNCH.NUM_GPUS, self.source_of)
 
     def _twin(self, trained: Trained, run: Run) -> tuple[str, str]:
         if trained.run.waits:
@@ -142,7 +146,7 @@ class Training:
             "select", run.title, run.name, options=options, inputs=points, arguments=options, waits=waits,
             folder=[str(point.output) for point in points],
         )  # fmt: skip
-        return replace(stage, config=points[0].config, overrides=points[0].overrides)
+        return replace(stage, config=points[0].config, overrides=points[0].overrides, places=points[0].places)
 
     def _fill(self, overrides: Sequence[str], run: Run) -> tuple[list[str], str]:
         """`overrides` with every `{chosen:...}` replaced, and the title of a selection that they still wait for."""

@@ -117,7 +117,7 @@ class Lab:
     """A suite file, its configs and the fake tools in one folder."""
 
     def __init__(self, folder):
-        self.folder, self.tools, self.output = folder, folder / "tools", folder / "out"
+        self.folder, self.tools, self.output, self.name = folder, folder / "tools", folder / "out", "suite"
         self.tools.mkdir(parents=True)
         for name in NAMES:
             (self.tools / f"{name}.py").write_text(FAKE)
@@ -152,7 +152,7 @@ class Lab:
         return path
 
     def plan(self, *overrides):
-        return build_plan(load_suite(self.write(), overrides), self.output, tools=self.tools)
+        return build_plan(load_suite(self.write(), overrides), self.output, tools=self.tools, name=self.name)
 
     def run(self, *overrides):
         """Exit code, and everything the suite said."""
@@ -198,6 +198,11 @@ class Lab:
 
 def output_of(arguments):
     return Path(arguments[arguments.index("--output-dir") + 1])
+
+
+def run_of(arguments):
+    """The run that a measure reads."""
+    return Path(arguments[arguments.index("--output-dir") + 2])
 
 
 def short(call):

@@ -4,9 +4,10 @@ import json
 import re
 
 import pytest
-from suite_lab import output_of
+from suite_lab import output_of, run_of
 
 from backbones.core.errors import InputError
+from comparison.suite import compare_stage
 from comparison.suite_grid import nearest
 from comparison.suite_listing import describe
 
@@ -76,11 +77,21 @@ def test_only_the_chosen_point_is_measured_and_compared(grid):
     chosen = selection_of(grid, "LS")["chosen"]
     assert (chosen["values"], chosen["nll"]) == ({AMOUNT: 0.1}, 1)
     (select,) = [output_of(arguments) for name, arguments in calls if name == "select_run"]
-    assert calls[-2][1][-1] == str(select)
-    assert calls[-1][1][-2:] == [str(select), str(output_of(calls[-2][1]))]
+    assert run_of(calls[-2][1]) == select
+    assert calls[-1][1][-2:] == [f"{select}/results.json", f"{output_of(calls[-2][1])}/results.json"]
     assert re.search(r"LS: select \.\.\. \d+ s   chosen: .*0\.1", said)
     assert grid.run()[0] == 0
     assert grid.calls() == []
+
+
+@pytest.mark.parametrize("seeds", [[0], [0, 1]])
+def test_the_comparison_knows_what_each_seed_has_chosen_for_itself(grid, seeds):
+    grid.tree["SEEDS"] = seeds
+    rows(grid, LS, FROM_LS)
+    plan = grid.plan()
+    arguments = compare_stage(plan, plan.stages).command
+    keys = [arguments[i + 1] for i, text in enumerate(arguments) if text == "--chosen"]
+    assert keys == ([AMOUNT, "EPS"] if len(seeds) > 1 else [])
 
 
 def test_each_criterion_chooses_its_own_and_points_are_trained_once(grid):
@@ -96,8 +107,8 @@ def test_each_criterion_chooses_its_own_and_points_are_trained_once(grid):
         {AMOUNT: 0.05},
         1,
     )
-    read = [arguments[-1] for name, arguments in calls if name == "evaluate_backbone"]
-    assert [path.rsplit("/", 1)[1].split("-s0")[0] for path in read] == ["LS", "LS+TempS"]
+    read = [run_of(arguments) for name, arguments in calls if name == "evaluate_backbone"]
+    assert [path.name.split("-s0")[0] for path in read] == ["LS", "LS+TempS"]
 
 
 @pytest.mark.parametrize("row", [LS, SHORT], ids=["same schedule", "shorter"])

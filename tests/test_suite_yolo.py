@@ -81,7 +81,7 @@ def test_a_detector_of_a_backbone_is_complete_though_its_row_is_its_own(lab):
         results = {"schema_version": 1, "stage": "detection", "backbone": hashes, "details": details}
         rest = {"protocol": {}, "metrics": {}, "data": {}, "warnings": [], "files": {}}
         (folder / "results.json").write_text(json.dumps(results | rest))
-    assert stage.complete()
+    assert stage.finished()
     changed = json.loads((stage.output / "results.json").read_text()) | {"details": {"backbone_hash": "other"}}
     (stage.output / "results.json").write_text(json.dumps(changed))
-    assert not stage.complete()
+    assert not stage.finished()

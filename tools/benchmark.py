@@ -4,12 +4,16 @@
     python tools/benchmark.py --config-file configs/suites/quick.yaml --output-dir runs/quick --dry-run
 
 --dry-run lists every command with its data, inputs, config and output folder; it needs no data.
-The same command goes on after an interruption, skips what is complete, and tries again what failed.  A change of a
-setting reruns the stages that it concerns.  The keys of a suite are explained in comparison/suite_config.py;
-LAUNCH.NUM_GPUS 8 after the command trains in 8 processes.
+The same command resumes after an interruption, skips what is complete, and tries again what failed.  A change of a
+setting, of the data or of a method's source reruns the stages that it concerns.  Several suites may share a folder, and
+with it their trainings: the report of the first is in report, that of another one in report-NAME.
+The keys of a suite are explained in comparison/suite_config.py; LAUNCH.NUM_GPUS 8 after the command trains in 8
+processes.
 """
 
 import argparse
+import sys
+from pathlib import Path
 
 import backbones.config
 import detection.config
@@ -21,7 +25,7 @@ from backbones.measuring import check_splits
 from backbones.models.weights import BackboneFile
 from backbones.pretraining import expect_backbone
 from comparison.suite import build_plan
-from comparison.suite_checks import Reader, check_settings
+from comparison.suite_checks import Reader, check_settings, mixed_conventions
 from comparison.suite_config import load_suite
 from comparison.suite_listing import describe
 from comparison.suite_runner import run_plan
@@ -52,8 +56,11 @@ READERS = {
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
-    plan = build_plan(load_suite(args.config_file, args.overrides), args.output_dir, without_data=args.dry_run)
+    cfg, name = load_suite(args.config_file, args.overrides), Path(args.config_file).stem
+    plan = build_plan(cfg, args.output_dir, without_data=args.dry_run, name=name)
     settings = check_settings(plan, READERS)
+    if warning := mixed_conventions(settings):
+        print(f"warning: {warning}", file=sys.stderr)
     if args.dry_run:
         print(describe(plan, settings))
         return 0

@@ -1,0 +1,112 @@
+"""One report a suite, and what is said of a report that was not made."""
+
+import json
+import re
+
+import pytest
+import yaml
+from suite_lab import set_compare
+
+from backbones.core.errors import InputError
+from comparison.suite_progress import Timings
+
+pytest_plugins = ["suite_fixtures"]
+
+
+def files_of(lab):
+    return {p.name: p.read_text() for p in lab.output.iterdir() if p.is_file() and p.suffix in (".json", ".yaml")}
+
+
+@pytest.fixture
+def other(finished, tmp_path):
+    """Another suite in the same folder, with one row more than the first."""
+    second = finished.copy(tmp_path / "second")
+    second.output, second.name = finished.output, "table7"
+    second.tree = {
+        **finished.tree,
+        "ROWS": [*finished.tree["ROWS"], {"LABEL": "LS", "OVERRIDES": ["METHOD.NAME", "LS"]}],
+    }
+    second.tree["FINETUNE"] = finished.tree["FINETUNE"]
+    return second
+
+
+def test_a_second_suite_has_a_report_of_its_own(finished, other):
+    page = finished.output / "report" / "index.html"
+    page.write_text("the page of the first")
+    before = files_of(finished)
+    code, said = other.run()
+    assert code == 0
+    assert "CE pretrain" not in other.called()  # shared
+    assert f"report: {finished.output}/report-table7/index.html" in said
+    assert page.read_text() == "the page of the first"
+    after = files_of(finished)
+    assert {name: after[name] for name in before if name != "suites.json"} == {
+        name: text for name, text in before.items() if name != "suites.json"
+    }
+    labels = [row["LABEL"] for row in yaml.safe_load(after["config-table7.yaml"])["ROWS"]]
+    assert labels == ["random", "CE", "ALS", "LS"]
+    assert "timings-table7.json" in after
+    assert finished.run()[1].count(f"report: {finished.output}/report/index.html") == 1
+    assert (finished.called(), other.to_run()) == ([], [])
+    assert page.read_text() == "the page of the first"
+
+
+def test_each_keeps_its_report_whatever_runs_in_between(finished, other):
+    owners = finished.output / "suites.json"
+    for suite in (other, finished, other):
+        set_compare(suite)
+        assert suite.run()[0] == 0
+        assert json.loads(owners.read_text()) == {"suite": "", "table7": "-table7"}
+    other.name = "table7!"  # as a part of a name the same as `table7_`, if not as `table7`
+    assert other.plan().report.name == "report-table7_"
+    owners.write_text('["suite"]')
+    with pytest.raises(InputError, match=r"suites.json does not say which report is whose; delete it"):
+        other.plan()
+
+
+def test_the_tool_names_a_suite_by_its_file(load_tool, tmp_path, capsys):
+    text = {"PRETRAIN": {"CONFIG": "configs/pretrain/quick_scenes.yaml"}, "ROWS": [{"LABEL": "CE"}]}
+    (tmp_path / "mine.yaml").write_text(json.dumps(text))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "suites.json").write_text('{"quick": ""}')
+    arguments = ["--config-file", str(tmp_path / "mine.yaml"), "--output-dir", str(tmp_path / "out"), "--dry-run"]
+    assert load_tool("benchmark").main(arguments) == 0
+    assert f"output  {tmp_path}/out/report-mine\n" in capsys.readouterr().out
+
+
+def test_after_a_failed_comparison_the_old_page_is_named_as_old(finished):
+    page = finished.output / "report" / "index.html"
+    set_compare(finished)
+    finished.tell("fail", "report")
+    code, said = finished.run()
+    assert code == 1
+    assert f"no report was made; {page} is that of an earlier call" in said
+    assert not re.search(r"^report:", said, re.M)
+    (finished.tools / "fail").unlink()
+    assert f"\nreport: {page}\n" in finished.run()[1]
+
+
+def test_nothing_to_compare_leaves_the_old_page_old(finished):
+    finished.tree["DATA"][0]["PREPARE"][2] = 2
+    finished.tell("fail", "data")
+    code, said = finished.run()
+    assert code == 1
+    assert "no report was made; " in said
+
+
+def test_total_says_what_it_counts(finished):
+    """Of this call, and of the stages of all calls before, however they ended."""
+    path = finished.output / "timings.json"
+    timings = Timings(path)
+    timings.spent = 7200.0
+    timings.spend(300.0)
+    said = finished.run()[1]
+    assert re.search(r"^total \d s in this call, 2 h 5 min in earlier ones, largest process", said, re.M)
+    before = Timings(path).spent
+    finished.tell("fail", "report")
+    set_compare(finished)
+    assert finished.run()[0] == 1
+    assert Timings(path).spent > before
+    path.write_text('{"stages": [1]}')
+    with pytest.raises(InputError, match=r"timings.json does not hold durations; delete it"):
+        finished.run()
