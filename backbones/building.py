@@ -147,7 +147,7 @@ def build_context(
 
     def temperature() -> float:
         if isinstance(teacher, OnlineTeacher):
-            return teacher.temperature(build_evaluation_batches(cfg, val))
+            return teacher.temperature(build_evaluation_batches(cfg, val), val.paths)
         assert teacher is not None
         return teacher.fitted
 

@@ -28,6 +28,7 @@ from backbones.data.images import normalize
 from backbones.data.loader import evaluation_batches
 from backbones.data.samples import Samples
 from backbones.evaluation import Inputs
+from backbones.finite import refuse_not_finite
 
 CAMS = Registry("localisation method")  # name -> pytorch_grad_cam.BaseCAM, built from (model, target_layers)
 
@@ -90,7 +91,7 @@ class ClassMaps:
     """Maps of given classes: `ClassMaps(model, "CAM")(images, labels)`.  The model cannot be trained afterwards."""
 
     def __init__(self, model: nn.Module, method: str) -> None:
-        wrapped = LogitsOnly(model)
+        wrapped, self.network = LogitsOnly(model), model
         # Before the package's hooks, which then see the leaf: the backward pass stops at the last stage.
         wrapped.last_stage().register_forward_hook(_cut_graph)
         self.cam = CAMS.get(method)(wrapped, [wrapped.last_stage()])
@@ -104,7 +105,8 @@ class ClassMaps:
             maps (B, H, W) float32 in [0, 1], and logits (B, K) float32.
         """
         targets = [ClassifierOutputTarget(int(label)) for label in labels]
-        with torch.enable_grad():
+        # What is not finite is refused with the image's name (`localize`), not by a warning of numpy's.
+        with torch.enable_grad(), np.errstate(invalid="ignore", over="ignore"):
             maps = self.cam(images, targets)
         return stretch(maps), self.cam.outputs.detach().float().cpu().numpy()
 
@@ -142,13 +144,20 @@ class Localized(NamedTuple):
 def localize(
     class_maps: ClassMaps, samples: Samples, numbers: np.ndarray, inputs: Inputs, size: int
 ) -> Iterator[Localized]:
-    """Yield the samples with these numbers, resized directly to size x size pixels (no crop)."""
+    """Yield the samples with these numbers, resized directly to size x size pixels (no crop).
+
+    Raises:
+        InputError: logits or a map that are not finite, with the image and the network's file.
+    """
     channels = [torch.tensor(values, dtype=inputs.dtype, device=inputs.device) for values in (inputs.mean, inputs.std)]
     pictures = Subset(EvaluationSet(samples, resize=size, stretch=True), numbers.tolist())
     for batch in evaluation_batches(pictures, batch_size=inputs.batch_size, num_workers=inputs.num_workers):
         maps, logits = class_maps(normalize(batch.images.to(inputs.device), *channels), batch.labels)
         images = batch.images.permute(0, 2, 3, 1).numpy()
         assert batch.index is not None
+        names = [samples.paths[index] for index in batch.index.tolist()]
+        refuse_not_finite(logits, names, class_maps.network)
+        refuse_not_finite(maps, names, class_maps.network, "class activation maps")
         assert batch.boxes is not None
         assert batch.box_count is not None
         for i, count in enumerate(batch.box_count.tolist()):

@@ -29,7 +29,9 @@ from backbones.data.evaluation_set import EvaluationSet
 from backbones.data.images import normalize
 from backbones.data.loader import evaluation_batches
 from backbones.data.samples import Samples
+from backbones.finite import refuse_not_finite
 from backbones.human_labels import human_metrics
+from backbones.null_reasons import null_reasons
 from backbones.pycalib import Subsample, pycalib_metrics
 
 CROSS_FITTED = "fitted on one half of the split and measured on the other, both ways; the mean of the two"
@@ -122,6 +124,7 @@ def predict(
     mean: list[float],
     std: list[float],
     precision: str,
+    names: Sequence[str] | None = None,
 ) -> Predictions:
     """Run `model` in evaluation mode over all batches, of all processes.
 
@@ -130,6 +133,10 @@ def predict(
         mean, std: channel statistics, RGB in [0, 1].
         precision: "float64" for a float64 model; all others mean float32, also those that train under autocast:
             logits rounded to 8 bits would show in the calibration.
+        names: of the images, by the samples' index, for messages.
+
+    Raises:
+        InputError: logits that are not finite, with the image and the network's file.
     """
     channels = [torch.tensor(values, dtype=_dtype(precision), device=device) for values in (mean, std)]
     was_training = model.training
@@ -140,7 +147,10 @@ def predict(
         logits = model(normalize(moved.images, *channels)).logits
         parts.append((logits.cpu(), batch.labels, batch.index, batch.objectness, batch.objectness_full))
     model.train(was_training)
-    return _gather(parts)
+    found = _gather(parts)
+    index: list[int] = found.index.tolist()
+    refuse_not_finite(found.logits, [f"image {i}" if names is None else names[i] for i in index], model)
+    return found
 
 
 def _dtype(precision: str) -> torch.dtype:
@@ -174,7 +184,7 @@ def predict_samples(
     numbers = np.arange(len(samples.labels)) if chosen is None else chosen
     subset = pictures if chosen is None else Subset(pictures, numbers.tolist())
     batches = evaluation_batches(subset, batch_size=inputs.batch_size, num_workers=inputs.num_workers)
-    found = predict(model, batches, inputs.device, inputs.mean, inputs.std, inputs.precision)
+    found = predict(model, batches, inputs.device, inputs.mean, inputs.std, inputs.precision, samples.paths)
     assert np.array_equal(found.index, numbers), "not every sample was evaluated"
     return found
 
@@ -217,7 +227,7 @@ def evaluate_backbone(
         metrics |= context_metrics(fill, covered.get(fill))
     metrics = {name: float(value) if np.isfinite(value) else None for name, value in metrics.items()}
     details |= _details(predictions, boxed)
-    details["null"] = _reasons(metrics, len(boxed), len(val), context)
+    details["null"] = null_reasons(metrics, len(boxed), len(val), context)
     return Measurement(metrics, details, predictions)
 
 
@@ -227,7 +237,8 @@ def _predict_context(
     """None where no picture has a box."""
     if fill == "uniform":
         nothing = uniform_batch(inputs.mean, inputs.crop)
-        return predict(model, [nothing], inputs.device, inputs.mean, inputs.std, inputs.precision)
+        names = ["an image of the mean colour"]
+        return predict(model, [nothing], inputs.device, inputs.mean, inputs.std, inputs.precision, names)
     if not len(boxed):
         return None
     return predict_samples(model, val, inputs, chosen=boxed, cover=build_cover(fill, inputs.mean))
@@ -279,20 +290,3 @@ def _details(predictions: dict[str, Predictions], boxed: np.ndarray) -> dict:
         "pictures_with_boxes": len(boxed),
         "mce_bin_count": {f"mce{bins}": mce_bin_count(p, labels, bins) for bins in (15, 100)},
     }
-
-
-def _reasons(metrics: dict[str, float | None], boxed: int, pictures: int, context: Sequence[str]) -> dict[str, str]:
-    """Why a metric is null, by its name."""
-    without = f"{pictures - boxed} of {pictures} pictures have no box"
-    unasked = "" if "mean" in context else "'mean' is not in EVAL.CONTEXT_FILLS"
-    causes = {
-        "objectness": without if boxed < pictures else "",
-        "context": "EVAL.CONTEXT is off" if not context else without if not boxed else unasked,
-        "shifted": "DATA.SHIFTED_SPLIT is not set" if metrics["top1_shifted"] is None else "",
-        "top5": "the data set has no more than 5 classes",
-        "overconfidence": "no prediction is wrong",
-        "underconfidence": "no prediction is right",
-        "human_kl": "no prediction is right",
-    }
-    missing = [name for name, value in metrics.items() if value is None]
-    return {name: next((why for part, why in causes.items() if part in name and why), "not finite") for name in missing}

@@ -11,7 +11,7 @@ import torch
 from backbones.building import read_split
 from backbones.config import get_defaults, validate
 from backbones.core.arguments import ArgumentParser, path_argument
-from backbones.core.config import CfgNode, load_config
+from backbones.core.config import CfgNode, expand_path, load_config
 from backbones.core.errors import InputError
 from backbones.core.files import save_atomic
 from backbones.core.locking import lock_run
@@ -20,7 +20,7 @@ from backbones.core.runs import CONFIG_FILE
 from backbones.core.warnings import WarningCounter
 from backbones.data.samples import Samples, log_samples
 from backbones.evaluation import Inputs, Predictions
-from backbones.models.weights import BackboneFile, load_backbone
+from backbones.models.weights import BackboneFile, differing_classes, load_backbone
 
 
 class RunArguments(argparse.Namespace):
@@ -80,13 +80,37 @@ def build_samples(cfg: CfgNode, split: str, backbone: BackboneFile, warnings: Wa
     """Read one split; its classes must be those of the backbone, in the same order."""
     samples = read_split(cfg, split, warnings)
     log_samples(samples)
-    if samples.classes != backbone.spec["classes"]:
-        raise InputError(
-            f"the {len(samples.classes)} classes of {cfg.DATA.ROOT} '{split}' are not the "
-            f"{len(backbone.spec['classes'])} that the backbone was trained for; "
-            "set DATA.ROOT to the data of its pretraining"
-        )
+    refuse_other_classes(samples, backbone, f"{cfg.DATA.ROOT} '{split}'")
     return samples
+
+
+def refuse_other_classes(samples: Samples, backbone: BackboneFile, where: str) -> None:
+    """`InputError` where output k of the backbone is not class k of the data: every number would be of other classes.
+
+    where: names the data.
+    """
+    own = backbone.spec["classes"]
+    if difference := differing_classes(own, samples.classes):
+        numbered = list(own) == [str(k) for k in range(len(own))]
+        advice = "set DATA.ROOT to the data of its pretraining"
+        if "source" in backbone.provenance:  # imported
+            names = "name its outputs" if numbered else "name them in the order of its outputs"
+            advice = f"{names} with --classes of tools/import_backbone.py, or {advice}"
+        raise InputError(
+            f"the {len(samples.classes)} classes of {where} are not the {len(own)} that the backbone was trained for "
+            f"({difference}); {advice}"
+        )
+
+
+def compare_with_data(cfg: CfgNode, backbone: BackboneFile) -> str:
+    """Refuse the backbone if its classes are not those of the config's data; says whether the data could be read."""
+    if not backbone.spec["num_classes"]:
+        return "without classes to compare with the data"
+    if not expand_path(cfg.DATA.ROOT).is_dir():
+        return f"its classes were not compared with the data: no folder {cfg.DATA.ROOT} (DATA.ROOT)"
+    samples = read_split(cfg, cfg.DATA.VAL_SPLIT, WarningCounter())
+    refuse_other_classes(samples, backbone, f"{cfg.DATA.ROOT} '{cfg.DATA.VAL_SPLIT}'")
+    return f"its classes are those of {cfg.DATA.ROOT}, in the same order"
 
 
 def build_inputs(cfg: CfgNode, device: torch.device) -> Inputs:

@@ -26,6 +26,7 @@ from backbones.data.images import normalize
 from backbones.data.loader import evaluation_batches
 from backbones.data.samples import Samples
 from backbones.evaluation import Inputs, predict_samples
+from backbones.finite import refuse_not_finite
 from backbones.gallery import Tile, make_tiles
 from backbones.localization import evenly_spaced
 from backbones.measuring import build_inputs, build_samples, load_run, read_split
@@ -81,7 +82,10 @@ def load_predictions(run: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
         with np.load(path, allow_pickle=False) as saved:
             if f"{split}_logits" not in saved:
                 raise InputError(f"{folder} has no predictions for '{split}'; evaluate the backbone with it")
-            return log_softmax(saved[f"{split}_logits"]), saved[f"{split}_labels"]
+            logits = saved[f"{split}_logits"]
+            if not np.isfinite(logits).all():
+                raise InputError(f"{path}: the logits for '{split}' hold NaN or infinity; evaluate another backbone")
+            return log_softmax(logits), saved[f"{split}_labels"]
     except (OSError, EOFError, BadZipFile) as error:
         raise InputError(f"cannot read {path}: {error}; evaluate the backbone again") from None
 
@@ -216,7 +220,9 @@ def penultimate_features(model: nn.Module, samples: Samples, chosen: np.ndarray,
     for batch in evaluation_batches(pictures, batch_size=inputs.batch_size, num_workers=inputs.num_workers):
         model(normalize(batch.images.to(inputs.device), *channels))
     hook.remove()
-    return np.concatenate(seen)
+    features = np.concatenate(seen)
+    refuse_not_finite(features, [samples.paths[i] for i in chosen], model, "features")
+    return features
 
 
 def class_spread(features: np.ndarray, classes: np.ndarray) -> float:

@@ -159,6 +159,8 @@ class Pretraining:
         return results
 
     def _save(self, finished: int) -> None:
+        if isinstance(self.teacher, OnlineTeacher):
+            self.teacher.refuse_not_finite()
         self.method.gather()
         if distributed.is_main():
             save_checkpoint(
@@ -226,7 +228,7 @@ def _describe_input(cfg: CfgNode, model: nn.Module, classes: Sequence[str]) -> d
 def measure(cfg: CfgNode, model: nn.Module, val: Samples, device: torch.device) -> Predictions:
     """What the network says of the validation split now."""
     batches = build_evaluation_batches(cfg, val)
-    return predict(model, batches, device, cfg.DATA.MEAN, cfg.DATA.STD, cfg.PRECISION)
+    return predict(model, batches, device, cfg.DATA.MEAN, cfg.DATA.STD, cfg.PRECISION, val.paths)
 
 
 def _protocol_hash(cfg: CfgNode, samples: Samples) -> str:

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from backbones.core.errors import InputError, suggestion
 from backbones.data.batch import Batch
+from backbones.finite import refuse_image
 
 Scores = Callable[[Tensor], Tensor]  # x -> logits (B, K)
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits, labels -> a sum over the pictures
@@ -169,6 +170,7 @@ def attack_model(
     dtype: torch.dtype,
     device: torch.device,
     seed: int = 0,
+    names: Sequence[str] | None = None,
 ) -> dict[str, float]:
     """Top-1 and top-5 error without an attack (`clean`), under each, and under any of the same bound (`any_8`).
 
@@ -176,12 +178,12 @@ def attack_model(
         batches: uint8 pictures (B, 3, H, W) with labels.
         mean, std: channel statistics, RGB in [0, 1]; dtype: of the model.
         seed: of the random starts.
+        names: of the images, by the samples' index, for messages.
+
+    Raises:
+        InputError: logits that are not finite, with the image and the network's file.
     """
-    center, scale = (torch.tensor(v, dtype=dtype, device=device)[:, None, None] for v in (mean, std))
-
-    def scores(x: Tensor) -> Tensor:
-        return model((x - center) / scale).logits
-
+    scores = _WatchedScores(model, *(torch.tensor(v, dtype=dtype, device=device)[:, None, None] for v in (mean, std)))
     bounds = list(dict.fromkeys(attack.bound for attack in attacks))
     strongest = {bound: f"any_{bound:g}" for bound in bounds}
     errors = Errors(["clean", *(attack.name for attack in attacks), *strongest.values()], device)
@@ -189,10 +191,12 @@ def attack_model(
     with _frozen(model):
         for number, batch in enumerate(batches):
             x, labels = batch.images.to(device).to(dtype) / WHITE, batch.labels.to(device)
-            if number == 0:
-                check_gradients(scores, x, labels)
+            scores.begin(len(x), x.device)
             with torch.no_grad():
                 clean = scores(x)
+            scores.check(batch, names)
+            if number == 0:
+                check_gradients(scores, x, labels)
             classes = clean.shape[1]
             errors.total += len(labels)
             errors.add("clean", wrong_predictions(clean, labels))
@@ -203,7 +207,32 @@ def attack_model(
                 broken[attack.bound] = broken[attack.bound] | wrong
             for bound, wrong in broken.items():
                 errors.add(strongest[bound], wrong)
+            scores.check(batch, names)
     return errors.metrics(classes)
+
+
+class _WatchedScores:
+    """The logits of a model for pixels in [0, 1]; knows which images of a batch ever had some that are not finite."""
+
+    def __init__(self, model: nn.Module, center: Tensor, scale: Tensor) -> None:
+        self.model, self.center, self.scale = model, center, scale
+        self.finite = torch.ones(0, dtype=torch.bool)
+
+    def begin(self, count: int, device: torch.device) -> None:
+        """A new batch of `count` images."""
+        self.finite = torch.ones(count, dtype=torch.bool, device=device)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        logits = self.model((x - self.center) / self.scale).logits
+        self.finite = self.finite & logits.detach().isfinite().all(dim=1)  # on the device
+        return logits
+
+    def check(self, batch: Batch, names: Sequence[str] | None) -> None:
+        """Waits for the device: twice in a batch, beside some 900 passes.  `InputError` names the first image."""
+        if not self.finite.all():
+            row = int((~self.finite).nonzero()[0])
+            index = row if batch.index is None else int(batch.index[row])
+            refuse_image(names[index] if names else f"image {index}", self.model, "logits, as it is or attacked,")
 
 
 def _wrong_under(scores: Scores, x: Tensor, labels: Tensor, attack: Attack, generator: torch.Generator) -> Tensor:

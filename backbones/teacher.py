@@ -6,7 +6,8 @@ cached   its logits of the pictures without augmentation, computed once (tools/c
 The two are not the same method, and have two names in every table.  Letters: B batch, N samples, K classes.
 """
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from backbones.calibration import fit_temperature
+from backbones.core.distributed import all_reduce_sum
 from backbones.core.errors import InputError
 from backbones.core.files import load_json, save_json
 from backbones.core.runs import check_writable
@@ -23,10 +25,12 @@ from backbones.data.images import normalize
 from backbones.data.loader import Batches
 from backbones.data.samples import Samples
 from backbones.evaluation import predict
-from backbones.models.weights import BackboneFile
+from backbones.finite import refuse_image, refuse_not_finite
+from backbones.models.weights import BackboneFile, differing_classes
 
 FORMAT = "smooth2det teacher 1"
 LOGITS, DESCRIPTION = "logits.npy", "teacher.json"
+_ROWS = 16384  # of the cache that are checked at once
 
 
 class OnlineTeacher:
@@ -36,24 +40,38 @@ class OnlineTeacher:
     """
 
     def __init__(self, file: BackboneFile, classes: list[str], device: torch.device, dtype: torch.dtype) -> None:
-        if file.spec["classes"] != classes:
+        if difference := differing_classes(file.spec["classes"], classes):
             raise InputError(
                 f"the teacher {file.hash} ({file.provenance['label']}) knows {len(file.spec['classes'])} classes that "
-                f"are not the {len(classes)} of the data; set TEACHER.RUN to a run on the same data set"
+                f"are not the {len(classes)} of the data ({difference}); set TEACHER.RUN to a run on the same data set"
             )
         self.hash, self.trained_on = file.hash, file.provenance["data_fingerprint"]
         self.model = file.build().to(device, dtype).requires_grad_(False)
         self.mean, self.std = (torch.tensor(file.spec[name], device=device, dtype=dtype) for name in ("mean", "std"))
+        self.finite = torch.ones((), dtype=torch.bool, device=device)  # whether all logits so far were
 
     @torch.no_grad()
     def __call__(self, pictures: Tensor) -> Tensor:
         """Logits (B, K) of uint8 pictures (B, 3, H, W), which the teacher normalises as in its own training."""
-        return self.model(normalize(pictures, self.mean, self.std)).logits
+        logits = self.model(normalize(pictures, self.mean, self.std)).logits
+        self.finite &= logits.isfinite().all()  # on the device; read by `refuse_not_finite`
+        return logits
 
-    def temperature(self, batches: Iterable[Batch]) -> float:
-        """T_cal: minimises the teacher's NLL over the batches of all processes (the validation split)."""
+    def refuse_not_finite(self) -> None:
+        """`InputError` if a logit was not finite so far: some methods would learn from the others and end well."""
+        wrong = (~self.finite).float()
+        all_reduce_sum(wrong)  # stops all processes
+        if wrong:
+            refuse_image("an image of the training, as augmented", self.model)
+
+    def temperature(self, batches: Iterable[Batch], names: Sequence[str] | None = None) -> float:
+        """T_cal: minimises the teacher's NLL over the batches of all processes (the validation split).
+
+        names: of the images, by the samples' index, for messages.
+        """
         precision = "float64" if self.mean.dtype == torch.float64 else "float32"
-        found = predict(self.model, batches, self.mean.device, self.mean.tolist(), self.std.tolist(), precision)
+        mean, std = self.mean.tolist(), self.std.tolist()
+        found = predict(self.model, batches, self.mean.device, mean, std, precision, names)
         return fit_temperature(found.logits, found.labels)
 
 
@@ -86,6 +104,22 @@ class CachedTeacher:
                 f"{folder / LOGITS} has the shape {self.logits.shape}, not {(len(samples), len(samples.classes))}; "
                 "run tools/cache_teacher.py again"
             )
+        self._refuse_not_finite(folder, samples)
+
+    def _refuse_not_finite(self, folder: Path, samples: Samples) -> None:
+        """Before the training: some methods would learn from the finite logits alone."""
+        if self.logits.dtype.kind != "f" or not isinstance(self.fitted, float | int) or not math.isfinite(self.fitted):
+            raise InputError(
+                f"{folder}: logits of {self.logits.dtype} or temperature {self.fitted!r} are not finite numbers; "
+                "run tools/cache_teacher.py again"
+            )
+        for first in range(0, len(self.logits), _ROWS):
+            wrong = np.flatnonzero(~np.isfinite(self.logits[first : first + _ROWS]).all(axis=1))
+            if len(wrong):
+                raise InputError(
+                    f"{folder / LOGITS} holds NaN or infinite logits for {samples.paths[first + wrong[0]]}; "
+                    "run tools/cache_teacher.py again with another teacher"
+                )
 
     def fill(self, batches: Batches) -> "TaughtBatches":
         """The batches, with their `teacher_logits`."""
@@ -109,11 +143,20 @@ class TaughtBatches:
 
 
 def write_cache(
-    folder: Path, teacher: OnlineTeacher, samples: Samples, batches: Iterable[Batch], val: Iterable[Batch]
+    folder: Path,
+    teacher: OnlineTeacher,
+    samples: Samples,
+    batches: Iterable[Batch],
+    val: Iterable[Batch],
+    val_names: Sequence[str] | None = None,
 ) -> dict:
     """Ask the teacher about every sample of `batches`, and write the folder; returns its description.
 
     batches: all samples of `samples` without augmentation, in one process. val: to fit the temperature on.
+    val_names: of the images of `val`.
+
+    Raises:
+        InputError: logits that are not finite, with the image and the teacher's file.
     """
     check_writable(folder)
     (folder / DESCRIPTION).unlink(missing_ok=True)  # last to be written: without it the folder does not count
@@ -121,7 +164,9 @@ def write_cache(
     logits = np.lib.format.open_memmap(folder / LOGITS, mode="w+", dtype=np.float32, shape=shape)
     for batch in batches:
         assert batch.index is not None
-        logits[batch.index.numpy()] = teacher(batch.images.to(teacher.mean.device)).float().cpu().numpy()
+        found = teacher(batch.images.to(teacher.mean.device)).float().cpu().numpy()
+        refuse_not_finite(found, [samples.paths[index] for index in batch.index.tolist()], teacher.model)
+        logits[batch.index.numpy()] = found
     logits.flush()
     description = {
         "format": FORMAT,
@@ -130,7 +175,7 @@ def write_cache(
         "split": samples.split,
         "backbone": teacher.hash,
         "trained_on": teacher.trained_on,
-        "temperature": teacher.temperature(val),
+        "temperature": teacher.temperature(val, val_names),
     }
     save_json(folder / DESCRIPTION, description)
     return description

@@ -19,7 +19,9 @@ from backbones.core.errors import InputError, suggestion
 from backbones.models.weights import BackboneFile, state_hash
 from detection.compatibility import BLOCKS, check_state
 from detection.export import ATTRIBUTE
-from detection.import_sources import ImportReport, read_checkpoint, select_state
+from detection.import_reading import read_checkpoint
+from detection.import_sources import ImportReport, find_source, select_state
+from detection.import_types import to_float32
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # RGB, range 0..1
 ARCHITECTURES = {f"resnet{depth}": depth for depth in BLOCKS}
@@ -97,12 +99,13 @@ def import_backbone(
     Raises:
         InputError: another source, prefix, network or input than declared; the message says which.
     """
-    content = read_checkpoint(path)
-    _refuse_contradiction(getattr(content, ATTRIBUTE, None), spec, path)
+    content = read_checkpoint(path, array_pickles=find_source(source).arrays)
+    _refuse_contradiction(getattr(content, ATTRIBUTE, content), spec, path)
     state, report = select_state(content, source, path)
     if not classifier:
         report.dropped += [name for name in state if name.startswith("fc.")]
         state = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+    report.converted = to_float32(state, path)
     check_state(state, spec)
     outputs = _count_outputs(state, path)
     report.kept = sorted(state)
@@ -115,6 +118,7 @@ def import_backbone(
         **{"label": label, "method": method, "seed": seed, "version": __version__},
         # How it was trained is not known; this is how it was imported.
         **{"config_hash": config_hash({"source": source, **full}), "data_fingerprint": UNKNOWN, "source": source},
+        **({"converted": sorted(report.converted)} if report.converted else {}),
         **{"file": Path(path).name, "file_sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()},
     }
     return BackboneFile(state, full, provenance, state_hash(state)), report
@@ -124,16 +128,29 @@ def describe(backbone: BackboneFile, report: ImportReport) -> str:
     """The account of an import in one or two lines."""
     outputs = backbone.spec["num_classes"]
     counters = f", {len(report.added)} counters of BN steps added" if report.added else ""
+    counters += "".join(f", {count} converted from {kind} to float32" for kind, count in report.converted.items())
     kind = f"a classifier of {outputs} classes" if outputs else "no classifier: for detectors and MODEL.WEIGHTS alone"
     return f"{len(report.kept)} tensors kept, {len(report.dropped)} dropped on purpose{counters}; {kind}"
 
 
 def load_classes(path: str | Path) -> list[str]:
-    """The names of a classifier's outputs, one a line."""
+    """The names of a classifier's outputs, one a line, in their order.
+
+    Raises:
+        InputError: a file that is no text, an empty line before the last name, a name that is there twice.
+    """
     try:
-        return Path(path).read_text(encoding="utf-8").splitlines()
+        text = Path(path).read_text(encoding="utf-8-sig")  # a byte order mark is no part of the first name
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}: {error}; --classes is a text file, one name a line") from None
+    names = [line.strip() for line in text.rstrip().split("\n")]
+    seen: set[str] = set()
+    for number, name in enumerate(names, start=1):
+        if not name or name in seen:
+            wrong = f"'{name}' is duplicated" if name else "is empty"
+            raise InputError(f"{path}, line {number}: {wrong}; --classes has one name a line, each once")
+        seen.add(name)
+    return names
 
 
 def _default(given: Sequence[float] | None, known: Sequence[float], order: str, pixel_range: float) -> list[float]:
@@ -143,12 +160,12 @@ def _default(given: Sequence[float] | None, known: Sequence[float], order: str, 
     return [value * pixel_range for value in (known if order == "RGB" else known[::-1])]
 
 
-def _refuse_contradiction(described: Mapping | None, spec: Mapping, path: str | Path) -> None:
+def _refuse_contradiction(described: Any, spec: Mapping, path: str | Path) -> None:
     """What our own export says of itself must be what the user declares."""
-    known = described["input_spec"] if described else spec
+    known = described.get("input_spec") if isinstance(described, Mapping) else None
     for key, value in spec.items():
-        if known[key] != value:
-            raise InputError(f"{path} says of itself that its {key} is {known[key]}, not {value}; declare it so")
+        if isinstance(known, Mapping) and known.get(key) != value:
+            raise InputError(f"{path} says of itself that its {key} is {known.get(key)}, not {value}; declare it so")
 
 
 def _count_outputs(state: Mapping[str, Tensor], path: str | Path) -> int:

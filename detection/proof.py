@@ -90,6 +90,11 @@ def prove_features(
                 f"features of {stage} have the shape {tuple(found[stage].shape)} in the detector, "
                 f"{tuple(wanted[stage].shape)} in the backbone: the two networks differ"
             )
+        if not wanted[stage].isfinite().all():
+            raise InputError(
+                f"the backbone's features of {stage} are NaN or infinite: its weights are damaged or too large; "
+                "name another backbone"
+            )
         sizes[stage] = float(wanted[stage].abs().max())
         # A network whose features are all zero would agree with anything.
         largest = float((found[stage] - wanted[stage]).abs().max())

@@ -32,6 +32,7 @@ __all__ = [
     "export_torchvision",
     "split_dropped",
     "to_detectron2",
+    "torchvision_name",
     "verify_account",
 ]
 
@@ -100,6 +101,24 @@ _RENAMES = (
 def detectron2_name(name: str) -> str:
     """detectron2's name of one torchvision tensor; no `backbone.` prefix (FPN would match nothing)."""
     for pattern, replacement in _RENAMES:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+_BACK = (
+    (r"^stem\.fc\.", "fc."),  # as detectron2's tools/convert-torchvision-to-d2.py calls it
+    (r"^stem\.conv1\.norm\.", "bn1."),
+    (r"^stem\.conv1\.", "conv1."),
+    (r"^res([2-5])\.", lambda m: f"layer{int(m[1]) - 1}."),
+    (r"\.conv(\d)\.norm\.", r".bn\1."),
+    (r"\.shortcut\.norm\.", ".downsample.1."),
+    (r"\.shortcut\.", ".downsample.0."),
+)
+
+
+def torchvision_name(name: str) -> str:
+    """torchvision's name of one of detectron2's: the inverse of `detectron2_name`; another name as it is."""
+    for pattern, replacement in _BACK:
         name = re.sub(pattern, replacement, name)
     return name
 

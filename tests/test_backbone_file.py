@@ -112,3 +112,27 @@ def test_refuses_incomplete_spec(model, spec, path):
     incomplete = {key: value for key, value in spec.items() if key != "mean"}
     with pytest.raises(InputError, match="spec: missing mean"):
         save_backbone(path, model, incomplete, PROVENANCE)
+
+
+@pytest.mark.parametrize("name", ["backbone.pth", "checkpoint.pth"])
+def test_refuses_a_changed_byte_wherever_it_is(name, path, model):
+    """Also in the specification, which the hash of the weights does not cover; torch does not look at checksums."""
+    if name == "checkpoint.pth":
+        save_checkpoint(path, model=model.state_dict())
+    content = bytearray(path.read_bytes())
+    for place in (content.index(b"fc.weight" if name == "checkpoint.pth" else b"channel_order") + 2, len(content) // 2):
+        content[place] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=str(path)):
+            load_checkpoint(path) if name == "checkpoint.pth" else load_backbone(path)
+        content[place] ^= 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("mean", "0.5"), ("std", [0.2, None, 0.1]), ("classes", ["a", 2, "c"]), ("depth", "18"), ("stride_in_1x1", 0)],
+)
+def test_refuses_a_spec_of_other_types(key, value, model, spec, path):
+    save_backbone(path, model, {**spec, key: value}, PROVENANCE)
+    with pytest.raises(InputError, match=rf"spec: {key} is .*pretrain again"):
+        load_backbone(path)

@@ -54,6 +54,7 @@ def main(args: RunArguments) -> int:
         dtype=inputs.dtype,
         device=inputs.device,
         seed=cfg.SEED,
+        names=samples.paths,
     )
     data = {samples.split: describe_samples(samples)}
     asked = {"pictures": len(chosen), "attacks": {a.name: dict(a._asdict()) for a in attacks}}

@@ -1,7 +1,6 @@
 """Make a backbone file of somebody else's checkpoint: a ResNet with torchvision's names, by declared source.
 
-python tools/import_backbone.py --checkpoint moco_v2_800ep.pth.tar --source moco --arch resnet50 --label "MoCo v2" \\
-    --output runs/moco/backbone.pth
+python tools/import_backbone.py --checkpoint moco_v2.pth.tar --source moco --arch resnet50 --label MoCo --output x.pth
     --config-file configs/pretrain/imagenet.yaml   also writes config.yaml, so that tools/evaluate_backbone.py takes
                                                    the folder; for a classifier, with --classes
 """
@@ -11,10 +10,11 @@ import json
 
 from backbones.config import get_defaults, validate
 from backbones.core.arguments import ArgumentParser, path_argument
-from backbones.core.config import load_config
+from backbones.core.config import CfgNode, load_config
 from backbones.core.errors import InputError, run_tool
 from backbones.core.files import save_text
 from backbones.core.runs import CONFIG_FILE
+from backbones.measuring import compare_with_data
 from backbones.models.weights import save_backbone_state
 from detection.import_sources import SOURCES
 from detection.import_weights import ARCHITECTURES, declare_spec, describe, import_backbone, load_classes
@@ -31,23 +31,24 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError(f"'{args.overrides[0]}' changes a key of --config-file, which is missing; add it")
     spec = declare_spec(args.arch, **{key: getattr(args, key) for key in DECLARED})
     options = {key: getattr(args, key) for key in ("label", "method", "seed", "classifier")}
-    classes = load_classes(args.classes) if args.classes else None
-    backbone, report = import_backbone(args.checkpoint, args.source, spec, classes=classes, **options)
-    config = build_config(args, backbone.spec) if args.config_file else ""
+    options["classes"] = args.classes and load_classes(args.classes)
+    backbone, report = import_backbone(args.checkpoint, args.source, spec, **options)
+    cfg = build_config(args, backbone.spec) if args.config_file else None
+    compared = f"; {compare_with_data(cfg, backbone)}" if cfg else ""
     save_backbone_state(args.output, backbone.state, backbone.spec, backbone.provenance)
-    if config:
-        save_text(written[1], config)
-    print(f"{describe(backbone, report)}\nbackbone {backbone.hash} ({args.label}): {args.output}")
+    if cfg:
+        save_text(written[1], cfg.dump(sort_keys=False))
+    print(f"{describe(backbone, report)}{compared}\nbackbone {backbone.hash} ({args.label}): {args.output}")
     return 0
 
 
-def build_config(args: argparse.Namespace, spec: dict) -> str:
+def build_config(args: argparse.Namespace, spec: dict) -> CfgNode:
     """The config of the data, with the network and the input that the backbone file declares."""
     declared = {"MODEL.ARCH": spec["arch"], "MODEL.NORM": spec["norm"], "DATA.MEAN": spec["mean"]}
     declared |= {"DATA.STD": spec["std"], "LABEL": json.dumps(args.label)}  # in quotes: "a: b" is no mapping
     cfg = load_config(get_defaults(), args.config_file, [*args.overrides, *map(str, sum(declared.items(), ()))])
     validate(cfg)
-    return cfg.dump(sort_keys=False)
+    return cfg
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -1,7 +1,5 @@
 """Checkpoints of tensors and plain types, written whole, loaded with every key accounted for."""
 
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.core.errors import InputError
+from backbones.core.file_kinds import describe_kind, find_changed_record, find_named_code
 from backbones.core.files import save_atomic
 
 
@@ -24,15 +23,22 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"no checkpoint at {path}; check the path, or start without --resume") from None
-    except (RuntimeError, OSError, EOFError, ValueError, LookupError, pickle.UnpicklingError, zipfile.BadZipFile):
-        raise InputError(f"{path} is truncated or no checkpoint of ours; copy it again or delete it") from None
+    except Exception as error:  # torch's reader raises whatever a foreign byte leads to
+        if code := find_named_code(str(error)):
+            raise InputError(f"{path} holds {code}, which is not loaded, because it could run code") from None
+        kind = describe_kind(path) if Path(path).is_file() else None
+        raise InputError(
+            f"{path} is {kind or 'truncated or no checkpoint of ours; copy it again or delete it'}"
+        ) from None
+    if changed := find_changed_record(path):
+        raise InputError(f"{path} is damaged: {changed} does not match its checksum; copy it again or delete it")
     if not isinstance(state, dict):
         raise InputError(f"{path} holds a {type(state).__name__}, not a checkpoint of ours; name another file")
     return state
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], *, where: str | Path) -> None:
-    """Load `state` into `module`: every key must be there, none over, all of the same shape."""
+    """Load `state` into `module`: every key must be there, none over, all of the same shape and of finite values."""
     own = module.state_dict()
     missing = [key for key in own if key not in state]
     unexpected = [key for key in state if key not in own]
@@ -40,7 +46,20 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], *, where: str | P
     if missing or unexpected or shapes:
         parts = [f"{len(keys)} {kind} ('{keys[0]}', ...)" for kind, keys in _named(missing, unexpected, shapes) if keys]
         raise InputError(f"{where} is of another architecture: {', '.join(parts)}; check MODEL and METHOD")
+    refuse_not_finite(state, where)
     module.load_state_dict(dict(state), strict=True)
+
+
+def refuse_not_finite(state: Mapping[str, Tensor], where: str | Path) -> None:
+    """`InputError` names the first tensor that holds NaN or infinity: whatever is computed with it means nothing."""
+    for name, tensor in state.items():
+        # float8 has no isfinite of its own.
+        values = tensor.float() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
+        if not torch.isfinite(values).all():
+            raise InputError(
+                f"{where}: '{name}' holds NaN or infinite values: its training diverged, or the file is damaged; "
+                "name another file, or train again"
+            )
 
 
 def _named(missing: list[str], unexpected: list[str], shapes: list[str]) -> list[tuple[str, list[str]]]:

@@ -52,6 +52,6 @@ def _load(path: Path) -> np.ndarray | None:
         table = np.load(path, allow_pickle=False).astype(np.float64)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {path}: {error}; restore the original file") from None
-    if table.ndim != 2 or not (table >= 0).all() or not (table.sum(axis=1) > 0).all():
+    if table.ndim != 2 or not (np.isfinite(table) & (table >= 0)).all() or not (table.sum(axis=1) > 0).all():
         raise InputError(f"{path} must hold a row of shares or counts a picture, none below 0, not {table.shape}")
     return table

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from backbones.core.checkpoint import load_checkpoint, load_state, save_checkpoint
+from backbones.core.checkpoint import load_checkpoint, load_state, refuse_not_finite, save_checkpoint
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint
 from backbones.core.results import BackboneIdentity
@@ -34,6 +34,13 @@ SPEC_KEYS = (
     "image_size",  # side of the training images in pixels
     "classes",  # names, in the order of the outputs
 )
+_LISTS = ("mean", "std", "classes")
+_SPEC_TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("arch", "norm", "stem", "channel_order", "classes"), (str,)),
+    **dict.fromkeys(("depth", "num_classes", "image_size"), (int,)),
+    **dict.fromkeys(("pixel_range", "mean", "std"), (float, int)),
+    "stride_in_1x1": (bool,),
+}
 # What the networks here compute and are fed; an imported backbone may say otherwise, which only detectors can honour.
 OWN_FORM = {"stride_in_1x1": False, "channel_order": "RGB", "pixel_range": 1.0}
 PROVENANCE_KEYS = ("label", "method", "seed", "config_hash", "data_fingerprint", "version")
@@ -41,12 +48,21 @@ PROVENANCE_KEYS = ("label", "method", "seed", "config_hash", "data_fingerprint",
 
 @dataclass
 class BackboneFile:
-    """A loaded backbone: state dict, input specification (SPEC_KEYS), provenance (PROVENANCE_KEYS), 12 hex digits."""
+    """A backbone: state dict, input specification (SPEC_KEYS), provenance (PROVENANCE_KEYS), 12 hex digits.
+
+    path: of the file that it was loaded from; "" for one that was not.
+    """
 
     state: dict[str, Tensor]
     spec: dict
     provenance: dict
     hash: str
+    path: str = ""
+
+    @property
+    def name(self) -> str:
+        """ "backbone 0123456789ab (runs/ce/backbone.pth)" """
+        return f"backbone {self.hash} ({self.path or self.provenance['label']})"
 
     def build(self) -> nn.Module:
         """The classifier with these weights, in evaluation mode; `InputError` if the file holds none of our form."""
@@ -57,7 +73,8 @@ class BackboneFile:
             )
         refuse_other_form(self)
         model = build_model(self.spec["arch"], self.spec["num_classes"], self.spec["norm"])
-        load_state(model, self.state, where=f"backbone {self.hash}")
+        load_state(model, self.state, where=self.name)
+        model.origin = self.name  # type: ignore[assignment]  # for messages about what it predicts
         return model.eval()
 
 
@@ -114,13 +131,15 @@ def load_backbone(path: str | Path) -> BackboneFile:
     if not path.is_file():
         raise InputError(f"no backbone at {path}: give the folder of a finished pretraining run, or its {FILE_NAME}")
     content = load_checkpoint(path)
-    if not isinstance(content, dict) or content.get("format") != FORMAT or not {"state", "hash"} <= content.keys():
+    if content.get("format") != FORMAT or not {"state", "hash"} <= content.keys() or not _is_state(content["state"]):
         raise InputError(f"{path} is not a backbone file: give the {FILE_NAME} that pretraining wrote")
-    _require(content.get("spec", {}), SPEC_KEYS, f"{path}: spec")
-    _require(content.get("provenance", {}), PROVENANCE_KEYS, f"{path}: provenance")
+    _require(content.get("spec"), SPEC_KEYS, f"{path}: spec")
+    _require(content.get("provenance"), PROVENANCE_KEYS, f"{path}: provenance")
+    _check_spec(content["spec"], path)
     if state_hash(content["state"]) != content["hash"]:
         raise InputError(f"{path} is damaged: its weights do not match its hash; copy it again or pretrain again")
-    return BackboneFile(content["state"], content["spec"], content["provenance"], content["hash"])
+    refuse_not_finite(content["state"], path)
+    return BackboneFile(content["state"], content["spec"], content["provenance"], content["hash"], str(path))
 
 
 def start_from(model: nn.Module, file: BackboneFile) -> None:
@@ -137,7 +156,7 @@ def start_from(model: nn.Module, file: BackboneFile) -> None:
         )
     own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(LAST_LAYER)}
     state = {name: tensor for name, tensor in file.state.items() if not name.startswith(LAST_LAYER)}
-    load_state(model, state | own, where=f"backbone {file.hash}")
+    load_state(model, state | own, where=file.name)
 
 
 def refuse_other_form(file: BackboneFile) -> None:
@@ -150,13 +169,45 @@ def refuse_other_form(file: BackboneFile) -> None:
             )
 
 
+def differing_classes(own: Sequence[str], other: Sequence[str]) -> str:
+    """Where two lists of class names differ, for a message; "" if they are equal, in the same order.
+
+    own: of the backbone. other: of the data.
+    """
+    if list(own) == list(other):
+        return ""
+    place = next((n for n, pair in enumerate(zip(own, other, strict=False)) if pair[0] != pair[1]), None)
+    if place is None:
+        return f"there are {len(own)} and {len(other)} of them"
+    kind = "the same names in another order" if sorted(own) == sorted(other) else "other names"
+    return f"{kind}: output {place} of the backbone is '{own[place]}', class {place} of the data '{other[place]}'"
+
+
 def identity(file: BackboneFile) -> BackboneIdentity:
     """Under which name a backbone's results are joined over the stages."""
     provenance = file.provenance
     return BackboneIdentity(provenance["label"], provenance["method"], provenance["seed"], file.hash)
 
 
-def _require(mapping: Mapping, keys: Sequence[str], where: str) -> None:
-    missing = [key for key in keys if key not in mapping]
+def _check_spec(spec: Mapping, path: Path) -> None:
+    """`InputError` names a value of another type than `backbone_spec` writes."""
+    for key, kinds in _SPEC_TYPES.items():
+        values = spec[key] if key in _LISTS else [spec[key]]
+        if (key in _LISTS and not isinstance(values, list | tuple)) or not all(type(v) in kinds for v in values):
+            raise InputError(f"{path}: spec: {key} is {spec[key]!r}, not of type {kinds[0].__name__}; pretrain again")
+
+
+def _is_state(state: object) -> bool:
+    return isinstance(state, Mapping) and all(
+        isinstance(name, str)
+        and isinstance(value, Tensor)
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
+        for name, value in state.items()
+    )
+
+
+def _require(mapping: object, keys: Sequence[str], where: str) -> None:
+    missing = [key for key in keys if not isinstance(mapping, Mapping) or key not in mapping]
     if missing:
         raise InputError(f"{where}: missing {', '.join(missing)}")

@@ -25,6 +25,7 @@ from detection.engines.detectron2_config import check_config, fill_config
 from detection.engines.detectron2_data import test_batches
 from detection.engines.detectron2_heads import freeze_res5, frozen_stages, register_heads, res5_blocks, resnet_of
 from detection.engines.detectron2_training import Run
+from detection.engines.finite import FiniteOutputs
 from detection.engines.frozen import FrozenStages
 from detection.engines.gathering import gather_detections
 from detection.engines.settings import training_settings
@@ -176,11 +177,15 @@ def predict(
     )
     category_ids = [category["id"] for category in data.categories]
     model.eval()
+    heads: Any = model
     mine = []
-    for batch in batches:
-        for picture, output in zip(batch, model(batch), strict=True):
-            image_id = picture["image_id"]
-            mine.append((image_id, to_results(image_id, output["instances"], category_ids)))
+    with FiniteOutputs([heads.proposal_generator.rpn_head, heads.roi_heads.box_predictor]) as finite:
+        for batch in batches:
+            outputs = model(batch)
+            finite.check([picture["file_name"] for picture in batch])
+            for picture, output in zip(batch, outputs, strict=True):
+                image_id = picture["image_id"]
+                mine.append((image_id, to_results(image_id, output["instances"], category_ids)))
     return gather_detections(mine, data.records)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.models.detection.rpn import RPNHead
 
 from backbones.core.checkpoint import load_checkpoint, load_state, save_checkpoint
 from backbones.core.config import CfgNode
@@ -32,7 +33,8 @@ from detection.data.loader import (
 )
 from detection.data.records import DetectionData
 from detection.engines import save_loading
-from detection.engines.faster_rcnn import FasterRCNN
+from detection.engines.faster_rcnn import BoxPredictor, FasterRCNN
+from detection.engines.finite import FiniteOutputs
 from detection.engines.frozen import FrozenStages
 from detection.engines.gathering import gather_detections
 from detection.engines.precise_bn import measure_statistics
@@ -248,12 +250,16 @@ def detect(cfg: CfgNode, detector: FasterRCNN, data: DetectionData, device: torc
         pin_memory=device.type == "cuda",
     )
     category_ids = [category["id"] for category in data.categories]
+    paths = {record.image_id: str(record.path) for record in data.records}
     mine = []
-    for batch in batches:
-        outputs = detector(batch.images.to(device, non_blocking=True), batch.sizes)
-        for n, output in enumerate(outputs):
-            scaled = scale_to_original(output["boxes"], batch.sizes[n], batch.originals[n])
-            mine.append((batch.image_ids[n], to_coco_results(batch.image_ids[n], scaled, output, category_ids)))
+    heads = [module for module in detector.modules() if isinstance(module, RPNHead | BoxPredictor)]
+    with FiniteOutputs(heads) as finite:
+        for batch in batches:
+            outputs = detector(batch.images.to(device, non_blocking=True), batch.sizes)
+            finite.check([paths[image_id] for image_id in batch.image_ids])
+            for n, output in enumerate(outputs):
+                scaled = scale_to_original(output["boxes"], batch.sizes[n], batch.originals[n])
+                mine.append((batch.image_ids[n], to_coco_results(batch.image_ids[n], scaled, output, category_ids)))
     return gather_detections(mine, data.records)
 
 

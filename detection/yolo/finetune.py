@@ -17,6 +17,7 @@ from backbones.core.warnings import WarningCounter
 from backbones.models.weights import BackboneFile, load_backbone
 from detection.data.records import DetectionData
 from detection.engines import save_loading
+from detection.engines.finite import FiniteOutputs
 from detection.engines.frozen import FrozenStages
 from detection.engines.gathering import gather_detections
 from detection.finetune import RANDOM, load_both, name_backbone, save_detection
@@ -135,13 +136,15 @@ def detect_all(cfg: CfgNode, task: YOLOTask, data: DetectionData, device: torch.
     rules = Rules(test.SCORE_THRESH, test.NMS_THRESH, test.DETECTIONS_PER_IMAGE, test.MAX_CANDIDATES, test.MULTI_LABEL)
     category_ids = [category["id"] for category in data.categories]
     mine = []
-    for indices, squares in batches:
-        records = [data.records[index] for index in indices]
-        views = build_views(task, squares, flip=test.FLIP, device=device)
-        sizes = torch.tensor([[record.width, record.height] for record in records], device=device)
-        outputs = detect(task.model, views, sizes, task.loss.anchors, task.loss.strides, rules)
-        for record, output in zip(records, outputs, strict=True):
-            mine.append((record.image_id, to_coco_results(record.image_id, output, category_ids)))
+    with FiniteOutputs([task.model]) as finite:
+        for indices, squares in batches:
+            records = [data.records[index] for index in indices]
+            views = build_views(task, squares, flip=test.FLIP, device=device)
+            sizes = torch.tensor([[record.width, record.height] for record in records], device=device)
+            outputs = detect(task.model, views, sizes, task.loss.anchors, task.loss.strides, rules)
+            finite.check([str(record.path) for record in records])
+            for record, output in zip(records, outputs, strict=True):
+                mine.append((record.image_id, to_coco_results(record.image_id, output, category_ids)))
     return gather_detections(mine, data.records)
 
 
