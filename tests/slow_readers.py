@@ -1,0 +1,98 @@
+"""Independent slow readings of annotation files, in plain Python, for the comparison with the real readers.
+
+Each trusts its file: it is asked only about files that a reader has accepted.
+"""
+
+import codecs
+import json
+import re
+from xml.dom import minidom
+
+import numpy as np
+
+
+def coco_objects(data: bytes) -> list[tuple]:
+    """(image id, category name, crowd, box x0 y0 x1 y1) of every object that is left after clipping, sorted."""
+    tree = json.loads(data)
+    sizes = {int(image["id"]): (float(image["width"]), float(image["height"])) for image in tree["images"]}
+    names = {int(category["id"]): str(category.get("name", category["id"])) for category in tree["categories"]}
+    found = []
+    for item in tree["annotations"]:
+        x, y, w, h = map(float, item["bbox"])
+        box = clip((x, y, x + w, y + h), sizes[int(item["image_id"])]) if min(w, h) > 0 else None
+        if box:
+            key = (int(item["image_id"]), names[int(item["category_id"])], says_yes(item.get("iscrowd", 0)))
+            found.append((*key, *box))
+    return sorted(found)
+
+
+def voc_objects(data: bytes, size: tuple[int, int]) -> list[tuple]:
+    """(name, difficult, box x0 y0 x1 y1) of every object that is left after clipping to `size`, sorted."""
+    found = []
+    for item, name in _named_objects(data):
+        difficult = [says_yes(_text(node)) for node in _children(item, "difficult")]
+        for x0, y0, x1, y1 in _boxes(item):
+            box = clip((x0 - 1, y0 - 1, x1, y1), size)
+            if box:
+                found.append((name, any(difficult), *box))
+    return sorted(found)
+
+
+def voc_size(data: bytes) -> tuple[int, int]:
+    """The stated width and height."""
+    size = _children(_document(data), "size")[0]
+    width, height = (float(_text(_children(size, side)[0]) or 0) for side in ("width", "height"))
+    return int(width), int(height)
+
+
+def ilsvrc_boxes(data: bytes, name: str) -> list[tuple]:
+    """Half-open boxes of the objects called `name`, sorted."""
+    return sorted(
+        (x0, y0, x1 + 1, y1 + 1)
+        for item, called in _named_objects(data)
+        if called == name
+        for x0, y0, x1, y1 in _boxes(item)
+    )
+
+
+def clip(box: tuple, size: tuple) -> tuple | None:
+    """The box cut to (width, height), rounded to a thousandth; None where nothing is left in single precision."""
+    x0, y0, x1, y1 = (min(max(value, 0), side) for value, side in zip(box, (*size, *size), strict=True))
+    solid = np.float32(x1) > np.float32(x0) and np.float32(y1) > np.float32(y0)
+    return tuple(round(float(value), 3) for value in (x0, y0, x1, y1)) if solid else None
+
+
+def says_yes(value: object) -> bool:
+    """Whether a flag that was accepted says 1."""
+    return str(value).strip().lower() in ("1", "1.0", "true")
+
+
+def _named_objects(data: bytes) -> list[tuple]:
+    return [(item, _text(_children(item, "name")[0])) for item in _children(_document(data), "object")]
+
+
+def _boxes(item: minidom.Element) -> list[tuple]:
+    corners = ("xmin", "ymin", "xmax", "ymax")
+    return [tuple(float(_text(_children(box, c)[0])) for c in corners) for box in _children(item, "bndbox")]
+
+
+def _document(data: bytes) -> minidom.Element:
+    declared = re.match(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']([^"']*)["'][^>]*>""", data)
+    if declared and not data.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        data = data[declared.end() :].decode(declared[1].decode()).encode()
+    return minidom.parseString(data).documentElement
+
+
+def _children(node: minidom.Element, tag: str) -> list:
+    return [child for child in node.childNodes if child.nodeType == child.ELEMENT_NODE and child.tagName == tag]
+
+
+def _text(node: minidom.Element) -> str:
+    """The text before the first child element, without the white space around it."""
+    parts = []
+    for child in node.childNodes:
+        if child.nodeType == child.ELEMENT_NODE:
+            break
+        if child.nodeType in (child.TEXT_NODE, child.CDATA_SECTION_NODE):
+            parts.append(child.data)
+    return "".join(parts).strip()
