@@ -24,7 +24,6 @@ import numpy as np
 from PIL import Image
 
 from backbones.core.errors import InputError, run_tool
-from backbones.core.pictures import read_header
 from backbones.data.annotation_index import build_index
 from backbones.data.geometry import clip_boxes
 from backbones.data.ilsvrc_xml import parse_any
@@ -137,7 +136,8 @@ def time_elementtree(root: Path, names: list[str]) -> tuple[float, int]:
     started, count = time.process_time(), 0
     for name in names:
         for picture in sorted((root / SPLIT / name).iterdir()):
-            width, height, *_ = read_header(picture)
+            with Image.open(picture) as image:
+                width, height = image.size
             path = root / "annotations" / SPLIT / name / f"{picture.stem}.xml"
             if path.is_file():
                 boxes, _ = parse_any(path.read_bytes(), name)

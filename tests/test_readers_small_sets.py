@@ -97,7 +97,7 @@ def test_cub_has_its_splits_and_boxes(tmp_path):
         ("bounding_boxes", "1 2 3 4\n", r"bounding_boxes\.txt, line 1: expected 5 words"),
         ("bounding_boxes", "1 2 3 4 5\n", "do not number the same pictures, such as 2"),
         ("image_class_labels", "1 1\n2 1\n3 7\n", r"c\.jpg the class 7"),
-        ("images", None, r"cannot read .*images\.txt"),
+        ("images", None, r"no such file: .*images\.txt"),
     ],
 )
 def test_cub_errors_name_the_file(tmp_path, file, text, message):

@@ -12,23 +12,25 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
-from backbones.core.errors import InputError
 from backbones.core.findings import ERROR, WARNING, Findings, Kind
-from backbones.core.pictures import decode_picture
+from backbones.core.pictures import ImageHeader, PictureError, RangeError, decode_picture, read_header_and_frames
 
 MISSING = Kind(ERROR, "missing pictures", "restore the files or remove their entries")
 UNREADABLE = Kind(ERROR, "unreadable or truncated pictures", "restore the files or remove their entries")
+NO_RANGE = Kind(ERROR, "images whose values have no stated range", "convert them to 8 or 16 bits a channel")
 OTHER_SIZE = Kind(ERROR, "pictures of another size than stated", "correct the annotations or restore the files")
 GREY = Kind(WARNING, "grey pictures", "they are converted to RGB")
+DEEP = Kind(WARNING, "grey images of more than 8 bits", "they are scaled to 8 bits and converted to RGB")
 CMYK = Kind(WARNING, "CMYK pictures", "they are converted to RGB")
 OTHER_COLOURS = Kind(WARNING, "pictures with a palette, transparency or other colours", "they are converted to RGB")
-TURNED = Kind(WARNING, "pictures that EXIF turns", "boxes are taken to be of the pixels as stored, unturned")
+TURNED = Kind(
+    WARNING, "pictures that EXIF turns", "boxes are taken to be of the pixels as read: unturned, but for TIFF"
+)
+FRAMES = Kind(WARNING, "images of several frames", "the first frame is read")
 
-_GREY_MODES = ("1", "L", "LA", "I", "F", "I;16")
-_ORIENTATION = 0x0112  # EXIF's tag; 1 is upright
+_COLOURS = {"1": GREY, "L": GREY, "LA": GREY, "La": GREY, "CMYK": CMYK}  # by PIL's mode
 _CHUNK = 32  # pictures a task of the pool
 _BAR_FROM = 500  # a progress bar for at least as many pictures
 
@@ -47,9 +49,8 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True)
 class _Seen:
-    size: tuple[int, int] = (0, 0)
-    mode: str = "RGB"
-    turned: bool = False
+    header: ImageHeader | None = None
+    animated: bool = False
     problem: Kind | None = None
     reason: str = ""
 
@@ -71,7 +72,7 @@ def check_pictures(pictures: Sequence[Picture], findings: Findings, *, decode: b
         looked = pool.map(lambda chunk: [_look(pictures[n].path, decode) for n in chunk], chunks)
         for chunk, seen in zip(chunks, looked, strict=True):
             for n, one in zip(chunk, seen, strict=True):
-                sizes[n] = one.size
+                sizes[n] = one.header[:2] if one.header else 0
                 _judge(pictures[n], one, findings)
             bar.update(len(chunk))
     return sizes
@@ -83,43 +84,32 @@ def default_workers() -> int:
 
 
 def _look(path: str, decode: bool) -> _Seen:
+    """The readers' own judgement of a file, which says what a training would say."""
     if not path:
         return _Seen()
+    header, animated = None, False
     try:
-        with Image.open(path) as image:
-            size, mode, turned = image.size, image.mode, _is_turned(image)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        return _Seen(problem=MISSING)
-    except Image.UnidentifiedImageError:
-        return _Seen(problem=UNREADABLE, reason="not a picture")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what PIL raises, by format
-        return _Seen(problem=UNREADABLE, reason=str(error))
-    if decode:
-        try:
+        header, animated = read_header_and_frames(path)
+        if decode:
             decode_picture(path)
-        except InputError:
-            return _Seen(size, mode, turned, UNREADABLE, "truncated or damaged")
-    return _Seen(size, mode, turned)
-
-
-def _is_turned(image: Image.Image) -> bool:
-    if "exif" not in image.info:  # without it PIL would decode a whole PNG to look for one
-        return False
-    try:
-        return image.getexif().get(_ORIENTATION, 1) not in (0, 1)
-    except Exception:  # PIL's parser raises anything at damaged EXIF, which no reader of pictures needs
-        return False
+    except PictureError as error:
+        problem = NO_RANGE if isinstance(error, RangeError) else UNREADABLE if os.path.isfile(path) else MISSING
+        return _Seen(header, animated, problem, error.reason)
+    return _Seen(header, animated)
 
 
 def _judge(picture: Picture, seen: _Seen, findings: Findings) -> None:
     where = f"{picture.path} ({picture.key})" if picture.key else picture.path
     if seen.problem:
         findings.add(seen.problem, f"{where}: {seen.reason}" if seen.reason else where)
-    if seen.size == (0, 0):
+    if seen.header is None:
         return
-    if picture.width and (picture.width, picture.height) != seen.size:
-        findings.add(OTHER_SIZE, f"{where}: stated {picture.width}x{picture.height}, is {seen.size[0]}x{seen.size[1]}")
-    if seen.mode != "RGB":
-        findings.add(GREY if seen.mode in _GREY_MODES else CMYK if seen.mode == "CMYK" else OTHER_COLOURS, where)
-    if seen.turned:
+    size, mode = seen.header[:2], seen.header.mode
+    if picture.width and (picture.width, picture.height) != size:
+        findings.add(OTHER_SIZE, f"{where}: stated {picture.width}x{picture.height}, is {size[0]}x{size[1]}")
+    if mode != "RGB":
+        findings.add(DEEP if mode.startswith("I") else _COLOURS.get(mode, OTHER_COLOURS), where)
+    if seen.header.turned:
         findings.add(TURNED, where)
+    if seen.animated:
+        findings.add(FRAMES, where)

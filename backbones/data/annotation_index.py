@@ -15,7 +15,6 @@ import csv
 import io
 import multiprocessing
 import shutil
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -31,9 +30,10 @@ from backbones.core.logging import get_logger
 from backbones.data.class_folders import ANNOTATIONS, REASONS, ClassPictures, Stamp, is_unchanged, read_class
 from backbones.data.reading import list_folders
 
-VERSION = 1  # raise it when the content changes: older files are then made anew
+VERSION = 2  # raise it when the content changes: older files are then made anew
 COMMAND = "tools/prepare_data.py imagenet-boxes --root ROOT --split"
 ARRAYS = ("sizes", "boxes", "counts", "flags", "clipped", "empty")
+LISTS = ("files", "orphans", "others", "hidden")
 
 
 def index_path(root: Path, split: str) -> Path:
@@ -97,7 +97,7 @@ def load_index(path: Path) -> list[ClassPictures] | None:
         with np.load(path) as stored:
             arrays = {name: stored[name] for name in stored.files}
         return list(_from_arrays(arrays)) if arrays["version"] == VERSION else None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # numpy raises by damage: OSError, ValueError, EOFError, BadZipFile, zlib.error ...
         raise InputError(f"cannot read the index {path}: {error}; delete it, or index again with --overwrite") from None
 
 
@@ -126,12 +126,11 @@ def _to_arrays(classes: Sequence[ClassPictures]) -> dict[str, Any]:
     lines = {
         "names": [c.name for c in classes],
         "digests": [c.stamp.names for c in classes],
-        "files": [file for c in classes for file in c.files],
-        "orphans": [orphan for c in classes for orphan in c.orphans],
+        **{key: [text for c in classes for text in getattr(c, key)] for key in LISTS},
     }
     return {
         "version": np.array(VERSION),
-        "lengths": np.array([[len(c.files), len(c.boxes), len(c.orphans)] for c in classes], np.int64),
+        "lengths": np.array([[len(getattr(c, key)) for key in ("boxes", *LISTS)] for c in classes], np.int64),
         "times": np.array([[c.stamp.pictures, c.stamp.annotations] for c in classes], np.int64),
         **{name: np.frombuffer("\n".join(texts).encode(), np.uint8) for name, texts in lines.items()},
         **{name: np.concatenate([getattr(c, name) for c in classes]) for name in ARRAYS},
@@ -141,20 +140,19 @@ def _to_arrays(classes: Sequence[ClassPictures]) -> dict[str, Any]:
 def _from_arrays(arrays: dict[str, np.ndarray]) -> Iterator[ClassPictures]:
     texts = {
         name: arrays[name].tobytes().decode().split("\n") if arrays[name].size else []
-        for name in ("names", "digests", "files", "orphans")
+        for name in ("names", "digests", *LISTS)
     }
-    at = np.zeros(3, np.int64)
+    at = np.zeros(1 + len(LISTS), np.int64)
     for name, digest, times, length in zip(
         texts["names"], texts["digests"], arrays["times"].tolist(), arrays["lengths"], strict=True
     ):
-        files, boxes, orphans = (slice(start, start + count) for start, count in zip(at, length, strict=True))
+        boxes, *lists = (slice(start, start + count) for start, count in zip(at, length, strict=True))
         at = at + length
         yield ClassPictures(
             name=name,
-            files=texts["files"][files],
-            orphans=texts["orphans"][orphans],
             stamp=Stamp(times[0], times[1], digest),
-            **{key: arrays[key][boxes if key == "boxes" else files] for key in ARRAYS},
+            **{key: texts[key][own] for key, own in zip(LISTS, lists, strict=True)},
+            **{key: arrays[key][boxes if key == "boxes" else lists[0]] for key in ARRAYS},
         )
 
 

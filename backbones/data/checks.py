@@ -13,14 +13,17 @@ from backbones.core.findings import ERROR, WARNING, Findings, Kind, Report
 from backbones.core.picture_checks import Picture, check_pictures, default_workers
 from backbones.core.warnings import WarningCounter
 from backbones.data.cifar10h import load_cifar10h
-from backbones.data.samples import DATASETS, Samples
+from backbones.data.reading import COUNTED_BY_PICTURES, OTHER_FILES, PICTURE_SUFFIXES
+from backbones.data.samples import UNUSED, Samples, load_samples
 
 REFUSED = Kind(ERROR, "refusal by the reader", "it stops at the first problem: mend it and check again")
 NO_BOX = Kind(WARNING, "pictures without box", "methods that need the object's size cannot use them (DATA.VERSION box)")
-UNUSED = Kind(WARNING, "classes without picture", "they are never learned")
 DISAGREEMENT = Kind(WARNING, "pictures on which people are of two minds", "their commonest answer has less than half")
 MENDED = "the reader does what it says"
-COLOURS = "grey or CMYK pictures converted"  # as SampleBuilder counts them
+MENDS = {  # where something else becomes of what the readers count
+    UNUSED: "they are never learned",
+    OTHER_FILES: f"images have the suffixes {', '.join(PICTURE_SUFFIXES)}",
+}
 HUMAN_LABELS = "cifar10h"  # labels alone, of the test pictures of CIFAR-10
 
 
@@ -47,13 +50,14 @@ def check_samples(
     report = Report(f"{name} {split}", Findings())
     counter = WarningCounter()
     try:
-        samples = DATASETS.get(name)(root, split, counter)
+        samples = load_samples(name, root, split, drop_without_box=False, need_boxes=False, warnings=counter)
     except InputError as error:
         report.findings.add(REFUSED, str(error))
         return report
     for entry in counter.as_list():
-        if entry["what"] != COLOURS or not pictures:  # the pictures themselves say it more exactly
-            report.findings.add(Kind(WARNING, entry["what"], MENDED), entry["examples"], entry["count"])
+        what = entry["what"]
+        if what not in COUNTED_BY_PICTURES or not pictures:
+            report.findings.add(Kind(WARNING, what, MENDS.get(what, MENDED)), entry["examples"], entry["count"])
     if pictures and samples.stored is None:
         sizes = np.zeros((len(samples), 2), int) if samples.sizes is None else samples.sizes
         files = [Picture(path, w, h, "") for path, (w, h) in zip(samples.paths, sizes.tolist(), strict=True)]
@@ -64,7 +68,6 @@ def check_samples(
 
 def _summarize(samples: Samples, report: Report) -> None:
     counts, boxes = np.bincount(samples.labels, minlength=len(samples.classes)), samples.box_counts()
-    report.findings.add(UNUSED, [name for name, n in zip(samples.display_names, counts, strict=True) if n == 0])
     if len(samples.boxes):
         bare = np.flatnonzero(boxes == 0).tolist()
         report.findings.add(NO_BOX, (samples.relative[n] for n in bare), len(bare))

@@ -50,7 +50,7 @@ def _load(path: Path) -> np.ndarray | None:
         return None
     try:
         table = np.load(path, allow_pickle=False).astype(np.float64)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, AttributeError) as error:  # AttributeError: an archive of arrays
         raise InputError(f"cannot read {path}: {error}; restore the original file") from None
     if table.ndim != 2 or not (np.isfinite(table) & (table >= 0)).all() or not (table.sum(axis=1) > 0).all():
         raise InputError(f"{path} must hold a row of shares or counts a picture, none below 0, not {table.shape}")

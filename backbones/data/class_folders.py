@@ -6,24 +6,46 @@
 n pictures, m boxes.  What is unusual about a picture is a bit of its `flags`.
 """
 
+from __future__ import annotations
+
 import functools
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint
+from backbones.core.pictures import read_header_and_frames
 from backbones.core.warnings import WarningCounter
-from backbones.data.ilsvrc_xml import read_ilsvrc_xml
-from backbones.data.jpeg_header import picture_header
-from backbones.data.reading import list_pictures
+from backbones.data.ilsvrc_xml import composed, read_ilsvrc_xml
+from backbones.data.reading import (
+    CONVERTED,
+    FRAMES,
+    TURNED,
+    count_beside_folders,
+    count_left_out,
+    list_folder,
+    list_folders,
+)
 
 ANNOTATIONS = "annotations"
-NOT_RGB, SIZE_DIFFERS, NO_XML, NO_OBJECT, NO_SOLID_BOX = 1, 2, 4, 8, 16
+NOT_RGB, SIZE_DIFFERS, NO_XML, NO_OBJECT, NO_SOLID_BOX, IS_TURNED, HAS_FRAMES, SHARES_XML = (1 << n for n in range(8))
 # Why a picture, although it has an annotation, has no usable box.
 REASONS = {NO_OBJECT: "no object of the picture's class", NO_SOLID_BOX: "every box empty or outside of the picture"}
+ORPHANS = "annotations without a picture"
+# What is counted of a picture's flags; boxes without a solid one are counted one by one.
+COUNTED = {
+    NOT_RGB: CONVERTED,
+    SIZE_DIFFERS: "picture sizes differ from the XML's; the picture's taken",
+    NO_OBJECT: "annotations without an object of the image's class",
+    IS_TURNED: TURNED,
+    HAS_FRAMES: FRAMES,
+    SHARES_XML: "images that differ by suffix alone and share one annotation",
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +63,7 @@ class ClassPictures:
 
     boxes: (m, 4) float32, clipped, solid, half-open; counts: (n,) int64 boxes of each picture.
     flags: (n,) uint8. clipped, empty: (n,) int64 boxes cut to the picture, and dropped for zero area.
-    orphans: annotations without a picture.
+    orphans: annotations without a picture. others, hidden: what else is in the class's folders, and is left out.
     """
 
     name: str
@@ -53,49 +75,72 @@ class ClassPictures:
     clipped: np.ndarray
     empty: np.ndarray
     orphans: list[str]
+    others: list[str]
+    hidden: list[str]
     stamp: Stamp
 
     def count_warnings(self, split: str, warnings: WarningCounter) -> None:
         """Count what had to be mended, with examples."""
-        for bit, what in ((NOT_RGB, "grey or CMYK pictures converted"),
-                          (SIZE_DIFFERS, "picture sizes differ from the XML's; the picture's taken")):  # fmt: skip
+        for bit, what in COUNTED.items():
             self._count(split, warnings, what, (self.flags & bit > 0).astype(int))
         self._count(split, warnings, "boxes clipped to the picture", self.clipped)
         self._count(split, warnings, "boxes of zero area dropped", self.empty)
         for orphan in self.orphans:
-            warnings.add("annotations without a picture", orphan)
+            warnings.add(ORPHANS, orphan)
+        count_left_out(self.others, self.hidden, warnings)
 
     def _count(self, split: str, warnings: WarningCounter, what: str, counts: np.ndarray) -> None:
         for i in np.flatnonzero(counts):
             warnings.add(what, f"{split}/{self.name}/{self.files[i]}", int(counts[i]))
 
 
+@dataclass(frozen=True)
+class _Looked:
+    """The names in a class's folders; xml: stem of an annotation -> its file."""
+
+    stamp: Stamp
+    files: list[str]
+    xml: dict[str, str]
+    others: list[str]
+    hidden: list[str]
+
+
 def read_class(root: Path, split: str, name: str) -> ClassPictures:
     """Read every picture's header and every annotation of one class; `InputError` names a broken file."""
-    folder, annotations = root / split / name, _annotation_folder(root, split, name)
-    stamp, files, stems = _look(root, split, name)
-    base, xml_base = f"{folder}{os.sep}", f"{annotations}{os.sep}"
+    looked = _look(root, split, name)
+    files, annotations = looked.files, _annotation_folder(root, split, name)
+    base, xml_base = f"{root / split / name}{os.sep}", f"{annotations}{os.sep}"
+    stems = [_stem(file) for file in files]
+    shared = {stem for stem, count in Counter(stems).items() if count > 1} if len(set(stems)) < len(stems) else set()
     found, sizes, flags = [], np.zeros((len(files), 2), np.int64), np.zeros(len(files), np.uint8)
-    for i, file in enumerate(files):
-        width, height, mode = picture_header(base + file)
+    for i, (file, stem) in enumerate(zip(files, stems, strict=True)):
+        (width, height, mode, turned), animated = read_header_and_frames(base + file)
         sizes[i] = width, height
-        stem = file.rpartition(".")[0]
-        boxes, noted = read_ilsvrc_xml(f"{xml_base}{stem}.xml", name) if stem in stems else ([], None)
+        xml = looked.xml.get(stem)
+        boxes, noted = read_ilsvrc_xml(xml_base + xml, name) if xml else ([], None)
         flags[i] = (NOT_RGB * (mode != "RGB") | SIZE_DIFFERS * (noted not in (None, (width, height)))
-                    | (NO_XML if stem not in stems else NO_OBJECT * (not boxes)))  # fmt: skip
+                    | (NO_OBJECT * (not boxes) | SHARES_XML * (stem in shared) if xml else NO_XML)
+                    | IS_TURNED * turned | HAS_FRAMES * animated)  # fmt: skip
         found.append(boxes)
-    own = {file.rpartition(".")[0] for file in files}
-    flat = annotations.name != name
-    orphans = [] if flat else [f"{name}/{stem}.xml" for stem in sorted(stems - own)]
-    usable = _usable(found, sizes, flags)
-    return ClassPictures(name=name, files=files, sizes=sizes, orphans=orphans, stamp=stamp, **usable)
+    lost = [] if _is_flat(root, split, annotations) else sorted(looked.xml.keys() - set(stems))
+    return ClassPictures(
+        name=name,
+        files=files,
+        sizes=sizes,
+        orphans=[f"{name}/{looked.xml[stem]}" for stem in lost],
+        others=looked.others,
+        hidden=looked.hidden,
+        stamp=looked.stamp,
+        **_usable(found, sizes, flags),
+    )
 
 
 def _usable(found: list, sizes: np.ndarray, flags: np.ndarray) -> dict[str, np.ndarray]:
     """Boxes, counts, flags, clipped, empty of `ClassPictures`, from the boxes as they were annotated."""
     noted = np.array([len(boxes) for boxes in found], np.int64)
     owner = np.repeat(np.arange(len(found)), noted)
-    array = np.array([box for boxes in found for box in boxes], np.float32).reshape(-1, 4)
+    with np.errstate(over="ignore"):  # a corner beyond float32 is clipped to the picture
+        array = np.array([box for boxes in found for box in boxes], np.float32).reshape(-1, 4)
     inside = np.minimum(np.maximum(array, 0), np.tile(sizes, 2)[owner].astype(np.float32))
     solid = np.all(inside[:, 2:] > inside[:, :2], axis=1)
 
@@ -117,31 +162,85 @@ def is_unchanged(root: Path, split: str, name: str, stamp: Stamp) -> bool:
     if not (root / split / name).is_dir():
         return False
     times = (_changed(root / split / name), _changed(_annotation_folder(root, split, name)))
-    return times == (stamp.pictures, stamp.annotations) or _look(root, split, name)[0].names == stamp.names
+    return times == (stamp.pictures, stamp.annotations) or _look(root, split, name).stamp.names == stamp.names
 
 
-def _look(root: Path, split: str, name: str) -> tuple[Stamp, list[str], set[str]]:
-    """Stamp, names of the pictures, and stems of the annotations of one class."""
+def count_beside(root: Path, split: str, classes: list[ClassPictures], warnings: WarningCounter) -> None:
+    """Count what lies beside the class folders, of the pictures and of the annotations, and is left out."""
+    count_beside_folders(root / split, warnings, split)
+    folder = root / ANNOTATIONS / split
+    if not folder.is_dir():
+        return
+    listed, known = _list_annotations(str(folder), _changed(folder)), {composed(own.name) for own in classes}
+    folders = [name[:-1] for name in listed.others if name.endswith("/")]
+    for name in folders:
+        if composed(name) not in known:
+            warnings.add("folders of annotations without a class folder", f"{folder.parent.name}/{split}/{name}")
+    place = f"{ANNOTATIONS}/{split}"
+    rest = [name for name in listed.others if not name.endswith("/")]
+    count_left_out(_within(place, rest), _within(place, listed.hidden), warnings)
+    if listed.xml:
+        annotated = {composed(name) for name in folders}
+        used = {_stem(file) for own in classes if composed(own.name) not in annotated for file in own.files}
+        for stem in sorted(listed.xml.keys() - used):
+            warnings.add(ORPHANS, f"{place}/{listed.xml[stem]}")
+
+
+def _look(root: Path, split: str, name: str) -> _Looked:
+    """What the folders of one class hold."""
     folder, annotations = root / split / name, _annotation_folder(root, split, name)
     times = (_changed(folder), _changed(annotations))  # before listing: what comes later is a change
-    files = list_pictures(folder)
-    stems = _stems(str(annotations), times[1])
-    if annotations.name != name:  # one folder for all classes: only what belongs to these pictures counts
-        stems = stems & {file.rpartition(".")[0] for file in files}
-    return Stamp(*times, fingerprint("\n".join(files), "\n".join(sorted(stems)))), files, set(stems)
+    files, others, hidden = list_folder(folder)
+    others, hidden = _within(f"{split}/{name}", others), _within(f"{split}/{name}", hidden)
+    listed = _list_annotations(str(annotations), times[1])
+    xml = listed.xml
+    if _is_flat(root, split, annotations):  # one folder for all classes: only what belongs to these pictures counts
+        xml = {stem: xml[stem] for stem in map(_stem, files) if stem in xml}
+    else:
+        place = f"{ANNOTATIONS}/{split}/{annotations.name}"
+        others, hidden = others + _within(place, listed.others), hidden + _within(place, listed.hidden)
+    names = fingerprint("\n".join(files), "\n".join(sorted(xml)), "\n".join(others))
+    return _Looked(Stamp(*times, names), files, xml, others, hidden)
+
+
+def _within(place: str, names: list[str]) -> list[str]:
+    return [f"{place}/{name}" for name in names]
+
+
+def _stem(file: str) -> str:
+    return composed(file.rpartition(".")[0])
+
+
+class _Annotations(NamedTuple):
+    """xml: stem -> file. others, hidden: as in `Listing`."""
+
+    xml: dict[str, str]
+    others: list[str]
+    hidden: list[str]
 
 
 @functools.lru_cache(maxsize=1)
-def _stems(folder: str, changed: int) -> frozenset[str]:
+def _list_annotations(folder: str, changed: int) -> _Annotations:
     if not changed:
-        return frozenset()
-    with os.scandir(folder) as entries:
-        return frozenset(entry.name[:-4] for entry in entries if entry.name.endswith(".xml"))
+        return _Annotations({}, [], [])
+    listed, xml = list_folder(Path(folder), (".xml",)), {}
+    for file in listed.images:
+        if (other := xml.setdefault(_stem(file), file)) != file:
+            raise InputError(f"{folder} holds {other} and {file}, annotations of one picture; remove one")
+    return _Annotations(xml, listed.others, listed.hidden)
 
 
 def _annotation_folder(root: Path, split: str, name: str) -> Path:
-    own = root / ANNOTATIONS / split / name
-    return own if own.is_dir() else own.parent
+    folder = root / ANNOTATIONS / split
+    if (folder / name).is_dir():
+        return folder / name
+    if not name.isascii() and folder.is_dir():  # written with accents composed in another way
+        return next((folder / own for own in list_folders(folder) if composed(own) == composed(name)), folder)
+    return folder
+
+
+def _is_flat(root: Path, split: str, annotations: Path) -> bool:
+    return annotations == root / ANNOTATIONS / split
 
 
 def _changed(folder: Path) -> int:

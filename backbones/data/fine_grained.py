@@ -17,6 +17,7 @@ from typing import Any
 from torchvision import datasets
 
 from backbones.core.errors import InputError
+from backbones.core.files import load_text
 from backbones.core.warnings import WarningCounter
 from backbones.data.in_memory import check_split, open_torchvision
 from backbones.data.reading import SampleBuilder
@@ -41,6 +42,8 @@ def cub200(root: Path, split: str, warnings: WarningCounter) -> Samples:
     )
     builder = SampleBuilder("cub200", root, split, classes, warnings)
     for number, (file,) in files.items():
+        if parts[number][0] not in ("0", "1"):
+            raise InputError(f"train_test_split.txt gives {file} the part {parts[number][0]}, not 0 or 1; restore it")
         if parts[number][0] != ("1" if split == "train" else "0"):
             continue
         if labels[number][0] not in names:
@@ -55,14 +58,16 @@ def cub200(root: Path, split: str, warnings: WarningCounter) -> Samples:
 
 def _read_table(path: Path, columns: int, expected: dict | None = None) -> dict[str, list[str]]:
     """Number -> the `columns` words after it; the numbers must be those of `expected`, where it is given."""
-    try:
-        rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; put the original file there") from None
-    for number, row in enumerate(rows, 1):
+    table: dict[str, list[str]] = {}
+    for number, line in enumerate(load_text(path).split("\n"), 1):
+        row = line.split()
+        if not row:
+            continue
         if len(row) != columns + 1:
             raise InputError(f"{path}, line {number}: expected {columns + 1} words, not '{' '.join(row)}'; correct it")
-    table = {row[0]: row[1:] for row in rows}
+        if row[0] in table:
+            raise InputError(f"{path}, line {number}: a second line for {row[0]}; remove one")
+        table[row[0]] = row[1:]
     if expected is not None and (odd := table.keys() ^ expected.keys()):
         raise InputError(f"{path} and images.txt do not number the same pictures, such as {min(odd)}; restore both")
     return table
@@ -97,8 +102,11 @@ def fgvc_aircraft(root: Path, split: str, warnings: WarningCounter) -> Samples:
 def _open(read: Callable[[], Any], root: Path, expected: str) -> Any:  # whichever data set `read` gives
     try:
         return open_torchvision(read, root, expected)
-    except (KeyError, ValueError) as error:
-        raise InputError(f"{root / expected} is damaged ({error}); restore the original files") from None
+    except InputError:
+        raise
+    except Exception as error:  # of scipy's reader and torchvision's parsers, whatever their files' damage causes
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"{root / expected} is damaged ({reason}); restore the original files") from None
 
 
 def _build(

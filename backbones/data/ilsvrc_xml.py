@@ -4,12 +4,15 @@ Nearly all files are written alike.  A regular expression that only such a file 
 times faster than a parser; every other file goes to the parser.  Both give the same (tests/test_data_index.py).
 """
 
+import math
 import os
 import re
+import unicodedata
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 from backbones.core.errors import InputError
+from backbones.core.xml_files import only, only_text, parse_xml
 
 Boxes = list[tuple[float, ...]]
 Size = tuple[int, int]
@@ -61,13 +64,18 @@ def read_ilsvrc_xml(path: str | Path, name: str) -> tuple[Boxes, Size | None]:
     """Half-open boxes of the objects called `name`, and the size noted (width, height) if any.
 
     ILSVRC's corners are inclusive and count from 0: a box over the whole picture ends at width - 1.
+
+    Raises:
+        InputError: names a file that is missing, broken, contradicts itself or lacks a number.
     """
     try:
         data = read_bytes(path)
         found = parse_usual(data, name)
         return parse_any(data, name) if found is None else found
-    except (OSError, ElementTree.ParseError, ValueError) as error:
-        raise InputError(f"cannot read the annotation {path}: {error}; correct or remove it") from None
+    except OSError as error:
+        raise InputError(f"cannot read the annotation {path}: {error.strerror}; restore or remove it") from None
+    except ValueError as error:
+        raise InputError(f"the annotation {path} {error}; correct or remove it") from None
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -88,25 +96,63 @@ def parse_usual(data: bytes, name: str) -> tuple[Boxes, Size | None] | None:
     if document is None:
         return None
     width, height, objects = document.groups()
-    own = name.encode()
+    own = name.strip().encode()
     boxes = [
         (float(x0), float(y0), float(x1) + 1, float(y1) + 1)
         for called, x0, y0, x1, y1 in OBJECT.findall(objects)
-        if called == own
+        if called.strip() == own
     ]
     return boxes, (int(width), int(height))
 
 
 def parse_any(data: bytes, name: str) -> tuple[Boxes, Size | None]:
-    """Any XML; raises ParseError or ValueError for what is none, or lacks a number."""
-    tree = ElementTree.fromstring(data)
-    boxes = [_read_box(item.find("bndbox")) for item in tree.iter("object") if item.findtext("name") == name]
-    size = tree.find("size")
-    return boxes, None if size is None else (int(size.findtext("width", "")), int(size.findtext("height", "")))
+    """Read any XML.
+
+    An object with several boxes has all of them.  Names are compared without the white space around them, and
+    whichever way their accents are composed.
+
+    Raises:
+        ValueError: says what is wrong, as the end of a sentence that begins with the file's name.
+    """
+    tree = parse_xml(data)
+    own = composed(name.strip())
+    objects = [item for item in tree.iter("object") if composed(only_text(item, "name") or "") == own]
+    boxes = [_read_box(box) for item in objects for box in _own_boxes(item)]
+    size = only(tree, "size")
+    return boxes, None if size is None else (_read_side(size, "width"), _read_side(size, "height"))
 
 
-def _read_box(box: ElementTree.Element | None) -> tuple[float, ...]:
-    if box is None:
-        raise ValueError("an object without bndbox")
-    x0, y0, x1, y1 = (float(box.findtext(corner, "")) for corner in CORNERS)
+def composed(text: str) -> str:
+    """The text with composed accents (NFC), as most systems write names and macOS does not."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def _own_boxes(item: ElementTree.Element) -> list[ElementTree.Element]:
+    boxes = item.findall("bndbox")
+    if not boxes:
+        raise ValueError("has an object without bndbox")
+    return boxes
+
+
+def _read_box(box: ElementTree.Element) -> tuple[float, ...]:
+    x0, y0, x1, y1 = (_read_number(box, corner) for corner in CORNERS)
     return x0, y0, x1 + 1, y1 + 1
+
+
+def _read_side(size: ElementTree.Element, tag: str) -> int:
+    number = _read_number(size, tag)
+    if not number.is_integer():
+        raise ValueError(f"has the {tag} {number:g} in its size, where a whole number is needed")
+    return int(number)
+
+
+def _read_number(element: ElementTree.Element, tag: str) -> float:
+    text = only_text(element, tag)
+    try:
+        number = float((text or "").replace("_", "x"))  # Python alone reads 1_0 as 10
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        found = "nothing" if not text else f"'{text}'"
+        raise ValueError(f"has {found} as <{tag}> in <{element.tag}>, where a number is needed")
+    return number

@@ -10,8 +10,17 @@ texts the folders would come as 0, 1, 10, 100: their names are numbers.  No pixe
 from pathlib import Path
 
 from backbones.core.errors import InputError
+from backbones.core.files import load_lines
 from backbones.core.warnings import WarningCounter
-from backbones.data.reading import SampleBuilder, find_split, list_folders, list_pictures, read_display_names
+from backbones.data.reading import (
+    SampleBuilder,
+    count_beside_folders,
+    find_split,
+    label_numbers,
+    list_folders,
+    list_pictures,
+    read_display_names,
+)
 from backbones.data.samples import DATASETS, Samples
 
 
@@ -21,11 +30,12 @@ def imagenet_v2(root: Path, split: str, warnings: WarningCounter) -> Samples:
     folder = find_split(root, split, list_folders(root))
     classes = _sorted_ids(root)
     builder = SampleBuilder("imagenet_v2", root, split, classes, warnings)
+    count_beside_folders(folder, warnings, split)
     for name in list_folders(folder):
         label = int(name) if name.isascii() and name.isdigit() else -1
         if not 0 <= label < len(classes):
             raise InputError(f"{folder / name} is no class: folders are numbered 0 to {len(classes) - 1}; move it away")
-        for file in list_pictures(folder / name):
+        for file in list_pictures(folder / name, warnings, f"{split}/{name}"):
             builder.add(f"{split}/{name}/{file}", label, [])
     return builder.build(read_display_names(root, classes))
 
@@ -33,11 +43,10 @@ def imagenet_v2(root: Path, split: str, warnings: WarningCounter) -> Samples:
 def _sorted_ids(root: Path) -> list[str]:
     listed = root / "classes.txt"
     if listed.is_file():
-        ids = [line.strip() for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
+        ids = load_lines(listed)
     else:
         from timm.data import ImageNetInfo  # slow to import, and needed here alone
 
         ids = ImageNetInfo().label_names()  # of ImageNet-1k
-    if len(set(ids)) < len(ids):
-        raise InputError(f"{listed} names a class twice; list each class once")
+    label_numbers(ids, listed)
     return sorted(ids)

@@ -1,6 +1,6 @@
 """ImageNet's CLS-LOC layout: class folders with one ILSVRC XML a picture.  Embedded `scenes` is written in it too.
 
-    ROOT/<split>/<class>/<stem>.JPEG
+    ROOT/<split>/<class>/<stem>.JPEG                or .png, .webp ...: PICTURE_SUFFIXES in backbones/data/reading.py
     ROOT/annotations/<split>/<class>/<stem>.xml     no file: the picture has no box; also annotations/<split>/<stem>.xml
     ROOT/annotations/index_<split>.npz              optional: an index, which saves reading all files at every start
     ROOT/classes.txt                                optional: one class a line, the order of the labels
@@ -16,9 +16,16 @@ import numpy as np
 from backbones.core.errors import InputError
 from backbones.core.warnings import WarningCounter
 from backbones.data.annotation_index import fresh_index
-from backbones.data.class_folders import ANNOTATIONS, ClassPictures, read_class
-from backbones.data.ilsvrc_xml import read_ilsvrc_xml
-from backbones.data.reading import PICTURE_SUFFIXES, find_split, list_folders, read_classes, read_display_names
+from backbones.data.class_folders import ANNOTATIONS, ClassPictures, count_beside, read_class
+from backbones.data.ilsvrc_xml import composed, read_ilsvrc_xml
+from backbones.data.reading import (
+    PICTURE_SUFFIXES,
+    find_split,
+    label_numbers,
+    list_folders,
+    read_classes,
+    read_display_names,
+)
 from backbones.data.samples import DATASETS, Samples, build_samples
 
 __all__ = ["imagenet_xml", "read_ilsvrc_xml"]
@@ -30,28 +37,31 @@ def imagenet_xml(root: Path, split: str, warnings: WarningCounter) -> Samples:
     folder = find_split(root, split, [name for name in list_folders(root) if name != ANNOTATIONS])
     classes = read_classes(root, folder)
     names = list_folders(folder)
+    labels = label_numbers(classes, root / "classes.txt")
+    label_numbers(names, folder)
     for name in names:
-        if name not in classes:
+        if composed(name) not in labels:
             raise InputError(f"{folder / name} is not one of the {len(classes)} classes of {root}; move it away")
     found = fresh_index(root, split, names) or [read_class(root, split, name) for name in names]
     for own in found:
         own.count_warnings(split, warnings)
+    count_beside(root, split, found, warnings)
     if not any(own.files for own in found):
         raise InputError(
             f"no picture ({', '.join(PICTURE_SUFFIXES)}) of imagenet_xml '{split}' below {root}; "
             "check DATA.ROOT and the layout, which backbones/data/imagenet_xml.py describes"
         )
-    return _join(root, split, classes, found)
+    return _join(root, split, classes, found, labels)
 
 
-def _join(root: Path, split: str, classes: list[str], found: list[ClassPictures]) -> Samples:
+def _join(root: Path, split: str, classes: list[str], found: list[ClassPictures], labels: dict[str, int]) -> Samples:
     found = sorted(found, key=lambda own: f"{own.name}/")  # so that the paths are sorted
     relative = [f"{split}/{own.name}/{file}" for own in found for file in own.files]
-    base, labels = f"{root}/", {name: label for label, name in enumerate(classes)}
+    base = f"{root}/"
     return build_samples(
         paths=[base + path for path in relative],
         relative=relative,
-        labels=np.repeat([labels[own.name] for own in found], [len(own.files) for own in found]),
+        labels=np.repeat([labels[composed(own.name)] for own in found], [len(own.files) for own in found]),
         sizes=np.concatenate([own.sizes for own in found]),
         boxes=np.concatenate([own.boxes for own in found]),
         offsets=np.concatenate([[0], np.cumsum(np.concatenate([own.counts for own in found]))]).astype(np.int64),

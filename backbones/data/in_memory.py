@@ -9,6 +9,7 @@ Nothing is ever downloaded.
 """
 
 import functools
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -78,9 +79,11 @@ def open_torchvision(read: Callable[[], _T], root: Path, expected: str) -> _T:
     """torchvision's data set, or one line about what it misses below `root`."""
     try:
         return read()
-    except (RuntimeError, OSError) as error:  # "Dataset not found or corrupted", a file that is missing or unreadable
+    # "Dataset not found or corrupted", a file that is missing or unreadable, what pickle and scipy find in it.
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0][:80] or type(error).__name__
         raise InputError(
-            f"torchvision expects {root / expected}, which is missing or damaged ({str(error).splitlines()[0][:80]}); "
+            f"torchvision expects {root / expected}, which is missing or damaged ({reason}); "
             "put the original files there, or correct DATA.ROOT; nothing is downloaded"
         ) from None
 

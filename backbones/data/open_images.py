@@ -12,7 +12,6 @@ training; 7. validation and test alike without that; 8. boxes of groups, depicti
 Steps 6 and 5's colour are the config's: DATA.VERSION and DATA.EVAL_VERSION must be `mask`.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +20,11 @@ import yaml
 
 from backbones.core.errors import InputError
 from backbones.core.logging import get_logger
+from backbones.core.pictures import read_header_and_frames
 from backbones.core.warnings import WarningCounter
 from backbones.data.geometry import box_areas
-from backbones.data.jpeg_header import picture_header
 from backbones.data.open_images_csv import FLAGS, Rows, leaf_labels, read_boxes, read_class_names
+from backbones.data.reading import count_header, list_pictures
 from backbones.data.samples import DATASETS, PaintedObjects, Samples, build_samples
 
 CHOICE = Path(__file__).with_name("open_images_classes.yaml")
@@ -48,12 +48,14 @@ def open_images(root: Path, split: str, warnings: WarningCounter) -> Samples:
     classes = choose_classes(read_class_names(_find(root, CLASSES)), leaf_labels(root / HIERARCHY), warnings)
     rows = read_boxes(path, classes.labels)
     kept = _kept_rows(rows, split, warnings)
-    held = _held_pictures(root / split)
+    held = _held_pictures(root / split, split, warnings)
     there = np.array([name in held for name in rows.pictures])
     absent = np.setdiff1d(rows.picture[kept], np.flatnonzero(there))
     if len(absent):
         warnings.add("annotated pictures that are not there", f"{split}/{rows.pictures[absent[0]]}", len(absent))
     kept = kept[there[rows.picture[kept]]]
+    if unused := sorted(held.keys() - {rows.pictures[i] for i in np.unique(rows.picture[kept])}):
+        warnings.add("images without a box of a chosen class", f"{split}/{held[unused[0]]}", len(unused))
     if not len(kept):
         raise InputError(f"{root / split} holds none of the pictures of {path.name}; put <ImageID>.jpg files there")
     return _build(root, split, classes, rows, kept, held, warnings)
@@ -94,12 +96,15 @@ def _kept_rows(rows: Rows, split: str, warnings: WarningCounter) -> np.ndarray:
     return np.flatnonzero(chosen)
 
 
-def _held_pictures(folder: Path) -> dict[str, str]:
+def _held_pictures(folder: Path, split: str, warnings: WarningCounter) -> dict[str, str]:
     """ImageID -> file name."""
     if not folder.is_dir():
         raise InputError(f"no folder {folder}; put the pictures there as <ImageID>.jpg")
-    with os.scandir(folder) as entries:
-        return {entry.name.rpartition(".")[0]: entry.name for entry in entries if entry.name.endswith((".jpg", ".png"))}
+    held: dict[str, str] = {}
+    for name in list_pictures(folder, warnings, split):
+        if (first := held.setdefault(name.rpartition(".")[0], name)) != name:
+            warnings.add("images left out beside another of the same ImageID", f"{split}/{name} beside {first}")
+    return held
 
 
 def _build(
@@ -115,12 +120,14 @@ def _build(
     kept = kept[order]  # by picture, in it as in the file
     used, owner = np.unique(rows.picture[kept], return_inverse=True)
     files = [f"{split}/{held[rows.pictures[i]]}" for i in used]
-    headers = [picture_header(root / file) for file in files]
-    sizes = np.array([header[:2] for header in headers], np.int64)
-    for file, header in zip(files, headers, strict=True):
-        if header[2] != "RGB":
-            warnings.add("grey or CMYK pictures converted", file)
-    boxes = np.clip(rows.boxes[kept], 0, 1) * np.tile(sizes, 2)[owner]
+    headers = [read_header_and_frames(root / file) for file in files]
+    sizes = np.array([header[:2] for header, _ in headers], np.int64)
+    for file, (header, animated) in zip(files, headers, strict=True):
+        count_header(header, animated, warnings, file)
+    inside = np.clip(rows.boxes[kept], 0, 1)
+    if len(clipped := np.flatnonzero((inside != rows.boxes[kept]).any(axis=1))):
+        warnings.add("boxes clipped to the picture", files[owner[clipped[0]]], len(clipped))
+    boxes = inside * np.tile(sizes, 2)[owner]
     solid = box_areas(boxes) > 0
     if not solid.all():
         warnings.add("boxes of zero area dropped", files[owner[np.flatnonzero(~solid)[0]]], int((~solid).sum()))

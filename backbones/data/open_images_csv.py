@@ -1,7 +1,9 @@
 """Open Images' original files: boxes from csv, classes from csv and the hierarchy of json.  R rows (boxes)."""
 
 import csv
+import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,6 +17,7 @@ from backbones.core.files import load_json
 CHUNK = 5_000  # few enough that Python's garbage collector stays out of it
 NEEDED = ("ImageID", "LabelName", "XMin", "YMin", "XMax", "YMax")
 FLAGS = ("IsGroupOf", "IsDepiction", "IsInside")  # reduced copies of the files lack them
+FLAG_VALUES = (-1, 0, 1)  # -1: not known
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ def read_boxes(path: Path, labels: Sequence[str]) -> Rows:
             try:
                 names, called, *numbers = ([row[column] for row in chunk] for column in columns)
                 values = np.array([list(map(float, column)) for column in numbers])
+                if not (np.isfinite(values).all() and np.isin(values[4:], FLAG_VALUES).all()):
+                    raise ValueError
             except (IndexError, ValueError):
                 raise InputError(_broken_row(path, start, chunk, columns)) from None
             parts.append(
@@ -64,7 +69,7 @@ def read_boxes(path: Path, labels: Sequence[str]) -> Rows:
     if not parts:
         raise InputError(f"{path} holds no box; restore the original file")
     picture, numbers, values = (np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
-    found = {name: values[4 + i] == 1 for i, name in enumerate(flags)}  # -1: not known
+    found = {name: values[4 + i] == 1 for i, name in enumerate(flags)}
     return Rows([Path(name).stem for name in pictures], picture, numbers, values[:4].T, found)
 
 
@@ -78,7 +83,9 @@ def _chunks(reader: Iterator[list[str]]) -> Iterator[tuple[int, list[list[str]]]
 def _broken_row(path: Path, start: int, chunk: list[list[str]], columns: list[int]) -> str:
     for number, row in enumerate(chunk, start):
         try:
-            [float(row[column]) for column in columns[2:]]
+            values = [float(row[column]) for column in columns[2:]]
+            if not (all(map(math.isfinite, values)) and all(flag in FLAG_VALUES for flag in values[4:])):
+                raise ValueError
         except (IndexError, ValueError):
             return f"{path}, line {number}: cannot read '{','.join(row)[:80]}'; correct or remove it"
     return f"cannot read {path}; restore the original file"
@@ -90,7 +97,10 @@ def read_class_names(path: Path) -> dict[str, str]:
         rows = [row for row in csv.reader(file) if row]
     if short := [row for row in rows if len(row) < 2]:
         raise InputError(f"{path} lacks the column of names in '{','.join(short[0])}'; restore the original file")
-    names = {row[0]: row[1] for row in rows if row[0].startswith("/")}
+    names: dict[str, str] = {}
+    for label, name, *_ in rows:
+        if label.startswith("/") and names.setdefault(label, name) != name:
+            raise InputError(f"{path} gives {label} the names '{names[label]}' and '{name}'; restore the original file")
     if not names:
         raise InputError(f"{path} names no class (such as /m/011k07,Tortoise); restore the original file")
     return names
@@ -108,14 +118,18 @@ def leaf_labels(path: Path) -> set[str]:
 
     try:
         visit(load_json(path))
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError, RecursionError):
         raise InputError(f"{path} is no hierarchy (LabelName, Subcategory); restore the original file") from None
     return leaves - inner
 
 
-def open_text(path: Path) -> TextIO:
-    """`open` for reading, whose failure names the file."""
+@contextmanager
+def open_text(path: Path) -> Iterator[TextIO]:
+    """A file opened to be read as csv, with or without a byte order mark; every failure names it."""
     try:
-        return open(path, encoding="utf-8", newline="")
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            yield file
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; put the original file there") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is not a csv file in UTF-8 ({error}); put the original file there") from None

@@ -4,18 +4,31 @@ A reader is a function registered in `DATASETS` that turns (root, split, warning
 `SampleBuilder`.
 """
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from backbones.core.errors import InputError
+from backbones.core.files import load_lines
+from backbones.core.pictures import ImageHeader, read_header_and_frames
 from backbones.core.warnings import WarningCounter
 from backbones.data.geometry import clip_boxes
-from backbones.data.jpeg_header import picture_header
+from backbones.data.ilsvrc_xml import composed
 from backbones.data.samples import Samples, build_samples
 
-PICTURE_SUFFIXES = (".jpeg", ".jpg", ".png")
+# Those that torchvision's ImageFolder reads.
+PICTURE_SUFFIXES = (".jpeg", ".jpg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+# What is counted of a data set's files, by every reader.
+CONVERTED = "grey or CMYK pictures converted"
+TURNED = "images that EXIF asks to turn (TIFF alone is turned)"
+FRAMES = "images of several frames, the first read"
+COUNTED_BY_PICTURES = (CONVERTED, TURNED, FRAMES)  # a check of the images says the same, more exactly
+HIDDEN = "hidden files left out"
+OTHER_FILES = "other files and folders left out"
 
 
 class SampleBuilder:
@@ -27,10 +40,13 @@ class SampleBuilder:
 
     def add(self, relative: str, label: int, boxes: list[tuple[float, ...]]) -> tuple[int, int]:
         """Add a picture (path below the root) and its half-open boxes; returns its width and height."""
-        width, height, mode = picture_header(self.root / relative)
-        if mode != "RGB":
-            self.warnings.add("grey or CMYK pictures converted", relative)
-        array = np.array(boxes, np.float32).reshape(-1, 4)
+        header, animated = read_header_and_frames(self.root / relative)
+        count_header(header, animated, self.warnings, relative)
+        width, height = header.width, header.height
+        with np.errstate(over="ignore"):  # beyond float32: refused below
+            array = np.array(boxes, np.float32).reshape(-1, 4)
+        if not np.isfinite(array).all():
+            raise InputError(f"{self.root / relative} has the box {boxes}, which is not finite; correct its annotation")
         clipped = clip_boxes(array, width, height)
         if (changed := (clipped != array).any(axis=1).sum()) > 0:
             self.warnings.add("boxes clipped to the picture", relative, int(changed))
@@ -61,16 +77,84 @@ class SampleBuilder:
         )
 
 
+class Listing(NamedTuple):
+    """The names in a folder, sorted.
+
+    Attributes:
+        images: files with a suffix of PICTURE_SUFFIXES, in any case.
+        others: other visible files, and folders (with a slash at the end).
+        hidden: whatever begins with a dot, such as macOS's ._* and .DS_Store.
+    """
+
+    images: list[str]
+    others: list[str]
+    hidden: list[str]
+
+
+def count_header(header: ImageHeader, animated: bool, warnings: WarningCounter, example: str) -> None:
+    """Count what is unusual about an image."""
+    if header.mode != "RGB":
+        warnings.add(CONVERTED, example)
+    if header.turned:
+        warnings.add(TURNED, example)
+    if animated:
+        warnings.add(FRAMES, example)
+
+
 def list_folders(folder: Path) -> list[str]:
     """Names of the visible folders in `folder`, sorted."""
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    return sorted(_usable_name(folder, name) for name in names)
 
 
-def list_pictures(folder: Path) -> list[str]:
-    """Names of the picture files in `folder`, sorted."""
+def list_folder(folder: Path, suffixes: tuple[str, ...] = PICTURE_SUFFIXES) -> Listing:
+    """All names in a folder of images, or of files with other suffixes (in lower case)."""
+    found = Listing([], [], [])
     with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.name.lower().endswith(PICTURE_SUFFIXES) and e.name[0] != ".")
+        for entry in entries:
+            name = entry.name
+            if name.startswith("."):
+                found.hidden.append(_shown(name))
+            elif name.lower().endswith(suffixes):
+                found.images.append(_usable_name(folder, name))
+            else:
+                found.others.append(_shown(name) + "/" * entry.is_dir())
+    return Listing(*map(sorted, found))
+
+
+def list_pictures(folder: Path, warnings: WarningCounter, place: str) -> list[str]:
+    """Names of the image files in `folder`, sorted; all others are counted, with `place` before their names."""
+    found = list_folder(folder)
+    count_left_out([f"{place}/{n}" for n in found.others], [f"{place}/{n}" for n in found.hidden], warnings)
+    return found.images
+
+
+def count_beside_folders(folder: Path, warnings: WarningCounter, place: str) -> None:
+    """Count the files that lie beside class folders, which are of no class."""
+    images, others, hidden = list_folder(folder)
+    if images:
+        warnings.add("images beside the class folders left out", f"{place}/{images[0]}", len(images))
+    files = [f"{place}/{name}" for name in others if not name.endswith("/")]
+    count_left_out(files, [f"{place}/{name}" for name in hidden], warnings)
+
+
+def count_left_out(others: list[str], hidden: list[str], warnings: WarningCounter) -> None:
+    """Count files and folders that are not images, and hidden ones."""
+    for what, names in ((OTHER_FILES, others), (HIDDEN, hidden)):
+        if names:
+            warnings.add(what, names[0], len(names))
+
+
+def _usable_name(folder: Path, name: str) -> str:
+    """The name; `InputError` where it cannot stand in a list of names in UTF-8."""
+    if "\n" in name or (not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name)):
+        raise InputError(f"{folder} holds the name {name!a}, which is not one line of UTF-8; rename it")
+    return name
+
+
+def _shown(name: str) -> str:
+    return name if name.isprintable() else ascii(name)[1:-1]
 
 
 def find_split(root: Path, split: str, splits: list[str]) -> Path:
@@ -86,10 +170,22 @@ def read_classes(root: Path, folder: Path) -> list[str]:
     listed = root / "classes.txt"
     if not listed.is_file():
         return list_folders(root / "train" if (root / "train").is_dir() else folder)
-    classes = [line.strip() for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if len(set(classes)) < len(classes):
-        raise InputError(f"{listed} names a class twice; list each class once")
+    classes = load_lines(listed)
+    label_numbers(classes, listed)
     return classes
+
+
+def label_numbers(classes: list[str], place: Path) -> dict[str, int]:
+    """Class, with composed accents -> label; look up `composed(name)`.
+
+    Raises:
+        InputError: two of the classes that `place` lists are the same.
+    """
+    numbers: dict[str, int] = {}
+    for label, name in enumerate(classes):
+        if numbers.setdefault(composed(name), label) != label:
+            raise InputError(f"{place} names the class '{name}' twice; list each class once")
+    return numbers
 
 
 def read_display_names(root: Path, classes: list[str]) -> list[str]:
@@ -97,6 +193,6 @@ def read_display_names(root: Path, classes: list[str]) -> list[str]:
     words = root / "words.txt"
     if not words.is_file():
         return classes
-    pairs = (line.split("\t", 1) for line in words.read_text(encoding="utf-8").splitlines() if "\t" in line)
-    names = {wnid: synonyms.split(",")[0].strip() for wnid, synonyms in pairs}
-    return [names.get(name, name) for name in classes]
+    pairs = (line.split("\t", 1) for line in load_lines(words) if "\t" in line)
+    names = {composed(wnid.strip()): synonyms.split(",")[0].strip() for wnid, synonyms in pairs}
+    return [names.get(composed(name)) or name for name in classes]

@@ -19,6 +19,7 @@ from backbones.core.registry import Registry
 from backbones.core.warnings import WarningCounter
 from backbones.data.masking import Colour, paint_around
 
+UNUSED = "classes without picture"  # as counted warnings name them
 DATASETS = Registry("data set")  # name -> function(root: Path, split: str, warnings: WarningCounter) -> Samples
 
 
@@ -203,6 +204,9 @@ def load_samples(
     samples = read(Path(root), split, warnings)
     if drop_without_box:
         samples = _drop_without_box(samples, warnings)
+    counts = np.bincount(samples.labels, minlength=len(samples.classes))
+    for label in np.flatnonzero(counts == 0):
+        warnings.add(UNUSED, samples.display_names[label])
     if need_boxes:
         samples.require_boxes()
     return samples

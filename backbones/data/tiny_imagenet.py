@@ -8,11 +8,20 @@ Corners are inclusive, from 0 to 63: an object with x0 = x1 is one pixel wide.  
 are kept, so that every picture keeps its box, and counted.  The classes are the folders of `train`, sorted.
 """
 
+import math
 from pathlib import Path
 
 from backbones.core.errors import InputError
+from backbones.core.files import load_text
 from backbones.core.warnings import WarningCounter
-from backbones.data.reading import SampleBuilder, find_split, list_folders, list_pictures, read_display_names
+from backbones.data.reading import (
+    SampleBuilder,
+    count_beside_folders,
+    find_split,
+    list_folders,
+    list_pictures,
+    read_display_names,
+)
 from backbones.data.samples import DATASETS, Samples
 
 Row = tuple[str, list[float]]  # class, half-open box
@@ -28,6 +37,7 @@ def tiny_imagenet(root: Path, split: str, warnings: WarningCounter) -> Samples:
         rows = _read_rows(folder / "val_annotations.txt", classes, None)
         _add_pictures(builder, "val/images", rows)
         return builder.build(read_display_names(root, classes))
+    count_beside_folders(folder, warnings, split)
     for name in classes:
         rows = _read_rows(folder / name / f"{name}_boxes.txt", classes, name)
         _add_pictures(builder, f"train/{name}/images", rows)
@@ -36,16 +46,16 @@ def tiny_imagenet(root: Path, split: str, warnings: WarningCounter) -> Samples:
 
 def _read_rows(path: Path, classes: list[str], name: str | None) -> dict[str, Row]:
     """File name -> class and box; `name` is the class of a file that has no column for it."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; restore it") from None
     rows: dict[str, Row] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(load_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
         try:
             file, *label, x0, y0, x1, y1 = line.split()
             (label,) = [name] if name else label
             box = [float(x0), float(y0), float(x1) + 1, float(y1) + 1]
+            if not all(map(math.isfinite, box)):
+                raise ValueError
         except ValueError:
             raise InputError(f"{path}, line {number}: cannot read '{line}'; correct or remove it") from None
         if label not in classes:
@@ -59,7 +69,7 @@ def _read_rows(path: Path, classes: list[str], name: str | None) -> dict[str, Ro
 def _add_pictures(builder: SampleBuilder, folder: str, rows: dict[str, Row]) -> None:
     if not (builder.root / folder).is_dir():
         raise InputError(f"no folder {builder.root / folder}; restore it or remove its class")
-    files = list_pictures(builder.root / folder)
+    files = list_pictures(builder.root / folder, builder.warnings, folder)
     if lost := rows.keys() - set(files):
         raise InputError(f"{builder.root / folder / min(lost)} is annotated but absent; restore it")
     for file in files:
