@@ -21,7 +21,7 @@ from detection.coco_eval import evaluate_coco
 from detection.compatibility import check_spec
 from detection.config import protocol_hash, protocol_name, validate
 from detection.data.catalog import load_data
-from detection.data.records import DetectionData, check_categories
+from detection.data.records import DetectionData, check_categories, shared_images
 from detection.engines import LOADING_FILE, build_engine
 from detection.expected import check_run
 from detection.lint import warn_pairs
@@ -88,7 +88,7 @@ def load_both(
     check_categories(train, test)
     if len(train.categories) != num_classes:
         raise InputError(
-            f"{key} is {num_classes}, but {train.annotations_path} lists {len(train.categories)} categories; "
+            f"{key} is {num_classes}, but {train.stated_categories()}; "
             f"set it to {len(train.categories)}"
         )
     for role, data in (("train", train), ("test", test)):
@@ -99,7 +99,7 @@ def load_both(
 
 def count_shared(train: DetectionData, test: DetectionData) -> int:
     """How many test pictures the detector is trained on (tiny sets without a split; or a slip)."""
-    return len({Path(r.path).resolve() for r in train.records} & {Path(r.path).resolve() for r in test.records})
+    return len(shared_images((r.path for r in train.records), (r.path for r in test.records)))
 
 
 def log_counts(role: str, data: DetectionData) -> None:

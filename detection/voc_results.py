@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from backbones.core.errors import InputError
+from backbones.core.files import load_text
+from detection.data.fields import parse_number
 
 
 def load_comp4(folder: str | Path, split: str, ground_truth: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -20,9 +22,10 @@ def load_comp4(folder: str | Path, split: str, ground_truth: Mapping[str, Any]) 
         folder: where the files are; split: the part of their names, such as "test".
         ground_truth: COCO instances; its file names without suffix are the pictures, its categories the classes.
     Raises:
-        InputError: no file at all; a line that is not six fields, or of an unknown picture; a file that is no text.
+        InputError: no file at all; a line that is not a name and five numbers, or of an unknown picture; a file that is
+            not a text; two pictures of one name.
     """
-    image_ids = {Path(image["file_name"]).stem: image["id"] for image in ground_truth["images"]}
+    image_ids = _name_images(ground_truth)
     found = {
         category["id"]: path
         for category in ground_truth["categories"]
@@ -33,16 +36,29 @@ def load_comp4(folder: str | Path, split: str, ground_truth: Mapping[str, Any]) 
     return [result for category_id, path in found.items() for result in _read(path, category_id, image_ids)]
 
 
+def _name_images(ground_truth: Mapping[str, Any]) -> dict[str, int]:
+    """Image ids by file name without suffix."""
+    image_ids: dict[str, int] = {}
+    for image in ground_truth["images"]:
+        file = image.get("file_name")
+        if not isinstance(file, str):
+            raise InputError(f"ground truth: image id {image['id']} has no file_name, by which VOC names it; add it")
+        stem = Path(file).stem
+        if stem in image_ids:
+            raise InputError(
+                f"ground truth: image ids {image_ids[stem]} and {image['id']} have the same name '{stem}', "
+                "by which VOC tells them apart; rename one"
+            )
+        image_ids[stem] = image["id"]
+    return image_ids
+
+
 def _read(path: Path, category_id: int, image_ids: Mapping[str, int]) -> list[dict[str, Any]]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path} as text: {error}; write it again") from None
     results = []
-    for number, line in enumerate(lines, start=1):
-        picture, *fields = line.split() or [""]
-        if not picture:
+    for number, line in enumerate(load_text(path).split("\n"), start=1):
+        if not line.strip():
             continue
+        picture, *fields = line.strip().rsplit(None, 5)  # names may have spaces
         numbers = _numbers(fields)
         if picture not in image_ids or numbers is None:
             what = f"unknown picture '{picture}'" if numbers else "not '<picture> <score> <xmin> <ymin> <xmax> <ymax>'"
@@ -55,8 +71,5 @@ def _read(path: Path, category_id: int, image_ids: Mapping[str, int]) -> list[di
 
 def _numbers(fields: list[str]) -> list[float] | None:
     """Five finite numbers, or None."""
-    try:
-        numbers = [float(field) for field in fields]
-    except ValueError:
-        return None
+    numbers = [parse_number(field) for field in fields]
     return numbers if len(numbers) == 5 and np.isfinite(numbers).all() else None

@@ -30,6 +30,12 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def shared_cases() -> Path:
+    """Small files that went wrong once."""
+    return _shared("cases")
+
+
+@pytest.fixture(scope="session")
 def golden() -> Path:
     """Outputs of reference implementations."""
     return _shared("golden")

@@ -145,13 +145,13 @@ def test_nothing_is_printed(capsys):
         ("detections", "category_id", 99, "category_id 99"),
         ("detections", "score", float("nan"), "'score'"),
         ("detections", "bbox", [1, 2, 3], "'bbox'"),
-        ("detections", "image_id", [7], r"image_id \[7\]"),
+        ("detections", "image_id", [7], r"image_id must be an integer, is the list \[7\]"),
         ("annotations", "category_id", 99, "category_id 99"),
         ("annotations", "image_id", 12345, "image_id 12345"),
-        ("annotations", "id", 2, "annotation id 2 is repeated"),
-        ("annotations", "area", None, "'area'"),
-        ("images", "id", 107, "image id 107 is repeated"),
-        ("categories", "id", 5, "category id 5 is repeated"),
+        ("annotations", "id", 2, "annotations: duplicate id 2"),
+        ("annotations", "area", None, "area is null"),
+        ("images", "id", 107, "images: duplicate id 107"),
+        ("categories", "id", 5, "categories: duplicate id 5"),
     ],
 )
 def test_bad_input_is_named(part, key, value, says):

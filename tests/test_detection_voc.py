@@ -40,7 +40,7 @@ def annotation(*objects, size=SIZE):
 def test_corners_count_from_one_and_include_the_last_pixel(tmp_path):
     boxes = box("dog", 1, 1, WIDTH, HEIGHT), box("cat", 3, 5, 3, 6), box("dog", 2.5, 1, 4, 2)
     data, warnings = read_voc(tmp_path, annotation(*boxes))
-    assert not warnings
+    assert [(w["what"].split(" (")[0], w["count"]) for w in warnings] == [("point boxes", 1)]
     record = data.records[0]
     # The whole picture; one pixel wide and two high; a fraction, as some files have.
     assert record.boxes.tolist() == [[0, 0, WIDTH, HEIGHT], [2, 4, 3, 6], [1.5, 0, 4, 2]]
@@ -78,7 +78,9 @@ def test_difficult_that_is_missing_is_0_and_counted(tmp_path):
     silent = box("cat", 1, 1, 2, 2).replace("<difficult>0</difficult>", "")
     data, warnings = read_voc(tmp_path, annotation(silent, silent, box("dog", 1, 1, 9, 9, difficult=1)))
     assert data.records[0].iscrowd.tolist() == [False, False, True]
-    assert [(w["what"], w["count"]) for w in warnings] == [("object without 'difficult', taken as 0", 2)]
+    assert [(w["what"], w["count"]) for w in warnings] == [
+        ("objects without `difficult`: they are taken to be not difficult", 2)
+    ]
 
 
 def test_classes_that_are_not_given_are_those_that_occur(tmp_path):
@@ -90,25 +92,33 @@ def test_classes_that_are_not_given_are_those_that_occur(tmp_path):
 
 GOOD = annotation(box("cat", 1, 1, 2, 2))
 REFUSED = {
-    "unknown class": (annotation(box("dgo", 1, 1, 2, 2)), "a\n", "a.xml: unknown category 'dgo'; did you mean 'dog'"),
-    "no class": (GOOD.replace("<name>cat</name>", ""), "a\n", "a.xml: unknown category ''"),
-    "no bndbox": (annotation("<object><name>cat</name></object>"), "a\n", "a.xml: object 'cat' has no whole bndbox"),
-    "three corners": (GOOD.replace("<xmax>2</xmax>", ""), "a\n", "a.xml: object 'cat' has no whole bndbox"),
-    "a word": (annotation(box("cat", 1, "one", 2, 2)), "a\n", "a.xml: object 'cat' has no whole bndbox"),
-    "no size": (annotation(box("cat", 1, 1, 2, 2), size=""), "a\n", "a.xml: has no size; add the width and height"),
-    "size in words": (GOOD.replace("<width>40", "<width>forty"), "a\n", "a.xml: size is no pair of integers"),
-    "other size": (GOOD.replace("<width>40", "<width>41"), "a\n", "a.jpg is 40x30; correct one of them"),
+    "unknown class": (annotation(box("dgo", 1, 1, 2, 2)), "a\n", "a.xml: dgo [1.0, 1.0, 2.0, 2.0]; did you mean 'dog'"),
+    "no class": (GOOD.replace("<name>cat</name>", ""), "a\n", "1 x objects without a name: {folder}/Annotations/a.xml"),
+    "no bndbox": (annotation("<object><name>cat</name></object>"), "a\n", "boxes that are not 4 numbers: a.xml: cat ["),
+    "three corners": (GOOD.replace("<xmax>2</xmax>", ""), "a\n", "boxes that are not 4 numbers: a.xml: cat ["),
+    "a word": (annotation(box("cat", 1, "one", 2, 2)), "a\n", "boxes that are not 4 numbers: a.xml: cat ["),
+    "no size": (
+        annotation(box("cat", 1, 1, 2, 2), size=""),
+        "a\n",
+        "1 x XML without size: {folder}/Annotations/a.xml; add the width and height",
+    ),
+    "size in words": (
+        GOOD.replace("<width>40", "<width>forty"),
+        "a\n",
+        "a.xml: width the text 'forty', height the text '30'",
+    ),
+    "other size": (GOOD.replace("<width>40", "<width>41"), "a\n", "a.jpg (image id 1): stated 41x30, is 40x30"),
     "cut xml": (GOOD[:-5], "a\n", "a.xml is broken XML"),
-    "absent xml": (GOOD, "a\nb\n", "Annotations/b.xml: No such file"),
-    "twice": (GOOD, "a\na\n", "train.txt: 'a' stands twice"),
-    "empty split": (GOOD, "\n", "train.txt: no pictures"),
+    "absent xml": (GOOD, "a\nb\n", "Annotations/b.xml (No such file"),
+    "twice": (GOOD, "a\na\n", "names listed twice in the split: {folder}/ImageSets/Main/train.txt: 'a'"),
+    "empty split": (GOOD, "\n", "train.txt: 1 x empty list of pictures"),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_broken_folder_is_refused_by_file(tmp_path, case):
     text, stems, message = REFUSED[case]
-    with pytest.raises(InputError, match=re.escape(message)) as error:
+    with pytest.raises(InputError, match=re.escape(message.format(folder=tmp_path))) as error:
         read_voc(tmp_path, text, stems=stems)
     assert str(tmp_path) in str(error.value)
 
@@ -118,7 +128,7 @@ def test_missing_pictures_and_splits_are_named(tmp_path):
     with pytest.raises(InputError, match=r"no split file .*Main/test\.txt; check DATASETS\.ROOT and the split"):
         load_voc(tmp_path, "test", "voc", WarningCounter())
     (tmp_path / "JPEGImages" / "a.jpg").unlink()
-    with pytest.raises(InputError, match=r"JPEGImages/a\.jpg \(No such file"):
+    with pytest.raises(InputError, match=r"missing pictures: .*JPEGImages/a\.jpg .*no such file"):
         load_voc(tmp_path, "train", "voc", WarningCounter())
 
 

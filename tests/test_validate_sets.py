@@ -69,7 +69,7 @@ def test_a_sound_folder(check, tmp_path):
 BROKEN = {
     "no size": (annotation(thing("cat", 1, 1, 2, 2), size=""), "a\nb\n", "XML without size", "a.xml"),
     "class": (annotation(thing("dgo", 1, 1, 2, 2)), "a\nb\n", "objects of a class that is not in the list", "'dog'"),
-    "no class": (SOUND.replace("<name>cat", "<name>"), "a\nb\n", "objects of a class that is not in the list", "a.xml"),
+    "no class": (SOUND.replace("<name>cat", "<name>"), "a\nb\n", "objects without a name", "a.xml"),
     "no corner": (SOUND.replace("<xmax>9</xmax>", ""), "a\nb\n", "boxes that are not 4 numbers", "a.xml: dog"),
     "infinite": (SOUND.replace("<xmax>9</xmax>", "<xmax>inf</xmax>"), "a\nb\n", "boxes that are not finite", "a.xml"),
     "outside": (annotation(thing("cat", 1, 1, 42, 9)), "a\nb\n", "boxes that reach out of the picture", "a.xml: cat"),

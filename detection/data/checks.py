@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-
-import numpy as np
 
 from backbones.core.config import CfgNode
 from backbones.core.findings import ERROR, WARNING, Findings, Kind, Report
-from backbones.core.picture_checks import check_pictures, default_workers
 from detection.data.catalog import CocoFiles, locate, require_files
-from detection.data.scan import Scan, check_boxes, check_use
+from detection.data.reading import examine
+from detection.data.records import shared_images
+from detection.data.scan import Scan, check_use
 from detection.data.scan_coco import scan_coco
 from detection.data.scan_voc import scan_voc
 from detection.data.summary import describe, summarize
@@ -56,19 +54,14 @@ def check_detection(
     require_files(found, options.pictures)
     report = Report(found.name, Findings())
     if isinstance(found, CocoFiles):
-        scan = scan_coco(found.annotations, found.images, report.findings)
+        scan = scan_coco(found.annotations, found.images, report.findings, pictures=options.pictures)
     else:
-        scan = scan_voc(found.folder, found.listing, found.classes, report.findings)
+        scan = scan_voc(found.folder, found.listing, found.classes, report.findings, pictures=options.pictures)
     if scan is None:
         return report, None
-    sizes = np.array([(p.width, p.height) for p in scan.pictures], np.int64).reshape(-1, 2)
-    if options.pictures:
-        workers = options.workers or default_workers()
-        seen = check_pictures(scan.pictures, report.findings, decode=options.decode, workers=workers)
-        sizes = np.where(sizes > 0, sizes, seen)
-    else:
+    if not options.pictures:
         report.findings.add(NOT_LOOKED_AT, found.name, len(scan.pictures))
-    check_boxes(scan, sizes, report.findings)
+    sizes = examine(scan, report.findings, **vars(options))
     check_use(scan, num_classes, report.findings)
     report.summary = summarize(scan, sizes)
     report.lines = describe(report.summary)
@@ -88,11 +81,11 @@ def check_config_data(cfg: CfgNode, root: str | None, options: Options) -> list[
     for report, scan in checked.values():
         if first and scan and (scan.categories, scan.category_ids) != (first.categories, first.category_ids):
             report.findings.add(OTHER_CATEGORIES, f"{len(scan.categories)}, the first set has {len(first.categories)}")
-    trained = {path for name in cfg.DATASETS.TRAIN for path in _paths(checked[name][1])}
+    trained = [path for name in cfg.DATASETS.TRAIN for path in _paths(checked[name][1])]
     for name in cfg.DATASETS.TEST:
-        checked[name][0].findings.add(SHARED, sorted(trained & _paths(checked[name][1])))
+        checked[name][0].findings.add(SHARED, shared_images(trained, _paths(checked[name][1])))
     return [report for report, _ in checked.values()]
 
 
-def _paths(scan: Scan | None) -> set[str]:
-    return {os.path.abspath(picture.path) for picture in scan.pictures} if scan else set()
+def _paths(scan: Scan | None) -> list[str]:
+    return [picture.path for picture in scan.pictures] if scan else []

@@ -7,6 +7,7 @@ stored picture, half-open: a box that covers it wholly is (0, 0, width, height).
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,8 @@ import numpy as np
 
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint
-from backbones.core.pictures import read_header
 from backbones.core.warnings import WarningCounter
-from backbones.data.geometry import clip_boxes
+from detection.data.scan import Scan, cut_boxes
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class DetectionData:
     fingerprint: str
     warnings: WarningCounter
     form: str = "coco"  # or "voc": then iscrowd is `difficult`, and VOC's own evaluation applies
+    classes_from: str = ""  # what names the categories, where it is not the file `annotations_path`
 
     @property
     def area(self) -> str:
@@ -70,6 +71,12 @@ class DetectionData:
         """
         shares = np.concatenate([r.area / (r.bbox[:, 2] * r.bbox[:, 3]) for r in self.records])
         return "segmentation" if len(shares) and np.median(shares) < 0.95 else "box"
+
+    def stated_categories(self) -> str:
+        """How many categories there are and what says so, as a clause."""
+        if self.classes_from:
+            return f"{self.classes_from} {len(self.categories)} classes"
+        return f"{self.annotations_path} lists {len(self.categories)} categories"
 
     def counts(self) -> dict[str, int]:
         """Numbers of pictures, annotations and categories, for the log and results.json."""
@@ -109,74 +116,53 @@ class DetectionData:
         }
 
 
-def build_record(
-    image_id: int,
-    path: Path,
-    size: tuple[int, int],
-    bbox: np.ndarray,
-    labels: Iterable[int],
-    iscrowd: Iterable[bool],
-    area: Iterable[float] | None,
-    warnings: WarningCounter,
-) -> Record:
-    """A record with boxes cut to the picture and empty ones dropped, both counted in `warnings`.
+def build_records(scan: Scan, sizes: np.ndarray, warnings: WarningCounter) -> tuple[list[Record], str]:
+    """The records of a scan without errors, sorted as its pictures, and the fingerprint of the set.
+
+    Boxes are cut to their picture and empty ones dropped, both counted in `warnings`.
 
     Args:
-        bbox: (n, 4) x, y, w, h as read.
-        area: None: the area of the (cut) box.
+        sizes: (P, 2) width and height of the pictures, none unknown.
     """
-    bbox = np.asarray(bbox, np.float64).reshape(-1, 4)
-    corners = np.concatenate([bbox[:, :2], bbox[:, :2] + bbox[:, 2:]], axis=1)
-    clipped = clip_boxes(corners, *size)
-    # x + w may pass the border by a rounding error, which is no box to warn about.
-    moved = np.abs(clipped - corners).max(axis=1, initial=0) > 1e-3
-    # In float32, which networks compute in: a side that vanishes there would make a loss infinite.
-    single = clipped.astype(np.float32)
-    kept = (single[:, 2:] > single[:, :2]).all(axis=1) & (bbox[:, 2:] > 0).all(axis=1)
-    where = f"{path.name} (image id {image_id})"
-    for what, boxes in (("box clipped to the picture", moved & kept), ("box of zero area dropped", ~kept)):
-        if boxes.any():
-            warnings.add(what, where, int(boxes.sum()))
-    bbox = np.where(moved[:, None], np.concatenate([clipped[:, :2], clipped[:, 2:] - clipped[:, :2]], axis=1), bbox)
-    areas = bbox[:, 2] * bbox[:, 3] if area is None else np.asarray(list(area), np.float64)
-    labels, crowd = np.asarray(list(labels), np.int64), np.asarray(list(iscrowd), bool)
-    return Record(image_id, str(path), *size, bbox[kept], labels[kept], crowd[kept], areas[kept])
+    order = np.argsort(scan.image, kind="stable")  # by picture, in the file's order within each
+    image, labels, iscrowd, area = (getattr(scan, name)[order] for name in ("image", "label", "iscrowd", "area"))
+    stated = scan.bbox[order]
+    bbox, moved, kept = cut_boxes(stated, sizes[image])
+    for what, rows in (("box clipped to the picture", moved & kept), ("box of zero area dropped", ~kept)):
+        counts = np.bincount(image[rows], minlength=len(scan.pictures))
+        for n in np.flatnonzero(counts).tolist():
+            picture = scan.pictures[n]
+            warnings.add(what, f"{os.path.basename(picture.path)} ({picture.key})", int(counts[n]))
+    if scan.corners is not None:  # VOC has no area
+        area = bbox[:, 2] * bbox[:, 3]
+    # Without `area` (COCO: of the segmentation) the box's own area stands in.
+    with np.errstate(over="ignore"):
+        own = stated[:, 2] * stated[:, 3]
+    own = np.where(np.isfinite(own), own, bbox[:, 2] * bbox[:, 3])
+    columns = [values[kept] for values in (bbox, labels, iscrowd, np.where(np.isnan(area), own, area))]
+    counts = np.bincount(image[kept], minlength=len(scan.pictures))
+    ends = np.cumsum(counts).tolist()
+    records = [
+        Record(key, picture.path, width, height, *(values[first:last] for values in columns))
+        for key, picture, (width, height), first, last in zip(
+            scan.image_ids, scan.pictures, sizes.tolist(), [0, *ends], ends, strict=False
+        )
+    ]
+    lines = [f"{os.path.basename(r.path)} {r.image_id} {r.width} {r.height} {os.stat(r.path).st_size}" for r in records]
+    categories = json.dumps(list_categories(scan), sort_keys=True)
+    # Names the content: the categories, the pictures (names, sizes, bytes), every box.
+    return records, fingerprint(categories, "\n".join(lines), counts, *columns)
 
 
-def build_data(
-    name: str,
-    root: Path,
-    annotations_path: Path,
-    categories: list[dict[str, Any]],
-    records: list[Record],
-    warnings: WarningCounter,
-    form: str = "coco",
-) -> DetectionData:
-    """A data set whose pictures were looked at: each exists, has the stated size, and counts if not RGB."""
-    if not records:
-        raise InputError(f"{annotations_path}: no pictures; check the file")
-    lines = []
-    for record in records:
-        width, height, mode, _ = read_header(record.path)
-        if (width, height) != (record.width, record.height):
-            raise InputError(
-                f"{annotations_path}: image id {record.image_id} is stated as {record.width}x{record.height}, "
-                f"{record.path} is {width}x{height}; correct one of them"
-            )
-        if mode != "RGB":
-            warnings.add(f"{'grey' if mode in ('L', '1') else mode} picture converted to RGB", record.path)
-        size = Path(record.path).stat().st_size
-        lines.append(f"{Path(record.path).name} {record.image_id} {width} {height} {size}")
-    return DetectionData(
-        name=name,
-        root=str(root),
-        annotations_path=str(annotations_path),
-        categories=categories,
-        records=records,
-        fingerprint=_fingerprint(categories, lines, records),
-        warnings=warnings,
-        form=form,
-    )
+def list_categories(scan: Scan) -> list[dict[str, Any]]:
+    """[{"id", "name"}] sorted by id."""
+    return [{"id": key, "name": name} for key, name in zip(scan.category_ids, scan.categories, strict=True)]
+
+
+def shared_images(one: Iterable[str], other: Iterable[str]) -> list[str]:
+    """The image files that are in both lists of paths, sorted; a link is the file that it leads to."""
+    first, second = ({os.path.realpath(path) for path in paths if path} for paths in (one, other))
+    return sorted(first & second)
 
 
 def join(parts: list[DetectionData]) -> DetectionData:
@@ -197,6 +183,7 @@ def join(parts: list[DetectionData]) -> DetectionData:
         fingerprint=fingerprint(*(part.fingerprint for part in parts)),
         warnings=first.warnings,
         form=first.form if all(part.form == first.form for part in parts) else "coco",
+        classes_from=first.classes_from,
     )
 
 
@@ -208,13 +195,3 @@ def check_categories(one: DetectionData, other: DetectionData) -> None:
             f"the categories of {one.name} ({len(one.categories)}: {names[0]} ...) and of {other.name} "
             f"({len(other.categories)}: {names[1]} ...) differ; use sets of the same list"
         )
-
-
-def _fingerprint(categories: list[dict], lines: list[str], records: list[Record]) -> str:
-    """Names the content: the categories, the pictures (names, sizes, bytes), every box."""
-    fields = [
-        np.concatenate([getattr(record, field) for record in records])
-        for field in ("bbox", "labels", "iscrowd", "area")
-    ]
-    boxes_per_image = np.array([len(record.labels) for record in records])
-    return fingerprint(json.dumps(categories, sort_keys=True), "\n".join(lines), boxes_per_image, *fields)

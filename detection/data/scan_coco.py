@@ -2,150 +2,129 @@
 
 from __future__ import annotations
 
-import sys
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from backbones.core.errors import InputError
-from backbones.core.files import load_json
 from backbones.core.findings import ERROR, WARNING, Findings, Kind
-from backbones.core.picture_checks import Picture
-from detection.data.scan import BAD_AREA, LARGEST_SIDE, NO_AREA, ZERO_AREA, Scan
+from backbones.core.picture_checks import MISSING, Picture
+from detection.data.categories import ROOT, check_names, find_roots, read_names
+from detection.data.fields import ABSENT, column, is_encodable, read_ids, read_sides, say
+from detection.data.image_files import Listing
+from detection.data.instances import Annotations, load_instances, read_annotations, sort_entries, unique_entries
+from detection.data.scan import NO_AREA, ZERO_AREA, Scan
 
 BROKEN = Kind(ERROR, "broken annotation file", "restore it; it must be a COCO instances json")
-NO_ENTRY = Kind(ERROR, "entries without an integer id", "number the entries")
-REPEATED = {
-    part: Kind(ERROR, f"repeated {name} ids", "ids must be unique")
-    for part, name in (("images", "image"), ("annotations", "annotation"), ("categories", "category"))
-}
-REPEATED_NAME = Kind(ERROR, "repeated category names", "rename one of them")
-INCOMPLETE = Kind(ERROR, "pictures without file_name, width or height", "add or correct them")
+INCOMPLETE = Kind(ERROR, "pictures without file_name, width or height", "add them")
+WRONG_TYPE = Kind(ERROR, "wrong values of file_name, width or height", "correct them")
 REPEATED_FILE = Kind(WARNING, "files listed under several image ids", "they are learned and tested several times")
-UNKNOWN_IMAGE = Kind(ERROR, "annotations of an unknown image", "list the image or remove the annotations")
-UNKNOWN_CATEGORY = Kind(ERROR, "annotations of an unknown category", "list the category or remove the annotations")
+REPAIRED = Kind(WARNING, "file names spelled otherwise than the files", "the files are read; correct the names")
 
 
-def scan_coco(annotations: Path, images: Path, findings: Findings) -> Scan | None:
-    """The whole file; None where it is no COCO instances json."""
+def scan_coco(annotations: Path, images: Path, findings: Findings, *, pictures: bool = True) -> Scan | None:
+    """The whole file; None where it is no COCO instances json.
+
+    Args:
+        images: folder that its `file_name`s are below.
+        pictures: look for the files in that folder; False: it need not exist.
+    """
     try:
-        tree = load_json(annotations)
+        lists = load_instances(annotations)
     except InputError as error:
         findings.add(BROKEN, str(error))
         return None
-    for part in REPEATED:
-        if not isinstance(tree, Mapping) or not isinstance(tree.get(part), list):
-            findings.add(BROKEN, f"{annotations} has no list '{part}'")
-            return None
-    categories = sorted(_unique(tree["categories"], "categories", findings), key=lambda item: item["id"])
-    names = [str(item.get("name", item["id"])) for item in categories]
-    repeated = {name for name in names if names.count(name) > 1}
-    findings.add(REPEATED_NAME, [f"'{name}'" for name in names if name in repeated], len(repeated))
-    entries = sorted(_unique(tree["images"], "images", findings), key=lambda item: item["id"])
-    pictures = _read_pictures(entries, images, findings)
-    items = _unique(tree["annotations"], "annotations", findings)
-    return _read_annotations(items, entries, pictures, categories, names, findings)
-
-
-def _unique(items: list[Any], part: str, findings: Findings) -> list[Mapping]:
-    """The entries with an integer id, each id once."""
-    numbered = [isinstance(item, Mapping) and isinstance(item.get("id"), int) for item in items]
-    sound = [item for item, good in zip(items, numbered, strict=True) if good]
-    findings.add(NO_ENTRY, (f"{part}[{n}]" for n, good in enumerate(numbered) if not good), len(items) - len(sound))
-    first = {item["id"]: item for item in reversed(sound)}
-    if len(first) == len(sound):
-        return sound
-    again = [item["id"] for item in sound if first[item["id"]] is not item]
-    findings.add(REPEATED[part], (f"{part}: id {key}" for key in again), len(again))
-    return [item for item in sound if first[item["id"]] is item]
-
-
-def _read_pictures(entries: Sequence[Mapping], images: Path, findings: Findings) -> list[Picture]:
-    pictures, seen = [], set()
-    for item in entries:
-        file, *size = (item.get(key) for key in ("file_name", "width", "height"))
-        width, height = (side if isinstance(side, int) and 0 < side <= LARGEST_SIDE else 0 for side in size)
-        whole = isinstance(file, str) and width and height
-        if not whole:
-            findings.add(INCOMPLETE, f"images: id {item['id']}")
-        if isinstance(file, str) and file in seen:
-            findings.add(REPEATED_FILE, f"{file} (image id {item['id']})")
-        seen.add(file if isinstance(file, str) else None)
-        path = str(images / file) if isinstance(file, str) else ""
-        pictures.append(Picture(path, width if whole else 0, height if whole else 0, f"image id {item['id']}"))
-    return pictures
-
-
-def _read_annotations(
-    items: Sequence[Mapping],
-    entries: Sequence[Mapping],
-    pictures: list[Picture],
-    categories: Sequence[Mapping],
-    names: list[str],
-    findings: Findings,
-) -> Scan:
-    bbox, malformed = _read_boxes([item.get("bbox") for item in items])
-    area, missing = _read_areas(items)
-
-    def describe(n: int) -> str:
-        item = items[n]
-        return f"annotation id {item['id']} (image id {item.get('image_id')!r}, bbox {item.get('bbox')!r})"
-
-    scan = Scan(
-        pictures=pictures,
+    entries, ids = sort_entries(*unique_entries(lists["images"], "images", findings))
+    categories, category_ids = sort_entries(*unique_entries(lists["categories"], "categories", findings))
+    names = read_names(categories, category_ids, findings)
+    used, no_id = read_ids(column(filter(_is_object, lists["annotations"]), "category_id"))
+    kept = ~find_roots(categories, category_ids, names, set(used[~no_id].tolist()))
+    roots = np.flatnonzero(~kept).tolist()
+    findings.add(ROOT, [f"categories: id {category_ids[n]} '{names[n]}'" for n in roots])
+    names = [name for name, keep in zip(names, kept, strict=True) if keep]
+    check_names(names, findings)
+    listed = _read_pictures(entries, ids, images, findings, pictures)
+    read = read_annotations(lists["annotations"], ids, category_ids[kept], findings)
+    _check_areas(read, findings)
+    return Scan(
+        where=str(annotations),
+        pictures=listed,
+        image_ids=ids.tolist(),
         categories=names,
-        category_ids=[entry["id"] for entry in categories],
-        image=_positions(items, "image_id", entries),
-        label=_positions(items, "category_id", categories),
-        bbox=bbox,
-        malformed=malformed,
-        area=area,
-        iscrowd=np.array([bool(item.get("iscrowd", 0)) for item in items], bool),
-        describe=describe,
+        category_ids=category_ids[kept].tolist(),
+        image=read.image,
+        label=read.category,
+        bbox=read.bbox,
+        malformed=read.malformed,
+        area=read.area,
+        iscrowd=read.iscrowd,
+        describe=read.describe,
     )
-    for field, where, kind in (("image_id", scan.image, UNKNOWN_IMAGE), ("category_id", scan.label, UNKNOWN_CATEGORY)):
-        lost = np.flatnonzero(where < 0).tolist()
-        findings.add(kind, (f"id {items[n]['id']}: {field} {items[n].get(field)!r}" for n in lost), len(lost))
-    for kind, rows in ((NO_AREA, missing), (BAD_AREA, np.isnan(area) & ~missing), (ZERO_AREA, area == 0)):
+
+
+def _read_pictures(
+    entries: Sequence[Mapping], ids: np.ndarray, images: Path, findings: Findings, look: bool
+) -> list[Picture]:
+    files = column(entries, "file_name")
+    (widths, no_width), (heights, no_height) = (read_sides(column(entries, key)) for key in ("width", "height"))
+    bad = np.array([not _is_file_name(file) for file in files], bool) | no_width | no_height
+    for n in np.flatnonzero(bad).tolist():
+        _name_wrong_field(entries[n], int(ids[n]), findings)
+    names = [file if isinstance(file, str) and file else "" for file in files]
+    first = {name: n for n, name in reversed(list(enumerate(names)))}
+    again = [n for n, name in enumerate(names) if name and first[name] != n]
+    findings.add(REPEATED_FILE, (f"{names[n]} (image id {ids[n]})" for n in again), len(again))
+    keys = [f"image id {key}" for key in ids.tolist()]
+    paths = (
+        _find_files(names, keys, images, findings) if look else [str(images / name) if name else "" for name in names]
+    )
+    widths[bad], heights[bad] = 0, 0
+    return list(map(Picture, paths, widths.tolist(), heights.tolist(), keys))
+
+
+def _is_file_name(value: object) -> bool:
+    return isinstance(value, str) and value.strip() != "" and is_encodable(value)
+
+
+def _name_wrong_field(entry: Mapping, key: int, findings: Findings) -> None:
+    for field, expected in (("file_name", "a text"), ("width", "a whole number"), ("height", "a whole number")):
+        value = entry.get(field, ABSENT)
+        good = _is_file_name(value) if field == "file_name" else not read_sides([value])[1][0]
+        if value is ABSENT:
+            findings.add(INCOMPLETE, f"images: id {key} has no '{field}'")
+        elif not good:
+            findings.add(WRONG_TYPE, f"images: id {key}: {field} must be {expected}, is {say(value)}")
+
+
+def _find_files(names: Sequence[str], keys: Sequence[str], images: Path, findings: Findings) -> list[str]:
+    """The path of each file, "" where it is missing; one that is there under another spelling is counted."""
+    listing = Listing(images)
+    paths = [str(images / name) if name and listing.has(name) else "" for name in names]
+    lost = [n for n, path in enumerate(paths) if names[n] and not path]
+    owners = defaultdict(set)  # of a repaired file: the names that mean it
+    found = {n: listing.repaired(names[n]) for n in lost}
+    for n in lost:
+        owners[found[n]].add(names[n])
+    exact = {names[n] for n, path in enumerate(paths) if path}
+    for n in lost:
+        target, where = found[n], f"{images / names[n]} ({keys[n]})"
+        if target is None:
+            findings.add(MISSING, where)
+        elif len(owners[target]) > 1 or target in exact:
+            findings.add(MISSING, f"{where}: '{target}' is there, but several names mean it")
+        else:
+            findings.add(REPAIRED, f"'{names[n]}' is '{target}'")
+            paths[n] = str(images / target)
+    return paths
+
+
+def _check_areas(read: Annotations, findings: Findings) -> None:
+    for kind, rows in ((NO_AREA, read.no_area), (ZERO_AREA, read.area == 0)):
         found = np.flatnonzero(rows).tolist()
-        findings.add(kind, (f"id {items[n]['id']}: {items[n].get('area')!r}" for n in found), len(found))
-    return scan
+        findings.add(kind, (f"annotations: id {read.ids[n]}" for n in found), len(found))
 
 
-def _positions(items: Sequence[Mapping], field: str, entries: Sequence[Mapping]) -> np.ndarray:
-    """Position in `entries` of the id that each item names; -1: none."""
-    place = {entry["id"]: n for n, entry in enumerate(entries)}
-    named = (item.get(field) for item in items)
-    return np.array([place.get(key, -1) if isinstance(key, int) else -1 for key in named], np.int64)
-
-
-def _read_boxes(values: list[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """(n, 4) with NaN where there is no box; (n,) where that is so because it is not 4 numbers."""
-    boxes = _as_numbers(values)
-    if boxes is not None and boxes.shape == (len(values), 4):
-        return boxes, np.zeros(len(values), bool)
-    boxes, malformed = np.full((len(values), 4), np.nan), np.ones(len(values), bool)
-    for n, value in enumerate(values):  # some are wrong: one by one
-        row = _as_numbers(value)
-        if row is not None and row.shape == (4,):
-            boxes[n], malformed[n] = row, False
-    return boxes, malformed
-
-
-def _as_numbers(value: Any) -> np.ndarray | None:
-    """The value as float64; None where something in it is no number."""
-    try:
-        return np.array(value, np.float64)
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
-def _read_areas(items: Sequence[Mapping]) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) with NaN where there is none or a wrong one; (n,) where there is none."""
-    values = [item.get("area") for item in items]
-    # Python compares whole numbers of any length, of which numpy takes none beyond the largest float.
-    sound = [isinstance(value, (int, float)) and 0 <= value <= sys.float_info.max for value in values]
-    area = np.array([value if good else np.nan for value, good in zip(values, sound, strict=True)], np.float64)
-    return area, np.array(["area" not in item for item in items], bool)
+def _is_object(item: object) -> bool:
+    return isinstance(item, Mapping)

@@ -2,125 +2,159 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from backbones.core.errors import InputError, suggestion
 from backbones.core.findings import ERROR, WARNING, Findings, Kind
-from backbones.core.picture_checks import Picture
-from detection.data.scan import LARGEST_SIDE, Scan
-from detection.data.voc import read_split
+from backbones.core.picture_checks import MISSING, Picture
+from detection.data.categories import check_names
+from detection.data.image_files import SUFFIXES, Listing, is_hidden, split_suffix
+from detection.data.scan import Scan
+from detection.data.scan_coco import REPAIRED
+from detection.data.voc_split import BROKEN_SPLIT, read_split, read_stems
+from detection.data.voc_xml import BROKEN_XML, NO_CLASS, REPEATED_ELEMENT, Annotation, Box, read_annotation
 
-BROKEN_SPLIT = Kind(ERROR, "broken split file", "it must list a picture a line")
-REPEATED_LINE = Kind(ERROR, "names listed twice in the split", "remove one of the lines")
-NO_XML = Kind(ERROR, "listed pictures without XML", "restore the annotations or remove the lines")
-BROKEN_XML = Kind(ERROR, "broken XML files", "restore them")
-BAD_SIZE = Kind(ERROR, "XML whose size is no pair of integers", "correct them")
-NO_SIZE = Kind(ERROR, "XML without size", "add the width and height of the picture that the boxes refer to")
-ZERO_SIZE = Kind(WARNING, "XML whose size is 0", "the picture's own size is taken")
 UNKNOWN_CLASS = Kind(ERROR, "objects of a class that is not in the list", "correct the name or list the class")
-NO_DIFFICULT = Kind(WARNING, "objects without `difficult`", "they are taken to be not difficult")
-_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+HIDDEN = Kind(WARNING, "files of macOS (._*, .DS_Store)", "they are left out")
+SEVERAL_FILES = Kind(WARNING, "names with several image files", "one of them is read; remove the others")
+BY_FILENAME = Kind(WARNING, "images found by <filename> alone", "name them as their annotations")
 
 
-def scan_voc(folder: Path, listing: Path, classes: Sequence[str] | None, findings: Findings) -> Scan | None:
-    """The split that `listing` names, None where it is no text; `classes` None: every name in the folder's XML."""
+def scan_voc(
+    folder: Path, listing: Path, classes: Sequence[str] | None, findings: Findings, *, pictures: bool = True
+) -> Scan | None:
+    """The split that `listing` names, None where it is no text.
+
+    Args:
+        folder: holds Annotations and JPEGImages.
+        classes: None: every name in the folder's XML, sorted.
+        pictures: look for the image files; False: JPEGImages need not exist.
+    """
     try:
         lines = read_split(listing)
     except InputError as error:
         findings.add(BROKEN_SPLIT, str(error))
         return None
-    findings.add(REPEATED_LINE, [f"{listing}: '{stem}'" for stem, n in Counter(lines).items() if n > 1])
-    stems = list(dict.fromkeys(lines))
-    trees = {stem: _parse(folder / "Annotations" / f"{stem}.xml", findings) for stem in stems}
-    if classes is None:
-        classes = _all_names(folder / "Annotations", trees)
-    pictures = [_read_picture(folder, stem, n, tree, findings) for n, (stem, tree) in enumerate(trees.items(), start=1)]
-    found = [(n, item) for n, tree in enumerate(trees.values()) if tree is not None for item in tree.findall("object")]
-    return _read_objects(found, pictures, list(classes), findings)
+    xml, images = Listing(folder / "Annotations"), Listing(folder / "JPEGImages")
+    _count_hidden(xml, images, lines, findings)
+    stems = read_stems(lines, listing, lambda stem: xml.has(f"{stem}.xml") or bool(images.images(stem)), findings)
+    read = {stem: read_annotation(_xml_path(xml, stem, findings)) for stem in stems}
+    for found in read.values():
+        for kind, where in found.problems:
+            findings.add(kind, where)
+    if not classes:
+        classes = _all_names(xml, read, findings)
+    paths = _find_images(images, read, findings) if pictures else [str(images.folder / f"{s}.jpg") for s in stems]
+    listed = [
+        Picture(path, *found.size, f"image id {n}")
+        for n, (path, found) in enumerate(zip(paths, read.values(), strict=True), start=1)
+    ]
+    return _place_boxes(str(listing), read, listed, list(classes), findings)
 
 
-def _read_objects(
-    found: list[tuple[int, ElementTree.Element]], pictures: list[Picture], classes: list[str], findings: Findings
+def _place_boxes(
+    where: str, read: Mapping[str, Annotation], pictures: list[Picture], classes: list[str], findings: Findings
 ) -> Scan:
-    names = [_text(item, "name") for _, item in found]
+    found: list[tuple[int, str, Box]] = [
+        (n, stem, box) for n, (stem, annotation) in enumerate(read.items()) for box in annotation.boxes
+    ]
     place = {name: n for n, name in enumerate(classes)}
-    corners = np.array([_read_corners(item) for _, item in found], np.float64).reshape(-1, 4)
+    corners = np.array([box.corners for _, _, box in found], np.float64).reshape(-1, 4)
     # Pixels count from 1 and the last one is included.
-    bbox = np.concatenate([corners[:, :2] - 1, corners[:, 2:] - corners[:, :2] + 1], axis=1)
+    low = corners[:, :2] - 1
+    with np.errstate(over="ignore", invalid="ignore"):
+        bbox = np.concatenate([low, corners[:, 2:] - low], axis=1)
+        area = bbox[:, 2] * bbox[:, 3]
 
     def describe(n: int) -> str:
-        return f"{Path(pictures[found[n][0]].path).stem}.xml: {names[n]} {corners[n].tolist()}"
+        return f"{found[n][1]}.xml: {found[n][2].name} {corners[n].tolist()}"
 
     scan = Scan(
+        where=where,
         pictures=pictures,
+        image_ids=list(range(1, len(pictures) + 1)),
         categories=classes,
         category_ids=list(range(1, len(classes) + 1)),
-        image=np.array([n for n, _ in found], np.int64),
-        label=np.array([place.get(name, -1) for name in names], np.int64),
+        image=np.array([n for n, _, _ in found], np.int64),
+        label=np.array([place.get(box.name, -1) for _, _, box in found], np.int64),
         bbox=bbox,
         # A corner that is a number, though not a finite one, is infinite here; NaN is no number.
         malformed=np.asarray(np.isnan(corners).any(axis=1)),
-        area=bbox[:, 2] * bbox[:, 3],
-        iscrowd=np.array([_text(item, "difficult") == "1" for _, item in found], bool),
+        area=area,
+        iscrowd=np.array([box.difficult for _, _, box in found], bool),
         describe=describe,
+        corners=corners,
     )
-    unknown = np.flatnonzero(scan.label < 0).tolist()
-    hints = (f"{describe(n)}{suggestion(names[n], classes) if len(classes) < 50 else ''}" for n in unknown)
+    unknown = [n for n in np.flatnonzero(scan.label < 0).tolist() if found[n][2].name]
+    hints = (f"{describe(n)}{suggestion(found[n][2].name, classes) if len(classes) < 50 else ''}" for n in unknown)
     findings.add(UNKNOWN_CLASS, hints, len(unknown))
-    bare = [n for n, (_, item) in enumerate(found) if item.find("difficult") is None]
-    findings.add(NO_DIFFICULT, (describe(n) for n in bare), len(bare))
     return scan
 
 
-def _read_picture(
-    folder: Path, stem: str, number: int, tree: ElementTree.Element | None, findings: Findings
-) -> Picture:
-    width = height = 0
-    if tree is not None:
-        try:
-            width, height = int(tree.findtext("size/width") or 0), int(tree.findtext("size/height") or 0)
-            if max(width, height) > LARGEST_SIDE:
-                raise ValueError
-        except ValueError:
-            width = height = 0
-            findings.add(BAD_SIZE, f"{stem}.xml")
-        else:
-            if min(width, height) <= 0:  # some tools state 0
-                width = height = 0
-                findings.add(NO_SIZE if tree.find("size") is None else ZERO_SIZE, f"{stem}.xml")
-    return Picture(str(folder / "JPEGImages" / f"{stem}.jpg"), width, height, f"image id {number}")
+def _count_hidden(xml: Listing, images: Listing, lines: Sequence[str], findings: Findings) -> None:
+    hidden = [str(files.folder / name) for files in (xml, images) for name in sorted(files.names()) if is_hidden(name)]
+    findings.add(HIDDEN, [*hidden, *(f"line '{line}'" for line in lines if is_hidden(line))])
 
 
-def _parse(path: Path, findings: Findings | None) -> ElementTree.Element | None:
-    try:
-        return ElementTree.parse(path).getroot()
-    except OSError as error:
-        kind, where = NO_XML, f"{path} ({error.strerror})"
-    except ElementTree.ParseError as error:
-        kind, where = BROKEN_XML, f"{path} ({error})"
-    if findings is not None:
-        findings.add(kind, where)
+def _xml_path(xml: Listing, stem: str, findings: Findings) -> Path:
+    """The annotation of a name, which may be spelled in another Unicode form or case."""
+    name = f"{stem}.xml"
+    if not xml.has(name) and (other := xml.folded(name)):
+        findings.add(REPAIRED, f"'{name}' is '{other}'")
+        name = other
+    return xml.folder / name
+
+
+def _all_names(xml: Listing, read: Mapping[str, Annotation], findings: Findings) -> list[str]:
+    """The names that occur in the folder, sorted; what may hide one is found in the files of other splits too."""
+    others = sorted(name for name in xml.names() if name.endswith(".xml") and not is_hidden(name))
+    unlisted = [read_annotation(xml.folder / name) for name in others if name.removesuffix(".xml") not in read]
+    for annotation in unlisted:
+        for kind, where in annotation.problems:
+            if kind in (BROKEN_XML, NO_CLASS, REPEATED_ELEMENT):
+                findings.add(kind, where)
+    names = sorted({box.name for one in (*read.values(), *unlisted) for box in one.boxes if box.name})
+    check_names(names, findings)
+    return names
+
+
+def _find_images(images: Listing, read: Mapping[str, Annotation], findings: Findings) -> list[str]:
+    """The path of each image, "" where it is missing; whatever is not <name>.jpg or one file alone is counted."""
+    found = {stem: _find_image(images, stem, annotation.filename, findings) for stem, annotation in read.items()}
+    owners = Counter(name for name in found.values() if name)
+    paths = []
+    for n, (stem, name) in enumerate(found.items(), start=1):
+        where = f"{images.folder / stem}.jpg (image id {n})"
+        if not name:
+            filename = read[stem].filename
+            tried = f"{', '.join(SUFFIXES[1:])} in any case" + (f" and <filename> '{filename}'" if filename else "")
+            findings.add(MISSING, f"{where}: no such file; also tried {tried}")
+        elif owners[name] > 1:
+            findings.add(MISSING, f"{where}: '{name}' is there, but several names mean it")
+            name = None
+        paths.append(str(images.folder / name) if name else "")
+    return paths
+
+
+def _find_image(images: Listing, stem: str, filename: str, findings: Findings) -> str | None:
+    """The file of a name: <name>.jpg, else the one of another suffix, else <filename>, which copies leave stale."""
+    files = images.images(stem)
+    stated = filename.replace("\\", "/").rpartition("/")[2]
+    if len(files) > 1:
+        findings.add(SEVERAL_FILES, ", ".join(files))
+    if files:
+        below = stem.rpartition("/")[0]
+        preferred = (f"{stem}.jpg", f"{below}/{stated}" if below else stated, files[0])
+        return next(name for name in preferred if name in files)
+    spelled = [name for suffix in SUFFIXES if (name := images.folded(f"{stem}{suffix}"))]
+    if len(spelled) == 1:
+        findings.add(REPAIRED, f"'{stem}' is '{spelled[0]}'")
+        return spelled[0]
+    if split_suffix(stated)[1] and images.has(stated):
+        findings.add(BY_FILENAME, f"'{stem}' is '{stated}'")
+        return stated
     return None
-
-
-def _all_names(folder: Path, read: dict[str, ElementTree.Element | None]) -> list[str]:
-    """The names that occur in the folder, sorted, as the reader takes them."""
-    others = (_parse(path, None) for path in sorted(folder.glob("*.xml")) if path.stem not in read)
-    trees = [tree for tree in (*read.values(), *others) if tree is not None]
-    return sorted({_text(item, "name") for tree in trees for item in tree.findall("object")})
-
-
-def _read_corners(item: ElementTree.Element) -> list[float]:
-    try:
-        return [float(item.findtext(f"bndbox/{corner}") or "") for corner in _CORNERS]
-    except ValueError:
-        return [np.nan] * 4
-
-
-def _text(item: ElementTree.Element, tag: str) -> str:
-    return (item.findtext(tag) or "").strip()

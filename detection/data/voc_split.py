@@ -1,0 +1,75 @@
+"""Split files of VOC (ImageSets/Main): a name a line, or a name and a flag.
+
+VOC's own per-class files (cat_train.txt) list every image of the split with 1 (holds the class), -1 (does not) or 0
+(difficult ones alone); all of them are read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from backbones.core.errors import InputError
+from backbones.core.files import load_lines
+from backbones.core.findings import ERROR, WARNING, Findings, Kind
+from detection.data.image_files import is_hidden, split_suffix
+
+BROKEN_SPLIT = Kind(ERROR, "broken split file", "it must list a picture a line")
+REPEATED_LINE = Kind(ERROR, "names listed twice in the split", "remove one of the lines")
+FLAGGED = Kind(WARNING, "lines of the split with flag -1 or 0", "their images are read as all others")
+WORDS = Kind(WARNING, "lines of the split with words after the name", "the first word is taken as the name")
+_FLAG = re.compile(r"^(.*\S)\s+(-1|0|\+?1)$")
+
+
+def read_split(path: Path) -> list[str]:
+    """The lines of a split file that are not blank, without the white space around them.
+
+    Raises:
+        InputError: the file cannot be read as text.
+    """
+    try:
+        return load_lines(path)
+    except InputError as error:
+        raise InputError(f"cannot read the split file {path} as text: {error}") from None
+
+
+def read_stems(lines: Sequence[str], listing: Path, is_known: Callable[[str], bool], findings: Findings) -> list[str]:
+    """The name that each line means, each once.
+
+    A line is the first of these that `is_known`: the whole line (names may have spaces), the line without a flag, its
+    first word; each also without an image's suffix and without folders.  Where none is known it is the line without
+    a flag.
+
+    Args:
+        is_known: whether there is an annotation or an image of this name.
+    """
+    stems = []
+    for line in lines:
+        if is_hidden(line.replace("\\", "/").rpartition("/")[2]):
+            continue
+        flag, word = _FLAG.match(line), line.split()[0]
+        readings: list[tuple[Kind | None, str]] = [(None, line)]
+        if flag:
+            readings.append((FLAGGED if flag[2] in ("-1", "0") else None, flag[1]))
+        if word != line:
+            readings.append((WORDS, word))
+        known = ((kind, stem) for kind, text in readings for stem in _stems(text) if is_known(stem))
+        kind, stem = next(known, (None, _bare(flag[1] if flag else line)))
+        stems.append(stem)
+        if kind:
+            findings.add(kind, line)
+    findings.add(REPEATED_LINE, [f"{listing}: '{stem}'" for stem, n in Counter(stems).items() if n > 1])
+    return list(dict.fromkeys(stems))
+
+
+def _stems(text: str) -> Iterator[str]:
+    slashed = text.replace("\\", "/")
+    last = slashed.rpartition("/")[2]
+    yield from dict.fromkeys((text, _bare(slashed), last, _bare(last)))
+
+
+def _bare(text: str) -> str:
+    """The text without the suffix of an image or an annotation."""
+    return text[:-4] if text.lower().endswith(".xml") else split_suffix(text)[0]
