@@ -32,8 +32,8 @@ from backbones.localization import evenly_spaced
 from backbones.measuring import build_inputs, build_samples, load_run, read_split
 from backbones.models.weights import identity
 from backbones.pycalib import ece_pycalib, pycalib_bins
+from backbones.run_folders import find_backbones, find_evaluation
 
-EVALUATION = "evaluation"  # folder of tools/evaluate_backbone.py inside of a run
 MAP_SIZE = 224
 
 
@@ -55,12 +55,12 @@ def check_request(args: Namespace) -> None:
 
 def reliability_panels(runs: Sequence[Path], variant: str, bins: int, split: str = "val") -> list[dict[str, Any]]:
     """See `figures.draw_reliability`; of the logits that tools/evaluate_backbone.py left."""
-    return [_reliability_panel(run, variant, bins, split) for run in runs]
+    return [_reliability_panel(found.evaluation(), variant, bins, split) for found in find_backbones(runs)]
 
 
 def _reliability_panel(run: Path, variant: str, bins: int, split: str) -> dict[str, Any]:
     log_p, labels = load_predictions(run, split)
-    p, results = np.exp(log_p), load_results(run / EVALUATION)
+    p, results = np.exp(log_p), load_results(run)
     panel: dict[str, Any] = {"label": results["backbone"]["label"], "accuracy_of_all": accuracy(p, labels)}
     table = pycalib_bins(p, labels, bins) if variant == "pycalib" else None
     if table is not None:
@@ -75,8 +75,12 @@ def _reliability_panel(run: Path, variant: str, bins: int, split: str) -> dict[s
 
 
 def load_predictions(run: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Log-probabilities (n, K) float64 and labels (n,) that tools/evaluate_backbone.py left in RUN/evaluation."""
-    folder = run / EVALUATION
+    """Log-probabilities (n, K) float64 and labels (n,) that tools/evaluate_backbone.py left.
+
+    Args:
+        run: that of a backbone, or the folder of its evaluation.
+    """
+    folder = find_evaluation(run)
     path = folder / load_results(folder)["files"].get("predictions", "predictions.npz")
     try:
         with np.load(path, allow_pickle=False) as saved:
@@ -97,10 +101,11 @@ def _plain(values: np.ndarray) -> list[float | None]:
 def curves(runs: Sequence[Path], name: str) -> list[dict[str, Any]]:
     """See `figures.draw_curves`; `name` is a number of metrics.jsonl without its "train_", such as top1 or loss."""
     found = []
-    for run in runs:
+    for folders in find_backbones(runs):
+        run = folders.run(METRICS_FILE)
         if not (run / METRICS_FILE).is_file():
             raise InputError(f"no {METRICS_FILE} in {run}; name the folder of a pretraining run")
-        lines, results = read_metrics(run / METRICS_FILE), load_results(run)
+        lines, results = read_metrics(run / METRICS_FILE), load_results(folders.run())
         known = sorted({key for line in lines for key in line} - {"iteration"})
         train = _curve(lines, f"train_{name}") or _curve(lines, name)
         if not train:
@@ -126,13 +131,15 @@ def _curve(lines: Sequence[dict], key: str) -> dict[str, list]:
 def ablation_points(runs: Sequence[Path], key: str, metric: str) -> list[dict[str, Any]]:
     """See `figures.draw_ablation`: mean and standard deviation over the runs of equal `key`; evaluations win."""
     by_value: dict[Any, list[float]] = {}
-    for run in runs:
+    for folders in find_backbones(runs):
+        run = folders.run()
         value: Any = load_yaml(run / CONFIG_FILE)
         for part in key.split("."):
             if not isinstance(value, dict) or part not in value:
                 raise InputError(f"{run / CONFIG_FILE} has no key {key}; write it as METHOD.OLS.hard_weight")
             value = value[part]
-        measured = [load_results(folder)["metrics"] for folder in (run, run / EVALUATION) if folder.is_dir()]
+        evaluated = [folders.evaluation()] if folders.evaluations else []
+        measured = [load_results(folder)["metrics"] for folder in (run, *evaluated)]
         numbers = [metrics[metric] for metrics in measured if metrics.get(metric) is not None]
         if not numbers:
             names = {name for metrics in measured for name in metrics}
@@ -154,7 +161,10 @@ def ablation_points(runs: Sequence[Path], key: str, metric: str) -> list[dict[st
 
 def class_counts(run: Path, overrides: Sequence[str]) -> dict[str, list[int]]:
     """Samples per class of the training and the validation split of a run."""
-    cfg, _ = load_run(run, overrides)
+    found = find_backbones([run])
+    if len(found) > 1:
+        raise InputError(f"classes shows the data of one run, {run} holds {len(found)}; name one")
+    cfg, _ = load_run(found[0].run(), overrides)
     splits = [read_split(cfg, split, WarningCounter()) for split in (cfg.DATA.TRAIN_SPLIT, cfg.DATA.VAL_SPLIT)]
     return {s.split: np.bincount(s.labels, minlength=len(s.classes)).tolist() for s in splits}
 
@@ -164,13 +174,13 @@ def map_rows(
 ) -> tuple[list[list[Tile]], list[str]]:
     """The same evenly spaced pictures by every backbone: a row a picture, a tile a backbone; and their labels."""
     columns, labels, fingerprints = [], [], set()
-    for run in runs:
-        label, model, samples, inputs = _open(run, overrides)
+    for found in find_backbones(runs):
+        label, model, samples, inputs = _open(found.run(), overrides)
         boxed = np.flatnonzero(samples.box_counts() > 0)
         chosen = evenly_spaced(boxed if len(boxed) else np.arange(len(samples)), pictures)
         said = predict_samples(model, samples, inputs, chosen=chosen)
-        found = localize(ClassMaps(model, method), samples, chosen, replace(inputs, batch_size=25), MAP_SIZE)
-        columns.append(make_tiles(found, samples, said))
+        maps = localize(ClassMaps(model, method), samples, chosen, replace(inputs, batch_size=25), MAP_SIZE)
+        columns.append(make_tiles(maps, samples, said))
         labels.append(label)
         fingerprints.add(samples.fingerprint)
     if len(fingerprints) > 1:
@@ -188,7 +198,8 @@ def embedding_panels(
     from sklearn.manifold import TSNE  # a slow import, needed here alone
 
     panels = []
-    for run in runs:
+    for found in find_backbones(runs):
+        run = found.run()
         label, model, samples, inputs = _open(run, overrides)
         kept = evenly_spaced(np.arange(len(samples.classes)), min(classes, len(samples.classes)))
         own = [np.flatnonzero(samples.labels == k) for k in kept]

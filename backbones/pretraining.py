@@ -25,11 +25,12 @@ from backbones.building import (
 from backbones.config import idle_settings
 from backbones.core import distributed
 from backbones.core.checkpoint import load_checkpoint, load_state, save_checkpoint
-from backbones.core.config import CfgNode, config_hash
+from backbones.core.config import CfgNode, config_hash, expand_path, flatten, load_yaml
 from backbones.core.engine import check_precision, seed_step, train
 from backbones.core.errors import InputError
-from backbones.core.logging import MetricsWriter, get_logger
+from backbones.core.logging import MetricsWriter, get_logger, hold_log
 from backbones.core.results import make_results, save_results
+from backbones.core.runs import CONFIG_FILE, check_resume, open_run
 from backbones.core.warnings import WarningCounter
 from backbones.data.noise import save_noise
 from backbones.data.samples import Samples
@@ -42,11 +43,21 @@ from backbones.validation import Validation, fitted_metrics
 
 CHECKPOINT = "checkpoint.pth"
 BACKBONE, BEST = "backbone.pth", "best.pth"
+# Keys that say where something lies (or how fast it is read), not what it is.
+_PLACES = ("DATA.ROOT", "DATA.NUM_WORKERS", "TEACHER.RUN", "TEACHER.CACHE", "MODEL.WEIGHTS", "EVAL.HUMAN_LABELS")
 
 
 def pretrain(cfg: CfgNode, run_dir: Path, *, resume: bool) -> dict[str, Any]:
-    """Train as `cfg` says, write checkpoint.pth, backbone.pth and results.json into `run_dir`; return the results."""
+    """Train as `cfg` says, write checkpoint.pth, backbone.pth and results.json into `run_dir`; return the results.
+
+    A run that is resumed is left as it is until nothing can be refused any more.
+    """
     device = distributed.setup_distributed()
+    hold_log()
+    if resume:
+        check_resume(run_dir, cfg)
+    if not (resume and (run_dir / CHECKPOINT).exists()):
+        open_run(run_dir, cfg)
     for key in idle_settings(cfg):
         get_logger().warning("%s has no effect: METHOD.NAME is %s", key, cfg.METHOD.NAME)
     check_precision(cfg.PRECISION, device)
@@ -57,8 +68,6 @@ def pretrain(cfg: CfgNode, run_dir: Path, *, resume: bool) -> dict[str, Any]:
     if cfg.DATA.SHIFTED_SPLIT:  # measured later, but a wrong name should not cost a training
         build_samples(cfg, cfg.DATA.SHIFTED_SPLIT, warnings)
     warnings.log(get_logger())
-    if distributed.is_main():
-        save_noise(run_dir, samples)
     pretraining = Pretraining(cfg, run_dir, device, samples, val)
     pretraining.fit(resume=resume)
     return pretraining.finish(warnings)
@@ -77,6 +86,8 @@ class Pretraining:
         self.stop = cfg.SOLVER.MAX_EPOCH * self.epoch
         self.method = build_method(cfg, len(samples.classes)).to(device)
         self.teacher = build_teacher(cfg, samples, device)
+        # Hash of the weights that it starts from.
+        self.start = load_backbone(expand_path(cfg.MODEL.WEIGHTS)).hash if cfg.MODEL.WEIGHTS else ""
         self.optimizer = build_solver(cfg, self.method)
         seen = {key: cfg.DATA[key] for key in ("EVAL_RESIZE", "EVAL_CROP", "EVAL_STRETCH")}
         self.validation = Validation(
@@ -94,6 +105,10 @@ class Pretraining:
         resumed = resume and (self.run_dir / CHECKPOINT).exists()
         method.setup(build_context(cfg, self.samples, self.val, teacher, resumed=resumed))
         start = self._restore() if resume else 0
+        if resumed:
+            open_run(self.run_dir, cfg)
+        if distributed.is_main():
+            save_noise(self.run_dir, self.samples)
         if start == 0:
             method.begin_epoch(0)
         batches = build_batches(cfg, self.samples, method, start, self.stop)
@@ -144,7 +159,7 @@ class Pretraining:
             results = make_results(
                 "pretraining",
                 identity(load_backbone(self.run_dir)),
-                {"name": f"{cfg.DATA.NAME}-{cfg.MODEL.ARCH}", "hash": _protocol_hash(cfg, self.samples)},
+                {"name": f"{cfg.DATA.NAME}-{cfg.MODEL.ARCH}", "hash": _protocol_hash(cfg, self.samples, self.start)},
                 metrics,
                 data={
                     split.split: {"name": split.name, "pictures": len(split.labels), "fingerprint": split.fingerprint}
@@ -168,6 +183,7 @@ class Pretraining:
                 iteration=finished,
                 data=self.samples.fingerprint,
                 teacher=self._teacher_hash(),
+                start=self.start,
                 method=self.method.state_dict(),
                 optimizer=self.optimizer.state_dict(),
                 validation=self.validation.state_dict(),
@@ -192,9 +208,20 @@ class Pretraining:
                 f"cannot resume {path}: it has learnt from the teacher {state.get('teacher') or 'none'} and now has "
                 f"{self._teacher_hash() or 'none'}; restore the teacher, or start in another folder"
             )
+        if state.get("start", self._start_of_earlier_version()) != self.start:
+            raise InputError(
+                f"cannot resume {path}: MODEL.WEIGHTS holds {self.start or 'nothing'}, it started from "
+                f"{state.get('start', 'another file') or 'nothing'}; restore the file, or start in another folder"
+            )
         self.validation.load_state_dict(state.get("validation", {}))
         self.optimizer.load_state_dict(state["optimizer"])
         return state["iteration"]
+
+    def _start_of_earlier_version(self) -> str:
+        """Of a checkpoint that does not name its start weights: those of the same path are taken to be the same."""
+        path = self.run_dir / CONFIG_FILE
+        before = dict(flatten(load_yaml(path))).get("MODEL.WEIGHTS", "") if path.exists() else self.cfg.MODEL.WEIGHTS
+        return self.start if before == self.cfg.MODEL.WEIGHTS else "unknown"
 
     def _teacher_hash(self) -> str:
         return self.teacher.hash if self.teacher else ""
@@ -205,7 +232,7 @@ class Pretraining:
             "label": cfg.LABEL or method_name(cfg),
             "method": method_name(cfg),
             "seed": cfg.SEED,
-            "config_hash": config_hash(cfg),
+            "config_hash": _content_hash(cfg, self.start, self._teacher_hash()),
             "data_fingerprint": self.samples.fingerprint,
             "version": __version__,
         }
@@ -231,9 +258,16 @@ def measure(cfg: CfgNode, model: nn.Module, val: Samples, device: torch.device) 
     return predict(model, batches, device, cfg.DATA.MEAN, cfg.DATA.STD, cfg.PRECISION, val.paths)
 
 
-def _protocol_hash(cfg: CfgNode, samples: Samples) -> str:
-    """Equal for all rows that differ in nothing but method and seed."""
-    blocks = ("PRECISION", "CHANNELS_LAST", "MODEL", "SOLVER")
+def _protocol_hash(cfg: CfgNode, samples: Samples, start: str) -> str:
+    """Equal for all rows that differ in nothing but method and seed; start: hash of the weights it starts from."""
+    blocks = ("PRECISION", "CHANNELS_LAST", "SOLVER")
     data = {key: value for key, value in cfg.DATA.items() if key not in ("ROOT", "NUM_WORKERS", "CONTEXT_SHARE")}
-    tree = {**{name: cfg[name] for name in blocks}, "DATA": data, "fingerprint": samples.source}
-    return config_hash(tree | {"report": cfg.EVAL.REPORT})
+    tree = {**{name: cfg[name] for name in blocks}, "MODEL": {**cfg.MODEL, "WEIGHTS": start}, "DATA": data}
+    return config_hash(tree | {"fingerprint": samples.source, "report": cfg.EVAL.REPORT})
+
+
+def _content_hash(cfg: CfgNode, start: str, teacher: str) -> str:
+    """Names the config; what lies at a path goes by its content, not by its place."""
+    settings = {key: value for key, value in flatten(cfg) if key not in _PLACES}
+    cached = bool(cfg.TEACHER.CACHE)
+    return config_hash(settings | {"MODEL.WEIGHTS": start, "teacher": teacher, "teacher is cached": cached})

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from comparison.metrics import ARROW, BY_NAME
-from comparison.tables import excludes_zero, format_difference, format_number
+from comparison.tables import excludes_zero, format_difference, format_number, short_name
 
 WIDTH, LINE, TOP, BOTTOM = 340, 24, 30, 22
 PLOT_LEFT, PLOT_RIGHT = 118, 286
@@ -23,9 +23,10 @@ _TEXT, _FAINT, _GRID = "#1c2126", "#6a737d", "#dfe3e8"
 
 
 class Bar(NamedTuple):
-    """One line of a panel; low, high: its interval, or None."""
+    """One line of a panel; short: the label as it is drawn; low, high: its interval, or None."""
 
     label: str
+    short: str
     value: float | None
     low: float | None
     high: float | None
@@ -68,7 +69,8 @@ def bar_panel(rows: Sequence[Mapping[str, Any]], name: str, colours: Mapping[str
     for row in rows:
         interval = row["intervals"].get(name, {})
         low, high = interval.get("low"), interval.get("high")
-        bars.append(Bar(row["name"], row["metrics"][name], low, high, colours[row["name"]]))
+        called = row["name"], short_name(row, LETTERS)
+        bars.append(Bar(*called, row["metrics"][name], low, high, colours[row["name"]]))
     metric, largest = BY_NAME[name], max([x for bar in bars for x in (bar.value, bar.high) if x], default=1.0)
     texts = [format_number(bar.value) for bar in bars]
     title = f"{metric.title} {ARROW[metric.better]}".strip()
@@ -81,7 +83,8 @@ def forest_panel(rows: Sequence[Mapping[str, Any]], name: str, colours: Mapping[
     for row in rows:
         difference = row["difference_to_baseline"][name]
         value, low, high = (difference[key] for key in ("value", "low", "high"))
-        bars.append(Bar(row["name"], value, low, high, colours[row["name"]], excludes_zero(difference)))
+        called = row["name"], short_name(row, LETTERS)
+        bars.append(Bar(*called, value, low, high, colours[row["name"]], excludes_zero(difference)))
         said.append(f"{row['name']} {format_difference(difference)}")
     texts = [format_number(bar.value, signed=True) for bar in bars]
     return _panel(f"{BY_NAME[name].title}, row minus baseline", "; ".join(said), bars, texts, scale, _draw_point)
@@ -122,7 +125,7 @@ def _panel(title: str, meaning: str, bars: Sequence[Bar], texts: Sequence[str], 
     for n, (bar, text) in enumerate(zip(bars, texts, strict=True)):
         y = TOP + LINE * (n + 0.5)
         parts.append(
-            f'<text x="{PLOT_LEFT - 6}" y="{y + 4}" text-anchor="end">{escape(_shorten(bar.label))}</text>'
+            f'<text x="{PLOT_LEFT - 6}" y="{y + 4}" text-anchor="end">{escape(bar.short)}</text>'
             f'<text x="{WIDTH}" y="{y + 4}" class="v" text-anchor="end">{text}</text>'
         )
         if bar.value is not None:
@@ -160,7 +163,3 @@ def _tick_text(tick: float, ticks: np.ndarray) -> str:
     digits = max(0, int(-np.floor(np.log10(step) + 1e-9)))
     digits += not np.isclose(step * 10**digits, round(step * 10**digits))  # 0.25
     return f"{tick:.{digits}f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _shorten(label: str) -> str:
-    return label if len(label) <= LETTERS else label[: LETTERS - 1] + "…"

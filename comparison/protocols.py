@@ -17,7 +17,8 @@ PRETRAINING, DETECTION = "pretraining", "detection"
 MEASURES = ("backbone", "localization", "robustness", DETECTION)
 # Keys of a fine-tuning's config that its hash leaves out: detection.config.NOT_PROTOCOL.
 SAME_PROTOCOL = (
-    *("SEED", "LABEL", "PROTOCOL", "DATASETS.ROOT", "DATALOADER.NUM_WORKERS", "DATALOADER.CACHE_IMAGES"),
+    *("SEED", "LABEL", "PROTOCOL", "DATASETS.ROOT", "DATASETS.TRAIN", "DATASETS.TEST"),
+    *("DATALOADER.NUM_WORKERS", "DATALOADER.CACHE_IMAGES"),
     *("SOLVER.CHECKPOINT_PERIOD", "SOLVER.LOG_PERIOD", "TEST.EXPECTED_RESULTS"),
 )
 LABELS = "CLASS_LABELS."  # of YOLO: what its rows differ in, as others differ in their pretraining
@@ -80,7 +81,7 @@ def _first_of_each(rows: Sequence[Row], stage: str) -> dict[str, Row]:
 def _unlike(row: Row, other: Row, stage: str) -> str:
     """ ", which differ in ENGINE (detectron2, torchvision) and SOLVER.MAX_ITER (400, 800)"; empty where unknown."""
     a, b = (dict(_settings(one, stage)) for one in (row, other))
-    keys = [key for key in {**a, **b} if a.get(key) != b.get(key)]
+    keys = [key for key in {**a, **b} if a.get(key) != b.get(key) and not _is_name_of_same(key, a, b)]
     said = [f"{key} ({a.get(key)}, {b.get(key)})" for key in keys[:_SHOWN]]
     said += [f"{len(keys) - _SHOWN} more"] if len(keys) > _SHOWN else []
     return f", which differ in {' and '.join(said)}" if said else ""
@@ -97,6 +98,12 @@ def _settings(row: Row, stage: str) -> Iterator[tuple[str, Any]]:
     config: Path = row.folders[stage] / "config.yaml"
     if stage == DETECTION and config.is_file():
         yield from ((key, value) for key, value in flatten(load_yaml(config)) if not _is_free(key))
+
+
+def _is_name_of_same(key: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether `key` is the name of a data set whose fingerprints are equal: the same data, called by its place."""
+    mark = key.removesuffix(".name") + ".fingerprint"
+    return key.endswith(".name") and a.get(mark) is not None and a.get(mark) == b.get(mark)
 
 
 def _is_free(key: str) -> bool:

@@ -7,8 +7,8 @@ ranks.json = {"metric", "better": "higher" or "lower", "datasets": [N names], "m
 """
 
 import csv
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ import numpy as np
 import yaml
 
 from backbones.core.errors import InputError, suggestion
+from comparison.families import difference_of, find_families
 from comparison.metrics import BY_NAME
+from comparison.protocols import protocol_name
 from comparison.ranks import (
     average_ranks,
     check_table,
@@ -25,7 +27,7 @@ from comparison.ranks import (
     indistinct_groups,
     wilcoxon_holm,
 )
-from comparison.rows import STAGE_ORDER, Row, collect_rows, family, protocol_name
+from comparison.rows import STAGE_ORDER, Row, collect_rows
 
 BETTER = {"higher": 1, "lower": -1}
 
@@ -93,35 +95,49 @@ def _number(cell: str | None) -> float | None:
         return None
 
 
-def collect_table(roots: Iterable[str | Path], metric: str) -> Table:
+def collect_table(roots: Iterable[str | Path], metric: str, chosen: Sequence[str] = ()) -> Table:
     """The mean over seeds of one metric from the results at or below `roots`.
 
-    A line is one protocol (which includes the data) and one network; a column is a label without its seed.
+    A line is one protocol (which includes the data) and one network; a column is a label, as given.
+
+    Args:
+        chosen: config keys whose value each seed has chosen for itself: seeds may differ in them.
 
     Raises:
-        InputError: nothing has that metric, or two backbones pass for the same seed of the same method.
+        InputError: nothing has that metric; two backbones pass for the same seed of the same method; rows of one label
+            and line whose settings differ.
     """
-    cells: dict[str, dict[str, dict[int, tuple[str, float]]]] = {}  # line, method, seed: backbone and its number
     rows, known = collect_rows(roots, allow_mixed_protocols=True), set()
+    cells: dict[str, dict[str, list[tuple[Row, float]]]] = {}  # line, label: rows and their numbers
     for row in rows:
         stages = [s for s in STAGE_ORDER if row.results.get(s, {}).get("metrics", {}).get(metric) is not None]
         known |= {name for results in row.results.values() for name in results["metrics"]}
         if stages:
             results = row.results[stages[-1]]
             line = cells.setdefault(_line_name(row, stages[-1], results), {})
-            found = row.hash, results["metrics"][metric]
-            # A backbone under several detection protocols is several rows with the same number.
-            if line.setdefault(family(row), {}).setdefault(row.seed, found)[0] != row.hash:
-                raise InputError(
-                    f"two backbones are called {row.label} with seed {row.seed}, one in {row.folders[stages[-1]]}; "
-                    "give them different labels, or name only one of them"
-                )
+            line.setdefault(row.label, []).append((row, results["metrics"][metric]))
     if not cells:
         raise InputError(f"no result has a number called '{metric}'{suggestion(metric, known)}")
     methods = list(dict.fromkeys(method for line in cells.values() for method in line))
-    seeds = [[line.get(method, {}).values() for method in methods] for line in cells.values()]
-    values = [[np.mean([value for _, value in found]) if found else np.nan for found in line] for line in seeds]
+    values = [[_mean_over_seeds(line.get(method, []), chosen) for method in methods] for line in cells.values()]
     return Table(list(cells), methods, np.array(values, dtype=np.float64))
+
+
+def _mean_over_seeds(found: Sequence[tuple[Row, float]], chosen: Sequence[str]) -> float:
+    """nan without rows.  Rows of one backbone (fine-tunings, detection protocols) are averaged first."""
+    by_seed: dict[int, Row] = {}
+    for row, _ in found:
+        if by_seed.setdefault(row.seed, row).weights != row.weights:
+            where = next(reversed(row.folders.values()))
+            raise InputError(
+                f"two backbones are called {row.label} with seed {row.seed}, one in {where}; "
+                "give them different labels, or name only one of them"
+            )
+    families = find_families([replace(row, protocol=None) for row, _ in found], chosen)
+    if len(families) > 1:
+        raise InputError(f"rows labelled {families[0].label} {difference_of(families)}; give them different labels")
+    own = [[value for row, value in found if row.weights == seed.weights] for seed in by_seed.values()]
+    return float(np.mean([np.mean(values) for values in own])) if own else np.nan
 
 
 def _line_name(row: Row, stage: str, results: Mapping[str, Any]) -> str:

@@ -59,7 +59,10 @@ def render_page(comparison: Mapping[str, Any], gallery: Mapping[str, Any] | None
     source = files("comparison").joinpath("templates", TEMPLATE).read_text(encoding="utf-8")
     rows = comparison["rows"]
     colours = figures.colour_of_rows(rows)
-    backbones = list({row["hash"]: row for row in reversed(rows)}.values())[::-1]  # the first row of each
+    colours |= {row["backbone_name"]: colours[row["name"]] for row in rows}
+    # The first row of each; its detector's seed is none of the backbone.
+    firsts = list({row["hash"]: row for row in reversed(rows)}.values())[::-1]
+    backbones = [row | {"name": row["backbone_name"]} for row in firsts]
     return environment.from_string(source).render(
         comparison=comparison,
         groups=[_detection(protocol, members, colours) for protocol, members in groups_of(comparison)],

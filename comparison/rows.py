@@ -1,6 +1,5 @@
 """The rows of a comparison: result files of all stages, joined by the hash of the backbone they speak of."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from backbones.core.errors import InputError, suggestion
 from backbones.core.results import find_results, load_results
+from backbones.core.revision import describe_revision
 from comparison.metrics import METRICS
 from comparison.protocols import check_one_protocol, protocol_name
 
@@ -19,7 +19,7 @@ _FIRST_METHODS = ("random", "CE", "LS")
 
 @dataclass(frozen=True)
 class Row:
-    """One backbone under one detection protocol.
+    """One backbone under one detection protocol, fine-tuned with one seed.
 
     results: stage -> content of results.json; folders: stage -> its folder; protocol: "name@hash" of the detection
     results, None without any.
@@ -47,6 +47,22 @@ class Row:
         """Whether the detector was evaluated on the pictures it was fine-tuned on."""
         return bool(self.results.get("detection", {}).get("data", {}).get("evaluated_on_training_pictures"))
 
+    @property
+    def detector_seed(self) -> int | None:
+        """The seed of the fine-tuning; None without one, or where its results do not say it."""
+        return self.results.get("detection", {}).get("details", {}).get("seed")
+
+    @property
+    def weights(self) -> str:
+        """Hash of the backbone's weights: that of the row but for detectors that are told apart by more."""
+        return str(self.results.get("detection", {}).get("details", {}).get("backbone_hash") or self.hash)
+
+    @property
+    def commits(self) -> dict[str, str]:
+        """Stage -> the commit of the code that made it, where it is known."""
+        named = {stage: describe_revision(results.get("code")) for stage, results in self.results.items()}
+        return {stage: commit for stage, commit in named.items() if commit is not None}
+
     def file(self, stage: str, name: str, usual: str) -> Path | None:
         """A file beside the results of a stage: by its name in "files", else its usual name; None if absent."""
         if stage not in self.folders:
@@ -58,12 +74,16 @@ class Row:
 def collect_rows(roots: Iterable[str | Path], *, allow_mixed_protocols: bool = False) -> list[Row]:
     """Read every results.json at or below `roots` and join them to rows, random initialisation and CE first.
 
-    Raises InputError: two results of one backbone, stage and protocol; rows under several protocols, unless allowed.
+    Raises:
+        InputError: two results of one backbone, stage, protocol and detector seed; rows under several protocols, unless
+            allowed; nothing but evaluations of other sets, which count only where their own folders are named.
     """
-    files = {Path(path).resolve(): Path(path) for path in find_results(roots)}  # each once, by the name it was given
+    roots = list(roots)
     by_backbone: dict[str, dict[str, list[tuple[Path, dict]]]] = {}
-    for path in files.values():
-        results = load_results(path)
+    found, passed_over = _read(roots)
+    if not found:
+        raise InputError(f"nothing but evaluations of other sets, such as {passed_over[0]}; name their own folders")
+    for path, results in found:
         stages = by_backbone.setdefault(results["backbone"]["hash"], {})
         stages.setdefault(results["stage"], []).append((path, results))
     rows = [row for stages in by_backbone.values() for row in _rows_of_backbone(stages)]
@@ -72,16 +92,37 @@ def collect_rows(roots: Iterable[str | Path], *, allow_mixed_protocols: bool = F
     return sorted(rows, key=_order)
 
 
+def find_other_evaluations(roots: Iterable[str | Path]) -> list[Path]:
+    """The folders below `roots` that `collect_rows` passes over: evaluations of runs on other sets."""
+    return _read(list(roots))[1]
+
+
+def _read(roots: Sequence[str | Path]) -> tuple[list[tuple[Path, dict]], list[Path]]:
+    """(file, content) of what is compared, each once, by the name it was given; and the folders passed over."""
+    named = {Path(root).resolve() for root in roots}
+    files = {path.resolve(): path for path in find_results(roots)}
+    taken, passed_over = [], []
+    for resolved, path in files.items():
+        results = load_results(path)
+        if "evaluation_of" not in results["details"] or named & {resolved, resolved.parent}:
+            taken.append((path, results))
+        else:
+            passed_over.append(path.parent)
+    return taken, passed_over
+
+
 def _rows_of_backbone(stages: Mapping[str, Sequence[tuple[Path, dict]]]) -> list[Row]:
-    """One row per detection protocol; the other stages are shared by them."""
+    """One row per detection protocol and seed of the detector; the other stages are shared by them."""
     for stage, found in stages.items():
-        seen: dict[str, Path] = {}
+        seen: dict[tuple, Path] = {}
         for path, results in found:
-            key = protocol_name(results) if stage == "detection" else stage
+            seed = results["details"].get("seed")
+            key = (protocol_name(results), seed) if stage == "detection" else (stage,)
             if key in seen:
+                same = "" if seed is None or stage != "detection" else f" with the detector's seed {seed}"
                 raise InputError(
                     f"two {stage} results of backbone {results['backbone']['label']} "
-                    f"({results['backbone']['hash']}): {seen[key]} and {path}; name only one of them"
+                    f"({results['backbone']['hash']}){same}: {seen[key]} and {path}; name only one of them"
                 )
             seen[key] = path
     shared = {stage: found[0] for stage, found in stages.items() if stage != "detection"}
@@ -106,7 +147,7 @@ def _row(stages: Mapping[str, tuple[Path, dict]]) -> Row:
 
 def _order(row: Row) -> tuple:
     first = _FIRST_METHODS.index(row.method) if row.method in _FIRST_METHODS else len(_FIRST_METHODS)
-    return (row.protocol or "~", first, row.label, row.seed, row.hash)
+    return (row.protocol or "~", first, row.label, row.seed, row.hash, _detector(row))
 
 
 def group_rows(rows: Sequence[Row]) -> list[list[Row]]:
@@ -118,23 +159,29 @@ def group_rows(rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def baseline_of(row: Row, group: Sequence[Row], label: str | None) -> Row | None:
-    """The row that `row` is compared with: labelled `label`, else of method CE; of the same seed where there is one."""
+    """The row that `row` is compared with: labelled `label`, else of method CE.
+
+    Of the same pretraining seed where there is one, and of these with the same seed of the detector; else of the first.
+    """
     choices = [r for r in group if (r.method == BASELINE_METHOD if label is None else r.label == label)]
-    if row in choices:
-        same_seed = [row]  # a baseline is compared with itself
-    else:
-        same_seed = [r for r in choices if r.seed == row.seed] or [r for r in choices if r.seed == _first_seed(choices)]
-    if len(same_seed) > 1:
+    if row in choices or not choices:
+        return row if choices else None  # a baseline is compared with itself
+    first = min(r.seed for r in choices)
+    same_seed = [r for r in choices if r.seed == row.seed] or [r for r in choices if r.seed == first]
+    lowest = min(map(_detector, same_seed))
+    nearest = [r for r in same_seed if _detector(r) == _detector(row)]
+    nearest = nearest or [r for r in same_seed if _detector(r) == lowest]
+    if len({(r.weights, r.label) for r in same_seed}) > 1 or len(nearest) > 1:
         names = ", ".join(f"{r.label} in {next(iter(r.folders.values()))}" for r in same_seed)
         raise InputError(
             f"several rows could be the baseline of {row.label}: {names}; "
             "choose with --baseline LABEL, or name fewer folders"
         )
-    return same_seed[0] if same_seed else None
+    return nearest[0]
 
 
-def _first_seed(rows: Sequence[Row]) -> int | None:
-    return min((row.seed for row in rows), default=None)
+def _detector(row: Row) -> int:
+    return -1 if row.detector_seed is None else row.detector_seed
 
 
 def check_baseline_label(rows: Sequence[Row], label: str | None) -> None:
@@ -142,8 +189,3 @@ def check_baseline_label(rows: Sequence[Row], label: str | None) -> None:
     labels = {row.label for row in rows}
     if label is not None and label not in labels:
         raise InputError(f"--baseline {label}: no such row{suggestion(label, labels)}")
-
-
-def family(row: Row) -> str:
-    """The label without its seed: what the rows of several seeds have in common."""
-    return re.sub(rf"[-_ ]*(s|seed)[-_ ]?{row.seed}$", "", row.label) or row.label

@@ -18,9 +18,10 @@ from backbones.core.config import CfgNode, expand_path
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint
 from backbones.core.results import FILE_NAME
+from comparison.selection import chosen_keys
 from comparison.suite_data import Known, load_known, tree_fingerprint
 from comparison.suite_factory import Run, Source
-from comparison.suite_references import as_text, find
+from comparison.suite_references import as_text
 from comparison.suite_reports import find_suffix
 from comparison.suite_stage import Stage, find_tool, slug, stage_hash
 from comparison.suite_training import ROOT, Trained, Training, config_file
@@ -91,7 +92,7 @@ def compare_stage(plan: Plan, runs: Sequence[Stage]) -> Stage:
     contents = [fingerprint(path.read_bytes()) if path.is_file() else "" for path in results]
     mixed = ["--allow-mixed-protocols"] if len(plan.cfg.FINETUNE) > 1 else []
     notes = [text for note in plan.notes for text in ("--note", note)]
-    chosen = [text for key in _chosen_keys(plan.cfg) for text in ("--chosen", key)]
+    chosen = [text for key in chosen_keys(plan.cfg.ROWS) for text in ("--chosen", key)]
     arguments = [*mixed, *chosen, *notes, *map(as_text, plan.cfg.COMPARE.ARGUMENTS)]
     output, tool = plan.report, find_tool(plan.tools, "compare")
     return Stage(
@@ -105,15 +106,6 @@ def compare_stage(plan: Plan, runs: Sequence[Stage]) -> Stage:
         reads=tuple(run.output for run in runs),
         cost=plan.cfg.COMPARE.COST,
     )
-
-
-def _chosen_keys(cfg: CfgNode) -> list[str]:
-    """Keys whose value each seed of a row chooses for itself, by its grid or by that of another row."""
-    if not any(len(row["SEEDS"] or cfg.SEEDS) > 1 for row in cfg.ROWS):
-        return []
-    found = [key for row in cfg.ROWS for key in row["GRID"].get("KEYS", {})]
-    pairs = [pair for row in cfg.ROWS for pair in zip(row["OVERRIDES"][::2], row["OVERRIDES"][1::2], strict=True)]
-    return list(dict.fromkeys([*found, *(key for key, value in pairs if find([value], "chosen"))]))
 
 
 class _Builder:

@@ -3,46 +3,64 @@
 {"schema_version": 1, "baseline": label or null,
  "rows": [{"label", "method", "seed", "protocol": "name@hash" or null, "metrics": {name: number or null},
            "difference_to_baseline": {name: {"value", "low", "high"}} or null,      row minus baseline
-           "name": label, with the seed where labels repeat, "hash", "baseline": label of this row's baseline,
+           "name": label, with the seed where labels repeat, "backbone_name": without the
+           detector's, "hash", "baseline": label of this row's baseline,
            "intervals": {name: {"value", "low", "high"}},                           of the row itself, AP and AR only
            "on_training_pictures": bool, "stages": {stage: {"protocol", "folder", "data"}}}],
  "methods": [...] mean and deviation where a method has several seeds,
  "level", "resamples", "notes": [text], "warnings": [{"row", "stage", "what", "count", "examples"}]}
 """
 
-import statistics as moments
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from comparison.protocols import notes_on_protocols, protocol_name, separate_validations
-from comparison.rows import BASELINE_METHOD, Row, baseline_of, check_baseline_label, family, group_rows
+from backbones.core.revision import describe_revision
+from comparison.families import Family, find_families, spread_over_backbones
+from comparison.notes import Compared, mark_commits, write_notes
+from comparison.protocols import protocol_name, separate_validations
+from comparison.rows import Row, baseline_of, check_baseline_label, group_rows
 from comparison.statistics import Resampled, difference, interval, load_matches, resample_rows
 
 SCHEMA_VERSION = 1
 
 
 def build_comparison(
-    rows: Sequence[Row], *, baseline: str | None = None, resamples: int = 1000, seed: int = 0, level: float = 0.95
+    rows: Sequence[Row],
+    *,
+    baseline: str | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+    chosen: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Differences and intervals of all rows; see the module for the form of the result."""
+    """Differences and intervals of all rows; see the module for the form of the result.
+
+    Args:
+        chosen: config keys whose value each seed has chosen for itself: seeds may differ in them.
+    """
     check_baseline_label(rows, baseline)
     rows, apart = separate_validations(rows)
     groups = group_rows(rows)
-    entries: list[dict[str, Any]] = []
+    compared: list[Compared] = []
     for group in groups:
         resampled = _resample(group, resamples, seed)
-        entries += [_entry(row, baseline_of(row, group, baseline), resampled, level) for row in group]
-    _name(entries)
+        for row in group:
+            own = baseline_of(row, group, baseline)
+            compared.append(Compared(row, own, _entry(row, own, resampled, level)))
+    entries = [one.entry for one in compared]
+    name_entries(entries)
+    mark_commits(compared)
+    families = find_families([one.row for one in compared], chosen)
     labels = [entry["baseline"] for entry in entries if entry["baseline"] is not None]
     return {
         "schema_version": SCHEMA_VERSION,
         "baseline": labels[0] if labels else None,
         "rows": entries,
-        "methods": _methods(rows, entries),
+        "methods": _methods(families, {id(one.row): one.entry for one in compared}),
         "level": level,
         "resamples": resamples,
-        "notes": [*filter(None, [apart]), *_notes(rows, entries)],
+        "notes": [*filter(None, [apart]), *write_notes(compared, families)],
         "warnings": [
             {"row": row.label, "stage": stage, **warning}
             for row in rows
@@ -70,10 +88,12 @@ def _entry(row: Row, baseline: Row | None, resampled: dict[int, Resampled], leve
         "label": row.label,
         "method": row.method,
         "seed": row.seed,
+        "detector_seed": row.detector_seed,
         "protocol": row.protocol,
         "metrics": metrics,
         "difference_to_baseline": _differences(row, baseline, resampled, level) if baseline else None,
         "name": row.label,
+        "backbone_name": row.label,
         "hash": row.hash,
         "baseline": baseline.label if baseline else None,
         "is_baseline": row is baseline,
@@ -84,6 +104,7 @@ def _entry(row: Row, baseline: Row | None, resampled: dict[int, Resampled], leve
                 "protocol": protocol_name(results),
                 "folder": str(row.folders[stage]),
                 "data": results.get("data", {}),
+                "commit": describe_revision(results.get("code")),
             }
             for stage, results in row.results.items()
         },
@@ -107,87 +128,45 @@ def _known(numbers: dict[str, float]) -> dict[str, float | None]:
     return {key: None if value != value else value for key, value in numbers.items()}
 
 
-def _name(entries: Sequence[dict[str, Any]]) -> None:
-    """Display names: the label, with the seed where several backbones share it."""
-    count = Counter(label for label, _ in {(entry["label"], entry["hash"]) for entry in entries})
-    for entry in entries:
-        if count[entry["label"]] > 1:
-            entry["name"] = f"{entry['label']} (seed {entry['seed']})"
+def name_entries(entries: Sequence[dict[str, Any]]) -> None:
+    """Display names: the label, with the seeds where rows share it, and the hash where that is not enough.
+
+    "name" is that of the row, "backbone_name" that of its backbone, which rows of several detector seeds share.
+    """
+    rows = {(e["label"], e["hash"], e["detector_seed"]) for e in entries}
+    backbones = Counter(label for label, _ in {(label, digest) for label, digest, _ in rows})
+    tunings = Counter((label, digest) for label, digest, _ in rows)
+    twins = Counter((label, seed) for label, seed, _ in {(e["label"], e["seed"], e["hash"]) for e in entries})
+    for e in entries:
+        parts = [f"seed {e['seed']}"] if backbones[e["label"]] > 1 else []
+        parts += [e["hash"]] if twins[e["label"], e["seed"]] > 1 else []
+        tuned = [f"detector seed {e['detector_seed']}"] if tunings[e["label"], e["hash"]] > 1 else []
+        e["backbone_name"], e["name"] = (_named(e["label"], some) for some in (parts, parts + tuned))
 
 
-def _methods(rows: Sequence[Row], entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean and sample standard deviation over seeds; empty unless some method has several."""
-    members: dict[tuple, list[dict[str, Any]]] = {}
-    for row, entry in zip((row for group in group_rows(rows) for row in group), entries, strict=True):
-        members.setdefault((row.protocol, row.method, family(row)), []).append(entry)
-    if all(len(group) < 2 for group in members.values()):
+def _named(label: str, parts: Sequence[str]) -> str:
+    return f"{label} ({', '.join(parts)})" if parts else label
+
+
+def _methods(families: Sequence[Family], entries: Mapping[int, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and sample standard deviation over backbones; empty unless some method has several rows."""
+    if all(len(family.rows) < 2 for family in families):
         return []
-    return [
-        {
-            "label": label,
-            "method": method,
-            "protocol": protocol,
-            "seeds": sorted(entry["seed"] for entry in group),
-            "metrics": {name: _spread([e["metrics"][name] for e in group]) for name in group[0]["metrics"]},
-            "difference_to_baseline": {
-                "AP": _spread([(e["difference_to_baseline"] or {}).get("AP", {}).get("value") for e in group])
-            },
-        }
-        for (protocol, method, label), group in members.items()
-    ]
-
-
-def _spread(values: Sequence[float | None]) -> dict[str, float | int | None]:
-    known = [value for value in values if value is not None]
-    return {
-        "mean": moments.fmean(known) if known else None,
-        "deviation": moments.stdev(known) if len(known) > 1 else None,
-        "count": len(known),
-    }
-
-
-def _notes(rows: Sequence[Row], entries: Sequence[dict[str, Any]]) -> list[str]:
-    """What a reader must know before comparing two numbers of this table."""
-    notes = [*notes_on_protocols(rows), *_area_notes(rows)]
-    alone = [entry["name"] for entry in entries if entry["baseline"] is None]
-    if alone:
-        notes.append(f"No baseline (a row of method {BASELINE_METHOD}) for {', '.join(alone)}: no differences there.")
-    other_seed = [e["name"] for e in entries if e["baseline"] is not None and not _same_seed(e, entries)]
-    if other_seed:
-        notes.append(f"Compared with a baseline of another seed: {', '.join(other_seed)}.")
-    training = [entry["name"] for entry in entries if entry["on_training_pictures"]]
-    if training:
-        notes.append(f"Detection evaluated on its own TRAINING pictures (†): {', '.join(training)}.")
-    unmatched = [e["name"] for e in entries if e["metrics"]["AP"] is not None and not e["intervals"]]
-    if unmatched:
-        notes.append(f"No matches.npz, hence no intervals: {', '.join(unmatched)}.")
-    seeds = Counter((row.protocol, row.method, family(row)) for row in rows)
-    single = {row.label for row in rows if seeds[row.protocol, row.method, family(row)] < 2}
-    if single:
-        which = (
-            "per method" if len(single) == len({row.label for row in rows}) else f"only: {', '.join(sorted(single))}"
+    found = []
+    for family in families:
+        members = [[entries[id(row)] for row in rows] for rows in family.backbones.values()]
+        names = members[0][0]["metrics"]
+        differences = [[(e["difference_to_baseline"] or {}).get("AP", {}).get("value") for e in own] for own in members]
+        found.append(
+            {
+                "label": family.label,
+                "method": family.method,
+                "protocol": family.protocol,
+                "seeds": family.seeds,
+                "runs": len(family.rows),
+                "made_of": family.size(),
+                "metrics": {n: spread_over_backbones([[e["metrics"][n] for e in o] for o in members]) for n in names},
+                "difference_to_baseline": {"AP": spread_over_backbones(differences)},
+            }
         )
-        notes.append(
-            f"One seed {which}. The intervals speak of the choice of test images, not of the luck of training: "
-            "one seed cannot decide between methods."
-        )
-    return notes
-
-
-def _area_notes(rows: Sequence[Row]) -> list[str]:
-    """Where the sizes of some rows go by the box and of others by the segmentation (other protocols, if mixed)."""
-    tests = [row.results.get("detection", {}).get("data", {}).get("test", {}) for row in rows]
-    known = {str(test["area"]): str(test.get("name", "?")) for test in tests if "area" in test}
-    if len(known) < 2:
-        return []
-    which = ", ".join(f"the {area} ({name})" for area, name in sorted(known.items()))
-    return [f"Small, medium and large (APs to ARl) go by the area of {which}: not comparable by size."]
-
-
-def _same_seed(entry: dict[str, Any], entries: Sequence[dict[str, Any]]) -> bool:
-    return any(
-        other["label"] == entry["baseline"]
-        and other["seed"] == entry["seed"]
-        and other["protocol"] == entry["protocol"]
-        for other in entries
-    )
+    return found

@@ -53,7 +53,25 @@ def excludes_zero(difference: Mapping[str, float | None]) -> bool:
 
 
 def display_name(row: Mapping[str, Any]) -> str:
-    return row["name"] + (" †" if row["on_training_pictures"] else "")
+    """The row's name with its marks; the notes say what they mean."""
+    return row["name"] + _marks(row)
+
+
+def short_name(row: Mapping[str, Any], letters: int) -> str:
+    """The row's name in at most `letters` letters: the label is cut, not what tells rows apart."""
+    name = row["name"]
+    if len(name) > letters:
+        label, seeds = row["label"], name.removeprefix(row["label"])
+        seeds = seeds.replace(" (", " ").replace("detector seed ", "d").replace("seed ", "s").replace(", ", " ")
+        seeds = seeds.removesuffix(")")
+        name = label + seeds
+        if len(name) > letters:
+            name = label[: max(1, letters - len(seeds) - 1)] + "…" + seeds
+    return name
+
+
+def _marks(row: Mapping[str, Any]) -> str:
+    return (" †" if row["on_training_pictures"] else "") + (" ‡" if row["other_commit"] else "")
 
 
 def groups_of(comparison: Mapping[str, Any]) -> list[tuple[str | None, list[dict[str, Any]]]]:
@@ -102,7 +120,7 @@ def _terminal_group(rows: Sequence[Mapping[str, Any]]) -> str:
             text = format_number(row["metrics"][name])
             cells.append(text + ("*" if text == best_of(rows, name) else " "))
         difference = "baseline" if row["is_baseline"] else _ap_difference(row)
-        lines.append([display_name(row)[:LABEL_WIDTH], *cells, difference])
+        lines.append([short_name(row, LABEL_WIDTH - len(_marks(row))) + _marks(row), *cells, difference])
     widths = [max(len(line[n]) for line in lines) for n in range(len(lines[0]))]
     return "\n".join(
         " ".join(
@@ -163,13 +181,14 @@ def _bold(text: str, best: bool) -> str:
 def csv_text(comparison: Mapping[str, Any]) -> str:
     """One line per row: identity, every metric, and the differences with their intervals; full precision."""
     names = [metric.name for metric in METRICS]
-    header = ["label", "method", "seed", "hash", "protocol", "on_training_pictures", *names]
+    own = ["label", "method", "seed", "detector_seed", "hash", "protocol", "on_training_pictures", "other_commit"]
+    header = [*own, *names]
     header += [f"{name}_difference{end}" for name in names for end in ("", "_low", "_high")]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(header)
     for row in comparison["rows"]:
-        cells = [row[key] for key in header[:6]] + [row["metrics"][name] for name in names]
+        cells = [row[key] for key in own] + [row["metrics"][name] for name in names]
         for name in names:
             difference = (row["difference_to_baseline"] or {}).get(name, {})
             cells += [difference.get(key) for key in ("value", "low", "high")]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from backbones.core.config import CfgNode, config_hash, flatten
 from detection.validation import ENGINES, validate
 
-__all__ = ["ENGINES", "NOT_PROTOCOL", "get_defaults", "protocol_hash", "protocol_name", "validate"]
+__all__ = ["ENGINES", "NOT_PROTOCOL", "TESTING", "get_defaults", "protocol_hash", "protocol_name", "validate"]
 
 _C = CfgNode()
 # Which implementation trains: "torchvision" needs nothing outside the package index;
@@ -178,12 +178,17 @@ NOT_PROTOCOL = (
     "LABEL",
     "PROTOCOL",
     "DATASETS.ROOT",
+    "DATASETS.TRAIN",  # data sets enter the hash as their fingerprints: a path is no part of an identity
+    "DATASETS.TEST",
     "DATALOADER.NUM_WORKERS",
     "DATALOADER.CACHE_IMAGES",
     "SOLVER.CHECKPOINT_PERIOD",
     "SOLVER.LOG_PERIOD",
     "TEST.EXPECTED_RESULTS",
 )
+
+# What --eval-only may change of a finished run.
+TESTING = ("TEST.*", "*_TEST", "LABEL", "PROTOCOL")
 
 
 def get_defaults() -> CfgNode:
@@ -192,7 +197,11 @@ def get_defaults() -> CfgNode:
 
 
 def protocol_hash(cfg: CfgNode, *fingerprints: str) -> str:
-    """12 hex digits over everything that a result depends on, apart from backbone and seed."""
+    """12 hex digits over everything that a result depends on, apart from backbone and seed.
+
+    Args:
+        fingerprints: of the training and the test data.
+    """
     settings = {key: value for key, value in flatten(cfg) if key not in NOT_PROTOCOL}
     return config_hash({"settings": settings, "data": list(fingerprints)})
 

@@ -13,18 +13,19 @@ from backbones.core.config import CfgNode
 from backbones.core.distributed import barrier, is_main, setup_distributed, world_size
 from backbones.core.errors import InputError
 from backbones.core.files import load_json, save_json
-from backbones.core.logging import get_logger
+from backbones.core.logging import get_logger, hold_log
 from backbones.core.results import BackboneIdentity, make_results, random_identity, save_results
 from backbones.core.warnings import WarningCounter
 from backbones.models.weights import BackboneFile, identity, load_backbone
 from detection.coco_eval import evaluate_coco
 from detection.compatibility import check_spec
-from detection.config import protocol_hash, protocol_name, validate
+from detection.config import TESTING, protocol_hash, protocol_name, validate
 from detection.data.catalog import load_data
 from detection.data.records import DetectionData, check_categories, shared_images
 from detection.engines import LOADING_FILE, build_engine
 from detection.expected import check_run
 from detection.lint import warn_pairs
+from detection.run_folder import RunFolder, check_folder, choose_folder
 from detection.voc_eval import evaluate_voc
 
 RANDOM = "random"
@@ -57,23 +58,28 @@ def finetune(
 
     Args:
         backbone: of `load_checked`; None is random initialisation.
+        run_dir: created, with its config and log, when nothing can be refused any more.
         resume: go on from the run's checkpoint, if there is one.
-        eval_only: detect and evaluate with the finished run's checkpoint.
+        eval_only: detect and evaluate with the finished run's checkpoint; detection/run_folder.py says where its
+            results go.
     """
     setup_distributed()
+    hold_log()
+    check_folder(run_dir, cfg, TESTING, resume=resume, eval_only=eval_only)
     warnings = WarningCounter()
     warn_pairs(cfg, world_size(), warnings)
     train, test = load_both(cfg.DATASETS, cfg.MODEL.ROI_HEADS.NUM_CLASSES, "MODEL.ROI_HEADS.NUM_CLASSES", warnings)
+    place = choose_folder(run_dir, cfg, train, test, TESTING, resume=resume, eval_only=eval_only)
     engine = build_engine(cfg.ENGINE)
-    predictions = engine.finetune(cfg, backbone, train, test, run_dir, resume, eval_only)
+    predictions = engine.finetune(cfg, backbone, train, test, run_dir, resume, eval_only, place.open)
     results: dict[str, Any] = {}
     if is_main():
-        results = save_evaluation(cfg, backbone, train, test, predictions, run_dir, warnings)
+        results = save_evaluation(cfg, backbone, train, test, predictions, place, warnings)
         if cfg.TEST.EXPECTED_RESULTS:  # after the results are safe
             results["details"]["expected"] = check_run(
                 cfg.TEST.EXPECTED_RESULTS, results["metrics"], len(predictions), run_dir
             )
-            save_results(run_dir, results)
+            save_results(place.results, results)
     barrier()
     return results
 
@@ -87,10 +93,7 @@ def load_both(
     test = train if same else load_data(datasets.TEST, datasets.ROOT, warnings)
     check_categories(train, test)
     if len(train.categories) != num_classes:
-        raise InputError(
-            f"{key} is {num_classes}, but {train.stated_categories()}; "
-            f"set it to {len(train.categories)}"
-        )
+        raise InputError(f"{key} is {num_classes}, but {train.stated_categories()}; set it to {len(train.categories)}")
     for role, data in (("train", train), ("test", test)):
         log_counts(role, data)
     warnings.log(get_logger())
@@ -118,7 +121,7 @@ def save_evaluation(
     train: DetectionData,
     test: DetectionData,
     predictions: list[dict[str, Any]],
-    run_dir: Path,
+    place: RunFolder,
     warnings: WarningCounter,
 ) -> dict[str, Any]:
     """Evaluate the predictions and write what the run leaves."""
@@ -128,7 +131,7 @@ def save_evaluation(
         train,
         test,
         predictions,
-        run_dir,
+        place,
         warnings,
         score_threshold=cfg.TEST.AP_SCORE_THRESH,
         details={"engine": cfg.ENGINE, "seed": cfg.SEED},
@@ -141,17 +144,19 @@ def save_detection(
     train: DetectionData,
     test: DetectionData,
     predictions: list[dict[str, Any]],
-    run_dir: Path,
+    place: RunFolder,
     warnings: WarningCounter,
     *,
     score_threshold: float,
     details: dict[str, Any],
 ) -> dict[str, Any]:
     """The same for a detector of any config: measure, and write predictions.json, matches.npz and results.json."""
-    save_json(run_dir / PREDICTIONS, predictions, indent=None)
-    measured = measure(test, predictions, score_threshold, run_dir / MATCHES)
+    folder = place.results
+    save_json(folder / PREDICTIONS, predictions, indent=None)
+    measured = measure(test, predictions, score_threshold, folder / MATCHES)
     shared = count_shared(train, test)
-    loading = load_json(run_dir / LOADING_FILE) if (run_dir / LOADING_FILE).exists() else {}
+    loading = load_json(folder / LOADING_FILE) if (folder / LOADING_FILE).exists() else {}
+    files = {"predictions": PREDICTIONS, "matches": MATCHES}
     results = make_results(
         "detection",
         who,
@@ -168,14 +173,15 @@ def save_detection(
         },
         details={
             **details,
+            **place.details(),
             **measured["details"],
             "frozen": loading.pop("frozen", None),
             "backbone_loading": loading or None,
         },
         warnings=warnings.as_list(),
-        files={"predictions": PREDICTIONS, "matches": MATCHES, "metrics": "metrics.jsonl"},
+        files=files if place.changed else files | {"metrics": "metrics.jsonl"},
     )
-    save_results(run_dir, results)
+    save_results(folder, results)
     return results
 
 

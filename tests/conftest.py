@@ -42,12 +42,6 @@ def golden() -> Path:
 
 
 @pytest.fixture(scope="session")
-def shared_cases() -> Path:
-    """Small input files that go wrong in public bug reports, one folder a case."""
-    return _shared("cases")
-
-
-@pytest.fixture(scope="session")
 def run_tool() -> Callable[..., subprocess.CompletedProcess]:
     """Run `tools/<name>.py` with arguments in a process of its own; returns the finished process."""
 

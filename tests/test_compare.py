@@ -13,7 +13,7 @@ import detection.config
 from backbones.core.errors import InputError
 from backbones.core.results import BackboneIdentity, load_results
 from comparison.protocols import SAME_PROTOCOL
-from comparison.rows import collect_rows, family
+from comparison.rows import collect_rows
 from comparison.summary import build_comparison
 from comparison.tables import terminal_table
 from detection.config import protocol_hash
@@ -91,12 +91,6 @@ def test_seeds_are_paired_and_averaged(tmp_path):
     assert method["metrics"]["top1"]["deviation"] == pytest.approx(0.3 / np.sqrt(2))
     assert not any("One seed" in note for note in comparison["notes"])
     assert "Over seeds" in (tmp_path / "out" / "index.html").read_text()
-
-
-def test_family_is_the_label_without_its_seed(tmp_path):
-    add(tmp_path, "backbone", backbone("ALS-beta0.5-seed3", "ALS", 3), {"top1": 0.5})
-    add(tmp_path, "backbone", backbone("LS", "LS", 3), {"top1": 0.5})
-    assert {family(row) for row in collect_rows([tmp_path])} == {"ALS-beta0.5", "LS"}
 
 
 # ---- protocols and duplicates -------------------------------------------------------------------------------------

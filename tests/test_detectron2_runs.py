@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -90,6 +91,11 @@ def test_testing_again_gives_the_same_numbers(command, finished, load_tool):
     tool = load_tool("finetune_coco")
     tool.main(command(finished, 0, "--eval-only"))
     assert {name: (finished / name).read_bytes() for name in kept} == kept
+    tool.main([*command(finished, 0, "--eval-only"), "TEST.AP_SCORE_THRESH", "0.3"])
+    assert {name: (finished / name).read_bytes() for name in kept} == kept
+    (other,) = finished.glob("evaluation-*")  # in a folder of its own
+    assert {"results.json", "predictions.json", "matches.npz", "config.yaml"} <= {path.name for path in other.iterdir()}
+    shutil.rmtree(other)  # as the other tests want it
     with pytest.raises(InputError, match=r"other settings: TEST\.PRECISE_BN \(3 -> 9\)"):
         tool.main([*command(finished, 0, "--eval-only"), "TEST.PRECISE_BN.NUM_ITER", "9"])
 

@@ -182,10 +182,10 @@ def test_runs_are_averaged_over_seeds_and_told_apart_by_network(tmp_path):
     numbers = {("CE", 0): 0.4, ("CE", 1): 0.6, ("LS", 0): 0.3}
     for arch in ("resnet18", "resnet34"):
         for (label, seed), value in numbers.items():
-            who = backbone(f"{label}-s{seed}", label, seed)
+            who = backbone(label, label, seed)
             who = type(who)(who.label, who.method, seed, f"{arch}-{who.hash}")
             data = {"val": {"name": "flowers"}}
-            folder = add(tmp_path, "backbone", who, {"nll": value}, data=data, folder=f"{arch}-{who.label}")
+            folder = add(tmp_path, "backbone", who, {"nll": value}, data=data, folder=f"{arch}-{who.label}-{seed}")
             (folder / "config.yaml").write_text(config.format(arch))
     table = collect_table([tmp_path], "nll")
     assert [line.split(" (")[0] for line in table.datasets] == ["flowers resnet18", "flowers resnet34"]

@@ -13,7 +13,6 @@ from backbones.core.checkpoint import load_checkpoint, save_checkpoint
 from backbones.core.config import CfgNode, flatten, load_config
 from backbones.core.errors import InputError
 from backbones.core.files import load_json
-from backbones.core.runs import open_run
 from detection.coco_eval import evaluate_coco
 from detection.config import get_defaults, validate
 from detection.data.loader import TrainingPictures, scale_boxes, training_batches
@@ -130,7 +129,7 @@ def test_every_honoured_key_is_read_in_a_run(tmp_path, monkeypatch):
     monkeypatch.setattr(CfgNode, "__getattr__", recording)
     backbone = load_checked(cfg, "random")
     seen.clear()  # a check is no use
-    results = finetune(cfg, backbone, open_run(tmp_path / "run", cfg), resume=False, eval_only=False)
+    results = finetune(cfg, backbone, tmp_path / "run", resume=False, eval_only=False)
     monkeypatch.undo()
     assert results["data"]["evaluated_on_training_pictures"] is True
     elsewhere = {"DATASETS.ROOT"} | LIMITED.keys()  # an explicit name needs no root

@@ -3,8 +3,10 @@
     python tools/compare.py RUN ... --output-dir D
 
 RUN is a folder that holds results.json, or many below it.  Results of one backbone (pretraining, measures,
-localisation, detection) become one row.  Differences in AP and AR are row minus the hard-label baseline (method CE),
-with a paired bootstrap interval over images.  Writes comparison.json, comparison.csv, comparison.md and index.html.
+localisation, detection) become one row; with several fine-tunings, one for each seed of the detector.  Evaluations of
+a run on other sets (RUN/evaluation-DATASET) count only where their own folders are named.  Differences in AP and AR
+are row minus the hard-label baseline (method CE), with a paired bootstrap interval over images.  Writes
+comparison.json, comparison.csv, comparison.md and index.html.
 """
 
 import argparse
@@ -13,7 +15,7 @@ from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.errors import InputError, run_tool
 from backbones.core.locking import lock_run
 from comparison.report import save_comparison
-from comparison.rows import collect_rows
+from comparison.rows import collect_rows, find_other_evaluations
 from comparison.summary import build_comparison
 from comparison.tables import terminal_table
 
@@ -24,9 +26,16 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError("--resamples must be at least 1 and --level between 0 and 1")
     rows = collect_rows(args.runs, allow_mixed_protocols=args.allow_mixed_protocols)
     comparison = build_comparison(
-        rows, baseline=args.baseline, resamples=args.resamples, seed=args.seed, level=args.level
+        rows,
+        baseline=args.baseline,
+        resamples=args.resamples,
+        seed=args.seed,
+        level=args.level,
+        chosen=args.chosen,
     )
-    comparison["notes"] += args.note
+    others = ", ".join(map(str, find_other_evaluations(args.runs)))
+    left_out = [f"Left out, as they are not named themselves: evaluations on other sets in {others}."] if others else []
+    comparison["notes"] += [*left_out, *args.note]
     with lock_run(args.output_dir):
         page = save_comparison(args.output_dir, comparison, rows)
     print(terminal_table(comparison))
@@ -42,6 +51,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--allow-mixed-protocols", action="store_true", help="show rows of several protocols; the page then says so"
     )
+    parser.add_argument(
+        "--chosen", metavar="KEY", action="append", default=[],
+        help="config key whose value each seed has chosen for itself: rows that differ in it may still be seeds",
+    )  # fmt: skip
     parser.add_argument("--note", metavar="TEXT", action="append", default=[], help="a line for the page's notes")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples (default %(default)s)")
     parser.add_argument("--level", type=float, default=0.95, help="coverage of the intervals (default %(default)s)")

@@ -2,7 +2,8 @@
 
 python tools/compare_human_labels.py runs/ce runs/ols --human-labels data/cifar10h --output human.json
 
-Each run has been measured by tools/evaluate_backbone.py on the same pictures.  Three means: over the pictures that the
+Each run has been measured by tools/evaluate_backbone.py on the same pictures.  RUN may also be the folder of such an
+evaluation, or the output folder of a suite for all of its rows.  Three means: over the pictures that the
 classifier got right, over all, and over those that all of the named classifiers got right.
 """
 
@@ -17,19 +18,22 @@ from backbones.core.results import load_results
 from backbones.data.cifar10h import check_agreement, load_cifar10h
 from backbones.human_labels import compare_human_labels
 from backbones.plotting import load_predictions
+from backbones.run_folders import find_backbones
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     q = load_cifar10h(args.human_labels)
-    found = [load_predictions(run, "val") for run in args.runs]
+    named = find_backbones(args.runs)
+    folders = [one.evaluation() for one in named]
+    found = [load_predictions(folder, "val") for folder in folders]
     labels = found[0][1]
     if any(not np.array_equal(labels, other) for _, other in found):
         raise InputError("the runs were not measured on the same pictures; evaluate all of them on one split")
     check_agreement(q, labels, found[0][0].shape[1])
     metrics, common = compare_human_labels(q, [log_p for log_p, _ in found], labels)
-    names = [load_results(run / "evaluation")["backbone"]["label"] for run in args.runs]
-    rows = [{"run": str(run), "label": name} | m for run, name, m in zip(args.runs, names, metrics, strict=True)]
+    names = [load_results(folder)["backbone"]["label"] for folder in folders]
+    rows = [{"run": str(one.given), "label": name} | own for one, name, own in zip(named, names, metrics, strict=True)]
     finite = [{key: None if value != value else value for key, value in row.items()} for row in rows]  # no nan in json
     save_json(args.output, {"pictures": len(labels), "right_by_all": common, "rows": finite})
     print(f"{'':<20}{'right':>8}{'all':>8}{'common':>8}   ({common} of {len(labels)} pictures are right by all)")
@@ -40,7 +44,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("runs", nargs="+", type=path_argument, metavar="RUN", help="folder of an evaluated run")
+    parser.add_argument(
+        "runs", nargs="+", type=path_argument, metavar="RUN", help="an evaluated run, its evaluation, or a suite"
+    )
     parser.add_argument("--human-labels", type=path_argument, required=True, help="folder of a copy of CIFAR-10H")
     parser.add_argument("--output", type=path_argument, required=True, help="the .json to write")
     return parser.parse_args(argv)

@@ -13,18 +13,20 @@ import sys
 from backbones.core.arguments import ArgumentParser, backbone_argument, path_argument
 from backbones.core.config import load_config
 from backbones.core.distributed import is_main, setup_distributed
-from backbones.core.errors import InputError, run_tool
+from backbones.core.errors import run_tool
 from backbones.core.launch import add_launch_arguments, launch, wants_launch
 from backbones.core.locking import lock_run
-from backbones.core.results import FILE_NAME
-from backbones.core.runs import open_run
 from detection.config import get_defaults
 from detection.expected import differences
 from detection.finetune import finetune, load_checked
+from detection.run_folder import results_file
 
-# What --eval-only may change of a finished run.
-TESTING = ("TEST.*", "*_TEST", "DATASETS.TEST", "LABEL", "PROTOCOL")
 SHOWN = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100", "ARs", "ARm", "ARl", "VOC_mAP50", "VOC_mAP50_11")
+
+EVAL_ONLY = (
+    "evaluate the run's checkpoint, without training; with another DATASETS.TEST or other TEST keys into the folder "
+    "evaluation-DATASET of the run, whose own files stay"
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,19 +37,12 @@ def main(argv: list[str] | None = None) -> int:
     cfg = load_config(get_defaults(), args.config_file, args.overrides)
     backbone = load_checked(cfg, args.backbone)
     cfg.freeze()
-    going_on = args.resume or args.eval_only
-    checkpoint = args.output_dir / "checkpoint.pth"
-    if args.eval_only and not checkpoint.exists():
-        raise InputError(f"no checkpoint at {checkpoint}; check --output-dir, or train first, without --eval-only")
     with lock_run(args.output_dir):
-        if not going_on and checkpoint.exists():
-            raise InputError(f"{args.output_dir} holds a run already; add --resume to resume, or name another folder")
-        run_dir = open_run(args.output_dir, cfg, resume=going_on, may_change=TESTING if args.eval_only else ())
-        results = finetune(cfg, backbone, run_dir, resume=args.resume, eval_only=args.eval_only)
+        results = finetune(cfg, backbone, args.output_dir, resume=args.resume, eval_only=args.eval_only)
     if is_main():
         metrics = results["metrics"]
         numbers = "  ".join(f"{name} {show(metrics[name])}" for name in SHOWN if name in metrics)
-        print(f"{results['backbone']['label']}: {numbers}\nresults in {run_dir / FILE_NAME}")
+        print(f"{results['backbone']['label']}: {numbers}\nresults in {results_file(args.output_dir, results)}")
     wrong = differences(results)
     if wrong:
         print(f"not as TEST.EXPECTED_RESULTS has it: {'; '.join(wrong)}", file=sys.stderr)
@@ -64,7 +59,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--backbone", required=True, type=backbone_argument, help="a run, a backbone file, or 'random'")
     parser.add_argument("--output-dir", required=True, type=path_argument, help="the run's folder")
     parser.add_argument("--resume", action="store_true", help="resume from the run's checkpoint, if it has one")
-    parser.add_argument("--eval-only", action="store_true", help="evaluate the run's checkpoint, without training")
+    parser.add_argument("--eval-only", action="store_true", help=EVAL_ONLY)
     add_launch_arguments(parser)
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="change config keys")
     return parser.parse_intermixed_args(argv)

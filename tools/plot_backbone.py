@@ -6,6 +6,8 @@ python tools/plot_backbone.py maps runs/ce runs/als -o fig.png                 G
 python tools/plot_backbone.py tsne runs/ce runs/ols -o fig.png                 features before the last layer
 python tools/plot_backbone.py curves runs/ce runs/ols --metric top1 -o fig.png
 python tools/plot_backbone.py ablation runs/ols-* --key METHOD.OLS.hard_weight --metric top1 -o fig.png
+
+RUN is the folder of a pretraining run or of its evaluation, or the output folder of a suite for all of its rows.
 """
 
 import argparse
@@ -57,11 +59,11 @@ def draw(args: argparse.Namespace) -> tuple[Figure, Any]:
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("kind", choices=KINDS, help="which figure")
-    parser.add_argument("runs", nargs="+", type=path_argument, metavar="RUN", help="folder of a finished run")
-    parser.add_argument("-o", "--output", type=path_argument, required=True, help="the .png to write")
     parser.add_argument(
-        "--variant", choices=("standard", "pycalib"), default="standard", help="reliability: whose bins"
+        "runs", nargs="+", type=path_argument, metavar="RUN", help="a run, its evaluation, or a suite's output"
     )
+    parser.add_argument("-o", "--output", type=path_argument, required=True, help="the .png to write")
+    parser.add_argument("--variant", choices=("standard", "pycalib"), default="standard", help="reliability: bins")
     parser.add_argument("--bins", type=int, default=0, help="reliability (default: 15, pycalib 100)")
     parser.add_argument("--split", default="val", help="reliability: val, shifted or context (default %(default)s)")
     parser.add_argument("--metric", default="top1", help="curves, ablation (default %(default)s)")

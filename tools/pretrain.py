@@ -12,7 +12,6 @@ from backbones.core.config import load_config
 from backbones.core.distributed import is_main, setup_distributed
 from backbones.core.errors import InputError, run_tool
 from backbones.core.locking import lock_run
-from backbones.core.runs import open_run
 from backbones.methods import METHODS
 from backbones.pretraining import CHECKPOINT, pretrain
 
@@ -31,11 +30,12 @@ def main(argv: list[str] | None = None) -> int:
     with lock_run(args.output_dir):
         if not args.resume and (args.output_dir / CHECKPOINT).exists():
             raise InputError(f"{args.output_dir} holds a run already; add --resume to resume, or name another folder")
-        run_dir = open_run(args.output_dir, cfg, resume=args.resume)
-        results = pretrain(cfg, run_dir, resume=args.resume)
+        results = pretrain(cfg, args.output_dir, resume=args.resume)
     if is_main():
         top1 = results["metrics"]["top1"]
-        print(f"{results['backbone']['label']}: top-1 {top1:.4f} on {cfg.DATA.VAL_SPLIT}; backbone in {run_dir}")
+        print(
+            f"{results['backbone']['label']}: top-1 {top1:.4f} on {cfg.DATA.VAL_SPLIT}; backbone in {args.output_dir}"
+        )
     return 0
 
 

@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     if not 0 < args.level < 1:
         raise InputError(f"--level is {args.level}; it must lie between 0 and 1")
     better = direction(args.metric, args.better)
-    table = load_csv(args.csv) if args.csv else collect_table(args.runs, args.metric)
+    table = load_csv(args.csv) if args.csv else collect_table(args.runs, args.metric, args.chosen)
     found = rank_table(table, args.metric, better, args.level)
     save_json(args.output_dir / "ranks.json", found)
     save_atomic(args.output_dir / "ranks.png", lambda path: draw_ranks(found).savefig(path))
@@ -40,6 +40,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--metric", required=True, help="name of the number in results.json (a title, with --csv)")
     parser.add_argument("--better", choices=("higher", "lower"), help="where the metric does not say it itself")
+    parser.add_argument(
+        "--chosen", metavar="KEY", action="append", default=[], help="config key that each seed has chosen for itself"
+    )
     parser.add_argument("--level", type=float, default=0.95, help="1 - significance level (default %(default)s)")
     parser.add_argument("--output-dir", type=path_argument, required=True, help="folder for ranks.json and ranks.png")
     return parser.parse_intermixed_args(argv)

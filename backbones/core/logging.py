@@ -2,6 +2,7 @@
 
 import json
 import logging
+import logging.handlers
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from backbones.core.distributed import is_main
 from backbones.core.files import save_text
 
 METRICS_FILE = "metrics.jsonl"
+_HELD_LINES = 10_000
 _FORMAT = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
 
 
@@ -54,14 +56,31 @@ def get_logger(name: str = "smooth2det") -> logging.Logger:
 
 
 def log_to_file(path: Path) -> None:
-    """Append the log to `path` too; a later call moves it to another file."""
+    """Append the log to `path` too, with what `hold_log` has kept; a later call moves it to another file."""
     logger = get_logger()
-    for handler in [h for h in logger.handlers if isinstance(h, _FileHandler)]:
-        logger.removeHandler(handler)
-        handler.close()
+    held = [h for h in logger.handlers if isinstance(h, logging.handlers.MemoryHandler)]
+    _remove(logger, _FileHandler)
     handler = _FileHandler(path)
     handler.setFormatter(_FORMAT)
+    for one in held:
+        one.setTarget(handler)
+        one.flush()
+    _remove(logger, logging.handlers.MemoryHandler)
     logger.addHandler(handler)
+
+
+def hold_log() -> None:
+    """Keep what is logged until `log_to_file` names the file: a run that is refused leaves none."""
+    logger = get_logger()
+    _remove(logger, _FileHandler)
+    _remove(logger, logging.handlers.MemoryHandler)
+    logger.addHandler(logging.handlers.MemoryHandler(_HELD_LINES, flushLevel=logging.CRITICAL + 1))
+
+
+def _remove(logger: logging.Logger, kind: type[logging.Handler]) -> None:
+    for handler in [h for h in logger.handlers if isinstance(h, kind)]:
+        logger.removeHandler(handler)
+        handler.close()
 
 
 class MetricsWriter:

@@ -6,9 +6,11 @@
  "metrics": {name: number or null},                        flat; fractions in [0, 1]
  "data": {...}, "details": {...},                          counts and fingerprints; everything that is no scalar
  "warnings": [{"what", "count", "examples"}],
- "files": {name: path relative to the folder}}
+ "files": {name: path relative to the folder},
+ "code": {"version", "commit", "modified"}}                what made it (core/revision.py); absent in older files
 """
 
+import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -17,6 +19,7 @@ from typing import Any
 
 from backbones.core.errors import InputError
 from backbones.core.files import load_json, save_json
+from backbones.core.revision import code_revision
 
 SCHEMA_VERSION = 1
 STAGES = ("pretraining", "backbone", "localization", "robustness", "detection")
@@ -61,6 +64,7 @@ def make_results(
         "details": _finite(dict(details or {})),
         "warnings": list(warnings or []),
         "files": dict(files or {}),
+        "code": dict(code_revision()),
     }
 
 
@@ -68,8 +72,24 @@ def save_results(run_dir: str | Path, results: Mapping) -> Path:
     """Check and write `run_dir/results.json`; its presence says that the stage is complete."""
     path = Path(run_dir) / FILE_NAME
     _check(results, path)
+    before = _read_protocol(path)
+    if before not in (None, results["protocol"]):
+        # Not `core.logging`: it imports torch, which a reader of results does not need.
+        logging.getLogger("smooth2det").warning(
+            "%s: %s replaces %s, another protocol", path, results["protocol"], before
+        )
     save_json(path, results)
     return path
+
+
+def _read_protocol(path: Path) -> dict[str, str] | None:
+    """That of the results which are about to be replaced; None where there are none, or none of ours."""
+    if not path.exists():
+        return None
+    try:
+        return load_results(path)["protocol"]
+    except InputError:  # broken, or of an earlier version: it is written again
+        return None
 
 
 def load_results(path: str | Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Sequence
 from fnmatch import fnmatch
@@ -18,6 +17,7 @@ from backbones.core.distributed import barrier, is_main
 from backbones.core.errors import NO_ROOM, InputError
 from backbones.core.files import save_json, save_text
 from backbones.core.logging import log_to_file
+from backbones.core.revision import code_revision
 
 CONFIG_FILE = "config.yaml"
 _PACKAGES = ("torch", "torchvision", "numpy", "fvcore", "pycocotools", "detectron2", "opencv-python-headless")
@@ -28,13 +28,17 @@ _FREE_KEYS = (
     "DATALOADER.CACHE_IMAGES",
     "DATA.ROOT",
     "DATASETS.ROOT",
+    "DATASETS.TRAIN",  # the checkpoint names the data by its fingerprint
     # Of the evaluation after the training.
     "DATA.EVAL_*",
     "DATA.SHIFTED_SPLIT",
     "EVAL.*",
     "ATTACK.*",
     "LOCALIZE.*",
+    "TEST.EXPECTED_RESULTS",
 )
+# Paths: of what lies there, the checkpoint holds the hash; whether there is one at all must stay.
+_PATH_KEYS = ("TEACHER.RUN", "TEACHER.CACHE", "MODEL.WEIGHTS")
 
 
 def open_run(output_dir: str | Path, cfg: CfgNode, *, resume: bool = False, may_change: Sequence[str] = ()) -> Path:
@@ -48,7 +52,7 @@ def open_run(output_dir: str | Path, cfg: CfgNode, *, resume: bool = False, may_
     """
     run_dir = Path(output_dir)
     if resume:
-        _refuse_changes(run_dir / CONFIG_FILE, cfg, (*_FREE_KEYS, *may_change))
+        check_resume(run_dir, cfg, may_change)
     check_writable(run_dir)
     if is_main():
         save_text(run_dir / CONFIG_FILE, cfg.dump(sort_keys=False))
@@ -56,6 +60,11 @@ def open_run(output_dir: str | Path, cfg: CfgNode, *, resume: bool = False, may_
         log_to_file(run_dir / "log.txt")
     barrier()
     return run_dir
+
+
+def check_resume(run_dir: str | Path, cfg: CfgNode, may_change: Sequence[str] = ()) -> None:
+    """`InputError` for a config whose numbers would differ from those of the run in `run_dir`; writes nothing."""
+    _refuse_changes(Path(run_dir) / CONFIG_FILE, cfg, (*_FREE_KEYS, *may_change))
 
 
 def check_writable(folder: Path) -> None:
@@ -80,7 +89,7 @@ def environment() -> dict[str, Any]:
         "packages": {name: _version(name) for name in _PACKAGES},
         "device": torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
-        "git": _git_state(),
+        "git": {key: code_revision()[key] for key in ("commit", "modified")},
     }
 
 
@@ -92,7 +101,7 @@ def _refuse_changes(path: Path, cfg: CfgNode, free: Sequence[str]) -> None:
         if any(fnmatch(key, pattern) for pattern in free):
             continue
         old, new = (list(v) if isinstance(v, tuple) else v for v in (before.get(key), now.get(key)))
-        if old != new:
+        if old != new and not (key in _PATH_KEYS and old and new):
             raise InputError(
                 f"cannot resume {path.parent}: {key} was {old!r} and is now {new!r}; "
                 "set it back, or start in another folder"
@@ -104,15 +113,3 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _git_state() -> dict[str, Any]:
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True)
-        except OSError:  # git is not installed
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    status = git("status", "--porcelain")
-    return {"commit": git("rev-parse", "HEAD"), "modified": bool(status) if status is not None else None}

@@ -7,12 +7,14 @@ An engine is a module with three functions:
         nothing installed.
     require() -> None
         Raises InputError where what the engine needs is not installed.
-    finetune(cfg, backbone, train, test, run_dir, resume, eval_only) -> list of detections
+    finetune(cfg, backbone, train, test, run_dir, resume, eval_only, begin=None) -> list of detections
         Trains from `backbone` (BackboneFile; None: random initialisation) on `train`, writes
         checkpoint and metrics into `run_dir`, and returns every detection on `test` at score 0 as
         COCO results: [{"image_id", "category_id" (the json's id), "bbox" [x, y, w, h] in pixels of
         the original, "score"}], complete on the main process.  The account of the loaded backbone
-        goes to `run_dir`/loading.json, with the proof that what FREEZE_AT froze did not move.
+        goes to loading.json, with the proof that what FREEZE_AT froze did not move.
+        `begin()` is called on every process when nothing can be refused any more, before anything is written; it
+        returns the folder of loading.json (default: `run_dir`).
 """
 
 from __future__ import annotations

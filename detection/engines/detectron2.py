@@ -7,6 +7,7 @@ exactly, every iteration is seeded, and checkpoints hold plain types.
 
 import logging
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,7 +29,7 @@ from detection.engines.detectron2_training import Run
 from detection.engines.finite import FiniteOutputs
 from detection.engines.frozen import FrozenStages
 from detection.engines.gathering import gather_detections
-from detection.engines.settings import training_settings
+from detection.engines.settings import require_finished, training_settings
 from detection.export import export_detectron2
 from detection.lint import FPN_BACKBONE
 from detection.proof import STAGES, prove_from_pixels
@@ -78,16 +79,18 @@ def finetune(
     run_dir: Path,
     resume: bool = False,
     eval_only: bool = False,
+    begin: Callable[[], Path] | None = None,
 ) -> list[dict[str, Any]]:
     """Train from `backbone` (None: random) and detect once, at score 0, in every test picture.
 
     Args:
         resume: go on from the run's checkpoint, if there is one.
         eval_only: detect with the run's checkpoint.
+        begin: see detection/engines/__init__.py.
 
     Returns:
         COCO results: image_id, category_id, bbox (x, y, w, h in pixels of the file), score.  The account
-        and the proof of the backbone's loading go to `run_dir`/loading.json.
+        and the proof of the backbone's loading go to loading.json.
     """
     check_config(cfg)
     check_spec(backbone, cfg)
@@ -96,19 +99,20 @@ def finetune(
     settings = fill_config(cfg, d2.config.get_cfg(), device=str(device), processes=world_size())
     model, report = build_detector(d2, settings, cfg, backbone)
     frozen = FrozenStages(frozen_stages(model, cfg.MODEL.BACKBONE.FREEZE_AT))
-    run = Run(d2, settings, cfg, model, training_settings(cfg, train, backbone), run_dir, device)
+    run = Run(d2, settings, cfg, model, training_settings(cfg, train, backbone, test), run_dir, device)
     if resume or eval_only:
         run.restore(required=eval_only)
-    if report and is_main():  # not before: a refused resumption leaves the run as it was
-        save_loading(run_dir, report)
+    if eval_only:
+        require_finished(run.path, run.finished, cfg.SOLVER.MAX_ITER)
+    folder = begin() if begin else run_dir
+    if report and is_main() and not eval_only:  # not before: a refused resumption leaves the run as it was
+        save_loading(folder, report)
     if run.finished < cfg.SOLVER.MAX_ITER:
-        if eval_only:
-            raise InputError(f"{run.path} stands at iteration {run.finished}; finish it with --resume first")
         run.train(train)
         broadcast(*model.state_dict().values())  # each process has its own BN statistics: all detect with the main's
     proof = frozen.prove()
     if report and is_main():
-        save_loading(run_dir, report, proof)
+        save_loading(folder, report, proof)
     return predict(d2, settings, cfg, model, test, device)
 
 

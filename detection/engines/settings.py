@@ -15,10 +15,15 @@ from backbones.models.weights import BackboneFile
 from detection.config import NOT_PROTOCOL
 from detection.data.records import DetectionData
 
+# Fingerprints among the settings of a checkpoint: data sets go by them, not by name or place.
+TRAINING_DATA, TEST_DATA = "training data", "test data"
 
-def training_settings(cfg: CfgNode, data: DetectionData, backbone: BackboneFile | None) -> dict[str, str]:
-    """Everything that the weights depend on, as text: settings, data and backbone."""
-    free = {*NOT_PROTOCOL, "DATASETS.TEST"} - {"SEED"}
+
+def training_settings(
+    cfg: CfgNode, data: DetectionData, backbone: BackboneFile | None, test: DetectionData | None = None
+) -> dict[str, str]:
+    """Everything that the weights depend on, as text: settings, data and backbone; and which data the run tests on."""
+    free = {*NOT_PROTOCOL} - {"SEED"}
     settings = {
         key: str(list(value) if isinstance(value, tuple) else value)
         for key, value in flatten(cfg)
@@ -27,14 +32,27 @@ def training_settings(cfg: CfgNode, data: DetectionData, backbone: BackboneFile 
     # Of the keys of the test, the only one that changes the weights.
     precise = cfg.TEST.PRECISE_BN.NUM_ITER if cfg.TEST.PRECISE_BN.ENABLED else "off"
     settings["TEST.PRECISE_BN"] = str(precise)
-    return {**settings, "training data": data.fingerprint, "backbone": backbone.hash if backbone else "random"}
+    return {**settings, **name_inputs(data, backbone, test)}
+
+
+def name_inputs(data: DetectionData, backbone: BackboneFile | None, test: DetectionData | None) -> dict[str, str]:
+    """The data sets and the backbone by their content."""
+    named = {TRAINING_DATA: data.fingerprint, "backbone": backbone.hash if backbone else "random"}
+    return named | ({TEST_DATA: test.fingerprint} if test else {})
 
 
 def refuse_other_settings(before: Mapping[str, str], now: Mapping[str, str], path: Path) -> None:
-    """`InputError` with what has changed since the checkpoint at `path` was written."""
-    changed = [f"{key} ({before.get(key)} -> {value})" for key, value in now.items() if before.get(key) != value]
+    """`InputError` with what has changed since the checkpoint at `path` was written, but for the data of the test."""
+    asked = {key: value for key, value in now.items() if key != TEST_DATA}
+    changed = [f"{key} ({before.get(key)} -> {value})" for key, value in asked.items() if before.get(key) != value]
     if changed:
         raise InputError(f"{path} was made with other settings: {', '.join(changed)}; use a new output folder")
+
+
+def require_finished(path: Path, finished: int, total: int) -> None:
+    """`InputError` for a checkpoint at `path` of a run that has not trained all of its iterations."""
+    if finished < total:
+        raise InputError(f"{path} stands at iteration {finished} of {total}; finish it with --resume first")
 
 
 def warn_of_other_processes(state: Mapping[str, Any]) -> None:

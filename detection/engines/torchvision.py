@@ -7,7 +7,7 @@ sampling of anchors are pure functions of (seed, iteration), and the checkpoint 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ from detection.engines.precise_bn import measure_statistics
 from detection.engines.settings import (
     build_detector_schedule,
     refuse_other_settings,
+    require_finished,
     training_settings,
     warn_of_other_processes,
 )
@@ -64,6 +65,7 @@ def finetune(
     run_dir: Path,
     resume: bool,
     eval_only: bool,
+    begin: Callable[[], Path] | None = None,
 ) -> list[dict[str, Any]]:
     """Train (or go on, or only load) and detect; see detection/engines/__init__.py."""
     device = setup_distributed()
@@ -72,21 +74,20 @@ def finetune(
     detector.to(device)
     get_logger().info("backbone: %s", report.counts())
     frozen = FrozenStages(frozen_stages(detector.body, cfg.MODEL.BACKBONE.FREEZE_AT))
-    run = _Run(cfg, backbone, train, detector, run_dir, device)
+    run = _Run(cfg, backbone, train, detector, run_dir, device, test)
     if resume or eval_only:
         run.restore(required=eval_only)
-    if is_main():  # not before: a refused resumption leaves the run as it was
-        save_loading(run_dir, report)
-    if eval_only and run.finished < cfg.SOLVER.MAX_ITER:
-        raise InputError(
-            f"{run.path} stands at iteration {run.finished} of {cfg.SOLVER.MAX_ITER}; finish it with --resume first"
-        )
+    if eval_only:
+        require_finished(run.path, run.finished, cfg.SOLVER.MAX_ITER)
+    folder = begin() if begin else run_dir
+    if is_main() and not eval_only:  # not before: a refused resumption leaves the run as it was
+        save_loading(folder, report)
     if run.finished < cfg.SOLVER.MAX_ITER:
         run.train()
         broadcast(*detector.state_dict().values())  # each process has its own BN statistics: all detect with the main's
     proof = frozen.prove()
     if is_main():
-        save_loading(run_dir, report, proof)
+        save_loading(folder, report, proof)
     return detect(cfg, detector, test, device)
 
 
@@ -101,11 +102,12 @@ class _Run:
         detector: FasterRCNN,
         run_dir: Path,
         device: torch.device,
+        test: DetectionData | None = None,
     ) -> None:
         self.cfg, self.data, self.detector, self.run_dir, self.device = cfg, data, detector, run_dir, device
         self.path = run_dir / CHECKPOINT
         self.optimizer = build_detector_optimizer(cfg.SOLVER, detector)
-        self.settings = training_settings(cfg, data, backbone)
+        self.settings = training_settings(cfg, data, backbone, test)
         self.finished = 0
 
     def restore(self, *, required: bool) -> None:

@@ -152,12 +152,16 @@ NOT_PROTOCOL = (
     "LABEL",
     "PROTOCOL",
     "DATASETS.ROOT",
+    "DATASETS.TRAIN",  # data sets enter the hash as their fingerprints: a path is no part of an identity
+    "DATASETS.TEST",
     "DATALOADER.NUM_WORKERS",
     "DATALOADER.CACHE_IMAGES",
     "SOLVER.CHECKPOINT_PERIOD",
     "SOLVER.LOG_PERIOD",
 )
 LABELS = "CLASS_LABELS."
+# What --eval-only may change of a finished run.
+TESTING = ("TEST.*", "LABEL", "PROTOCOL")
 
 
 def get_defaults() -> CfgNode:
@@ -166,7 +170,11 @@ def get_defaults() -> CfgNode:
 
 
 def protocol_hash(cfg: CfgNode, *fingerprints: str) -> str:
-    """12 hex digits over everything that a result depends on, apart from backbone, seed and class labels."""
+    """12 hex digits over everything that a result depends on, apart from backbone, seed and class labels.
+
+    Args:
+        fingerprints: of the training and the test data.
+    """
     settings = {key: value for key, value in flatten(cfg) if key not in NOT_PROTOCOL and not key.startswith(LABELS)}
     return config_hash({"detector": "yolo", "settings": settings, "data": list(fingerprints)})
 

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from backbones.core.config import CfgNode, config_hash
 from backbones.core.distributed import barrier, broadcast, is_main, setup_distributed
-from backbones.core.errors import InputError
-from backbones.core.logging import get_logger
+from backbones.core.logging import get_logger, hold_log
 from backbones.core.results import BackboneIdentity
 from backbones.core.warnings import WarningCounter
 from backbones.models.weights import BackboneFile, load_backbone
@@ -20,9 +19,11 @@ from detection.engines import save_loading
 from detection.engines.finite import FiniteOutputs
 from detection.engines.frozen import FrozenStages
 from detection.engines.gathering import gather_detections
+from detection.engines.settings import require_finished
 from detection.finetune import RANDOM, load_both, name_backbone, save_detection
+from detection.run_folder import RunFolder, check_folder, choose_folder
 from detection.yolo.building import build_yolo, check_backbone, frozen_stages
-from detection.yolo.config import label_name, label_settings, protocol_hash, protocol_name, validate
+from detection.yolo.config import TESTING, label_name, label_settings, protocol_hash, protocol_name, validate
 from detection.yolo.data import InferencePictures, Square, inference_batches
 from detection.yolo.inference import Rules, View, detect
 from detection.yolo.soft_labels import confusions, load_soft_labels
@@ -48,33 +49,38 @@ def finetune(
 
     Args:
         backbone: of `load_checked`; None is random initialisation.
+        run_dir: created, with its config and log, when nothing can be refused any more.
         resume: go on from the run's checkpoint, if there is one.
-        eval_only: detect and evaluate with the finished run's checkpoint.
+        eval_only: detect and evaluate with the finished run's checkpoint; detection/run_folder.py says where its
+            results go.
     """
     device = setup_distributed()
+    hold_log()
+    check_folder(run_dir, cfg, TESTING, resume=resume, eval_only=eval_only)
     warnings = WarningCounter()
     train, test = load_both(cfg.DATASETS, cfg.MODEL.NUM_CLASSES, "MODEL.NUM_CLASSES", warnings)
+    place = choose_folder(run_dir, cfg, train, test, TESTING, resume=resume, eval_only=eval_only)
     torch.manual_seed(cfg.SEED)
     model, report = build_yolo(cfg.MODEL, backbone)
     task = build_task(cfg, model).to(device)
     get_logger().info("backbone: %s; class labels: %s", report.counts(), label_name(cfg.CLASS_LABELS))
     frozen = FrozenStages(frozen_stages(model.backbone, cfg.MODEL.FREEZE_AT))
-    run = Training(cfg, backbone, train, task, run_dir, device)
+    run = Training(cfg, backbone, train, task, run_dir, device, test)
     if resume or eval_only:
         run.restore(required=eval_only)
-    if is_main():  # not before: a refused resumption leaves the run as it was
-        save_loading(run_dir, report)
+    if eval_only:
+        require_finished(run.path, run.finished, cfg.SOLVER.MAX_ITER)
+    folder = place.open()
+    if is_main() and not eval_only:  # not before: a refused resumption leaves the run as it was
+        save_loading(folder, report)
     if run.finished < cfg.SOLVER.MAX_ITER:
-        if eval_only:
-            stands = f"{run.path} stands at iteration {run.finished} of {cfg.SOLVER.MAX_ITER}"
-            raise InputError(f"{stands}; finish it with --resume first")
         run.train()
         broadcast(*task.state_dict().values())  # each process has its own BN statistics: all detect with the main's
     proof = frozen.prove()
     if is_main():
-        save_loading(run_dir, report, proof)
+        save_loading(folder, report, proof)
     predictions = detect_all(cfg, task, test, device)
-    results = save(cfg, backbone, train, test, predictions, run_dir, warnings) if is_main() else {}
+    results = save(cfg, backbone, train, test, predictions, place, warnings) if is_main() else {}
     barrier()
     return results
 
@@ -85,14 +91,14 @@ def save(
     train: DetectionData,
     test: DetectionData,
     predictions: list[dict[str, Any]],
-    run_dir: Path,
+    place: RunFolder,
     warnings: WarningCounter,
 ) -> dict[str, Any]:
     """Evaluate the predictions and write what the run leaves."""
     details: dict[str, Any] = {"engine": "yolo", "seed": cfg.SEED}
     details["backbone_hash"] = name_backbone(cfg, backbone).hash  # of the weights alone
     details["class_labels"] = {"name": cfg.CLASS_LABELS.NAME, **label_settings(cfg.CLASS_LABELS)}
-    if found := load_soft_labels(run_dir):
+    if found := load_soft_labels(place.run):
         details["look_alikes"] = confusions(found)
     return save_detection(
         name_row(cfg, backbone),
@@ -100,7 +106,7 @@ def save(
         train,
         test,
         predictions,
-        run_dir,
+        place,
         warnings,
         score_threshold=cfg.TEST.AP_SCORE_THRESH,
         details=details,

@@ -25,7 +25,7 @@ from backbones.core.schedule import Schedule, build_schedule
 from backbones.models.weights import BackboneFile
 from detection.data.loader import trainable
 from detection.data.records import DetectionData, Record
-from detection.engines.settings import refuse_other_settings, warn_of_other_processes
+from detection.engines.settings import name_inputs, refuse_other_settings, warn_of_other_processes
 from detection.yolo.config import LABELS, NOT_PROTOCOL, label_settings
 from detection.yolo.data import Augmentation, SizedBatchSampler, TrainingPictures, YoloBatch, collate, load
 from detection.yolo.labels import CLASS_LABELS, ClassLabels
@@ -89,13 +89,14 @@ class Training:
         task: YOLOTask,
         run_dir: Path,
         device: torch.device,
+        test: DetectionData | None = None,
     ) -> None:
         self.cfg, self.task, self.run_dir, self.device = cfg, task, run_dir, device
         self.classes = [category["name"] for category in data.categories]
         self.records = trainable(data, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
         self.path = run_dir / CHECKPOINT
         self.optimizer = build_yolo_optimizer(cfg.SOLVER, task)
-        self.settings = training_settings(cfg, data, backbone)
+        self.settings = training_settings(cfg, data, backbone, test)
         self.finished = 0
 
     def restore(self, *, required: bool) -> None:
@@ -220,9 +221,11 @@ def build_yolo_schedule(solver: CfgNode) -> Schedule:
     )
 
 
-def training_settings(cfg: CfgNode, data: DetectionData, backbone: BackboneFile | None) -> dict[str, str]:
-    """Everything that the weights depend on, as text: settings, data and backbone."""
-    free = {*NOT_PROTOCOL, "DATASETS.TEST"} - {"SEED"}
+def training_settings(
+    cfg: CfgNode, data: DetectionData, backbone: BackboneFile | None, test: DetectionData | None = None
+) -> dict[str, str]:
+    """Everything that the weights depend on, as text: settings, data and backbone; and which data the run tests on."""
+    free = {*NOT_PROTOCOL} - {"SEED"}
     settings = {
         key: str(list(value) if isinstance(value, tuple) else value)
         for key, value in flatten(cfg)
@@ -230,4 +233,4 @@ def training_settings(cfg: CfgNode, data: DetectionData, backbone: BackboneFile 
     }
     labels = {f"{LABELS}{key}": str(value) for key, value in label_settings(cfg.CLASS_LABELS).items()}
     named = {f"{LABELS}NAME": cfg.CLASS_LABELS.NAME, **labels}
-    return {**settings, **named, "training data": data.fingerprint, "backbone": backbone.hash if backbone else "random"}
+    return {**settings, **named, **name_inputs(data, backbone, test)}

@@ -1,0 +1,133 @@
+"""The folders of a backbone, from whatever of them the user names.
+
+    RUN, RUN/evaluation                                         by hand
+    OUT/runs/CE-s0-pretrain-<hash>, OUT/runs/CE-s0-evaluate-<hash>, OUT/runs, OUT     by tools/benchmark.py
+
+What a suite made lies side by side and is joined by the hash of the backbone; its output folder stands for all rows of
+its reports.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backbones.core.errors import InputError
+from backbones.core.files import load_json
+from backbones.core.results import FILE_NAME, load_results
+
+EVALUATION = "evaluation"  # folder of tools/evaluate_backbone.py inside of a run
+BACKBONE = "backbone.pth"
+# Of a suite: the folder of its stages, and what each report was made of.
+RUNS, REPORTS = "runs", "report*/inputs.json"
+_STAGE = re.compile(r"-(pretrain|select|grid|evaluate)-[0-9a-f]{12}$")
+
+
+@dataclass(frozen=True)
+class BackboneFolders:
+    """Where a backbone and what was measured of it lie.
+
+    Attributes:
+        given: what the user named.
+        runs: the folders of its pretraining (or its file); several where a selection has copied it, the copy first.
+        evaluations: of tools/evaluate_backbone.py.
+    """
+
+    given: Path
+    runs: tuple[Path, ...]
+    evaluations: tuple[Path, ...]
+
+    def run(self, holding: str = "") -> Path:
+        """The run, or the first of its folders that holds a file; `InputError` where there is none."""
+        if not self.runs:
+            raise InputError(f"{self.given}: the run of this backbone is not beside it; name the folder of the run")
+        return next((run for run in self.runs if holding and (run / holding).is_file()), self.runs[0])
+
+    def evaluation(self) -> Path:
+        """The evaluation; `InputError` where there is none or more than one."""
+        if not self.evaluations:
+            raise InputError(f"{self.given} is not evaluated; call tools/evaluate_backbone.py on it first")
+        if len(self.evaluations) > 1:
+            names = " and ".join(map(str, self.evaluations))
+            raise InputError(f"{self.given} has {len(self.evaluations)} evaluations, {names}; name one of them")
+        return self.evaluations[0]
+
+
+def find_backbones(paths: Sequence[str | Path]) -> list[BackboneFolders]:
+    """The backbones of runs, evaluations, backbone files and outputs of suites, in the order in which they are named.
+
+    Raises:
+        InputError: results that cannot be read, or a suite's output without any backbone.
+    """
+    return [found for path in map(Path, paths) for found in _find(path)]
+
+
+def find_evaluation(path: str | Path) -> Path:
+    """The evaluation of the one backbone that `path` names."""
+    found = find_backbones([path])
+    if len(found) > 1:
+        raise InputError(f"{path} holds {len(found)} backbones; name one of them")
+    return found[0].evaluation()
+
+
+def _find(path: Path) -> list[BackboneFolders]:
+    output = path.parent if path.name == RUNS else path
+    if (path / FILE_NAME).is_file():
+        return [_of_results(path)]
+    if (output / RUNS).is_dir():
+        return _of_suite(path, output)
+    evaluation = path / EVALUATION  # of a run that has not finished, or was copied without its results
+    return [BackboneFolders(path, (path,), (evaluation,) if (evaluation / FILE_NAME).is_file() else ())]
+
+
+def _of_results(path: Path) -> BackboneFolders:
+    results = load_results(path)
+    runs, evaluations = _join(results["backbone"].get("hash"), list(_stages(path.parent)))
+    if results["stage"] == "pretraining":
+        own = path / EVALUATION
+        evaluations = (own,) if (own / FILE_NAME).is_file() else evaluations
+        return BackboneFolders(path, (path, *(run for run in runs if run != path)), evaluations)
+    inside = (path.parent,) if (path.parent / BACKBONE).is_file() else runs  # RUN/evaluation
+    return BackboneFolders(path, inside, (path,) if results["stage"] == "backbone" else evaluations)
+
+
+def _of_suite(path: Path, output: Path) -> list[BackboneFolders]:
+    """One for each backbone that the reports show, or, without any report, that is there."""
+    stages = list(_stages(output / RUNS))
+    reported = _reported(output)
+    shown = [one for one in stages if not reported or one[0].name in reported]
+    rows = dict.fromkeys(results["backbone"].get("hash") for _, kind, results in shown if kind != "grid")
+    if not rows:
+        raise InputError(f"no finished pretraining in {output / RUNS}; name the output folder of a suite that has run")
+    found = []
+    for digest in rows:
+        runs, _ = _join(digest, stages)
+        evaluations = _join(digest, shown)[1]
+        found.append(BackboneFolders(evaluations[0] if evaluations else runs[0], runs, evaluations))
+    return found
+
+
+def _reported(output: Path) -> dict[str, None]:
+    """Names of the folders that the reports were made of; paths may be of another place."""
+    records = [load_json(path) for path in sorted(output.glob(REPORTS))]
+    return dict.fromkeys(Path(run).name for record in records for run in record.get("runs", []))
+
+
+def _stages(folder: Path) -> Iterator[tuple[Path, str, dict[str, Any]]]:
+    """(folder, kind, results) of what a suite has pretrained, chosen and evaluated below `folder`."""
+    for path in sorted(folder.iterdir()):
+        kind = _STAGE.search(path.name)
+        if kind and (path / FILE_NAME).is_file():
+            yield path, kind[1], load_results(path)
+
+
+def _join(
+    digest: str | None, stages: Sequence[tuple[Path, str, dict[str, Any]]]
+) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """The runs (what a grid has trained last) and the evaluations of the backbone with this hash."""
+    own = [(path, kind) for path, kind, results in stages if results["backbone"].get("hash") == digest]
+    runs = sorted((kind == "grid", path) for path, kind in own if kind != "evaluate")
+    return tuple(path for _, path in runs), tuple(path for path, kind in own if kind == "evaluate")

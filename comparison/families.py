@@ -1,0 +1,151 @@
+"""Which rows are seeds of one method: those of one protocol, method and label whose settings are the same.
+
+A label is taken as given; nothing is read out of it.  Settings are those of the pretraining's config, apart from what
+differs between seeds by design (the seed, a teacher or start weights of the same seed, a value that a grid chose for
+this seed) and from what does not reach the weights (places, evaluation).  The class labels of a YOLO belong to them.
+"""
+
+from __future__ import annotations
+
+import statistics as moments
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from typing import Any
+
+from backbones.core.config import flatten, load_yaml
+from comparison.rows import Row
+
+CONFIG_FILE = "config.yaml"
+# Stages whose config.yaml is that of the pretraining.
+_CONFIGURED = ("pretraining", "backbone", "localization", "robustness")
+_FREE = (
+    *("SEED", "LABEL", "LOG_PERIOD", "DATA.ROOT", "DATA.NUM_WORKERS", "DATA.NOISE_SEED", "DATA.VAL_SPLIT"),
+    *("DATA.EVAL_*", "DATA.SHIFTED_SPLIT", "EVAL.*", "ATTACK.*", "LOCALIZE.*", "SOLVER.CHECKPOINT_PERIOD"),
+    *("TEACHER.*", "MODEL.WEIGHTS"),
+)
+_KEPT = ("EVAL.REPORT",)  # which epoch's weights
+_SHOWN = 3  # keys in a note
+
+
+@dataclass(frozen=True)
+class Family:
+    """Rows that may be averaged, in their order; settings: of the first row whose are known, {} without any."""
+
+    protocol: str | None
+    method: str
+    label: str
+    settings: Mapping[str, Any]
+    rows: tuple[Row, ...]
+
+    @property
+    def backbones(self) -> dict[str, list[Row]]:
+        """Hash of the weights -> its rows: several fine-tunings of one backbone are one of its seeds."""
+        found: dict[str, list[Row]] = {}
+        for row in self.rows:
+            found.setdefault(row.weights, []).append(row)
+        return found
+
+    @property
+    def seeds(self) -> list[int]:
+        """The pretraining seed of every backbone, sorted."""
+        return sorted(rows[0].seed for rows in self.backbones.values())
+
+    def size(self) -> str:
+        """ "2 seeds", "2 seeds x 3 fine-tunings": what its mean is of."""
+        backbones, seeds = self.backbones, set(self.seeds)
+        text = _count(len(seeds), "seed")
+        if len(seeds) < len(backbones):
+            text = f"{_count(len(backbones), 'backbone')} of {text}"
+        tunings = sorted({len(rows) for rows in backbones.values()})
+        if tunings == [1]:
+            return text
+        return f"{text} x {'-'.join(map(str, tunings))} fine-tunings"
+
+
+def find_families(rows: Sequence[Row], chosen: Sequence[str] = ()) -> list[Family]:
+    """Every row in one family, in the order of their first rows.
+
+    Args:
+        chosen: config keys whose value each seed has chosen for itself.
+    """
+    members: dict[tuple, list[Row]] = {}
+    for row in rows:
+        members.setdefault((row.protocol, row.method, row.label), []).append(row)
+    found = []
+    for (protocol, method, label), group in members.items():
+        for settings, own in _by_settings(group, chosen):
+            found.append(Family(protocol, method, label, settings, tuple(own)))
+    return found
+
+
+def spread_over_backbones(values: Sequence[Sequence[float | None]]) -> dict[str, float | int | None]:
+    """{"mean", "deviation", "count"} of the means of each backbone's rows; count: backbones with a number.
+
+    Several fine-tunings of one backbone are not independent of each other: they count as one.
+    """
+    known = [[value for value in own if value is not None] for own in values]
+    means = [moments.fmean(own) for own in known if own]
+    return {
+        "mean": moments.fmean(means) if means else None,
+        "deviation": moments.stdev(means) if len(means) > 1 else None,
+        "count": len(means),
+    }
+
+
+def family_notes(families: Sequence[Family]) -> Iterator[str]:
+    """Rows of one label that are not averaged, and why."""
+    by_label: dict[tuple, list[Family]] = {}
+    for family in families:
+        by_label.setdefault((family.protocol, family.method, family.label), []).append(family)
+    for (_, _, label), same in by_label.items():
+        if len(same) > 1:
+            yield f"Rows labelled '{label}' {difference_of(same)}: they are not seeds of one method."
+
+
+def difference_of(families: Sequence[Family]) -> str:
+    """ "differ in METHOD.ALS.beta (0.5, 0.25)" """
+    if not all(family.settings for family in families):
+        return "differ, or some do not say their settings (no config.yaml beside their results)"
+    keys = {key for family in families for key in family.settings}
+    said = []
+    for key in sorted(keys):
+        values = list(dict.fromkeys(str(family.settings.get(key, "unknown")) for family in families))
+        if len(values) > 1:
+            said.append(f"{key} ({', '.join(values)})")
+    more = [f"{len(said) - _SHOWN} more"] if len(said) > _SHOWN else []
+    return f"differ in {' and '.join([*said[:_SHOWN], *more])}"
+
+
+def _by_settings(rows: Sequence[Row], chosen: Sequence[str]) -> list[tuple[Mapping[str, Any], list[Row]]]:
+    """Rows of equal settings; those that do not say theirs belong to the others only where these are all alike."""
+    free = {*chosen, *(key for row in rows for key in _chosen_by_selection(row))}
+    groups: dict[str, tuple[Mapping[str, Any], list[Row]]] = {}
+    for row in rows:
+        settings = {key: value for key, value in _settings(row) if key not in free}
+        groups.setdefault(str(sorted(settings.items())), (settings, []))[1].append(row)
+    known = [group for group in groups.values() if group[0]]
+    return [(known[0][0], list(rows))] if len(known) == 1 else list(groups.values())
+
+
+def _settings(row: Row) -> Iterator[tuple[str, Any]]:
+    stage = next((s for s in _CONFIGURED if s in row.folders and (row.folders[s] / CONFIG_FILE).is_file()), None)
+    if stage is not None:
+        config = dict(flatten(load_yaml(row.folders[stage] / CONFIG_FILE)))
+        block = f"METHOD.{config.get('METHOD.NAME')}."
+        for key, value in config.items():
+            idle = key.startswith("METHOD.") and key != "METHOD.NAME" and not key.startswith(block)
+            if key in _KEPT or not (idle or any(fnmatch(key, pattern) for pattern in _FREE)):
+                yield key, value
+    labels = row.results.get("detection", {}).get("details", {}).get("class_labels", {})
+    yield from ((f"CLASS_LABELS.{key}", value) for key, value in labels.items())
+
+
+def _chosen_by_selection(row: Row) -> Iterator[str]:
+    """The keys among whose values tools/select_run.py has chosen."""
+    selection = row.results.get("pretraining", {}).get("details", {}).get("selection", {})
+    yield from selection.get("chosen", {}).get("values", {})
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

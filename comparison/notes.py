@@ -1,0 +1,118 @@
+"""What a reader must know before comparing two numbers of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from comparison.families import Family, family_notes
+from comparison.protocols import notes_on_protocols
+from comparison.rows import BASELINE_METHOD, Row
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A row, the row that it is compared with, and its entry in comparison.json."""
+
+    row: Row
+    baseline: Row | None
+    entry: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.entry["name"]
+
+
+def write_notes(compared: Sequence[Compared], families: Sequence[Family]) -> list[str]:
+    """All notes, those on what is not comparable first."""
+    rows = [one.row for one in compared]
+    return [
+        *notes_on_protocols(rows),
+        *_area_notes(rows),
+        *_baseline_notes(compared),
+        *_detection_notes(compared),
+        *family_notes(families),
+        *_seed_notes(families),
+        *_commit_notes(compared),
+    ]
+
+
+def mark_commits(compared: Sequence[Compared]) -> None:
+    """Set "other_commit" of every entry: a stage was made by another commit than that stage of its baseline.
+
+    Where the baseline does not say, the first row of the table that does stands in for it.
+    """
+    first: dict[str, str] = {}
+    for one in compared:
+        first = {**one.row.commits, **first}
+    for one in compared:
+        known = {**first, **(one.baseline.commits if one.baseline else {})}
+        own = one.row.commits
+        one.entry["other_commit"] = any(known[stage] != commit for stage, commit in own.items())
+
+
+def _area_notes(rows: Sequence[Row]) -> Iterator[str]:
+    """Where the sizes of some rows go by the box and of others by the segmentation (other protocols, if mixed)."""
+    tests = [row.results.get("detection", {}).get("data", {}).get("test", {}) for row in rows]
+    known = {str(test["area"]): str(test.get("name", "?")) for test in tests if "area" in test}
+    if len(known) > 1:
+        which = ", ".join(f"the {area} ({name})" for area, name in sorted(known.items()))
+        yield f"Small, medium and large (APs to ARl) go by the area of {which}: not comparable by size."
+
+
+def _baseline_notes(compared: Sequence[Compared]) -> Iterator[str]:
+    alone, seed, detector = [], [], []
+    for one in compared:
+        row, baseline = one.row, one.baseline
+        if baseline is None:
+            alone.append(one.name)
+        elif baseline.seed != row.seed:
+            seed.append(one.name)
+        elif row.detector_seed is not None and baseline.detector_seed not in (None, row.detector_seed):
+            detector.append(one.name)
+    if alone:
+        yield f"No baseline (a row of method {BASELINE_METHOD}) for {', '.join(alone)}: no differences there."
+    if seed:
+        yield f"Compared with a baseline of another seed: {', '.join(seed)}."
+    if detector:
+        yield f"Compared with a baseline of another detector seed: {', '.join(detector)}."
+
+
+def _detection_notes(compared: Sequence[Compared]) -> Iterator[str]:
+    training = [one.name for one in compared if one.entry["on_training_pictures"]]
+    if training:
+        yield f"Detection evaluated on its own TRAINING pictures (†): {', '.join(training)}."
+    entries = [one.entry for one in compared]
+    unmatched = [e["name"] for e in entries if e["metrics"]["AP"] is not None and not e["intervals"]]
+    if unmatched:
+        yield f"No matches.npz, hence no intervals: {', '.join(unmatched)}."
+
+
+def _seed_notes(families: Sequence[Family]) -> Iterator[str]:
+    single = {family.label for family in families if len(set(family.seeds)) < 2}
+    if single:
+        which = "per method" if single == {f.label for f in families} else f"only: {', '.join(sorted(single))}"
+        yield (
+            f"One seed {which}. The intervals speak of the choice of test images, not of the luck of training: "
+            "one seed cannot decide between methods."
+        )
+    several = [f for f in families if len(f.rows) > len(f.backbones)]
+    if several:
+        what = ", ".join(f"{family.label} ({family.size()})" for family in several)
+        yield f"Fine-tunings of one backbone are averaged before the mean over seeds: {what}."
+
+
+def _commit_notes(compared: Sequence[Compared]) -> Iterator[str]:
+    """Which commits there are where rows differ in them, and rows that do not name theirs."""
+    by_commit: dict[str, list[str]] = {}
+    for one in compared:
+        for commit in dict.fromkeys(one.row.commits.values()):
+            by_commit.setdefault(commit, []).append(one.name)
+    marked = [one.name for one in compared if one.entry["other_commit"]]
+    if marked:
+        which = "; ".join(f"{commit}: {', '.join(names)}" for commit, names in by_commit.items())
+        yield f"Rows were made by different commits of the code ({which}); ‡: another than the baseline."
+    unnamed = [one.name for one in compared if not one.row.commits]
+    if by_commit and unnamed:
+        yield f"The commit of the code is not known for {', '.join(unnamed)}."
