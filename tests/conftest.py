@@ -12,8 +12,15 @@ from types import ModuleType
 import pytest
 import torch
 
+from backbones.core.doctor import count_cores, total_memory
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("SMOOTH2DET_SHARED", ROOT.parent / "shared"))
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Processes of `-n auto`: a test process takes one core and up to 2 GB."""
+    return max(1, min(count_cores(), int(total_memory() / 2)))
 
 
 def _shared(name: str) -> Path:

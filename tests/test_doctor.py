@@ -249,3 +249,21 @@ def test_the_real_sets_are_found(shared_data, monkeypatch):
     monkeypatch.setenv("SMOOTH2DET_DATA", str(shared_data))
     checks = {check.name: check for check in detection_doctor.check_data()}
     assert all(checks[name].state == OK for name in ("coco128", "voc2012_100", "bccd_trainval", "bccd_test"))
+
+
+@pytest.mark.parametrize(("limit", "cores"), [("max 100000", 8), ("250000 100000", 2), ("50000 100000", 1), ("", 8)])
+def test_the_share_of_a_container_limits_the_cores(monkeypatch, tmp_path, limit, cores):
+    monkeypatch.setattr(doctor, "CGROUP", tmp_path)
+    monkeypatch.setattr(doctor.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    if limit:
+        (tmp_path / "cpu.max").write_text(f"{limit}\n")
+    assert doctor.count_cores() == cores
+
+
+def test_the_limit_of_a_container_is_its_memory(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "CGROUP", tmp_path)
+    machine = doctor.total_memory()
+    (tmp_path / "memory.max").write_text("max\n")
+    assert doctor.total_memory() == machine
+    (tmp_path / "memory.max").write_text(f"{3 * 10**8}\n")
+    assert doctor.total_memory() == pytest.approx(3 * 10**8 / doctor.GB)

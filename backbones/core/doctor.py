@@ -73,6 +73,7 @@ PACKAGES = (
     Package("timm", "timm>=1.0", ()),
     Package("sklearn", "scikit-learn", ()),
 )
+CGROUP = Path("/sys/fs/cgroup")
 OLDEST_TORCH = {"torch": "torch>=2.6", "torchvision": "torchvision>=0.21"}
 
 
@@ -91,16 +92,27 @@ def check_machine(output_dir: Path) -> list[Check]:
 
 
 def count_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use: by its affinity, or by the share of its container where that is less."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, _, period = _read_limit("cpu.max").partition(" ")  # microseconds of all cores in a period; "max": no limit
+    return max(1, min(cores, int(quota) // int(period))) if quota.isdigit() and period.isdigit() else cores
+
+
+def total_memory() -> float:
+    """Memory of the machine in GB, or of the container where that is less."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
+    limit = _read_limit("memory.max")
+    return min(total, int(limit) / GB) if limit.isdigit() else total
+
+
+def _read_limit(name: str) -> str:
+    path = CGROUP / name
+    return path.read_text().strip() if path.is_file() else ""
 
 
 def check_memory() -> Check:
-    """Memory of the machine, or of the container where that is less."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
-    limit = Path("/sys/fs/cgroup/memory.max")
-    text = limit.read_text().strip() if limit.is_file() else ""
-    total = min(total, int(text) / GB) if text.isdigit() else total
+    """Memory of the machine or container."""
+    total = total_memory()
     few = total < QUICK_MEMORY
     mend = f"give it {QUICK_MEMORY} GB" if few else ""
     return Check("memory", PROBLEM if few else OK, f"{total:.1f} GB", mend, EVALUATED)
