@@ -44,16 +44,17 @@ class BackboneFolders:
         """The run, or the first of its folders that holds a file; `InputError` where there is none."""
         if not self.runs:
             raise InputError(f"{self.given}: the run of this backbone is not beside it; name the folder of the run")
-        return next((run for run in self.runs if holding and (run / holding).is_file()), self.runs[0])
+        return min(self.runs, key=lambda run: not (holding and (run / holding).is_file()))  # the first of equals
 
     def evaluation(self) -> Path:
         """The evaluation; `InputError` where there is none or more than one."""
-        if not self.evaluations:
+        first, *others = self.evaluations or (None,)
+        if first is None:
             raise InputError(f"{self.given} is not evaluated; call tools/evaluate_backbone.py on it first")
-        if len(self.evaluations) > 1:
+        if others:
             names = " and ".join(map(str, self.evaluations))
             raise InputError(f"{self.given} has {len(self.evaluations)} evaluations, {names}; name one of them")
-        return self.evaluations[0]
+        return first
 
 
 def find_backbones(paths: Sequence[str | Path]) -> list[BackboneFolders]:

@@ -128,7 +128,7 @@ def _mean_over_seeds(found: Sequence[tuple[Row, float]], chosen: Sequence[str]) 
     by_seed: dict[int, Row] = {}
     for row, _ in found:
         if by_seed.setdefault(row.seed, row).weights != row.weights:
-            where = next(reversed(row.folders.values()))
+            where = list(row.folders.values())[-1]
             raise InputError(
                 f"two backbones are called {row.label} with seed {row.seed}, one in {where}; "
                 "give them different labels, or name only one of them"

@@ -92,7 +92,8 @@ def compare_stage(plan: Plan, runs: Sequence[Stage]) -> Stage:
     contents = [fingerprint(path.read_bytes()) if path.is_file() else "" for path in results]
     mixed = ["--allow-mixed-protocols"] if len(plan.cfg.FINETUNE) > 1 else []
     notes = [text for note in plan.notes for text in ("--note", note)]
-    chosen = [text for key in chosen_keys(plan.cfg.ROWS) for text in ("--chosen", key)]
+    several = any(len(row["SEEDS"] or plan.cfg.SEEDS) > 1 for row in plan.cfg.ROWS)
+    chosen = [text for key in chosen_keys(plan.cfg.ROWS) if several for text in ("--chosen", key)]
     arguments = [*mixed, *chosen, *notes, *map(as_text, plan.cfg.COMPARE.ARGUMENTS)]
     output, tool = plan.report, find_tool(plan.tools, "compare")
     return Stage(

@@ -51,8 +51,8 @@ def _summary(plan: Plan, stages: Sequence[Stage], settings: Mapping[Stage, CfgNo
     lines = Counter(line for stage, cfg in settings.items() for line in outside(stage, cfg, plan.output))
     for line, count in lines.items():
         yield f"{line} ({count} stages)"
-    if any(not _enters_a_hash(plan, cfg) for cfg in settings.values()):
-        yield "note    data that DATA does not name enters no hash: a change of it reruns nothing"
+    if any(not _enters_a_hash(plan, path) for cfg in settings.values() for path in _read_by(cfg)):
+        yield "note    a file that DATA does not name enters no hash: a change of it reruns nothing"
     if any(source.stage is None and not source.folder.is_dir() for source in plan.data.values()):
         yield "note    a data folder is missing: the names of the folders that depend on it will be others"
     for note in plan.notes:
@@ -93,11 +93,16 @@ def outside(stage: Stage, cfg: CfgNode, output: Path) -> Iterator[str]:
             yield f"{name} {_place(path, output)}"
 
 
-def _enters_a_hash(plan: Plan, cfg: CfgNode) -> bool:
-    """Whether a stage with these settings reads data that the suite has prepared or that DATA names."""
-    root = cfg.DATASETS.ROOT if "DATASETS" in cfg else cfg.DATA.ROOT
-    folders = [plan.output, *(source.folder for source in plan.data.values())]
-    return any(Path(root).is_relative_to(folder) for folder in folders)
+def _read_by(cfg: CfgNode) -> list[str]:
+    """The files and folders that the settings of a stage name."""
+    if "DATASETS" in cfg:
+        return [cfg.DATASETS.ROOT]
+    return [path for path in (cfg.DATA.ROOT, cfg.MODEL.WEIGHTS, cfg.TEACHER.RUN, cfg.TEACHER.CACHE) if path]
+
+
+def _enters_a_hash(plan: Plan, path: str) -> bool:
+    """Whether `path` is of the suite's own output or of a folder that DATA names."""
+    return any(Path(path).is_relative_to(folder) for folder in (plan.output, *(s.folder for s in plan.data.values())))
 
 
 def _place(path: str, output: Path) -> str:

@@ -27,6 +27,15 @@ MACHINE = (
 )
 
 
+def read_results(folder: Path) -> dict[str, Any]:
+    """The results in `folder`, whose blocks are what they shall be; `InputError` where they are not."""
+    results = load_results(folder)
+    for name in ("backbone", "protocol", "details", "files"):
+        if not isinstance(results[name], Mapping):
+            raise InputError(f"{folder}: the block '{name}' of its results is not a mapping; run the stage again")
+    return results
+
+
 def write_record(folder: Path) -> None:
     """Record the results that lie in `folder` as those of the suite's stage."""
     save_json(folder / RECORD, _identity(folder) | {"config": _settings(folder)})
@@ -77,7 +86,7 @@ def data_difference(folder: Path) -> str:
 
 
 def _identity(folder: Path) -> dict[str, Any]:
-    results, config = load_results(folder), folder / CONFIG
+    results, config = read_results(folder), folder / CONFIG
     text = fingerprint(config.read_bytes()) if config.is_file() else ""
     return {"stage": results["stage"], "protocol": results["protocol"], "config_text": text}
 

@@ -188,6 +188,7 @@ def _below(module: str, packages: Iterable[str]) -> bool:
 
 def _tree(key: str, text: str) -> dict[str, Any]:
     """`METHOD.NAME ALS` as a tree; what is not valid yaml is refused where the whole config is read."""
+    value: Any
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:

@@ -16,7 +16,7 @@ import backbones.core
 from backbones.core.config import config_hash
 from backbones.core.errors import InputError
 from backbones.core.files import load_json
-from backbones.core.results import SCHEMA_VERSION, load_results
+from backbones.core.results import SCHEMA_VERSION
 from comparison import suite_record
 from comparison.selection import DIVERGED
 from comparison.selection import FILE_NAME as SELECTION
@@ -106,8 +106,9 @@ class Stage:
             return (self.output / f"{self.command[2]}.json").is_file()
         if self.kind == "compare":
             whole = all((self.output / name).is_file() for name in (TABLE, PAGE))
-            return whole and load_json(self.output / REPORT_RECORD).get("hash") == self.hash
-        results = load_results(self.output)
+            record = load_json(self.output / REPORT_RECORD) if whole else None
+            return isinstance(record, Mapping) and record.get("hash") == self.hash
+        results = suite_record.read_results(self.output)
         needed = [self.output / str(path) for name, path in results["files"].items() if name not in DISPENSABLE]
         return results["stage"] == RESULTS[self.kind] and not self.outdated(results) and all(p.exists() for p in needed)
 
@@ -129,12 +130,13 @@ class Stage:
         try:
             if self.kind == "prepare":
                 return suite_record.data_difference(self.output) if self.finished() else ""
-            results = load_results(self.output)
+            results = suite_record.read_results(self.output)
+            outdated = self.outdated(results)
         except InputError:
-            return ""  # no finished results yet
+            return ""  # no finished results yet, or broken ones
         if results["stage"] != RESULTS[self.kind]:
             return f"it holds results of the stage {results['stage']}"
-        if self.outdated(results):
+        if outdated:
             return "its results are of weights that have been made again since"
         try:
             return suite_record.difference(self.output)
@@ -150,7 +152,7 @@ class Stage:
         # Of a measure, whose backbone is the first; a detector that is told apart by more than it says so.
         then = [results["details"].get("backbone_hash", results["backbone"].get("hash"))]
         if self.kind == "select":
-            then = [item.get("backbone") for item in load_json(self.output / SELECTION)["candidates"]]
+            then = [item.get("backbone") for item in _candidates(self.output / SELECTION)]
         elif self.kind in ("grid", "pretrain"):
             teacher = dict(zip(self.overrides[::2], self.overrides[1::2], strict=True)).get("TEACHER.RUN")
             used = [stage for stage in used if str(stage.output) == teacher]
@@ -162,9 +164,17 @@ class Stage:
 def _weights(stage: Stage) -> str | None:
     """Hash of the backbone that a stage has left, None where it has none."""
     try:
-        return load_results(stage.output)["backbone"].get("hash")
+        return suite_record.read_results(stage.output)["backbone"].get("hash")
     except InputError:
         return None
+
+
+def _candidates(path: Path) -> list[Mapping[str, Any]]:
+    selection = load_json(path)
+    found = selection.get("candidates") if isinstance(selection, Mapping) else None
+    if not isinstance(found, list) or not all(isinstance(item, Mapping) for item in found):
+        raise InputError(f"{path} does not hold the candidates of a selection; delete it, the stage runs again")
+    return found
 
 
 def find_tool(folder: Path, kind: str, name: str = "") -> Path:

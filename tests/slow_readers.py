@@ -39,9 +39,9 @@ def voc_objects(data: bytes, size: tuple[int, int]) -> list[tuple]:
 
 
 def voc_size(data: bytes) -> tuple[int, int]:
-    """The stated width and height."""
+    """The stated width and height; 0 where there is none."""
     size = _children(_document(data), "size")[0]
-    width, height = (float(_text(_children(size, side)[0]) or 0) for side in ("width", "height"))
+    width, height = (sum(float(_text(node) or 0) for node in _children(size, side)) for side in ("width", "height"))
     return int(width), int(height)
 
 
@@ -68,7 +68,7 @@ def says_yes(value: object) -> bool:
 
 
 def _named_objects(data: bytes) -> list[tuple]:
-    return [(item, _text(_children(item, "name")[0])) for item in _children(_document(data), "object")]
+    return [(item, _text(_children(item, "name")[0])) for item in _document(data).getElementsByTagName("object")]
 
 
 def _boxes(item: minidom.Element) -> list[tuple]:
@@ -77,10 +77,11 @@ def _boxes(item: minidom.Element) -> list[tuple]:
 
 
 def _document(data: bytes) -> minidom.Element:
-    declared = re.match(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']([^"']*)["'][^>]*>""", data)
-    if declared and not data.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        data = data[declared.end() :].decode(declared[1].decode()).encode()
-    return minidom.parseString(data).documentElement
+    declared = re.match(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']([^"']*)["']""", data)
+    encoding = declared[1].decode() if declared else "utf-8"
+    marks = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+    text = data.decode(next((name for mark, name in marks.items() if data.startswith(mark)), encoding))
+    return minidom.parseString(re.sub(r"^\s*<\?xml.*?\?>", "", text, flags=re.S).encode()).documentElement
 
 
 def _children(node: minidom.Element, tag: str) -> list:

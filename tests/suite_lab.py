@@ -107,7 +107,9 @@ elif not told_to("forget"):
             backbone = dict(hash="random") if source == "random" else left(source)
         else:
             backbone = left(arguments[arguments.index("--output-dir") + 2])
-    results = dict(schema_version=1, stage={STAGES!r}[me.stem], backbone=backbone, protocol={{}}, metrics=metrics,
+    results = dict(schema_version=1, stage={STAGES!r}[me.stem], metrics=metrics,
+                   backbone=dict(dict(label="x", method="x", seed=0, hash=""), **backbone),
+                   protocol=dict(name="p", hash="1"),
                    data={{}}, details=details, warnings=[], files={{}})
     (out / "results.json").write_text(json.dumps(results))
 """

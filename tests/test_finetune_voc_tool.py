@@ -216,7 +216,7 @@ def test_a_picture_without_a_size_is_refused_by_file(root, tmp_path, main):
     kept = xml.read_text()
     try:
         xml.write_text(kept[: kept.index("\t<size>")] + kept[kept.index("\t<segmented>") :])
-        with pytest.raises(InputError, match=f"^{xml}: has no size; add the width and height"):
+        with pytest.raises(InputError, match=f"1 x XML without size: {xml}; add the width and height"):
             main(arguments(root, tmp_path / "run"))
     finally:
         xml.write_text(kept)

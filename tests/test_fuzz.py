@@ -201,7 +201,7 @@ def split_format(folder: Path) -> Format:
         read = load_data([f"voc:{folder}:train"], "", WarningCounter())
         lines = [line for line in data.decode("utf-8-sig").split("\n") if line.strip()]
         assert len(read.records) == len(lines)
-        assert all(Path(r.path).stem in line for r, line in zip(read.records, lines, strict=True))
+        assert all(Path(r.path).stem in line.lower() for r, line in zip(read.records, lines, strict=True))
 
     return Format(damaged_bytes(b"one\ntwo\n", tokens), check, 250)
 

@@ -14,7 +14,8 @@ from backbones.core.errors import InputError
 from backbones.core.results import make_results, save_results
 from backbones.models.weights import identity, load_backbone
 from backbones.run_folders import REPORTS, RUNS, find_backbones, find_evaluation
-from comparison.suite_stage import REPORT_RECORD, Factory
+from comparison.suite_factory import Factory
+from comparison.suite_stage import REPORT_RECORD
 
 HASH = "0123456789ab"
 LINES = [{"iteration": k, "train_top1": k / 10} for k in range(5)]

@@ -91,7 +91,7 @@ def test_the_comparison_knows_what_each_seed_has_chosen_for_itself(grid, seeds):
     plan = grid.plan()
     arguments = compare_stage(plan, plan.stages).command
     keys = [arguments[i + 1] for i, text in enumerate(arguments) if text == "--chosen"]
-    assert keys == ([AMOUNT, "EPS"] if len(seeds) > 1 else [])
+    assert keys == (["EPS", AMOUNT] if len(seeds) > 1 else [])
 
 
 def test_each_criterion_chooses_its_own_and_points_are_trained_once(grid):

@@ -47,7 +47,7 @@ def test_the_suite_of_the_project_is_listed_whole(bare):
     assert head[0] == f"96 stages, 0 complete: {counts}"
     assert "launch  8 processes a training, by torchrun" in head
     assert any(line.startswith("engine  detectron2: not installed here (38 stages)") for line in head)
-    assert "note    data that DATA does not name enters no hash: a change of it reruns nothing" in head
+    assert "note    a file that DATA does not name enters no hash: a change of it reruns nothing" in head
     assert len(blocks) == 96
     outputs = {title: fields(block, "output")[0] for title, block in blocks.items()}
     assert len(set(outputs.values())) == 96

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import pytest
 from suite_lab import output_of, set_compare, short
 
 from comparison.suite_record import RECORD
@@ -34,7 +35,7 @@ def test_an_evaluation_of_another_set_does_not_pass_for_the_stage(finished):
     """`--eval-only ... DATASETS.TEST other` into the stage's folder."""
     folder = folder_of(finished, "CE-s0-finetune-quick-*")
     change_results(folder, protocol={"name": "quick", "hash": "of another set"})
-    why = "its results are of the protocol quick@of another set, not ?@?"
+    why = "its results are of the protocol quick@of another set, not p@1"
     runs_again(finished, "CE: finetune (quick)", ["CE finetune_coco"], why)
     assert finished.run()[0] == 0
     assert finished.called() == []
@@ -61,6 +62,22 @@ def test_a_config_that_is_broken_does_not_stop_the_suite(finished):
     (folder_of(finished, "CE-s0-pretrain-*") / "config.yaml").write_text("A: [")
     assert finished.run()[0] == 0
     assert finished.called() == ["CE pretrain"]
+
+
+@pytest.mark.parametrize("block", ["files", "details", "backbone", "protocol"])
+def test_results_of_another_shape_are_made_again(finished, block):
+    change_results(folder_of(finished, "CE-s0-evaluate-*"), **{block: []})
+    assert "CE evaluate" in finished.to_run()
+    assert finished.run()[0] == 0
+    assert finished.called() == ["CE evaluate_backbone"]
+
+
+def test_records_of_another_shape_are_made_again(finished):
+    (finished.output / "report" / "inputs.json").write_text("[]")
+    (folder_of(finished, "CE-s0-evaluate-*") / RECORD).write_text("[]")
+    assert finished.to_run() == ["CE evaluate", "compare"]
+    assert finished.run()[0] == 0
+    assert finished.to_run() == []
 
 
 def test_results_without_a_record_are_made_again_from_the_checkpoint(finished):

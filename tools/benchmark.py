@@ -7,8 +7,7 @@
 The same command resumes after an interruption, skips what is complete, and tries again what failed.  A change of a
 setting, of the data or of a method's source reruns the stages that it concerns.  Several suites may share a folder, and
 with it their trainings: the report of the first is in report, that of another one in report-NAME.
-The keys of a suite are explained in comparison/suite_config.py; LAUNCH.NUM_GPUS 8 after the command trains in 8
-processes.
+The keys of a suite are explained in comparison/suite_config.py; LAUNCH.NUM_GPUS 8 trains in 8 processes.
 """
 
 import argparse

@@ -33,6 +33,8 @@ class ArgumentParser(argparse.ArgumentParser):
 
 def path_argument(text: str) -> Path:
     """A path of the command line: `~`, `$NAME` and `${NAME}` expand, as in `--output-dir=~/x` no shell does."""
+    if not text:  # as of an unset variable in quotes
+        raise argparse.ArgumentTypeError("the path is empty; give one, or . for the present folder")
     try:
         return expand_path(text)
     except InputError as error:

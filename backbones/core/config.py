@@ -105,8 +105,6 @@ def flatten(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def expand_path(text: str | Path) -> Path:
     """Expand `~`, `$NAME` and `${NAME}`; an unset variable is an `InputError` that names it."""
     expanded = os.path.expanduser(os.path.expandvars(str(text)))
-    if not expanded:
-        raise InputError("the path is empty; give one, or . for the present folder")
     unset = re.search(r"\$\{?(\w+)", expanded)
     if unset:
         raise InputError(f"the environment variable {unset[1]} of '{text}' is not set; export {unset[1]}=FOLDER first")

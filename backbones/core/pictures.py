@@ -54,6 +54,8 @@ DECODE_FLAGS = {
 }
 
 _TIFF_BITS, _TIFF_MEANING = 0x0102, 0x0106  # TIFF's tags: bits of a sample; 0: white is zero
+_UNREADABLE = "cannot read the picture {} ({}); restore or remove it"
+_DAMAGED = "the picture {} is truncated or unreadable ({}); restore or remove it"
 _DEEP = ("I", "F")  # how PIL's modes of more than 8 bits begin: I, I;16, I;16B, I;16L, I;16N, F
 
 
@@ -89,15 +91,16 @@ def decode_picture(path: str | Path, reduction: int = 1) -> np.ndarray:
         with open(path, "rb") as file:
             data = file.read()
     except (OSError, ValueError, MemoryError) as error:  # ValueError: a path with a null byte
-        raise _absent(path, error) from None
+        reason = _reason(error)
+        raise PictureError(f"cannot read the picture {path}: {reason}; restore the file", reason) from None
     # OpenCV 4 fills the missing part of a truncated file with grey and says nothing.  JPEG data cannot hold the end
     # mark by chance; without it (and for other formats) PIL decides.
     if data.startswith(JPEG_START) and data.rfind(JPEG_END, -JPEG_TAIL) >= 0:
         image = _decode_jpeg(data, reduction)
         if image is not None:
             return image if reduction == 1 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    with _opened(io.BytesIO(data), path, "the picture {} is truncated or unreadable ({}); restore or remove it") as im:
-        pixels = _to_rgb(im, path)
+    with _opened(io.BytesIO(data), path, _DAMAGED) as image:
+        pixels = _to_rgb(image, path)
         return np.array(pixels.reduce(reduction) if reduction > 1 else pixels)
 
 
@@ -111,7 +114,7 @@ def read_header_and_frames(path: str | Path) -> tuple[ImageHeader, bool]:
     found = jpeg_header(_first_bytes(path))
     if found and found.width * found.height <= MAX_PIXELS:
         return found, False
-    with _opened(path, path, "cannot read the picture {} ({}); restore or remove it") as image:
+    with _opened(path, path, _UNREADABLE) as image:
         _white(image, path)
         return ImageHeader(*image.size, image.mode, is_turned(image)), is_animated(image)
 
@@ -124,12 +127,8 @@ def _first_bytes(path: str | Path) -> bytes:
         finally:
             os.close(handle)
     except (OSError, ValueError) as error:
-        raise _absent(path, error) from None
-
-
-def _absent(path: str | Path, error: Exception) -> PictureError:
-    reason = _reason(error)
-    return PictureError(f"cannot read the picture {path}: {reason}; restore or remove it", reason)
+        reason = _reason(error)
+        raise PictureError(_UNREADABLE.format(path, reason), reason) from None
 
 
 def is_turned(image: Image.Image) -> bool:

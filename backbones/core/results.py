@@ -24,7 +24,14 @@ from backbones.core.revision import code_revision
 SCHEMA_VERSION = 1
 STAGES = ("pretraining", "backbone", "localization", "robustness", "detection")
 FILE_NAME = "results.json"
-_BLOCKS = ("backbone", "protocol", "metrics", "data", "details", "warnings", "files")
+_BLOCKS = {"backbone": dict, "protocol": dict, "metrics": dict, "data": dict, "details": dict, "warnings": list,
+           "files": dict}  # fmt: skip
+_IDENTITY = {
+    "backbone": {"label": str, "method": str, "seed": int, "hash": str},
+    "protocol": {"name": str, "hash": str},
+}
+_AGAIN = "run the stage again"
+_WARNING = {"what": str, "count": int, "examples": list}
 
 
 @dataclass(frozen=True)
@@ -127,9 +134,35 @@ def _check(results: Any, path: Path) -> None:
         raise InputError(f"{path}: schema_version is {version!r}, this version reads {SCHEMA_VERSION}; run it again")
     if results.get("stage") not in STAGES:
         raise InputError(f"{path}: stage is {results.get('stage')!r}, not one of {', '.join(STAGES)}")
-    missing = [key for key in _BLOCKS if key not in results]
-    if missing:
-        raise InputError(f"{path}: the block '{missing[0]}' is missing; run the stage again")
+    _check_fields(results, _BLOCKS, path, "")
+    for block, fields in _IDENTITY.items():
+        _check_fields(results[block], fields, path, f"{block}: ")
+    if "code" in results:
+        _check_fields(results, {"code": dict}, path, "")
+    for n, warning in enumerate(results["warnings"]):
+        _check_fields(warning, _WARNING, path, f"warnings[{n}]: ")
+    for name, value in results["metrics"].items():
+        if value is not None and not (_is(value, (int, float)) and math.isfinite(value)):
+            raise InputError(f"{path}: metrics: '{name}' must be a finite number or null, not {value!r}; {_AGAIN}")
+    for name, value in results["files"].items():
+        if not isinstance(value, str):
+            raise InputError(f"{path}: files: '{name}' must be a text, not {value!r}; {_AGAIN}")
+
+
+def _check_fields(block: Any, fields: Mapping[str, type], path: Path, where: str) -> None:
+    """`InputError` where a field of the block is missing or of another type."""
+    if not isinstance(block, Mapping):
+        raise InputError(f"{path}: {where}must be an object with keys, not {block!r}; {_AGAIN}")
+    for key, kind in fields.items():
+        if key not in block:
+            raise InputError(f"{path}: {where}'{key}' is missing; {_AGAIN}")
+        if not _is(block[key], Mapping if kind is dict else kind):
+            raise InputError(f"{path}: {where}'{key}' must be of type {kind.__name__}, not {block[key]!r}; {_AGAIN}")
+
+
+def _is(value: Any, kind: type | tuple[type, ...]) -> bool:
+    """isinstance, but true and false are not numbers."""
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _finite(value: Any) -> Any:

@@ -148,12 +148,9 @@ def _from_arrays(arrays: dict[str, np.ndarray]) -> Iterator[ClassPictures]:
     ):
         boxes, *lists = (slice(start, start + count) for start, count in zip(at, length, strict=True))
         at = at + length
-        yield ClassPictures(
-            name=name,
-            stamp=Stamp(times[0], times[1], digest),
-            **{key: texts[key][own] for key, own in zip(LISTS, lists, strict=True)},
-            **{key: arrays[key][boxes if key == "boxes" else lists[0]] for key in ARRAYS},
-        )
+        content: dict[str, Any] = {key: texts[key][own] for key, own in zip(LISTS, lists, strict=True)}
+        content |= {key: arrays[key][boxes if key == "boxes" else lists[0]] for key in ARRAYS}
+        yield ClassPictures(name=name, stamp=Stamp(times[0], times[1], digest), **content)
 
 
 def _save_tables(path: Path, classes: Sequence[ClassPictures]) -> None:

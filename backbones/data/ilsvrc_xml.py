@@ -36,7 +36,7 @@ _BOX = _SPACE + b"".join(_element(corner, _NUMBER) for corner in CORNERS)
 _OBJECT = _element(
     "object",
     _SPACE
-    + _element("name", rb"(" + _TEXT + rb")")
+    + _element("name", rb"( *[!-%'-;=?-~]" + _TEXT + rb")")
     + b"".join(_element(tag, _TEXT, optional=True) for tag in ("pose", "truncated", "occluded", "difficult"))
     + _element("bndbox", _BOX),
 )
@@ -116,7 +116,7 @@ def parse_any(data: bytes, name: str) -> tuple[Boxes, Size | None]:
     """
     tree = parse_xml(data)
     own = composed(name.strip())
-    objects = [item for item in tree.iter("object") if composed(only_text(item, "name") or "") == own]
+    objects = [item for item in tree.iter("object") if composed(_read_name(item)) == own]
     boxes = [_read_box(box) for item in objects for box in _own_boxes(item)]
     size = only(tree, "size")
     return boxes, None if size is None else (_read_side(size, "width"), _read_side(size, "height"))
@@ -125,6 +125,13 @@ def parse_any(data: bytes, name: str) -> tuple[Boxes, Size | None]:
 def composed(text: str) -> str:
     """The text with composed accents (NFC), as most systems write names and macOS does not."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def _read_name(item: ElementTree.Element) -> str:
+    name = only_text(item, "name")
+    if not name:
+        raise ValueError("has an object without a name")
+    return name
 
 
 def _own_boxes(item: ElementTree.Element) -> list[ElementTree.Element]:

@@ -59,7 +59,6 @@ class Scan:
     """A data set as its files state it; rows of boxes that cannot be placed have -1.
 
     Attributes:
-        where: the file that lists the pictures, for messages.
         pictures: P, each under its first entry.
         image_ids: P, of the files (VOC: 1-based position in the split).
         categories: K names.
@@ -74,7 +73,6 @@ class Scan:
         corners: (n, 4) xmin, ymin, xmax, ymax as VOC's files state them; None: not VOC.
     """
 
-    where: str
     pictures: list[Picture]
     image_ids: list[int]
     categories: list[str]

@@ -49,7 +49,6 @@ def scan_coco(annotations: Path, images: Path, findings: Findings, *, pictures: 
     read = read_annotations(lists["annotations"], ids, category_ids[kept], findings)
     _check_areas(read, findings)
     return Scan(
-        where=str(annotations),
         pictures=listed,
         image_ids=ids.tolist(),
         categories=names,

@@ -53,11 +53,11 @@ def scan_voc(
         Picture(path, *found.size, f"image id {n}")
         for n, (path, found) in enumerate(zip(paths, read.values(), strict=True), start=1)
     ]
-    return _place_boxes(str(listing), read, listed, list(classes), findings)
+    return _place_boxes(read, listed, list(classes), findings)
 
 
 def _place_boxes(
-    where: str, read: Mapping[str, Annotation], pictures: list[Picture], classes: list[str], findings: Findings
+    read: Mapping[str, Annotation], pictures: list[Picture], classes: list[str], findings: Findings
 ) -> Scan:
     found: list[tuple[int, str, Box]] = [
         (n, stem, box) for n, (stem, annotation) in enumerate(read.items()) for box in annotation.boxes
@@ -74,7 +74,6 @@ def _place_boxes(
         return f"{found[n][1]}.xml: {found[n][2].name} {corners[n].tolist()}"
 
     scan = Scan(
-        where=where,
         pictures=pictures,
         image_ids=list(range(1, len(pictures) + 1)),
         categories=classes,

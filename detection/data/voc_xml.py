@@ -69,7 +69,7 @@ def read_annotation(path: Path) -> Annotation:
         _read_size(root, path, found)
     except ValueError as error:
         found.problems.append((REPEATED_ELEMENT, f"{path} {error}"))
-    for item in root.findall("object"):
+    for item in root.iter("object"):
         try:
             _read_object(item, path, found)
         except ValueError as error:
