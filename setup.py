@@ -17,7 +17,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=find_packages(include=["backbones*", "detection*", "comparison*"]),
+    packages=find_packages(include=["backbones*", "detection*", "comparison*", "suites*"]),
     package_data={
         "backbones.data": ["*.yaml"],
         "backbones.gaussian": ["templates/*"],

@@ -81,7 +81,8 @@ _C.EVAL.PERIOD = 0
 _C.EVAL.REPORT = "last"
 # Measure again with every object covered: EVAL.CONTEXT_FILLS.
 _C.EVAL.CONTEXT = True
-# With what: mean (the data set's mean colour) | blur | uniform (nothing but the mean colour): backbones/context.py.
+# With what: mean (the data set's mean colour) | blur | uniform (nothing but the mean colour);
+# backbones/measuring/context.py.
 _C.EVAL.CONTEXT_FILLS = ["mean"]
 # The `*_pycalib` numbers are means over this many random subsets of this size (pycalib's ImageNet script); a split that
 # is no larger is taken as a whole, once.
@@ -96,7 +97,7 @@ _C.EVAL.HUMAN_LABELS = ""
 _C.ATTACK = CN()
 _C.ATTACK.SPLIT = "val"
 # fgsm | pgd (starts at the picture) | pgd_random (random starts) | margin (PGD on the margin of the logits, random
-# starts): backbones/robustness.py.
+# starts): backbones/measuring/robustness.py.
 _C.ATTACK.METHODS = ["fgsm", "pgd", "pgd_random", "margin"]
 # Largest change of a pixel's channel, in 1/255 (white is 255).
 _C.ATTACK.BOUNDS = [1.0, 2.0, 4.0, 8.0]

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from backbones.core.errors import InputError, run_tool
-from detection.coco_eval import evaluate_coco
+from detection.evaluation.coco import evaluate_coco
 
 CLASSES, CROWD_SHARE, SIDE = 80, 0.012, (640, 480)
 JITTERED_PER_OBJECT = (2.5, 0.12)  # detections around one object, and the share of them of a wrong class

@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/detectron2_loop.py [--depth 50] [--size N] [--rounds N] [--amp]
 
-ours    detection/engines/detectron2_training.py: seeded iterations, losses checked and written to metrics.jsonl and
+ours    detection/engines/detectron2/training.py: seeded iterations, losses checked and written to metrics.jsonl and
         TensorBoard, progress bar
 plain   detectron2's SimpleTrainer (AMPTrainer) with DefaultTrainer's hooks: IterationTimer, LRScheduler, PeriodicWriter
         with the default writers; the seeds, without which it would not do the same work, are not counted
@@ -33,13 +33,13 @@ from PIL import Image
 from backbones.core.config import CfgNode, load_config
 from backbones.core.engine import seed_step
 from backbones.core.errors import InputError, run_tool
-from backbones.core.warnings import WarningCounter
+from backbones.core.warning_counter import WarningCounter
 from detection.config import get_defaults, validate
 from detection.data.coco import load_coco
 from detection.data.records import DetectionData
-from detection.engines.detectron2 import import_detectron2
-from detection.engines.detectron2_config import fill_config
-from detection.engines.detectron2_training import Run
+from detection.engines.detectron2.config import fill_config
+from detection.engines.detectron2.engine import import_detectron2
+from detection.engines.detectron2.training import Run
 
 PERIOD = 20  # iterations of a comparison, a log period
 WARM_UP = 10  # iterations that are not counted

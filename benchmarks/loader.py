@@ -31,7 +31,7 @@ from torchvision import transforms
 
 from backbones.core.errors import InputError, run_tool
 from backbones.core.files import load_json
-from backbones.core.pictures import decode_picture
+from backbones.core.images import decode_picture
 from backbones.core.sampling import Position, position_rng
 from backbones.data.geometry import sample_crop
 from backbones.data.images import normalize, resize_crop

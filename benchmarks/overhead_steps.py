@@ -19,8 +19,8 @@ from backbones.data.training_set import TrainingSet
 from backbones.methods import METHODS, Context
 from backbones.models import backbone_spec, build_model
 from backbones.models.weights import BackboneFile
-from backbones.task import ClassificationTask
-from backbones.teacher import OnlineTeacher, TaughtBatches
+from backbones.pretraining.task import ClassificationTask
+from backbones.pretraining.teacher import OnlineTeacher, TaughtBatches
 
 NUM_CLASSES = 1000
 IMAGE_SIZE = 224

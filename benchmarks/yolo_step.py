@@ -28,11 +28,11 @@ from torch import Tensor
 from backbones.core.config import CfgNode
 from backbones.core.engine import autocast
 from backbones.core.errors import InputError, run_tool
-from detection.yolo.anchors import VOC_ANCHORS
-from detection.yolo.assignment import assign
-from detection.yolo.building import build_yolo
-from detection.yolo.labels import OLS
-from detection.yolo.loss import YOLOLoss
+from detection.engines.yolo.anchors import VOC_ANCHORS
+from detection.engines.yolo.assignment import assign
+from detection.engines.yolo.building import build_yolo
+from detection.engines.yolo.labels import OLS
+from detection.engines.yolo.loss import YOLOLoss
 
 NUM_CLASSES = 20
 TARGET = 1.5

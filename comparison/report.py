@@ -14,9 +14,9 @@ from PIL import Image
 from backbones.core.errors import InputError
 from backbones.core.files import load_json, save_json, save_text
 from comparison import figures
+from comparison.bootstrap import AP_NAMES
 from comparison.metrics import ARROW, BY_NAME, DETECTORS, GROUPS, METRICS
 from comparison.rows import Row
-from comparison.statistics import AP_NAMES
 from comparison.tables import (
     CLAIM,
     best_of,

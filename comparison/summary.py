@@ -16,11 +16,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backbones.core.revision import describe_revision
+from comparison.bootstrap import Resampled, difference, interval, load_matches, resample_rows
 from comparison.families import Family, find_families, spread_over_backbones
 from comparison.notes import Compared, mark_commits, write_notes
 from comparison.protocols import protocol_name, separate_validations
 from comparison.rows import Row, baseline_of, check_baseline_label, group_rows
-from comparison.statistics import Resampled, difference, interval, load_matches, resample_rows
 
 SCHEMA_VERSION = 1
 

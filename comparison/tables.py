@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from comparison.bootstrap import AP_NAMES
 from comparison.metrics import ARROW, BY_NAME, METRICS, best_value
-from comparison.statistics import AP_NAMES
 
 CLAIM = "Nothing is claimed about differences whose interval includes 0; one seed cannot decide it."
 MISSING = "\N{EN DASH}"

@@ -8,7 +8,7 @@ CfgNode serves both engines: each engine says by name which value it cannot hono
 from __future__ import annotations
 
 from backbones.core.config import CfgNode, config_hash, flatten
-from detection.validation import ENGINES, validate
+from detection.config_checks import ENGINES, validate
 
 __all__ = ["ENGINES", "NOT_PROTOCOL", "TESTING", "get_defaults", "protocol_hash", "protocol_name", "validate"]
 

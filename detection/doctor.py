@@ -15,7 +15,7 @@ from detection.config import get_defaults
 from detection.data.catalog import COCO_SETS, VOC_SETS, CocoFiles, locate_below, require_files
 from detection.data.roots import VARIABLES, expand_root
 from detection.data.voc_split import read_split
-from detection.engines import detectron2 as engine
+from detection.engines.detectron2 import engine
 
 # Pictures of the official sets: fewer in the folder are an interrupted download.
 PICTURES = {

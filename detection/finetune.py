@@ -13,20 +13,20 @@ from backbones.core.config import CfgNode
 from backbones.core.distributed import barrier, is_main, setup_distributed, world_size
 from backbones.core.errors import InputError
 from backbones.core.files import load_json, save_json
-from backbones.core.logging import get_logger, hold_log
 from backbones.core.results import BackboneIdentity, make_results, random_identity, save_results
-from backbones.core.warnings import WarningCounter
+from backbones.core.run_log import get_logger, hold_log
+from backbones.core.warning_counter import WarningCounter
 from backbones.models.weights import BackboneFile, identity, load_backbone
-from detection.coco_eval import evaluate_coco
-from detection.compatibility import check_spec
 from detection.config import TESTING, protocol_hash, protocol_name, validate
+from detection.config_pairs import warn_pairs
 from detection.data.catalog import load_data
 from detection.data.records import DetectionData, check_categories, shared_images
 from detection.engines import LOADING_FILE, build_engine
-from detection.expected import check_run
-from detection.lint import warn_pairs
-from detection.run_folder import RunFolder, check_folder, choose_folder
-from detection.voc_eval import evaluate_voc
+from detection.evaluation.coco import evaluate_coco
+from detection.evaluation.expected import check_run
+from detection.evaluation.voc import evaluate_voc
+from detection.exchange.compatibility import check_spec
+from detection.training.run_folder import RunFolder, check_folder, choose_folder
 
 RANDOM = "random"
 PREDICTIONS, MATCHES = "predictions.json", "matches.npz"
@@ -60,8 +60,7 @@ def finetune(
         backbone: of `load_checked`; None is random initialisation.
         run_dir: created, with its config and log, when nothing can be refused any more.
         resume: go on from the run's checkpoint, if there is one.
-        eval_only: detect and evaluate with the finished run's checkpoint; detection/run_folder.py says where its
-            results go.
+        eval_only: detect and evaluate with the finished run's checkpoint; `run_folder` says where its results go.
     """
     setup_distributed()
     hold_log()

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-COPIED = ("backbones", "detection", "comparison", "tools", "tests", "pyproject.toml")
+COPIED = ("backbones", "detection", "comparison", "suites", "tools", "tests", "pyproject.toml")
 # Imported once, before the processes that run the tests fork: the faults are in our own packages alone.
 PRELOADED = ("cv2", "numpy", "scipy.optimize", "scipy.stats", "timm", "torch", "torchvision")
 
@@ -38,7 +38,11 @@ class Fault(NamedTuple):
 FUNCTIONAL, MIXING, REGIONS = (f"backbones/methods/{name}.py" for name in ("functional", "mixing", "regions"))
 ONLINE, MEMORY, DISTILLATION = (f"backbones/methods/{name}.py" for name in ("online", "memory", "distillation"))
 ADAPTIVE = "backbones/methods/adaptive.py"
-GEOMETRY, CALIBRATION, SAMPLING = "backbones/data/geometry.py", "backbones/calibration.py", "backbones/core/sampling.py"
+GEOMETRY, CALIBRATION, SAMPLING = (
+    "backbones/data/geometry.py",
+    "backbones/measuring/calibration.py",
+    "backbones/core/sampling.py",
+)
 
 FAULTS = [
     # Targets
@@ -96,10 +100,18 @@ FAULTS = [
     Fault(DISTILLATION, "self.final_weight * (epoch + 1)", "self.final_weight * epoch", "test_methods_memory"),
     Fault("backbones/methods/instance.py", ".to(dtype) / self.temperature)", ".to(dtype))", "test_methods_instance"),
     Fault(
-        "backbones/teacher.py", "self.logits[batch.index.numpy()]", "self.logits[: len(batch)]", "test_teacher -k rows"
+        "backbones/pretraining/teacher.py",
+        "self.logits[batch.index.numpy()]",
+        "self.logits[: len(batch)]",
+        "test_teacher -k rows",
     ),
     Fault(ONLINE, "keepdim=True) >= self.freeze_at", "keepdim=True) <= self.freeze_at", "test_methods_memory"),
-    Fault("backbones/task.py", "finished % self.period == 0", "finished % self.epoch == 0", "test_methods_memory"),
+    Fault(
+        "backbones/pretraining/task.py",
+        "finished % self.period == 0",
+        "finished % self.epoch == 0",
+        "test_methods_memory",
+    ),
     # Geometry, calibration, sampling
     Fault(GEOMETRY, "length += y1 - max(y0, end)", "length += y1 - y0", "test_geometry"),
     Fault(GEOMETRY, "width - mapped[:, 2], mapped[:, 1]", "width - mapped[:, 0], mapped[:, 1]", "test_geometry"),

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from backbones import calibration, pycalib
-from backbones.calibration import calibration_metrics, ece, log_softmax, mce, reliability
+from backbones.measuring import calibration, pycalib
+from backbones.measuring.calibration import calibration_metrics, ece, log_softmax, mce, reliability
 
 
 def draw(n: int = 3000, classes: int = 7, sharpness: float = 2.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

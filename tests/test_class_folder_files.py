@@ -14,8 +14,8 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from backbones.core.errors import InputError
 from backbones.core.findings import ERROR, WARNING
-from backbones.core.pictures import ORIENTATION
-from backbones.core.warnings import WarningCounter
+from backbones.core.images import ORIENTATION
+from backbones.core.warning_counter import WarningCounter
 from backbones.core.xml_files import load_xml
 from backbones.data.annotation_index import build_index
 from backbones.data.checks import check_samples

@@ -4,10 +4,10 @@ import json
 import math
 
 import pytest
-from coco_scenes import NAMES, pycocotools_numbers, scene
+from helpers.coco_scenes import NAMES, pycocotools_numbers, scene
 
 from backbones.core.errors import InputError
-from detection.coco_eval import evaluate_coco
+from detection.evaluation.coco import evaluate_coco
 
 PAIRS = {
     "official_val2014_100": (

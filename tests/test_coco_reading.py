@@ -4,12 +4,12 @@ import math
 
 import numpy as np
 import pytest
-from coco_breakage import REFUSED, everywhere
-from detection_files import make_tree
+from helpers.coco_breakage import REFUSED, everywhere
+from helpers.detection_files import make_tree
 
 from backbones.core.errors import InputError
-from detection.coco_eval import evaluate_coco
-from detection.coco_reading import GroundTruth, read_detections
+from detection.evaluation.coco import evaluate_coco
+from detection.evaluation.reading import GroundTruth, read_detections
 
 
 def found_again(tree):

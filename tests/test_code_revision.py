@@ -7,8 +7,8 @@ import pytest
 
 from backbones import __version__
 from backbones.core import revision
-from backbones.core.logging import get_logger, hold_log, log_to_file
 from backbones.core.results import BackboneIdentity, load_results, make_results, save_results
+from backbones.core.run_log import get_logger, hold_log, log_to_file
 from backbones.core.runs import environment
 
 ME = BackboneIdentity("CE", "CE", 0, "abc")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from result_folders import add, backbone
+from helpers.result_folders import add, backbone
 
 from backbones.config import get_defaults
 from backbones.core.arguments import (
@@ -23,7 +23,7 @@ from backbones.core.arguments import (
 )
 from backbones.core.config import CfgNode, expand_path, load_config
 from backbones.core.errors import InputError
-from backbones.core.logging import get_logger, log_to_file
+from backbones.core.run_log import get_logger, log_to_file
 from backbones.core.sampling import StatelessBatchSampler
 from detection.config import get_defaults as detection_defaults
 

@@ -6,8 +6,8 @@ import re
 import numpy as np
 import pytest
 import yaml
-from coco_scenes import scene
-from result_folders import METRIC_NAMES, add, add_detection, add_suite, backbone, compare_runs
+from helpers.coco_scenes import scene
+from helpers.result_folders import METRIC_NAMES, add, add_detection, add_suite, backbone, compare_runs
 
 import detection.config
 from backbones.core.errors import InputError

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from own_methods import OWN
+from helpers.own_methods import OWN
 
 from backbones.config import get_defaults as pretraining_defaults
 from backbones.config import idle_settings, needs_teacher
@@ -14,13 +14,13 @@ from backbones.core.config import expand_path, load_config
 from backbones.data.samples import DATASETS
 from backbones.methods import METHODS
 from backbones.models import MODELS
-from detection.compatibility import check_spec
 from detection.config import get_defaults as detection_defaults
 from detection.config import protocol_hash
 from detection.data.catalog import COCO_SETS, VOC_SETS
+from detection.engines.yolo import config as yolo_config
+from detection.engines.yolo.engine import load_checked as load_checked_yolo
+from detection.exchange.compatibility import check_spec
 from detection.finetune import check_config
-from detection.yolo import config as yolo_config
-from detection.yolo.finetune import load_checked as load_checked_yolo
 
 ROOT = Path(__file__).resolve().parent.parent
 DETECTION = sorted((ROOT / "configs" / "detection").rglob("*.yaml"))

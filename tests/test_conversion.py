@@ -10,19 +10,19 @@ import json
 import pytest
 import torch
 import torchvision
-from detectron2_tiny import load_detectron2
-from seeded import MEAN, STD, make_backbone
+from helpers.detectron2_tiny import load_detectron2
+from helpers.seeded import MEAN, STD, make_backbone
 from torchvision.models._utils import IntermediateLayerGetter
 
 from backbones.core.config import load_config
 from backbones.models.weights import load_backbone, save_backbone_state
-from detection.compatibility import expected_shapes
 from detection.config import get_defaults
-from detection.engines import detectron2 as engine
-from detection.engines.torchvision_model import build_body, build_detector
-from detection.export import export_backbone, usage
-from detection.import_weights import declare_spec, import_backbone
-from detection.weights import detectron2_name, to_detectron2, verify_account
+from detection.engines.detectron2 import engine
+from detection.engines.torchvision.building import build_body, build_detector
+from detection.exchange.compatibility import expected_shapes
+from detection.exchange.export import export_backbone, usage
+from detection.exchange.importing import declare_spec, import_backbone
+from detection.exchange.loading import detectron2_name, to_detectron2, verify_account
 
 TENSORS = {18: 100, 34: 180, 50: 265, 101: 520, 152: 775}
 FPN = [(depth, False) for depth in TENSORS]

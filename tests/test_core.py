@@ -13,12 +13,12 @@ from backbones.core import distributed
 from backbones.core.checkpoint import load_checkpoint, load_state, save_checkpoint
 from backbones.core.errors import InputError, suggestion
 from backbones.core.files import fingerprint, load_json, save_atomic, save_json
-from backbones.core.logging import MetricsWriter, read_metrics
 from backbones.core.results import BackboneIdentity, find_results, load_results, make_results, save_results
+from backbones.core.run_log import MetricsWriter, read_metrics
 from backbones.core.runs import check_writable
 from backbones.core.sampling import StatelessBatchSampler, position_rng
 from backbones.core.schedule import build_schedule
-from backbones.core.warnings import WarningCounter
+from backbones.core.warning_counter import WarningCounter
 
 ROOT = Path(__file__).resolve().parent.parent
 ME = BackboneIdentity("CE", "CE", 0, "abc")
@@ -35,6 +35,7 @@ ALLOWED = {
         "backbones.data.geometry",
     },
     "comparison": {"comparison", "backbones.core"},
+    "suites": {"suites", "backbones.core"},
 }
 
 
@@ -49,7 +50,7 @@ def imported_modules(path):
 
 @pytest.mark.parametrize("package", ALLOWED)
 def test_imports_run_one_way(package):
-    ours = ("backbones", "detection", "comparison", "tools", "tests")
+    ours = ("backbones", "detection", "comparison", "suites", "tools", "tests")
     for path in (ROOT / package).rglob("*.py"):
         for module in imported_modules(path):
             if module.split(".")[0] not in ours or module == "backbones.__version__":
@@ -60,8 +61,8 @@ def test_imports_run_one_way(package):
 
 
 def test_detectron2_is_imported_in_one_file():
-    for path in ROOT.glob("[bcdt]*/**/*.py"):
-        if path.parts[-3:] == ("detection", "engines", "detectron2.py") or "tests" in path.parts:
+    for path in ROOT.glob("[bcdst]*/**/*.py"):
+        if path.parts[-4:] == ("detection", "engines", "detectron2", "engine.py") or "tests" in path.parts:
             continue
         assert not any(m.split(".")[0] == "detectron2" for m in imported_modules(path)), path
 

@@ -15,8 +15,8 @@ from PIL import Image
 
 from backbones.core.errors import InputError
 from backbones.core.image_header import jpeg_header
-from backbones.core.pictures import read_header
-from backbones.core.warnings import WarningCounter
+from backbones.core.images import read_header
+from backbones.core.warning_counter import WarningCounter
 from backbones.data import annotation_index
 from backbones.data.annotation_index import build_index, fresh_index, index_path, load_index
 from backbones.data.ilsvrc_xml import parse_any, parse_usual, read_ilsvrc_xml

@@ -3,7 +3,7 @@
 import pytest
 
 from backbones.core.errors import InputError
-from backbones.core.warnings import WarningCounter
+from backbones.core.warning_counter import WarningCounter
 from detection.config import get_defaults
 from detection.data import roots
 from detection.data.catalog import COCO_SETS, CocoFiles, VocFolder, load_data, locate

@@ -7,18 +7,18 @@ import pytest
 from PIL import Image
 from scipy.stats import chisquare
 
-from backbones.building import build_samples as build_configured
-from backbones.building import read_split
 from backbones.config import get_defaults, validate
 from backbones.core.config import load_config
 from backbones.core.errors import InputError
 from backbones.core.sampling import Position, StatelessBatchSampler
-from backbones.core.warnings import WarningCounter
+from backbones.core.warning_counter import WarningCounter
 from backbones.data.masking import paint_around, paint_boxes
 from backbones.data.noise import NOISE_FILE, add_noise, noisy_labels, save_noise
 from backbones.data.samples import Samples, build_samples, ragged_rows
 from backbones.data.training_set import TrainingSet
 from backbones.data.versions import cap_classes, mask_objects, split_holdout
+from backbones.pretraining.building import build_samples as build_configured
+from backbones.pretraining.building import read_split
 
 COLOUR = (124, 116, 104)
 

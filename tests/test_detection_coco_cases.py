@@ -6,18 +6,18 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from coco_breakage import AS_SOUND, REFUSED, SPELLED, setting
-from detection_files import HEIGHT, WIDTH, check, judge, rows, save_image, train, write_coco
+from helpers.coco_breakage import AS_SOUND, REFUSED, SPELLED, setting
+from helpers.detection_files import HEIGHT, WIDTH, check, judge, rows, save_image, train, write_coco
 from PIL import Image
 
 from backbones.core.config import load_config
-from backbones.core.warnings import WarningCounter
-from detection.coco_eval import evaluate_coco
-from detection.coco_reading import GroundTruth
+from backbones.core.warning_counter import WarningCounter
 from detection.config import get_defaults
 from detection.data.catalog import load_data
 from detection.data.checks import Options, check_config_data
 from detection.data.records import shared_images
+from detection.evaluation.coco import evaluate_coco
+from detection.evaluation.reading import GroundTruth
 from detection.finetune import count_shared
 
 

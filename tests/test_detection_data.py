@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from backbones.core.errors import InputError
-from backbones.core.warnings import WarningCounter
-from detection.coco_eval import evaluate_coco
+from backbones.core.warning_counter import WarningCounter
 from detection.data.catalog import load_data
 from detection.data.coco import load_coco
 from detection.data.loader import trainable
+from detection.evaluation.coco import evaluate_coco
 
 TREE = {
     "images": [

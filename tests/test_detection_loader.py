@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from helpers.rectangles import boxes_in_pixels, load_rectangles
 from PIL import Image
-from rectangles import boxes_in_pixels, load_rectangles
 
 from backbones.core.errors import InputError
-from backbones.core.pictures import decode_picture
+from backbones.core.images import decode_picture
 from backbones.core.sampling import Position
 from detection.data import loader
 from detection.data.images import load_resized, resized_size

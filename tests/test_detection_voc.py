@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from backbones.core.errors import InputError
-from backbones.core.warnings import WarningCounter
+from backbones.core.warning_counter import WarningCounter
 from detection.data.catalog import VOC_SETS, load_data
 from detection.data.loader import trainable
 from detection.data.voc import VOC_CLASSES, load_voc

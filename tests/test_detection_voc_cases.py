@@ -4,15 +4,15 @@ import re
 
 import numpy as np
 import pytest
-from detection_files import BOXES, HEIGHT, WIDTH, annotation, bndbox, check, judge, objects, rows, write_voc
-from detection_files import train as train_on
+from helpers.detection_files import BOXES, HEIGHT, WIDTH, annotation, bndbox, check, judge, objects, rows, write_voc
+from helpers.detection_files import train as train_on
 
 from backbones.core.config import load_config
 from backbones.core.errors import InputError
-from backbones.core.warnings import WarningCounter
+from backbones.core.warning_counter import WarningCounter
 from detection.config import get_defaults
+from detection.evaluation.voc_results import load_comp4
 from detection.finetune import load_both
-from detection.voc_results import load_comp4
 
 
 @pytest.fixture(scope="module")

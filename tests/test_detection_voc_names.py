@@ -4,8 +4,8 @@ import re
 import unicodedata
 
 import pytest
-from coco_breakage import SPELLED
-from detection_files import BOXES, judge, rows, save_image, train, write_voc
+from helpers.coco_breakage import SPELLED
+from helpers.detection_files import BOXES, judge, rows, save_image, train, write_voc
 
 from backbones.core.errors import InputError
 from detection.data.voc_split import read_split

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from detectron2_tiny import load_data, load_detectron2, make_cfg, settings_of
-from rectangles import boxes_in_pixels
-from seeded import make_backbone
+from helpers.detectron2_tiny import load_data, load_detectron2, make_cfg, settings_of
+from helpers.rectangles import boxes_in_pixels
+from helpers.seeded import make_backbone
 
 from backbones.core.checkpoint import load_checkpoint, save_checkpoint
 from backbones.core.errors import InputError
-from backbones.core.logging import read_metrics
+from backbones.core.run_log import read_metrics
 from backbones.core.sampling import Position
-from detection.engines import detectron2 as engine
-from detection.engines.detectron2_data import MappedRecords
+from detection.engines.detectron2 import engine
+from detection.engines.detectron2.data import MappedRecords
 
 
 @pytest.fixture(scope="module")

@@ -7,17 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from detectron2_tiny import load_data, load_detectron2, make_cfg, settings_of
-from seeded import make_backbone
+from helpers.detectron2_tiny import load_data, load_detectron2, make_cfg, settings_of
+from helpers.seeded import make_backbone
 from torch import nn
 
 from backbones.core.config import CfgNode, flatten, load_config
 from backbones.core.errors import InputError
 from detection.config import get_defaults, validate
-from detection.engines import detectron2 as engine
-from detection.engines import detectron2_training as training
-from detection.engines.detectron2_config import OWN_KEYS, check_config, fill_config
-from detection.engines.settings import build_detector_schedule
+from detection.engines.detectron2 import engine, training
+from detection.engines.detectron2.config import OWN_KEYS, check_config, fill_config
+from detection.training.resuming import build_detector_schedule
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "detection"
 

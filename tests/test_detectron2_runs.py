@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2_pair import RUNS, numbers_of
-from detectron2_tiny import TINY, load_data, load_detectron2, make_cfg
-from finetuning import TOOL, write_backbone
-from killing import assert_equal_trees, kill_after, reported
-from rectangles import write_rectangles
-from seeded import MEAN, STD, make_backbone
+from helpers.detectron2_pair import RUNS, numbers_of
+from helpers.detectron2_tiny import TINY, load_data, load_detectron2, make_cfg
+from helpers.finetuning import TOOL, write_backbone
+from helpers.killing import assert_equal_trees, kill_after, reported
+from helpers.rectangles import write_rectangles
+from helpers.seeded import MEAN, STD, make_backbone
 
 from backbones.core.checkpoint import load_checkpoint
 from backbones.core.errors import InputError
-from backbones.core.logging import read_metrics
 from backbones.core.results import load_results
-from detection.engines import detectron2 as engine
+from backbones.core.run_log import read_metrics
+from detection.engines.detectron2 import engine
 
 pytestmark = pytest.mark.detectron2
 
@@ -182,7 +182,7 @@ def pair(d2, tmp_path_factory):
     here = Path(__file__).parent
     paths = os.pathsep.join([str(here), str(here.parent)])
     done = subprocess.run(
-        [sys.executable, str(here / "detectron2_pair.py"), str(folder)],
+        [sys.executable, str(here / "helpers" / "detectron2_pair.py"), str(folder)],
         capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

@@ -15,7 +15,7 @@ from backbones.core import doctor, doctor_torch
 from backbones.core.doctor import ABILITIES, OK, PROBLEM, Check, Package, verdicts
 from detection import doctor as detection_doctor
 from detection.data.catalog import locate_below
-from detection.engines import detectron2 as engine
+from detection.engines.detectron2 import engine
 
 ROOT = Path(__file__).resolve().parent.parent
 VARIABLES = ("SMOOTH2DET_DATA", "DETECTRON2_DATASETS", "IMAGENET", "IMAGENET_V2", "OPEN_IMAGES")

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from backbones.core.engine import Step, check_precision, train
 from backbones.core.errors import InputError
-from backbones.core.logging import MetricsWriter, read_metrics
 from backbones.core.optimizer import build_optimizer
+from backbones.core.run_log import MetricsWriter, read_metrics
 from backbones.core.schedule import build_schedule
 
 CPU = torch.device("cpu")

@@ -12,16 +12,16 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from backbones.config import get_defaults
-from backbones.context import FILLS, blur
 from backbones.core.config import load_config
 from backbones.core.errors import InputError
 from backbones.core.files import save_text
 from backbones.core.results import load_results
-from backbones.core.warnings import WarningCounter
+from backbones.core.warning_counter import WarningCounter
 from backbones.data.batch import Batch
 from backbones.data.masking import mean_colour
 from backbones.data.samples import Samples, load_samples
-from backbones.evaluation import Inputs, evaluate_backbone, predict, predict_samples
+from backbones.measuring.context import FILLS, blur
+from backbones.measuring.evaluation import Inputs, evaluate_backbone, predict, predict_samples
 from backbones.models import Outputs, backbone_spec, build_model, load_backbone, save_backbone
 
 CLASSES = [f"class{k}" for k in range(6)]

@@ -8,19 +8,19 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from coco_scenes import scene
-from rectangles import load_rectangles
+from helpers.coco_scenes import scene
+from helpers.rectangles import load_rectangles
 from test_detection_voc import annotation, box, read_voc
 from test_torchvision_engine import FindsColours, make_cfg
 
-from detection import box_pairs
-from detection.coco_eval import evaluate_coco
 from detection.config import protocol_hash
 from detection.data.records import join
-from detection.engines import gathering
-from detection.engines import torchvision as engine
+from detection.engines.torchvision import engine
+from detection.evaluation import box_pairs
+from detection.evaluation.coco import evaluate_coco
+from detection.evaluation.voc import evaluate_voc
 from detection.finetune import measure
-from detection.voc_eval import evaluate_voc
+from detection.training import gathering
 
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "coco_eval.py"
 
@@ -131,7 +131,7 @@ def test_whose_area_sorts_by_size_is_told_and_separates_protocols(tmp_path):
 
 
 def engine_data(path):
-    from backbones.core.warnings import WarningCounter
+    from backbones.core.warning_counter import WarningCounter
     from detection.data.coco import load_coco
 
     return load_coco(path, path.parent, "rectangles", WarningCounter())

@@ -5,13 +5,13 @@ import math
 import re
 
 import pytest
-from detectron2_tiny import load_detectron2
-from finetuning import arguments, run
+from helpers.detectron2_tiny import load_detectron2
+from helpers.finetuning import arguments, run
 
 from backbones.core.errors import InputError
-from backbones.core.logging import read_metrics
 from backbones.core.results import load_results
-from detection.expected import check_expected, compare_expected, differences
+from backbones.core.run_log import read_metrics
+from detection.evaluation.expected import check_expected, compare_expected, differences
 
 KEY = "TEST.EXPECTED_RESULTS"
 

@@ -5,13 +5,13 @@ import re
 import pytest
 import torch
 import torchvision
-from seeded import make_backbone
+from helpers.seeded import make_backbone
 
 from backbones.core.errors import InputError
 from backbones.models.weights import load_backbone, save_backbone_state
-from detection.compatibility import BLOCKS
-from detection.export import TARGETS, export_backbone, export_state_dict, usage, verify_export
-from detection.weights import split_dropped
+from detection.exchange.compatibility import BLOCKS
+from detection.exchange.export import TARGETS, export_backbone, export_state_dict, usage, verify_export
+from detection.exchange.loading import split_dropped
 
 TENSORS = {18: 100, 34: 180, 50: 265, 101: 520, 152: 775}
 

@@ -6,16 +6,16 @@ import json
 import numpy as np
 import pytest
 import yaml
-from result_folders import add, add_detection, backbone, compare_runs, load_tool
+from helpers.result_folders import add, add_detection, backbone, compare_runs, load_tool
 
 from backbones.core.errors import InputError
 from backbones.core.results import BackboneIdentity, random_identity
 from comparison.families import find_families
-from comparison.rank_tables import collect_table
+from comparison.ranking.tables import collect_table
 from comparison.rows import collect_rows
-from comparison.selection import chosen_keys
 from comparison.summary import build_comparison
 from comparison.tables import short_name, terminal_table
+from suites.selection import chosen_keys
 
 
 def change(folder, **blocks):

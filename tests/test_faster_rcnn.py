@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.models.detection.rpn import RPNHead
 
-from detection.engines.faster_rcnn import (
+from detection.engines.torchvision.faster_rcnn import (
     STRIDES,
     BoxHead,
     BoxHeads,

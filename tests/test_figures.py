@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from test_evaluate_tools import root, run_dir, tool, write_run  # noqa: F401  # fixtures and helpers
 
-from backbones import figures, plotting
 from backbones.core.errors import InputError
 from backbones.core.results import BackboneIdentity, make_results, save_results
+from backbones.measuring import figure_data, figures
 
 
 def add_pretraining(run, top1):
@@ -83,11 +83,11 @@ def test_maps_show_the_same_pictures_for_every_backbone(runs, tmp_path):
 
 def test_features_before_the_last_layer(runs, tmp_path):
     """The last layer of these features gives the logits; the picture does not depend on chance."""
-    _, model, samples, inputs = plotting._open(runs[0], [])
+    _, model, samples, inputs = figure_data._open(runs[0], [])
     chosen = np.array([0, 3, 9])
-    features = plotting.penultimate_features(model, samples, chosen, inputs)
+    features = figure_data.penultimate_features(model, samples, chosen, inputs)
     logits = features @ model.fc.weight.detach().numpy().T + model.fc.bias.detach().numpy()
-    said = plotting.predict_samples(model, samples, inputs, chosen=chosen)
+    said = figure_data.predict_samples(model, samples, inputs, chosen=chosen)
     np.testing.assert_allclose(logits, said.logits, atol=1e-4)
     (panel,) = plot("tsne", runs[:1], tmp_path / "a.png", "--classes", "3", "--per-class", "4")
     assert panel == plot("tsne", runs[:1], tmp_path / "b.png", "--classes", "3", "--per-class", "4")[0]
@@ -97,8 +97,8 @@ def test_features_before_the_last_layer(runs, tmp_path):
 def test_spread_of_clusters_in_closed_form():
     """Two classes of two points at distance r of their centres, which lie d apart."""
     features = np.array([[0, 1.0], [0, -1], [8, 1], [8, -1]])
-    assert plotting.class_spread(features, np.array([3, 3, 5, 5])) == pytest.approx(1 / 8)
-    assert plotting.class_spread(features[[0, 0, 2, 2]], np.array([0, 0, 1, 1])) == 0
+    assert figure_data.class_spread(features, np.array([3, 3, 5, 5])) == pytest.approx(1 / 8)
+    assert figure_data.class_spread(features[[0, 0, 2, 2]], np.array([0, 0, 1, 1])) == 0
 
 
 def test_curves_and_ablation_from_the_files_of_runs(runs, tmp_path):
@@ -145,7 +145,7 @@ def test_what_figures_refuse(runs, tmp_path):
 
 
 def test_human_labels_of_several_runs(runs, tmp_path):
-    _, labels = plotting.load_predictions(runs[0], "val")
+    _, labels = figure_data.load_predictions(runs[0], "val")
     np.save(tmp_path / "cifar10h-probs.npy", np.eye(6)[labels])
     arguments = [*map(str, runs[:2]), "--human-labels", str(tmp_path), "--output", str(tmp_path / "human.json")]
     assert tool("compare_human_labels")(arguments) == 0

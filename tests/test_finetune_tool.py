@@ -6,13 +6,13 @@ import sys
 
 import numpy as np
 import pytest
-from finetuning import TOOL, arguments, run, write_backbone
-from killing import assert_equal_trees, kill_after, reported
+from helpers.finetuning import TOOL, arguments, run, write_backbone
+from helpers.killing import assert_equal_trees, kill_after, reported
 
 from backbones.core.checkpoint import load_checkpoint, save_checkpoint
 from backbones.core.errors import InputError
 from backbones.core.results import load_results
-from detection.coco_eval import evaluate_coco
+from detection.evaluation.coco import evaluate_coco
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 

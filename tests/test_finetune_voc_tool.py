@@ -6,19 +6,19 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from finetuning import write_backbone
-from killing import assert_equal_trees, kill_after, reported
-from yolo_tiny import EPOCH, TOOL, arguments, write_data
+from helpers.finetuning import write_backbone
+from helpers.killing import assert_equal_trees, kill_after, reported
+from helpers.yolo_tiny import EPOCH, TOOL, arguments, write_data
 
 from backbones.core.checkpoint import load_checkpoint
 from backbones.core.errors import InputError
-from backbones.core.logging import read_metrics
 from backbones.core.results import load_results
-from detection.voc_eval import evaluate_voc
-from detection.yolo.building import build_yolo
-from detection.yolo.config import get_defaults
-from detection.yolo.soft_labels import confusions, load_soft_labels
-from detection.yolo.training import build_task, build_yolo_optimizer
+from backbones.core.run_log import read_metrics
+from detection.engines.yolo.building import build_yolo
+from detection.engines.yolo.config import get_defaults
+from detection.engines.yolo.soft_labels import confusions, load_soft_labels
+from detection.engines.yolo.training import build_task, build_yolo_optimizer
+from detection.evaluation.voc import evaluate_voc
 
 OLS = ["CLASS_LABELS.NAME", "OLS", "CLASS_LABELS.OLS.hard_weight", 0.5]
 COCO = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -160,7 +160,7 @@ def test_hard_labels_are_the_backbones_own_row_and_others_another(root, tmp_path
 
 
 def test_the_files_agree_with_the_numbers(root, finished):
-    from backbones.core.warnings import WarningCounter
+    from backbones.core.warning_counter import WarningCounter
     from detection.data.catalog import load_data
 
     truth = load_data(["scenes_voc_val"], str(root), WarningCounter()).to_coco()

@@ -22,10 +22,10 @@ from backbones.core.disk import content_size, shortage, size_text, writing
 from backbones.core.errors import InputError
 from backbones.core.files import load_json, save_atomic, save_json, save_text
 from backbones.core.locking import RUN_LOCK, lock_run
-from backbones.core.logging import MetricsWriter, get_logger, log_to_file, read_metrics
+from backbones.core.run_log import MetricsWriter, get_logger, log_to_file, read_metrics
 from backbones.core.runs import check_writable
-from backbones.measuring import save_predictions
-from comparison.suite_lock import LOCK, lock_folder
+from backbones.measuring.run import save_predictions
+from suites.lock import LOCK, lock_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 DISK = 1 << 20  # bytes

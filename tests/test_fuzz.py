@@ -13,30 +13,30 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from helpers.mutations import damaged_bytes, damaged_tree, damaged_xml
+from helpers.result_folders import add, add_detection, backbone
+from helpers.slow_readers import coco_objects, ilsvrc_boxes, voc_objects, voc_size
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from mutations import damaged_bytes, damaged_tree, damaged_xml
 from PIL import Image
-from result_folders import add, add_detection, backbone
-from slow_readers import coco_objects, ilsvrc_boxes, voc_objects, voc_size
 
 from backbones.config import get_defaults as pretrain_defaults
 from backbones.core.checkpoint import load_checkpoint
 from backbones.core.config import flatten, load_config
 from backbones.core.errors import InputError
-from backbones.core.warnings import WarningCounter
+from backbones.core.warning_counter import WarningCounter
 from backbones.data.ilsvrc_xml import read_ilsvrc_xml
 from backbones.models.weights import PROVENANCE_KEYS, load_backbone, save_backbone_state, state_hash
 from comparison.rows import collect_rows
-from comparison.suite_config import load_suite
 from comparison.summary import build_comparison
-from detection.coco_reading import GroundTruth, read_detections
 from detection.config import get_defaults as detection_defaults
 from detection.data.catalog import load_data
 from detection.data.checks import Options, check_detection
 from detection.data.records import DetectionData
-from detection.import_reading import read_checkpoint
-from detection.yolo.config import get_defaults as yolo_defaults
+from detection.engines.yolo.config import get_defaults as yolo_defaults
+from detection.evaluation.reading import GroundTruth, read_detections
+from detection.exchange.reading import read_checkpoint
+from suites.config import load_suite
 
 SIZE = (40, 30)
 XML = """<?xml version="1.0" encoding="utf-8"?>

@@ -6,7 +6,6 @@ import torch
 from scipy.integrate import dblquad
 from torch import nn
 
-from backbones import calibration
 from backbones.gaussian import measures
 from backbones.gaussian.candidates import Candidate, Grids, Teacher, build_candidates, build_targets, check_families
 from backbones.gaussian.network import (
@@ -22,6 +21,7 @@ from backbones.gaussian.network import (
 from backbones.gaussian.published import load_tables
 from backbones.gaussian.task import DENSE_MEANS, SPARSE_MEANS, Points, log_posterior, sample_points
 from backbones.gaussian.training import Problem, Recipe, Slots, stacked_adam, train_networks
+from backbones.measuring import calibration
 
 SMALL = (2, 8, 8, 3)
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from backbones import calibration
 from backbones.core.errors import InputError
 from backbones.gaussian import curve, directions, published
 from backbones.gaussian.candidates import FAMILIES, QUICK, Candidate, Grids, build_candidates
@@ -20,6 +19,7 @@ from backbones.gaussian.rows import PLAIN, SCALED, all_rows, build_rows, choose
 from backbones.gaussian.study import load_study, mean_and_error, replicate_file, run_study
 from backbones.gaussian.tables import TABLES
 from backbones.gaussian.training import Recipe
+from backbones.measuring import calibration
 
 TINY = Settings(Recipe(max_epochs=3), QUICK, FAMILIES, (20, 20, 100))
 

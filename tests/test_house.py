@@ -8,7 +8,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("*.py"))
 SOURCES = sorted(
-    p for name in ("backbones", "detection", "comparison", "tools", "benchmarks") for p in (ROOT / name).rglob("*.py")
+    path
+    for name in ("backbones", "detection", "comparison", "suites", "tools", "benchmarks")
+    for path in (ROOT / name).rglob("*.py")
 )
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from backbones.calibration import log_softmax
 from backbones.data.cifar10h import check_agreement, load_cifar10h
-from backbones.human_labels import compare_human_labels, divergence, human_metrics
+from backbones.measuring.calibration import log_softmax
+from backbones.measuring.human_labels import compare_human_labels, divergence, human_metrics
 
 Q = np.array([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0], [0.2, 0.3, 0.5]])
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from backbones.core import pictures
+from backbones.core import images as pictures
 from backbones.core.errors import InputError
 from backbones.core.findings import ERROR, Findings
+from backbones.core.image_checks import Picture, check_pictures
 from backbones.core.image_header import jpeg_header
-from backbones.core.picture_checks import Picture, check_pictures
-from backbones.core.pictures import (
+from backbones.core.images import (
     ORIENTATION,
     PictureError,
     RangeError,

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from seeded import make_backbone
+from helpers.seeded import make_backbone
 from test_evaluate_tools import CLASSES, MEAN, STD, root, write_run  # noqa: F401  # root is a fixture
 
 from backbones.core.errors import InputError
 from backbones.core.results import load_results
-from backbones.measuring import load_run
+from backbones.measuring.run import load_run
 from backbones.models.weights import differing_classes
-from detection.import_weights import load_classes
+from detection.exchange.importing import load_classes
 
 SIX = {name: t[:6] if name.startswith("fc.") else t for name, t in make_backbone().state.items()}
 

@@ -14,18 +14,18 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from seeded import make_backbone
+from helpers.seeded import make_backbone
 from test_import_weights import FEATURES, STATE, detectron2s, prefixed, read, write
 from torch import nn
 
 from backbones.core.checkpoint import load_checkpoint
 from backbones.core.errors import InputError
 from backbones.models.weights import load_backbone
-from detection.array_pickle import load_array_pickle
-from detection.export import export_backbone
-from detection.import_reading import read_checkpoint
-from detection.import_sources import select_state
-from detection.import_weights import declare_spec, describe, import_backbone
+from detection.exchange.array_pickle import load_array_pickle
+from detection.exchange.export import export_backbone
+from detection.exchange.importing import declare_spec, describe, import_backbone
+from detection.exchange.reading import read_checkpoint
+from detection.exchange.sources import select_state
 
 CONV = "layer1.0.conv1.weight"
 IMAGES = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))

@@ -7,22 +7,22 @@ import pickle
 
 import pytest
 import torch
-from finetuning import MEAN as MEAN_OF_QUICK
-from finetuning import STD as STD_OF_QUICK
-from finetuning import arguments
-from seeded import MEAN, STD, make_backbone
+from helpers.finetuning import MEAN as MEAN_OF_QUICK
+from helpers.finetuning import STD as STD_OF_QUICK
+from helpers.finetuning import arguments
+from helpers.seeded import MEAN, STD, make_backbone
 
 from backbones.core.config import load_config
 from backbones.core.errors import InputError
 from backbones.core.results import load_results
-from backbones.measuring import load_run
+from backbones.measuring.run import load_run
 from backbones.models import build_model
 from backbones.models.weights import load_backbone, save_backbone_state, start_from
-from detection.compatibility import check_spec
 from detection.config import get_defaults
-from detection.export import export_backbone
-from detection.import_sources import SOURCES
-from detection.import_weights import declare_spec, import_backbone, load_classes
+from detection.exchange.compatibility import check_spec
+from detection.exchange.export import export_backbone
+from detection.exchange.importing import declare_spec, import_backbone, load_classes
+from detection.exchange.sources import SOURCES
 
 STATE = make_backbone().state
 FEATURES = {name: tensor for name, tensor in STATE.items() if not name.startswith("fc.")}

@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
-from launched import main
+from helpers.launched import main
 
 from backbones.core.errors import InputError
 from backbones.core.launch import _free_port, add_launch_arguments, wants_launch
 
-SCRIPT = Path(__file__).with_name("launched.py")
+SCRIPT = Path(__file__).parent / "helpers" / "launched.py"
 
 
 def start(*arguments):
@@ -22,7 +22,7 @@ def start(*arguments):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(SCRIPT.parent.parent)},
+        env={**os.environ, "PYTHONPATH": str(SCRIPT.parents[2])},
     )
 
 

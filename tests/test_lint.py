@@ -1,4 +1,4 @@
-"""Every rule of detection/lint.py: what it finds, and the nearest config that it leaves alone."""
+"""Every rule of detection/config_pairs.py: what it finds, and the nearest config that it leaves alone."""
 
 import re
 
@@ -7,9 +7,9 @@ from test_configs import ROOT
 
 from backbones.core.config import load_config
 from backbones.core.errors import InputError
-from backbones.core.warnings import WarningCounter
+from backbones.core.warning_counter import WarningCounter
 from detection.config import get_defaults, validate
-from detection.lint import ERRORS, WARNINGS, warn_pairs
+from detection.config_pairs import ERRORS, WARNINGS, warn_pairs
 
 FPN, C4 = "frozenbn_r50_fpn_1x", "frozenbn_r50_c4_1x"
 BN = ["MODEL.RESNETS.NORM", "BN", "MODEL.BACKBONE.FREEZE_AT", 0]

@@ -16,7 +16,7 @@ from torchvision import transforms
 
 from backbones.core import distributed
 from backbones.core.errors import InputError
-from backbones.core.pictures import decode_picture
+from backbones.core.images import decode_picture
 from backbones.core.sampling import Position
 from backbones.data.batch import Batch
 from backbones.data.evaluation_set import EvaluationSet

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from backbones.cam import CAMS, ClassMaps, stretch
 from backbones.core.errors import InputError
-from backbones.localization import (
+from backbones.measuring.cam import CAMS, ClassMaps, stretch
+from backbones.measuring.localization import (
     THRESHOLDS,
     LocalizationEvaluator,
     box_overlap,

@@ -5,12 +5,12 @@ import math
 
 import pytest
 import torch
-from own_methods import OWN
+from helpers.own_methods import OWN
 from torch import nn
 
 from backbones.config import get_defaults
 from backbones.core.errors import InputError
-from backbones.core.logging import get_logger
+from backbones.core.run_log import get_logger
 from backbones.data.batch import Batch
 from backbones.methods import METHODS, Context
 from backbones.methods import functional as F

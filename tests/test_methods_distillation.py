@@ -5,15 +5,15 @@ import math
 
 import pytest
 import torch
-from method_toys import B, K, build, entropy_to, gradient, random_batch
+from helpers.method_toys import B, K, build, entropy_to, gradient, random_batch
 from torch import nn
 
-from backbones.building import build_solver
 from backbones.config import get_defaults
 from backbones.core.errors import InputError
 from backbones.data.batch import Batch
 from backbones.methods import functional as F
 from backbones.models import Outputs
+from backbones.pretraining.building import build_solver
 
 DOUBLE = torch.float64
 

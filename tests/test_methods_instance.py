@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from method_toys import K, build, context, entropy_to, random_batch
+from helpers.method_toys import K, build, context, entropy_to, random_batch
 
 from backbones.methods import functional as F
 

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from method_toys import K, build, context, entropy_to, random_batch
+from helpers.method_toys import K, build, context, entropy_to, random_batch
 from scipy.stats import chisquare
 from test_method_contract import build as build_with_network
 
@@ -12,7 +12,7 @@ from backbones.core.errors import InputError
 from backbones.data.batch import Batch
 from backbones.methods import functional as F
 from backbones.methods import memory, online, smoothing
-from backbones.task import MethodHook
+from backbones.pretraining.task import MethodHook
 
 DOUBLE = torch.float64
 N, SIZE = 11, 4  # three samples of every epoch are left out

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from method_toys import B, K, build, entropy_to, gradient, random_batch
+from helpers.method_toys import B, K, build, entropy_to, gradient, random_batch
 from scipy.stats import binomtest, chisquare
 from torch import nn
 

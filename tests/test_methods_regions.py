@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from method_toys import K, build
+from helpers.method_toys import K, build
 from scipy.stats import chisquare
 
 from backbones.data.batch import Batch

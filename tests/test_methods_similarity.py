@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from method_toys import K, build, context
+from helpers.method_toys import K, build, context
 
 from backbones.core.errors import InputError
 from backbones.data.batch import Batch

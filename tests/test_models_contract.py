@@ -12,13 +12,13 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from backbones.cam import ClassMaps
 from backbones.config import get_defaults
 from backbones.core.config import load_config
 from backbones.core.errors import InputError
+from backbones.measuring.cam import ClassMaps
 from backbones.models import MODELS, BackboneFile, backbone_spec, build_model, load_backbone, save_backbone
-from detection.compatibility import check_spec, check_state
 from detection.config import get_defaults as detection_defaults
+from detection.exchange.compatibility import check_spec, check_state
 
 FOLDER = Path(__file__).resolve().parent.parent / "configs" / "pretrain" / "network"
 ARCHS = MODELS.names()

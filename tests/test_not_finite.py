@@ -4,32 +4,31 @@ import dataclasses
 import json
 from types import SimpleNamespace
 
-import detectron2_tiny
 import numpy as np
 import pytest
 import torch
-import yolo_tiny
-from finetuning import arguments, write_backbone
-from seeded import make_backbone
+from helpers import detectron2_tiny, yolo_tiny
+from helpers.finetuning import arguments, write_backbone
+from helpers.seeded import make_backbone
 from test_evaluate_tools import CLASSES, ChannelMeans, inputs, read, root, write_run  # noqa: F401  # root is a fixture
 from torch import nn
 
-from backbones.building import build_method, build_teacher
-from backbones.cam import ClassMaps, localize
 from backbones.config import get_defaults
-from backbones.context import build_cover
 from backbones.core import errors
 from backbones.core.checkpoint import load_checkpoint, save_checkpoint
 from backbones.core.config import load_config
 from backbones.core.errors import InputError
 from backbones.data.batch import Batch
-from backbones.evaluation import predict, predict_samples
-from backbones.finite import refuse_not_finite
+from backbones.measuring.cam import ClassMaps, localize
+from backbones.measuring.context import build_cover
+from backbones.measuring.evaluation import predict, predict_samples
+from backbones.measuring.figure_data import penultimate_features
+from backbones.measuring.finite import refuse_not_finite
+from backbones.measuring.robustness import Attack, attack_model
 from backbones.models import Outputs, build_model, load_backbone
 from backbones.models.weights import state_hash
-from backbones.plotting import penultimate_features
-from backbones.robustness import Attack, attack_model
-from backbones.teacher import CachedTeacher, OnlineTeacher, write_cache
+from backbones.pretraining.building import build_method, build_teacher
+from backbones.pretraining.teacher import CachedTeacher, OnlineTeacher, write_cache
 from detection.engines.finite import FiniteOutputs
 
 CPU = torch.device("cpu")
@@ -350,7 +349,7 @@ def test_yolo_reports_no_boxes_that_are_not_finite(tmp_path, load_tool):
 @pytest.mark.detectron2
 def test_detectron2_drops_no_boxes_without_a_word(tmp_path):
     d2 = detectron2_tiny.load_detectron2()
-    from detection.engines import detectron2 as engine
+    from detection.engines.detectron2 import engine
 
     cfg, data = detectron2_tiny.make_cfg(), detectron2_tiny.load_data(tmp_path)
     settings = detectron2_tiny.settings_of(d2, cfg)

@@ -10,18 +10,18 @@ import pytest
 import torch
 import yaml
 
-from backbones.building import build_method
-from backbones.calibration import calibration_metrics, scaled_metrics
 from backbones.config import get_defaults, validate
-from backbones.context import context_metrics
 from backbones.core.config import load_config
-from backbones.human_labels import human_metrics
-from backbones.robustness import METHODS as ATTACKS
-from comparison import papers
+from backbones.measuring.calibration import calibration_metrics, scaled_metrics
+from backbones.measuring.context import context_metrics
+from backbones.measuring.human_labels import human_metrics
+from backbones.measuring.robustness import METHODS as ATTACKS
+from backbones.pretraining.building import build_method
 from comparison.metrics import DETECTION, METRICS
-from comparison.paper_files import stale_files, write_papers
-from comparison.suite import build_plan
-from comparison.suite_config import load_suite
+from comparison.papers import rows as papers
+from comparison.papers.files import stale_files, write_papers
+from suites.config import load_suite
+from suites.plan import build_plan
 
 ROOT = Path(__file__).resolve().parent.parent
 NUMBERS = ROOT / "docs" / "paper_tables"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from backbones.core.errors import InputError
-from comparison.paper_files import write_papers
+from comparison.papers.files import write_papers
 
 ROOT = Path(__file__).resolve().parent.parent
 

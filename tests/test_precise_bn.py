@@ -4,7 +4,7 @@ import torch
 from test_torchvision_engine import make_cfg
 from torch import nn
 
-from detection.engines.precise_bn import measure_statistics
+from detection.training.precise_bn import measure_statistics
 
 
 class TwoNorms(nn.Module):

@@ -9,12 +9,12 @@ import sys
 
 import pytest
 import torch
-from killing import ROOT, assert_equal_trees, kill_after, reported
+from helpers.killing import ROOT, assert_equal_trees, kill_after, reported
 
 from backbones.core.checkpoint import load_checkpoint
 from backbones.core.errors import InputError
-from backbones.core.logging import get_logger
 from backbones.core.results import load_results
+from backbones.core.run_log import get_logger
 from backbones.models.weights import load_backbone
 
 TOOL = [sys.executable, str(ROOT / "tools" / "pretrain.py")]
@@ -71,7 +71,7 @@ def one_and_two(small_scenes, tmp_path_factory, load_tool):
     options = ["MODEL.NORM", "BN", "PRECISION", "float32", "SOLVER.MAX_EPOCH", "1", "EVAL.PERIOD", "1"]
     with_batch_norm = [*argv("batch_norm", "CE"), *options]
     commands = [*(argv("two", method) for method in METHODS_ON_TWO), with_batch_norm]
-    done = run([*launcher, str(ROOT / "tests" / "pretrain_all.py"), json.dumps(commands)])
+    done = run([*launcher, str(ROOT / "tests" / "helpers" / "pretrain_all.py"), json.dumps(commands)])
     assert done.returncode == 0, done.stderr[-1500:]
     return folder
 

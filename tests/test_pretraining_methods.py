@@ -9,15 +9,15 @@ import sys
 
 import pytest
 import torch
-from killing import ROOT, assert_equal_trees, reported
-from own_methods import OWN
+from helpers.killing import ROOT, assert_equal_trees, reported
+from helpers.own_methods import OWN
 from test_pretraining import arguments, run
 
 from backbones.config import get_defaults, needs_teacher
 from backbones.core.checkpoint import load_checkpoint
 from backbones.core.errors import InputError
-from backbones.core.logging import MetricsWriter
 from backbones.core.results import load_results
+from backbones.core.run_log import MetricsWriter
 from backbones.methods import METHODS
 
 # One list per kind; the first two of each are always tested.
@@ -100,7 +100,7 @@ EXACT = ["MODEL.NORM", "GN", "PRECISION", "float64", "SOLVER.BASE_LR", "1e-4"]
 def check_two_processes(names, argv, folder, load_tool):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     commands = [argv(name, folder / "two" / name, *EXACT) for name in names]
-    done = run([*launcher, str(ROOT / "tests" / "pretrain_all.py"), json.dumps(commands)])
+    done = run([*launcher, str(ROOT / "tests" / "helpers" / "pretrain_all.py"), json.dumps(commands)])
     assert done.returncode == 0, done.stderr[-1500:]
     for name in names:
         two = load_checkpoint(folder / "two" / name / "checkpoint.pth")

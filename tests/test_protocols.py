@@ -4,19 +4,19 @@ import re
 
 import pytest
 import torch
-from detectron2_tiny import load_detectron2
+from helpers.detectron2_tiny import load_detectron2
 from test_configs import DETECTION, ROOT, is_mere_base
 
 from backbones.config import get_defaults as pretraining_defaults
 from backbones.core.config import flatten, load_config
-from backbones.core.warnings import WarningCounter
+from backbones.core.warning_counter import WarningCounter
 from detection.config import NOT_PROTOCOL, get_defaults, protocol_hash, validate
+from detection.config_pairs import ERRORS, WARNINGS, warn_pairs
 from detection.engines import build_engine
-from detection.engines import detectron2 as engine
-from detection.engines.detectron2_config import fill_config
-from detection.engines.detectron2_training import set_learning_rate
-from detection.engines.torchvision_model import build_detector
-from detection.lint import ERRORS, WARNINGS, warn_pairs
+from detection.engines.detectron2 import engine
+from detection.engines.detectron2.config import fill_config
+from detection.engines.detectron2.training import set_learning_rate
+from detection.engines.torchvision.building import build_detector
 
 DOCS = ROOT / "docs" / "protocols.md"
 NAMED = [path for path in DETECTION if not is_mere_base(path)]

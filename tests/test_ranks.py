@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from result_folders import add, backbone
+from helpers.result_folders import add, backbone
 from scipy import stats
 
 from backbones.core.errors import InputError
-from comparison import ranks
-from comparison.rank_tables import collect_table, direction, load_csv, rank_table
+from comparison.ranking import ranks
+from comparison.ranking.tables import collect_table, direction, load_csv, rank_table
 
 # evaluation of methods over data sets: q at 0.05 for k = 2 .. 12 (Demsar 2006, Table 5a)
 PRINTED_Q = (1.960, 2.344, 2.569, 2.728, 2.850, 2.948, 3.031, 3.102, 3.164, 3.219, 3.268)

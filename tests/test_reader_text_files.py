@@ -9,7 +9,7 @@ from PIL import Image
 
 from backbones.core.errors import InputError
 from backbones.core.findings import ERROR
-from backbones.core.warnings import WarningCounter
+from backbones.core.warning_counter import WarningCounter
 from backbones.data.checks import check_samples
 from backbones.data.cifar10h import load_cifar10h
 from backbones.data.open_images_csv import leaf_labels, read_boxes, read_class_names

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from backbones.core.errors import InputError
-from backbones.core.warnings import WarningCounter
+from backbones.core.warning_counter import WarningCounter
 from backbones.data.geometry import objectness
 from backbones.data.imagenet_xml import read_ilsvrc_xml
 from backbones.data.samples import Samples, load_samples

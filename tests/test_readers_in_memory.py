@@ -14,7 +14,7 @@ from torchvision import datasets
 
 from backbones.core.errors import InputError
 from backbones.core.sampling import Position
-from backbones.core.warnings import WarningCounter
+from backbones.core.warning_counter import WarningCounter
 from backbones.data import in_memory
 from backbones.data.evaluation_set import EvaluationSet
 from backbones.data.items import collate

@@ -11,14 +11,14 @@ import pytest
 import yaml
 from PIL import Image
 
-from backbones.building import read_split
 from backbones.config import get_defaults
 from backbones.core.config import load_config
 from backbones.core.errors import InputError
-from backbones.core.warnings import WarningCounter
+from backbones.core.warning_counter import WarningCounter
 from backbones.data.open_images import CHOICE, choose_classes
 from backbones.data.open_images_csv import leaf_labels, read_boxes, read_class_names
 from backbones.data.samples import Samples, load_samples
+from backbones.pretraining.building import read_split
 
 COLUMNS = (
     "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside"

@@ -10,7 +10,7 @@ from torchvision import datasets
 from torchvision.datasets import flowers102 as torchvision_flowers
 
 from backbones.core.errors import InputError
-from backbones.core.warnings import WarningCounter
+from backbones.core.warning_counter import WarningCounter
 from backbones.data.cifar10h import check_agreement, load_cifar10h
 from backbones.data.samples import Samples, load_samples
 

@@ -8,13 +8,13 @@ import subprocess
 import sys
 
 import pytest
-from killing import ROOT
+from helpers.killing import ROOT
 from test_pretraining import arguments
 
 from backbones.core.results import load_results
 from backbones.methods import METHODS
 
-FOLDERS = ("backbones", "detection", "comparison", "tools", "tests", "configs", "docs", "benchmarks")
+FOLDERS = ("backbones", "detection", "comparison", "suites", "tools", "tests", "configs", "docs", "benchmarks")
 # Those that list the methods one by one; the contract test is beside them.
 LISTING = "readmes_table or has_a_neutral_setting or every_block or defaults_of_the_config or loss_of_their_own"
 

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from result_folders import METRIC_NAMES, add, add_detection, add_suite, backbone, compare_runs
+from helpers.result_folders import METRIC_NAMES, add, add_detection, add_suite, backbone, compare_runs
 
 from comparison import figures
 from comparison.metrics import METRICS, best_value

@@ -9,8 +9,8 @@ from torch import nn
 from backbones.core.errors import InputError
 from backbones.core.results import load_results
 from backbones.data.batch import Batch
+from backbones.measuring.robustness import Attack, attack_model, build_attacks, margin, perturb, wrong_predictions
 from backbones.models import Outputs
-from backbones.robustness import Attack, attack_model, build_attacks, margin, perturb, wrong_predictions
 
 SHAPE, K, B = (3, 5, 5), 7, 40
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]

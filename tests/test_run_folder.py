@@ -4,17 +4,17 @@ import json
 import shutil
 
 import pytest
-from finetuning import arguments, write_backbone
-from yolo_tiny import arguments as yolo_arguments
-from yolo_tiny import write_data
+from helpers.finetuning import arguments, write_backbone
+from helpers.yolo_tiny import arguments as yolo_arguments
+from helpers.yolo_tiny import write_data
 
 from backbones.core.checkpoint import load_checkpoint, save_checkpoint
 from backbones.core.errors import InputError
 from backbones.core.results import load_results
 from detection import config
 from detection.config import protocol_hash
-from detection.engines.settings import TEST_DATA
-from detection.yolo import config as yolo_config
+from detection.engines.yolo import config as yolo_config
+from detection.training.resuming import TEST_DATA
 
 OWN = {"config.yaml", "environment.json", "log.txt", "results.json", "predictions.json", "matches.npz", "loading.json"}
 SHORT = ["SOLVER.MAX_ITER", 3, "SOLVER.WARMUP_ITERS", 0]

@@ -6,16 +6,16 @@ import shutil
 
 import numpy as np
 import pytest
-from suite_fixtures import first_run  # noqa: F401  # a fixture
+from helpers.suite_fixtures import first_run  # noqa: F401  # a fixture
 from test_evaluate_tools import root, tool, write_run  # noqa: F401  # fixtures and helpers
 
-from backbones import plotting
 from backbones.core.errors import InputError
 from backbones.core.results import make_results, save_results
+from backbones.measuring import figure_data
+from backbones.measuring.run_folders import REPORTS, RUNS, find_backbones, find_evaluation
 from backbones.models.weights import identity, load_backbone
-from backbones.run_folders import REPORTS, RUNS, find_backbones, find_evaluation
-from comparison.suite_factory import Factory
-from comparison.suite_stage import REPORT_RECORD
+from suites.factory import Factory
+from suites.stages import REPORT_RECORD
 
 HASH = "0123456789ab"
 LINES = [{"iteration": k, "train_top1": k / 10} for k in range(5)]
@@ -148,7 +148,7 @@ def test_every_figure_reads_what_a_suite_has_left(suite, tmp_path):
 
 
 def test_votes_of_what_a_suite_has_left(suite, tmp_path):
-    _, labels = plotting.load_predictions(suite / RUNS / f"A-s0-evaluate-{HASH}", "val")
+    _, labels = figure_data.load_predictions(suite / RUNS / f"A-s0-evaluate-{HASH}", "val")
     np.save(tmp_path / "cifar10h-probs.npy", np.eye(6)[labels])
     arguments = ["--human-labels", str(tmp_path), "--output", str(tmp_path / "human.json")]
     assert tool("compare_human_labels")([str(suite), *arguments]) == 0

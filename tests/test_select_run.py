@@ -8,7 +8,7 @@ from backbones.core.config import load_yaml
 from backbones.core.errors import InputError
 from backbones.core.results import load_results, make_results, save_results
 from backbones.models.weights import identity, load_backbone
-from comparison.selection import select
+from suites.selection import select
 
 DATA = {"train": {"fingerprint": "t"}, "val": {"fingerprint": "v"}}
 

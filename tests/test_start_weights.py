@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from seeded import make_backbone
+from helpers.seeded import make_backbone
 
-from backbones.building import build_method
 from backbones.config import get_defaults
 from backbones.core.config import load_config
 from backbones.core.errors import InputError
 from backbones.models.weights import PROVENANCE_KEYS, backbone_spec, load_backbone, save_backbone, start_from
+from backbones.pretraining.building import build_method
 
 
 @pytest.fixture

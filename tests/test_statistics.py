@@ -4,10 +4,10 @@ import copy
 
 import numpy as np
 import pytest
-from coco_scenes import pycocotools_numbers, scene
+from helpers.coco_scenes import pycocotools_numbers, scene
 
 from backbones.core.errors import InputError
-from comparison.statistics import (
+from comparison.bootstrap import (
     AP_NAMES,
     AR_NAMES,
     average_precision,
@@ -19,7 +19,7 @@ from comparison.statistics import (
     resample_rows,
     summary,
 )
-from detection.coco_eval import evaluate_coco
+from detection.evaluation.coco import evaluate_coco
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 
@@ -99,7 +99,7 @@ def test_chunks_of_resamples_do_not_change_the_result(tmp_path, monkeypatch):
     matches, _ = matches_of(tmp_path, *scene(2))
     weights = resample_images(12, resamples=20, seed=0)
     whole = average_precision(matches, weights)
-    monkeypatch.setattr("comparison.statistics.CHUNK", 1)
+    monkeypatch.setattr("comparison.bootstrap.CHUNK", 1)
     np.testing.assert_array_equal(average_precision(matches, weights), whole)
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import yaml
-from suite_lab import (
+from helpers.suite_lab import (
     ALL,
     ALS,
     CE,
@@ -23,11 +23,11 @@ from suite_lab import (
 import backbones
 from backbones.core.config import flatten, load_yaml
 from backbones.core.errors import InputError
-from comparison.suite import build_plan
-from comparison.suite_config import load_suite
-from comparison.suite_listing import describe
+from suites.config import load_suite
+from suites.listing import describe
+from suites.plan import build_plan
 
-pytest_plugins = ["suite_fixtures"]
+pytest_plugins = ["helpers.suite_fixtures"]
 
 
 def test_every_stage_reads_what_the_one_before_wrote(first_run):

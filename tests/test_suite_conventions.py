@@ -8,7 +8,7 @@ import yaml
 
 import backbones.config
 from backbones.core.config import load_config
-from comparison.suite_config import load_suite
+from suites.config import load_suite
 
 ROOT = Path(__file__).resolve().parent.parent
 SUITES = sorted((ROOT / "configs" / "suites").glob("*.yaml"))

@@ -4,13 +4,13 @@ import os
 import shutil
 
 import pytest
-from suite_lab import FINETUNE
+from helpers.suite_lab import FINETUNE
 
 from backbones.core.errors import InputError
-from comparison import suite_data
-from comparison.suite_data import tree_fingerprint
+from suites import data as suite_data
+from suites.data import tree_fingerprint
 
-pytest_plugins = ["suite_fixtures"]
+pytest_plugins = ["helpers.suite_fixtures"]
 FILES = {
     "annotations/instances.json": '{"category_id": 1}',
     "Annotations/a.xml": "<name>cat</name>",

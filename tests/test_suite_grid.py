@@ -4,14 +4,14 @@ import json
 import re
 
 import pytest
-from suite_lab import output_of, run_of
+from helpers.suite_lab import output_of, run_of
 
 from backbones.core.errors import InputError
-from comparison.suite import compare_stage
-from comparison.suite_grid import nearest
-from comparison.suite_listing import describe
+from suites.grid import nearest
+from suites.listing import describe
+from suites.plan import compare_stage
 
-pytest_plugins = ["suite_fixtures"]
+pytest_plugins = ["helpers.suite_fixtures"]
 
 AMOUNT, SHIFT, POWER = "METHOD.LS.amount", "METHOD.ILS.shift", "METHOD.ILS.power"
 LS = {"LABEL": "LS", "OVERRIDES": ["METHOD.NAME", "LS"], "GRID": {"KEYS": {AMOUNT: [0.05, 0.1, 0.2]}}}

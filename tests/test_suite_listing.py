@@ -5,16 +5,16 @@ import re
 import sys
 
 import pytest
-from suite_lab import ROOT
+from helpers.suite_lab import ROOT
 
 import backbones.config
 from backbones.core.config import flatten, load_config
 from backbones.core.errors import InputError
-from comparison import suite_listing
-from comparison.suite import build_plan
-from comparison.suite_config import load_suite
+from suites import listing as suite_listing
+from suites.config import load_suite
+from suites.plan import build_plan
 
-pytest_plugins = ["suite_fixtures"]
+pytest_plugins = ["helpers.suite_fixtures"]
 
 SUITE = ROOT / "configs" / "suites" / "imagenet_coco.yaml"
 

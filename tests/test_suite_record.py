@@ -4,11 +4,11 @@ import json
 import shutil
 
 import pytest
-from suite_lab import output_of, set_compare, short
+from helpers.suite_lab import output_of, set_compare, short
 
-from comparison.suite_record import RECORD
+from suites.record import RECORD
 
-pytest_plugins = ["suite_fixtures"]
+pytest_plugins = ["helpers.suite_fixtures"]
 
 
 def folder_of(lab, pattern):

@@ -5,12 +5,12 @@ import re
 
 import pytest
 import yaml
-from suite_lab import set_compare
+from helpers.suite_lab import set_compare
 
 from backbones.core.errors import InputError
-from comparison.suite_progress import Timings
+from suites.progress import Timings
 
-pytest_plugins = ["suite_fixtures"]
+pytest_plugins = ["helpers.suite_fixtures"]
 
 
 def files_of(lab):

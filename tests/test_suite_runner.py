@@ -7,13 +7,13 @@ import subprocess
 import sys
 
 import pytest
-from suite_lab import ALL, EVERYTHING, OF_ALS, OF_CE, is_gone, set_compare, set_row, short, wait_for
+from helpers.suite_lab import ALL, EVERYTHING, OF_ALS, OF_CE, is_gone, set_compare, set_row, short, wait_for
 
 from backbones.core.errors import InputError
-from comparison.suite_lock import LOCK
-from comparison.suite_progress import Timings, last_line
+from suites.lock import LOCK
+from suites.progress import Timings, last_line
 
-pytest_plugins = ["suite_fixtures"]
+pytest_plugins = ["helpers.suite_fixtures"]
 
 
 def test_second_call_starts_nothing_and_shows_the_table_again(finished):

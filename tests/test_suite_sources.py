@@ -4,25 +4,25 @@ import io
 import shutil
 
 import pytest
-from suite_lab import ALS, ROOT
+from helpers.suite_lab import ALS, ROOT
 
 import backbones.config
-import detection.yolo.config
+import detection.engines.yolo.config
 from backbones.core.errors import InputError
 from backbones.methods import METHODS
-from comparison import suite_sources
-from comparison.suite_runner import run_plan
-from comparison.suite_sources import BY_TOOL, class_source, named_class
-from detection.yolo.labels import CLASS_LABELS
+from detection.engines.yolo.labels import CLASS_LABELS
+from suites import sources as suite_sources
+from suites.runner import run_plan
+from suites.sources import BY_TOOL, class_source, named_class
 
-pytest_plugins = ["suite_fixtures"]
+pytest_plugins = ["helpers.suite_fixtures"]
 
 
 @pytest.fixture
 def code(tmp_path, monkeypatch):
     """A copy of what is followed; `code(file, old, new)` edits it."""
     folder = tmp_path / "code"
-    for part in ("backbones/methods", "detection/yolo"):
+    for part in ("backbones/methods", "detection/engines/yolo"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(suite_sources, "ROOT", folder)
 
@@ -41,7 +41,7 @@ def test_every_registered_class_is_found():
     assert len(set(found)) == len(found) == 35
     for tool, cfg, registry in (
         ("pretrain", backbones.config.get_defaults(), METHODS),
-        ("finetune_voc", detection.yolo.config.get_defaults(), CLASS_LABELS),
+        ("finetune_voc", detection.engines.yolo.config.get_defaults(), CLASS_LABELS),
     ):
         block = cfg[BY_TOOL[tool].key.partition(".")[0]]
         assert BY_TOOL[tool].default == block.NAME
@@ -90,7 +90,11 @@ def test_class_labels_of_yolo_follow_the_functions_of_pretraining(code):
     hard, ls, ols = found()
     code("backbones/methods/functional.py", "wrong = amount /", "wrong = 2 * amount /")
     assert [a == b for a, b in zip(found(), (hard, ls, ols), strict=True)] == [True, False, True]
-    code("detection/yolo/config.py", '_C.CLASS_LABELS.OLS.empty = "uniform"', '_C.CLASS_LABELS.OLS.empty = "keep"')
+    code(
+        "detection/engines/yolo/config.py",
+        '_C.CLASS_LABELS.OLS.empty = "uniform"',
+        '_C.CLASS_LABELS.OLS.empty = "keep"',
+    )
     assert found()[0] == hard
     assert found()[2] != ols
 

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from suite_lab import Lab
+from helpers.suite_lab import Lab
 
 from backbones.core.config import load_config
 from backbones.core.errors import InputError
-from comparison.suite_config import load_suite
-from detection.yolo.config import get_defaults, label_name
+from detection.engines.yolo.config import get_defaults, label_name
+from suites.config import load_suite
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPECTED = {

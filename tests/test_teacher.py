@@ -8,22 +8,22 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from seeded import make_backbone
+from helpers.seeded import make_backbone
 from test_pretraining import arguments
 
-from backbones.building import build_evaluation_batches
-from backbones.calibration import fit_temperature, log_softmax, nll
 from backbones.config import get_defaults, idle_settings, validate
 from backbones.core.checkpoint import load_checkpoint
 from backbones.core.errors import InputError
 from backbones.core.results import load_results
-from backbones.core.warnings import WarningCounter
+from backbones.core.warning_counter import WarningCounter
 from backbones.data.batch import Batch
 from backbones.data.samples import load_samples
+from backbones.measuring.calibration import fit_temperature, log_softmax, nll
 from backbones.methods import METHODS
 from backbones.models.weights import load_backbone
-from backbones.task import ClassificationTask
-from backbones.teacher import FORMAT, CachedTeacher, OnlineTeacher, TaughtBatches, write_cache
+from backbones.pretraining.building import build_evaluation_batches
+from backbones.pretraining.task import ClassificationTask
+from backbones.pretraining.teacher import FORMAT, CachedTeacher, OnlineTeacher, TaughtBatches, write_cache
 
 CPU = torch.device("cpu")
 WHOLE = ["DATA.CROP_AREA", "[1.0, 1.0]", "DATA.CROP_RATIO", "[1.0, 1.0]", "DATA.FLIP", 0]

@@ -5,20 +5,20 @@ import re
 
 import pytest
 import torch
-from rectangles import COLOURS, boxes_in_pixels, load_rectangles, write_rectangles
-from seeded import make_backbone
+from helpers.rectangles import COLOURS, boxes_in_pixels, load_rectangles, write_rectangles
+from helpers.seeded import make_backbone
 from torch import nn
 
 from backbones.core.checkpoint import load_checkpoint, save_checkpoint
 from backbones.core.config import CfgNode, flatten, load_config
 from backbones.core.errors import InputError
 from backbones.core.files import load_json
-from detection.coco_eval import evaluate_coco
 from detection.config import get_defaults, validate
 from detection.data.loader import TrainingPictures, scale_boxes, training_batches
-from detection.engines import torchvision as engine
-from detection.engines.torchvision_keys import HONOURED, LIMITED, check_config
-from detection.engines.torchvision_model import build_detector
+from detection.engines.torchvision import engine
+from detection.engines.torchvision.building import build_detector
+from detection.engines.torchvision.keys import HONOURED, LIMITED, check_config
+from detection.evaluation.coco import evaluate_coco
 from detection.finetune import finetune, load_checked
 
 TINY = [

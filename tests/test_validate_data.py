@@ -11,8 +11,8 @@ from PIL import Image
 from backbones.core.config import load_config
 from backbones.core.errors import InputError
 from backbones.core.findings import ERROR, EXAMPLES, WARNING, Findings, Kind
-from backbones.core.picture_checks import Picture, check_pictures
-from backbones.core.warnings import WarningCounter
+from backbones.core.image_checks import Picture, check_pictures
+from backbones.core.warning_counter import WarningCounter
 from detection.config import get_defaults
 from detection.data.checks import Options, check_config_data, check_detection
 from detection.data.coco import load_coco

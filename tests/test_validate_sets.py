@@ -9,7 +9,7 @@ from PIL import Image
 
 from backbones.core.errors import InputError
 from backbones.core.findings import ERROR, WARNING
-from backbones.core.warnings import WarningCounter
+from backbones.core.warning_counter import WarningCounter
 from detection import doctor
 from detection.data import catalog
 from detection.data.catalog import load_data

@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from killing import assert_equal_trees, kill_after, reported
+from helpers.killing import assert_equal_trees, kill_after, reported
 from scipy.special import log_softmax
 from test_pretraining import TOOL, arguments
 
 from backbones.core.checkpoint import load_checkpoint
 from backbones.core.errors import InputError
-from backbones.core.logging import read_metrics
 from backbones.core.results import load_results
-from backbones.evaluation import Predictions
+from backbones.core.run_log import read_metrics
+from backbones.measuring.evaluation import Predictions
 from backbones.models.weights import load_backbone
-from backbones.validation import Validation, fitted_metrics
+from backbones.pretraining.best_epoch import Validation, fitted_metrics
 
 # A rate at which the validation does not fall all the time.
 UNSTEADY = ["SOLVER.MAX_EPOCH", 5, "SOLVER.BASE_LR", "5e-4", "SOLVER.LR_SCHEDULE", "constant"]

@@ -7,16 +7,16 @@ import re
 import numpy as np
 import pytest
 import torch
-from coco_scenes import scene
-from detectron2_tiny import load_detectron2
+from helpers.coco_scenes import scene
+from helpers.detectron2_tiny import load_detectron2
 
 from backbones.core.errors import InputError
-from backbones.core.warnings import WarningCounter
-from detection import box_pairs
-from detection.coco_eval import evaluate_coco
+from backbones.core.warning_counter import WarningCounter
 from detection.data.voc import VOC_CLASSES, load_voc
-from detection.voc_eval import IOU_THRESHOLDS, RECALL_POINTS, evaluate_voc
-from detection.voc_results import load_comp4
+from detection.evaluation import box_pairs
+from detection.evaluation.coco import evaluate_coco
+from detection.evaluation.voc import IOU_THRESHOLDS, RECALL_POINTS, evaluate_voc
+from detection.evaluation.voc_results import load_comp4
 
 EXPECTED = {
     "11point@0.5": ("VOC_mAP50_11", 0.5960),

@@ -7,16 +7,16 @@ from collections import OrderedDict
 import pytest
 import torch
 import torchvision
-from seeded import group_norm, make_backbone
+from helpers.seeded import group_norm, make_backbone
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from backbones.core.config import CfgNode
 from backbones.core.errors import InputError
-from detection import proof as proof_of
-from detection import weights
-from detection.compatibility import BLOCKS, expected_shapes
-from detection.export import export_detectron2, export_state_dict
+from detection.exchange import loading as weights
+from detection.exchange import proof as proof_of
+from detection.exchange.compatibility import BLOCKS, expected_shapes
+from detection.exchange.export import export_detectron2, export_state_dict
 
 TENSORS = {18: 100, 34: 180, 50: 265, 101: 520, 152: 775}  # conv weights + 4 of each BN, counted by others
 

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from backbones.core.errors import InputError
-from detection.yolo.anchors import (
+from detection.engines.yolo.anchors import (
     VOC_ANCHORS,
     check_anchors,
     estimate_anchors,

@@ -2,11 +2,19 @@
 
 import pytest
 import torch
-from yolo_slow import assign_picture
+from helpers.yolo_slow import assign_picture
 
-from detection.yolo.anchors import VOC_ANCHORS
-from detection.yolo.assignment import assign, choose_anchors
-from detection.yolo.boxes import box_giou, box_iou, decode_boxes, decode_map, encode_boxes, pairwise_iou, shape_iou
+from detection.engines.yolo.anchors import VOC_ANCHORS
+from detection.engines.yolo.assignment import assign, choose_anchors
+from detection.engines.yolo.boxes import (
+    box_giou,
+    box_iou,
+    decode_boxes,
+    decode_map,
+    encode_boxes,
+    pairwise_iou,
+    shape_iou,
+)
 
 STRIDES = (8, 16, 32)
 

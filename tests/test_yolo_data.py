@@ -5,15 +5,15 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from yolo_tiny import write_data
+from helpers.yolo_tiny import write_data
 
 from backbones.core.errors import InputError
 from backbones.core.sampling import Position, StatelessBatchSampler
-from backbones.core.warnings import WarningCounter
+from backbones.core.warning_counter import WarningCounter
 from backbones.data.scenes import VocParameters, write_scenes_voc
 from backbones.data.scenes.voc_layout import draw_scene, draw_tiles
 from detection.data.catalog import load_data
-from detection.yolo.augmentation import (
+from detection.engines.yolo.augmentation import (
     GREY,
     flip,
     letterbox,
@@ -24,7 +24,7 @@ from detection.yolo.augmentation import (
     random_shift,
     undo_letterbox,
 )
-from detection.yolo.data import Augmentation, Item, Key, SizedBatchSampler, TrainingPictures, collate, draw_side
+from detection.engines.yolo.data import Augmentation, Item, Key, SizedBatchSampler, TrainingPictures, collate, draw_side
 
 NOTHING = Augmentation(flip=0, crop=0, shift=0, mixup=0, mixup_alpha=1.5)
 EVERYTHING = Augmentation(flip=0.5, crop=0.5, shift=0.5, mixup=0.5, mixup_alpha=1.5)

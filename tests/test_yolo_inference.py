@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from detection.yolo.anchors import VOC_ANCHORS
-from detection.yolo.boxes import box_iou, encode_boxes
-from detection.yolo.inference import Candidates, Rules, View, detect, find_candidates, suppress, to_original
+from detection.engines.yolo.anchors import VOC_ANCHORS
+from detection.engines.yolo.boxes import box_iou, encode_boxes
+from detection.engines.yolo.inference import Candidates, Rules, View, detect, find_candidates, suppress, to_original
 
 STRIDES, K, ANCHORS = (8, 16, 32), 4, torch.tensor(VOC_ANCHORS)
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from backbones.core.errors import InputError
-from detection.yolo import labels as module
-from detection.yolo.labels import CLASS_LABELS, LS, OLS, Hard, sigmoid_distribution
+from detection.engines.yolo import labels as module
+from detection.engines.yolo.labels import CLASS_LABELS, LS, OLS, Hard, sigmoid_distribution
 
 K = 3
 ARGUMENTS = {"Hard": {}, "LS": {"amount": 0.1, "convention": "all"}}

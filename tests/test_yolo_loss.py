@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-import yolo_slow
+from helpers import yolo_slow
 
-from detection.yolo.anchors import VOC_ANCHORS
-from detection.yolo.boxes import encode_boxes
-from detection.yolo.loss import YOLOLoss, focal_loss
+from detection.engines.yolo.anchors import VOC_ANCHORS
+from detection.engines.yolo.boxes import encode_boxes
+from detection.engines.yolo.loss import YOLOLoss, focal_loss
 
 STRIDES, K, SIDES = (8, 16, 32), 3, (64, 96)
 

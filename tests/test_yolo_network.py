@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from seeded import MEAN, STD, make_backbone
+from helpers.seeded import MEAN, STD, make_backbone
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
@@ -10,10 +10,10 @@ from backbones.core.config import CfgNode
 from backbones.core.errors import InputError
 from backbones.models import build_model
 from backbones.models.weights import BackboneFile, backbone_spec, state_hash
-from detection.yolo import building
-from detection.yolo.anchors import VOC_ANCHORS
-from detection.yolo.building import build_yolo
-from detection.yolo.loss import YOLOLoss
+from detection.engines.yolo import building
+from detection.engines.yolo.anchors import VOC_ANCHORS
+from detection.engines.yolo.building import build_yolo
+from detection.engines.yolo.loss import YOLOLoss
 
 K = 4
 

@@ -12,14 +12,15 @@ from torch.utils.data import Subset
 from backbones.core.config import config_hash
 from backbones.core.distributed import setup_distributed
 from backbones.core.errors import run_tool
-from backbones.core.logging import get_logger
 from backbones.core.results import make_results, save_results
+from backbones.core.run_log import get_logger
 from backbones.core.runs import open_run
-from backbones.core.warnings import WarningCounter
+from backbones.core.warning_counter import WarningCounter
 from backbones.data.evaluation_set import EvaluationSet
 from backbones.data.loader import evaluation_batches
-from backbones.localization import evenly_spaced
-from backbones.measuring import (
+from backbones.measuring.localization import evenly_spaced
+from backbones.measuring.robustness import attack_model, build_attacks
+from backbones.measuring.run import (
     RunArguments,
     build_inputs,
     build_samples,
@@ -29,7 +30,6 @@ from backbones.measuring import (
     takes_run,
 )
 from backbones.models.weights import identity
-from backbones.robustness import attack_model, build_attacks
 
 
 @takes_run(__doc__, "robustness", "robustness")

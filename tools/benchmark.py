@@ -7,7 +7,7 @@
 The same command resumes after an interruption, skips what is complete, and tries again what failed.  A change of a
 setting, of the data or of a method's source reruns the stages that it concerns.  Several suites may share a folder, and
 with it their trainings: the report of the first is in report, that of another one in report-NAME.
-The keys of a suite are explained in comparison/suite_config.py; LAUNCH.NUM_GPUS 8 trains in 8 processes.
+The keys of a suite are explained in suites/config.py; LAUNCH.NUM_GPUS 8 trains in 8 processes.
 """
 
 import argparse
@@ -16,21 +16,21 @@ from pathlib import Path
 
 import backbones.config
 import detection.config
-import detection.yolo.config
+import detection.engines.yolo.config
 from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.config import CfgNode
 from backbones.core.errors import run_tool
-from backbones.measuring import check_splits
+from backbones.measuring.run import check_splits
 from backbones.models.weights import BackboneFile
-from backbones.pretraining import expect_backbone
-from comparison.suite import build_plan
-from comparison.suite_checks import Reader, check_settings, mixed_conventions
-from comparison.suite_config import load_suite
-from comparison.suite_listing import describe
-from comparison.suite_runner import run_plan
-from detection.compatibility import check_spec
+from backbones.pretraining.run import expect_backbone
+from detection.engines.yolo.building import check_backbone
+from detection.exchange.compatibility import check_spec
 from detection.finetune import check_config
-from detection.yolo.building import check_backbone
+from suites.checks import Reader, check_settings, mixed_conventions
+from suites.config import load_suite
+from suites.listing import describe
+from suites.plan import build_plan
+from suites.runner import run_plan
 
 
 def expected(trained: CfgNode | None) -> BackboneFile | None:
@@ -46,8 +46,8 @@ READERS = {
     "localize": PRETRAINING,
     "finetune": Reader(detection.config.get_defaults, (check_config,), lambda t, cfg: check_spec(expected(t), cfg)),
     "finetune_voc": Reader(
-        detection.yolo.config.get_defaults,
-        (detection.yolo.config.validate,),
+        detection.engines.yolo.config.get_defaults,
+        (detection.engines.yolo.config.validate,),
         lambda t, cfg: check_backbone(cfg.MODEL, expected(t)),
     ),
 }

@@ -10,13 +10,13 @@ pictures are held out, teacher and student must have been trained on the same on
 
 import torch
 
-from backbones.building import build_evaluation_batches, check_teacher_data, read_split
 from backbones.core.distributed import setup_distributed
 from backbones.core.errors import run_tool
-from backbones.core.logging import get_logger
-from backbones.core.warnings import WarningCounter
-from backbones.measuring import RunArguments, build_samples, load_run, takes_run
-from backbones.teacher import OnlineTeacher, write_cache
+from backbones.core.run_log import get_logger
+from backbones.core.warning_counter import WarningCounter
+from backbones.measuring.run import RunArguments, build_samples, load_run, takes_run
+from backbones.pretraining.building import build_evaluation_batches, check_teacher_data, read_split
+from backbones.pretraining.teacher import OnlineTeacher, write_cache
 
 
 @takes_run(__doc__, "teacher", "backbone")

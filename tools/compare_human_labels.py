@@ -16,9 +16,9 @@ from backbones.core.errors import InputError, run_tool
 from backbones.core.files import save_json
 from backbones.core.results import load_results
 from backbones.data.cifar10h import check_agreement, load_cifar10h
-from backbones.human_labels import compare_human_labels
-from backbones.plotting import load_predictions
-from backbones.run_folders import find_backbones
+from backbones.measuring.figure_data import load_predictions
+from backbones.measuring.human_labels import compare_human_labels
+from backbones.measuring.run_folders import find_backbones
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,11 +11,11 @@ import numpy as np
 
 from backbones.core.arguments import ArgumentParser, data_argument, root_argument
 from backbones.core.errors import InputError, run_tool
-from backbones.core.logging import get_logger
-from backbones.core.warnings import WarningCounter
+from backbones.core.run_log import get_logger
+from backbones.core.warning_counter import WarningCounter
 from detection.data.catalog import load_data
 from detection.data.records import DetectionData
-from detection.yolo.anchors import STRIDES, estimate_anchors, split_scales
+from detection.engines.yolo.anchors import STRIDES, estimate_anchors, split_scales
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -4,17 +4,18 @@ python tools/evaluate_backbone.py runs/als                         writes runs/a
 python tools/evaluate_backbone.py runs/als DATA.ROOT /elsewhere    with another place for the data
 """
 
-from backbones.context import check_fills
 from backbones.core.config import config_hash, expand_path
 from backbones.core.distributed import setup_distributed
 from backbones.core.errors import run_tool
-from backbones.core.logging import get_logger
 from backbones.core.results import make_results, save_results
+from backbones.core.run_log import get_logger
 from backbones.core.runs import open_run
-from backbones.core.warnings import WarningCounter
+from backbones.core.warning_counter import WarningCounter
 from backbones.data.cifar10h import check_agreement, load_cifar10h
-from backbones.evaluation import evaluate_backbone
-from backbones.measuring import (
+from backbones.measuring.context import check_fills
+from backbones.measuring.evaluation import evaluate_backbone
+from backbones.measuring.pycalib import Subsample
+from backbones.measuring.run import (
     RunArguments,
     build_inputs,
     build_samples,
@@ -28,7 +29,6 @@ from backbones.measuring import (
     warn_of_choice,
 )
 from backbones.models.weights import identity
-from backbones.pycalib import Subsample
 
 PREDICTIONS = "predictions.npz"
 SHOWN = ("top1", "top1_shifted", "nll", "ece15", "cwece15", "average_confidence", "context_average_confidence")

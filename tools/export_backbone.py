@@ -9,7 +9,7 @@ import argparse
 from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.errors import InputError, run_tool
 from backbones.models.weights import load_backbone
-from detection.export import TARGETS, export_backbone, usage
+from detection.exchange.export import TARGETS, export_backbone, usage
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -17,9 +17,9 @@ from backbones.core.errors import run_tool
 from backbones.core.launch import add_launch_arguments, launch, wants_launch
 from backbones.core.locking import lock_run
 from detection.config import get_defaults
-from detection.expected import differences
+from detection.evaluation.expected import differences
 from detection.finetune import finetune, load_checked
-from detection.run_folder import results_file
+from detection.training.run_folder import results_file
 
 SHOWN = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100", "ARs", "ARm", "ARl", "VOC_mAP50", "VOC_mAP50_11")
 

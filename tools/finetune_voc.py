@@ -15,9 +15,9 @@ from backbones.core.distributed import is_main, setup_distributed
 from backbones.core.errors import run_tool
 from backbones.core.launch import add_launch_arguments, launch, wants_launch
 from backbones.core.locking import lock_run
-from detection.run_folder import results_file
-from detection.yolo.config import get_defaults
-from detection.yolo.finetune import finetune, load_checked
+from detection.engines.yolo.config import get_defaults
+from detection.engines.yolo.engine import finetune, load_checked
+from detection.training.run_folder import results_file
 
 SHOWN = ("VOC_mAP50", "VOC_mAP50_11", "VOC_mAP75", "AP", "AP50", "AP75", "AR100")
 
@@ -51,7 +51,7 @@ def show(value: float | None) -> str:
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--config-file", required=True, type=path_argument, help="yaml file; keys: detection/yolo/config.py"
+        "--config-file", required=True, type=path_argument, help="yaml file; keys: detection/engines/yolo/config.py"
     )
     parser.add_argument("--backbone", required=True, type=backbone_argument, help="a run, a backbone file, or 'random'")
     parser.add_argument("--output-dir", required=True, type=path_argument, help="the run's folder")

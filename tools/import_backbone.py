@@ -14,10 +14,10 @@ from backbones.core.config import CfgNode, load_config
 from backbones.core.errors import InputError, run_tool
 from backbones.core.files import save_text
 from backbones.core.runs import CONFIG_FILE
-from backbones.measuring import compare_with_data
+from backbones.measuring.run import compare_with_data
 from backbones.models.weights import save_backbone_state
-from detection.import_sources import SOURCES
-from detection.import_weights import ARCHITECTURES, declare_spec, describe, import_backbone, load_classes
+from detection.exchange.importing import ARCHITECTURES, declare_spec, describe, import_backbone, load_classes
+from detection.exchange.sources import SOURCES
 
 DECLARED = ("norm", "mean", "std", "pixel_range", "channel_order", "stride_in_1x1", "image_size")
 

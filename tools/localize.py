@@ -8,18 +8,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from backbones.cam import ClassMaps, localize
 from backbones.core.config import config_hash
 from backbones.core.distributed import setup_distributed
 from backbones.core.errors import run_tool
-from backbones.core.logging import get_logger
 from backbones.core.results import make_results, save_results
+from backbones.core.run_log import get_logger
 from backbones.core.runs import open_run
-from backbones.core.warnings import WarningCounter
-from backbones.evaluation import predict_samples
-from backbones.gallery import make_tiles, save_gallery
-from backbones.localization import LocalizationEvaluator, evenly_spaced
-from backbones.measuring import (
+from backbones.core.warning_counter import WarningCounter
+from backbones.measuring.cam import ClassMaps, localize
+from backbones.measuring.evaluation import predict_samples
+from backbones.measuring.gallery import make_tiles, save_gallery
+from backbones.measuring.localization import LocalizationEvaluator, evenly_spaced
+from backbones.measuring.run import (
     RunArguments,
     build_inputs,
     build_samples,

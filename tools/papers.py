@@ -10,7 +10,7 @@ from pathlib import Path
 from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.errors import InputError, run_tool
 from backbones.core.files import save_text
-from comparison.paper_files import left_over, stale_files, write_papers
+from comparison.papers.files import left_over, stale_files, write_papers
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -15,17 +15,17 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from backbones import figures, plotting
 from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.errors import run_tool
 from backbones.core.files import save_atomic, save_json
+from backbones.measuring import figure_data, figures
 
 KINDS = ("reliability", "classes", "maps", "tsne", "curves", "ablation")
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
-    plotting.check_request(args)
+    figure_data.check_request(args)
     figure, numbers = draw(args)
     save_atomic(args.output, lambda path: figure.savefig(path))
     save_json(args.output.with_suffix(".json"), numbers)
@@ -37,22 +37,22 @@ def draw(args: argparse.Namespace) -> tuple[Figure, Any]:
     """The figure and its numbers."""
     if args.kind == "reliability":
         bins = args.bins or (100 if args.variant == "pycalib" else 15)
-        found = plotting.reliability_panels(args.runs, args.variant, bins, args.split)
+        found = figure_data.reliability_panels(args.runs, args.variant, bins, args.split)
         return figures.draw_reliability(found, args.variant), found
     if args.kind == "classes":
-        return figures.draw_histogram(counts := plotting.class_counts(args.runs[0], args.set)), counts
+        return figures.draw_histogram(counts := figure_data.class_counts(args.runs[0], args.set)), counts
     if args.kind == "maps":
-        rows, labels = plotting.map_rows(args.runs, args.set, args.method, args.pictures)
+        rows, labels = figure_data.map_rows(args.runs, args.set, args.method, args.pictures)
         said = {"backbones": labels, "rows": [[{"image": t.image_id, "top3": t.top3} for t in row] for row in rows]}
         return figures.draw_maps(rows, labels, f"{args.method} of the true class"), said
     if args.kind == "tsne":
         numbers = {"classes": args.classes, "per_class": args.per_class, "seed": args.seed}
-        panels = plotting.embedding_panels(args.runs, args.set, **numbers)
+        panels = figure_data.embedding_panels(args.runs, args.set, **numbers)
         return figures.draw_embedding(panels), panels
     if args.kind == "curves":
-        found = plotting.curves(args.runs, args.metric)
+        found = figure_data.curves(args.runs, args.metric)
         return figures.draw_curves(found, args.metric), found
-    points = plotting.ablation_points(args.runs, args.key, args.metric)
+    points = figure_data.ablation_points(args.runs, args.key, args.metric)
     return figures.draw_ablation(points, args.key, args.metric), points
 
 

@@ -13,7 +13,7 @@ from backbones.core.distributed import is_main, setup_distributed
 from backbones.core.errors import InputError, run_tool
 from backbones.core.locking import lock_run
 from backbones.methods import METHODS
-from backbones.pretraining import CHECKPOINT, pretrain
+from backbones.pretraining.run import CHECKPOINT, pretrain
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -12,8 +12,8 @@ import argparse
 from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.errors import InputError, run_tool
 from backbones.core.files import save_atomic, save_json
-from comparison.rank_figure import draw_ranks
-from comparison.rank_tables import collect_table, direction, load_csv, rank_table, ranks_text
+from comparison.ranking.figure import draw_ranks
+from comparison.ranking.tables import collect_table, direction, load_csv, rank_table, ranks_text
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -20,7 +20,7 @@ from backbones.core.locking import lock_run
 from backbones.core.results import load_results, refuse_other_stage, save_results
 from backbones.core.runs import CONFIG_FILE
 from backbones.models.weights import FILE_NAME as BACKBONE
-from comparison.selection import CRITERIA, FILE_NAME, describe, select
+from suites.selection import CRITERIA, FILE_NAME, describe, select
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from backbones.core.distributed import all_reduce_sum, is_main, rank, world_size
 from backbones.core.errors import InputError
-from backbones.core.logging import MetricsWriter
+from backbones.core.run_log import MetricsWriter
 from backbones.core.schedule import Schedule
 
 PRECISIONS = ("bfloat16", "float32", "float64")

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from backbones.core.disk import write_error, writing
 from backbones.core.distributed import gather_objects, is_main
 from backbones.core.errors import InputError
-from backbones.core.logging import get_logger
+from backbones.core.run_log import get_logger
 from backbones.core.runs import check_writable
 
 if sys.platform != "win32":

@@ -12,7 +12,7 @@ from backbones import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
 # What numbers are computed by; a changed README is no change of the code.
-CODE = ("backbones", "comparison", "detection", "tools")
+CODE = ("backbones", "comparison", "detection", "suites", "tools")
 
 
 @functools.cache  # one look at each process: a result names the code that was loaded, not a later checkout

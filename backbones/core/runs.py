@@ -16,8 +16,8 @@ from backbones.core.disk import write_error
 from backbones.core.distributed import barrier, is_main
 from backbones.core.errors import NO_ROOM, InputError
 from backbones.core.files import save_json, save_text
-from backbones.core.logging import log_to_file
 from backbones.core.revision import code_revision
+from backbones.core.run_log import log_to_file
 
 CONFIG_FILE = "config.yaml"
 _PACKAGES = ("torch", "torchvision", "numpy", "fvcore", "pycocotools", "detectron2", "opencv-python-headless")

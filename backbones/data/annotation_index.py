@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from backbones.core.errors import InputError
 from backbones.core.files import save_atomic, save_text
-from backbones.core.logging import get_logger
+from backbones.core.run_log import get_logger
 from backbones.data.class_folders import ANNOTATIONS, REASONS, ClassPictures, Stamp, is_unchanged, read_class
 from backbones.data.reading import list_folders
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from backbones.core.errors import InputError
 from backbones.core.findings import ERROR, WARNING, Findings, Kind, Report
-from backbones.core.picture_checks import Picture, check_pictures, default_workers
-from backbones.core.warnings import WarningCounter
+from backbones.core.image_checks import Picture, check_pictures, default_workers
+from backbones.core.warning_counter import WarningCounter
 from backbones.data.cifar10h import load_cifar10h
 from backbones.data.reading import COUNTED_BY_PICTURES, OTHER_FILES, PICTURE_SUFFIXES
 from backbones.data.samples import UNUSED, Samples, load_samples

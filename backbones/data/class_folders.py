@@ -19,8 +19,8 @@ import numpy as np
 
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint
-from backbones.core.pictures import read_header_and_frames
-from backbones.core.warnings import WarningCounter
+from backbones.core.images import read_header_and_frames
+from backbones.core.warning_counter import WarningCounter
 from backbones.data.ilsvrc_xml import composed, read_ilsvrc_xml
 from backbones.data.reading import (
     CONVERTED,

@@ -20,7 +20,7 @@ class EvaluationSet(Dataset):
         resize: length of the shorter side in pixels; 0: as it is.
         crop: side of the centre crop in pixels; 0: none.
         stretch: both sides become `resize` pixels long, whatever the ratio (localisation; OLS's fine-grained data).
-        cover: hides what lies in the boxes of the source picture, in place (`backbones.context`).
+        cover: hides what lies in the boxes of the source picture, in place (`backbones.measuring.context`).
         with_objectness: fill `objectness` (of the evaluated pixels) and `objectness_full` (of the source picture).
     """
 

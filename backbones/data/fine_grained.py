@@ -18,7 +18,7 @@ from torchvision import datasets
 
 from backbones.core.errors import InputError
 from backbones.core.files import load_text
-from backbones.core.warnings import WarningCounter
+from backbones.core.warning_counter import WarningCounter
 from backbones.data.in_memory import check_split, open_torchvision
 from backbones.data.reading import SampleBuilder
 from backbones.data.samples import DATASETS, Samples

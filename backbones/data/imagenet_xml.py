@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from backbones.core.errors import InputError
-from backbones.core.warnings import WarningCounter
+from backbones.core.warning_counter import WarningCounter
 from backbones.data.annotation_index import fresh_index
 from backbones.data.class_folders import ANNOTATIONS, ClassPictures, count_beside, read_class
 from backbones.data.ilsvrc_xml import composed, read_ilsvrc_xml

@@ -19,7 +19,7 @@ from torchvision import datasets
 
 from backbones.core.errors import InputError, suggestion
 from backbones.core.files import fingerprint
-from backbones.core.warnings import WarningCounter
+from backbones.core.warning_counter import WarningCounter
 from backbones.data.samples import DATASETS, Samples, StoredPictures, build_samples
 
 SVHN_PARTS = {"train": ["train"], "extra": ["extra"], "train_extra": ["train", "extra"], "test": ["test"]}

@@ -19,9 +19,9 @@ import numpy as np
 import yaml
 
 from backbones.core.errors import InputError
-from backbones.core.logging import get_logger
-from backbones.core.pictures import read_header_and_frames
-from backbones.core.warnings import WarningCounter
+from backbones.core.images import read_header_and_frames
+from backbones.core.run_log import get_logger
+from backbones.core.warning_counter import WarningCounter
 from backbones.data.geometry import box_areas
 from backbones.data.open_images_csv import FLAGS, Rows, leaf_labels, read_boxes, read_class_names
 from backbones.data.reading import count_header, list_pictures

@@ -14,8 +14,8 @@ import numpy as np
 
 from backbones.core.errors import InputError
 from backbones.core.files import load_lines
-from backbones.core.pictures import ImageHeader, read_header_and_frames
-from backbones.core.warnings import WarningCounter
+from backbones.core.images import ImageHeader, read_header_and_frames
+from backbones.core.warning_counter import WarningCounter
 from backbones.data.geometry import clip_boxes
 from backbones.data.ilsvrc_xml import composed
 from backbones.data.samples import Samples, build_samples

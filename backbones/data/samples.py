@@ -13,10 +13,10 @@ import numpy as np
 
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint
-from backbones.core.logging import get_logger
-from backbones.core.pictures import decode_picture
+from backbones.core.images import decode_picture
 from backbones.core.registry import Registry
-from backbones.core.warnings import WarningCounter
+from backbones.core.run_log import get_logger
+from backbones.core.warning_counter import WarningCounter
 from backbones.data.masking import Colour, paint_around
 
 UNUSED = "classes without picture"  # as counted warnings name them

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from backbones.core.errors import InputError
 from backbones.core.files import load_text
-from backbones.core.warnings import WarningCounter
+from backbones.core.warning_counter import WarningCounter
 from backbones.data.reading import (
     SampleBuilder,
     count_beside_folders,

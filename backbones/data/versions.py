@@ -9,7 +9,7 @@ import numpy as np
 
 from backbones.core.errors import InputError
 from backbones.core.sampling import draw_rng
-from backbones.core.warnings import WarningCounter
+from backbones.core.warning_counter import WarningCounter
 from backbones.data.masking import Colour
 from backbones.data.samples import PaintedObjects, Samples, build_samples
 

@@ -1,4 +1,4 @@
-"""Measures of many networks on the same points at once; the definitions are those of `backbones.calibration`.
+"""Measures of many networks on the same points at once; the definitions are those of `backbones.measuring.calibration`.
 
 Letters: J networks, n points, K classes; everything is float64.
 """

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.core.distributed import all_reduce_sum, is_main
-from backbones.core.logging import get_logger
+from backbones.core.run_log import get_logger
 from backbones.data.batch import Batch
 from backbones.methods.base import METHODS, Learnt, Method
 from backbones.methods.functional import CONVENTIONS, adaptive_targets, visible_area_targets

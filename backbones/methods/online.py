@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from backbones.core.distributed import all_reduce_sum
 from backbones.core.errors import InputError
-from backbones.core.logging import get_logger
+from backbones.core.run_log import get_logger
 from backbones.data.batch import Batch
 from backbones.methods.base import METHODS, Context, Learnt, Method
 from backbones.methods.functional import full_precision, mean_predictions, right_predictions, table_targets

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from backbones.core.config import expand_path
 from backbones.core.errors import InputError, suggestion
-from backbones.core.warnings import WarningCounter
+from backbones.core.warning_counter import WarningCounter
 from detection.data.coco import load_coco
 from detection.data.records import DetectionData, join
 from detection.data.roots import VARIABLES, data_root

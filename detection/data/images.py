@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backbones.core.errors import InputError
-from backbones.core.pictures import DECODE_FLAGS, decode_picture
+from backbones.core.images import DECODE_FLAGS, decode_picture
 
 
 def resized_size(width: int, height: int, short_side: int, longest_side: int) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from backbones.core.distributed import rank, world_size
 from backbones.core.errors import InputError
-from backbones.core.logging import get_logger
+from backbones.core.run_log import get_logger
 from backbones.core.sampling import Position, StatelessBatchSampler, position_rng
 from detection.data.images import load_resized, resized_size
 from detection.data.records import DetectionData, Record

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from backbones.core.findings import Findings
-from backbones.core.picture_checks import OTHER_SIZE, Picture, check_pictures, default_workers
-from backbones.core.pictures import read_header
-from backbones.core.warnings import WarningCounter
+from backbones.core.image_checks import OTHER_SIZE, Picture, check_pictures, default_workers
+from backbones.core.images import read_header
+from backbones.core.warning_counter import WarningCounter
 from detection.data.records import DetectionData, build_records, list_categories
 from detection.data.scan import NO_PICTURES, Scan, check_boxes, count_warnings, refuse
 

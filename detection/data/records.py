@@ -17,7 +17,7 @@ import numpy as np
 
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint
-from backbones.core.warnings import WarningCounter
+from backbones.core.warning_counter import WarningCounter
 from detection.data.scan import Scan, cut_boxes
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from backbones.core.config import expand_path
 from backbones.core.errors import InputError
-from backbones.core.logging import get_logger
+from backbones.core.run_log import get_logger
 
 VARIABLES = ("SMOOTH2DET_DATA", "DETECTRON2_DATASETS")  # the first that is set is taken
 _OURS = re.compile(rf"\$(?:{VARIABLES[0]}\b|\{{{VARIABLES[0]}\}})")

@@ -13,8 +13,8 @@ import numpy as np
 
 from backbones.core.errors import InputError
 from backbones.core.findings import ERROR, WARNING, Findings, Kind, milder
-from backbones.core.picture_checks import Picture
-from backbones.core.warnings import WarningCounter
+from backbones.core.image_checks import Picture
+from backbones.core.warning_counter import WarningCounter
 
 MALFORMED = Kind(ERROR, "boxes that are not 4 numbers", "write x, y, width and height (VOC: four corners)")
 NOT_FINITE = Kind(ERROR, "boxes that are not finite", "correct or remove them")

@@ -10,7 +10,7 @@ import numpy as np
 
 from backbones.core.errors import InputError
 from backbones.core.findings import ERROR, WARNING, Findings, Kind
-from backbones.core.picture_checks import MISSING, Picture
+from backbones.core.image_checks import MISSING, Picture
 from detection.data.categories import ROOT, check_names, find_roots, read_names
 from detection.data.fields import ABSENT, column, is_encodable, read_ids, read_sides, say
 from detection.data.image_files import Listing

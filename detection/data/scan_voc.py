@@ -10,7 +10,7 @@ import numpy as np
 
 from backbones.core.errors import InputError, suggestion
 from backbones.core.findings import ERROR, WARNING, Findings, Kind
-from backbones.core.picture_checks import MISSING, Picture
+from backbones.core.image_checks import MISSING, Picture
 from detection.data.categories import check_names
 from detection.data.image_files import SUFFIXES, Listing, is_hidden, split_suffix
 from detection.data.scan import Scan

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from backbones.core.errors import InputError
 from backbones.core.findings import Findings
-from backbones.core.warnings import WarningCounter
+from backbones.core.warning_counter import WarningCounter
 from detection.data.reading import build_data
 from detection.data.records import DetectionData
 from detection.data.scan_voc import scan_voc

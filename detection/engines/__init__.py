@@ -29,8 +29,8 @@ from backbones.core.errors import InputError, suggestion
 from backbones.core.files import save_json
 
 ENGINES = {
-    "torchvision": "detection.engines.torchvision",
-    "detectron2": "detection.engines.detectron2",
+    "torchvision": "detection.engines.torchvision.engine",
+    "detectron2": "detection.engines.detectron2.engine",
 }
 LOADING_FILE = "loading.json"
 

@@ -8,7 +8,7 @@ backgrounds.  Each class has a background of its own that it is seen on with pro
 """
 
 from backbones.data.scenes.backgrounds import BACKGROUNDS
-from backbones.data.scenes.pictures import (
+from backbones.data.scenes.drawing import (
     SHARE_RANGE,
     ObjectPicture,
     SceneObject,

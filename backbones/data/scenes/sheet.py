@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from backbones.core.files import save_atomic
-from backbones.data.scenes.pictures import ObjectPicture, draw_detection_picture, draw_object_picture
+from backbones.data.scenes.drawing import ObjectPicture, draw_detection_picture, draw_object_picture
 from backbones.data.scenes.sets import SceneParameters
 from backbones.data.scenes.shapes import CLASSES
 

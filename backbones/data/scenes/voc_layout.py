@@ -17,7 +17,7 @@ import numpy as np
 from backbones.core.disk import write_error
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint, load_json, save_json, save_text
-from backbones.data.scenes.pictures import Box, draw_detection_picture, draw_object_picture, picture_rng
+from backbones.data.scenes.drawing import Box, draw_detection_picture, draw_object_picture, picture_rng
 from backbones.data.scenes.sets import INDEPENDENT
 from backbones.data.scenes.writing import drawing_processes, jpeg_bytes, run_chunks
 

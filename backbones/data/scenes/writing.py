@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from backbones.core.files import fingerprint, save_json, save_text
-from backbones.data.scenes.pictures import FILE_SIZE, ObjectPicture, draw_detection_picture, draw_object_picture
+from backbones.data.scenes.drawing import FILE_SIZE, ObjectPicture, draw_detection_picture, draw_object_picture
 from backbones.data.scenes.shapes import CLASSES
 
 JPEG_QUALITY = 92

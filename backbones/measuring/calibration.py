@@ -1,0 +1,245 @@
+"""How far the stated confidence of a classifier is from its accuracy.
+
+Everything is computed in float64 and over the sample (no mean of batch means).
+
+Letters: n samples, K classes, N bins; p (n, K) probabilities, log_p (n, K) their natural logarithms,
+t the label, c = max_k p_k the confidence, h = 1 where the first argmax of p is t ("right"), else 0.
+
+Two families of calibration errors share a name in the literature and never mix here:
+the standard one (bins on [0, 1], a bin stands for its mean confidence) and the one of the package
+pycalib (`*_pycalib`, in `backbones.measuring.pycalib`), which the tables of adaptive label smoothing report.
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from backbones.measuring.pycalib import PYCALIB
+
+Closed = Literal["right", "left"]
+WIDE_BOUNDS = (0.05, 20.0)  # of a fitted temperature
+PARITY_BOUNDS = (0.8, 3.0)  # those of the code of Maher & Kull 2021
+
+
+class Reliability(NamedTuple):
+    """Bins of a reliability diagram; each array is (N,), and accuracy and confidence are nan in an empty bin."""
+
+    count: np.ndarray
+    accuracy: np.ndarray
+    confidence: np.ndarray
+
+    def gaps(self) -> np.ndarray:
+        """|accuracy - mean confidence| per bin, (N,), 0 in an empty bin."""
+        return np.abs(np.nan_to_num(self.accuracy - self.confidence))
+
+
+# ---- accuracy and proper scores ----------------------------------------------------------------
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Log-probabilities (n, K) float64, without clipping: finite wherever the logits are."""
+    z = np.asarray(logits, dtype=np.float64)
+    z = z - z.max(axis=1, keepdims=True)
+    return z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+
+
+def topk_accuracy(p: np.ndarray, labels: np.ndarray, k: int) -> float:
+    """Share of samples whose label is among the k largest p; of equal values the lower class comes first."""
+    own = np.take_along_axis(p, labels[:, None], axis=1)
+    earlier = np.arange(p.shape[1]) < labels[:, None]
+    rank = ((p > own) | ((p == own) & earlier)).sum(axis=1)
+    return _mean(rank < k)
+
+
+def accuracy(p: np.ndarray, labels: np.ndarray) -> float:
+    """Share of samples whose first argmax is the label."""
+    return _mean(p.argmax(axis=1) == labels)
+
+
+def nll(log_p: np.ndarray, labels: np.ndarray) -> float:
+    """Negative log-likelihood in nats: mean of -log p_t."""
+    return _mean(-np.take_along_axis(log_p, labels[:, None], axis=1))
+
+
+def brier(p: np.ndarray, labels: np.ndarray) -> float:
+    """Mean over samples of sum_k (p_k - [k = t])^2, in [0, 2]."""
+    own = np.take_along_axis(p, labels[:, None], axis=1)[:, 0]
+    return _mean((p * p).sum(axis=1) - 2 * own + 1)
+
+
+def confidence_statistics(p: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Mean confidence, overconfidence (mean c of the wrong) and underconfidence (mean 1 - c of the right).
+
+    A statistic over no sample at all is nan.  average = accuracy (1 - under) + (1 - accuracy) over.
+    """
+    confidence, right = p.max(axis=1), p.argmax(axis=1) == labels
+    return {
+        "average_confidence": _mean(confidence),
+        "overconfidence": _mean(confidence[~right]),
+        "underconfidence": _mean(1 - confidence[right]),
+    }
+
+
+# ---- calibration errors ------------------------------------------------------------------------
+
+
+def reliability(scores: np.ndarray, hits: np.ndarray, bins: int, closed: Closed = "right") -> Reliability:
+    """Sort samples into N equal bins on [0, 1] by their score.
+
+    Args:
+        scores: (n,) in [0, 1].
+        hits: (n,) bool, what the score predicts.
+        closed: which end of a bin belongs to it; the outermost bins hold both ends.
+    """
+    scaled = scores * bins
+    index = np.ceil(scaled) - 1 if closed == "right" else np.floor(scaled)
+    index = index.clip(0, bins - 1).astype(np.int64)
+    count = np.bincount(index, minlength=bins)
+    sums = [np.bincount(index, weights=values, minlength=bins) for values in (hits, scores)]
+    with np.errstate(invalid="ignore"):
+        return Reliability(count, *(total / count for total in sums))
+
+
+def ece(p: np.ndarray, labels: np.ndarray, bins: int = 15, closed: Closed = "right") -> float:
+    """Expected calibration error: sum_b n_b/n |accuracy_b - confidence_b| (Guo et al. 2017)."""
+    return _weighted_gap(_confidence_bins(p, labels, bins, closed))
+
+
+def mce(p: np.ndarray, labels: np.ndarray, bins: int = 15, closed: Closed = "right") -> float:
+    """Maximum calibration error: the largest gap of a non-empty bin.
+
+    At N = 100 near-empty bins decide it: report `mce_bin_count` beside it, and rank nothing by it.
+    """
+    return float(_confidence_bins(p, labels, bins, closed).gaps().max()) if len(labels) else np.nan
+
+
+def mce_bin_count(p: np.ndarray, labels: np.ndarray, bins: int = 15, closed: Closed = "right") -> int:
+    """Number of samples in the bin that decides the maximum calibration error."""
+    table = _confidence_bins(p, labels, bins, closed)
+    return int(table.count[table.gaps().argmax()])
+
+
+def cwece(p: np.ndarray, labels: np.ndarray, bins: int = 15, closed: Closed = "right") -> float:
+    """Class-wise ECE (Kull et al. 2019): for each class bin p_k of all samples; mean over the classes."""
+    gaps = [_weighted_gap(reliability(p[:, k], labels == k, bins, closed)) for k in range(p.shape[1])]
+    return float(np.mean(gaps))
+
+
+def cwece_trueclass(p: np.ndarray, labels: np.ndarray, bins: int = 15, closed: Closed = "right") -> float:
+    """Mean over true classes of the confidence ECE within the class: what ILS's code calls class-wise ECE.
+
+    Not a calibration error (conditioning on the truth makes it positive for a perfect model):
+    only for comparison with the tables of Maher & Kull 2021.
+    """
+    gaps = [ece(p[labels == k], labels[labels == k], bins, closed) for k in np.unique(labels)]
+    return _mean(np.array(gaps))
+
+
+def _confidence_bins(p: np.ndarray, labels: np.ndarray, bins: int, closed: Closed) -> Reliability:
+    return reliability(p.max(axis=1), p.argmax(axis=1) == labels, bins, closed)
+
+
+def _weighted_gap(table: Reliability) -> float:
+    total = table.count.sum()
+    return float((table.count * table.gaps()).sum() / total) if total else np.nan
+
+
+def _mean(values: np.ndarray) -> float:
+    """Mean, and nan without numpy's warning where there is nothing to average."""
+    return float(np.mean(values)) if values.size else np.nan
+
+
+# ---- temperature scaling -----------------------------------------------------------------------
+
+
+def fit_temperature(
+    logits: np.ndarray, labels: np.ndarray, bounds: tuple[float, float] = WIDE_BOUNDS, tolerance: float = 1e-6
+) -> float:
+    """Temperature T that minimises the NLL of softmax(logits / T).
+
+    The NLL is convex in 1/T, so a bounded scalar search on log T finds the optimum (or the bound).
+    `bounds=PARITY_BOUNDS` repeats Maher & Kull 2021, whose lower bound is active in their label smoothing rows.
+    """
+    z = np.asarray(logits, dtype=np.float64)
+    found = minimize_scalar(
+        lambda log_t: nll(log_softmax(z / np.exp(log_t)), labels),
+        bounds=tuple(np.log(bounds)),
+        method="bounded",
+        options={"xatol": tolerance},
+    )
+    return float(np.exp(found.x))
+
+
+def cross_fit_temperature(
+    logits: np.ndarray, labels: np.ndarray, seed: int = 0, bounds: tuple[float, float] = WIDE_BOUNDS
+) -> tuple[float, np.ndarray]:
+    """Temperature scaling without measuring on the samples it was fitted on.
+
+    The samples are permuted (by `seed`) and split in two halves; each half is scaled with the
+    temperature fitted on the other.
+
+    Returns:
+        the mean of the two temperatures, and the scaled log-probabilities (n, K) in the given order;
+        nan for fewer than two samples.
+    """
+    z = np.asarray(logits, dtype=np.float64)
+    if len(labels) < 2:
+        return np.nan, np.full_like(z, np.nan)
+    order = np.random.default_rng(seed).permutation(len(labels))
+    halves = order[0::2], order[1::2]
+    scaled, temperatures = np.empty_like(z), []
+    for fit, held_out in (halves, halves[::-1]):
+        temperatures.append(fit_temperature(z[fit], labels[fit], bounds))
+        scaled[held_out] = log_softmax(z[held_out] / temperatures[-1])
+    return float(np.mean(temperatures)), scaled
+
+
+# ---- all of it ---------------------------------------------------------------------------------
+
+_OF_PROBABILITIES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "brier": brier,
+    "ece15": lambda p, t: ece(p, t, 15),
+    "ece100": lambda p, t: ece(p, t, 100),
+    "mce15": lambda p, t: mce(p, t, 15),
+    "mce100": lambda p, t: mce(p, t, 100),
+    "cwece15": lambda p, t: cwece(p, t, 15),
+    "cwece15_trueclass": lambda p, t: cwece_trueclass(p, t, 15),
+}
+
+
+def calibration_metrics(log_p: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Every number of this module that needs no further fitting, by its name in results.json.
+
+    Args:
+        log_p: (n, K) float64 log-probabilities (`log_softmax(logits)`).
+        labels: (n,) int64.
+    """
+    p = np.exp(log_p)
+    metrics = {"top1": accuracy(p, labels), "top5": topk_accuracy(p, labels, 5), "nll": nll(log_p, labels)}
+    metrics |= {name: metric(p, labels) for name, metric in (_OF_PROBABILITIES | PYCALIB).items()}
+    return metrics | confidence_statistics(p, labels)
+
+
+def scaled_metrics(
+    log_p: np.ndarray, labels: np.ndarray, seed: int = 0, fit: tuple[np.ndarray, np.ndarray] | None = None
+) -> dict[str, float]:
+    """`temperature`, `nll_scaled`, `ece15_scaled`; and with `PARITY_BOUNDS` `temperature_parity`, `nll_scaled_parity`.
+
+    fit: logits and labels of a validation split to fit on; without one the halves of the samples serve each other
+        (see `cross_fit_temperature`).
+    """
+    metrics = {}
+    for suffix, bounds in (("", WIDE_BOUNDS), ("_parity", PARITY_BOUNDS)):
+        if fit is None:
+            temperature, scaled = cross_fit_temperature(log_p, labels, seed, bounds)
+        else:
+            temperature = fit_temperature(*fit, bounds) if len(fit[1]) > 1 else np.nan
+            scaled = log_softmax(log_p / temperature)
+        known = not np.isnan(temperature)
+        metrics[f"temperature{suffix}"] = temperature
+        metrics[f"nll_scaled{suffix}"] = nll(scaled, labels) if known else np.nan
+        if not suffix:
+            metrics["ece15_scaled"] = ece(np.exp(scaled), labels, 15) if known else np.nan
+    return metrics

@@ -1,0 +1,109 @@
+"""Context alone: pictures whose objects are covered, and a picture of nothing (Krothapalli & Abbott, Table 1).
+
+A classifier that is confident where no object is left relies on the background.  Three fills:
+
+    mean     every box of the source picture becomes the data set's mean colour, which the network sees as zeros (the
+             paper's).  A painted rectangle still tells the object's aspect ratio, and networks trained with painted
+             rectangles know its look: hence the controls.
+    blur     every box is blurred until nothing of the object but its colours is left; no edge gives the box away.
+    uniform  the mean colour everywhere: what the network says when it sees nothing at all, one picture for a network.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
+
+from backbones.core.errors import InputError, suggestion
+from backbones.data.batch import Batch
+from backbones.data.images import resize_crop
+from backbones.data.masking import mean_colour, paint_boxes
+from backbones.measuring.calibration import confidence_statistics
+
+if TYPE_CHECKING:
+    from backbones.measuring.evaluation import Predictions
+
+FILLS = ("mean", "blur", "uniform")
+# Standard deviation of the blur, as a share of the geometric mean of the box's sides.  A wave as long as the side keeps
+# exp(-2 pi^2 / 16) = 0.29 of its contrast, one half as long 0.007.
+BLUR_SHARE = 0.25
+_NAMES = ("top1", "average_confidence", "overconfidence", "underconfidence")
+
+Cover = Callable[[np.ndarray, np.ndarray], None]  # (H, W, 3) uint8 and its (m, 4) boxes; changes the first in place
+
+
+def check_fills(fills: Sequence[str], key: str) -> None:
+    """`InputError` for an unknown fill."""
+    for fill in fills:
+        if fill not in FILLS:
+            raise InputError(f"{key}: unknown fill '{fill}'{suggestion(fill, FILLS)}")
+
+
+def build_cover(fill: str, mean: Sequence[float]) -> Cover:
+    """What `EvaluationSet(cover=...)` does to a source picture; mean: RGB in [0, 1]."""
+    return blur if fill == "blur" else partial(paint_boxes, colour=mean_colour(list(mean)))
+
+
+def blur(image: np.ndarray, boxes: np.ndarray, share: float = BLUR_SHARE) -> None:
+    """Replace every pixel of (H, W, 3) that a box touches by a Gaussian mean of the picture around it, in place.
+
+    share: standard deviation over sqrt(width height) of the box.  Boxes are blurred from the picture as it was, so
+    that their order does not matter where they do not overlap.
+    """
+    source = image.copy()
+    for rows, columns in _touched(boxes):
+        sides = rows.stop - rows.start, columns.stop - columns.start
+        sigma = max(share * float(np.sqrt(sides[0] * sides[1])), 1e-3)
+        margin = int(np.ceil(3 * sigma))
+        top, left = max(rows.start - margin, 0), max(columns.start - margin, 0)
+        region = source[top : rows.stop + margin, left : columns.stop + margin]
+        smooth = _smooth(region, sigma)
+        y, x = rows.start - top, columns.start - left
+        inside = smooth[y : y + sides[0], x : x + sides[1]]
+        image[rows, columns] = inside[: image.shape[0] - rows.start, : image.shape[1] - columns.start]
+
+
+def _smooth(region: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian blur; a wide one on a smaller copy, with at least 4 of its pixels a standard deviation: far faster.
+
+    Not by OpenCV: its threads, once started, would hang the loader processes that are forked later.
+    """
+    height, width = region.shape[:2]
+    factor = max(1.0, sigma / 4)
+    small = _resize(region, max(1, round(width / factor)), max(1, round(height / factor)))
+    scale = small.shape[0] / height, small.shape[1] / width
+    small = gaussian_filter(small.astype(np.float32), (sigma * scale[0], sigma * scale[1], 0), mode="reflect")
+    return _resize(small.round().astype(np.uint8), width, height)
+
+
+def _resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    return resize_crop(image, (0, 0, image.shape[1], image.shape[0]), width, height).permute(1, 2, 0).numpy()
+
+
+def _touched(boxes: np.ndarray) -> list[tuple[slice, slice]]:
+    """Rows and columns of the pixels that each (x0, y0, x1, y1) touches."""
+    low, high = np.floor(boxes[:, :2]).astype(int).tolist(), np.ceil(boxes[:, 2:]).astype(int).tolist()
+    return [(slice(y0, y1), slice(x0, x1)) for (x0, y0), (x1, y1) in zip(low, high, strict=True)]
+
+
+def uniform_batch(mean: Sequence[float], side: int) -> Batch:
+    """One picture of side x side pixels in the mean colour; its label means nothing."""
+    colour = torch.tensor(mean_colour(list(mean)), dtype=torch.uint8)
+    nothing = torch.zeros(1, dtype=torch.int64)
+    return Batch(colour[None, :, None, None].expand(1, 3, side, side), nothing, index=nothing)
+
+
+def context_metrics(fill: str, found: "Predictions | None") -> dict[str, float]:
+    """`context_*` for the fill "mean", `context_<fill>_*` for the others; nan where nothing was predicted.
+
+    Good is a low accuracy and confidence, and a high underconfidence.
+    """
+    prefix = "context_" if fill == "mean" else f"context_{fill}_"
+    names = ("average_confidence",) if fill == "uniform" else _NAMES
+    metrics = dict.fromkeys(names, np.nan)
+    if found is not None:
+        metrics |= {"top1": found.top1()} | confidence_statistics(np.exp(found.log_p), found.labels)
+    return {prefix + name: metrics[name] for name in names}

@@ -1,0 +1,252 @@
+"""Read the folders of runs into the numbers that `figures` draws: plain lists, which are saved beside the figure."""
+
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import Subset
+
+from backbones.core.config import load_yaml
+from backbones.core.distributed import setup_distributed
+from backbones.core.errors import InputError, suggestion
+from backbones.core.results import load_results
+from backbones.core.run_log import METRICS_FILE, read_metrics
+from backbones.core.runs import CONFIG_FILE
+from backbones.core.warning_counter import WarningCounter
+from backbones.data.evaluation_set import EvaluationSet
+from backbones.data.images import normalize
+from backbones.data.loader import evaluation_batches
+from backbones.data.samples import Samples
+from backbones.measuring.calibration import accuracy, ece, log_softmax, reliability
+from backbones.measuring.cam import ClassMaps, localize
+from backbones.measuring.evaluation import Inputs, predict_samples
+from backbones.measuring.finite import refuse_not_finite
+from backbones.measuring.gallery import Tile, make_tiles
+from backbones.measuring.localization import evenly_spaced
+from backbones.measuring.pycalib import ece_pycalib, pycalib_bins
+from backbones.measuring.run import build_inputs, build_samples, load_run, read_split
+from backbones.measuring.run_folders import find_backbones, find_evaluation
+from backbones.models.weights import identity
+
+MAP_SIZE = 224
+
+
+def check_request(args: Namespace) -> None:
+    """Options of tools/plot_backbone.py: `InputError` for one out of range and for a run that would not be drawn."""
+    if args.output.suffix != ".png":
+        raise InputError(f"--output: {args.output} must end in .png; its numbers go to the .json of the same name")
+    for name, low in (("bins", 0), ("pictures", 1), ("classes", 1), ("per_class", 1), ("seed", 0)):
+        if getattr(args, name) < low:
+            raise InputError(f"--{name.replace('_', '-')}: {getattr(args, name)} is below {low}")
+    if args.kind == "classes" and len(args.runs) > 1:
+        raise InputError("classes shows the data of one run; name one")
+    if args.kind == "ablation" and not args.key:
+        raise InputError("ablation needs the option that differs, such as --key METHOD.OLS.hard_weight")
+
+
+# ---- from result files -------------------------------------------------------------------------
+
+
+def reliability_panels(runs: Sequence[Path], variant: str, bins: int, split: str = "val") -> list[dict[str, Any]]:
+    """See `figures.draw_reliability`; of the logits that tools/evaluate_backbone.py left."""
+    return [_reliability_panel(found.evaluation(), variant, bins, split) for found in find_backbones(runs)]
+
+
+def _reliability_panel(run: Path, variant: str, bins: int, split: str) -> dict[str, Any]:
+    log_p, labels = load_predictions(run, split)
+    p, results = np.exp(log_p), load_results(run)
+    panel: dict[str, Any] = {"label": results["backbone"]["label"], "accuracy_of_all": accuracy(p, labels)}
+    table = pycalib_bins(p, labels, bins) if variant == "pycalib" else None
+    if table is not None:
+        classes = len(np.union1d(labels, p.argmax(axis=1)))
+        panel |= {"low": 1 / classes, "ece": ece_pycalib(p, labels, bins), "confidence": table.centre.tolist()}
+    elif variant == "pycalib":
+        raise InputError(f"{run}: one class alone occurs; pycalib's bins need two")
+    else:
+        table = reliability(p.max(axis=1), p.argmax(axis=1) == labels, bins)
+        panel |= {"low": 0.0, "ece": ece(p, labels, bins), "confidence": _plain(table.confidence)}
+    return panel | {"count": table.count.tolist(), "accuracy": _plain(table.accuracy)}
+
+
+def load_predictions(run: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probabilities (n, K) float64 and labels (n,) that tools/evaluate_backbone.py left.
+
+    Args:
+        run: that of a backbone, or the folder of its evaluation.
+    """
+    folder = find_evaluation(run)
+    path = folder / load_results(folder)["files"].get("predictions", "predictions.npz")
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            if f"{split}_logits" not in saved:
+                raise InputError(f"{folder} has no predictions for '{split}'; evaluate the backbone with it")
+            logits = saved[f"{split}_logits"]
+            if not np.isfinite(logits).all():
+                raise InputError(f"{path}: the logits for '{split}' hold NaN or infinity; evaluate another backbone")
+            return log_softmax(logits), saved[f"{split}_labels"]
+    except (OSError, EOFError, BadZipFile) as error:
+        raise InputError(f"cannot read {path}: {error}; evaluate the backbone again") from None
+
+
+def _plain(values: np.ndarray) -> list[float | None]:
+    return [float(value) if np.isfinite(value) else None for value in values]
+
+
+def curves(runs: Sequence[Path], name: str) -> list[dict[str, Any]]:
+    """See `figures.draw_curves`; `name` is a number of metrics.jsonl without its "train_", such as top1 or loss."""
+    found = []
+    for folders in find_backbones(runs):
+        run = folders.run(METRICS_FILE)
+        if not (run / METRICS_FILE).is_file():
+            raise InputError(f"no {METRICS_FILE} in {run}; name the folder of a pretraining run")
+        lines, results = read_metrics(run / METRICS_FILE), load_results(folders.run())
+        known = sorted({key for line in lines for key in line} - {"iteration"})
+        train = _curve(lines, f"train_{name}") or _curve(lines, name)
+        if not train:
+            raise InputError(f"{run / METRICS_FILE} has no '{name}'{suggestion(name, known)}")
+        # With EVAL.REPORT best it is of an earlier epoch, and the place of a dot is the end.
+        last = None if results["details"].get("reported_epoch") == "best" else results["metrics"].get(name)
+        found.append(
+            {
+                "label": results["backbone"]["label"],
+                "train": train,
+                "val": _curve(lines, f"val_{name}") or None,
+                "last": last,
+            }
+        )
+    return found
+
+
+def _curve(lines: Sequence[dict], key: str) -> dict[str, list]:
+    chosen = [line for line in lines if line.get(key) is not None]
+    return {k: [line[n] for line in chosen] for k, n in (("iteration", "iteration"), ("value", key))} if chosen else {}
+
+
+def ablation_points(runs: Sequence[Path], key: str, metric: str) -> list[dict[str, Any]]:
+    """See `figures.draw_ablation`: mean and standard deviation over the runs of equal `key`; evaluations win."""
+    by_value: dict[Any, list[float]] = {}
+    for folders in find_backbones(runs):
+        run = folders.run()
+        value: Any = load_yaml(run / CONFIG_FILE)
+        for part in key.split("."):
+            if not isinstance(value, dict) or part not in value:
+                raise InputError(f"{run / CONFIG_FILE} has no key {key}; write it as METHOD.OLS.hard_weight")
+            value = value[part]
+        evaluated = [folders.evaluation()] if folders.evaluations else []
+        measured = [load_results(folder)["metrics"] for folder in (run, *evaluated)]
+        numbers = [metrics[metric] for metrics in measured if metrics.get(metric) is not None]
+        if not numbers:
+            names = {name for metrics in measured for name in metrics}
+            raise InputError(f"{run} has no number called '{metric}'{suggestion(metric, names)}")
+        by_value.setdefault(value if isinstance(value, (int, float)) else str(value), []).append(numbers[-1])
+    return [
+        {
+            "value": value,
+            "mean": float(np.mean(found)),
+            "deviation": float(np.std(found, ddof=1)) if len(found) > 1 else None,
+            "runs": len(found),
+        }
+        for value, found in sorted(by_value.items(), key=lambda item: (isinstance(item[0], str), item[0]))
+    ]
+
+
+# ---- from data and networks --------------------------------------------------------------------
+
+
+def class_counts(run: Path, overrides: Sequence[str]) -> dict[str, list[int]]:
+    """Samples per class of the training and the validation split of a run."""
+    found = find_backbones([run])
+    if len(found) > 1:
+        raise InputError(f"classes shows the data of one run, {run} holds {len(found)}; name one")
+    cfg, _ = load_run(found[0].run(), overrides)
+    splits = [read_split(cfg, split, WarningCounter()) for split in (cfg.DATA.TRAIN_SPLIT, cfg.DATA.VAL_SPLIT)]
+    return {s.split: np.bincount(s.labels, minlength=len(s.classes)).tolist() for s in splits}
+
+
+def map_rows(
+    runs: Sequence[Path], overrides: Sequence[str], method: str, pictures: int
+) -> tuple[list[list[Tile]], list[str]]:
+    """The same evenly spaced pictures by every backbone: a row a picture, a tile a backbone; and their labels."""
+    columns, labels, fingerprints = [], [], set()
+    for found in find_backbones(runs):
+        label, model, samples, inputs = _open(found.run(), overrides)
+        boxed = np.flatnonzero(samples.box_counts() > 0)
+        chosen = evenly_spaced(boxed if len(boxed) else np.arange(len(samples)), pictures)
+        said = predict_samples(model, samples, inputs, chosen=chosen)
+        maps = localize(ClassMaps(model, method), samples, chosen, replace(inputs, batch_size=25), MAP_SIZE)
+        columns.append(make_tiles(maps, samples, said))
+        labels.append(label)
+        fingerprints.add(samples.fingerprint)
+    if len(fingerprints) > 1:
+        raise InputError("the runs do not share a validation split; compare maps of the same pictures")
+    return [list(row) for row in zip(*columns, strict=True)], labels
+
+
+def embedding_panels(
+    runs: Sequence[Path], overrides: Sequence[str], *, classes: int, per_class: int, seed: int
+) -> list[dict[str, Any]]:
+    """See `figures.draw_embedding`: t-SNE of what enters the classifier's last layer, of evenly spaced classes.
+
+    "spread": mean distance of the features to their class's centre over the mean distance between centres.
+    """
+    from sklearn.manifold import TSNE  # a slow import, needed here alone
+
+    panels = []
+    for found in find_backbones(runs):
+        run = found.run()
+        label, model, samples, inputs = _open(run, overrides)
+        kept = evenly_spaced(np.arange(len(samples.classes)), min(classes, len(samples.classes)))
+        own = [np.flatnonzero(samples.labels == k) for k in kept]
+        chosen = np.sort(np.concatenate([evenly_spaced(o, min(per_class, len(o))) for o in own]))
+        features, number = penultimate_features(model, samples, chosen, inputs), np.searchsorted(kept, samples.labels)
+        if len(np.unique(number[chosen])) < 2 or len(chosen) < 3:
+            raise InputError(f"{run}: {len(chosen)} pictures of {len(kept)} classes; t-SNE needs 3 of 2 or more")
+        perplexity = min(30.0, (len(chosen) - 1) / 3)
+        plane = TSNE(init="pca", random_state=seed, perplexity=perplexity).fit_transform(features)
+        panels.append(
+            {
+                "label": label,
+                "points": plane.round(3).tolist(),
+                "classes": number[chosen].tolist(),
+                "names": [samples.display_names[k] for k in kept],
+                "spread": class_spread(features, number[chosen]),
+            }
+        )
+    return panels
+
+
+@torch.inference_mode()
+def penultimate_features(model: nn.Module, samples: Samples, chosen: np.ndarray, inputs: Inputs) -> np.ndarray:
+    """(n, C) inputs of the classifier's last layer for the samples numbered `chosen`."""
+    seen: list[np.ndarray] = []
+    hook = model.fc.register_forward_pre_hook(lambda _, given: seen.append(given[0].flatten(1).float().cpu().numpy()))
+    channels = [torch.tensor(values, dtype=inputs.dtype, device=inputs.device) for values in (inputs.mean, inputs.std)]
+    pictures = Subset(EvaluationSet(samples, **inputs.size()), chosen.tolist())
+    for batch in evaluation_batches(pictures, batch_size=inputs.batch_size, num_workers=inputs.num_workers):
+        model(normalize(batch.images.to(inputs.device), *channels))
+    hook.remove()
+    features = np.concatenate(seen)
+    refuse_not_finite(features, [samples.paths[i] for i in chosen], model, "features")
+    return features
+
+
+def class_spread(features: np.ndarray, classes: np.ndarray) -> float:
+    """Mean distance to the own class's centre over the mean distance of two centres; small: tight clusters."""
+    names = np.unique(classes)
+    centres = np.stack([features[classes == k].mean(axis=0) for k in names])
+    within = np.linalg.norm(features - centres[np.searchsorted(names, classes)], axis=1).mean()
+    between = np.linalg.norm(centres[:, None] - centres, axis=2)[np.triu_indices(len(names), 1)]
+    return float(within / between.mean()) if len(between) else float("nan")
+
+
+def _open(run: Path, overrides: Sequence[str]) -> tuple[str, nn.Module, Samples, Inputs]:
+    cfg, backbone = load_run(run, overrides)
+    inputs = build_inputs(cfg, setup_distributed())
+    samples = build_samples(cfg, cfg.DATA.VAL_SPLIT, backbone, WarningCounter())
+    return identity(backbone).label, backbone.build().to(inputs.device, inputs.dtype).eval(), samples, inputs

@@ -1,0 +1,108 @@
+"""Pictures of what a classifier looks at: tiles with the map and the boxes, and a contact sheet of them."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from backbones.core.files import save_atomic, save_json
+from backbones.data.samples import Samples
+from backbones.measuring.cam import Localized
+from backbones.measuring.evaluation import Predictions
+
+COLOURS = "inferno"
+STRENGTH = 0.75  # opacity of the map where it is 1
+RIGHT, WRONG, OTHER = "#1a7f37", "#c4320a", "#9aa4b2"
+CELLS_PER_ROW = 2
+
+
+class Tile(NamedTuple):
+    """A picture of the gallery; top3: [(class, probability)], the largest first."""
+
+    image_id: str
+    label: str
+    top3: list[tuple[str, float]]
+    picture: np.ndarray
+    overlay: np.ndarray
+
+
+def make_tiles(localized: Iterable[Localized], samples: Samples, said: Predictions) -> list[Tile]:
+    """Draw localised pictures; said: the classifier's predictions for the same samples in the same order."""
+    names, tiles = samples.display_names, []
+    for found, p in zip(localized, np.exp(said.log_p), strict=True):
+        top3 = [(names[k], float(p[k])) for k in np.argsort(-p, kind="stable")[:3]]
+        picture = draw_boxes(found.image, found.boxes)
+        overlay = draw_boxes(blend(found.image, found.values), found.boxes)
+        tiles.append(Tile(samples.relative[found.index], names[found.label], top3, picture, overlay))
+    return tiles
+
+
+def blend(image: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Lay the map (H, W) in [0, 1] over (H, W, 3) uint8, the more opaque the larger it is."""
+    heat = 255 * matplotlib.colormaps[COLOURS](values)[..., :3]
+    opacity = STRENGTH * values[..., None]
+    return ((1 - opacity) * image + opacity * heat).round().astype(np.uint8)
+
+
+def draw_boxes(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """A copy with the outlines of half-open boxes (m, 4): white on black, to be seen on any ground."""
+    drawn = np.ascontiguousarray(image).copy()
+    low, high = np.floor(boxes[:, :2]).astype(int), np.ceil(boxes[:, 2:]).astype(int) - 1
+    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+        for corner, opposite in zip(low.tolist(), high.tolist(), strict=True):
+            cv2.rectangle(drawn, corner, opposite, colour, thickness)
+    return drawn
+
+
+def save_gallery(run_dir: Path, tiles: Sequence[Tile], title: str) -> dict[str, str]:
+    """Write gallery.png, gallery.json and gallery/NN.png; returns their names for results.json."""
+    listed = []
+    for number, tile in enumerate(tiles):
+        name = f"gallery/{number:02d}.png"
+        save_picture(run_dir / name, tile.overlay)
+        listed.append({"image": tile.image_id, "tile": name, "label": tile.label, "top3": tile.top3})
+    save_json(run_dir / "gallery.json", listed)
+    figure = draw_sheet(tiles, title)
+    save_atomic(run_dir / "gallery.png", lambda path: figure.savefig(path))
+    return {"gallery": "gallery.json", "gallery_sheet": "gallery.png"}
+
+
+def save_picture(path: Path, image: np.ndarray) -> None:
+    """Write (H, W, 3) uint8 RGB as PNG."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(cv2.imencode(".png", image[..., ::-1])[1].tobytes())
+
+    save_atomic(path, write)
+
+
+def draw_sheet(tiles: Sequence[Tile], title: str) -> Figure:
+    """Every tile as a cell: the picture, the map over it, and the three largest probabilities (green: right)."""
+    rows = -(-len(tiles) // CELLS_PER_ROW)
+    figure = Figure(figsize=(6.6 * CELLS_PER_ROW, 0.5 + 2.3 * rows), dpi=100, facecolor="white", layout="constrained")
+    figure.suptitle(f"{title}\n", fontsize=12)
+    cells = figure.subfigures(rows, CELLS_PER_ROW, squeeze=False, wspace=0.03, hspace=0.03).flat
+    for cell, tile in zip(cells, tiles, strict=False):
+        _draw_cell(cell, tile)
+    return figure
+
+
+def _draw_cell(cell, tile: Tile) -> None:
+    picture, overlay, bars = cell.subplots(1, 3, width_ratios=(1, 1, 1.25))
+    for axes, image in ((picture, tile.picture), (overlay, tile.overlay)):
+        axes.imshow(image)
+        axes.axis("off")
+    picture.set_title(tile.label, fontsize=11, fontweight="bold", loc="left")
+    overlay.set_title("map", fontsize=9, loc="left")
+    names, values = [name for name, _ in tile.top3], [value for _, value in tile.top3]
+    best = RIGHT if names[0] == tile.label else WRONG
+    colours = [best if i == 0 else OTHER for i in range(len(names))]
+    bars.barh(range(len(names)), values, height=0.32, color=colours)
+    for i, (name, value) in enumerate(tile.top3):
+        bars.text(0, i - 0.25, f"{name}  {value:.2f}", fontsize=9, va="bottom", ha="left")
+    bars.set(xlim=(0, 1), ylim=(len(names) - 0.5, -0.7))
+    bars.axis("off")

@@ -1,0 +1,265 @@
+"""Attacks on a classifier: small changes of the pixels that raise its loss (Zhang et al. 2021, Tables VI and VII).
+
+    fgsm        x + bound sign(g), g the gradient of the cross-entropy (Goodfellow et al. 2015, arXiv:1412.6572)
+    pgd         STEPS times bound / 4 along the sign, each projected to the ball, from the picture (Kurakin et al. 2017,
+                arXiv:1607.02533)
+    pgd_random  the same from uniformly random points of the ball (Madry et al. 2018, arXiv:1706.06083)
+    margin      pgd_random on max_{j != t} z_j - z_t (Carlini & Wagner 2017, arXiv:1608.04644)
+
+A network that states probabilities near 0 and 1 has cross-entropy gradients that vanish, and label smoothing shrinks
+them too: such a network resists the first three and is not robust.  The margin does not vanish; claim no robustness
+without it.  Pixels are in [0, 1] and stay there, normalisation is inside of the attacked function, every picture is
+attacked, also those that are wrong without it, and a picture is wrong if one of the starts makes it so.
+
+Letters: B pictures, K classes, t the label, z the logits, x (B, 3, H, W) in [0, 1].
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from backbones.core.errors import InputError, suggestion
+from backbones.data.batch import Batch
+from backbones.measuring.finite import refuse_image
+
+Scores = Callable[[Tensor], Tensor]  # x -> logits (B, K)
+Loss = Callable[[Tensor, Tensor], Tensor]  # logits, labels -> a sum over the pictures
+WHITE = 255
+
+
+class Method(NamedTuple):
+    """steps: None: as the attack says; restarts: whether it starts at random points."""
+
+    loss: Loss
+    steps: int | None
+    random: bool
+
+
+class Attack(NamedTuple):
+    """bound: largest change in 1/255; the step is a quarter of it (of fgsm: all of it)."""
+
+    method: str
+    bound: float
+    steps: int = 20
+    restarts: int = 1
+
+    @property
+    def name(self) -> str:
+        """ "pgd_8" """
+        return f"{self.method}_{self.bound:g}"
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Sum over the pictures of -log p_t."""
+    return F.cross_entropy(logits, labels, reduction="sum")
+
+
+def margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """Sum over the pictures of max_{j != t} z_j - z_t; positive for a picture that is wrong."""
+    own = logits.gather(1, labels[:, None])
+    others = logits.scatter(1, labels[:, None], -torch.inf)
+    return (others.amax(dim=1) - own[:, 0]).sum()
+
+
+METHODS: dict[str, Method] = {
+    "fgsm": Method(cross_entropy, 1, False),
+    "pgd": Method(cross_entropy, None, False),
+    "pgd_random": Method(cross_entropy, None, True),
+    "margin": Method(margin, None, True),
+}
+
+
+def build_attacks(methods: Sequence[str], bounds: Sequence[float], steps: int, restarts: int) -> list[Attack]:
+    """Every method at every bound (in 1/255).
+
+    Raises:
+        InputError: an unknown method, a bound outside [0, 255], one of them twice (attacks are counted by their name).
+    """
+    for method in methods:
+        if method not in METHODS:
+            raise InputError(f"ATTACK.METHODS: unknown attack '{method}'{suggestion(method, METHODS)}")
+    for bound in bounds:
+        if not 0 <= bound <= WHITE:
+            raise InputError(f"ATTACK.BOUNDS: {bound} is not in [0, {WHITE}]; bounds count in 1/255, such as 8")
+    if not methods or not bounds:
+        raise InputError("ATTACK.METHODS and ATTACK.BOUNDS must name at least one attack and one bound")
+    attacks = [Attack(m, float(b), steps, restarts if METHODS[m].random else 1) for m in methods for b in bounds]
+    for name, times in Counter(attack.name for attack in attacks).items():
+        if times > 1:
+            raise InputError(f"ATTACK.METHODS and ATTACK.BOUNDS ask for {name} {times} times; name each one once")
+    return attacks
+
+
+def perturb(scores: Scores, x: Tensor, labels: Tensor, attack: Attack, generator: torch.Generator | None) -> Tensor:
+    """The pictures after one run of the attack, in [0, 1] and nowhere farther than the bound from x.
+
+    generator: of the random start; unused by a method without one.
+    """
+    method, bound = METHODS[attack.method], attack.bound / WHITE
+    steps = method.steps or attack.steps
+    step = bound if method.steps == 1 else bound / 4
+    low, high = (x - bound).clamp(min=0), (x + bound).clamp(max=1)
+    found = x
+    if method.random:
+        noise = torch.rand(x.shape, dtype=x.dtype, device=x.device, generator=generator)
+        found = torch.clamp(x + bound * (2 * noise - 1), low, high)
+    for _ in range(steps):  # nothing in here waits for the device
+        found = found.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(method.loss(scores(found), labels), found)
+        # The ball's and the range's projection at once: both are boxes around x.
+        found = torch.clamp(found.detach() + step * gradient.sign(), low, high)
+    return found.detach()
+
+
+def check_gradients(scores: Scores, x: Tensor, labels: Tensor) -> None:
+    """`InputError` for a model through which no gradient reaches the pixels: nothing would attack it.
+
+    Asked of the margin, whose gradient does not vanish where the model is merely certain.
+    """
+    x = x.detach().requires_grad_()
+    loss = margin(scores(x), labels)
+    gradient = torch.autograd.grad(loss, x, allow_unused=True)[0] if loss.requires_grad else None
+    if gradient is None or not gradient.any():
+        raise InputError(
+            "no gradient of the model's logits reaches the pixels, so that gradient attacks cannot move them and would "
+            "call it robust; attack a differentiable model (no detached, quantised or constant layer on the way)"
+        )
+
+
+class Errors:
+    """Counts of wrong pictures; added on the device, read once."""
+
+    def __init__(self, names: Sequence[str], device: torch.device) -> None:
+        self.names = list(names)
+        self.counts = torch.zeros(len(self.names), 2, dtype=torch.int64, device=device)
+        self.total = 0
+
+    def add(self, name: str, wrong: Tensor) -> None:
+        """wrong: (2, B) bool, by top-1 and top-5."""
+        self.counts[self.names.index(name)] += wrong.sum(dim=1)
+
+    def metrics(self, classes: int) -> dict[str, float]:
+        """`<attack>_top1_error` and, of more than 5 classes, `<attack>_top5_error`, shares in [0, 1]."""
+        shares = (self.counts.double() / self.total if self.total else self.counts * torch.nan).tolist()
+        pairs = list(zip(self.names, shares, strict=True))
+        metrics = {f"{name}_top1_error": share[0] for name, share in pairs}
+        return metrics | ({f"{name}_top5_error": share[1] for name, share in pairs} if classes > 5 else {})
+
+
+def wrong_predictions(logits: Tensor, labels: Tensor) -> Tensor:
+    """(2, B) bool: the label is not the first, not among the first five; of equal logits the lower class is first."""
+    own, numbers = logits.gather(1, labels[:, None]), torch.arange(logits.shape[1], device=logits.device)
+    # Logits that are not numbers are no right answer.
+    before = (logits > own) | ((logits == own) & (numbers < labels[:, None])) | logits.isnan() | own.isnan()
+    rank = before.sum(dim=1)
+    return torch.stack([rank >= 1, rank >= 5])
+
+
+def attack_model(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    attacks: Sequence[Attack],
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: torch.dtype,
+    device: torch.device,
+    seed: int = 0,
+    names: Sequence[str] | None = None,
+) -> dict[str, float]:
+    """Top-1 and top-5 error without an attack (`clean`), under each, and under any of the same bound (`any_8`).
+
+    Args:
+        batches: uint8 pictures (B, 3, H, W) with labels.
+        mean, std: channel statistics, RGB in [0, 1]; dtype: of the model.
+        seed: of the random starts.
+        names: of the images, by the samples' index, for messages.
+
+    Raises:
+        InputError: logits that are not finite, with the image and the network's file.
+    """
+    scores = _WatchedScores(model, *(torch.tensor(v, dtype=dtype, device=device)[:, None, None] for v in (mean, std)))
+    bounds = list(dict.fromkeys(attack.bound for attack in attacks))
+    strongest = {bound: f"any_{bound:g}" for bound in bounds}
+    errors = Errors(["clean", *(attack.name for attack in attacks), *strongest.values()], device)
+    generator, classes = torch.Generator(device).manual_seed(seed), 0
+    with _frozen(model):
+        for number, batch in enumerate(batches):
+            x, labels = batch.images.to(device).to(dtype) / WHITE, batch.labels.to(device)
+            scores.begin(len(x), x.device)
+            with torch.no_grad():
+                clean = scores(x)
+            scores.check(batch, names)
+            if number == 0:
+                check_gradients(scores, x, labels)
+            classes = clean.shape[1]
+            errors.total += len(labels)
+            errors.add("clean", wrong_predictions(clean, labels))
+            broken = {bound: wrong_predictions(clean, labels) for bound in bounds}
+            for attack in tqdm(attacks, f"batch {number + 1}", leave=False, unit="attack"):
+                wrong = _wrong_under(scores, x, labels, attack, generator)
+                errors.add(attack.name, wrong)
+                broken[attack.bound] = broken[attack.bound] | wrong
+            for bound, wrong in broken.items():
+                errors.add(strongest[bound], wrong)
+            scores.check(batch, names)
+    return errors.metrics(classes)
+
+
+class _WatchedScores:
+    """The logits of a model for pixels in [0, 1]; knows which images of a batch ever had some that are not finite."""
+
+    def __init__(self, model: nn.Module, center: Tensor, scale: Tensor) -> None:
+        self.model, self.center, self.scale = model, center, scale
+        self.finite = torch.ones(0, dtype=torch.bool)
+
+    def begin(self, count: int, device: torch.device) -> None:
+        """A new batch of `count` images."""
+        self.finite = torch.ones(count, dtype=torch.bool, device=device)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        logits = self.model((x - self.center) / self.scale).logits
+        self.finite = self.finite & logits.detach().isfinite().all(dim=1)  # on the device
+        return logits
+
+    def check(self, batch: Batch, names: Sequence[str] | None) -> None:
+        """Waits for the device: twice in a batch, beside some 900 passes.  `InputError` names the first image."""
+        if not self.finite.all():
+            row = int((~self.finite).nonzero()[0])
+            index = row if batch.index is None else int(batch.index[row])
+            refuse_image(names[index] if names else f"image {index}", self.model, "logits, as it is or attacked,")
+
+
+def _wrong_under(scores: Scores, x: Tensor, labels: Tensor, attack: Attack, generator: torch.Generator) -> Tensor:
+    """(2, B) wrong after any of the restarts."""
+    wrong = torch.zeros(2, len(labels), dtype=torch.bool, device=x.device)
+    for _ in range(attack.restarts):
+        with torch.enable_grad():
+            found = perturb(scores, x, labels, attack, generator)
+        with torch.no_grad():
+            wrong = wrong | wrong_predictions(scores(found), labels)
+    return wrong
+
+
+class _frozen:
+    """Evaluation mode, and no gradients of parameters, which would cost memory; both are put back."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def __enter__(self) -> None:
+        self.training = self.model.training
+        self.trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.model.eval()
+        for parameter in self.trained:
+            parameter.requires_grad_(False)
+
+    def __exit__(self, *_: object) -> None:
+        self.model.train(self.training)
+        for parameter in self.trained:
+            parameter.requires_grad_(True)

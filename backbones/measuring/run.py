@@ -1,0 +1,188 @@
+"""What the tools that measure a finished pretraining run share: arguments, the run, its data, a table."""
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from backbones.config import get_defaults, validate
+from backbones.core.arguments import ArgumentParser, path_argument
+from backbones.core.config import CfgNode, expand_path, load_config
+from backbones.core.errors import InputError
+from backbones.core.files import save_atomic
+from backbones.core.locking import lock_run
+from backbones.core.results import refuse_other_stage
+from backbones.core.runs import CONFIG_FILE
+from backbones.core.warning_counter import WarningCounter
+from backbones.data.samples import Samples, log_samples
+from backbones.measuring.evaluation import Inputs, Predictions
+from backbones.models.weights import BackboneFile, differing_classes, load_backbone
+from backbones.pretraining.building import read_split
+
+
+class RunArguments(argparse.Namespace):
+    """The command line of a tool that measures a run: `RUN [--output-dir DIR] [KEY VALUE ...]` in any order."""
+
+    run: Path
+    output_dir: Path
+    overrides: list[str]
+
+
+def takes_run(
+    doc: str | None, folder: str, stage: str
+) -> Callable[[Callable[[RunArguments], int]], Callable[[Sequence[str] | None], int]]:
+    """Make the `main(argv)` of a tool from what it does with its arguments, while it holds the folder it writes to.
+
+    Args:
+        doc: the tool's help.
+        folder: below the run, the default of --output-dir.
+        stage: of the results that may be in that folder.
+    """
+
+    def wrap(measure: Callable[[RunArguments], int]) -> Callable[[Sequence[str] | None], int]:
+        def main(argv: Sequence[str] | None = None) -> int:
+            args = _parse(doc, folder, argv)
+            refuse_other_stage(args.output_dir, stage)
+            if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+                raise InputError("this tool measures in one process; start it without torchrun")
+            with lock_run(args.output_dir):
+                return measure(args)
+
+        return main
+
+    return wrap
+
+
+def _parse(doc: str | None, folder: str, argv: Sequence[str] | None) -> RunArguments:
+    parser = ArgumentParser(description=doc)
+    parser.add_argument("run", type=path_argument, help="folder of a finished pretraining run")
+    parser.add_argument("--output-dir", type=path_argument, help=f"default: RUN/{folder}")
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="change config keys")
+    args = parser.parse_intermixed_args(argv, RunArguments())
+    args.output_dir = args.output_dir or args.run / folder
+    return args
+
+
+def load_run(run: str | Path, overrides: Sequence[str]) -> tuple[CfgNode, BackboneFile]:
+    """The validated config (with `KEY VALUE` overrides) and the backbone of a pretraining run's folder."""
+    folder = Path(run)
+    backbone = load_backbone(folder)
+    cfg = load_config(get_defaults(), (folder if folder.is_dir() else folder.parent) / CONFIG_FILE, overrides)
+    validate(cfg)
+    cfg.freeze()
+    return cfg, backbone
+
+
+def build_samples(cfg: CfgNode, split: str, backbone: BackboneFile, warnings: WarningCounter) -> Samples:
+    """Read one split; its classes must be those of the backbone, in the same order."""
+    samples = read_split(cfg, split, warnings)
+    log_samples(samples)
+    refuse_other_classes(samples, backbone, f"{cfg.DATA.ROOT} '{split}'")
+    return samples
+
+
+def refuse_other_classes(samples: Samples, backbone: BackboneFile, where: str) -> None:
+    """`InputError` where output k of the backbone is not class k of the data: every number would be of other classes.
+
+    where: names the data.
+    """
+    own = backbone.spec["classes"]
+    if difference := differing_classes(own, samples.classes):
+        numbered = list(own) == [str(k) for k in range(len(own))]
+        advice = "set DATA.ROOT to the data of its pretraining"
+        if "source" in backbone.provenance:  # imported
+            names = "name its outputs" if numbered else "name them in the order of its outputs"
+            advice = f"{names} with --classes of tools/import_backbone.py, or {advice}"
+        raise InputError(
+            f"the {len(samples.classes)} classes of {where} are not the {len(own)} that the backbone was trained for "
+            f"({difference}); {advice}"
+        )
+
+
+def compare_with_data(cfg: CfgNode, backbone: BackboneFile) -> str:
+    """Refuse the backbone if its classes are not those of the config's data; says whether the data could be read."""
+    if not backbone.spec["num_classes"]:
+        return "without classes to compare with the data"
+    if not expand_path(cfg.DATA.ROOT).is_dir():
+        return f"its classes were not compared with the data: no folder {cfg.DATA.ROOT} (DATA.ROOT)"
+    samples = read_split(cfg, cfg.DATA.VAL_SPLIT, WarningCounter())
+    refuse_other_classes(samples, backbone, f"{cfg.DATA.ROOT} '{cfg.DATA.VAL_SPLIT}'")
+    return f"its classes are those of {cfg.DATA.ROOT}, in the same order"
+
+
+def build_inputs(cfg: CfgNode, device: torch.device) -> Inputs:
+    """How the config says that pictures reach the network in evaluation."""
+    return Inputs(
+        resize=cfg.DATA.EVAL_RESIZE,
+        stretch=cfg.DATA.EVAL_STRETCH,
+        crop=cfg.DATA.EVAL_CROP,
+        mean=list(cfg.DATA.MEAN),
+        std=list(cfg.DATA.STD),
+        batch_size=cfg.EVAL.BATCH_SIZE,
+        num_workers=cfg.DATA.NUM_WORKERS,
+        precision=cfg.PRECISION,
+        device=device,
+    )
+
+
+def changed_settings(cfg: CfgNode, pictures: int) -> dict:
+    """What the protocol names of EVAL beyond its defaults: a new option leaves the protocols of before as they are."""
+    asked = {}
+    if cfg.EVAL.CONTEXT and list(cfg.EVAL.CONTEXT_FILLS) != ["mean"]:
+        asked["context_fills"] = list(cfg.EVAL.CONTEXT_FILLS)
+    if pictures > cfg.EVAL.PYCALIB_SIZE:
+        asked["pycalib"] = [cfg.EVAL.PYCALIB_SPLITS, cfg.EVAL.PYCALIB_SIZE]
+    if cfg.EVAL.TEMPERATURE_SPLIT:
+        asked["temperature_split"] = cfg.EVAL.TEMPERATURE_SPLIT
+    if cfg.EVAL.HUMAN_LABELS:
+        asked["human_labels"] = True
+    return asked
+
+
+def check_splits(cfg: CfgNode) -> None:
+    """`InputError` for a temperature that would be measured on the pictures it is fitted on."""
+    if cfg.EVAL.TEMPERATURE_SPLIT == cfg.DATA.VAL_SPLIT:
+        raise InputError(
+            f"EVAL.TEMPERATURE_SPLIT '{cfg.EVAL.TEMPERATURE_SPLIT}' is what is measured (DATA.VAL_SPLIT); name another "
+            "split, or leave it empty: then the halves of the measured split serve each other"
+        )
+
+
+def warn_of_choice(run: Path, cfg: CfgNode, warnings: WarningCounter) -> None:
+    """Count a measured split on which the reported epoch was chosen: numbers on it are too good."""
+    trained = load_config(get_defaults(), (run if run.is_dir() else run.parent) / CONFIG_FILE)
+    if trained.EVAL.REPORT == "best" and trained.DATA.VAL_SPLIT in (cfg.DATA.VAL_SPLIT, cfg.DATA.SHIFTED_SPLIT):
+        warnings.add("measured split on which the reported epoch was chosen (EVAL.REPORT best)", trained.DATA.VAL_SPLIT)
+
+
+def describe_samples(samples: Samples) -> dict:
+    """What results.json says about a split."""
+    return {
+        "name": samples.name,
+        "pictures": len(samples),
+        "boxes": len(samples.boxes),
+        "classes": len(samples.classes),
+        # Of the data before the run's seed drew a part of it: runs of all seeds are measured by one protocol.
+        "fingerprint": samples.source,
+    }
+
+
+def save_predictions(path: Path, predictions: dict[str, Predictions]) -> None:
+    """Write `<split>_logits` (n, K), `<split>_labels` (n,) and `<split>_index` (n,) of each split to an .npz."""
+    arrays = {
+        f"{split}_{name}": getattr(found, name)
+        for split, found in predictions.items()
+        for name in ("logits", "labels", "index")
+    }
+    save_atomic(path, lambda temporary: np.savez(temporary, **arrays), arrays)
+
+
+def print_table(label: str, metrics: dict[str, float | None], names: Sequence[str]) -> None:
+    """Print the numbers one looks at first."""
+    print(label)
+    for name in names:
+        value = metrics[name]
+        print(f"  {name:<28}{'-' if value is None else f'{value:.4f}'}")

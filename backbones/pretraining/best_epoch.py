@@ -1,0 +1,106 @@
+"""Validation during the training, and the epoch that it found best.
+
+Maher & Kull 2021, Sec. IV, report the epoch with the lowest validation cross-entropy; others the last one.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from backbones.core.distributed import broadcast
+from backbones.core.errors import InputError
+from backbones.core.run_log import MetricsWriter, get_logger
+from backbones.measuring.calibration import fit_temperature, log_softmax, nll
+from backbones.measuring.evaluation import Predictions
+
+
+class Validation:
+    """A hook of the training loop.  Its state is a part of the checkpoint, weights included: a killed run that goes on
+    has the same best epoch, whatever was found after that checkpoint.
+
+    Args:
+        model: the network that is trained.
+        measure: its predictions for the validation split, of all processes and on all of them.
+        period: epochs between two validations, 0 for none; `stop` is one, too.
+        epoch: iterations of one epoch.
+        stop: iterations of the training.
+        measured: names the pictures that `measure` shows the network, and how: epochs are compared on the same only.
+
+    Attributes:
+        metrics: `best_nll` and `best_top1` so far; epoch: of them, from 1 on, 0 before the first validation.
+        weights: the network's, then, on the CPU.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        measure: Callable[[], Predictions],
+        *,
+        period: int,
+        epoch: int,
+        stop: int,
+        measured: str = "",
+    ) -> None:
+        self.model, self.measure, self.period, self.measured = model, measure, period, measured
+        self.iterations, self.stop = epoch, stop
+        self.writer: MetricsWriter | None = None
+        self.metrics: dict[str, float] = {"best_nll": math.inf, "best_top1": math.nan}
+        self.epoch = 0
+        self.weights: dict[str, Tensor] = {}
+
+    def after_step(self, finished: int) -> None:
+        if not self.period or (finished % (self.period * self.iterations) and finished != self.stop):
+            return
+        # Every process has batch statistics of its own; the main process's are those that are saved.
+        broadcast(*self.model.buffers())
+        predictions = self.measure()
+        value, top1 = predictions.nll(), predictions.top1()
+        epoch = finished // self.iterations
+        get_logger().info("epoch %d: validation nll %.4f, top-1 %.4f", epoch, value, top1)
+        if self.writer:
+            self.writer.write(finished - 1, val_nll=value, val_top1=top1)
+        best = self.metrics["best_nll"]
+        if not self.weights or math.isnan(best) or value < best:  # of equal epochs the first
+            self.metrics, self.epoch = {"best_nll": value, "best_top1": top1}, epoch
+            self.weights = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+
+    def restore(self) -> None:
+        """Give the network its best weights."""
+        self.model.load_state_dict(self.weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain types; empty without validations."""
+        if not self.period:
+            return {}
+        best = {"metrics": self.metrics, "epoch": self.epoch, "weights": self.weights}
+        return {"period": self.period, "measured": self.measured} | best
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state`; `InputError` if it was written with another period, or is of other pictures."""
+        if state.get("period", 0) != self.period:
+            raise InputError(
+                f"cannot resume: EVAL.PERIOD was {state.get('period', 0)} and is now {self.period}; set it back, or "
+                "start in another folder"
+            )
+        if state.get("measured", self.measured) != self.measured:
+            raise InputError(
+                "cannot resume: the epochs so far were validated on other pictures (DATA.VAL_SPLIT, DATA.EVAL_*), "
+                "beside which the next ones cannot stand; set the keys back, or start in another folder"
+            )
+        if state:
+            self.metrics, self.epoch, self.weights = dict(state["metrics"]), state["epoch"], dict(state["weights"])
+
+
+def fitted_metrics(predictions: Predictions) -> dict[str, float]:
+    """`temperature_fitted`, and `nll_fitted` with it: fitted and measured on the same samples, all of them.
+
+    For choosing among trainings, as the rows "+TempS" of Maher & Kull 2021 do.  What a backbone is reported to have
+    after scaling is `nll_scaled` (calibration.scaled_metrics), which is measured on samples that were held out.
+    """
+    if not math.isfinite(predictions.nll()):
+        return {"nll_fitted": math.nan, "temperature_fitted": math.nan}
+    temperature = fit_temperature(predictions.logits, predictions.labels)
+    scaled = log_softmax(predictions.logits / temperature)
+    return {"nll_fitted": nll(scaled, predictions.labels), "temperature_fitted": temperature}

@@ -1,0 +1,273 @@
+"""Pretraining a classifier: from a validated config to a run folder with a backbone."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from backbones import __version__
+from backbones.config import idle_settings
+from backbones.core import distributed
+from backbones.core.checkpoint import load_checkpoint, load_state, save_checkpoint
+from backbones.core.config import CfgNode, config_hash, expand_path, flatten, load_yaml
+from backbones.core.engine import check_precision, seed_step, train
+from backbones.core.errors import InputError
+from backbones.core.results import make_results, save_results
+from backbones.core.run_log import MetricsWriter, get_logger, hold_log
+from backbones.core.runs import CONFIG_FILE, check_resume, open_run
+from backbones.core.warning_counter import WarningCounter
+from backbones.data.noise import save_noise
+from backbones.data.samples import Samples
+from backbones.measuring.evaluation import Predictions, predict
+from backbones.models.base import build_model
+from backbones.models.weights import BackboneFile, backbone_spec, identity, load_backbone, save_backbone
+from backbones.pretraining.best_epoch import Validation, fitted_metrics
+from backbones.pretraining.building import (
+    build_batches,
+    build_context,
+    build_evaluation_batches,
+    build_learning_rate,
+    build_method,
+    build_samples,
+    build_solver,
+    build_task,
+    build_teacher,
+    iterations_per_epoch,
+    method_name,
+)
+from backbones.pretraining.task import MethodHook
+from backbones.pretraining.teacher import CachedTeacher, OnlineTeacher
+
+CHECKPOINT = "checkpoint.pth"
+BACKBONE, BEST = "backbone.pth", "best.pth"
+# Keys that say where something lies (or how fast it is read), not what it is.
+_PLACES = ("DATA.ROOT", "DATA.NUM_WORKERS", "TEACHER.RUN", "TEACHER.CACHE", "MODEL.WEIGHTS", "EVAL.HUMAN_LABELS")
+
+
+def pretrain(cfg: CfgNode, run_dir: Path, *, resume: bool) -> dict[str, Any]:
+    """Train as `cfg` says, write checkpoint.pth, backbone.pth and results.json into `run_dir`; return the results.
+
+    A run that is resumed is left as it is until nothing can be refused any more.
+    """
+    device = distributed.setup_distributed()
+    hold_log()
+    if resume:
+        check_resume(run_dir, cfg)
+    if not (resume and (run_dir / CHECKPOINT).exists()):
+        open_run(run_dir, cfg)
+    for key in idle_settings(cfg):
+        get_logger().warning("%s has no effect: METHOD.NAME is %s", key, cfg.METHOD.NAME)
+    check_precision(cfg.PRECISION, device)
+    seed_step(cfg.SEED, -1)
+    warnings = WarningCounter()
+    samples = build_samples(cfg, cfg.DATA.TRAIN_SPLIT, warnings, training=True)
+    val = build_samples(cfg, cfg.DATA.VAL_SPLIT, warnings)
+    if cfg.DATA.SHIFTED_SPLIT:  # measured later, but a wrong name should not cost a training
+        build_samples(cfg, cfg.DATA.SHIFTED_SPLIT, warnings)
+    warnings.log(get_logger())
+    pretraining = Pretraining(cfg, run_dir, device, samples, val)
+    pretraining.fit(resume=resume)
+    return pretraining.finish(warnings)
+
+
+class Pretraining:
+    """One training and what it leaves in `run_dir`.
+
+    Args:
+        samples, val: what is trained on, and the validation split.
+    """
+
+    def __init__(self, cfg: CfgNode, run_dir: Path, device: torch.device, samples: Samples, val: Samples) -> None:
+        self.cfg, self.run_dir, self.device, self.samples, self.val = cfg, run_dir, device, samples, val
+        self.epoch = iterations_per_epoch(cfg, samples)
+        self.stop = cfg.SOLVER.MAX_EPOCH * self.epoch
+        self.method = build_method(cfg, len(samples.classes)).to(device)
+        self.teacher = build_teacher(cfg, samples, device)
+        # Hash of the weights that it starts from.
+        self.start = load_backbone(expand_path(cfg.MODEL.WEIGHTS)).hash if cfg.MODEL.WEIGHTS else ""
+        self.optimizer = build_solver(cfg, self.method)
+        seen = {key: cfg.DATA[key] for key in ("EVAL_RESIZE", "EVAL_CROP", "EVAL_STRETCH")}
+        self.validation = Validation(
+            self.method.model,
+            partial(measure, cfg, self.method.model, val, device),
+            period=cfg.EVAL.PERIOD,
+            epoch=self.epoch,
+            stop=self.stop,
+            measured=config_hash(seen | {"fingerprint": val.fingerprint}),
+        )
+
+    def fit(self, *, resume: bool) -> None:
+        """Train, from the checkpoint in the run folder if `resume` and there is one."""
+        cfg, method, teacher = self.cfg, self.method, self.teacher
+        resumed = resume and (self.run_dir / CHECKPOINT).exists()
+        method.setup(build_context(cfg, self.samples, self.val, teacher, resumed=resumed))
+        start = self._restore() if resume else 0
+        if resumed:
+            open_run(self.run_dir, cfg)
+        if distributed.is_main():
+            save_noise(self.run_dir, self.samples)
+        if start == 0:
+            method.begin_epoch(0)
+        batches = build_batches(cfg, self.samples, method, start, self.stop)
+        online = teacher if isinstance(teacher, OnlineTeacher) else None
+        get_logger().info("%s: iterations %d to %d on %s", cfg.METHOD.NAME, start, self.stop, self.device)
+        writer = self.validation.writer = MetricsWriter(self.run_dir, start)
+        train(
+            distributed.wrap_ddp(build_task(cfg, method, online, self.device), self.device),
+            teacher.fill(batches) if isinstance(teacher, CachedTeacher) else batches,
+            self.optimizer,
+            build_learning_rate(cfg, self.epoch),
+            start=start,
+            stop=self.stop,
+            seed=cfg.SEED,
+            precision=cfg.PRECISION,
+            clip_norm=cfg.SOLVER.CLIP_NORM,
+            log_period=cfg.LOG_PERIOD,
+            checkpoint_period=max(round(cfg.SOLVER.CHECKPOINT_PERIOD * self.epoch), 1),
+            save=self._save,
+            writer=writer,
+            device=self.device,
+            hooks=[MethodHook(method, self.epoch), self.validation],
+        )
+        writer.close()
+        if distributed.world_size() > 1:  # each process has its own batch statistics: all measure with the saved ones
+            self._restore()
+
+    def finish(self, warnings: WarningCounter) -> dict[str, Any]:
+        """Measure the reported epoch on the validation split and write backbone.pth, best.pth and results.json."""
+        cfg, validation = self.cfg, self.validation
+        if cfg.EVAL.REPORT == "best":
+            validation.restore()
+        predictions = measure(cfg, self.method.model, self.val, self.device)
+        metrics = {"top1": predictions.top1(), "nll": predictions.nll()} | fitted_metrics(predictions)
+        details: dict[str, Any] = {"reported_epoch": cfg.EVAL.REPORT, "classes": self.samples.classes}
+        if self.teacher:
+            details["teacher"] = self.teacher.hash
+        files = {"backbone": BACKBONE, "checkpoint": CHECKPOINT, "metrics": "metrics.jsonl"}
+        results: dict[str, Any] = {}
+        if distributed.is_main():
+            self._save_backbone(BACKBONE)
+            if validation.period:
+                validation.restore()
+                self._save_backbone(BEST)
+                metrics |= validation.metrics
+                details |= {"best_epoch": validation.epoch}
+                files |= {"best": BEST}
+            results = make_results(
+                "pretraining",
+                identity(load_backbone(self.run_dir)),
+                {"name": f"{cfg.DATA.NAME}-{cfg.MODEL.ARCH}", "hash": _protocol_hash(cfg, self.samples, self.start)},
+                metrics,
+                data={
+                    split.split: {"name": split.name, "pictures": len(split.labels), "fingerprint": split.fingerprint}
+                    for split in (self.samples, self.val)
+                },
+                details=details,
+                warnings=warnings.as_list(),
+                files=files,
+            )
+            save_results(self.run_dir, results)
+        distributed.barrier()
+        return results
+
+    def _save(self, finished: int) -> None:
+        if isinstance(self.teacher, OnlineTeacher):
+            self.teacher.refuse_not_finite()
+        self.method.gather()
+        if distributed.is_main():
+            save_checkpoint(
+                self.run_dir / CHECKPOINT,
+                iteration=finished,
+                data=self.samples.fingerprint,
+                teacher=self._teacher_hash(),
+                start=self.start,
+                method=self.method.state_dict(),
+                optimizer=self.optimizer.state_dict(),
+                validation=self.validation.state_dict(),
+            )
+        distributed.barrier()
+
+    def _restore(self) -> int:
+        """Load the checkpoint, if there is one; return the iteration to go on from."""
+        path = self.run_dir / CHECKPOINT
+        if not path.exists():
+            get_logger().info("no checkpoint yet in %s: starting from the beginning", self.run_dir)
+            return 0
+        state = load_checkpoint(path)
+        load_state(self.method, state["method"], where=path)
+        if state["data"] != self.samples.fingerprint:
+            raise InputError(
+                f"{path} was trained on data of fingerprint {state['data']}, DATA.ROOT now holds "
+                f"{self.samples.fingerprint}; restore the data, or start in another folder"
+            )
+        if state.get("teacher", "") != self._teacher_hash():
+            raise InputError(
+                f"cannot resume {path}: it has learnt from the teacher {state.get('teacher') or 'none'} and now has "
+                f"{self._teacher_hash() or 'none'}; restore the teacher, or start in another folder"
+            )
+        if state.get("start", self._start_of_earlier_version()) != self.start:
+            raise InputError(
+                f"cannot resume {path}: MODEL.WEIGHTS holds {self.start or 'nothing'}, it started from "
+                f"{state.get('start', 'another file') or 'nothing'}; restore the file, or start in another folder"
+            )
+        self.validation.load_state_dict(state.get("validation", {}))
+        self.optimizer.load_state_dict(state["optimizer"])
+        return state["iteration"]
+
+    def _start_of_earlier_version(self) -> str:
+        """Of a checkpoint that does not name its start weights: those of the same path are taken to be the same."""
+        path = self.run_dir / CONFIG_FILE
+        before = dict(flatten(load_yaml(path))).get("MODEL.WEIGHTS", "") if path.exists() else self.cfg.MODEL.WEIGHTS
+        return self.start if before == self.cfg.MODEL.WEIGHTS else "unknown"
+
+    def _teacher_hash(self) -> str:
+        return self.teacher.hash if self.teacher else ""
+
+    def _save_backbone(self, name: str) -> None:
+        cfg = self.cfg
+        provenance = {
+            "label": cfg.LABEL or method_name(cfg),
+            "method": method_name(cfg),
+            "seed": cfg.SEED,
+            "config_hash": _content_hash(cfg, self.start, self._teacher_hash()),
+            "data_fingerprint": self.samples.fingerprint,
+            "version": __version__,
+        }
+        spec = _describe_input(cfg, self.method.model, self.samples.classes)
+        save_backbone(self.run_dir / name, self.method.model, spec, provenance)
+
+
+def expect_backbone(cfg: CfgNode) -> BackboneFile:
+    """What the backbone of this training will say of itself; it has no weights yet, and its classes are unknown."""
+    with torch.device("meta"):
+        model = build_model(cfg.MODEL.ARCH, 2, cfg.MODEL.NORM)
+    return BackboneFile({}, _describe_input(cfg, model, ["?", "?"]), {}, "")
+
+
+def _describe_input(cfg: CfgNode, model: nn.Module, classes: Sequence[str]) -> dict[str, Any]:
+    data = cfg.DATA
+    return backbone_spec(model, mean=data.MEAN, std=data.STD, image_size=data.IMAGE_SIZE, classes=classes)
+
+
+def measure(cfg: CfgNode, model: nn.Module, val: Samples, device: torch.device) -> Predictions:
+    """What the network says of the validation split now."""
+    batches = build_evaluation_batches(cfg, val)
+    return predict(model, batches, device, cfg.DATA.MEAN, cfg.DATA.STD, cfg.PRECISION, val.paths)
+
+
+def _protocol_hash(cfg: CfgNode, samples: Samples, start: str) -> str:
+    """Equal for all rows that differ in nothing but method and seed; start: hash of the weights it starts from."""
+    blocks = ("PRECISION", "CHANNELS_LAST", "SOLVER")
+    data = {key: value for key, value in cfg.DATA.items() if key not in ("ROOT", "NUM_WORKERS", "CONTEXT_SHARE")}
+    tree = {**{name: cfg[name] for name in blocks}, "MODEL": {**cfg.MODEL, "WEIGHTS": start}, "DATA": data}
+    return config_hash(tree | {"fingerprint": samples.source, "report": cfg.EVAL.REPORT})
+
+
+def _content_hash(cfg: CfgNode, start: str, teacher: str) -> str:
+    """Names the config; what lies at a path goes by its content, not by its place."""
+    settings = {key: value for key, value in flatten(cfg) if key not in _PLACES}
+    cached = bool(cfg.TEACHER.CACHE)
+    return config_hash(settings | {"MODEL.WEIGHTS": start, "teacher": teacher, "teacher is cached": cached})

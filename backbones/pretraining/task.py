@@ -1,0 +1,69 @@
+"""What one training step of a classifier is, and when a method's hooks are called."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from backbones.core.engine import Step
+from backbones.data.batch import Batch
+from backbones.data.images import normalize
+from backbones.methods import Method
+from backbones.pretraining.teacher import OnlineTeacher
+
+
+class ClassificationTask(nn.Module):
+    """Maps a batch of uint8 pictures to a training step of `method`.
+
+    Args:
+        mean, std: channel statistics, RGB in [0, 1].
+        teacher: is asked about every batch; its answer is `teacher_logits` of the batch.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        method: Method,
+        mean: list[float],
+        std: list[float],
+        *,
+        dtype: torch.dtype,
+        channels_last: bool,
+        teacher: OnlineTeacher | None = None,
+    ) -> None:
+        super().__init__()
+        self.method = method
+        self.teacher = teacher
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.register_buffer("mean", torch.tensor(mean, dtype=dtype), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=dtype), persistent=False)
+
+    def forward(self, batch: Batch) -> Step:
+        if self.teacher is not None:
+            batch = replace(batch, teacher_logits=self.teacher(batch.images))
+        if batch.second_view is not None:
+            batch = replace(batch, second_view=self._normalize(batch.second_view))
+        step = self.method(replace(batch, images=self._normalize(batch.images)))
+        right = (step.logits.argmax(dim=1) == batch.labels).sum()
+        return Step(step.loss, {}, {"train_top1": (right, len(batch.labels))})
+
+    def _normalize(self, pictures: Tensor) -> Tensor:
+        return normalize(pictures, self.mean, self.std).contiguous(memory_format=self.memory_format)
+
+
+class MethodHook:
+    """Calls a method's hooks at the right iterations."""
+
+    def __init__(self, method: Method, iterations_per_epoch: int) -> None:
+        self.method = method
+        self.epoch = iterations_per_epoch
+        self.period = method.period or iterations_per_epoch
+
+    def after_step(self, finished: int) -> None:
+        self.method.after_step()
+        if finished % self.period == 0:
+            self.method.end_period()
+        if finished % self.epoch == 0:
+            self.method.begin_epoch(finished // self.epoch)

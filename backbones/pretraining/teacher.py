@@ -1,0 +1,181 @@
+"""Teachers: networks that were trained before and say, for every sample, what the classes look like to them.
+
+online   the teacher sees the student's own augmented pictures, at each step
+cached   its logits of the pictures without augmentation, computed once (tools/cache_teacher.py) and memory-mapped
+
+The two are not the same method, and have two names in every table.  Letters: B batch, N samples, K classes.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backbones.core.distributed import all_reduce_sum
+from backbones.core.errors import InputError
+from backbones.core.files import load_json, save_json
+from backbones.core.runs import check_writable
+from backbones.data.batch import Batch
+from backbones.data.images import normalize
+from backbones.data.loader import Batches
+from backbones.data.samples import Samples
+from backbones.measuring.calibration import fit_temperature
+from backbones.measuring.evaluation import predict
+from backbones.measuring.finite import refuse_image, refuse_not_finite
+from backbones.models.weights import BackboneFile, differing_classes
+
+FORMAT = "smooth2det teacher 1"
+LOGITS, DESCRIPTION = "logits.npy", "teacher.json"
+_ROWS = 16384  # of the cache that are checked at once
+
+
+class OnlineTeacher:
+    """A finished backbone that is asked at each step; not a module, so that no state dict holds it.
+
+    hash: of its weights. trained_on: fingerprint of its training split.
+    """
+
+    def __init__(self, file: BackboneFile, classes: list[str], device: torch.device, dtype: torch.dtype) -> None:
+        if difference := differing_classes(file.spec["classes"], classes):
+            raise InputError(
+                f"the teacher {file.hash} ({file.provenance['label']}) knows {len(file.spec['classes'])} classes that "
+                f"are not the {len(classes)} of the data ({difference}); set TEACHER.RUN to a run on the same data set"
+            )
+        self.hash, self.trained_on = file.hash, file.provenance["data_fingerprint"]
+        self.model = file.build().to(device, dtype).requires_grad_(False)
+        self.mean, self.std = (torch.tensor(file.spec[name], device=device, dtype=dtype) for name in ("mean", "std"))
+        self.finite = torch.ones((), dtype=torch.bool, device=device)  # whether all logits so far were
+
+    @torch.no_grad()
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """Logits (B, K) of uint8 pictures (B, 3, H, W), which the teacher normalises as in its own training."""
+        logits = self.model(normalize(pictures, self.mean, self.std)).logits
+        self.finite &= logits.isfinite().all()  # on the device; read by `refuse_not_finite`
+        return logits
+
+    def refuse_not_finite(self) -> None:
+        """`InputError` if a logit was not finite so far: some methods would learn from the others and end well."""
+        wrong = (~self.finite).float()
+        all_reduce_sum(wrong)  # stops all processes
+        if wrong:
+            refuse_image("an image of the training, as augmented", self.model)
+
+    def temperature(self, batches: Iterable[Batch], names: Sequence[str] | None = None) -> float:
+        """T_cal: minimises the teacher's NLL over the batches of all processes (the validation split).
+
+        names: of the images, by the samples' index, for messages.
+        """
+        precision = "float64" if self.mean.dtype == torch.float64 else "float32"
+        mean, std = self.mean.tolist(), self.std.tolist()
+        found = predict(self.model, batches, self.mean.device, mean, std, precision, names)
+        return fit_temperature(found.logits, found.labels)
+
+
+class CachedTeacher:
+    """The logits of a teacher for the samples of one training split; `InputError` if they are of another.
+
+    folder: as tools/cache_teacher.py wrote it.  hash, trained_on: as of `OnlineTeacher`.
+    """
+
+    def __init__(self, folder: Path, samples: Samples) -> None:
+        if not (folder / DESCRIPTION).is_file():
+            raise InputError(f"no cached teacher in {folder}: write it with tools/cache_teacher.py, or set TEACHER.RUN")
+        description = load_json(folder / DESCRIPTION)
+        keys = {"format", "fingerprint", "backbone", "trained_on", "temperature"}
+        if not isinstance(description, dict) or description.get("format") != FORMAT or keys - description.keys():
+            raise InputError(f"{folder / DESCRIPTION} is not a cached teacher; write one with tools/cache_teacher.py")
+        if description["fingerprint"] != samples.fingerprint:
+            raise InputError(
+                f"TEACHER.CACHE {folder} was made for data of fingerprint {description['fingerprint']}, this training "
+                f"split has {samples.fingerprint}; run tools/cache_teacher.py on these data"
+            )
+        self.hash, self.fitted = description["backbone"], description["temperature"]
+        self.trained_on = description["trained_on"]
+        try:
+            self.logits = np.lib.format.open_memmap(folder / LOGITS, mode="r")
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read {folder / LOGITS}: {error}; run tools/cache_teacher.py again") from None
+        if self.logits.shape != (len(samples), len(samples.classes)):
+            raise InputError(
+                f"{folder / LOGITS} has the shape {self.logits.shape}, not {(len(samples), len(samples.classes))}; "
+                "run tools/cache_teacher.py again"
+            )
+        self._refuse_not_finite(folder, samples)
+
+    def _refuse_not_finite(self, folder: Path, samples: Samples) -> None:
+        """Before the training: some methods would learn from the finite logits alone."""
+        if self.logits.dtype.kind != "f" or not isinstance(self.fitted, float | int) or not math.isfinite(self.fitted):
+            raise InputError(
+                f"{folder}: logits of {self.logits.dtype} or temperature {self.fitted!r} are not finite numbers; "
+                "run tools/cache_teacher.py again"
+            )
+        for first in range(0, len(self.logits), _ROWS):
+            wrong = np.flatnonzero(~np.isfinite(self.logits[first : first + _ROWS]).all(axis=1))
+            if len(wrong):
+                raise InputError(
+                    f"{folder / LOGITS} holds NaN or infinite logits for {samples.paths[first + wrong[0]]}; "
+                    "run tools/cache_teacher.py again with another teacher"
+                )
+
+    def fill(self, batches: Batches) -> "TaughtBatches":
+        """The batches, with their `teacher_logits`."""
+        return TaughtBatches(batches, self.logits)
+
+
+class TaughtBatches:
+    """Batches whose `teacher_logits` come from an (N, K) array, read on the host before the batch is moved."""
+
+    def __init__(self, batches: Batches, logits: np.ndarray) -> None:
+        self.batches, self.logits = batches, logits
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.batches:
+            assert batch.index is not None
+            rows = self.logits[batch.index.numpy()]
+            yield replace(batch, teacher_logits=torch.from_numpy(np.ascontiguousarray(rows)))
+
+
+def write_cache(
+    folder: Path,
+    teacher: OnlineTeacher,
+    samples: Samples,
+    batches: Iterable[Batch],
+    val: Iterable[Batch],
+    val_names: Sequence[str] | None = None,
+) -> dict:
+    """Ask the teacher about every sample of `batches`, and write the folder; returns its description.
+
+    batches: all samples of `samples` without augmentation, in one process. val: to fit the temperature on.
+    val_names: of the images of `val`.
+
+    Raises:
+        InputError: logits that are not finite, with the image and the teacher's file.
+    """
+    check_writable(folder)
+    (folder / DESCRIPTION).unlink(missing_ok=True)  # last to be written: without it the folder does not count
+    shape = (len(samples), len(samples.classes))
+    logits = np.lib.format.open_memmap(folder / LOGITS, mode="w+", dtype=np.float32, shape=shape)
+    for batch in batches:
+        assert batch.index is not None
+        found = teacher(batch.images.to(teacher.mean.device)).float().cpu().numpy()
+        refuse_not_finite(found, [samples.paths[index] for index in batch.index.tolist()], teacher.model)
+        logits[batch.index.numpy()] = found
+    logits.flush()
+    description = {
+        "format": FORMAT,
+        "fingerprint": samples.fingerprint,
+        "data": samples.name,
+        "split": samples.split,
+        "backbone": teacher.hash,
+        "trained_on": teacher.trained_on,
+        "temperature": teacher.temperature(val, val_names),
+    }
+    save_json(folder / DESCRIPTION, description)
+    return description

@@ -1,0 +1,271 @@
+"""AP and AR of resampled images, and paired bootstrap intervals of their differences.
+
+It reads matches.npz (detection/evaluation/coco.py) and nothing else.  A resample draws as many images as there are,
+with replacement; it is a vector of weights, how often each image was drawn.  All rows of a table see the SAME
+resamples, so that what makes a set of images easy or hard cancels in the difference of two rows.  The interval is the
+percentile interval.  It speaks of the images only: the spread between training seeds is not in it.
+
+AP of weighted images equals pycocotools' AP of a data set where every image stands as often as its weight says.
+Only true positives matter to it: the envelope of precision can only fall where a false positive is added, so it is
+enough to know, at each true positive, the weight of all detections above it.
+
+Letters: R resamples, I images, K classes, N detections, A area ranges, T IoU thresholds.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from backbones.core.errors import InputError
+
+FORMAT_VERSION = 1
+RECALL_POINTS = np.linspace(0.0, 1.0, 101)
+CHUNK = 2_000_000  # numbers in one work array: 16 MB
+AP_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+AR_NAMES = ("AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+_ARRAYS = (
+    *("image", "category", "score", "rank", "outcome", "object_image", "object_category", "object_counts"),
+    *("image_ids", "category_ids", "area_names", "iou_thresholds", "score_threshold"),
+)
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The content of matches.npz, images in the order of their ids; see `detection.evaluation.coco` for the layout."""
+
+    image: np.ndarray
+    category: np.ndarray
+    score: np.ndarray
+    rank: np.ndarray
+    outcome: np.ndarray
+    object_image: np.ndarray
+    object_category: np.ndarray
+    object_counts: np.ndarray
+    image_ids: np.ndarray
+    category_ids: np.ndarray
+    area_names: tuple[str, ...]
+    iou_thresholds: np.ndarray
+    score_threshold: float
+    where: str
+
+    def area(self, name: str) -> int:
+        if name not in self.area_names:
+            raise InputError(f"{self.where}: no area range '{name}'; there are {', '.join(self.area_names)}")
+        return self.area_names.index(name)
+
+
+def load_matches(path: str | Path) -> Matches:
+    """Read matches.npz; `InputError` names a file that is missing, broken or of another version."""
+    try:
+        with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            version = int(file["format_version"])
+            arrays = {name: file[name] for name in _ARRAYS}
+    except FileNotFoundError:
+        raise InputError(f"no such file: {path}; evaluate the detections again") from None
+    except Exception as error:  # zipfile, numpy and zlib each raise their own for a truncated file
+        raise InputError(f"cannot read {path} as matches: {error}; evaluate the detections again") from None
+    if version != FORMAT_VERSION:
+        raise InputError(f"{path}: format {version}, this version reads {FORMAT_VERSION}; evaluate again")
+    return build_matches(arrays, where=str(path))
+
+
+def build_matches(arrays: Mapping[str, np.ndarray], *, where: str = "matches") -> Matches:
+    """Matches from the arrays of the file; images are put in the order of their ids."""
+    order = np.argsort(arrays["image_ids"], kind="stable")
+    position = np.argsort(order)
+    detections = np.lexsort((arrays["rank"], position[arrays["image"]], arrays["category"]))
+    objects = np.lexsort((position[arrays["object_image"]], arrays["object_category"]))
+    return Matches(
+        image=position[arrays["image"]][detections],
+        object_image=position[arrays["object_image"]][objects],
+        image_ids=arrays["image_ids"][order],
+        category_ids=arrays["category_ids"],
+        iou_thresholds=arrays["iou_thresholds"],
+        area_names=tuple(str(name) for name in arrays["area_names"]),
+        score_threshold=float(arrays["score_threshold"]),
+        where=where,
+        **{name: arrays[name][detections] for name in ("category", "score", "rank", "outcome")},
+        **{name: arrays[name][objects] for name in ("object_category", "object_counts")},
+    )
+
+
+def resample_images(images: int, *, resamples: int, seed: int) -> np.ndarray:
+    """(R, I) float64 how often each image was drawn; a pure function of its arguments."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(images, np.full(images, 1 / images), size=resamples).astype(np.float64)
+
+
+# ---- AP and AR of weighted images ---------------------------------------------------------------------------------
+
+
+def average_precision(matches: Matches, image_weights: np.ndarray | None = None, area: str = "all") -> np.ndarray:
+    """(R, T) AP at every IoU threshold, mean over the classes that have objects in the resample; NaN without any.
+
+    image_weights: (R, I) non-negative; None: every image once (R = 1).
+    """
+    weights, at = _weights(matches, image_weights), matches.area(area)
+    above = (matches.score > matches.score_threshold) | (matches.score_threshold <= 0)
+    total, classes = np.zeros((len(weights), len(matches.iou_thresholds))), np.zeros((len(weights), 1))
+    for k, objects in _classes(matches, weights, at):
+        chosen = np.flatnonzero(above & (matches.category == k))
+        chosen = chosen[np.argsort(-matches.score[chosen], kind="stable")]
+        total += _class_average_precision(matches.outcome[chosen, at], matches.image[chosen], weights, objects)
+        classes += (objects > 0)[:, None]
+    return np.divide(total, classes, out=np.full_like(total, np.nan), where=classes > 0)
+
+
+def average_recall(
+    matches: Matches, image_weights: np.ndarray | None = None, area: str = "all", most: int = 100
+) -> np.ndarray:
+    """(R, T) recall of the `most` best detections of each image and class, mean over classes; see above."""
+    weights, at = _weights(matches, image_weights), matches.area(area)
+    total, classes = np.zeros((len(weights), len(matches.iou_thresholds))), np.zeros((len(weights), 1))
+    hits = (matches.outcome[:, at] == 1) & (matches.rank < most)[:, None]
+    hit = np.flatnonzero(hits.any(1))
+    for k, objects in _classes(matches, weights, at):
+        chosen = hit[matches.category[hit] == k]
+        found = weights[:, matches.image[chosen]] @ hits[chosen].astype(np.float64)
+        total += found / np.where(objects > 0, objects, 1)[:, None]
+        classes += (objects > 0)[:, None]
+    return np.divide(total, classes, out=np.full_like(total, np.nan), where=classes > 0)
+
+
+def summary(matches: Matches, image_weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """(R,) values of AP, AP50, AP75, AP by size, AR 1/10/100 and AR by size."""
+    whole = average_precision(matches, image_weights)
+    result = {"AP": whole.mean(1)}
+    for percent in (50, 75):
+        result[f"AP{percent}"] = whole[:, np.flatnonzero(np.isclose(matches.iou_thresholds, percent / 100))[0]]
+    for size in matches.area_names[1:]:
+        result[f"AP{size[0]}"] = average_precision(matches, image_weights, size).mean(1)
+    for most in (1, 10, 100):
+        result[f"AR{most}"] = average_recall(matches, image_weights, most=most).mean(1)
+    for size in matches.area_names[1:]:
+        result[f"AR{size[0]}"] = average_recall(matches, image_weights, size).mean(1)
+    return result
+
+
+def _weights(matches: Matches, image_weights: np.ndarray | None) -> np.ndarray:
+    images = len(matches.image_ids)
+    return np.ones((1, images)) if image_weights is None else np.asarray(image_weights, float).reshape(-1, images)
+
+
+def _classes(matches: Matches, weights: np.ndarray, at: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Every class that has objects, and their weighted number (R,)."""
+    counts = matches.object_counts[:, at]
+    for k in np.unique(matches.object_category[counts]):
+        yield int(k), weights[:, matches.object_image[counts & (matches.object_category == k)]].sum(1)
+
+
+def _class_average_precision(
+    outcome: np.ndarray, image: np.ndarray, weights: np.ndarray, objects: np.ndarray
+) -> np.ndarray:
+    """(R, T) AP of one class from its N detections by falling score: outcome (N, T), image (N,), objects (R,)."""
+    result = np.zeros((len(weights), outcome.shape[1]))
+    if not (outcome == 1).any():
+        return result
+    rows = max(1, CHUNK // len(image))
+    for start in range(0, len(weights), rows):
+        part = slice(start, start + rows)
+        drawn = weights[part][:, image]  # (r, N)
+        for t, above, hits in _weights_above(drawn, outcome):
+            result[part, t] = _area_under(drawn[:, hits], above, objects[part])
+    return result
+
+
+def _weights_above(drawn: np.ndarray, outcome: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Per IoU threshold: its number, the weight (r, H) of all detections up to each hit, the positions (H,) of hits."""
+    last, running = None, np.empty(0)
+    for t in range(outcome.shape[1]):
+        counts = outcome[:, t] >= 0
+        if last is None or not np.array_equal(counts, last):  # which detections count seldom differs between IoUs
+            last, running = counts, np.cumsum(drawn * counts, axis=1)
+        hits = np.flatnonzero(outcome[:, t] == 1)
+        yield t, running[:, hits], hits
+
+
+def _area_under(hit_weights: np.ndarray, above: np.ndarray, objects: np.ndarray) -> np.ndarray:
+    """(r,) mean over 101 recall points of the precision envelope.
+
+    hit_weights, above: (r, H) weight of each hit, and of all detections up to it; objects: (r,).
+    A hit stands for the recall points between the recall before it and its own; the first also for recall 0.
+    """
+    if not hit_weights.shape[1]:
+        return np.zeros(len(objects))
+    found = np.cumsum(hit_weights, axis=1)
+    envelope = np.maximum.accumulate((found / (above + np.spacing(1)))[:, ::-1], axis=1)[:, ::-1]
+    recall = found / np.where(objects > 0, objects, 1)[:, None]
+    points = np.searchsorted(RECALL_POINTS, recall, side="right")
+    return (envelope * np.diff(points, axis=1, prepend=0)).sum(1) / len(RECALL_POINTS)
+
+
+# ---- intervals ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """The numbers of one row: on the images as they are (name -> float), and on the resamples (name -> (R,))."""
+
+    matches: Matches
+    value: dict[str, float]
+    draws: dict[str, np.ndarray]
+
+
+def resample_rows(rows: Sequence[Matches], *, resamples: int = 1000, seed: int = 0) -> list[Resampled]:
+    """Every row on the same resamples; `InputError` where two rows were not measured on the same ground truth."""
+    for other in rows[1:]:
+        _check_same_ground_truth(rows[0], other)
+    weights = resample_images(len(rows[0].image_ids), resamples=resamples, seed=seed) if rows else np.empty(0)
+    return [
+        Resampled(row, {name: float(value[0]) for name, value in summary(row).items()}, summary(row, weights))
+        for row in rows
+    ]
+
+
+def interval(value: float, draws: np.ndarray, level: float = 0.95, *, centred: bool = False) -> dict[str, float]:
+    """{"value", "low", "high"}: percentile interval; resamples where the number does not exist are left out.
+
+    centred: shift the resamples so that their mean is the value.  AP of a resample is biased upwards (its envelope
+    takes maxima), which matters to the interval of one row; in a difference of two rows the bias cancels.
+    """
+    draws = draws[~np.isnan(draws)]
+    if not len(draws):
+        return {"value": value, "low": float("nan"), "high": float("nan")}
+    if centred:
+        draws = draws - draws.mean() + value
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return {"value": value, "low": float(low), "high": float(high)}
+
+
+def difference(a: Resampled, b: Resampled, name: str = "AP", level: float = 0.95) -> dict[str, float]:
+    """{"value", "low", "high"} of a minus b."""
+    return interval(a.value[name] - b.value[name], a.draws[name] - b.draws[name], level)
+
+
+def paired_bootstrap(
+    matches_a: Matches,
+    matches_b: Matches,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+    name: str = "AP",
+) -> dict[str, float]:
+    """{"value", "low", "high"} of the difference a minus b in one of `AP_NAMES` or `AR_NAMES`."""
+    a, b = resample_rows([matches_a, matches_b], resamples=resamples, seed=seed)
+    return difference(a, b, name, level)
+
+
+def _check_same_ground_truth(a: Matches, b: Matches) -> None:
+    if not np.array_equal(a.image_ids, b.image_ids):
+        differing = len(np.setxor1d(a.image_ids, b.image_ids))
+        raise InputError(f"{a.where} and {b.where} differ in {differing} images; evaluate both on the same images")
+    same = np.array_equal(a.category_ids, b.category_ids) and all(
+        np.array_equal(getattr(a, name), getattr(b, name)) for name in ("object_image", "object_category")
+    )
+    if not same or not np.array_equal(a.object_counts.sum(0), b.object_counts.sum(0)):
+        raise InputError(f"{a.where} and {b.where} differ in their ground truth; evaluate both with the same json")
+    if a.score_threshold != b.score_threshold:
+        raise InputError(f"{a.where} and {b.where} differ in the score threshold of AP; evaluate both alike")

@@ -1,0 +1,163 @@
+"""The files that docs/papers.yaml stands for: a config for every row, suites, and the page docs/papers.md."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from backbones.core.errors import InputError
+from comparison.papers import rows as papers
+from comparison.papers.page import PAGE, page_text
+from comparison.papers.rows import SOURCE, Table, Training
+
+SUITES = "configs/suites"
+WRITTEN = f"# Written by tools/papers.py from {SOURCE}: change it there.\n"
+DIGITS = 2  # of an estimate
+
+
+def write_papers(root: Path) -> dict[str, str]:
+    """Path from the root -> text, for every file that the source stands for."""
+    source, tables = papers.load_papers(root)
+    files = {}
+    for table in tables:
+        errors = papers.suspected_errors(root, table)
+        for training in table.trainings:
+            files[training.config] = config_text(root, source, table, training, errors)
+        files |= _suites(root, source, table, tables)
+    suites = [name for name in files if name.startswith(SUITES)]
+    return files | {PAGE: page_text(root, source, tables, suites)}
+
+
+def stale_files(root: Path, files: Mapping[str, str]) -> list[str]:
+    """What is wrong on the disk: "PATH is missing", "is out of date" or "is written for nothing"."""
+    found = []
+    for name, text in files.items():
+        path = root / name
+        if not path.is_file():
+            found.append(f"{name} is missing")
+        elif path.read_text(encoding="utf-8") != text:
+            found.append(f"{name} is out of date")
+    return found + [f"{name} is written for nothing" for name in left_over(root, files)]
+
+
+def left_over(root: Path, files: Mapping[str, str]) -> list[str]:
+    """Files that an older source stood for."""
+    candidates = [*(root / papers.CONFIGS / "papers").rglob("*.yaml"), *(root / SUITES).glob("*.yaml")]
+    names = sorted(str(path.relative_to(root)) for path in candidates)
+    return [name for name in names if name not in files and WRITTEN in (root / name).read_text(encoding="utf-8")]
+
+
+def config_text(
+    root: Path, source: Mapping[str, Any], table: Table, training: Training, errors: list[papers.Line]
+) -> str:
+    """A config of a few lines under a header with command, published numbers and cost."""
+    title = table.spec.get("columns", {}).get(training.column, {}).get("title", "")
+    parts = papers.parts_of(source, training)
+    for part in parts:
+        if not (root / papers.CONFIGS / part).is_file():
+            raise InputError(f"{SOURCE}: {table.key}: {training.row}: there is no {papers.CONFIGS}/{part}; write it")
+    changes = papers.changes_of(source, training)
+    own = yaml.safe_dump(changes, sort_keys=False) if changes else ""
+    arguments = f" {training.arguments}" if training.arguments else ""
+    return (
+        f"# python tools/pretrain.py --config-file {training.config} --output-dir {training.run}{arguments}\n"
+        f"# {table.title}, {table.spec['title']}.\n"
+        f'# Row "{training.row}"{title and f", {title}"}; {source["data"][training.data]["says"]}.\n'
+        f"{_published(table, training, papers.more_likely(training, errors, title))}"
+        f"# Cost: {_cost(*papers.gpu_hours(root, source, training))}.\n"
+        f"{WRITTEN}_BASE_:\n" + "".join(f"  - ../../{part}\n" for part in parts) + own
+    )
+
+
+def _published(table: Table, training: Training, suspect: str) -> str:
+    if not training.lines:
+        return "# Published: not available in our text.\n"
+    by_name: dict[str, list[str]] = {}
+    for line in training.lines:
+        for name, text in papers.published(line, training.show):
+            by_name.setdefault(name, []).append(text)
+    column = table.spec.get("lines")
+    which = f" ({' / '.join(line[column] for line in training.lines)})" if column else ""
+    said = ", ".join(f"{name} {' / '.join(texts)}" for name, texts in by_name.items())
+    where = table.spec.get("source", "")
+    doubt = f"# Suspected to be an error in print; more likely: {suspect}.\n" if suspect else ""
+    return f"# Published{f' ({where})' if where else ''}: {said}{which}.\n{doubt}"
+
+
+def _cost(multiply_adds: float, hours: float) -> str:
+    work = f"{_rounded(multiply_adds / 1e15)} P multiply-adds"
+    return f"estimate {_rounded(hours)} hours of one V100 ({work}, docs/papers.md)"
+
+
+def _rounded(value: float) -> str:
+    text = f"{float(f'{value:.{DIGITS - 1}e}'):,.6f}".rstrip("0").rstrip(".")
+    return text or "0"
+
+
+# ---- Suites ----
+def _suites(root: Path, source: Mapping[str, Any], table: Table, tables: list[Table]) -> dict[str, str]:
+    spec = table.spec.get("suite")
+    if not spec:
+        return {}
+    if "base" in spec:
+        return {_suite_path(f"{table.key}_{t.name.split('_', 1)[1]}"): _pair_text(table, t) for t in table.trainings}
+    files = {}
+    for column in table.spec.get("columns") or {"": {}}:
+        rows = _labelled(table, tables, column)
+        for variant, overrides in (spec.get("variants") or {"": []}).items():
+            name = "_".join(part for part in (table.key, column, variant) if part)
+            files[_suite_path(name)] = _suite_text(root, source, table, name, rows, overrides)
+    return files
+
+
+def _labelled(table: Table, tables: list[Table], column: str) -> dict[str, Training]:
+    """The rows of a suite.  One that the suite of another table trains has its label there, so that both share it."""
+    owner = {(t.paper, t.name): (other, t) for other in tables for t in other.trainings}
+    rows = {}
+    for (row, of), name in table.cells.items():
+        if of == column:
+            other, training = owner[table.paper, name]
+            rows[training.row if "suite" in other.spec else row] = training
+    return rows
+
+
+def _suite_path(name: str) -> str:
+    return f"{SUITES}/{name}.yaml"
+
+
+def _pair_text(table: Table, training: Training) -> str:
+    path, base = _suite_path(f"{table.key}_{training.name.split('_', 1)[1]}"), f"base/{table.spec['suite']['base']}"
+    return (
+        f"# python tools/benchmark.py --config-file {path} --output-dir runs/suites/{Path(path).stem}\n"
+        f'# {table.title}, {table.spec["title"]}: row "{training.row}".  Rows and cost: {base}.\n'
+        f"{_published(table, training, '')}{WRITTEN}_BASE_: {base}\nPRETRAIN:\n  CONFIG: {training.config}\n"
+    )
+
+
+def _suite_text(
+    root: Path, source: Mapping[str, Any], table: Table, name: str, rows: Mapping[str, Training], overrides: list[Any]
+) -> str:
+    spec, seeds = table.spec, table.spec["suite"]["seeds"]
+    tuning = len(seeds) * len(rows) * papers.detection_hours(root, source, table)
+    hours = tuning + len(seeds) * sum(papers.gpu_hours(root, source, training)[1] for training in rows.values())
+    runs = f"{len(rows)} rows, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
+    runs += f", fine-tuning {_rounded(tuning)} of them" if tuning else ""
+    folder = f"runs/suites/{spec['suite'].get('folder', name)}"
+    text = (
+        f"# python tools/benchmark.py --config-file {_suite_path(name)} --output-dir {folder}\n"
+        f"# {table.title}, {spec['title']}.\n"
+        f"# Cost: estimate {_rounded(hours)} hours of one V100: {runs}.  Published numbers: docs/papers.md.\n{WRITTEN}"
+        f"SEEDS: {seeds}\n"
+    )
+    if overrides:
+        text += f"PRETRAIN: {{OVERRIDES: [{', '.join(map(str, overrides))}]}}\n"
+    if baseline := spec["suite"].get("baseline"):  # several rows have hard labels
+        text += f'COMPARE: {{ARGUMENTS: [--baseline, "{baseline}"]}}\n'
+    if config := spec.get("detection"):  # classifiers of several data sets have no measure in common
+        text += f"EVALUATE: {{ENABLED: false}}\nFINETUNE:\n  - {{NAME: {Path(config).stem}, CONFIG: {config}}}\n"
+    text += "LOCALIZE: {ENABLED: false}\nROWS:\n"
+    for row, training in rows.items():
+        label = yaml.safe_dump(row, default_flow_style=True, width=1000).removesuffix("\n").removesuffix("\n...")
+        text += f"  - LABEL: {label}\n    CONFIG: {training.config}\n"
+    return text

@@ -1,0 +1,1 @@
+"""Rank methods over many data sets: average ranks, Friedman and Nemenyi tests."""

@@ -1,0 +1,208 @@
+"""Tables of data sets x methods, from csv files or from the folders of runs, and what `ranks` says of them.
+
+ranks.json = {"metric", "better": "higher" or "lower", "datasets": [N names], "methods": [k names],
+ "values": (N, k), "ranks": (N, k), "mean_ranks": (k,), "friedman": {"chi2", "chi2_p", "f" (null: infinite), "f_p"},
+ "nemenyi": {"level", "critical_difference", "groups": [[names that are not told apart]]},
+ "wilcoxon_holm": [{"first", "second", "p"}]}
+"""
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from backbones.core.errors import InputError, suggestion
+from comparison.families import difference_of, find_families
+from comparison.metrics import BY_NAME
+from comparison.protocols import protocol_name
+from comparison.ranking.ranks import (
+    average_ranks,
+    check_table,
+    critical_difference,
+    friedman,
+    indistinct_groups,
+    wilcoxon_holm,
+)
+from comparison.rows import STAGE_ORDER, Row, collect_rows
+
+BETTER = {"higher": 1, "lower": -1}
+
+
+@dataclass(frozen=True)
+class Table:
+    """values: (N, k) float64, nan where there is none."""
+
+    datasets: list[str]
+    methods: list[str]
+    values: np.ndarray
+
+
+def load_csv(path: str | Path) -> Table:
+    """A table with one line a data set.
+
+    A column of numbers is a method; `X rank` beside a column X (a printed rank) and `source` are left out, and so are
+    lines that begin with "Average"; the other columns, of text alone, together name the data set.
+
+    Raises:
+        InputError: no csv file, a column twice, a cell too many, a column with numbers and text: a method that is left
+            out because of one "-" would change the ranks of all others.
+    """
+    lines = [line for line in _read_csv(path) if not str(next(iter(line.values()))).startswith("Average")]
+    names = [name for name in (lines[0] if lines else {}) if name and name != "source"]
+    names = [name for name in names if not (name.endswith(" rank") and name.removesuffix(" rank") in names)]
+    columns = {name: [_number(line[name]) for line in lines] for name in names}
+    for name, cells in columns.items():
+        if None in cells and not np.isnan([cell for cell in cells if cell is not None]).all():
+            text = lines[cells.index(None)][name]
+            raise InputError(f"{path}: column '{name}' has numbers and '{text}'; write numbers only, or text only")
+    methods = [n for n, cells in columns.items() if None not in cells and not np.isnan(np.array(cells, float)).all()]
+    labels = [" ".join(line[n] or "" for n in names if n not in methods).strip() for line in lines]
+    if not methods:
+        raise InputError(f"{path} has no column of numbers; a table of ranks needs one a method")
+    return Table(
+        [label or f"line {i + 2}" for i, label in enumerate(labels)],
+        methods,
+        np.array([columns[name] for name in methods], dtype=np.float64).T,
+    )
+
+
+def _read_csv(path: str | Path) -> list[dict[str, str]]:
+    try:
+        with Path(path).open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            lines, names = list(reader), reader.fieldnames or []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        why = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        raise InputError(f"cannot read {path}: {why}; name a csv file with one line a data set") from None
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{path}: column '{name}' stands twice; give every method its own name")
+    for number, line in enumerate(lines, 2):
+        if None in line:
+            raise InputError(f"{path}: line {number} has more cells than the header; quote text that holds a comma")
+    return lines
+
+
+def _number(cell: str | None) -> float | None:
+    """nan for an empty cell, None for text."""
+    try:
+        return float(cell) if cell and cell.strip() else np.nan
+    except ValueError:
+        return None
+
+
+def collect_table(roots: Iterable[str | Path], metric: str, chosen: Sequence[str] = ()) -> Table:
+    """The mean over seeds of one metric from the results at or below `roots`.
+
+    A line is one protocol (which includes the data) and one network; a column is a label, as given.
+
+    Args:
+        chosen: config keys whose value each seed has chosen for itself: seeds may differ in them.
+
+    Raises:
+        InputError: nothing has that metric; two backbones pass for the same seed of the same method; rows of one label
+            and line whose settings differ.
+    """
+    rows, known = collect_rows(roots, allow_mixed_protocols=True), set()
+    cells: dict[str, dict[str, list[tuple[Row, float]]]] = {}  # line, label: rows and their numbers
+    for row in rows:
+        stages = [s for s in STAGE_ORDER if row.results.get(s, {}).get("metrics", {}).get(metric) is not None]
+        known |= {name for results in row.results.values() for name in results["metrics"]}
+        if stages:
+            results = row.results[stages[-1]]
+            line = cells.setdefault(_line_name(row, stages[-1], results), {})
+            line.setdefault(row.label, []).append((row, results["metrics"][metric]))
+    if not cells:
+        raise InputError(f"no result has a number called '{metric}'{suggestion(metric, known)}")
+    methods = list(dict.fromkeys(method for line in cells.values() for method in line))
+    values = [[_mean_over_seeds(line.get(method, []), chosen) for method in methods] for line in cells.values()]
+    return Table(list(cells), methods, np.array(values, dtype=np.float64))
+
+
+def _mean_over_seeds(found: Sequence[tuple[Row, float]], chosen: Sequence[str]) -> float:
+    """nan without rows.  Rows of one backbone (fine-tunings, detection protocols) are averaged first."""
+    by_seed: dict[int, Row] = {}
+    for row, _ in found:
+        if by_seed.setdefault(row.seed, row).weights != row.weights:
+            where = list(row.folders.values())[-1]
+            raise InputError(
+                f"two backbones are called {row.label} with seed {row.seed}, one in {where}; "
+                "give them different labels, or name only one of them"
+            )
+    families = find_families([replace(row, protocol=None) for row, _ in found], chosen)
+    if len(families) > 1:
+        raise InputError(f"rows labelled {families[0].label} {difference_of(families)}; give them different labels")
+    own = [[value for row, value in found if row.weights == seed.weights] for seed in by_seed.values()]
+    return float(np.mean([np.mean(values) for values in own])) if own else np.nan
+
+
+def _line_name(row: Row, stage: str, results: Mapping[str, Any]) -> str:
+    data = [str(split["name"]) for split in results["data"].values() if isinstance(split, Mapping) and "name" in split]
+    # Pretraining differs between the methods by design; every other protocol must be the same within a line.
+    protocol = "" if stage == "pretraining" else f" ({protocol_name(results)})"
+    return f"{data[0] if data else stage} {_network(row)}".strip() + protocol
+
+
+def _network(row: Row) -> str:
+    """MODEL.ARCH of the config beside the results, where one says it."""
+    for folder in row.folders.values():
+        path = folder / "config.yaml"
+        config = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if "ARCH" in (config or {}).get("MODEL", {}):
+            return str(config["MODEL"]["ARCH"])
+    return ""
+
+
+def direction(metric: str, wanted: str | None) -> int:
+    """+1 or -1: as `wanted` ("higher" or "lower") says, else as the metric is known."""
+    known = BY_NAME[metric].better if metric in BY_NAME else 0
+    if wanted is None and known == 0:
+        raise InputError(f"is a higher or a lower '{metric}' better?  Say it with --better higher or --better lower")
+    return BETTER[wanted] if wanted else known
+
+
+def rank_table(table: Table, metric: str, better: int, level: float = 0.95) -> dict[str, Any]:
+    """The content of ranks.json."""
+    check_table(table.values, table.datasets, table.methods)
+    ranks = average_ranks(table.values, better=better)
+    distance = critical_difference(len(table.methods), len(table.datasets), level)
+    groups = indistinct_groups(ranks.mean(axis=0), distance)
+    return {
+        "metric": metric,
+        "better": "higher" if better > 0 else "lower",
+        "datasets": table.datasets,
+        "methods": table.methods,
+        "values": table.values.tolist(),
+        "ranks": ranks.tolist(),
+        "mean_ranks": ranks.mean(axis=0).tolist(),
+        "friedman": {key: value if np.isfinite(value) else None for key, value in friedman(ranks)._asdict().items()},
+        "nemenyi": {
+            "level": level,
+            "critical_difference": distance,
+            "groups": [[table.methods[i] for i in group] for group in groups],
+        },
+        "wilcoxon_holm": [pair._asdict() for pair in wilcoxon_holm(table.values, table.methods)],
+    }
+
+
+def ranks_text(found: Mapping[str, Any]) -> str:
+    """For the terminal: methods by mean rank, the tests, and the pairs that Wilcoxon-Holm tells apart."""
+    order = np.argsort(found["mean_ranks"], kind="stable")
+    width = max(map(len, found["methods"]))
+    n, test, nemenyi = len(found["datasets"]), found["friedman"], found["nemenyi"]
+    f = np.inf if test["f"] is None else test["f"]  # all data sets agree
+    lines = [f"mean ranks of {found['metric']} ({found['better']} is better) on {n} data sets, ties share their ranks"]
+    lines += [f"  {found['methods'][i]:<{width}}  {found['mean_ranks'][i]:6.2f}" for i in order]
+    lines += [
+        f"Friedman chi2 {test['chi2']:.2f} (p {test['chi2_p']:.2g}), Iman-Davenport F {f:.2f} (p {test['f_p']:.2g})",
+        f"Nemenyi's critical difference at {nemenyi['level']:.0%}: {nemenyi['critical_difference']:.3f}; "
+        "not told apart:",
+        *(f"  {', '.join(group)}" for group in nemenyi["groups"] or [["none"]]),
+    ]
+    told = [pair for pair in found["wilcoxon_holm"] if pair["p"] < 1 - nemenyi["level"]]
+    lines.append(f"Wilcoxon-Holm tells {len(told)} of {len(found['wilcoxon_holm'])} pairs apart")
+    return "\n".join(lines + [f"  {pair['first']} / {pair['second']}: p {pair['p']:.2g}" for pair in told])

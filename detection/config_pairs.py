@@ -1,0 +1,156 @@
+"""Pairs of settings that go wrong together: each cost somebody a benchmark, without any message.
+
+`refuse_pairs` raises what cannot be meant; `warn_pairs` counts what may be.  A rule is a function of the config (a
+warning also of the number of processes) that returns what it has found, as keys and values, or "".  docs/protocols.md
+lists them.  Sources: issues of detectron2, MoCo and others, by repository and number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from backbones.core.config import CfgNode
+from backbones.core.errors import InputError
+from backbones.core.warning_counter import WarningCounter
+
+FPN_BACKBONE, EXTRA_NORM = "build_resnet_fpn_backbone", "Res5ROIHeadsExtraNorm"
+TRAINED_BN = ("BN", "SyncBN")
+FEWEST_IMAGES = 8  # below, a batch's statistics are too noisy (Wu & He 2018, arXiv:1803.08494, Fig. 1)
+LR_PER_IMAGE = 0.02 / 16  # detectron2's, and its rule of linear scaling (Goyal et al. 2017, arXiv:1706.02677)
+LATE = 0.99  # share of the training after which a last step hardly acts
+IMAGENET_RGB = (123.675, 116.280, 103.530)
+
+
+def refuse_pairs(cfg: CfgNode) -> None:
+    """Raises InputError for two settings of which one makes the other meaningless; reads no data."""
+    for (what, remedy), find in ERRORS.items():
+        if found := find(cfg):
+            raise InputError(f"{found}: {what}; {remedy}")
+
+
+def warn_pairs(cfg: CfgNode, processes: int, warnings: WarningCounter) -> None:
+    """Count each pair that may be a slip.
+
+    Args:
+        processes: among which SOLVER.IMS_PER_BATCH is divided.
+    """
+    for what, find in WARNINGS.items():
+        if found := find(cfg, processes):
+            warnings.add(what, found)
+
+
+def _is_fpn(cfg: CfgNode) -> bool:
+    return cfg.MODEL.BACKBONE.NAME == FPN_BACKBONE
+
+
+def _norms(cfg: CfgNode) -> dict[str, str]:
+    """The normalisation of each part that the detector has, by key."""
+    norms = {"MODEL.RESNETS.NORM": cfg.MODEL.RESNETS.NORM}
+    return {**norms, "MODEL.FPN.NORM": cfg.MODEL.FPN.NORM} if _is_fpn(cfg) else norms
+
+
+# ------------------------------------------------------------------------------------------ errors
+
+
+def _fpn_without_norm(cfg: CfgNode) -> str:
+    forgotten = _is_fpn(cfg) and cfg.MODEL.RESNETS.NORM == "SyncBN" and cfg.MODEL.FPN.NORM == ""
+    return "MODEL.RESNETS.NORM SyncBN with MODEL.FPN.NORM ''" if forgotten else ""
+
+
+def _frozen_extra_norm(cfg: CfgNode) -> str:
+    frozen = cfg.MODEL.ROI_HEADS.NAME == EXTRA_NORM and cfg.MODEL.RESNETS.NORM == "FrozenBN"
+    return f"MODEL.ROI_HEADS.NAME {EXTRA_NORM} with MODEL.RESNETS.NORM FrozenBN" if frozen else ""
+
+
+def _nothing_to_estimate(cfg: CfgNode) -> str:
+    norms, frozen = _norms(cfg), cfg.MODEL.BACKBONE.FREEZE_AT == 5 and cfg.MODEL.ROI_HEADS.NAME != EXTRA_NORM
+    trained = [key for key, norm in norms.items() if norm in TRAINED_BN and not (frozen and "RESNETS" in key)]
+    idle = cfg.TEST.PRECISE_BN.ENABLED and not trained
+    values = ", ".join(f"{key} {norm!r}" for key, norm in norms.items())
+    values += ", MODEL.BACKBONE.FREEZE_AT 5" * frozen
+    return f"TEST.PRECISE_BN.ENABLED True with {values}" if idle else ""
+
+
+# (what is wrong, what to do) -> rule
+ERRORS: dict[tuple[str, str], Callable[[CfgNode], str]] = {
+    ("an FPN that is not normalised on a backbone that is gives NaN (moco#23)", "set MODEL.FPN.NORM SyncBN"): (
+        _fpn_without_norm
+    ),
+    ("the new norm after res5 would be frozen as the identity", "use BN or SyncBN, or Res5ROIHeads"): (
+        _frozen_extra_norm
+    ),
+    ("there is no batch norm that trains, so nothing to estimate anew", "set TEST.PRECISE_BN.ENABLED False"): (
+        _nothing_to_estimate
+    ),
+}
+
+
+# ---------------------------------------------------------------------------------------- warnings
+
+
+def _frozen_batch_norm(cfg: CfgNode, processes: int) -> str:
+    freeze, norm = cfg.MODEL.BACKBONE.FREEZE_AT, cfg.MODEL.RESNETS.NORM
+    return f"MODEL.BACKBONE.FREEZE_AT {freeze}, MODEL.RESNETS.NORM {norm}" if freeze and norm in TRAINED_BN else ""
+
+
+def _part_of_the_backbone_trains(cfg: CfgNode, processes: int) -> str:
+    return "MODEL.BACKBONE.FREEZE_AT 4" if cfg.MODEL.BACKBONE.FREEZE_AT == 4 else ""
+
+
+def _no_norm_after_res5(cfg: CfgNode, processes: int) -> str:
+    model = cfg.MODEL
+    bare = model.ROI_HEADS.NAME == "Res5ROIHeads" and model.RESNETS.NORM in TRAINED_BN
+    return f"MODEL.ROI_HEADS.NAME {model.ROI_HEADS.NAME}, MODEL.RESNETS.NORM {model.RESNETS.NORM}" if bare else ""
+
+
+def _few_images(cfg: CfgNode, processes: int) -> str:
+    images = cfg.SOLVER.IMS_PER_BATCH
+    shares = {"BN": images // processes, "SyncBN": images}
+    small = [f"{key} {norm}" for key, norm in _norms(cfg).items() if shares.get(norm, FEWEST_IMAGES) < FEWEST_IMAGES]
+    return f"SOLVER.IMS_PER_BATCH {images} over {processes} process(es), {', '.join(small)}" if small else ""
+
+
+def _late_step(cfg: CfgNode, processes: int) -> str:
+    steps, stop = list(cfg.SOLVER.STEPS), cfg.SOLVER.MAX_ITER
+    return f"SOLVER.STEPS {steps}, SOLVER.MAX_ITER {stop}" if steps and steps[-1] > LATE * stop else ""
+
+
+def _step_in_warm_up(cfg: CfgNode, processes: int) -> str:
+    steps, warm_up = list(cfg.SOLVER.STEPS), cfg.SOLVER.WARMUP_ITERS
+    return f"SOLVER.STEPS {steps}, SOLVER.WARMUP_ITERS {warm_up}" if steps and steps[0] < warm_up else ""
+
+
+def _unscaled_rate(cfg: CfgNode, processes: int) -> str:
+    solver = cfg.SOLVER
+    usual = LR_PER_IMAGE * solver.IMS_PER_BATCH
+    # Rounded, so that exactly half (protocol als) is inside.
+    far = solver.OPTIMIZER == "SGD" and not 0.5 <= round(solver.BASE_LR / usual, 6) <= 2
+    return f"SOLVER.BASE_LR {solver.BASE_LR:g}, SOLVER.IMS_PER_BATCH {solver.IMS_PER_BATCH}" if far else ""
+
+
+def _order_of_channels(cfg: CfgNode, processes: int) -> str:
+    order, mean = cfg.INPUT.FORMAT, list(cfg.MODEL.PIXEL_MEAN)
+    wrong = IMAGENET_RGB[::-1] if order == "RGB" else IMAGENET_RGB
+    close = all(abs(a - b) < 0.5 for a, b in zip(mean, wrong, strict=True))
+    return f"INPUT.FORMAT {order}, MODEL.PIXEL_MEAN {mean}" if close else ""
+
+
+def _scale_of_pixels(cfg: CfgNode, processes: int) -> str:
+    mean, std = list(cfg.MODEL.PIXEL_MEAN), list(cfg.MODEL.PIXEL_STD)
+    # A deviation of 1 is MSRA's and Caffe's, whose weights are BGR.
+    odd = max(map(abs, mean)) <= 1 < 255 * max(std) or (cfg.INPUT.FORMAT == "RGB" and max(std) <= 1)
+    return f"INPUT.FORMAT {cfg.INPUT.FORMAT}, MODEL.PIXEL_MEAN {mean}, MODEL.PIXEL_STD {std}" if odd else ""
+
+
+# What may be wrong, as the log and results.json say it -> rule.
+WARNINGS: dict[str, Callable[[CfgNode, int], str]] = {
+    "batch norm that trains, with stages that are frozen all the same (detectron2#2022)": _frozen_batch_norm,
+    "a frozen backbone whose res5 trains: FREEZE_AT 5 freezes it, too": _part_of_the_backbone_trains,
+    "C4 with batch norm that trains and no norm after res5 (MoCo: Res5ROIHeadsExtraNorm)": _no_norm_after_res5,
+    f"batch norm over fewer than {FEWEST_IMAGES} pictures": _few_images,
+    "a last step so near the end that it hardly acts": _late_step,
+    "a step within the warm-up": _step_in_warm_up,
+    "a learning rate that is not 0.02 for 16 pictures, scaled linearly, within a factor of two": _unscaled_rate,
+    "a mean in the other order of channels": _order_of_channels,
+    "pixels of another scale than 0..255 in RGB": _scale_of_pixels,
+}

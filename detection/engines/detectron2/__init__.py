@@ -1,0 +1,1 @@
+"""The detectron2 engine: the protocols of the papers at full scale."""

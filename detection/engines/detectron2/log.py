@@ -1,0 +1,65 @@
+"""What detectron2's trainer reports: one line of metrics.jsonl a log period, and a progress bar with its ETA.
+
+detectron2 itself brings every loss home from the device in each iteration, and gathers them from all processes; here
+they stay on the device until a line is due.
+
+This module imports no detectron2.
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from backbones.core.engine import Meters, Reporter, Step
+from backbones.core.errors import InputError
+from backbones.core.run_log import MetricsWriter
+
+
+class TrainingLog:
+    """Collects losses (tensors) and the model's own scalars (numbers); a context that closes the files.
+
+    Args:
+        start, stop: the iterations of this training.
+    """
+
+    def __init__(self, writer: MetricsWriter, start: int, stop: int) -> None:
+        self.writer, self.meters, self.reporter = writer, Meters(start), Reporter(writer, start, stop)
+        self.losses: dict[str, Tensor] = {}  # of the last forward pass
+        self.scalars: dict[str, list[float]] = {}
+
+    def __enter__(self) -> "TrainingLog":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.reporter.__exit__()
+        self.writer.close()
+
+    def watch(self, model: nn.Module) -> Any:
+        """Collect the losses of every training pass of `model`; returns the handle that ends it."""
+        return model.register_forward_hook(self._add_losses)
+
+    def _add_losses(self, model: nn.Module, inputs: Any, losses: dict[str, Tensor]) -> None:
+        if model.training:
+            self.losses = {name: value.detach() for name, value in losses.items()}
+            self.meters.add(Step(sum(self.losses.values()), self.losses))  # type: ignore[arg-type]
+
+    def add_scalars(self, trainer: Any) -> None:
+        """Take what the model put into the trainer's storage in this iteration: numbers, such as its accuracy."""
+        for name, (value, at) in trainer.storage.latest().items():
+            if at == trainer.iter:
+                self.scalars.setdefault(name, []).append(float(value))
+
+    def report(self, iteration: int, lr: float) -> None:
+        """Write the means since the last line; `InputError` names a loss that was not finite."""
+        numbers = self.meters.flush()  # synchronises with the device
+        means = {name: sum(values) / len(values) for name, values in self.scalars.items()}
+        self.scalars = {}
+        self.reporter.report(iteration, lr, numbers | means)
+
+    def diverged(self, iteration: int, reason: Exception) -> InputError:
+        """The error for what detectron2 found not to be finite before a line was due."""
+        parts = {name: float(f"{value.item():.4g}") for name, value in self.losses.items()}
+        return InputError(
+            f"the loss is not finite at iteration {iteration} ({reason}); the one before had {parts}; "
+            "lower SOLVER.BASE_LR or check the data"
+        )

@@ -1,0 +1,84 @@
+"""Which cells and anchors learn which boxes, for a whole padded batch at once.
+
+A box is learned at the cell that holds its centre, on every scale, by every anchor whose shape fits it: IoU of the
+shapes above the threshold; where none does, by the anchor that fits best.  Where two boxes claim one anchor of one
+cell, the one that fits it better has it; of two that fit equally, the first.
+NOTE: where boxes collide, the code that the OLS experiment descends from lets the last box have the anchor, which
+makes the loss depend on the order of the annotations; the paper does not say.
+
+Letters: B pictures, M boxes of a picture (padded), A anchors of a scale, H x W cells.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from detection.engines.yolo.boxes import shape_iou
+
+LAST = 2**31 - 1
+
+
+@dataclass
+class Assignment:
+    """What one scale learns.
+
+    column, row: (B, M) int64, the cell of each box.
+    positive: (B, M, A) bool, the anchors that learn it.
+    taken: (B, A, H, W) bool, where any box is learned.
+    """
+
+    column: Tensor
+    row: Tensor
+    positive: Tensor
+    taken: Tensor
+
+
+def assign(
+    boxes: Tensor,
+    valid: Tensor,
+    anchors: Sequence[Tensor],
+    strides: Sequence[int],
+    sizes: Sequence[tuple[int, int]],
+    threshold: float,
+) -> list[Assignment]:
+    """The assignment of each scale.  No value is read back from the device.
+
+    Args:
+        boxes: (B, M, 4) pixels; M at least 1.
+        valid: (B, M) bool, False for padding.
+        anchors: of each scale (A, 2), width and height in units of its stride.
+        sizes: (H, W) of each scale's map.
+        threshold: an anchor fits above this IoU, not at it.
+    """
+    pixels = torch.cat([own * stride for own, stride in zip(anchors, strides, strict=True)])
+    fit = shape_iou((boxes[..., 2:] - boxes[..., :2])[:, :, None], pixels)  # (B, M, all anchors)
+    chosen = choose_anchors(fit, threshold) & valid[..., None]
+    counts = [len(own) for own in anchors]
+    parts = zip(strides, sizes, fit.split(counts, dim=2), chosen.split(counts, dim=2), strict=True)
+    return [_assign_scale(boxes, fits, claims, stride, size) for stride, size, fits, claims in parts]
+
+
+def choose_anchors(fit: Tensor, threshold: float) -> Tensor:
+    """(..., n) bool: the anchors above the threshold; where there is none, the (first) best."""
+    above = fit > threshold
+    best = torch.zeros_like(above).scatter_(-1, fit.argmax(dim=-1, keepdim=True), True)
+    return torch.where(above.any(dim=-1, keepdim=True), above, best)
+
+
+def _assign_scale(boxes: Tensor, fit: Tensor, claims: Tensor, stride: int, size: tuple[int, int]) -> Assignment:
+    (height, width), (batch, number, anchors) = size, claims.shape
+    centre = (boxes[..., :2] + boxes[..., 2:]) / (2 * stride)
+    column = centre[..., 0].floor().long().clamp(0, width - 1)  # a centre may lie on the border
+    row = centre[..., 1].floor().long().clamp(0, height - 1)
+    place = torch.arange(anchors, device=boxes.device) * (height * width) + (row * width + column)[..., None]
+    place = place.view(batch, number * anchors)
+    # The key of a claim orders by fit, then by the box's number, the first highest: the bits of a float that is not
+    # negative are ordered as its value, and a maximum does not depend on the order of the writes.
+    order = LAST - torch.arange(number, device=boxes.device)[:, None]
+    key = (fit.float().contiguous().view(torch.int32).long() << 32) + order
+    key = torch.where(claims, key, 0).view(batch, number * anchors)
+    highest = key.new_zeros(batch, anchors * height * width).scatter_reduce_(1, place, key, "amax")
+    positive = claims & (highest.gather(1, place) == key).view_as(claims)
+    return Assignment(column, row, positive, (highest > 0).view(batch, anchors, height, width))

@@ -1,0 +1,200 @@
+"""Settings of a YOLO fine-tuning: commented defaults, those of Zhang et al. 2021 (OLS, Table VIII).
+
+Keys that detection/config.py has, too, mean the same here.  What the paper leaves open is that of the code base whose
+values coincide with it, the MobileNetV2 branch of Peterisfar/YOLOV3; where we differ, a NOTE says so.
+"""
+
+from __future__ import annotations
+
+from backbones.core.config import CfgNode, config_hash, flatten
+from detection.engines.yolo.config_checks import validate
+
+__all__ = ["NOT_PROTOCOL", "get_defaults", "label_name", "label_settings", "protocol_hash", "protocol_name", "validate"]
+
+_C = CfgNode()
+# Seed of the new layers, the order of pictures and every augmentation.
+_C.SEED = 0
+# First part of the row's name in tables; empty: the backbone's own label.  The class labels are the second part.
+_C.LABEL = ""
+# Readable name of the protocol; results compare only under one protocol hash.  Empty: derived.
+_C.PROTOCOL = ""
+
+_C.DATASETS = CfgNode()
+# Folder that the names of detection/data/catalog.py are below; ~ and $VARIABLES are expanded.
+_C.DATASETS.ROOT = "$SMOOTH2DET_DATA"
+# Names from the catalog, or "voc:<folder>:<split>", or "coco:<json>:<image folder>".
+# Several training sets are joined (VOC 07+12); there is exactly one test set.
+_C.DATASETS.TRAIN = ("voc_2007_trainval", "voc_2012_trainval")
+_C.DATASETS.TEST = ("voc_2007_test",)
+
+_C.DATALOADER = CfgNode()
+# Processes that read pictures; 0 reads in the training process.
+_C.DATALOADER.NUM_WORKERS = 4
+# Leave out training pictures without any box to learn from (`difficult` ones are never learned).
+_C.DATALOADER.FILTER_EMPTY_ANNOTATIONS = True
+# Keep decoded training pictures in memory (per worker), no larger than the largest of INPUT.SIZES needs; small sets.
+_C.DATALOADER.CACHE_IMAGES = False
+
+_C.INPUT = CfgNode()
+# Sides in pixels of the square network input, multiples of 32; one is drawn for every PERIOD iterations.
+# NOTE: the reference begins with 448; here the first period is drawn like any other.
+_C.INPUT.SIZES = (320, 352, 384, 416, 448, 480, 512, 544, 576, 608)
+_C.INPUT.PERIOD = 10
+# Probabilities of a horizontal flip; of a crop and of a shift that keep every box whole.
+_C.INPUT.FLIP = 0.5
+_C.INPUT.RANDOM_CROP = 0.5
+_C.INPUT.TRANSLATION = 0.5
+# Probability that a second picture is blended in, with the weight ~ Beta(MIXUP_ALPHA, MIXUP_ALPHA) of the first;
+# the boxes of both count with the weight of their picture.
+_C.INPUT.MIXUP = 0.5
+_C.INPUT.MIXUP_ALPHA = 1.5
+
+_C.MODEL = CfgNode()
+# The backbone: "mobilenetv2", or a ResNet of backbones/models, such as "resnet18".
+_C.MODEL.ARCH = "mobilenetv2"
+# Number of categories listed in the data; checked against it.
+_C.MODEL.NUM_CLASSES = 20
+# Mean and standard deviation per channel, range 0..255, RGB.
+_C.MODEL.PIXEL_MEAN = [123.675, 116.280, 103.530]
+_C.MODEL.PIXEL_STD = [58.395, 57.120, 57.375]
+# Anchors (width, height) of the strides 8, 16 and 32, in units of the stride; tools/estimate_anchors.py finds others.
+_C.MODEL.ANCHORS = [
+    [[1.25, 1.625], [2.0, 3.75], [4.125, 2.875]],
+    [[1.875, 3.8125], [3.875, 2.8125], [3.6875, 7.4375]],
+    [[3.625, 2.8125], [4.875, 6.1875], [11.656, 10.188]],
+]
+# Channels of the neck at stride 32; half as many at 16, a quarter at 8.
+_C.MODEL.NECK_WIDTH = 512
+# Normalisation: "BN" (statistics of this process), "FrozenBN" (the backbone's statistics; the neck has BN), "SyncBN"
+# or "GN" (no batch statistics).
+_C.MODEL.NORM = "BN"
+# Stages of the backbone that do not train: 0 none, 1 stem, 2 + res2, 3 + res3, 4 + res4, 5 + res5.
+_C.MODEL.FREEZE_AT = 0
+
+_C.LOSS = CfgNode()
+# Every anchor above this IoU with a box (centred on each other) learns it; a box without one gets its best anchor.
+_C.LOSS.POSITIVE_IOU = 0.3
+# A cell whose box has at least this IoU with a true one is no background.
+_C.LOSS.IGNORE_IOU = 0.5
+# Exponent of the focal objectness loss; 0 is plain cross-entropy.
+_C.LOSS.FOCAL_GAMMA = 2.0
+
+_C.CLASS_LABELS = CfgNode()
+# Target of the class loss at positives: "Hard" (one-hot), "LS" or "OLS".  It is what a comparison compares, and
+# therefore part of a row's name instead of the protocol.  Blocks hold the arguments of the classes of labels.py.
+_C.CLASS_LABELS.NAME = "Hard"
+_C.CLASS_LABELS.Hard = CfgNode()
+_C.CLASS_LABELS.LS = CfgNode()
+# Smoothing in [0, 1]; 0 is the hard label.  The code base's own is 0.01, that of classification 0.1.
+_C.CLASS_LABELS.LS.amount = 0.1
+# "all": amount / K for every class (the code base); "k-1": amount / (K - 1) for every wrong one.
+_C.CLASS_LABELS.LS.convention = "all"
+_C.CLASS_LABELS.OLS = CfgNode()
+# Share of the one-hot label in [0, 1]; 1 is the hard label.
+_C.CLASS_LABELS.OLS.hard_weight = 0.5
+# The prediction that the table averages: "softmax" of the class logits, or "sigmoid": divided by their sum.
+_C.CLASS_LABELS.OLS.form = "softmax"
+# Soft label of a class that had no right prediction: "uniform" (paper), or "keep" the last one.
+_C.CLASS_LABELS.OLS.empty = "uniform"
+
+_C.SOLVER = CfgNode()
+# "SGD" or "ADAMW".
+_C.SOLVER.OPTIMIZER = "SGD"
+# Pictures per iteration, over all processes.
+_C.SOLVER.IMS_PER_BATCH = 8
+# Linear warm-up from WARMUP_FACTOR * BASE_LR, then a cosine to FINAL_LR, per iteration.
+_C.SOLVER.BASE_LR = 1e-4
+_C.SOLVER.FINAL_LR = 1e-6
+# 120 epochs of the 16,551 pictures of VOC 07+12, two of them warm-up.
+_C.SOLVER.MAX_ITER = 248160
+_C.SOLVER.WARMUP_ITERS = 4136
+_C.SOLVER.WARMUP_FACTOR = 0.0
+_C.SOLVER.MOMENTUM = 0.9
+_C.SOLVER.NESTEROV = False
+# Of every weight, normalisation layers and biases included, as in the code base ...
+_C.SOLVER.WEIGHT_DECAY = 5e-4
+# ... unless they have their own: scales and shifts of normalisation layers; negative: WEIGHT_DECAY.
+_C.SOLVER.WEIGHT_DECAY_NORM = -1.0
+# Largest norm of the gradient over all parameters.
+_C.SOLVER.CLIP_GRADIENTS = CfgNode()
+_C.SOLVER.CLIP_GRADIENTS.ENABLED = False
+_C.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 10.0
+# Mixed precision in bfloat16.
+_C.SOLVER.AMP = CfgNode()
+_C.SOLVER.AMP.ENABLED = False
+# Iterations between resumable checkpoints (one is always written at the end).
+_C.SOLVER.CHECKPOINT_PERIOD = 2068
+# Iterations between lines of metrics.jsonl.
+_C.SOLVER.LOG_PERIOD = 20
+
+_C.TEST = CfgNode()
+# Sides of the square input; with several, detections of all are joined before suppression.
+_C.TEST.SIZES = (544,)
+# Detect on the mirrored picture, too.
+_C.TEST.FLIP = False
+# Detections below this score are dropped; AP and AR count all others.
+_C.TEST.SCORE_THRESH = 0.01
+# IoU above which the weaker of two detections of a class is suppressed.
+_C.TEST.NMS_THRESH = 0.5
+# Candidates of a picture and view, the best ones, that go into the suppression; 0: all.
+_C.TEST.MAX_CANDIDATES = 1000
+# Every class of a box is a candidate; else its best one alone, as in the code base.
+_C.TEST.MULTI_LABEL = False
+_C.TEST.DETECTIONS_PER_IMAGE = 100
+# COCO's AP counts detections above this score.
+_C.TEST.AP_SCORE_THRESH = 0.01
+# Pictures per batch and process at inference.
+_C.TEST.IMS_PER_BATCH = 8
+
+# Keys that change neither what is learned nor how it is measured, and the labels, which are what is compared.
+NOT_PROTOCOL = (
+    "SEED",
+    "LABEL",
+    "PROTOCOL",
+    "DATASETS.ROOT",
+    "DATASETS.TRAIN",  # data sets enter the hash as their fingerprints: a path is no part of an identity
+    "DATASETS.TEST",
+    "DATALOADER.NUM_WORKERS",
+    "DATALOADER.CACHE_IMAGES",
+    "SOLVER.CHECKPOINT_PERIOD",
+    "SOLVER.LOG_PERIOD",
+)
+LABELS = "CLASS_LABELS."
+# What --eval-only may change of a finished run.
+TESTING = ("TEST.*", "LABEL", "PROTOCOL")
+
+
+def get_defaults() -> CfgNode:
+    """A fresh copy of the defaults above."""
+    return _C.clone()
+
+
+def protocol_hash(cfg: CfgNode, *fingerprints: str) -> str:
+    """12 hex digits over everything that a result depends on, apart from backbone, seed and class labels.
+
+    Args:
+        fingerprints: of the training and the test data.
+    """
+    settings = {key: value for key, value in flatten(cfg) if key not in NOT_PROTOCOL and not key.startswith(LABELS)}
+    return config_hash({"detector": "yolo", "settings": settings, "data": list(fingerprints)})
+
+
+def protocol_name(cfg: CfgNode) -> str:
+    """PROTOCOL, or a name made of what matters most, such as "YOLO mobilenetv2 BN 544 px 248160 it"."""
+    sizes = "/".join(map(str, cfg.TEST.SIZES)) + (" flip" if cfg.TEST.FLIP else "")
+    return cfg.PROTOCOL or f"YOLO {cfg.MODEL.ARCH} {cfg.MODEL.NORM} {sizes} px {cfg.SOLVER.MAX_ITER} it"
+
+
+def label_settings(labels: CfgNode) -> dict[str, object]:
+    """The arguments of the chosen class labels."""
+    return dict(labels[labels.NAME])
+
+
+def label_name(labels: CfgNode) -> str:
+    """What a table calls them: "hard labels", "LS 0.1 labels", "OLS labels"; what is not the default is said."""
+    if labels.NAME == "Hard":
+        return "hard labels"
+    usual = _C.CLASS_LABELS[labels.NAME]
+    parts = [f"{key} {value}" for key, value in labels[labels.NAME].items() if value != usual[key] and key != "amount"]
+    amount = [f"{labels.LS.amount:g}"] if labels.NAME == "LS" else []
+    return " ".join([labels.NAME, *amount, *parts, "labels"])

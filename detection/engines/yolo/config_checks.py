@@ -1,0 +1,93 @@
+"""Checks of YOLO's settings that need no data: InputError with key and value, before any work."""
+
+from __future__ import annotations
+
+from backbones.core.config import CfgNode, flatten
+from backbones.core.errors import InputError, suggestion
+from detection.engines.yolo.anchors import STRIDES, check_anchors
+
+_CHOICES = {
+    "MODEL.NORM": ("BN", "FrozenBN", "SyncBN", "GN"),
+    "MODEL.FREEZE_AT": (0, 1, 2, 3, 4, 5),
+    "CLASS_LABELS.NAME": ("Hard", "LS", "OLS"),
+    "CLASS_LABELS.LS.convention": ("all", "k-1"),
+    "CLASS_LABELS.OLS.form": ("softmax", "sigmoid"),
+    "CLASS_LABELS.OLS.empty": ("uniform", "keep"),
+    "SOLVER.OPTIMIZER": ("SGD", "ADAMW"),
+}
+_MANY = float("inf")
+_ABOVE_0 = 1e-12
+_RANGES = {
+    "SEED": (0, 2**31),
+    "DATALOADER.NUM_WORKERS": (0, _MANY),
+    "INPUT.SIZES": (32, _MANY),
+    "INPUT.PERIOD": (1, _MANY),
+    "INPUT.FLIP": (0, 1),
+    "INPUT.RANDOM_CROP": (0, 1),
+    "INPUT.TRANSLATION": (0, 1),
+    "INPUT.MIXUP": (0, 1),
+    "INPUT.MIXUP_ALPHA": (_ABOVE_0, _MANY),
+    "MODEL.NUM_CLASSES": (1, _MANY),
+    "MODEL.NECK_WIDTH": (8, _MANY),
+    "MODEL.PIXEL_STD": (_ABOVE_0, _MANY),
+    "LOSS.POSITIVE_IOU": (0, 1),
+    "LOSS.IGNORE_IOU": (0, 1),
+    "LOSS.FOCAL_GAMMA": (0, _MANY),
+    "CLASS_LABELS.LS.amount": (0, 1),
+    "CLASS_LABELS.OLS.hard_weight": (0, 1),
+    "SOLVER.IMS_PER_BATCH": (1, _MANY),
+    "SOLVER.BASE_LR": (_ABOVE_0, _MANY),
+    "SOLVER.FINAL_LR": (0, _MANY),
+    "SOLVER.MAX_ITER": (1, _MANY),
+    "SOLVER.WARMUP_ITERS": (0, _MANY),
+    "SOLVER.WARMUP_FACTOR": (0, 1),
+    "SOLVER.MOMENTUM": (0, 1),
+    "SOLVER.WEIGHT_DECAY": (0, _MANY),
+    "SOLVER.WEIGHT_DECAY_NORM": (-1, _MANY),
+    "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": (_ABOVE_0, _MANY),
+    "SOLVER.CHECKPOINT_PERIOD": (1, _MANY),
+    "SOLVER.LOG_PERIOD": (1, _MANY),
+    "TEST.SIZES": (32, _MANY),
+    "TEST.SCORE_THRESH": (0, 1),
+    "TEST.NMS_THRESH": (0, 1),
+    "TEST.MAX_CANDIDATES": (0, _MANY),
+    "TEST.DETECTIONS_PER_IMAGE": (1, _MANY),
+    "TEST.AP_SCORE_THRESH": (0, 1),
+    "TEST.IMS_PER_BATCH": (1, _MANY),
+}
+
+
+def validate(cfg: CfgNode) -> None:
+    """Raises InputError with key and value for what cannot be; reads no data."""
+    values = dict(flatten(cfg))
+    for key, choices in _CHOICES.items():
+        if values[key] not in choices:
+            hint = suggestion(values[key], choices) if isinstance(values[key], str) else f"; choices: {choices}"
+            raise InputError(f"{key}: {values[key]!r} is not known{hint}")
+    for key, (low, high) in _RANGES.items():
+        parts = values[key] if isinstance(values[key], (list, tuple)) else [values[key]]
+        if not parts or any(not low <= part <= high for part in parts):
+            bounds = f"at least {low:g}" if high == _MANY else f"between {low:g} and {high:g}"
+            raise InputError(f"{key}: {values[key]!r}: must be {bounds}")
+    for key in ("INPUT.SIZES", "TEST.SIZES"):
+        check_sizes(key, values[key])
+    check_anchors(cfg.MODEL.ANCHORS)
+    if len(cfg.MODEL.PIXEL_MEAN) != 3 or len(cfg.MODEL.PIXEL_STD) != 3:
+        raise InputError("MODEL.PIXEL_MEAN and MODEL.PIXEL_STD: must hold 3 numbers each")
+    if cfg.SOLVER.WARMUP_ITERS >= cfg.SOLVER.MAX_ITER:
+        raise InputError(
+            f"SOLVER.WARMUP_ITERS: {cfg.SOLVER.WARMUP_ITERS}: must be below SOLVER.MAX_ITER {cfg.SOLVER.MAX_ITER}"
+        )
+    if cfg.SOLVER.FINAL_LR > cfg.SOLVER.BASE_LR:
+        raise InputError(f"SOLVER.FINAL_LR: {cfg.SOLVER.FINAL_LR}: above SOLVER.BASE_LR {cfg.SOLVER.BASE_LR}; lower it")
+    if not cfg.DATASETS.TRAIN:
+        raise InputError("DATASETS.TRAIN: (): name at least one data set")
+    if len(cfg.DATASETS.TEST) != 1:
+        raise InputError(f"DATASETS.TEST: {cfg.DATASETS.TEST}: name exactly one data set")
+
+
+def check_sizes(key: str, sizes: tuple[int, ...]) -> None:
+    """Every level must have whole cells."""
+    wrong = [size for size in sizes if size % STRIDES[-1]]
+    if wrong:
+        raise InputError(f"{key}: {wrong[0]} is no multiple of {STRIDES[-1]}, the coarsest stride; use one")

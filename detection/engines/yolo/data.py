@@ -1,0 +1,272 @@
+"""Batches for YOLO: square letterboxed pictures, in an order, of sizes and with augmentations that are pure functions
+of (seed, iteration) and (seed, epoch, index).
+
+Letters: B pictures of S x S pixels, M boxes of the picture with the most of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from backbones.core.distributed import rank, world_size
+from backbones.core.errors import InputError
+from backbones.core.images import DECODE_FLAGS, decode_picture
+from backbones.core.sampling import Position, StatelessBatchSampler, draw_rng, position_rng
+from detection.data.records import Record
+from detection.engines.yolo.augmentation import (
+    flip,
+    letterbox,
+    letterbox_boxes,
+    letterbox_picture,
+    mix,
+    random_crop,
+    random_shift,
+)
+
+SIZE_STREAM = 7  # of the draws of sizes, apart from other draws that are made once for a run
+NO_BOX = -1  # label of padding
+
+
+@dataclass
+class YoloBatch:
+    """B pictures.
+
+    Attributes:
+        images: (B, 3, S, S) uint8 RGB.
+        boxes: (B, M, 4) float32 x0, y0, x1, y1 in pixels of the batch.
+        labels: (B, M) int64, -1 where there is no box.
+        weights: (B, M) float32, the share of the box's picture in the blend; 1 without mixup, 0 where there is no box.
+    """
+
+    images: Tensor
+    boxes: Tensor
+    labels: Tensor
+    weights: Tensor
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> YoloBatch:
+        """The batch on `device`."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> YoloBatch:
+        """Called by the loader for a GPU."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, function: Any) -> YoloBatch:
+        names = ("images", "boxes", "labels", "weights")
+        return replace(self, **{name: function(getattr(self, name)) for name in names})
+
+
+class Item(NamedTuple):
+    """One picture: image (S, S, 3) uint8, boxes (n, 4) float32, labels (n,) int64, weights (n,) float32."""
+
+    image: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Probabilities, and the parameter of mixup's Beta distribution; see INPUT in config.py."""
+
+    flip: float
+    crop: float
+    shift: float
+    mixup: float
+    mixup_alpha: float
+
+
+class Key(NamedTuple):
+    """What a training set is asked for: a sample, augmented as in an epoch, at a size."""
+
+    position: Position
+    side: int
+
+
+class TrainingPictures(Dataset):
+    """Maps a Key to an Item, as (seed, epoch, index) say.
+
+    Args:
+        largest: the largest side that will be asked for; larger pictures are decoded at a fraction of their size.
+        cache: keep decoded pictures in memory.
+    """
+
+    def __init__(
+        self, records: Sequence[Record], augmentation: Augmentation, *, largest: int, seed: int, cache: bool
+    ) -> None:
+        self.records, self.augmentation, self.largest, self.seed = records, augmentation, largest, seed
+        self.cached: dict[int, np.ndarray] | None = {} if cache else None
+
+    def __getitem__(self, key: Key) -> Item:
+        rng = position_rng(self.seed, *key.position)
+        image, boxes, labels = self._augmented(key.position.index, key.side, rng)
+        ones = np.ones(len(labels), np.float32)
+        if rng.random() >= self.augmentation.mixup:
+            return Item(image, boxes, labels, ones)
+        weight = rng.beta(self.augmentation.mixup_alpha, self.augmentation.mixup_alpha)
+        other, other_boxes, other_labels = self._augmented(int(rng.integers(len(self.records))), key.side, rng)
+        return Item(
+            mix(image, other, weight),
+            np.concatenate([boxes, other_boxes]),
+            np.concatenate([labels, other_labels]),
+            np.concatenate([weight * ones, np.full(len(other_labels), 1 - weight)]).astype(np.float32),
+        )
+
+    def _augmented(self, index: int, side: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        record = self.records[index]
+        image = self._load(index)
+        boxes = record.boxes * np.array([image.shape[1] / record.width, image.shape[0] / record.height] * 2, np.float32)
+        # Drawn whether needed or not: what one picture gets does not hang on the probability of another step.
+        flips, crops, shifts = rng.random(3) < (self.augmentation.flip, self.augmentation.crop, self.augmentation.shift)
+        if flips:
+            image, boxes = flip(image, boxes)
+        if crops:
+            image, boxes = random_crop(image, boxes, rng)
+        if shifts:
+            image, boxes = random_shift(image, boxes, rng)
+        placed = letterbox(image.shape[1], image.shape[0], side)
+        return letterbox_picture(image, placed, side), letterbox_boxes(boxes, placed), record.labels
+
+    def _load(self, index: int) -> np.ndarray:
+        if self.cached is None:
+            return load_picture(self.records[index], self.largest)
+        if index not in self.cached:
+            self.cached[index] = load_picture(self.records[index], self.largest)
+        return self.cached[index]
+
+
+class Square(NamedTuple):
+    """Pictures of a test at one side, (B, 3, S, S) uint8: pixel x of the file is at x * scale + offset; both (B, 2)."""
+
+    images: Tensor
+    scale: Tensor
+    offset: Tensor
+
+
+class InferencePictures(Dataset):
+    """Maps an index to it and a Square (without its first dimension) for every side."""
+
+    def __init__(self, records: Sequence[Record], sides: Sequence[int]) -> None:
+        self.records, self.sides = records, sides
+
+    def __getitem__(self, index: int) -> tuple[int, list[Square]]:
+        record = self.records[index]
+        image = load_picture(record, max(self.sides))
+        return index, [self._square(image, record, side) for side in self.sides]
+
+    def _square(self, image: np.ndarray, record: Record, side: int) -> Square:
+        placed = letterbox(image.shape[1], image.shape[0], side)
+        pixels = torch.from_numpy(letterbox_picture(image, placed, side)).permute(2, 0, 1)
+        scale = torch.tensor([placed.width / record.width, placed.height / record.height])
+        return Square(pixels, scale, torch.tensor([placed.left, placed.top], dtype=torch.float32))
+
+
+def load_picture(record: Record, largest: int) -> np.ndarray:
+    """(h, w, 3) uint8 RGB, decoded at the smallest fraction whose longer side has `largest` pixels.
+
+    Raises:
+        InputError: names a file that is unreadable or of another size than its annotation says.
+    """
+    longest = max(record.width, record.height)
+    reduction = max((r for r in DECODE_FLAGS if longest >= r * largest), default=1)
+    image = decode_picture(record.path, reduction)
+    if image.shape[1::-1] != (-(-record.width // reduction), -(-record.height // reduction)):
+        said = f"{record.width}x{record.height}"
+        raise InputError(f"the picture {record.path} is not of the size {said} that its annotation says; correct it")
+    return image
+
+
+class SizedBatchSampler:
+    """StatelessBatchSampler, with a side that is drawn for every `period` iterations; the same on all processes."""
+
+    def __init__(self, batches: StatelessBatchSampler, sides: Sequence[int], period: int, seed: int) -> None:
+        self.batches, self.sides, self.period, self.seed = batches, sides, period, seed
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        for iteration, positions in enumerate(self.batches, start=self.batches.start):
+            side = draw_side(self.seed, iteration // self.period, self.sides)
+            yield [Key(position, side) for position in positions]
+
+
+def draw_side(seed: int, number: int, sides: Sequence[int]) -> int:
+    """The side of the network's input in period `number`."""
+    return sides[int(draw_rng(seed, SIZE_STREAM * 2**32 + number).integers(len(sides)))]
+
+
+def collate(items: Sequence[Item]) -> YoloBatch:
+    """Stacks pictures, pads boxes."""
+    most = max((len(item.labels) for item in items), default=0)
+    boxes = np.zeros((len(items), most, 4), np.float32)
+    labels = np.full((len(items), most), NO_BOX, np.int64)
+    weights = np.zeros((len(items), most), np.float32)
+    for n, item in enumerate(items):
+        count = len(item.labels)
+        boxes[n, :count], labels[n, :count], weights[n, :count] = item.boxes, item.labels, item.weights
+    images = np.ascontiguousarray(np.stack([item.image for item in items]).transpose(0, 3, 1, 2))
+    return YoloBatch(*map(torch.from_numpy, (images, boxes, labels, weights)))
+
+
+def collate_inference(items: Sequence[tuple[int, list[Square]]]) -> tuple[list[int], list[Square]]:
+    """Indices, and a Square for every side."""
+    indices, squares = zip(*items, strict=True)
+    return list(indices), [Square(*map(torch.stack, zip(*same, strict=True))) for same in zip(*squares, strict=True)]
+
+
+def inference_batches(
+    pictures: InferencePictures, *, batch_size: int, num_workers: int, pin_memory: bool
+) -> Iterator[tuple[list[int], list[Square]]]:
+    """Every picture once over all processes."""
+    indices = list(range(len(pictures.records)))
+    batches = [indices[first : first + batch_size] for first in range(0, len(indices), batch_size)]
+    return load(pictures, batches[rank() :: world_size()], collate_inference, num_workers, pin_memory)
+
+
+def load(dataset: Dataset, batches: Any, collate_items: Any, num_workers: int, pin_memory: bool) -> Iterator[Any]:
+    """The batches of a loader; an InputError in a worker comes without its traceback."""
+    loader = DataLoader(
+        _Guarded(dataset),
+        batch_sampler=batches,
+        num_workers=num_workers,
+        collate_fn=_GuardedCollate(collate_items),
+        pin_memory=pin_memory,
+        # Its generator only seeds workers, which draw nothing; the global one is left alone.
+        generator=torch.Generator(),
+    )
+    for batch in loader:
+        if isinstance(batch, InputError):
+            raise batch
+        yield batch
+
+
+class _Guarded(Dataset):
+    """Passes an InputError on as an item."""
+
+    def __init__(self, pictures: Any) -> None:
+        self.pictures = pictures
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            return self.pictures[key]
+        except InputError as error:
+            return error
+
+
+class _GuardedCollate:
+    """Passes it on as the batch."""
+
+    def __init__(self, collate_items: Any) -> None:
+        self.collate_items = collate_items
+
+    def __call__(self, items: list[Any]) -> Any:
+        errors = [item for item in items if isinstance(item, InputError)]
+        return errors[0] if errors else self.collate_items(items)

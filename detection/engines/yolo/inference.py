@@ -1,0 +1,147 @@
+"""From raw maps to detections: one view of the pictures, or several sizes and their mirror images joined.
+
+A view is a resized copy of a batch.  What every view finds is mapped back to the original pictures, joined, and
+suppressed once, so that of duplicates the one with the highest score remains.
+
+Letters: B pictures, n candidates of a picture, N cells times anchors of a view, K classes.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from backbones.methods.functional import full_precision
+from detection.engines.yolo.boxes import decode_map
+from detection.engines.yolo.loss import BOX, CLASSES, OBJECTNESS
+
+
+@dataclass
+class View:
+    """A batch as the network sees it: pixel x of the original is at x * scale + offset, then mirrored.
+
+    images: (B, 3, H, W) normalised.
+    scale, offset: (B, 2), of x and y.
+    flipped: whether the view is mirrored about its vertical axis.
+    """
+
+    images: Tensor
+    scale: Tensor
+    offset: Tensor
+    flipped: bool = False
+
+
+@dataclass
+class Candidates:
+    """Boxes before suppression: boxes (B, n, 4), scores (B, n), labels (B, n)."""
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+
+@dataclass
+class Rules:
+    """Which candidates become detections.
+
+    score_threshold: a detection scores above this (0.01 in the code that OLS builds on).
+    nms_iou: of two boxes of a class that overlap by more than this, the worse is dropped (0.5 there, 0.45 with views).
+    max_detections: largest number for a picture.
+    max_candidates: of each view, the best before suppression; 0: all.
+    multi_label: every class of a box is a candidate; else only its best one, as in that code.
+    """
+
+    score_threshold: float = 0.01
+    nms_iou: float = 0.5
+    max_detections: int = 100
+    max_candidates: int = 1000
+    multi_label: bool = False
+
+
+@torch.no_grad()
+def detect(
+    network: Callable[[Tensor], Sequence[Tensor]],
+    views: Sequence[View],
+    sizes: Tensor,
+    anchors: Tensor,
+    strides: Sequence[int],
+    rules: Rules,
+) -> list[dict[str, Tensor]]:
+    """Of each picture the `boxes` (d, 4) in its own pixels, `scores` (d,) falling, and `labels` (d,).
+
+    Args:
+        sizes: (B, 2) width and height of the original pictures.
+        anchors: (scales, A, 2) in units of the strides.
+    """
+    found = []
+    for view in views:
+        candidates = find_candidates(network(view.images), anchors, strides, rules)
+        candidates.boxes = to_original(candidates.boxes, view, sizes)
+        found.append(candidates)
+    return suppress(join_candidates(found), rules)
+
+
+def find_candidates(maps: Sequence[Tensor], anchors: Tensor, strides: Sequence[int], rules: Rules) -> Candidates:
+    """The best candidates of each picture in one view, in pixels of that view; n depends on the shapes alone.
+
+    The score is objectness times the class's probability.
+    """
+    boxes, scores = [], []
+    for raw, own, stride in zip(maps, anchors, strides, strict=True):
+        values = full_precision(raw)
+        boxes.append(decode_map(values[..., BOX], own.to(values), stride).flatten(1, 3))
+        probability = values[..., OBJECTNESS, None].sigmoid() * values[..., CLASSES].sigmoid()
+        scores.append(probability.flatten(1, 3))
+    return _best(torch.cat(boxes, dim=1), torch.cat(scores, dim=1), rules)
+
+
+def to_original(boxes: Tensor, view: View, sizes: Tensor) -> Tensor:
+    """Boxes (B, n, 4) of a view -> pixels of the original pictures, cut to them."""
+    if view.flipped:
+        x0, y0, x1, y1 = boxes.unbind(dim=-1)
+        width = view.images.shape[3]
+        boxes = torch.stack([width - x1, y0, width - x0, y1], dim=-1)
+    scale, offset, limit = (part.to(boxes).repeat(1, 2)[:, None] for part in (view.scale, view.offset, sizes))
+    return ((boxes - offset) / scale).clamp(min=0).minimum(limit)
+
+
+def join_candidates(parts: Sequence[Candidates]) -> Candidates:
+    """The candidates of all views, picture by picture."""
+    fields = ("boxes", "scores", "labels")
+    return Candidates(*(torch.cat([getattr(part, field) for part in parts], dim=1) for field in fields))
+
+
+def suppress(candidates: Candidates, rules: Rules) -> list[dict[str, Tensor]]:
+    """Non-maximum suppression within each class of each picture, for the whole batch at once."""
+    number = len(candidates.boxes)
+    empty = (candidates.boxes[..., 2:] <= candidates.boxes[..., :2]).any(dim=-1)
+    kept = (candidates.scores > rules.score_threshold) & ~empty
+    picture = kept.nonzero()[:, 0]
+    boxes, scores, labels = candidates.boxes[kept], candidates.scores[kept], candidates.labels[kept]
+    groups = picture * (int(labels.max()) + 1 if len(labels) else 1) + labels
+    # In float64, because torchvision keeps groups apart by moving them, which costs digits.
+    best = batched_nms(boxes.double(), scores.double(), groups, rules.nms_iou)  # scores fall
+    best = best[picture[best].argsort(stable=True)]
+    counts = torch.bincount(picture[best], minlength=number)
+    first = counts.cumsum(0) - counts
+    rank = torch.arange(len(best), device=best.device) - first[picture[best]]
+    best = best[rank < rules.max_detections]
+    lengths = counts.clamp(max=rules.max_detections).tolist()
+    columns = zip(*(part[best].split(lengths) for part in (boxes, scores, labels)), strict=True)
+    return [dict(zip(("boxes", "scores", "labels"), column, strict=True)) for column in columns]
+
+
+def _best(boxes: Tensor, scores: Tensor, rules: Rules) -> Candidates:
+    """boxes (B, N, 4), scores (B, N, K) -> at most `max_candidates` of each picture."""
+    if rules.multi_label:
+        number = scores.shape[2]
+        flat = scores.flatten(1)
+        top, place = flat.topk(min(rules.max_candidates or flat.shape[1], flat.shape[1]), dim=1)
+        box, labels = place // number, place % number
+    else:
+        best, label = scores.max(dim=2)
+        top, box = best.topk(min(rules.max_candidates or best.shape[1], best.shape[1]), dim=1)
+        labels = label.gather(1, box)
+    return Candidates(boxes.gather(1, box[..., None].expand(-1, -1, 4)), top, labels)

@@ -1,0 +1,1 @@
+"""Evaluate boxes: COCO's and Pascal VOC's numbers from one reading and one matching."""

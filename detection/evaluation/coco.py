@@ -1,0 +1,212 @@
+"""COCO AP and AR of boxes on pycocotools semantics, and the per-image matches that a bootstrap over images needs.
+
+`evaluate_coco` is the one evaluator of every engine.  It works from detections made once, at score 0: the AP family
+uses those above `score_threshold`, the AR family all of them.  (Greedy suppression and the limit of 100 keep the best,
+so the filtered list equals that of an inference at the threshold.)  A size without ground truth gives NaN, never -1.
+`area` is the annotation's own (COCO: of the segmentation).  Agreement with pycocotools to 1e-9 is tested.
+
+matches.npz: detections by class, image, falling score, objects as in the file (positions index the sorted ids):
+    image, category (N,) int32; score (N,) float64; rank (N,) int16 within image and class; outcome (N, A, T) int8:
+        1 true positive, 0 false positive, -1 does not count       -- detections
+    object_image, object_category (G,) int32; object_counts (G, A) bool       -- ground truth that counts per area
+    index (N,) int32 in the list of detections; partner (N,) int32 the object taken at IoU 0.5 and any area, or -1
+    own_iou, other_iou (N,) float32 largest IoU with a non-crowd object of the detection's class, and of another;
+        own_object, other_object (N,) int32 those objects, or -1   -- what kind of error a false positive is
+    image_ids (I,), category_ids (K,) int64; category_names (K,); area_names (A,); iou_thresholds (T,);
+    max_detections (3,); score_threshold (); format_version ()
+
+Letters: I images, K classes, N detections, G objects, A area ranges, T IoU thresholds.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backbones.core.files import save_atomic
+from detection.evaluation.box_pairs import best_partner
+from detection.evaluation.matching import (
+    AREA_NAMES,
+    IOU_THRESHOLDS,
+    MAX_DETECTIONS,
+    TRUE_POSITIVE,
+    Boxes,
+    box_iou,
+    counted,
+    match,
+    rank_detections,
+)
+from detection.evaluation.reading import GroundTruth, read_detections
+
+FORMAT_VERSION = 1
+RECALL_POINTS = np.linspace(0.0, 1.0, 101)
+
+
+def evaluate_coco(
+    ground_truth: Mapping[str, Any] | str | Path,
+    detections: Sequence[Mapping[str, Any]] | Mapping[str, Any] | str | Path,
+    *,
+    score_threshold: float,
+    matches_path: str | Path | None = None,
+) -> dict[str, dict]:
+    """The 12 COCO numbers of box detections.
+
+    Args:
+        ground_truth: COCO instances json, or its path.
+        detections: COCO results list, a mapping that holds it under "annotations", or the path of either.
+        score_threshold: AP counts detections scored above it; 0 counts all.  (detectron2: 0.05; the ALS paper: 0)
+        matches_path: where to write matches.npz.
+    Returns:
+        {"metrics": {AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl: fraction or NaN},
+         "per_class": {class name: AP or NaN}, "per_class_AR": {class name: AR100 or NaN}, "counts": {...}}
+    Raises:
+        InputError: duplicate or unknown ids, boxes or scores that are no finite numbers.
+    """
+    truth = GroundTruth(ground_truth)
+    found = read_detections(detections, truth)
+    ranked, rank, index = rank_detections(found)
+    matches = _collect(truth, ranked, rank, score_threshold)
+    if matches_path is not None:
+        everything = {**matches, "index": index.astype(np.int32), **nearest_objects(ranked, truth.objects)}
+        save_atomic(matches_path, lambda path: _save_arrays(path, everything), everything)
+    metrics, precision, recall = _summarise(matches)
+    return {
+        "metrics": metrics,
+        "per_class": dict(zip(truth.category_names, precision.tolist(), strict=True)),
+        "per_class_AR": dict(zip(truth.category_names, recall.tolist(), strict=True)),
+        "counts": _counts(truth, found, score_threshold),
+    }
+
+
+# ---- numbers ------------------------------------------------------------------------------------------------------
+
+
+def _summarise(matches: Mapping[str, np.ndarray]) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
+    """The 12 numbers, and AP and AR100 of every class (K,)."""
+    precision = {area: _class_precision(matches, area) for area in AREA_NAMES}  # (K, T) each
+    whole = precision["all"]
+    metrics = {
+        "AP": _mean(whole),
+        "AP50": _mean(whole[:, np.isclose(IOU_THRESHOLDS, 0.50)]),
+        "AP75": _mean(whole[:, np.isclose(IOU_THRESHOLDS, 0.75)]),
+    }
+    metrics |= {f"AP{area[0]}": _mean(precision[area]) for area in AREA_NAMES[1:]}
+    recall = {most: _class_recall(matches, "all", most) for most in MAX_DETECTIONS}
+    metrics |= {f"AR{most}": _mean(recall[most]) for most in MAX_DETECTIONS}
+    metrics |= {f"AR{area[0]}": _mean(_class_recall(matches, area, MAX_DETECTIONS[-1])) for area in AREA_NAMES[1:]}
+    return metrics, whole.mean(axis=1), recall[MAX_DETECTIONS[-1]].mean(axis=1)
+
+
+def _class_precision(matches: Mapping[str, np.ndarray], area: str) -> np.ndarray:
+    """(K, T) mean interpolated precision at 101 recall points; NaN for a class without ground truth."""
+    objects = _objects_per_class(matches, area)
+    above = matches["score"] > matches["score_threshold"]
+    above |= matches["score_threshold"] <= 0
+    result = np.full((len(objects), len(IOU_THRESHOLDS)), np.nan)
+    for k in np.flatnonzero(objects):
+        chosen = np.flatnonzero(above & (matches["category"] == k))
+        chosen = chosen[np.argsort(-matches["score"][chosen], kind="stable")]  # ties: by image, as pycocotools
+        outcome = matches["outcome"][chosen, AREA_NAMES.index(area)]
+        for t in range(len(IOU_THRESHOLDS)):
+            result[k, t] = _interpolated_precision(outcome[:, t], objects[k]).mean()
+    return result
+
+
+def _interpolated_precision(outcome: np.ndarray, objects: int) -> np.ndarray:
+    """(101,) precision envelope of detections by falling score, read at the recall points; 0 beyond the last recall."""
+    hits, misses = np.cumsum(outcome == TRUE_POSITIVE), np.cumsum(outcome == 0)
+    precision = hits / (hits + misses + np.spacing(1))
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    position = np.searchsorted(hits / objects, RECALL_POINTS, side="left")
+    return np.append(envelope, 0.0)[position]
+
+
+def _class_recall(matches: Mapping[str, np.ndarray], area: str, most: int) -> np.ndarray:
+    """(K, T) recall of the `most` best detections per image and class; NaN for a class without ground truth."""
+    objects = _objects_per_class(matches, area)
+    hits = matches["outcome"][:, AREA_NAMES.index(area)] == TRUE_POSITIVE
+    hits &= (matches["rank"] < most)[:, None]
+    found = np.zeros((len(objects), len(IOU_THRESHOLDS)))
+    np.add.at(found, matches["category"][hits.any(1)], hits[hits.any(1)])
+    return found / np.where(objects, objects, np.nan)[:, None]
+
+
+def _objects_per_class(matches: Mapping[str, np.ndarray], area: str) -> np.ndarray:
+    """(K,) number of objects that count."""
+    counts = matches["object_counts"][:, AREA_NAMES.index(area)]
+    return np.bincount(matches["object_category"][counts], minlength=len(matches["category_ids"]))
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")
+
+
+# ---- matches and counts -------------------------------------------------------------------------------------------
+
+
+def _collect(truth: GroundTruth, detections: Boxes, rank: np.ndarray, score_threshold: float) -> dict[str, np.ndarray]:
+    objects = truth.objects
+    outcome, partner = match(detections, rank, objects)
+    return {
+        "format_version": np.array(FORMAT_VERSION),
+        "image": detections.image.astype(np.int32),
+        "category": detections.category.astype(np.int32),
+        "score": detections.score,
+        "rank": rank.astype(np.int16),
+        "outcome": outcome,
+        "partner": partner.astype(np.int32),
+        "object_image": objects.image.astype(np.int32),
+        "object_category": objects.category.astype(np.int32),
+        "object_counts": counted(objects),
+        "image_ids": truth.image_ids,
+        "category_ids": truth.category_ids,
+        "category_names": np.array(truth.category_names, dtype=np.str_),
+        "area_names": np.array(AREA_NAMES),
+        "iou_thresholds": IOU_THRESHOLDS,
+        "max_detections": np.array(MAX_DETECTIONS),
+        "score_threshold": np.array(float(score_threshold)),
+    }
+
+
+def nearest_objects(detections: Boxes, objects: Boxes) -> dict[str, np.ndarray]:
+    """own_iou, own_object, other_iou, other_object (N,): which object of its class, and of another, is nearest."""
+    kept = np.flatnonzero(~objects.crowd)
+    objects = objects.take(kept)
+    classes = 1 + max(detections.category.max(initial=0), objects.category.max(initial=0))
+
+    def overlap(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        return box_iou(detections.xywh[rows], objects.xywh[columns, None], np.zeros((len(rows), 1), dtype=bool))[:, 0]
+
+    def overlap_of_others(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        return np.where(detections.category[rows] == objects.category[columns], -1.0, overlap(rows, columns))
+
+    keys = [boxes.image * classes + boxes.category for boxes in (detections, objects)]
+    result = {}
+    for name, (best, partner) in {
+        "own": best_partner(keys[0], keys[1], overlap),
+        "other": best_partner(detections.image, objects.image, overlap_of_others),
+    }.items():
+        near = best > 0
+        result[f"{name}_iou"] = np.where(near, best, 0).astype(np.float32)
+        result[f"{name}_object"] = np.where(near, np.append(kept, -1)[partner], -1).astype(np.int32)
+    return result
+
+
+def _save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def _counts(truth: GroundTruth, detections: Boxes, score_threshold: float) -> dict[str, int]:
+    per_area = counted(truth.objects).sum(0).tolist()
+    above = len(detections) if score_threshold <= 0 else int((detections.score > score_threshold).sum())
+    return {
+        "images": len(truth.image_ids),
+        "objects": per_area[0],
+        **dict(zip(AREA_NAMES[1:], per_area[1:], strict=True)),
+        "crowd": int(truth.objects.crowd.sum()),
+        "detections": len(detections),
+        "detections_for_ap": above,
+    }

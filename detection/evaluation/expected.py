@@ -1,0 +1,77 @@
+"""TEST.EXPECTED_RESULTS: what a run must end with, so that an instant config is a check of the whole installation.
+
+[[what, value, largest_difference], ...], where `what` is "loss" (of the last line of metrics.jsonl), "detections"
+(their number) or a metric of results.json.  The end of a run compares; what differs is logged, stored in results.json
+(details.expected) and makes the tool end with exit code 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from backbones.core.errors import InputError
+from backbones.core.run_log import METRICS_FILE, get_logger, read_metrics
+
+KEY = "TEST.EXPECTED_RESULTS"
+
+
+def check_expected(expected: Sequence) -> None:
+    """Raises InputError for anything but [[name, number, number >= 0], ...] with different names."""
+    for entry in expected:
+        right = isinstance(entry, (list, tuple)) and len(entry) == 3 and isinstance(entry[0], str) and entry[0]
+        if not right or not all(_is_number(value) for value in entry[1:]) or entry[2] < 0:
+            raise InputError(f'{KEY}: {entry!r}: write [what, value, largest difference], such as ["loss", 3.4, 0.17]')
+    names = [entry[0] for entry in expected]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{KEY}: {name!r} stands twice; delete one")
+
+
+def compare_expected(expected: Sequence, measured: Mapping[str, float | None]) -> list[dict[str, Any]]:
+    """One {"what", "expected", "largest_difference", "measured", "as_expected"} an entry.
+
+    Args:
+        measured: name -> number; a name that is absent, null or not finite is not as expected.
+    """
+    outcomes = []
+    for what, value, most in expected:
+        found = measured.get(what)
+        fits = found is not None and math.isfinite(found) and abs(found - value) <= most
+        outcomes.append(
+            {"what": what, "expected": value, "largest_difference": most, "measured": found, "as_expected": fits}
+        )
+    return outcomes
+
+
+def check_run(expected: Sequence, metrics: Mapping[str, float | None], detections: int, run_dir: Path) -> list[dict]:
+    """Compare what a finished run left with what it should have, and log it."""
+    losses = [line["loss"] for line in read_metrics(run_dir / METRICS_FILE) if "loss" in line]
+    measured = {**metrics, "detections": detections, "loss": losses[-1] if losses else None}
+    outcomes = compare_expected(expected, measured)
+    for outcome in outcomes:
+        get_logger().log(*_line(outcome, measured))
+    return outcomes
+
+
+def differences(results: Mapping) -> list[str]:
+    """What was not as expected in a run's results, for the user; empty too where nothing was expected."""
+    outcomes = results.get("details", {}).get("expected", [])
+    return [_describe(outcome) for outcome in outcomes if not outcome["as_expected"]]
+
+
+def _line(outcome: Mapping, measured: Mapping) -> tuple[int, str]:
+    known = "" if outcome["what"] in measured else f"; it can be {', '.join(sorted(measured))}"
+    return (20, f"as expected: {_describe(outcome)}") if outcome["as_expected"] else (30, _describe(outcome) + known)
+
+
+def _describe(outcome: Mapping) -> str:
+    found = outcome["measured"]
+    found = "nothing" if found is None else f"{found:g}"
+    return f"{outcome['what']} is {found}, expected {outcome['expected']:g} ± {outcome['largest_difference']:g}"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,121 @@
+"""Checked reading of COCO's two files: the ground truth (instances json) and the results of a detector.
+
+Every evaluator of boxes starts from here.  The ground truth is read as training reads it
+(`detection.data.instances`).  Letters: I images, K classes, N detections, G objects.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backbones.core.errors import InputError
+from backbones.core.files import load_json
+from backbones.core.findings import ERROR, Findings, Kind
+from detection.data.categories import read_names
+from detection.data.fields import ABSENT, column, read_ids, read_numbers, read_rows, say, say_id
+from detection.data.instances import (
+    find_positions,
+    load_instances,
+    read_annotations,
+    require_lists,
+    sort_entries,
+    unique_entries,
+)
+from detection.data.scan import MALFORMED, NOT_FINITE, refuse
+from detection.evaluation.matching import Boxes
+
+NO_AREA = Kind(ERROR, "annotations without area", "COCO's sizes need it: add width times height, or the mask's area")
+
+
+class GroundTruth:
+    """Checked ground truth: sorted ids, and the objects in file order."""
+
+    def __init__(self, source: Mapping[str, Any] | str | Path) -> None:
+        self.where = str(source) if isinstance(source, str | Path) else "ground truth"
+        lists = load_instances(source) if isinstance(source, str | Path) else require_lists(source, self.where)
+        findings = Findings()
+        self.image_ids = np.sort(unique_entries(lists["images"], "images", findings)[1])
+        categories, self.category_ids = sort_entries(*unique_entries(lists["categories"], "categories", findings))
+        self.category_names = _distinct(read_names(categories, self.category_ids, findings))
+        read = read_annotations(lists["annotations"], self.image_ids, self.category_ids, findings)
+        infinite = ~read.malformed & ~np.isfinite(read.bbox).all(axis=1)
+        for kind, rows in ((MALFORMED, read.malformed), (NOT_FINITE, infinite), (NO_AREA, read.no_area)):
+            findings.add(kind, map(read.describe, np.flatnonzero(rows).tolist()), int(rows.sum()))
+        refuse(findings, self.where)
+        self.objects = Boxes(
+            image=read.image,
+            category=read.category,
+            xywh=read.bbox,
+            area=read.area,
+            score=np.zeros(len(read.items)),
+            crowd=read.iscrowd,
+        )
+
+    def positions(self, items: Sequence[Mapping], where: Callable[[int], str]) -> tuple[np.ndarray, np.ndarray]:
+        """(N,) image and class positions; `InputError` names the first wrong or unknown id."""
+        result = []
+        for key, known in (("image_id", self.image_ids), ("category_id", self.category_ids)):
+            named = column(items, key)
+            values, bad = read_ids(named)
+            if bad.any():
+                n = int(np.flatnonzero(bad)[0])
+                raise InputError(f"{where(n)}: {say_id(key, named[n])}; use one json for both")
+            found = find_positions(values, known)
+            if (found < 0).any():
+                n = int(np.flatnonzero(found < 0)[0])
+                raise InputError(f"{where(n)}: {key} {values[n]} is not in the ground truth; use one json for both")
+            result.append(found)
+        return result[0], result[1]
+
+
+def read_detections(source: Sequence | Mapping | str | Path, truth: GroundTruth) -> Boxes:
+    """COCO results, checked, in their order; `InputError` names the first that is no detection of the ground truth.
+
+    Numbers may be those of numpy, and a box an array of them.
+    """
+    name = str(source) if isinstance(source, str | Path) else "detections"
+    items = load_json(source) if isinstance(source, str | Path) else source
+    if isinstance(items, Mapping):
+        items = items.get("annotations")
+    if not isinstance(items, Sequence) or isinstance(items, str):
+        raise InputError(f"{name}: not a list of detections; give COCO results (image_id, category_id, bbox, score)")
+    if not set(map(type, items)) <= {dict}:
+        for n, item in enumerate(items):
+            if not isinstance(item, Mapping):
+                raise InputError(f"{name}[{n}] is {say(item)}, not an object with keys; correct it")
+
+    def where(n: int) -> str:
+        return f"{name}: detection {n}"
+
+    image, category = truth.positions(items, where)
+    xywh = _finite(items, "bbox", *read_rows(column(items, "bbox"), 4), where)
+    score, bad = read_numbers(column(items, "score"))
+    with np.errstate(over="ignore"):
+        area = xywh[:, 2] * xywh[:, 3]
+    return Boxes(
+        image=image,
+        category=category,
+        xywh=xywh,
+        area=area,
+        score=_finite(items, "score", score[:, None], bad, where)[:, 0],
+        crowd=np.zeros(len(items), dtype=bool),
+    )
+
+
+def _finite(
+    items: Sequence[Mapping], key: str, values: np.ndarray, bad: np.ndarray, where: Callable[[int], str]
+) -> np.ndarray:
+    """The (N, size) values; `InputError` names the first item whose values are missing or not finite."""
+    bad = bad | ~np.isfinite(values).all(axis=1)
+    if bad.any():
+        n = int(np.flatnonzero(bad)[0])
+        count = f"{values.shape[1]} finite numbers" if values.shape[1] > 1 else "a finite number"
+        raise InputError(f"{where(n)}: '{key}' must be {count}, is {say(items[n].get(key, ABSENT))}; correct it")
+    return values
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Class names, made distinct by a number where a file repeats one."""
+    return [f"{name} ({n})" if name in names[:n] else name for n, name in enumerate(names)]

@@ -1,0 +1,182 @@
+"""Pascal VOC's AP of boxes, from the same ground truth and results as `detection.evaluation.coco`.
+
+The definition is the devkit's in the form of `voc_eval.py` (py-faster-rcnn; detectron2's pascal_voc_evaluation.py):
+detections of a class go by falling score; each looks at the object of its picture and class that it overlaps most,
+whether that is taken or not (COCO would look for the next); IoU must be strictly above the threshold; the first to
+find an object is right, later ones are false; one that finds a `difficult` object (iscrowd here) does not count.
+AP is the area under the monotone envelope of precision (VOC 2010 on), or its mean at 11 recalls (`_11`: VOC 2007).
+A class without an object that counts has AP NaN and is left out of the means.  (detectron2's mean is then NaN, and it
+fails on a class without detections, whose AP is 0 here.)  Equal scores: by picture, then as listed.
+
+Pixels: VOC counts from 1 and includes the last one, so a side is xmax - xmin + 1.  Our boxes are half-open and from 0:
+xmin = x + 1, ymin = y + 1, xmax = x + w, ymax = y + h, for objects and detections alike (as detectron2 writes them).
+
+Nothing is rounded.  `rounding` repeats what reference code does to detections on their way through a text file:
+    "detectron2"    PascalVOCDetectionEvaluator: scores to 3 decimals, the corners above to 1
+    "yolo"          Peterisfar/YOLOV3, on which the OLS paper's detector rests: scores to 4 decimals, the corners above
+                    cut to integers (its network learns VOC's own corners, so that it adds nothing)
+
+Letters: K classes, N detections, G objects, T IoU thresholds.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backbones.core.errors import InputError
+from detection.evaluation.box_pairs import best_partner
+from detection.evaluation.matching import FALSE_POSITIVE, IGNORED, TRUE_POSITIVE, Boxes
+from detection.evaluation.reading import GroundTruth, read_detections
+
+IOU_THRESHOLDS = np.arange(50, 100, 5) / 100
+RECALL_POINTS = np.arange(0.0, 1.1, 0.1)  # with the reference's own rounding: its seventh point is above 0.6
+ROUNDINGS = ("detectron2", "yolo")
+_DIGITS = {"detectron2": "{:.3f}", "yolo": "{:.4f}"}  # of scores
+_MEANS = (("VOC_mAP50", 0.50), ("VOC_mAP75", 0.75))
+
+
+def evaluate_voc(
+    ground_truth: Mapping[str, Any] | str | Path,
+    detections: Sequence[Mapping[str, Any]] | Mapping[str, Any] | str | Path,
+    *,
+    score_threshold: float = 0.0,
+    rounding: str | None = None,
+) -> dict[str, Any]:
+    """VOC's AP by both definitions.
+
+    Args:
+        ground_truth: COCO instances json whose iscrowd is VOC's `difficult`, or its path (`load_voc` makes one).
+        detections: COCO results list, a mapping that holds it under "annotations", or the path of either.
+        score_threshold: only detections scored above it count; 0 counts all.
+        rounding: None, or one of `ROUNDINGS`.
+    Returns:
+        {"metrics": {VOC_mAP50, VOC_mAP50_11, VOC_mAP75, VOC_mAP75_11, VOC_mAP, VOC_mAP_11 (mean over IoU 0.50 to
+        0.95): fraction or NaN}, "per_class": {the same names without the m: {class name: AP or NaN}},
+        "excluded_classes": [names], "counts": {...}}
+    Raises:
+        InputError: as `evaluate_coco`; an unknown rounding.
+    """
+    if rounding is not None and rounding not in ROUNDINGS:
+        raise InputError(f"rounding: {rounding!r}: choices: None, {', '.join(map(repr, ROUNDINGS))}")
+    truth = GroundTruth(ground_truth)
+    found = read_detections(detections, truth)
+    if score_threshold > 0:
+        found = found.take(found.score > score_threshold)
+    corners, score = _as_written(found, rounding)
+    order = np.lexsort((found.image, -score, found.category))  # stable
+    outcome = match_voc(found.take(order), corners[order], truth.objects)
+    area, points = _class_precisions(found.category[order], outcome, truth)
+    return {
+        **_named(area, points, truth.category_names),
+        "excluded_classes": [
+            n for n, known in zip(truth.category_names, ~np.isnan(area[:, 0]), strict=True) if not known
+        ],
+        "counts": {
+            "images": len(truth.image_ids),
+            "objects": int((~truth.objects.crowd).sum()),
+            "difficult": int(truth.objects.crowd.sum()),
+            "detections": len(found),
+        },
+    }
+
+
+def _named(area: np.ndarray, points: np.ndarray, names: Sequence[str]) -> dict[str, dict]:
+    """Metrics and APs per class by name, from (K, T) APs by area and by 11 points."""
+    chosen = {}
+    for name, threshold in _MEANS:
+        at = int(np.argmin(np.abs(IOU_THRESHOLDS - threshold)))
+        chosen |= {name: area[:, at], f"{name}_11": points[:, at]}
+    chosen |= {"VOC_mAP": area.mean(1), "VOC_mAP_11": points.mean(1)}
+    known = ~np.isnan(area[:, 0])
+    return {
+        "metrics": {name: float(ap[known].mean()) if known.any() else float("nan") for name, ap in chosen.items()},
+        "per_class": {
+            name.replace("mAP", "AP"): dict(zip(names, ap.tolist(), strict=True)) for name, ap in chosen.items()
+        },
+    }
+
+
+# ---- matching -----------------------------------------------------------------------------------------------------
+
+
+def match_voc(detections: Boxes, corners: np.ndarray, objects: Boxes) -> np.ndarray:
+    """(N, T) int8 outcome: 1 true positive, 0 false positive, -1 does not count.
+
+    Args:
+        detections: sorted by class and falling score.
+        corners: (N, 4) of the detections, in VOC's pixels.
+    """
+    truth = voc_corners(objects.xywh)
+    images = 1 + max(detections.image.max(initial=0), objects.image.max(initial=0))
+    iou, partner = best_partner(
+        detections.category * images + detections.image,
+        objects.category * images + objects.image,
+        lambda rows, columns: voc_iou(corners[rows], truth[columns]),
+    )
+    outcome = np.full((len(iou), len(IOU_THRESHOLDS)), FALSE_POSITIVE, dtype=np.int8)
+    difficult = np.append(objects.crowd, False)[partner]
+    for t, threshold in enumerate(IOU_THRESHOLDS):
+        hit = iou > threshold
+        outcome[hit & difficult, t] = IGNORED
+        rows = np.flatnonzero(hit & ~difficult)
+        outcome[rows[np.unique(partner[rows], return_index=True)[1]], t] = TRUE_POSITIVE  # the first of each object
+    return outcome
+
+
+def voc_corners(xywh: np.ndarray) -> np.ndarray:
+    """(N, 4) x, y, w, h -> xmin, ymin, xmax, ymax, counted from 1 and inclusive."""
+    return np.concatenate([xywh[:, :2] + 1, xywh[:, :2] + xywh[:, 2:]], axis=1)
+
+
+def voc_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(P,) IoU of (P, 4) with (P, 4) corners in VOC's pixels, in the reference's order of operations."""
+    sides = np.maximum(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]) + 1.0, 0.0)
+    inter = sides[:, 0] * sides[:, 1]
+    area_a, area_b = ((c[:, 2] - c[:, 0] + 1.0) * (c[:, 3] - c[:, 1] + 1.0) for c in (a, b))
+    return inter / (area_a + area_b - inter)
+
+
+def _as_written(detections: Boxes, rounding: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 4) corners and (N,) scores as an evaluation of text files reads them."""
+    corners = voc_corners(detections.xywh)
+    if rounding is None:
+        return corners, detections.score
+    # Through text, which rounds the exact decimal value; np.round would scale first.
+    score = np.array([float(_DIGITS[rounding].format(s)) for s in detections.score.tolist()], dtype=np.float64)
+    if rounding == "yolo":
+        return np.trunc(corners), score
+    flat = [float(f"{c:.1f}") for c in corners.ravel().tolist()]
+    return np.array(flat, dtype=np.float64).reshape(-1, 4), score
+
+
+# ---- precision ----------------------------------------------------------------------------------------------------
+
+
+def _class_precisions(category: np.ndarray, outcome: np.ndarray, truth: GroundTruth) -> tuple[np.ndarray, np.ndarray]:
+    """(K, T) AP by area and by 11 points; NaN for a class without objects that count."""
+    classes = len(truth.category_ids)
+    objects = np.bincount(truth.objects.category[~truth.objects.crowd], minlength=classes)
+    bounds = np.searchsorted(category, np.arange(classes + 1))
+    area, points = np.full((2, classes, len(IOU_THRESHOLDS)), np.nan)
+    for k in np.flatnonzero(objects):
+        area[k], points[k] = average_precision(outcome[bounds[k] : bounds[k + 1]], int(objects[k]))
+    return area, points
+
+
+def average_precision(outcome: np.ndarray, objects: int) -> tuple[np.ndarray, np.ndarray]:
+    """(T,) area under the envelope of precision, and (T,) its mean at 11 recalls.
+
+    Args:
+        outcome: (N, T) of one class's detections by falling score.
+        objects: how many there are to find, at least 1.
+    """
+    hits, misses = np.cumsum(outcome == TRUE_POSITIVE, axis=0), np.cumsum(outcome == FALSE_POSITIVE, axis=0)
+    recall = hits / objects
+    precision = hits / np.maximum(hits + misses, np.finfo(np.float64).eps)
+    envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
+    area = (np.diff(recall, axis=0, prepend=0.0) * envelope).sum(0)
+    reached = np.stack([(recall < point).sum(0) for point in RECALL_POINTS])  # (11, T): position of the first at it
+    padded = np.concatenate([envelope, np.zeros((1, envelope.shape[1]))])
+    return area, np.take_along_axis(padded, reached, axis=0).mean(0)

@@ -1,0 +1,184 @@
+"""A pretrained ResNet becomes a detector's backbone, and nothing of it is lost silently.
+
+A backbone that did not load still trains, and its AP looks plausible; so every tensor is accounted
+for, by name, shape and value, or an error says why not.
+
+Names (torchvision -> detectron2; X stands for 1..3):
+    conv1 -> stem.conv1,  bn1 -> stem.conv1.norm,  layer{i}.{j} -> res{i+1}.{j},
+    convX -> convX,  bnX -> convX.norm,  downsample.0 -> shortcut,  downsample.1 -> shortcut.norm
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from backbones.core.errors import InputError
+from backbones.models.weights import BackboneFile
+from detection.exchange.compatibility import check_spec, check_state
+
+__all__ = [
+    "DROPPED",
+    "NEW_IN_BODY",
+    "NEW_IN_DETECTRON2",
+    "LoadReport",
+    "check_spec",
+    "check_state",
+    "detectron2_name",
+    "export_torchvision",
+    "split_dropped",
+    "to_detectron2",
+    "torchvision_name",
+    "verify_account",
+]
+
+# What a backbone file may hold that no detector wants: the classifier, and BN's step counter, which
+# has no effect on the forward pass (momentum is a constant here).
+DROPPED = ("fc.*", "*.num_batches_tracked")
+
+# What a detector may hold that no backbone file has.
+NEW_IN_BODY = ("fc.*", "*.num_batches_tracked")
+NEW_IN_DETECTRON2 = (
+    "backbone.fpn_*",
+    "proposal_generator.*",
+    "roi_heads.box_head.*",
+    "roi_heads.box_predictor.*",
+    "roi_heads.res5.norm.*",  # the norm that MoCo puts after C4's res5
+    "*.num_batches_tracked",
+)
+
+
+@dataclass
+class LoadReport:
+    """The account of one load: sorted names of tensors, none left out."""
+
+    loaded: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)  # in the file, on purpose not in the detector
+    new: list[str] = field(default_factory=list)  # in the detector, on purpose not in the file
+    proof: dict[str, Any] = field(default_factory=dict)  # of `detection.exchange.proof`
+
+    def counts(self) -> dict[str, int]:
+        return {"loaded": len(self.loaded), "dropped": len(self.dropped), "new": len(self.new)}
+
+
+# ---------------------------------------------------------------------------------- torchvision
+
+
+def export_torchvision(backbone: BackboneFile, body: nn.Module) -> LoadReport:
+    """Load a backbone into a body with torchvision's names (conv1, bn1, layer1..4), strictly.
+
+    Args:
+        body: a torchvision ResNet, or its stages alone; its norm may be BN, frozen BN, SyncBN or GN.
+    """
+    check_state(backbone.state, backbone.spec)
+    target = body.state_dict()
+    wanted, dropped = split_dropped(backbone.state)
+    _refuse("the detector's body has no place for", [k for k in wanted if k not in target])
+    new = [k for k in target if k not in wanted]
+    _refuse("the backbone file lacks", [k for k in new if not _matches(k, NEW_IN_BODY)])
+    _refuse_shapes({k: (v.shape, target[k].shape) for k, v in wanted.items()})
+    body.load_state_dict(wanted, strict=False)
+    _refuse_values(wanted, body.state_dict(), {k: k for k in wanted})
+    return LoadReport(sorted(wanted), sorted(dropped), sorted(new))
+
+
+# ----------------------------------------------------------------------------------- detectron2
+
+_RENAMES = (
+    (r"^layer(\d)\.", lambda m: f"res{int(m[1]) + 1}."),
+    (r"^conv1\.", "stem.conv1."),
+    (r"^bn1\.", "stem.conv1.norm."),
+    (r"\.bn(\d)\.", r".conv\1.norm."),
+    (r"\.downsample\.0\.", ".shortcut."),
+    (r"\.downsample\.1\.", ".shortcut.norm."),
+)
+
+
+def detectron2_name(name: str) -> str:
+    """detectron2's name of one torchvision tensor; no `backbone.` prefix (FPN would match nothing)."""
+    for pattern, replacement in _RENAMES:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+_BACK = (
+    (r"^stem\.fc\.", "fc."),  # as detectron2's tools/convert-torchvision-to-d2.py calls it
+    (r"^stem\.conv1\.norm\.", "bn1."),
+    (r"^stem\.conv1\.", "conv1."),
+    (r"^res([2-5])\.", lambda m: f"layer{int(m[1]) - 1}."),
+    (r"\.conv(\d)\.norm\.", r".bn\1."),
+    (r"\.shortcut\.norm\.", ".downsample.1."),
+    (r"\.shortcut\.", ".downsample.0."),
+)
+
+
+def torchvision_name(name: str) -> str:
+    """torchvision's name of one of detectron2's: the inverse of `detectron2_name`; another name as it is."""
+    for pattern, replacement in _BACK:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def to_detectron2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a backbone, under detectron2's names, without what DROPPED lists."""
+    wanted, _ = split_dropped(state)
+    return {detectron2_name(name): tensor.detach().cpu().clone() for name, tensor in wanted.items()}
+
+
+def verify_account(exported: Mapping[str, Tensor], model: nn.Module) -> LoadReport:
+    """Prove that every exported tensor is in the detectron2 model, and name what else is there.
+
+    detectron2 matches by longest suffix and only logs what it could not match, so this compares
+    values: each exported tensor must be found, bit for bit, under exactly one name of the model.
+
+    Args:
+        exported: tensors under detectron2's backbone names (`to_detectron2`).
+        model: a detectron2 GeneralizedRCNN (FPN or C4) after loading.
+    """
+    target = model.state_dict()
+    places = {name: [k for k in target if k == name or k.endswith("." + name)] for name in exported}
+    # `conv1.weight` is also the end of `stem.conv1.weight`; our names start at stem or res2..res5,
+    # so a second place means two copies of a stage, which no detector here has.
+    _refuse("the detectron2 model has no place for", [k for k, found in places.items() if not found])
+    _refuse("the detectron2 model has two places for", [k for k, found in places.items() if len(found) > 1])
+    where = {name: found[0] for name, found in places.items()}
+    _refuse_shapes({k: (v.shape, target[where[k]].shape) for k, v in exported.items()})
+    _refuse_values(exported, target, where)
+    new = set(target) - set(where.values())
+    _refuse("nothing was loaded into", [k for k in new if not _matches(k, NEW_IN_DETECTRON2)])
+    return LoadReport(loaded=sorted(where.values()), new=sorted(new))
+
+
+# -------------------------------------------------------------------------------------- helpers
+
+
+def split_dropped(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """(tensors that a detector uses, names dropped on purpose)."""
+    wanted = {name: tensor for name, tensor in state.items() if not _matches(name, DROPPED)}
+    return wanted, [name for name in state if name not in wanted]
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def _refuse(what: str, names: list[str]) -> None:
+    if names:
+        raise InputError(
+            f"{what} {len(names)} tensors: {', '.join(sorted(names)[:3])}{' ...' if len(names) > 3 else ''}"
+        )
+
+
+def _refuse_shapes(shapes: Mapping[str, tuple[torch.Size, torch.Size]]) -> None:
+    for name, (found, wanted) in shapes.items():
+        if found != wanted:
+            raise InputError(f"{name} has the shape {tuple(found)} in the backbone, {tuple(wanted)} in the detector")
+
+
+def _refuse_values(exported: Mapping[str, Tensor], target: Mapping[str, Tensor], where: Mapping[str, str]) -> None:
+    wrong = [name for name, tensor in exported.items() if not torch.equal(tensor.cpu(), target[where[name]].cpu())]
+    _refuse("after loading, the detector holds other values in", wrong)

@@ -1,0 +1,84 @@
+"""What both engines read from the config in the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from backbones.core.config import CfgNode, flatten
+from backbones.core.distributed import world_size
+from backbones.core.errors import InputError
+from backbones.core.run_log import get_logger
+from backbones.core.schedule import Schedule, build_schedule
+from backbones.models.weights import BackboneFile
+from detection.config import NOT_PROTOCOL
+from detection.data.records import DetectionData
+
+# Fingerprints among the settings of a checkpoint: data sets go by them, not by name or place.
+TRAINING_DATA, TEST_DATA = "training data", "test data"
+
+
+def training_settings(
+    cfg: CfgNode, data: DetectionData, backbone: BackboneFile | None, test: DetectionData | None = None
+) -> dict[str, str]:
+    """Everything that the weights depend on, as text: settings, data and backbone; and which data the run tests on."""
+    free = {*NOT_PROTOCOL} - {"SEED"}
+    settings = {
+        key: str(list(value) if isinstance(value, tuple) else value)
+        for key, value in flatten(cfg)
+        if key not in free and not key.startswith("TEST.") and not key.endswith("_TEST")
+    }
+    # Of the keys of the test, the only one that changes the weights.
+    precise = cfg.TEST.PRECISE_BN.NUM_ITER if cfg.TEST.PRECISE_BN.ENABLED else "off"
+    settings["TEST.PRECISE_BN"] = str(precise)
+    return {**settings, **name_inputs(data, backbone, test)}
+
+
+def name_inputs(data: DetectionData, backbone: BackboneFile | None, test: DetectionData | None) -> dict[str, str]:
+    """The data sets and the backbone by their content."""
+    named = {TRAINING_DATA: data.fingerprint, "backbone": backbone.hash if backbone else "random"}
+    return named | ({TEST_DATA: test.fingerprint} if test else {})
+
+
+def refuse_other_settings(before: Mapping[str, str], now: Mapping[str, str], path: Path) -> None:
+    """`InputError` with what has changed since the checkpoint at `path` was written, but for the data of the test."""
+    asked = {key: value for key, value in now.items() if key != TEST_DATA}
+    changed = [f"{key} ({before.get(key)} -> {value})" for key, value in asked.items() if before.get(key) != value]
+    if changed:
+        raise InputError(f"{path} was made with other settings: {', '.join(changed)}; use a new output folder")
+
+
+def require_finished(path: Path, finished: int, total: int) -> None:
+    """`InputError` for a checkpoint at `path` of a run that has not trained all of its iterations."""
+    if finished < total:
+        raise InputError(f"{path} stands at iteration {finished} of {total}; finish it with --resume first")
+
+
+def warn_of_other_processes(state: Mapping[str, Any]) -> None:
+    """Say that a resumed training will not equal an uninterrupted one: each process draws on its own, and BN's batch is
+    a process's share.
+
+    Args:
+        state: a checkpoint; "processes" are those that wrote it.
+    """
+    if state.get("processes", world_size()) != world_size():
+        get_logger().warning(
+            "going on with %d process(es) after %d: what each draws differs, so the numbers will differ from those of "
+            "an uninterrupted run as seeds do; with NORM BN, whose batch is one process's share, by more",
+            world_size(), state["processes"],
+        )  # fmt: skip
+
+
+def build_detector_schedule(solver: CfgNode) -> Schedule:
+    """The learning rate of every iteration."""
+    steps = solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR"
+    return build_schedule(
+        "steps" if steps else "cosine",
+        base_lr=solver.BASE_LR,
+        max_iter=solver.MAX_ITER,
+        steps=solver.STEPS if steps else (),
+        gamma=solver.GAMMA,
+        warmup_iters=solver.WARMUP_ITERS,
+        warmup_factor=solver.WARMUP_FACTOR,
+    )

@@ -1,0 +1,163 @@
+"""Where a fine-tuning reads its checkpoint and writes its results, and what it refuses before it writes anything.
+
+An evaluation that differs in anything from the run's own test (another data set, another key of TEST, another label)
+has a folder of its own in the run's:
+
+    RUN/evaluation-<data set>/          another DATASETS.TEST
+    RUN/evaluation-<data set>-<hash>/   other settings of the test; the hash is over these
+
+The run's own files stay as they are.  Data sets are told apart by their fingerprints, not by name or place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from backbones.core.checkpoint import load_checkpoint
+from backbones.core.config import CfgNode, config_hash, flatten, load_yaml
+from backbones.core.distributed import barrier, is_main
+from backbones.core.errors import InputError
+from backbones.core.results import FILE_NAME, load_results
+from backbones.core.runs import CONFIG_FILE, check_resume, open_run
+from detection.data.records import DetectionData
+from detection.training.resuming import TEST_DATA, TRAINING_DATA
+
+CHECKPOINT = "checkpoint.pth"
+TEST_KEY = "DATASETS.TEST"
+# Keys of TESTING that change no number.
+_UNMEASURED = ("TEST.EXPECTED_RESULTS",)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folders of one call.
+
+    Attributes:
+        run: holds the checkpoint.
+        results: gets results.json and what belongs to it; `run`, or the folder of an evaluation.
+        changed: key -> [the run's own value, that of this evaluation], of an evaluation with a folder of its own.
+    """
+
+    run: Path
+    results: Path
+    cfg: CfgNode
+    going_on: bool
+    changed: Mapping[str, list[Any]]
+
+    def open(self) -> Path:
+        """Create `results` with its config and log, on every process; called when nothing can be refused any more."""
+        refuse_other_run(self.run, self.going_on)  # again: another run may have come since
+        barrier()  # every process has looked at what lies there
+        if self.changed and is_main():  # its results are replaced as a whole
+            (self.results / FILE_NAME).unlink(missing_ok=True)
+        barrier()
+        return open_run(self.results, self.cfg)
+
+    def details(self) -> dict[str, Any]:
+        """What results.json says of an evaluation with a folder of its own."""
+        said = {"run": self.run.name, "folder": self.results.name, "changed": dict(self.changed)}
+        return {"evaluation_of": said} if self.changed else {}
+
+
+def results_file(run_dir: Path, results: Mapping[str, Any]) -> Path:
+    """Where the results of a call on the run in `run_dir` were written."""
+    return run_dir / results["details"].get("evaluation_of", {}).get("folder", "") / FILE_NAME
+
+
+def check_folder(run_dir: Path, cfg: CfgNode, testing: Sequence[str], *, resume: bool, eval_only: bool) -> None:
+    """Everything that can be refused before any data is read.
+
+    Args:
+        testing: patterns of the keys that `eval_only` may change.
+    """
+    checkpoint = run_dir / CHECKPOINT
+    if eval_only and not checkpoint.exists():
+        raise InputError(f"no checkpoint at {checkpoint}; check --output-dir, or train first, without --eval-only")
+    refuse_other_run(run_dir, resume or eval_only)
+    if resume or eval_only:
+        check_resume(run_dir, cfg, (*(testing if eval_only else ()), TEST_KEY))
+
+
+def refuse_other_run(run_dir: Path, going_on: bool) -> None:
+    """`InputError` where a new run would write over another one."""
+    if not going_on and (run_dir / CHECKPOINT).exists():
+        raise InputError(f"{run_dir} holds a run already; add --resume to go on, or name another folder")
+
+
+def choose_folder(
+    run_dir: Path,
+    cfg: CfgNode,
+    train: DetectionData,
+    test: DetectionData,
+    testing: Sequence[str],
+    *,
+    resume: bool,
+    eval_only: bool,
+) -> RunFolder:
+    """Where this call writes; `InputError` for a data set that is not the one the run was started with."""
+    known: dict[str, str] = {}
+    if (resume or eval_only) and (run_dir / CHECKPOINT).exists():
+        known = _recorded(run_dir)
+        _refuse_other_data(run_dir, known, TRAINING_DATA, "DATASETS.TRAIN", train)
+    before = dict(flatten(load_yaml(run_dir / CONFIG_FILE))) if (run_dir / CONFIG_FILE).exists() else {}
+    moved = _listed(before.get(TEST_KEY)) != list(cfg.DATASETS.TEST)  # by name; decides where no fingerprint is known
+    if resume and not eval_only and known:
+        if moved and TEST_DATA not in known:
+            was, now = _listed(before.get(TEST_KEY)), list(cfg.DATASETS.TEST)
+            raise InputError(f"cannot resume {run_dir}: {TEST_KEY} was {was!r} and is now {now!r}; set it back")
+        _refuse_other_data(run_dir, known, TEST_DATA, TEST_KEY, test)
+    changed = _changes(before, cfg, testing) if eval_only and before else {}
+    if eval_only and before and (known[TEST_DATA] != test.fingerprint if TEST_DATA in known else moved):
+        changed[TEST_KEY] = [_listed(before.get(TEST_KEY)), list(cfg.DATASETS.TEST)]
+    results = _evaluation_folder(run_dir, cfg, test, changed) if changed else run_dir
+    return RunFolder(run_dir, results, cfg, resume or eval_only, changed)
+
+
+def _recorded(run_dir: Path) -> dict[str, str]:
+    """The settings of the run's checkpoint.  Those of an earlier version lack the test set, which its results name."""
+    found = load_checkpoint(run_dir / CHECKPOINT).get("settings")
+    settings = dict(found) if isinstance(found, Mapping) else {}  # not a detector: the engine refuses it
+    if settings and TEST_DATA not in settings and (run_dir / FILE_NAME).exists():
+        tested = load_results(run_dir)["data"].get("test", {}).get("fingerprint")
+        settings |= {TEST_DATA: tested} if tested else {}
+    return settings
+
+
+def _refuse_other_data(run_dir: Path, known: Mapping[str, str], what: str, key: str, now: DetectionData) -> None:
+    if known.get(what, now.fingerprint) != now.fingerprint:
+        raise InputError(
+            f"cannot resume {run_dir}: the data set has changed: {key} was of fingerprint {known[what]} and is now of "
+            f"{now.fingerprint} ({now.name}, {now.annotations_path}); restore the data, or start in another folder"
+        )
+
+
+def _changes(before: Mapping[str, Any], cfg: CfgNode, testing: Sequence[str]) -> dict[str, list[Any]]:
+    """Key -> [before, now] of what an evaluation changes, apart from the data set."""
+    changed = {}
+    for key, value in flatten(cfg):
+        if key == TEST_KEY or key in _UNMEASURED or not any(fnmatch(key, pattern) for pattern in testing):
+            continue
+        old, new = (list(v) if isinstance(v, tuple) else v for v in (before.get(key), value))
+        if old != new:
+            changed[key] = [old, new]
+    return changed
+
+
+def _evaluation_folder(run_dir: Path, cfg: CfgNode, test: DetectionData, changed: Mapping[str, list[Any]]) -> Path:
+    """The folder of this evaluation: the same for the same one, never that of another."""
+    name = "evaluation-" + re.sub(r"[^A-Za-z0-9._+-]+", "_", test.name)
+    settings = {key: new for key, (_, new) in changed.items() if key != TEST_KEY}
+    name += f"-{config_hash(settings)}" if settings else ""
+    path = run_dir / name / FILE_NAME
+    if path.exists() and load_results(path)["data"].get("test", {}).get("fingerprint") != test.fingerprint:
+        name += f"-{test.fingerprint}"  # another data set of that name
+    return run_dir / name
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else []

@@ -1,0 +1,83 @@
+"""A suite is checked before it starts: a mistyped key of its last row would cost days otherwise."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from backbones.core.config import CfgNode, load_config
+from backbones.core.errors import InputError
+from suites.plan import Plan
+from suites.stages import Stage
+
+TRAINED = ("pretrain", "select")  # stages that leave a backbone to fine-tune
+
+
+class Reader(NamedTuple):
+    """How a tool, or that of a kind of stage, reads its settings: its defaults, and what it refuses (`InputError`).
+
+    checks: of its settings.
+    check_backbone: of a fine-tuning, with the backbone that it will get: the settings of the backbone's training (None:
+        random weights), and its own.
+    """
+
+    defaults: Callable[[], CfgNode]
+    checks: tuple[Callable[[CfgNode], Any], ...]
+    check_backbone: Callable[[CfgNode | None, CfgNode], Any] | None = None
+
+    def load(self, stage: Stage) -> CfgNode:
+        """The complete settings of a stage, checked."""
+        cfg = load_config(self.defaults(), stage.config, stage.overrides)
+        for check in self.checks:
+            check(cfg)
+        return cfg
+
+
+def check_settings(plan: Plan, readers: Mapping[str, Reader]) -> dict[Stage, CfgNode]:
+    """The settings of every stage whose tool or kind has a reader.
+
+    Raises:
+        InputError: what the stage's tool would refuse, with its title, or a choice on what is reported.
+    """
+    settings = {}
+    for stage in plan.stages:
+        reader = readers.get(stage.tool) or readers.get(stage.kind)
+        if not reader:
+            continue
+        try:
+            settings[stage] = reader.load(stage)
+            if reader.check_backbone:
+                trained = next((of for of in stage.inputs if of.kind in TRAINED), None)
+                reader.check_backbone(trained and readers["pretrain"].load(trained), settings[stage])
+        except InputError as error:
+            raise InputError(f"{stage.title}: {error}") from None
+        if stage.kind == "evaluate":
+            for what, of in (("epoch", stage.inputs[0]), ("GRID", stage.selection)):
+                _check_choice(stage.title, what, of and readers["pretrain"].load(of), settings[stage])
+    return settings
+
+
+def mixed_conventions(settings: Mapping[Stage, CfgNode]) -> str:
+    """A warning where rows smooth by several conventions and a label does not say by which; "" where all is said.
+
+    LS defaults to `all`, ALS to the paper's `k-1`: the same amount means two things in one table.
+    """
+    found: dict[str, list[str]] = {}
+    for stage, cfg in settings.items():
+        convention = cfg.METHOD[cfg.METHOD.NAME].get("convention") if stage.kind in ("pretrain", "grid") else None
+        if convention:
+            found.setdefault(convention, []).append(cfg.LABEL or stage.title.partition(": ")[0])
+    silent = {label: way for way, labels in found.items() for label in labels if f"({way})" not in label}
+    if len(found) < 2 or not silent:
+        return ""
+    rows = ", ".join(f"{label} by {way}" for label, way in silent.items())
+    return (
+        f"rows smooth by several conventions, which their labels do not say: {rows}; write it there, as in 'LS (all)'"
+    )
+
+
+def _check_choice(title: str, what: str, trained: CfgNode | None, cfg: CfgNode) -> None:
+    """`InputError` where `cfg` measures a split on which the epoch to report or the point of a grid is chosen."""
+    if not trained or (what == "epoch" and trained.EVAL.REPORT != "best"):
+        return
+    if (split := trained.DATA.VAL_SPLIT) in (cfg.DATA.VAL_SPLIT, cfg.DATA.SHIFTED_SPLIT):
+        said = f"its {what} is selected on DATA.VAL_SPLIT '{split}', which EVALUATE would report"
+        raise InputError(f"{title}: {said}; measure another split: EVALUATE.OVERRIDES [DATA.VAL_SPLIT, test]")

@@ -1,0 +1,190 @@
+"""The plan of a suite: which stages there are, the command and the folder of each, and what it depends on.
+
+    data -> for every row and seed: pretrain -> evaluate -> localize -> finetune (each protocol) -> compare all
+                                    grid ... -> select (-> pretrain) -> ...          where the row has a GRID
+
+What a stage is may depend on what a selection before it chooses (`{chosen:LABEL:KEY}`).  Until then the plan holds a
+sketch of it, with the first value of that grid, which says how much is to come and is checked as all others are; the
+same call of `build_plan` after the selection makes it final.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from backbones.core.config import CfgNode, expand_path
+from backbones.core.errors import InputError
+from backbones.core.files import fingerprint
+from backbones.core.results import FILE_NAME
+from suites.data import Known, load_known, tree_fingerprint
+from suites.factory import Run, Source
+from suites.references import as_text
+from suites.reports import find_suffix
+from suites.selection import chosen_keys
+from suites.stages import Stage, find_tool, slug, stage_hash
+from suites.training import ROOT, Trained, Training, config_file
+
+TOOLS = ROOT / "tools"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages of a suite in the order in which they run; the comparison comes last, by `compare_stage`.
+
+    notes: rows that have no stages of their own because they came to the same backbone as another.
+    known: digests of data folders, to be kept for the next call.
+    name: of the suite, that of its file; suffix: what it adds to the names of its own files (suites/reports.py).
+    """
+
+    cfg: CfgNode
+    output: Path
+    tools: Path
+    stages: tuple[Stage, ...]
+    notes: tuple[str, ...]
+    data: Mapping[str, Source]  # by reference
+    known: Known
+    name: str = ""
+    suffix: str = ""
+
+    @property
+    def report(self) -> Path:
+        """The folder of the comparison."""
+        return self.output / f"report{self.suffix}"
+
+    def changed_data(self, stage: Stage) -> list[Path]:
+        """The data folders that `stage` reads and that no longer hold what they held when the plan was made."""
+        there = [source for source in self.data.values() if source.stage is None and source.folder in stage.reads]
+        return [source.folder for source in there if tree_fingerprint(source.folder, self.known) != source.hash]
+
+
+def build_plan(
+    cfg: CfgNode, output_dir: str | Path, *, tools: Path = TOOLS, without_data: bool = False, name: str = "suite"
+) -> Plan:
+    """Lay out the stages of the suite `cfg` (of `load_suite`); reads configs, data and selections, writes nothing.
+
+    Args:
+        name: of the suite, which tells its report from those of other suites in the same folder.
+        without_data: for a look at the plan: a data folder that is not there stands as it is written, and the names
+            of what reads it (their hashes) are not the final ones.
+
+    Raises:
+        InputError: a config file or a data folder that cannot be read, an environment variable that is not set.
+    """
+    output = Path(output_dir).resolve()
+    known = load_known(output)
+    data = {f"{{data:{entry['NAME']}}}": _data(entry, output, tools, known, without_data) for entry in cfg.DATA}
+    plan = _Builder(cfg, output, tools, data).build()
+    return replace(plan, known=known, name=name, suffix=find_suffix(output, name))
+
+
+def go_on(plan: Plan) -> Plan:
+    """The plan as it is after the selections that were made since; the data is taken to be the same."""
+    again = _Builder(plan.cfg, plan.output, plan.tools, plan.data).build()
+    return replace(again, known=plan.known, name=plan.name, suffix=plan.suffix)
+
+
+def compare_stage(plan: Plan, runs: Sequence[Stage]) -> Stage:
+    """The comparison of what `runs` measured; its hash covers the content of the results."""
+    runs = [run for run in runs if run.compared]
+    results = [run.output / FILE_NAME for run in runs]
+    contents = [fingerprint(path.read_bytes()) if path.is_file() else "" for path in results]
+    mixed = ["--allow-mixed-protocols"] if len(plan.cfg.FINETUNE) > 1 else []
+    notes = [text for note in plan.notes for text in ("--note", note)]
+    several = any(len(row["SEEDS"] or plan.cfg.SEEDS) > 1 for row in plan.cfg.ROWS)
+    chosen = [text for key in chosen_keys(plan.cfg.ROWS) if several for text in ("--chosen", key)]
+    arguments = [*mixed, *chosen, *notes, *map(as_text, plan.cfg.COMPARE.ARGUMENTS)]
+    output, tool = plan.report, find_tool(plan.tools, "compare")
+    return Stage(
+        kind="compare",
+        title="compare",
+        # The files, not their folders: somebody may have measured a run once more, into a folder below it.
+        command=(sys.executable, str(tool), "--output-dir", str(output), *arguments, *map(str, results)),
+        output=output,
+        hash=stage_hash(tool, arguments, None, [*(run.hash for run in runs), *contents]),
+        inputs=tuple(runs),
+        reads=tuple(run.output for run in runs),
+        cost=plan.cfg.COMPARE.COST,
+    )
+
+
+class _Builder:
+    """Makes the stages one after the other."""
+
+    def __init__(self, cfg: CfgNode, output: Path, tools: Path, data: Mapping[str, Source]) -> None:
+        self.cfg, self.output, self.tools, self.data = cfg, output, tools, data
+        self.training = Training(cfg, output, tools, data)
+        self.stages: dict[tuple[Path, str], Stage] = {}  # by folder: points of grids are shared
+        self.notes: list[str] = []
+
+    def build(self) -> Plan:
+        self._add(source.stage for source in self.data.values() if source.stage)
+        for row in self.cfg.ROWS:
+            seeds = row["SEEDS"] or self.cfg.SEEDS
+            for seed in seeds:
+                self._row(row, Run(row["LABEL"], seed, len(seeds) > 1))
+        return Plan(self.cfg, self.output, self.tools, tuple(self.stages.values()), tuple(self.notes), self.data, {})
+
+    def _add(self, stages: Iterable[Stage]) -> None:
+        for stage in stages:
+            self.stages.setdefault((stage.output, stage.waits), stage)
+
+    def _row(self, row: Mapping[str, Any], run: Run) -> None:
+        if row["BACKBONE"]:
+            self._add(self._finetune(run, None, ""))
+            return
+        trained, twin, waits = self.training.add(row, run)
+        if twin:
+            self.notes.append(f"{run.title} has the same backbone as {twin}: both came to the same training")
+            self._add(replace(stage, compared=False) for stage in trained.stages)
+            return
+        self._add(trained.stages)
+        self._add(self._measure(run, trained, waits))
+        self._add(self._finetune(run, trained.run, waits))
+
+    def _measure(self, run: Run, trained: Trained, waits: str) -> Iterator[Stage]:
+        for kind, block in (("evaluate", self.cfg.EVALUATE), ("localize", self.cfg.LOCALIZE)):
+            if block.ENABLED:
+                yield self.training.factory(run).make(
+                    kind, run.title, run.name, block.OVERRIDES, backbone=trained.run, folder=[str(trained.run.output)],
+                    cost=block.COST, waits=waits, selection=trained.selection,
+                )  # fmt: skip
+
+    def _finetune(self, run: Run, backbone: Stage | None, waits: str) -> Iterator[Stage]:
+        for entry in self.cfg.FINETUNE:
+            config, source = config_file(entry["CONFIG"]), str(backbone.output) if backbone else "random"
+            yield self.training.factory(run).make(
+                "finetune", run.title, run.name, [*entry["OVERRIDES"], *run.overrides], tool=entry["TOOL"],
+                backbone=backbone,
+                options=["--config-file", str(config), "--backbone", source, "--resume"], config=config,
+                protocol=entry["NAME"], cost=entry["COST"], waits=waits,
+            )  # fmt: skip
+
+
+def _data(entry: Mapping[str, Any], output: Path, tools: Path, known: Known, without: bool) -> Source:
+    if not entry["PREPARE"]:
+        return _existing_folder(entry, output, known, without)
+    tool, arguments = find_tool(tools, "prepare"), entry["PREPARE"]
+    key = stage_hash(tool, arguments, None, [])
+    folder = output / "data" / f"{slug(entry['NAME'])}-{key}" / slug(entry["NAME"])
+    # The folder is ours and incomplete whenever the tool is called: it may replace what a killed call left.
+    command = (sys.executable, str(tool), *arguments, "--overwrite", "--output-dir", str(folder))
+    title = f"data {entry['NAME']}: prepare"
+    stage = Stage("prepare", title, command, folder, key, cost=entry["COST"], compared=False)
+    return Source(folder, key, stage)
+
+
+def _existing_folder(entry: Mapping[str, Any], output: Path, known: Known, without: bool) -> Source:
+    where = f"DATA {entry['NAME']}: FOLDER"
+    try:
+        folder = expand_path(entry["FOLDER"]).absolute()
+        if not folder.is_dir():
+            raise InputError(f"there is no folder {folder}; check {entry['FOLDER']}")
+    except InputError as error:
+        if without:
+            return Source(Path(entry["FOLDER"]), "", None)
+        raise InputError(f"{where}: {error}") from None
+    if output.is_relative_to(folder.resolve()):  # what the suite writes would be a part of what it reads
+        raise InputError(f"{where}: the output folder {output} lies in {folder}; choose another --output-dir")
+    return Source(folder, tree_fingerprint(folder, known), None)

@@ -1,0 +1,120 @@
+"""What a suite says while it runs: one line a stage, and how long the rest will take."""
+
+import shutil
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from backbones.core.errors import InputError
+from backbones.core.files import load_json, save_json
+from suites.stages import COMMAND_MARK, Stage
+
+_KEPT = 5  # durations a kind of stage is estimated from
+_TAIL = 1 << 16  # bytes of a log that are searched
+
+
+class Timings:
+    """Seconds that stages of each kind took, and that all took together; kept in `path` for the next call.
+
+    seconds: {kind: the last durations}. spent_before: of all stages that were started in earlier calls, also those that
+    failed or were interrupted, but not the one during which a call was killed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        kept = load_json(path) if path.exists() else {}
+        try:
+            self.seconds: dict[str, list[float]] = {key: [*map(float, v)] for key, v in kept.get("stages", {}).items()}
+            self.spent_before = self.spent = float(kept.get("spent", 0.0))
+        except (AttributeError, TypeError, ValueError):
+            raise InputError(
+                f"{path} does not hold durations; delete it, it only serves the time that is left"
+            ) from None
+
+    def add(self, key: str, seconds: float) -> None:
+        """Record one more duration of a kind."""
+        self.seconds[key] = [*self.seconds.get(key, []), round(seconds, 2)][-_KEPT:]
+        self._save()
+
+    def spend(self, seconds: float) -> None:
+        """Count the time of a stage, however it ended."""
+        self.spent += seconds
+        self._save()
+
+    def _save(self) -> None:
+        save_json(self.path, {"stages": self.seconds, "spent": round(self.spent, 2)})
+
+    def estimate(self, stage: Stage) -> float | None:
+        """Expected seconds: the median of those measured, else what the suite declares, else None."""
+        measured = self.seconds.get(stage.timing_key)
+        return statistics.median(measured) if measured else stage.cost or None
+
+    def left(self, stages: Sequence[Stage], spent: float = 0.0) -> str:
+        """ "about 6 min left"; "over 6 min left" if some of `stages` are unknown; empty if all are.
+
+        Args:
+            spent: seconds that the first of `stages` has been running.
+        """
+        estimates = [self.estimate(stage) for stage in stages]
+        if estimates and estimates[0] is not None:
+            estimates[0] = max(estimates[0] - spent, 0.0)
+        known = [seconds for seconds in estimates if seconds is not None]
+        if not known:
+            return ""
+        return f"{'about' if len(known) == len(estimates) else 'over'} {minutes(sum(known))} left"
+
+
+class Display:
+    """`[7/22] ALS: finetune (quick) ... 63 s   about 6 min left`; on a terminal the line is alive meanwhile.
+
+    Args:
+        total: number of stages.
+    """
+
+    def __init__(self, stream: IO[str], total: int) -> None:
+        self.stream, self.total, self.number, self.head = stream, total, 0, ""
+
+    def begin(self, title: str) -> None:
+        """Start the line of the next stage."""
+        self.number += 1
+        self.head = f"[{self.number}/{self.total}] {title} ... "
+        print(self.head, end="", file=self.stream, flush=True)
+
+    def note(self, text: str) -> None:
+        """Say something about the stage that has begun, and start its line again."""
+        self.end(text)
+        print(self.head, end="", file=self.stream, flush=True)
+
+    def tick(self, seconds: float, left: str, log: Path) -> None:
+        """On a terminal: how long the stage has been running, and the end of its log."""
+        if self.stream.isatty():
+            text = f"{self.head}{seconds:.0f} s   {left}   {last_line(log)}"
+            print(f"\r\x1b[K{text[: shutil.get_terminal_size().columns - 1]}", end="", file=self.stream, flush=True)
+
+    def end(self, text: str) -> None:
+        """Finish the line."""
+        start = f"\r\x1b[K{self.head}" if self.stream.isatty() else ""
+        print(f"{start}{text}", file=self.stream, flush=True)
+
+
+def last_line(log: Path, start: str = "") -> str:
+    """What the tool said last, empty if nothing; progress bars end their lines with a carriage return.
+
+    Args:
+        start: of the line that is wanted, which may have others after it.
+    """
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - (_TAIL if start else 4096)))
+        text = file.read().decode("utf-8", errors="replace")
+    lines = [line.strip() for line in text.replace("\r", "\n").split("\n")]
+    said = next((line for line in reversed(lines) if line and line.startswith((start, COMMAND_MARK))), "")
+    return "" if said.startswith(COMMAND_MARK) else said
+
+
+def minutes(seconds: float) -> str:
+    """A duration for people: `40 s`, `6 min`, `2 h 5 min`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    whole = round(seconds / 60)
+    return f"{whole} min" if whole < 60 else f"{whole // 60} h {whole % 60} min"

@@ -1,0 +1,118 @@
+"""Choosing among finished pretrainings by their validation, as the papers choose hyper-parameters.
+
+Maher & Kull 2021, Sec. IV: every point of a grid is a training of its own, and the one with the lowest validation
+cross-entropy is kept; rows "+TempS" choose by the cross-entropy after temperature scaling.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from backbones.core.config import flatten, load_yaml
+from backbones.core.errors import InputError
+from backbones.core.files import load_json
+from backbones.core.results import load_results
+from suites.references import find
+
+# Metrics of a pretraining's results.json; the lowest is the best.
+CRITERIA = ("nll", "nll_fitted")
+FILE_NAME = "selection.json"
+# What the suite leaves in the folder of a training that came to nothing: {"reason": text}.
+DIVERGED = "diverged.json"
+
+
+def select(runs: Sequence[str | Path], keys: Sequence[str], by: str) -> dict[str, Any]:
+    """Compare the pretrainings in the folders `runs`; of equal ones the first is chosen.
+
+    Args:
+        keys: those of their configs in which they differ.
+        by: one of CRITERIA.
+
+    Returns:
+        {"by", "chosen": {"candidate": number, "run": name, "values", by},
+         "candidates": [{"run", "values": {key: value}, by: number or None, "reason": text, "backbone": hash}],
+         "warnings": [...]}, the warnings as in results.json, the hash of what has one.
+
+    Raises:
+        InputError: a run without results, not one whose `by` is finite, or two that were validated on other pictures.
+    """
+    _check_one_validation([Path(run) for run in runs])
+    candidates = [_candidate(Path(run), keys, by) for run in runs]
+    values = [item[by] for item in candidates]
+    finite = [value for value in values if value is not None]
+    if not finite:
+        reason = next((item["reason"] for item in candidates if item["reason"]), f"{by} is not finite")
+        what = f"all {len(candidates)} candidates diverged, one with: {reason}"
+        raise InputError(f"{what}; lower SOLVER.BASE_LR, or clip gradients")
+    number = values.index(min(finite))
+    chosen = {"candidate": number} | {k: v for k, v in candidates[number].items() if k != "reason"}
+    warnings = [*_edges(candidates, number, keys), *_diverged(candidates)]
+    return {"by": by, "chosen": chosen, "candidates": candidates, "warnings": warnings}
+
+
+def chosen_keys(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The config keys whose value each seed of a suite chooses for itself, sorted.
+
+    Args:
+        rows: ROWS of the suite; what refers to a choice counts as well as what a GRID tries.
+    """
+    keys = {key for row in rows for key in row["GRID"].get("KEYS", {})}
+    for row in rows:
+        pairs = zip(row["OVERRIDES"][::2], row["OVERRIDES"][1::2], strict=True)
+        keys |= {key for key, value in pairs if find([value], "chosen")}
+    return sorted(keys)
+
+
+def describe(values: Mapping[str, Any]) -> str:
+    """ "METHOD.ILS.shift 0.9, METHOD.ILS.coefficient 1" """
+    return ", ".join(f"{key} {value}" for key, value in values.items())
+
+
+def _check_one_validation(runs: Sequence[Path]) -> None:
+    """What was measured on other pictures cannot be chosen among."""
+    seen: dict[str, Path] = {}
+    for run in runs:
+        if not (run / DIVERGED).exists():
+            data = list(load_results(run)["data"].items())  # first what was trained on, which may differ
+            seen.setdefault(str(data[-1:]), run)
+    if len(seen) > 1:
+        first, second, *_ = seen.values()
+        raise InputError(
+            f"{first} and {second} were validated on other pictures; choose among runs of one DATA.VAL_SPLIT"
+        )
+
+
+def _candidate(run: Path, keys: Sequence[str], by: str) -> dict[str, Any]:
+    config = dict(flatten(load_yaml(run / "config.yaml"))) if (run / "config.yaml").exists() else {}
+    missing = [key for key in keys if key not in config]
+    if missing:
+        raise InputError(f"{run / 'config.yaml'}: no value of {missing[0]}; name the folder of a pretraining run")
+    found: dict[str, Any] = {"run": run.name, "values": {key: config[key] for key in keys}, by: None, "reason": ""}
+    if (run / DIVERGED).exists():
+        return found | {"reason": load_json(run / DIVERGED)["reason"]}
+    results = load_results(run)
+    metrics, found["backbone"] = results["metrics"], results["backbone"].get("hash")
+    if by not in metrics:
+        raise InputError(f"{run}: its results hold no {by}; pretrain again with this version")
+    if metrics[by] is None or not math.isfinite(metrics[by]):
+        return found | {"reason": f"{by} is not finite"}
+    return found | {by: metrics[by]}
+
+
+def _edges(candidates: Sequence[Mapping], number: int, keys: Sequence[str]) -> list[dict[str, Any]]:
+    """A warning for every key whose chosen value is the smallest or largest: the best may lie outside."""
+    warnings = []
+    for key in keys:
+        tried = {item["values"][key] for item in candidates if isinstance(item["values"][key], (int, float))}
+        value = candidates[number]["values"][key]
+        if len(tried) >= 3 and value in (min(tried), max(tried)):  # of two, each is at an edge
+            what = f"{key}: the chosen value {value} is at the edge of its grid, {min(tried)} to {max(tried)}"
+            warnings.append({"what": what, "count": 1, "examples": []})
+    return warnings
+
+
+def _diverged(candidates: Sequence[Mapping]) -> list[dict[str, Any]]:
+    names = [describe(item["values"]) for item in candidates if item["reason"]]
+    what = "points of the grid that diverged"
+    return [{"what": what, "count": len(names), "examples": names[:5]}] if names else []

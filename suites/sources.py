@@ -1,0 +1,198 @@
+"""The source of the class that makes a training's labels, as a part of the stage's hash.
+
+Our version stands for the code as a whole.  A method is what people change between two versions, and a suite that kept
+the results of the old formula would show them as those of the new one.  Covered are the class that the config names
+(METHOD.NAME, CLASS_LABELS.NAME), its base classes, the functions and constants that these refer to by name, and so on,
+below FOLLOWED, and the class's defaults; comments, docstrings, layout and the places of files are not.
+The files are read as text and never imported.
+"""
+
+import ast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from backbones.core.errors import InputError, suggestion
+from backbones.core.files import fingerprint
+from suites.syntax import Module, chain_of, chains, names_in, parse, text_of
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("backbones", "detection")
+# Modules whose functions and constants are followed; a base class is, wherever in our packages it is defined.
+FOLLOWED = ("backbones.methods", "detection.engines.yolo")
+
+
+class Registered(NamedTuple):
+    """Where a tool finds the class of its labels.
+
+    key: of the config, which names the class; default: its value there; package: where the classes are registered.
+    defaults: module that assigns the class's arguments; block: what they are assigned to, before the class's name.
+    """
+
+    key: str
+    default: str
+    package: str
+    defaults: str
+    block: tuple[str, ...]
+
+
+BY_TOOL = {
+    "pretrain": Registered("METHOD.NAME", "CE", "backbones.methods", "backbones.methods.defaults", ("_C",)),
+    "finetune_voc": Registered(
+        "CLASS_LABELS.NAME", "Hard", "detection.engines.yolo", "detection.engines.yolo.config", ("_C", "CLASS_LABELS")
+    ),
+}
+
+
+_File = tuple[str, int, int]  # path, time and size
+
+
+def named_class(tool: str, settings: Mapping[str, Any] | None, overrides: Sequence[str]) -> str:
+    """The class that a call of `tool` with this config and these KEY VALUE names; "" for a tool that has none."""
+    if tool not in BY_TOOL:
+        return ""
+    block, _, leaf = BY_TOOL[tool].key.partition(".")
+    found: Any = BY_TOOL[tool].default
+    trees = [settings or {}, *(_tree(key, text) for key, text in zip(overrides[::2], overrides[1::2], strict=False))]
+    for tree in trees:
+        here = tree.get(block)
+        found = here.get(leaf, found) if isinstance(here, Mapping) else found
+    return str(found)
+
+
+def class_source(tool: str, name: str) -> str:
+    """12 hex digits over the source of the class `name` of `tool`; "" for a tool that has none.
+
+    Raises:
+        InputError: no such class (with the nearest one), or a file that cannot be parsed.
+    """
+    if tool not in BY_TOOL:
+        return ""
+    files = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+    stamp = tuple((str(path), (status := path.stat()).st_mtime_ns, status.st_size) for path in files)
+    return _class_source(ROOT, stamp, tool, name)
+
+
+@lru_cache(maxsize=1024)
+def _class_source(root: Path, stamp: tuple[_File, ...], tool: str, name: str) -> str:
+    """`class_source`, once for each state of the files, which `stamp` is."""
+    return _Search(root, stamp, BY_TOOL[tool]).source(name)
+
+
+class _Search:
+    """Follows names from one definition to the next."""
+
+    def __init__(self, root: Path, files: Sequence[_File], registered: Registered) -> None:
+        self.registered = registered
+        self.files = {_dotted(Path(file[0]).relative_to(root)): file for file in files}  # by module
+
+    def source(self, name: str) -> str:
+        """The fingerprint of the class `name` and of all that it refers to."""
+        classes = self._classes()
+        if name not in classes:
+            raise InputError(f"unknown {self.registered.key} '{name}'{suggestion(name, classes)}")
+        reached, to_do = {(classes[name], name)}, [(classes[name], name)]
+        texts = [text_of(statement) for statement in self._defaults(name)]
+        while to_do:
+            module, target = to_do.pop()
+            for statement in self._module(module).definitions[target]:
+                texts.append(f"{target} {text_of(statement)}")
+                more = set(self._references(module, statement)) - reached
+                reached |= more
+                to_do += more
+        return fingerprint("\n".join(sorted(texts)))
+
+    def _module(self, name: str) -> Module:
+        return parse(*self.files[name])
+
+    def _classes(self) -> dict[str, str]:
+        """Name -> module of every registered class."""
+        return {
+            statement.name: name
+            for name in self.files
+            if _below(name, [self.registered.package])
+            for statement in self._module(name).statements
+            if isinstance(statement, ast.ClassDef) and any(map(_registers, statement.decorator_list))
+        }
+
+    def _defaults(self, name: str) -> Iterator[ast.stmt]:
+        where, block = self.registered.defaults, (*self.registered.block, name)
+        for statement in self._module(where).statements if where in self.files else ():
+            if isinstance(statement, ast.Assign) and chain_of(statement.targets[0])[: len(block)] == block:
+                yield statement
+
+    def _references(self, module: str, statement: ast.stmt) -> Iterator[tuple[str, str]]:
+        """(module, name) of every definition of ours that `statement` refers to and that counts."""
+        bases = statement.bases if isinstance(statement, ast.ClassDef) else []
+        for base in bases:
+            for chain in chains(base):
+                yield from self._resolve(module, chain)
+        for chain in names_in(statement):
+            for where, name in self._resolve(module, chain):
+                if where == module or _below(where, FOLLOWED):
+                    yield where, name
+
+    def _resolve(
+        self, module: str, chain: Sequence[str], passed: tuple[tuple[str, str], ...] = ()
+    ) -> Iterator[tuple[str, str]]:
+        """What `a.b.c` means in a module: a definition there or in one it imports; the name of one is all of it.
+
+        Args:
+            passed: (module, name) that were asked before: what modules import from each other ends.
+        """
+        head, *rest = chain
+        here, passed = self._module(module), (*passed, (module, head))
+        if head in here.definitions:
+            yield module, head
+        elif head in here.imports:
+            yield from self._find([*self._absolute(module, here.imports[head]).split("."), *rest], passed)
+        else:
+            for star in here.stars:
+                if (origin := self._absolute(module, star)) in self.files and (origin, head) not in passed:
+                    yield from self._resolve(origin, [head], passed)
+
+    def _find(self, path: Sequence[str], passed: tuple[tuple[str, str], ...]) -> Iterator[tuple[str, str]]:
+        """What the dotted `path` means, the longest beginning that is a module being one."""
+        end = next((end for end in range(len(path), 0, -1) if ".".join(path[:end]) in self.files), 0)
+        name, rest = ".".join(path[:end]), path[end:]
+        if name and not rest:
+            yield from ((name, one) for one in self._module(name).definitions)
+        elif name and (name, rest[0]) not in passed:
+            yield from self._resolve(name, rest, passed)
+
+    def _absolute(self, module: str, name: str) -> str:
+        """`name`, that a module imports, without the dots of a relative import."""
+        dots = len(name) - len(name.lstrip("."))
+        parts = module.split(".")
+        package = parts if Path(self.files[module][0]).name == "__init__.py" else parts[:-1]
+        return ".".join([*package[: len(package) + 1 - dots], name.lstrip(".")] if dots else [name])
+
+
+def _dotted(path: Path) -> str:
+    """The name of the module in a file."""
+    parts = path.with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _registers(decorator: ast.AST) -> bool:
+    called = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return isinstance(called, ast.Attribute) and called.attr == "register"
+
+
+def _below(module: str, packages: Iterable[str]) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for package in packages)
+
+
+def _tree(key: str, text: str) -> dict[str, Any]:
+    """`METHOD.NAME ALS` as a tree; what is not valid yaml is refused where the whole config is read."""
+    value: Any
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value

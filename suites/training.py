@@ -1,0 +1,171 @@
+"""The stages that train the rows of a suite: a pretraining, or a grid of them and the choice among its points."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from backbones.core.config import CfgNode, expand_path
+from backbones.core.files import load_json
+from suites.factory import Factory, Run, Source, as_overrides, sorted_overrides
+from suites.grid import points, texts
+from suites.references import fill, find, parse
+from suites.selection import FILE_NAME
+from suites.sources import class_source
+from suites.stages import Stage
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the training of a row with a seed comes to.
+
+    stages: all of them; the last one leaves the run's folder.
+    trainings: hashes, whatever the label, of the trainings whose weights that run may hold: one where it is decided.
+    selection: where the row has a grid; chosen: its values, those of the first point until it has chosen.
+    waits: title of the selection that is still to decide what the last stage is.
+    undecided: title of the row's own selection until it has chosen.
+    """
+
+    stages: tuple[Stage, ...]
+    trainings: frozenset[str]
+    selection: Stage | None = None
+    chosen: Mapping[str, str] | None = None
+    undecided: str = ""
+
+    @property
+    def run(self) -> Stage:
+        return self.stages[-1]
+
+
+class Training:
+    """Plans one row after the other, and knows those that it has planned."""
+
+    def __init__(self, cfg: CfgNode, output: Path, tools: Path, data: Mapping[str, Source]) -> None:
+        self.cfg, self.output, self.tools, self.data = cfg, output, tools, data
+        self.done: dict[tuple[str, int], Trained] = {}
+        self.points: dict[str, Stage] = {}  # of all grids, by hash: each is trained once
+        self.source_of = cache(class_source)  # one plan goes by one state of the files
+
+    def add(self, row: Mapping[str, Any], run: Run) -> tuple[Trained, str, str]:
+        """Plan a row.
+
+        Returns:
+            its training; the earlier row that came to the same weights, "" for none, whose run it then goes by; title
+            of the selection that is still to decide what the run's folder is, or whose twin it is, "" for none.
+        """
+        trained = self._grid(row, run) if row["GRID"] else self._plain(row, run)
+        twin, waits = self._twin(trained, run)
+        if twin and trained.run.kind == "pretrain":  # not trained again
+            trained = replace(trained, stages=(*trained.stages[:-1], self.done[twin, run.seed].run))
+        self.done[run.label, run.seed] = trained
+        return trained, twin, waits
+
+    def factory(self, run: Run) -> Factory:
+        """Makes stages that read the data and the runs of the same seed."""
+        runs = {
+            f"{{run:{label}}}": Source(trained.run.output, trained.run.hash, trained.run)
+            for (label, seed), trained in self.done.items()
+            if seed == run.seed
+        }
+        return Factory(self.output, self.tools, {**self.data, **runs}, self.cfg.LAUNCH.NUM_GPUS, self.source_of)
+
+    def _twin(self, trained: Trained, run: Run) -> tuple[str, str]:
+        if trained.run.waits:
+            return "", trained.run.waits
+        for (label, seed), other in self.done.items():
+            if seed == run.seed and not other.run.waits and trained.trainings & other.trainings:
+                undecided = trained.undecided or other.undecided
+                return ("", undecided) if undecided else (label, "")
+        return "", ""
+
+    # ---- a row -----------------------------------------------------------------------------------
+
+    def _plain(self, row: Mapping[str, Any], run: Run) -> Trained:
+        overrides, waits = self._fill([*self.cfg.PRETRAIN.OVERRIDES, *row["OVERRIDES"]], run)
+        stage = self._pretrain(row, run, overrides, waits)
+        return Trained((stage,), frozenset([self._unlabelled(row, run, overrides).hash]))
+
+    def _grid(self, row: Mapping[str, Any], run: Run) -> Trained:
+        grid = row["GRID"]
+        overrides, waits = self._fill([*self.cfg.PRETRAIN.OVERRIDES, *row["OVERRIDES"]], run)
+        shorter, waits_too = self._fill(grid["OVERRIDES"], run)
+        waits = waits or waits_too or self._fill(list(texts(grid)), run)[1]
+        values = points(grid, lambda text: self._fill([text], run)[0][0], f"ROWS {run.label}: GRID")
+        stages = [
+            self._point(row, run, [*overrides, *as_overrides(value), *shorter], f"{number} of {len(values)}", waits)
+            for number, value in enumerate(values, 1)
+        ]
+        choice = self._select(row, run, stages, waits)
+        number = _choice(choice)
+        undecided = choice.title if number is None else ""
+        chosen = values[number or 0]
+        if not shorter:
+            candidates = stages if number is None else [stages[number]]
+            trainings = frozenset(stage.hash for stage in candidates)
+            return Trained((*stages, choice), trainings, choice, chosen, undecided)
+        overrides = [*overrides, *as_overrides(chosen)]
+        final = self._pretrain(row, run, overrides, waits or undecided)
+        trainings = frozenset([self._unlabelled(row, run, overrides).hash])
+        return Trained((*stages, replace(choice, compared=False), final), trainings, choice, chosen, undecided)
+
+    # ---- a stage ---------------------------------------------------------------------------------
+
+    def _pretrain(self, row: Mapping[str, Any], run: Run, overrides: Sequence[str], waits: str) -> Stage:
+        return self._stage("pretrain", row, run, run.name, [*overrides, *run.overrides], waits=waits)
+
+    def _point(self, row: Mapping[str, Any], run: Run, overrides: Sequence[str], title: str, waits: str) -> Stage:
+        """One training of a grid, the one that is there if another row has it."""
+        stage = self._unlabelled(row, run, overrides, waits)
+        stage = replace(stage, title=f"{stage.title} {title}")
+        return stage if waits else self.points.setdefault(stage.hash, stage)
+
+    def _unlabelled(self, row: Mapping[str, Any], run: Run, overrides: Sequence[str], waits: str = "") -> Stage:
+        """A training whose folder and hash say nothing of the row."""
+        settings = sorted_overrides([*overrides, "SEED", str(run.seed)])
+        name = ["point", f"s{run.seed}"]
+        return self._stage("grid", row, run, name, settings, waits=waits, compared=False)
+
+    def _stage(
+        self, kind: str, row: Mapping[str, Any], run: Run, name: Sequence[str], overrides: Sequence[str], **others: Any
+    ) -> Stage:
+        config = config_file(row["CONFIG"] or self.cfg.PRETRAIN.CONFIG)
+        options = ["--config-file", str(config), "--resume"]
+        cost = self.cfg.PRETRAIN.COST
+        return self.factory(run).make(
+            kind, run.title, name, overrides, options=options, config=config, cost=cost, **others
+        )
+
+    def _select(self, row: Mapping[str, Any], run: Run, points: Sequence[Stage], waits: str) -> Stage:
+        grid = row["GRID"]
+        keys = [text for key in grid["KEYS"] for text in ("--key", key)]
+        options = ["--by", grid["SELECT"], "--label", run.label, *keys]
+        stage = self.factory(run).make(
+            "select", run.title, run.name, options=options, inputs=points, arguments=options, waits=waits,
+            folder=[str(point.output) for point in points],
+        )  # fmt: skip
+        return replace(stage, config=points[0].config, overrides=points[0].overrides, places=points[0].places)
+
+    def _fill(self, overrides: Sequence[str], run: Run) -> tuple[list[str], str]:
+        """`overrides` with every `{chosen:...}` replaced, and the title of a selection that they still wait for."""
+        values, waits = {}, ""
+        for text in find(overrides, "run", "chosen"):
+            _, label, key = parse(text)
+            source = self.done[label, run.seed]
+            if key:
+                values[text] = (source.chosen or {})[key]
+                waits = waits or source.undecided
+            waits = waits or source.run.waits
+        return [fill(text, values) for text in overrides], waits
+
+
+def config_file(path: str) -> Path:
+    """A CONFIG of a suite, looked for below the repository's root."""
+    return ROOT / expand_path(path)
+
+
+def _choice(choice: Stage) -> int | None:
+    """Number of the point that was chosen, None until then."""
+    return load_json(choice.output / FILE_NAME)["chosen"]["candidate"] if choice.complete() else None

@@ -1,0 +1,28 @@
+"""Fixtures of the two test files of the suite."""
+
+import pytest
+
+from helpers.suite_lab import Lab
+
+
+@pytest.fixture
+def lab(tmp_path):
+    return Lab(tmp_path / "lab")
+
+
+@pytest.fixture(scope="session")
+def first_run(tmp_path_factory):
+    """A lab whose suite has run, what it said and its calls."""
+    lab = Lab(tmp_path_factory.mktemp("first") / "lab")
+    for block in ("PRETRAIN", "EVALUATE", "LOCALIZE", "COMPARE"):
+        lab.tree.setdefault(block, {})["COST"] = 60
+    lab.tree["DATA"][0]["COST"] = lab.tree["FINETUNE"][0]["COST"] = 60
+    code, said = lab.run()
+    assert code == 0
+    return lab, said, lab.calls()
+
+
+@pytest.fixture
+def finished(first_run, tmp_path):
+    """A copy of that lab in another folder, where all of it must still count as complete."""
+    return first_run[0].copy(tmp_path / "lab")
