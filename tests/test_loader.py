@@ -289,13 +289,13 @@ def test_training_goes_on_where_it_was_stopped_with_any_number_of_workers(jpegs,
 
 LARGE_RESIZE = "cv2.resize(np.zeros((3000, 3000, 3), np.uint8), (2000, 2000))"
 FORK = f"""
-import os, sys, cv2, numpy as np
+import os, sys, cv2, torch, numpy as np
 import backbones.data.loader
 {LARGE_RESIZE}
 child = os.fork()
 if not child:
     {LARGE_RESIZE}
-    backbones.data.loader._init_worker(0)
+    torch.set_num_threads(1)  # as torch does in every worker
     cv2.setNumThreads(1)
     os._exit(7)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))

@@ -10,14 +10,16 @@ import torch
 from backbones.core.config import CfgNode, expand_path
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint
+from backbones.core.loading import GuardedLoader
 from backbones.core.optimizer import build_optimizer
 from backbones.core.run_log import get_logger
 from backbones.core.sampling import StatelessBatchSampler
 from backbones.core.schedule import Schedule, build_schedule
 from backbones.core.warning_counter import WarningCounter
+from backbones.data.batch import Batch
 from backbones.data.defaults import HOLDOUT, idle_data_keys
 from backbones.data.evaluation_set import EvaluationSet
-from backbones.data.loader import Batches, evaluation_batches, training_batches
+from backbones.data.loader import evaluation_batches, training_batches
 from backbones.data.masking import mean_colour
 from backbones.data.noise import add_noise
 from backbones.data.samples import Samples, load_samples, log_samples
@@ -181,7 +183,7 @@ def build_task(cfg: CfgNode, method: Method, teacher: OnlineTeacher | None, devi
     return task.to(device)
 
 
-def build_evaluation_batches(cfg: CfgNode, samples: Samples) -> Batches:
+def build_evaluation_batches(cfg: CfgNode, samples: Samples) -> GuardedLoader[Batch]:
     """Every sample once over all processes, as it is evaluated."""
     data = cfg.DATA
     pictures = EvaluationSet(samples, resize=data.EVAL_RESIZE, crop=data.EVAL_CROP, stretch=data.EVAL_STRETCH)
@@ -192,7 +194,7 @@ def _dtype(cfg: CfgNode) -> torch.dtype:
     return torch.float64 if cfg.PRECISION == "float64" else torch.float32
 
 
-def build_batches(cfg: CfgNode, samples: Samples, method: Method, start: int, stop: int) -> Batches:
+def build_batches(cfg: CfgNode, samples: Samples, method: Method, start: int, stop: int) -> GuardedLoader[Batch]:
     """Augmented batches of the iterations `start` .. `stop - 1`, with the fields that the method needs."""
     pictures = TrainingSet(
         samples,

@@ -18,10 +18,10 @@ from torch import Tensor
 from backbones.core.distributed import all_reduce_sum
 from backbones.core.errors import InputError
 from backbones.core.files import load_json, save_json
+from backbones.core.loading import GuardedLoader
 from backbones.core.runs import check_writable
 from backbones.data.batch import Batch
 from backbones.data.images import normalize
-from backbones.data.loader import Batches
 from backbones.data.samples import Samples
 from backbones.measuring.calibration import fit_temperature
 from backbones.measuring.evaluation import predict
@@ -121,7 +121,7 @@ class CachedTeacher:
                     "run tools/cache_teacher.py again with another teacher"
                 )
 
-    def fill(self, batches: Batches) -> "TaughtBatches":
+    def fill(self, batches: GuardedLoader[Batch]) -> "TaughtBatches":
         """The batches, with their `teacher_logits`."""
         return TaughtBatches(batches, self.logits)
 
@@ -129,7 +129,7 @@ class CachedTeacher:
 class TaughtBatches:
     """Batches whose `teacher_logits` come from an (N, K) array, read on the host before the batch is moved."""
 
-    def __init__(self, batches: Batches, logits: np.ndarray) -> None:
+    def __init__(self, batches: GuardedLoader[Batch], logits: np.ndarray) -> None:
         self.batches, self.logits = batches, logits
 
     def __len__(self) -> int:

@@ -5,17 +5,17 @@ Letters: B pictures, 3 x H x W pixels of the padded batch, n boxes of a picture.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from backbones.core.distributed import rank, world_size
 from backbones.core.errors import InputError
+from backbones.core.loading import GuardedLoader
 from backbones.core.run_log import get_logger
 from backbones.core.sampling import Position, StatelessBatchSampler, position_rng
 from detection.data.images import load_resized, resized_size
@@ -177,7 +177,7 @@ def training_batches(
     group_by_shape: bool,
     num_workers: int,
     pin_memory: bool,
-) -> Iterable[DetectionBatch]:
+) -> GuardedLoader[DetectionBatch]:
     """This process's share of the batches of iterations `start` .. `stop - 1`.
 
     Args:
@@ -197,7 +197,7 @@ def training_batches(
         world_size=world_size(),
         groups=groups,
     )
-    return _load(pictures, sampler, num_workers, pin_memory)
+    return GuardedLoader(pictures, sampler, collate, num_workers=num_workers, pin_memory=pin_memory)
 
 
 def warn_of_small_groups(groups: np.ndarray, batch_size: int) -> None:
@@ -214,9 +214,10 @@ def warn_of_small_groups(groups: np.ndarray, batch_size: int) -> None:
 
 def inference_batches(
     pictures: InferencePictures, *, batch_size: int, num_workers: int, pin_memory: bool
-) -> Iterable[DetectionBatch]:
+) -> GuardedLoader[DetectionBatch]:
     """Every picture once over all processes (`shape_batches`)."""
-    return _load(pictures, shape_batches(pictures.records, batch_size), num_workers, pin_memory)
+    keys = shape_batches(pictures.records, batch_size)
+    return GuardedLoader(pictures, keys, collate, num_workers=num_workers, pin_memory=pin_memory)
 
 
 def shape_batches(records: Sequence[Record], batch_size: int) -> list[list[int]]:
@@ -227,37 +228,3 @@ def shape_batches(records: Sequence[Record], batch_size: int) -> list[list[int]]
     order = np.argsort([record.width / record.height for record in records], kind="stable").tolist()
     batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
     return batches[rank() :: world_size()]
-
-
-class _Guarded(Dataset):
-    """Passes an InputError on as an item: from a worker it would come wrapped in a traceback."""
-
-    def __init__(self, pictures: Any) -> None:
-        self.pictures = pictures
-
-    def __getitem__(self, key: Any) -> Item | InputError:
-        try:
-            return self.pictures[key]
-        except InputError as error:
-            return error
-
-
-def _guarded_collate(items: list[Any]) -> DetectionBatch | InputError:
-    errors = [item for item in items if isinstance(item, InputError)]
-    return errors[0] if errors else collate(items)
-
-
-def _load(pictures: Any, batches: Iterable, num_workers: int, pin_memory: bool) -> Iterator[DetectionBatch]:
-    loader = DataLoader(
-        _Guarded(pictures),
-        batch_sampler=batches,  # type: ignore[arg-type]
-        num_workers=num_workers,
-        collate_fn=_guarded_collate,
-        pin_memory=pin_memory,
-        # Its generator only seeds workers, which draw nothing; the global one is left alone.
-        generator=torch.Generator(),
-    )
-    for batch in loader:
-        if isinstance(batch, InputError):
-            raise batch
-        yield batch

@@ -8,15 +8,15 @@ This module imports no detectron2: it receives a `DatasetMapper`.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from backbones.core.distributed import rank, world_size
 from backbones.core.errors import InputError
+from backbones.core.loading import GuardedLoader
 from backbones.core.sampling import Position, StatelessBatchSampler, position_rng
 from detection.data.loader import shape_batches, warn_of_small_groups
 from detection.data.records import Record
@@ -44,8 +44,10 @@ class MappedRecords(Dataset):
     """Records through detectron2's mapper.
 
     An index is a `Position` in training (what the mapper draws depends on it alone) and a number at
-    inference.  A picture that cannot be read comes back as an `InputError`, raised by `_load` in the
-    main process: raised in a worker, it would reach the user wrapped in a traceback.
+    inference.
+
+    Raises:
+        InputError: names an image that cannot be read.
     """
 
     def __init__(self, records: Sequence[Record], mapper: Mapper, seed: int) -> None:
@@ -54,14 +56,14 @@ class MappedRecords(Dataset):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, position: Position | int) -> dict[str, Any] | InputError:
+    def __getitem__(self, position: Position | int) -> dict[str, Any]:
         epoch, index = position if isinstance(position, tuple) else (0, position)
         record = self.records[index]
         try:
             with _numpy_seeded(position_rng(self.seed, epoch, index)):
                 return self.mapper(to_dataset_dict(record))
         except (OSError, SyntaxError, ValueError) as error:  # what PIL raises, by format and damage
-            return InputError(f"cannot use the picture {record.path} ({error}); restore or remove it")
+            raise InputError(f"cannot use the picture {record.path} ({error}); restore or remove it") from None
 
 
 def training_batches(
@@ -75,7 +77,7 @@ def training_batches(
     group_by_aspect: bool,
     num_workers: int,
     pin_memory: bool,
-) -> Iterator[list[dict[str, Any]]]:
+) -> GuardedLoader[list[dict[str, Any]]]:
     """This process's share of the batches of the iterations `start` .. `stop - 1`.
 
     Args:
@@ -95,32 +97,16 @@ def training_batches(
         world_size=world_size(),
         groups=wide if group_by_aspect else None,
     )
-    return _load(MappedRecords(records, mapper, seed), sampler, num_workers, pin_memory)
+    mapped = MappedRecords(records, mapper, seed)
+    return GuardedLoader(mapped, sampler, list, num_workers=num_workers, pin_memory=pin_memory)
 
 
 def test_batches(
     records: Sequence[Record], mapper: Mapper, *, batch_size: int, num_workers: int, pin_memory: bool
-) -> Iterator[list[dict[str, Any]]]:
+) -> GuardedLoader[list[dict[str, Any]]]:
     """Every test picture once over all processes (`shape_batches`)."""
-    return _load(MappedRecords(records, mapper, 0), shape_batches(records, batch_size), num_workers, pin_memory)
-
-
-def _load(records: MappedRecords, batches: Iterable, num_workers: int, pin_memory: bool) -> Iterator[list[dict]]:
-    """The batches, or the first error that stands in one."""
-    loader = DataLoader(
-        records,
-        batch_sampler=batches,  # type: ignore[arg-type]
-        num_workers=num_workers,
-        collate_fn=list,
-        pin_memory=pin_memory,
-        # Its generator only seeds workers, whose draws are seeded by position; the global one is left alone.
-        generator=torch.Generator(),
-    )
-    for batch in loader:
-        for item in batch:
-            if isinstance(item, InputError):
-                raise item
-        yield batch
+    mapped, keys = MappedRecords(records, mapper, 0), shape_batches(records, batch_size)
+    return GuardedLoader(mapped, keys, list, num_workers=num_workers, pin_memory=pin_memory)
 
 
 @contextlib.contextmanager

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from backbones.core.distributed import rank, world_size
 from backbones.core.errors import InputError
 from backbones.core.images import DECODE_FLAGS, decode_picture
+from backbones.core.loading import GuardedLoader
 from backbones.core.sampling import Position, StatelessBatchSampler, draw_rng, position_rng
 from detection.data.records import Record
 from detection.engines.yolo.augmentation import (
@@ -224,49 +225,9 @@ def collate_inference(items: Sequence[tuple[int, list[Square]]]) -> tuple[list[i
 
 def inference_batches(
     pictures: InferencePictures, *, batch_size: int, num_workers: int, pin_memory: bool
-) -> Iterator[tuple[list[int], list[Square]]]:
+) -> GuardedLoader[tuple[list[int], list[Square]]]:
     """Every picture once over all processes."""
     indices = list(range(len(pictures.records)))
     batches = [indices[first : first + batch_size] for first in range(0, len(indices), batch_size)]
-    return load(pictures, batches[rank() :: world_size()], collate_inference, num_workers, pin_memory)
-
-
-def load(dataset: Dataset, batches: Any, collate_items: Any, num_workers: int, pin_memory: bool) -> Iterator[Any]:
-    """The batches of a loader; an InputError in a worker comes without its traceback."""
-    loader = DataLoader(
-        _Guarded(dataset),
-        batch_sampler=batches,
-        num_workers=num_workers,
-        collate_fn=_GuardedCollate(collate_items),
-        pin_memory=pin_memory,
-        # Its generator only seeds workers, which draw nothing; the global one is left alone.
-        generator=torch.Generator(),
-    )
-    for batch in loader:
-        if isinstance(batch, InputError):
-            raise batch
-        yield batch
-
-
-class _Guarded(Dataset):
-    """Passes an InputError on as an item."""
-
-    def __init__(self, pictures: Any) -> None:
-        self.pictures = pictures
-
-    def __getitem__(self, key: Any) -> Any:
-        try:
-            return self.pictures[key]
-        except InputError as error:
-            return error
-
-
-class _GuardedCollate:
-    """Passes it on as the batch."""
-
-    def __init__(self, collate_items: Any) -> None:
-        self.collate_items = collate_items
-
-    def __call__(self, items: list[Any]) -> Any:
-        errors = [item for item in items if isinstance(item, InputError)]
-        return errors[0] if errors else self.collate_items(items)
+    mine = batches[rank() :: world_size()]
+    return GuardedLoader(pictures, mine, collate_inference, num_workers=num_workers, pin_memory=pin_memory)

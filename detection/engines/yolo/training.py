@@ -7,7 +7,6 @@ and augmentations are pure functions of (seed, iteration), and the checkpoint ho
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -18,6 +17,7 @@ from backbones.core.config import CfgNode, flatten
 from backbones.core.distributed import barrier, is_main, rank, world_size, wrap_ddp
 from backbones.core.engine import Step, check_precision, train
 from backbones.core.errors import InputError
+from backbones.core.loading import GuardedLoader
 from backbones.core.optimizer import build_optimizer
 from backbones.core.run_log import MetricsWriter, get_logger
 from backbones.core.sampling import StatelessBatchSampler
@@ -26,7 +26,7 @@ from backbones.models.weights import BackboneFile
 from detection.data.loader import trainable
 from detection.data.records import DetectionData, Record
 from detection.engines.yolo.config import LABELS, NOT_PROTOCOL, label_settings
-from detection.engines.yolo.data import Augmentation, SizedBatchSampler, TrainingPictures, YoloBatch, collate, load
+from detection.engines.yolo.data import Augmentation, SizedBatchSampler, TrainingPictures, YoloBatch, collate
 from detection.engines.yolo.labels import CLASS_LABELS, ClassLabels
 from detection.engines.yolo.loss import YOLOLoss
 from detection.engines.yolo.soft_labels import FILE as SOFT_LABELS
@@ -175,7 +175,7 @@ def build_sampler(cfg: CfgNode, records: list[Record], start: int) -> StatelessB
 
 def build_batches(
     cfg: CfgNode, records: list[Record], sampler: StatelessBatchSampler, device: torch.device
-) -> Iterator[YoloBatch]:
+) -> GuardedLoader[YoloBatch]:
     """The batches of `sampler`, augmented as INPUT says."""
     given = cfg.INPUT
     pictures = TrainingPictures(
@@ -186,7 +186,8 @@ def build_batches(
         cache=cfg.DATALOADER.CACHE_IMAGES,
     )
     sized = SizedBatchSampler(sampler, given.SIZES, given.PERIOD, cfg.SEED)
-    return load(pictures, sized, collate, cfg.DATALOADER.NUM_WORKERS, device.type == "cuda")
+    workers, on_gpu = cfg.DATALOADER.NUM_WORKERS, device.type == "cuda"
+    return GuardedLoader(pictures, sized, collate, num_workers=workers, pin_memory=on_gpu)
 
 
 def build_yolo_optimizer(solver: CfgNode, task: nn.Module) -> torch.optim.Optimizer:
