@@ -3,11 +3,10 @@
 This file is the manual: `configs/pretrain/*.yaml` change a few lines of it.
 """
 
-from typing import Any
-
+from backbones.core.checks import ABOVE_0, NO_LIMIT, check_choice, check_ranges
 from backbones.core.config import CfgNode as CN
 from backbones.core.config import flatten
-from backbones.core.errors import InputError, suggestion
+from backbones.core.errors import InputError
 from backbones.data.defaults import check_data, data_defaults
 from backbones.methods import METHODS
 from backbones.methods.defaults import method_defaults
@@ -127,14 +126,11 @@ def get_defaults() -> CN:
 
 def validate(cfg: CN) -> None:
     """Raise `InputError` with key and value for what cannot work, before any work starts."""
-    for key, low, high in _RANGES:
-        _check_range(cfg, key, low, high)
+    check_ranges(dict(flatten(cfg)), _RANGES)
     check_data(cfg.DATA)
     if cfg.SOLVER.OPTIMIZER == "SGD" and cfg.SOLVER.NESTEROV and cfg.SOLVER.MOMENTUM <= 0:
         raise InputError("SOLVER.NESTEROV True needs SOLVER.MOMENTUM above 0; set it, or NESTEROV False")
-    if cfg.METHOD.NAME not in cfg.METHOD:
-        blocks = [name for name in cfg.METHOD if name != "NAME"]
-        raise InputError(f"unknown METHOD.NAME '{cfg.METHOD.NAME}'{suggestion(cfg.METHOD.NAME, blocks)}")
+    check_choice("METHOD.NAME", cfg.METHOD.NAME, [name for name in cfg.METHOD if name != "NAME"])
     _check_teacher(cfg)
     steps = list(cfg.SOLVER.STEPS)
     if cfg.SOLVER.LR_SCHEDULE == "steps" and steps and max(steps) >= cfg.SOLVER.MAX_EPOCH:
@@ -146,8 +142,7 @@ def validate(cfg: CN) -> None:
             f"SOLVER.WARMUP_EPOCHS {cfg.SOLVER.WARMUP_EPOCHS:g} would never end before SOLVER.MAX_EPOCH "
             f"{cfg.SOLVER.MAX_EPOCH}; lower it"
         )
-    if cfg.EVAL.REPORT not in ("last", "best"):
-        raise InputError(f"EVAL.REPORT is '{cfg.EVAL.REPORT}'; it must be last or best")
+    check_choice("EVAL.REPORT", cfg.EVAL.REPORT, ("last", "best"))
     if cfg.EVAL.REPORT == "best" and not cfg.EVAL.PERIOD:
         raise InputError("EVAL.REPORT best needs validations during the training; set EVAL.PERIOD, such as 1")
 
@@ -179,38 +174,28 @@ def idle_settings(cfg: CN) -> list[str]:
     return idle
 
 
-_POSITIVE = 1e-12
-_RANGES = (
-    ("SEED", 0, 2**31),
-    ("LOG_PERIOD", 1, None),
-    ("SOLVER.BASE_LR", _POSITIVE, None),
-    ("SOLVER.MOMENTUM", 0, 1),
-    ("SOLVER.WEIGHT_DECAY", 0, None),
-    ("SOLVER.BATCH_SIZE", 1, None),
-    ("SOLVER.MAX_EPOCH", 1, None),
-    ("SOLVER.GAMMA", _POSITIVE, None),
-    ("SOLVER.WARMUP_EPOCHS", 0, None),
-    ("SOLVER.WARMUP_FACTOR", 0, 1),
-    ("SOLVER.CLIP_NORM", 0, None),
-    ("SOLVER.CHECKPOINT_PERIOD", _POSITIVE, None),
-    ("EVAL.BATCH_SIZE", 1, None),
-    ("EVAL.PERIOD", 0, None),
-    ("EVAL.PYCALIB_SPLITS", 1, None),
-    ("EVAL.PYCALIB_SIZE", 1, None),
-    ("ATTACK.STEPS", 1, None),
-    ("ATTACK.RESTARTS", 1, None),
-    ("ATTACK.MAX_IMAGES", 0, None),
-    ("ATTACK.BATCH_SIZE", 1, None),
-    ("LOCALIZE.BATCH_SIZE", 1, None),
-    ("LOCALIZE.MAX_IMAGES", 0, None),
-    ("LOCALIZE.GALLERY", 0, None),
-)
-
-
-def _check_range(cfg: CN, key: str, low: float, high: float | None) -> None:
-    value: Any = cfg
-    for part in key.split("."):
-        value = value[part]
-    if value < low or (high is not None and value > high):
-        bounds = f"between {low} and {high}" if high is not None else f"at least {low:g}"
-        raise InputError(f"{key} is {value}; it must be {bounds if low != _POSITIVE else 'above 0'}")
+_RANGES = {
+    "SEED": (0, 2**31),
+    "LOG_PERIOD": (1, NO_LIMIT),
+    "SOLVER.BASE_LR": (ABOVE_0, NO_LIMIT),
+    "SOLVER.MOMENTUM": (0, 1),
+    "SOLVER.WEIGHT_DECAY": (0, NO_LIMIT),
+    "SOLVER.BATCH_SIZE": (1, NO_LIMIT),
+    "SOLVER.MAX_EPOCH": (1, NO_LIMIT),
+    "SOLVER.GAMMA": (ABOVE_0, NO_LIMIT),
+    "SOLVER.WARMUP_EPOCHS": (0, NO_LIMIT),
+    "SOLVER.WARMUP_FACTOR": (0, 1),
+    "SOLVER.CLIP_NORM": (0, NO_LIMIT),
+    "SOLVER.CHECKPOINT_PERIOD": (ABOVE_0, NO_LIMIT),
+    "EVAL.BATCH_SIZE": (1, NO_LIMIT),
+    "EVAL.PERIOD": (0, NO_LIMIT),
+    "EVAL.PYCALIB_SPLITS": (1, NO_LIMIT),
+    "EVAL.PYCALIB_SIZE": (1, NO_LIMIT),
+    "ATTACK.STEPS": (1, NO_LIMIT),
+    "ATTACK.RESTARTS": (1, NO_LIMIT),
+    "ATTACK.MAX_IMAGES": (0, NO_LIMIT),
+    "ATTACK.BATCH_SIZE": (1, NO_LIMIT),
+    "LOCALIZE.BATCH_SIZE": (1, NO_LIMIT),
+    "LOCALIZE.MAX_IMAGES": (0, NO_LIMIT),
+    "LOCALIZE.GALLERY": (0, NO_LIMIT),
+}

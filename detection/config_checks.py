@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from backbones.core.checks import ABOVE_0, NO_LIMIT, check_choice, check_choices, check_ranges
 from backbones.core.config import CfgNode, flatten
-from backbones.core.errors import InputError, suggestion
+from backbones.core.errors import InputError
 from detection.config_pairs import refuse_pairs
 from detection.evaluation.expected import check_expected
 
@@ -12,17 +13,10 @@ ENGINES = ("torchvision", "detectron2")
 
 def validate(cfg: CfgNode) -> None:
     """Raises InputError with key and value for what no engine can do; reads no data."""
-    if cfg.ENGINE not in ENGINES:
-        raise InputError(f"ENGINE: unknown engine {cfg.ENGINE!r}{suggestion(cfg.ENGINE, ENGINES)}")
+    check_choice("ENGINE", cfg.ENGINE, ENGINES)
     values = dict(flatten(cfg))
-    for key, choices in _CHOICES.items():
-        if values[key] not in choices:
-            raise InputError(f"{key}: {values[key]!r}: choices: {', '.join(map(repr, choices))}")
-    for key, (low, high) in _RANGES.items():
-        parts = values[key] if isinstance(values[key], (list, tuple)) else [values[key]]
-        if not parts or any(not low <= part <= high for part in parts):
-            bounds = f"at least {low:g}" if high == _MANY else f"between {low:g} and {high:g}"
-            raise InputError(f"{key}: {values[key]!r}: must be {bounds}")
+    check_choices(values, _CHOICES)
+    check_ranges(values, _RANGES)
     _check_schedule(cfg.SOLVER)
     _check_model(cfg.MODEL)
     check_expected(cfg.TEST.EXPECTED_RESULTS)
@@ -49,53 +43,51 @@ _CHOICES = {
     "SOLVER.LR_SCHEDULER_NAME": ("WarmupMultiStepLR", "WarmupCosineLR"),
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("full_model", "norm"),
 }
-_MANY = float("inf")
-_ABOVE_0 = 1e-12
 _RANGES = {
     "SEED": (0, 2**31),
-    "DATALOADER.NUM_WORKERS": (0, _MANY),
-    "INPUT.MIN_SIZE_TRAIN": (1, _MANY),
-    "INPUT.MAX_SIZE_TRAIN": (1, _MANY),
-    "INPUT.MIN_SIZE_TEST": (1, _MANY),
-    "INPUT.MAX_SIZE_TEST": (1, _MANY),
-    "MODEL.PIXEL_STD": (_ABOVE_0, _MANY),
-    "MODEL.FPN.OUT_CHANNELS": (1, _MANY),
-    "MODEL.RPN.BATCH_SIZE_PER_IMAGE": (1, _MANY),
+    "DATALOADER.NUM_WORKERS": (0, NO_LIMIT),
+    "INPUT.MIN_SIZE_TRAIN": (1, NO_LIMIT),
+    "INPUT.MAX_SIZE_TRAIN": (1, NO_LIMIT),
+    "INPUT.MIN_SIZE_TEST": (1, NO_LIMIT),
+    "INPUT.MAX_SIZE_TEST": (1, NO_LIMIT),
+    "MODEL.PIXEL_STD": (ABOVE_0, NO_LIMIT),
+    "MODEL.FPN.OUT_CHANNELS": (1, NO_LIMIT),
+    "MODEL.RPN.BATCH_SIZE_PER_IMAGE": (1, NO_LIMIT),
     "MODEL.RPN.POSITIVE_FRACTION": (0, 1),
     "MODEL.RPN.IOU_THRESHOLDS": (0, 1),
-    "MODEL.RPN.PRE_NMS_TOPK_TRAIN": (1, _MANY),
-    "MODEL.RPN.PRE_NMS_TOPK_TEST": (1, _MANY),
-    "MODEL.RPN.POST_NMS_TOPK_TRAIN": (1, _MANY),
-    "MODEL.RPN.POST_NMS_TOPK_TEST": (1, _MANY),
+    "MODEL.RPN.PRE_NMS_TOPK_TRAIN": (1, NO_LIMIT),
+    "MODEL.RPN.PRE_NMS_TOPK_TEST": (1, NO_LIMIT),
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN": (1, NO_LIMIT),
+    "MODEL.RPN.POST_NMS_TOPK_TEST": (1, NO_LIMIT),
     "MODEL.RPN.NMS_THRESH": (0, 1),
-    "MODEL.RPN.SMOOTH_L1_BETA": (0, _MANY),
-    "MODEL.ROI_HEADS.NUM_CLASSES": (1, _MANY),
-    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": (1, _MANY),
+    "MODEL.RPN.SMOOTH_L1_BETA": (0, NO_LIMIT),
+    "MODEL.ROI_HEADS.NUM_CLASSES": (1, NO_LIMIT),
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": (1, NO_LIMIT),
     "MODEL.ROI_HEADS.POSITIVE_FRACTION": (0, 1),
     "MODEL.ROI_HEADS.IOU_THRESHOLDS": (0, 1),
     "MODEL.ROI_HEADS.NMS_THRESH_TEST": (0, 1),
-    "MODEL.ROI_BOX_HEAD.NUM_FC": (1, _MANY),
-    "MODEL.ROI_BOX_HEAD.FC_DIM": (1, _MANY),
-    "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": (1, _MANY),
-    "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO": (0, _MANY),
-    "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": (0, _MANY),
-    "SOLVER.IMS_PER_BATCH": (1, _MANY),
-    "SOLVER.BASE_LR": (_ABOVE_0, _MANY),
-    "SOLVER.MAX_ITER": (1, _MANY),
-    "SOLVER.GAMMA": (_ABOVE_0, 1),
-    "SOLVER.WARMUP_ITERS": (0, _MANY),
+    "MODEL.ROI_BOX_HEAD.NUM_FC": (1, NO_LIMIT),
+    "MODEL.ROI_BOX_HEAD.FC_DIM": (1, NO_LIMIT),
+    "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": (1, NO_LIMIT),
+    "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO": (0, NO_LIMIT),
+    "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": (0, NO_LIMIT),
+    "SOLVER.IMS_PER_BATCH": (1, NO_LIMIT),
+    "SOLVER.BASE_LR": (ABOVE_0, NO_LIMIT),
+    "SOLVER.MAX_ITER": (1, NO_LIMIT),
+    "SOLVER.GAMMA": (ABOVE_0, 1),
+    "SOLVER.WARMUP_ITERS": (0, NO_LIMIT),
     "SOLVER.WARMUP_FACTOR": (0, 1),
     "SOLVER.MOMENTUM": (0, 1),
-    "SOLVER.WEIGHT_DECAY": (0, _MANY),
-    "SOLVER.WEIGHT_DECAY_NORM": (0, _MANY),
-    "SOLVER.WEIGHT_DECAY_BIAS": (-1, _MANY),
-    "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": (_ABOVE_0, _MANY),
-    "SOLVER.CHECKPOINT_PERIOD": (1, _MANY),
-    "SOLVER.LOG_PERIOD": (1, _MANY),
-    "TEST.PRECISE_BN.NUM_ITER": (1, _MANY),
-    "TEST.DETECTIONS_PER_IMAGE": (1, _MANY),
+    "SOLVER.WEIGHT_DECAY": (0, NO_LIMIT),
+    "SOLVER.WEIGHT_DECAY_NORM": (0, NO_LIMIT),
+    "SOLVER.WEIGHT_DECAY_BIAS": (-1, NO_LIMIT),
+    "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": (ABOVE_0, NO_LIMIT),
+    "SOLVER.CHECKPOINT_PERIOD": (1, NO_LIMIT),
+    "SOLVER.LOG_PERIOD": (1, NO_LIMIT),
+    "TEST.PRECISE_BN.NUM_ITER": (1, NO_LIMIT),
+    "TEST.DETECTIONS_PER_IMAGE": (1, NO_LIMIT),
     "TEST.AP_SCORE_THRESH": (0, 1),
-    "TEST.IMS_PER_BATCH": (1, _MANY),
+    "TEST.IMS_PER_BATCH": (1, NO_LIMIT),
 }
 
 

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from backbones.core.checks import check_choice, check_range
 from backbones.core.config import CfgNode, load_config
-from backbones.core.errors import InputError, suggestion
+from backbones.core.errors import InputError
 from suites import grid as grids
 from suites.references import as_text, check, find, parse
 
@@ -109,8 +110,7 @@ def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> CfgNode:
     for block in (cfg.PRETRAIN, cfg.EVALUATE, cfg.LOCALIZE):
         block.OVERRIDES = [as_text(item) for item in block.OVERRIDES]
     _check_seeds(cfg.SEEDS, "SEEDS")
-    if cfg.LAUNCH.NUM_GPUS < 1:
-        raise InputError(f"LAUNCH.NUM_GPUS is {cfg.LAUNCH.NUM_GPUS}; it must be 1 or more")
+    check_range("LAUNCH.NUM_GPUS", cfg.LAUNCH.NUM_GPUS, 1)
     for entry in cfg.DATA:
         if bool(entry["PREPARE"]) == bool(entry["FOLDER"]):
             raise InputError(f"DATA {entry['NAME']}: give either PREPARE (to write it) or FOLDER (where it is)")
@@ -136,8 +136,7 @@ def _entry(value: Any, defaults: Mapping[str, Any], where: str, name_key: str) -
     if not isinstance(value, Mapping):
         raise InputError(f"{where} must be a mapping such as {{{name_key}: x}}, not {value!r}")
     for key, item in value.items():
-        if key not in defaults:
-            raise InputError(f"{where}: unknown key '{key}'{suggestion(str(key), defaults)}")
+        check_choice("key", str(key), defaults, where)
         expected = (int, float) if isinstance(defaults[key], float) else type(defaults[key])
         if not isinstance(item, expected) or isinstance(item, bool):
             raise InputError(f"{where}: {key} must be of type {type(defaults[key]).__name__}, not {item!r}")
@@ -184,9 +183,7 @@ def _check_references(cfg: CfgNode) -> None:
     for entry in cfg.FINETUNE:
         if not entry["CONFIG"]:
             raise InputError(f"FINETUNE {entry['NAME']}: CONFIG is missing; name the config of the fine-tuning")
-        if entry["TOOL"] not in DETECTORS:
-            hint = suggestion(entry["TOOL"], DETECTORS)
-            raise InputError(f"FINETUNE {entry['NAME']}: unknown TOOL '{entry['TOOL']}'{hint}")
+        check_choice("TOOL", entry["TOOL"], DETECTORS, f"FINETUNE {entry['NAME']}")
 
 
 def _check_references_of_row(

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from backbones.core.errors import InputError, suggestion
+from backbones.core.checks import check_choice
+from backbones.core.errors import InputError
 from suites.references import as_text, find
 from suites.selection import CRITERIA
 
@@ -45,8 +46,7 @@ def complete(grid: Mapping[str, Any], where: str) -> dict[str, Any]:
         return {}
     _check_keys(grid, GRID_ENTRY, where)
     grid = {**GRID_ENTRY, **grid}
-    if grid["SELECT"] not in CRITERIA:
-        raise InputError(f"{where}: unknown SELECT '{grid['SELECT']}'{suggestion(str(grid['SELECT']), CRITERIA)}")
+    check_choice("SELECT", grid["SELECT"], CRITERIA, where)
     if not isinstance(grid["OVERRIDES"], list):
         raise InputError(f"{where}: OVERRIDES must be of type list, not {grid['OVERRIDES']!r}")
     if not isinstance(grid["KEYS"], Mapping) or not grid["KEYS"]:
@@ -81,8 +81,7 @@ def _complete_near(value: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 def _check_keys(value: Mapping[str, Any], known: Mapping[str, Any], where: str) -> None:
     for key in value:
-        if key not in known:
-            raise InputError(f"{where}: unknown key '{key}'{suggestion(str(key), known)}")
+        check_choice("key", str(key), known, where)
 
 
 def _is_number(value: Any) -> bool:

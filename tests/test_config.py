@@ -128,8 +128,8 @@ def test_text_that_is_no_value(overrides, message):
     ("overrides", "message"),
     [
         (["DATA.EVAL_RESIZE", "64"], "DATA.EVAL_CROP 224 exceeds DATA.EVAL_RESIZE 64"),
-        (["DATA.MEAN", "[0.5]"], "DATA.MEAN must be 3 numbers"),
-        (["DATA.STD", "[0.5, 0.5, 0]"], "DATA.STD must be 3 numbers"),
+        (["DATA.MEAN", "[0.5]"], "DATA.MEAN is .*must be 3 numbers"),
+        (["DATA.STD", "[0.5, 0.5, 0]"], "DATA.STD is .*must be 3 numbers"),
         (["SOLVER.MOMENTUM", "0"], "NESTEROV"),
         (["SOLVER.MOMENTUM", "-0.5", "SOLVER.NESTEROV", "False"], "SOLVER.MOMENTUM is -0.5"),
         (["SOLVER.GAMMA", "-1"], "SOLVER.GAMMA is -1"),

@@ -124,8 +124,8 @@ def test_what_figures_refuse(runs, tmp_path):
         (["ablation", "--key", "SEED", "--metric", "topp1"], "topp1"),
         (["curves", "--metric", "lose"], "did you mean 'loss'"),
         (["classes"], "name one"),
-        (["reliability", "--bins", "-3"], "--bins: -3 is below 0"),
-        (["maps", "--pictures", "0"], "--pictures: 0 is below 1"),
+        (["reliability", "--bins", "-3"], "--bins is -3; it must be at least 0"),
+        (["maps", "--pictures", "0"], "--pictures is 0; it must be at least 1"),
         (["tsne", "--classes", "1", "--per-class", "1"], "t-SNE needs 3"),
         (["tsne", "--classes", "2", "--per-class", "1"], "2 pictures of 2 classes"),
     ):

@@ -132,14 +132,14 @@ def test_its_own_training_pictures_are_said_to_be_so(small_scenes, tmp_path, mai
     [
         (["SOLVER.BASE_LRR", 1], "unknown key 'SOLVER.BASE_LRR'; did you mean 'SOLVER.BASE_LR'"),
         (["SOLVER.MAX_ITER", "many"], "SOLVER.MAX_ITER must be of type int"),
-        (["ENGINE", "torchvison"], "ENGINE: unknown engine 'torchvison'; did you mean 'torchvision'"),
+        (["ENGINE", "torchvison"], "unknown ENGINE 'torchvison'; did you mean 'torchvision'"),
         (
             ["SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR", "SOLVER.STEPS", "[4, 9]"],
             "SOLVER.STEPS: [4, 9]: a step at or beyond SOLVER.MAX_ITER 9 never comes",
         ),
         (["SOLVER.STEPS", "[4]"], "SOLVER.STEPS: [4]: a cosine schedule has no steps"),
         (["SOLVER.WARMUP_ITERS", 9], "SOLVER.WARMUP_ITERS: 9: must be below SOLVER.MAX_ITER 9"),
-        (["MODEL.BACKBONE.FREEZE_AT", 6], "MODEL.BACKBONE.FREEZE_AT: 6: choices: 0, 1, 2, 3, 4, 5"),
+        (["MODEL.BACKBONE.FREEZE_AT", 6], "unknown MODEL.BACKBONE.FREEZE_AT 6; choices: 0, 1, 2, 3, 4, 5"),
         (["MODEL.RESNETS.NORM", "FrozenBN"], "MODEL.RESNETS.NORM FrozenBN on random weights"),
         (["MODEL.RESNETS.DEPTH", 50], "MODEL.RESNETS.RES2_OUT_CHANNELS: 64: must be 256 at MODEL.RESNETS.DEPTH 50"),
         (["MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.05], "choose AP's threshold with TEST.AP_SCORE_THRESH"),

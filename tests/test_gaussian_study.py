@@ -326,11 +326,11 @@ def test_the_tool_runs_some_rows_in_two_processes(load_tool, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--replicates", "0"], "--replicates: 0 is below 1"),
-        (["--workers", "-1"], "--workers: -1 is below 1"),
-        (["--lr", "0"], "--lr: 0 is outside"),
-        (["--lr", "nan"], "--lr: nan is outside"),
-        (["--seed", "-3"], "--seed: -3 is negative"),
+        (["--replicates", "0"], "--replicates is 0; it must be at least 1"),
+        (["--workers", "-1"], "--workers is -1; it must be at least 1"),
+        (["--lr", "0"], "--lr is 0.0; it must be above 0 and at most 1"),
+        (["--lr", "nan"], "--lr is nan; it must be above 0"),
+        (["--seed", "-3"], "--seed is -3; it must be at least 0"),
         (["--rows", "isl"], "no family 'isl'"),
     ],
 )

@@ -105,10 +105,10 @@ def test_a_killed_launcher_leaves_no_process_behind(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--num-gpus", "0"], "--num-gpus 0 and --num-machines 1: give 1 or more"),
+        (["--num-gpus", "0"], "--num-gpus is 0; it must be at least 1"),
         (["--num-machines", "2"], "--dist-url auto: several machines need tcp://HOST:PORT"),
         (["--num-machines", "2", "--dist-url", "file:///tmp/x"], "--dist-url file:///tmp/x: several machines need tcp"),
-        (["--num-machines", "2", "--machine-rank", "2"], "--machine-rank 2: must lie between 0 and 1"),
+        (["--num-machines", "2", "--machine-rank", "2"], "--machine-rank is 2; it must be between 0 and 1"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(tmp_path, options, message):

@@ -220,15 +220,15 @@ def test_warns_once_where_labels_speak_against_their_class(warnings, convention,
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("LS", {"amount": 1.5, "convention": "all"}, r"METHOD.LS.amount: 1.5 .*\[0, 1\]"),
-        ("LS", {"amount": math.nan, "convention": "all"}, "METHOD.LS.amount: nan"),
-        ("LS", {"amount": 0.1, "convention": "k1"}, "METHOD.LS.convention: 'k1' .*'k-1'"),
-        ("ALS", {"beta": -0.1, "convention": "all"}, "METHOD.ALS.beta: -0.1"),
-        ("CutMix", {"alpha": 0.0, "probability": 1.0}, "METHOD.CutMix.alpha: 0.0"),
-        ("CutMix", {"alpha": 1.0, "probability": 2.0}, "METHOD.CutMix.probability: 2.0"),
-        ("OLS", {"hard_weight": 2, "period": 0, "empty": "keep", **OLS}, "METHOD.OLS.hard_weight: 2"),
+        ("LS", {"amount": 1.5, "convention": "all"}, "METHOD.LS.amount is 1.5; it must be between 0 and 1"),
+        ("LS", {"amount": math.nan, "convention": "all"}, "METHOD.LS.amount is nan"),
+        ("LS", {"amount": 0.1, "convention": "k1"}, "unknown METHOD.LS.convention 'k1'.*'k-1'"),
+        ("ALS", {"beta": -0.1, "convention": "all"}, "METHOD.ALS.beta is -0.1"),
+        ("CutMix", {"alpha": 0.0, "probability": 1.0}, "METHOD.CutMix.alpha is 0.0; it must be above 0"),
+        ("CutMix", {"alpha": 1.0, "probability": 2.0}, "METHOD.CutMix.probability is 2.0"),
+        ("OLS", {"hard_weight": 2, "period": 0, "empty": "keep", **OLS}, "METHOD.OLS.hard_weight is 2"),
         ("OLS", {"hard_weight": 0.5, "period": -1, "empty": "keep", **OLS}, "METHOD.OLS.period: -1"),
-        ("OLS", {"hard_weight": 0.5, "period": 0, "empty": "zero", **OLS}, "METHOD.OLS.empty: 'zero'"),
+        ("OLS", {"hard_weight": 0.5, "period": 0, "empty": "zero", **OLS}, "unknown METHOD.OLS.empty 'zero'"),
     ],
 )
 def test_refuses_arguments_out_of_range(name, arguments, message):

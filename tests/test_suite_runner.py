@@ -252,7 +252,7 @@ def test_trainings_alone_are_launched_in_several_processes(lab):
         many = stage.kind in ("pretrain", "finetune")
         assert list(stage.command) == [sys.executable, *(launcher if many else []), *plain[title].command[1:]]
     lab.tree["LAUNCH"] = {"NUM_GPUS": 0}
-    with pytest.raises(InputError, match=r"LAUNCH.NUM_GPUS is 0; it must be 1 or more"):
+    with pytest.raises(InputError, match=r"LAUNCH.NUM_GPUS is 0; it must be at least 1"):
         lab.plan()
 
 

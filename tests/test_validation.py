@@ -93,7 +93,7 @@ def test_another_period_is_refused(runs, small_scenes, load_tool):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["EVAL.REPORT", "first"], "EVAL.REPORT is 'first'; it must be last or best"),
+        (["EVAL.REPORT", "first"], "unknown EVAL.REPORT 'first'; choices: best, last"),
         (["EVAL.REPORT", "best"], "EVAL.REPORT best needs validations during the training"),
         (["EVAL.PERIOD", -1], "EVAL.PERIOD is -1"),
     ],

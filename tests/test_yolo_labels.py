@@ -142,10 +142,10 @@ def test_two_processes_share_one_table(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("LS", {"amount": 1.5}, r"LS.amount: 1.5"),
-        ("LS", {"convention": "some"}, r"LS.convention: 'some': choices: 'all', 'k-1'"),
+        ("LS", {"amount": 1.5}, r"CLASS_LABELS.LS.amount is 1.5"),
+        ("LS", {"convention": "some"}, r"unknown CLASS_LABELS.LS.convention 'some'; choices: all, k-1"),
         ("OLS", {"hard_weight": -0.1}, r"OLS.hard_weight"),
-        ("OLS", {"form": "tanh"}, r"OLS.form: 'tanh': choices: 'softmax', 'sigmoid'"),
+        ("OLS", {"form": "tanh"}, r"unknown CLASS_LABELS.OLS.form 'tanh'; choices: sigmoid, softmax"),
         ("OLS", {"empty": "zero"}, r"OLS.empty"),
     ],
 )

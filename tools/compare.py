@@ -12,7 +12,8 @@ comparison.json, comparison.csv, comparison.md and index.html.
 import argparse
 
 from backbones.core.arguments import ArgumentParser, path_argument
-from backbones.core.errors import InputError, run_tool
+from backbones.core.checks import ABOVE_0, BELOW_1, check_range
+from backbones.core.errors import run_tool
 from backbones.core.locking import lock_run
 from comparison.report import save_comparison
 from comparison.rows import collect_rows, find_other_evaluations
@@ -22,8 +23,8 @@ from comparison.tables import terminal_table
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
-    if args.resamples < 1 or not 0 < args.level < 1:
-        raise InputError("--resamples must be at least 1 and --level between 0 and 1")
+    check_range("--resamples", args.resamples, 1)
+    check_range("--level", args.level, ABOVE_0, BELOW_1)
     rows = collect_rows(args.runs, allow_mixed_protocols=args.allow_mixed_protocols)
     comparison = build_comparison(
         rows,

@@ -10,7 +10,8 @@ import argparse
 import numpy as np
 
 from backbones.core.arguments import ArgumentParser, data_argument, root_argument
-from backbones.core.errors import InputError, run_tool
+from backbones.core.checks import check_range
+from backbones.core.errors import run_tool
 from backbones.core.run_log import get_logger
 from backbones.core.warning_counter import WarningCounter
 from detection.data.catalog import load_data
@@ -47,8 +48,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     for name in ("size", "per_scale"):
-        if (value := getattr(args, name)) < 1:
-            raise InputError(f"--{name.replace('_', '-')} is {value}; give 1 or more")
+        check_range(f"--{name.replace('_', '-')}", getattr(args, name), 1)
     return args
 
 

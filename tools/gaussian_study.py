@@ -12,7 +12,8 @@ import argparse
 import os
 
 from backbones.core.arguments import ArgumentParser, path_argument
-from backbones.core.errors import InputError, run_tool
+from backbones.core.checks import ABOVE_0, check_range
+from backbones.core.errors import run_tool
 from backbones.core.files import load_json
 from backbones.core.locking import lock_run
 from backbones.gaussian.candidates import FAMILIES, QUICK, Grids, check_families
@@ -39,12 +40,9 @@ def main(argv: list[str] | None = None) -> int:
 def build_settings(args: argparse.Namespace) -> Settings:
     """The study that the arguments ask for."""
     for name in ("replicates", "workers"):
-        if getattr(args, name) < 1:
-            raise InputError(f"--{name}: {getattr(args, name)} is below 1; give a whole number from 1 on")
-    if not 0 < args.lr <= 1:
-        raise InputError(f"--lr: {args.lr:g} is outside (0, 1]; the paper's is {HEADLINE_LR:g}")
-    if args.seed < 0:
-        raise InputError(f"--seed: {args.seed} is negative; give a whole number from 0 on")
+        check_range(f"--{name}", getattr(args, name), 1)
+    check_range("--lr", args.lr, ABOVE_0, 1)
+    check_range("--seed", args.seed, 0)
     families = check_families(args.rows)
     if args.quick:
         return Settings(Recipe(lr=args.lr, max_epochs=QUICK_EPOCHS), QUICK, families, QUICK_POINTS, args.seed)

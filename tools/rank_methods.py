@@ -10,6 +10,7 @@ network, a column one method; seeds are averaged first.
 import argparse
 
 from backbones.core.arguments import ArgumentParser, path_argument
+from backbones.core.checks import ABOVE_0, BELOW_1, check_range
 from backbones.core.errors import InputError, run_tool
 from backbones.core.files import save_atomic, save_json
 from comparison.ranking.figure import draw_ranks
@@ -20,8 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     if bool(args.runs) == bool(args.csv):
         raise InputError("name folders of runs, or one file with --csv: one of the two")
-    if not 0 < args.level < 1:
-        raise InputError(f"--level is {args.level}; it must lie between 0 and 1")
+    check_range("--level", args.level, ABOVE_0, BELOW_1)
     better = direction(args.metric, args.better)
     table = load_csv(args.csv) if args.csv else collect_table(args.runs, args.metric, args.chosen)
     found = rank_table(table, args.metric, better, args.level)

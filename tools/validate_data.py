@@ -14,6 +14,7 @@ import argparse
 import json
 
 from backbones.core.arguments import ArgumentParser, data_argument, path_argument, root_argument
+from backbones.core.checks import check_range
 from backbones.core.config import expand_path, load_config
 from backbones.core.errors import InputError, run_tool
 from backbones.core.findings import Report
@@ -40,8 +41,7 @@ def collect(args: argparse.Namespace) -> list[Report]:
     options = Options(pictures=not args.no_pictures, decode=not args.fast, workers=args.workers)
     if not args.data and not args.config_file:
         raise InputError("nothing to check; give --data NAME or --config-file FILE")
-    if args.workers < 0:
-        raise InputError(f"--workers {args.workers}: give 1 or more, or 0 for as many as suit")
+    check_range("--workers", args.workers, 0)
     if args.num_classes is not None and not args.data:
         raise InputError(f"--num-classes {args.num_classes}: the config says it; leave it out, or check by --data")
     reports = []

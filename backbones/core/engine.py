@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from backbones.core.checks import check_choice
 from backbones.core.distributed import all_reduce_sum, is_main, rank, world_size
 from backbones.core.errors import InputError
 from backbones.core.run_log import MetricsWriter
@@ -138,8 +139,7 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 
 def check_precision(precision: str, device: torch.device) -> None:
     """Refuse a precision this device does not have."""
-    if precision not in PRECISIONS:
-        raise InputError(f"PRECISION '{precision}' is unknown; choices: {', '.join(PRECISIONS)}")
+    check_choice("PRECISION", precision, PRECISIONS)
     if precision == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise InputError("PRECISION bfloat16 is not supported by this GPU; use float32")
 

@@ -28,7 +28,8 @@ def suggestion(name: str, choices: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, choices, n=1, cutoff=0.6)
     if not near:  # a key pasted in the wrong case is nearer than its letters say
         near = [c for c in choices if c.lower() == name.lower()]
-    return f"; did you mean '{near[0]}'?" if near else f"; choices: {', '.join(choices)}"
+    known = ", ".join(c or "''" for c in choices)
+    return f"; did you mean '{near[0]}'?" if near else f"; choices: {known}"
 
 
 def run_tool(main: Callable[[list[str] | None], int | None], *, resume: str = "") -> NoReturn:

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from backbones.core.checks import check_range
 from backbones.core.errors import REPORTS, InputError
 
 POLL_SECONDS = 0.05
@@ -97,10 +98,9 @@ def _meeting_point(args: argparse.Namespace) -> tuple[str, int]:
     """(host, port) where the processes find each other."""
     import torch  # a slow import
 
-    if args.num_gpus < 1 or args.num_machines < 1:
-        raise InputError(f"--num-gpus {args.num_gpus} and --num-machines {args.num_machines}: give 1 or more of each")
-    if not 0 <= args.machine_rank < args.num_machines:
-        raise InputError(f"--machine-rank {args.machine_rank}: must lie between 0 and {args.num_machines - 1}")
+    check_range("--num-gpus", args.num_gpus, 1)
+    check_range("--num-machines", args.num_machines, 1)
+    check_range("--machine-rank", args.machine_rank, 0, args.num_machines - 1)
     if torch.cuda.is_available() and args.num_gpus > torch.cuda.device_count():
         raise InputError(f"--num-gpus {args.num_gpus}: this machine has {torch.cuda.device_count()}")
     if args.dist_url == "auto" and args.num_machines == 1:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from backbones.core.errors import InputError, suggestion
+from backbones.core.checks import check_choice
 
 NAMES = ("ADAM", "ADAMW", "SGD")
 
@@ -25,8 +25,8 @@ def build_optimizer(
     fused: the fused kernels; on two CPU cores they halve the time of a step of a ResNet-18 (35 to 16 ms).  Not with a
         GradScaler and clipping: a fused step scales the gradients back by itself, after they were clipped.
     """
+    check_choice("SOLVER.OPTIMIZER", name, NAMES)
     if name == "SGD":
         return SGD(parameters, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, fused=fused)
-    if name in ("ADAM", "ADAMW"):  # weight decay as a penalty in the loss, and decoupled from it
-        return (Adam if name == "ADAM" else AdamW)(parameters, lr=lr, weight_decay=weight_decay, fused=fused)
-    raise InputError(f"unknown SOLVER.OPTIMIZER '{name}'{suggestion(name, NAMES)}")
+    # Weight decay as a penalty in the loss, and decoupled from it.
+    return (Adam if name == "ADAM" else AdamW)(parameters, lr=lr, weight_decay=weight_decay, fused=fused)

@@ -4,7 +4,7 @@ from typing import Any
 
 from fvcore.common.registry import Registry as _Registry
 
-from backbones.core.errors import InputError, suggestion
+from backbones.core.checks import check_choice
 
 
 class Registry(_Registry):
@@ -12,9 +12,7 @@ class Registry(_Registry):
 
     def get(self, name: str) -> Any:
         """Return the entry `name`; `InputError` with the nearest name or all choices if there is none."""
-        if name not in self:
-            raise InputError(f"unknown {self._name} '{name}'{suggestion(name, self.names())}")
-        return super().get(name)
+        return super().get(check_choice(self._name, name, self.names()))
 
     def names(self) -> list[str]:
         """All registered names, sorted."""

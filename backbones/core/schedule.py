@@ -4,6 +4,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
+from backbones.core.checks import check_choice
 from backbones.core.errors import InputError
 
 Schedule = Callable[[int], float]
@@ -32,8 +33,7 @@ def build_schedule(
     Raises:
         InputError: a step at or beyond the end (it would silently never happen), or steps out of order.
     """
-    if name not in NAMES:
-        raise InputError(f"unknown learning-rate schedule '{name}'; choices: {', '.join(NAMES)}")
+    check_choice("learning-rate schedule", name, NAMES)
     if steps and (max(steps) >= max_iter or min(steps) <= 0 or list(steps) != sorted(set(steps))):
         raise InputError(f"STEPS {list(steps)} must increase and lie between 0 and the end at {max_iter}; change them")
 

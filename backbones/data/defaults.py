@@ -3,10 +3,9 @@
 Part of the manual that backbones/config.py is: meaning, unit, range, neutral value and source of every option.
 """
 
-from collections.abc import Iterable
-
+from backbones.core.checks import ABOVE_0, NO_LIMIT, check_choice, check_numbers, check_range
 from backbones.core.config import CfgNode as CN
-from backbones.core.errors import InputError, suggestion
+from backbones.core.errors import InputError
 
 HOLDOUT = "holdout"  # the name of the split that DATA.HOLDOUT makes
 VERSIONS = ("full", "box", "mask")
@@ -84,27 +83,26 @@ _C.STD = [0.229, 0.224, 0.225]
 # Loader processes; 0 loads in the training process.
 _C.NUM_WORKERS = 0
 
-_POSITIVE = 1e-12
-# Key, least and largest value; None: no limit.
-RANGES = (
-    ("HOLDOUT", 0, None),
-    ("CLASS_CAP", 0, None),
-    ("NOISE_RATE", 0, 1),
-    ("NOISE_SEED", -1, 2**31),
-    ("CONTEXT_SHARE", 0, 1),
-    ("IMAGE_SIZE", 1, None),
-    ("PAD", 0, None),
-    ("RESIZE", 1, None),
-    ("FLIP", 0, 1),
-    ("COLOR_JITTER", 0, 1),
-    ("LIGHTING", 0, None),
-    ("EVAL_RESIZE", 0, None),
-    ("EVAL_CROP", 1, None),
-    ("NUM_WORKERS", 0, None),
-    ("MEAN", 0, 1),
-    ("STD", _POSITIVE, 1),
-)
-TRIPLES = {
+# Least and largest value.
+_RANGES = {
+    "HOLDOUT": (0, NO_LIMIT),
+    "CLASS_CAP": (0, NO_LIMIT),
+    "NOISE_RATE": (0, 1),
+    "NOISE_SEED": (-1, 2**31),
+    "CONTEXT_SHARE": (0, 1),
+    "IMAGE_SIZE": (1, NO_LIMIT),
+    "PAD": (0, NO_LIMIT),
+    "RESIZE": (1, NO_LIMIT),
+    "FLIP": (0, 1),
+    "COLOR_JITTER": (0, 1),
+    "LIGHTING": (0, NO_LIMIT),
+    "EVAL_RESIZE": (0, NO_LIMIT),
+    "EVAL_CROP": (1, NO_LIMIT),
+    "NUM_WORKERS": (0, NO_LIMIT),
+    "MEAN": (0, 1),
+    "STD": (ABOVE_0, 1),
+}
+_TRIPLES = {
     "COLOR_JITTER": ("brightness", "contrast", "saturation"),
     "MEAN": ("red", "green", "blue"),
     "STD": ("red", "green", "blue"),
@@ -118,17 +116,14 @@ def data_defaults() -> CN:
 
 def check_data(data: CN) -> None:
     """Raise `InputError` with key and value for what cannot work."""
-    for key, low, high in RANGES:
-        values = list(data[key]) if key in TRIPLES else [data[key]]
-        count = len(TRIPLES.get(key, ["one"]))
-        if len(values) != count or min(values) < low or (high is not None and max(values) > high):
-            bounds = f"at least {low:g}" if high is None else f"between {low:g} and {high:g}"
-            bounds = bounds if low != _POSITIVE else "above 0 and at most 1"
-            what = f"{count} numbers ({', '.join(TRIPLES[key])}) {bounds}" if key in TRIPLES else bounds
-            raise InputError(f"DATA.{key} is {data[key]}; DATA.{key} must be {what}")
-    _check_choice("AUGMENTATION", data.AUGMENTATION, AUGMENTATIONS)
-    _check_choice("VERSION", data.VERSION, VERSIONS)
-    _check_choice("EVAL_VERSION", data.EVAL_VERSION, VERSIONS)
+    for key, (low, high) in _RANGES.items():
+        if key in _TRIPLES:
+            check_numbers(f"DATA.{key}", data[key], low, high, names=_TRIPLES[key])
+        else:
+            check_range(f"DATA.{key}", data[key], low, high)
+    check_choice("DATA.AUGMENTATION", data.AUGMENTATION, AUGMENTATIONS)
+    check_choice("DATA.VERSION", data.VERSION, VERSIONS)
+    check_choice("DATA.EVAL_VERSION", data.EVAL_VERSION, VERSIONS)
     _check_crops(data)
     _check_splits(data)
     if not data.ROOT:
@@ -139,11 +134,6 @@ def idle_data_keys(data: CN) -> list[str]:
     """The changed keys of other augmentations than AUGMENTATION, which have no effect."""
     others = [key for name, keys in AUGMENTATIONS.items() if name != data.AUGMENTATION for key in keys]
     return [key for key in others if data[key] != _C[key]]
-
-
-def _check_choice(key: str, value: str, choices: Iterable[str]) -> None:
-    if value not in choices:
-        raise InputError(f"unknown DATA.{key} '{value}'{suggestion(value, choices)}")
 
 
 def _check_crops(data: CN) -> None:

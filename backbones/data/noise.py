@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from backbones.core.checks import check_range
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint, save_atomic
 from backbones.core.sampling import draw_rng
@@ -23,8 +24,7 @@ def noisy_labels(labels: np.ndarray, num_classes: int, rate: float, seed: int) -
     Args:
         rate: share of wrong labels in [0, 1]; 0 returns the labels.
     """
-    if not 0 <= rate <= 1:
-        raise InputError(f"DATA.NOISE_RATE is {rate}; it must be between 0 and 1")
+    check_range("DATA.NOISE_RATE", rate, 0, 1)
     if rate > 0 and num_classes < 2:
         raise InputError(f"DATA.NOISE_RATE {rate} needs at least 2 classes to draw a wrong one from")
     rng = draw_rng(seed, _STREAM)

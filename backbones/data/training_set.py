@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from backbones.core.errors import InputError
+from backbones.core.checks import check_range
 from backbones.core.sampling import Position, position_rng
 from backbones.data.augmentation import build_cropping
 from backbones.data.color import ColorChange
@@ -55,8 +55,7 @@ class TrainingSet(Dataset):
         context_share: float = 0.0,
         context_colour: Colour = (0, 0, 0),
     ) -> None:
-        if not 0 <= context_share <= 1:
-            raise InputError(f"DATA.CONTEXT_SHARE is {context_share}; it must be between 0 and 1")
+        check_range("DATA.CONTEXT_SHARE", context_share, 0, 1)
         if needs & {"objectness", "boxes"} or context_share:
             samples.require_boxes()
         self.samples, self.flip, self.seed, self.needs = samples, flip, seed, needs

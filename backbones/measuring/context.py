@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 
-from backbones.core.errors import InputError, suggestion
+from backbones.core.checks import check_choice
 from backbones.data.batch import Batch
 from backbones.data.images import resize_crop
 from backbones.data.masking import mean_colour, paint_boxes
@@ -38,8 +38,7 @@ Cover = Callable[[np.ndarray, np.ndarray], None]  # (H, W, 3) uint8 and its (m, 
 def check_fills(fills: Sequence[str], key: str) -> None:
     """`InputError` for an unknown fill."""
     for fill in fills:
-        if fill not in FILLS:
-            raise InputError(f"{key}: unknown fill '{fill}'{suggestion(fill, FILLS)}")
+        check_choice(key, fill, FILLS)
 
 
 def build_cover(fill: str, mean: Sequence[float]) -> Cover:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import Subset
 
+from backbones.core.checks import check_range
 from backbones.core.config import load_yaml
 from backbones.core.distributed import setup_distributed
 from backbones.core.errors import InputError, suggestion
@@ -42,8 +43,7 @@ def check_request(args: Namespace) -> None:
     if args.output.suffix != ".png":
         raise InputError(f"--output: {args.output} must end in .png; its numbers go to the .json of the same name")
     for name, low in (("bins", 0), ("pictures", 1), ("classes", 1), ("per_class", 1), ("seed", 0)):
-        if getattr(args, name) < low:
-            raise InputError(f"--{name.replace('_', '-')}: {getattr(args, name)} is below {low}")
+        check_range(f"--{name.replace('_', '-')}", getattr(args, name), low)
     if args.kind == "classes" and len(args.runs) > 1:
         raise InputError("classes shows the data of one run; name one")
     if args.kind == "ablation" and not args.key:

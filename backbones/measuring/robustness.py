@@ -23,7 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from backbones.core.errors import InputError, suggestion
+from backbones.core.checks import check_choice, check_range
+from backbones.core.errors import InputError
 from backbones.data.batch import Batch
 from backbones.measuring.finite import refuse_image
 
@@ -81,11 +82,9 @@ def build_attacks(methods: Sequence[str], bounds: Sequence[float], steps: int, r
         InputError: an unknown method, a bound outside [0, 255], one of them twice (attacks are counted by their name).
     """
     for method in methods:
-        if method not in METHODS:
-            raise InputError(f"ATTACK.METHODS: unknown attack '{method}'{suggestion(method, METHODS)}")
+        check_choice("ATTACK.METHODS", method, METHODS)
     for bound in bounds:
-        if not 0 <= bound <= WHITE:
-            raise InputError(f"ATTACK.BOUNDS: {bound} is not in [0, {WHITE}]; bounds count in 1/255, such as 8")
+        check_range("ATTACK.BOUNDS (in 1/255)", bound, 0, WHITE)
     if not methods or not bounds:
         raise InputError("ATTACK.METHODS and ATTACK.BOUNDS must name at least one attack and one bound")
     attacks = [Attack(m, float(b), steps, restarts if METHODS[m].random else 1) for m in methods for b in bounds]

@@ -21,7 +21,8 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from backbones.core.errors import InputError, suggestion
+from backbones.core import checks
+from backbones.core.errors import InputError
 from backbones.core.registry import Registry
 from backbones.data.batch import Batch
 from backbones.methods import functional
@@ -143,23 +144,20 @@ class Method(nn.Module):
         parameter = next(self.model.parameters(), None)
         return torch.float64 if parameter is not None and parameter.dtype == torch.float64 else torch.float32
 
-    def check_range(self, argument: str, value: float, low: float, high: float = float("inf")) -> float:
+    def check_range(self, argument: str, value: float, low: float, high: float = checks.NO_LIMIT) -> float:
         """`value`, which must lie in [low, high]."""
-        if not low <= value <= high:
-            raise InputError(f"METHOD.{type(self).__name__}.{argument}: {value} is outside [{low}, {high}]")
-        return value
+        return checks.check_range(self._key(argument), value, low, high)
 
     def check_positive(self, argument: str, value: float) -> float:
         """`value`, which must be above 0."""
-        if not value > 0:
-            raise InputError(f"METHOD.{type(self).__name__}.{argument}: {value} must be above 0")
-        return value
+        return self.check_range(argument, value, checks.ABOVE_0)
 
     def check_choice(self, argument: str, value: str, choices: Collection[str]) -> str:
         """`value`, which must be one of `choices`."""
-        if value not in choices:
-            raise InputError(f"METHOD.{type(self).__name__}.{argument}: {value!r} unknown{suggestion(value, choices)}")
-        return value
+        return checks.check_choice(self._key(argument), value, choices)
+
+    def _key(self, argument: str) -> str:
+        return f"METHOD.{type(self).__name__}.{argument}"
 
     def _learnt(self) -> list[Learnt]:
         return [child for child in self.children() if isinstance(child, Learnt)]

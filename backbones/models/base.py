@@ -24,7 +24,8 @@ from dataclasses import dataclass
 from torch import Tensor, flatten, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from backbones.core.errors import InputError, suggestion
+from backbones.core.checks import check_choice
+from backbones.core.errors import InputError
 from backbones.core.registry import Registry
 
 MODELS = Registry("model")  # name -> function(num_classes, norm) -> nn.Module
@@ -124,9 +125,7 @@ def build_model(arch: str, num_classes: int, norm: str = "BN") -> nn.Module:
 
 def build_norm(norm: str) -> Callable[[int], nn.Module]:
     """The constructor `channels -> normalisation layer` called `norm` in the config (MODEL.NORM)."""
-    if norm not in NORMS:
-        raise InputError(f"MODEL.NORM: unknown normalisation {norm!r}{suggestion(norm, NORMS)}")
-    return NORMS[norm]
+    return NORMS[check_choice("MODEL.NORM", norm, NORMS)]
 
 
 def refuse_group_norm(arch: str, norm: str, why: str) -> None:

@@ -25,7 +25,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from backbones.core.errors import InputError, suggestion
+from backbones.core.checks import check_choice
 from backbones.core.files import save_json
 
 ENGINES = {
@@ -37,9 +37,7 @@ LOADING_FILE = "loading.json"
 
 def build_engine(name: str) -> ModuleType:
     """The engine's module; imports nothing of the others."""
-    if name not in ENGINES:
-        raise InputError(f"ENGINE: unknown engine '{name}'{suggestion(name, ENGINES)}")
-    return importlib.import_module(ENGINES[name])
+    return importlib.import_module(ENGINES[check_choice("ENGINE", name, ENGINES)])
 
 
 def save_loading(run_dir: Path, report: Any, frozen: dict[str, Any] | None = None) -> None:

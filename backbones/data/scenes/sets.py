@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from backbones.core.checks import check_range
 from backbones.core.disk import write_error
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint, load_json, save_json
@@ -36,12 +37,9 @@ class SceneParameters:
 
     def __post_init__(self) -> None:
         for name in ("seed", "train", "val", "detection_train", "detection_val"):
-            if getattr(self, name) < 0:
-                raise InputError(f"scenes: {name} is {getattr(self, name)}; give 0 or more")
-        if self.image_size < 32:
-            raise InputError(f"scenes: image_size is {self.image_size}; shapes need at least 32 pixels")
-        if not 0 <= self.correlation <= 1:
-            raise InputError(f"scenes: correlation is {self.correlation}; give a probability, from 0 to 1")
+            check_range(f"scenes: {name}", getattr(self, name), 0)
+        check_range("scenes: image_size", self.image_size, 32)  # pixels, which shapes need
+        check_range("scenes: correlation", self.correlation, 0, 1)
 
 
 def count_files(root: Path) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from backbones.core.checks import check_choice
 from backbones.core.config import CfgNode
 from backbones.core.distributed import world_size
 from backbones.core.errors import InputError
@@ -104,8 +105,7 @@ def frozen_stages(body: Any, freeze_at: int) -> dict[str, nn.Module]:
 def check_backbone(model: Mapping[str, Any], backbone: BackboneFile | None) -> None:
     """Refuse settings that would feed the backbone other pixels, or another network, than it knows."""
     norm = model["NORM"]
-    if norm not in NORMS:
-        raise InputError(f"MODEL.NORM: {norm!r}: choices: {', '.join(map(repr, NORMS))}")
+    check_choice("MODEL.NORM", norm, NORMS)
     if backbone is None:
         if norm == "FrozenBN":
             raise InputError("MODEL.NORM FrozenBN on random weights never normalises; use BN, SyncBN or GN")

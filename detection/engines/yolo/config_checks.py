@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from backbones.core.checks import ABOVE_0, NO_LIMIT, check_choices, check_ranges
 from backbones.core.config import CfgNode, flatten
-from backbones.core.errors import InputError, suggestion
+from backbones.core.errors import InputError
 from detection.engines.yolo.anchors import STRIDES, check_anchors
 
 _CHOICES = {
@@ -15,60 +16,51 @@ _CHOICES = {
     "CLASS_LABELS.OLS.empty": ("uniform", "keep"),
     "SOLVER.OPTIMIZER": ("SGD", "ADAMW"),
 }
-_MANY = float("inf")
-_ABOVE_0 = 1e-12
 _RANGES = {
     "SEED": (0, 2**31),
-    "DATALOADER.NUM_WORKERS": (0, _MANY),
-    "INPUT.SIZES": (32, _MANY),
-    "INPUT.PERIOD": (1, _MANY),
+    "DATALOADER.NUM_WORKERS": (0, NO_LIMIT),
+    "INPUT.SIZES": (32, NO_LIMIT),
+    "INPUT.PERIOD": (1, NO_LIMIT),
     "INPUT.FLIP": (0, 1),
     "INPUT.RANDOM_CROP": (0, 1),
     "INPUT.TRANSLATION": (0, 1),
     "INPUT.MIXUP": (0, 1),
-    "INPUT.MIXUP_ALPHA": (_ABOVE_0, _MANY),
-    "MODEL.NUM_CLASSES": (1, _MANY),
-    "MODEL.NECK_WIDTH": (8, _MANY),
-    "MODEL.PIXEL_STD": (_ABOVE_0, _MANY),
+    "INPUT.MIXUP_ALPHA": (ABOVE_0, NO_LIMIT),
+    "MODEL.NUM_CLASSES": (1, NO_LIMIT),
+    "MODEL.NECK_WIDTH": (8, NO_LIMIT),
+    "MODEL.PIXEL_STD": (ABOVE_0, NO_LIMIT),
     "LOSS.POSITIVE_IOU": (0, 1),
     "LOSS.IGNORE_IOU": (0, 1),
-    "LOSS.FOCAL_GAMMA": (0, _MANY),
+    "LOSS.FOCAL_GAMMA": (0, NO_LIMIT),
     "CLASS_LABELS.LS.amount": (0, 1),
     "CLASS_LABELS.OLS.hard_weight": (0, 1),
-    "SOLVER.IMS_PER_BATCH": (1, _MANY),
-    "SOLVER.BASE_LR": (_ABOVE_0, _MANY),
-    "SOLVER.FINAL_LR": (0, _MANY),
-    "SOLVER.MAX_ITER": (1, _MANY),
-    "SOLVER.WARMUP_ITERS": (0, _MANY),
+    "SOLVER.IMS_PER_BATCH": (1, NO_LIMIT),
+    "SOLVER.BASE_LR": (ABOVE_0, NO_LIMIT),
+    "SOLVER.FINAL_LR": (0, NO_LIMIT),
+    "SOLVER.MAX_ITER": (1, NO_LIMIT),
+    "SOLVER.WARMUP_ITERS": (0, NO_LIMIT),
     "SOLVER.WARMUP_FACTOR": (0, 1),
     "SOLVER.MOMENTUM": (0, 1),
-    "SOLVER.WEIGHT_DECAY": (0, _MANY),
-    "SOLVER.WEIGHT_DECAY_NORM": (-1, _MANY),
-    "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": (_ABOVE_0, _MANY),
-    "SOLVER.CHECKPOINT_PERIOD": (1, _MANY),
-    "SOLVER.LOG_PERIOD": (1, _MANY),
-    "TEST.SIZES": (32, _MANY),
+    "SOLVER.WEIGHT_DECAY": (0, NO_LIMIT),
+    "SOLVER.WEIGHT_DECAY_NORM": (-1, NO_LIMIT),
+    "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": (ABOVE_0, NO_LIMIT),
+    "SOLVER.CHECKPOINT_PERIOD": (1, NO_LIMIT),
+    "SOLVER.LOG_PERIOD": (1, NO_LIMIT),
+    "TEST.SIZES": (32, NO_LIMIT),
     "TEST.SCORE_THRESH": (0, 1),
     "TEST.NMS_THRESH": (0, 1),
-    "TEST.MAX_CANDIDATES": (0, _MANY),
-    "TEST.DETECTIONS_PER_IMAGE": (1, _MANY),
+    "TEST.MAX_CANDIDATES": (0, NO_LIMIT),
+    "TEST.DETECTIONS_PER_IMAGE": (1, NO_LIMIT),
     "TEST.AP_SCORE_THRESH": (0, 1),
-    "TEST.IMS_PER_BATCH": (1, _MANY),
+    "TEST.IMS_PER_BATCH": (1, NO_LIMIT),
 }
 
 
 def validate(cfg: CfgNode) -> None:
     """Raises InputError with key and value for what cannot be; reads no data."""
     values = dict(flatten(cfg))
-    for key, choices in _CHOICES.items():
-        if values[key] not in choices:
-            hint = suggestion(values[key], choices) if isinstance(values[key], str) else f"; choices: {choices}"
-            raise InputError(f"{key}: {values[key]!r} is not known{hint}")
-    for key, (low, high) in _RANGES.items():
-        parts = values[key] if isinstance(values[key], (list, tuple)) else [values[key]]
-        if not parts or any(not low <= part <= high for part in parts):
-            bounds = f"at least {low:g}" if high == _MANY else f"between {low:g} and {high:g}"
-            raise InputError(f"{key}: {values[key]!r}: must be {bounds}")
+    check_choices(values, _CHOICES)
+    check_ranges(values, _RANGES)
     for key in ("INPUT.SIZES", "TEST.SIZES"):
         check_sizes(key, values[key])
     check_anchors(cfg.MODEL.ANCHORS)

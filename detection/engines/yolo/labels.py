@@ -10,6 +10,7 @@ A kind of label has `targets(labels)`, `observe(logits, labels)` for what was pr
 import torch
 from torch import Tensor, nn
 
+from backbones.core.checks import check_choice, check_range
 from backbones.core.distributed import all_reduce_sum
 from backbones.core.errors import InputError
 from backbones.core.registry import Registry
@@ -70,10 +71,10 @@ class LS(ClassLabels):
             convention: "all", delta / K for every class (that code); "k-1", delta / (K - 1) for the wrong ones.
         """
         super().__init__(num_classes)
-        self.amount = _check_share("LS.amount", amount)
-        self.convention = _check_choice("LS.convention", convention, CONVENTIONS)
+        self.amount = check_range("CLASS_LABELS.LS.amount", amount, 0, 1)
+        self.convention = check_choice("CLASS_LABELS.LS.convention", convention, CONVENTIONS)
         if convention == "k-1" and num_classes < 2:
-            raise InputError("LS.convention: 'k-1' needs at least 2 classes; use 'all'")
+            raise InputError("CLASS_LABELS.LS.convention: 'k-1' needs at least 2 classes; use 'all'")
 
     def _targets(self, labels: Tensor) -> Tensor:
         return smooth_labels(labels, self.num_classes, self.amount, self.convention)
@@ -100,9 +101,9 @@ class OLS(ClassLabels):
             empty: soft label of a class that had no right prediction: "uniform" (paper), or "keep" the last one.
         """
         super().__init__(num_classes)
-        self.hard_weight = _check_share("OLS.hard_weight", hard_weight)
-        self.form = _check_choice("OLS.form", form, FORMS)
-        self.empty = _check_choice("OLS.empty", empty, ("uniform", "keep"))
+        self.hard_weight = check_range("CLASS_LABELS.OLS.hard_weight", hard_weight, 0, 1)
+        self.form = check_choice("CLASS_LABELS.OLS.form", form, FORMS)
+        self.empty = check_choice("CLASS_LABELS.OLS.empty", empty, ("uniform", "keep"))
         # Row k of `soft` is the label of class k.  Buffers, so that a resumed run goes on from the same labels.
         # The local ones hold this process's sums: never broadcast them between processes.
         square = torch.zeros(num_classes, num_classes)
@@ -146,15 +147,3 @@ def sigmoid_distribution(logits: Tensor) -> Tensor:
     """Sigmoids divided by their sum, (n, K): the distribution of independent classifiers."""
     # As a softmax of their logarithms: all of them may be too small for a sum.
     return nn.functional.logsigmoid(full_precision(logits)).softmax(dim=1)
-
-
-def _check_share(key: str, value: float) -> float:
-    if not 0 <= value <= 1:
-        raise InputError(f"{key}: {value}: must be between 0 and 1")
-    return value
-
-
-def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> str:
-    if value not in choices:
-        raise InputError(f"{key}: {value!r}: choices: {', '.join(map(repr, choices))}")
-    return value
