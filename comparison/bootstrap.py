@@ -1,6 +1,6 @@
 """AP and AR of resampled images, and paired bootstrap intervals of their differences.
 
-It reads matches.npz (detection/evaluation/coco.py) and nothing else.  A resample draws as many images as there are,
+It reads matches.npz (`backbones.core.matches`) and nothing else.  A resample draws as many images as there are,
 with replacement; it is a vector of weights, how often each image was drawn.  All rows of a table see the SAME
 resamples, so that what makes a set of images easy or hard cancels in the difference of two rows.  The interval is the
 percentile interval.  It speaks of the images only: the spread between training seeds is not in it.
@@ -12,83 +12,18 @@ enough to know, at each true positive, the weight of all detections above it.
 Letters: R resamples, I images, K classes, N detections, A area ranges, T IoU thresholds.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from backbones.core.errors import InputError
+from backbones.core.matches import TRUE_POSITIVE, Matches
 
-FORMAT_VERSION = 1
 RECALL_POINTS = np.linspace(0.0, 1.0, 101)
 CHUNK = 2_000_000  # numbers in one work array: 16 MB
 AP_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 AR_NAMES = ("AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-_ARRAYS = (
-    *("image", "category", "score", "rank", "outcome", "object_image", "object_category", "object_counts"),
-    *("image_ids", "category_ids", "area_names", "iou_thresholds", "score_threshold"),
-)
-
-
-@dataclass(frozen=True)
-class Matches:
-    """The content of matches.npz, images in the order of their ids; see `detection.evaluation.coco` for the layout."""
-
-    image: np.ndarray
-    category: np.ndarray
-    score: np.ndarray
-    rank: np.ndarray
-    outcome: np.ndarray
-    object_image: np.ndarray
-    object_category: np.ndarray
-    object_counts: np.ndarray
-    image_ids: np.ndarray
-    category_ids: np.ndarray
-    area_names: tuple[str, ...]
-    iou_thresholds: np.ndarray
-    score_threshold: float
-    where: str
-
-    def area(self, name: str) -> int:
-        if name not in self.area_names:
-            raise InputError(f"{self.where}: no area range '{name}'; there are {', '.join(self.area_names)}")
-        return self.area_names.index(name)
-
-
-def load_matches(path: str | Path) -> Matches:
-    """Read matches.npz; `InputError` names a file that is missing, broken or of another version."""
-    try:
-        with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            version = int(file["format_version"])
-            arrays = {name: file[name] for name in _ARRAYS}
-    except FileNotFoundError:
-        raise InputError(f"no such file: {path}; evaluate the detections again") from None
-    except Exception as error:  # zipfile, numpy and zlib each raise their own for a truncated file
-        raise InputError(f"cannot read {path} as matches: {error}; evaluate the detections again") from None
-    if version != FORMAT_VERSION:
-        raise InputError(f"{path}: format {version}, this version reads {FORMAT_VERSION}; evaluate again")
-    return build_matches(arrays, where=str(path))
-
-
-def build_matches(arrays: Mapping[str, np.ndarray], *, where: str = "matches") -> Matches:
-    """Matches from the arrays of the file; images are put in the order of their ids."""
-    order = np.argsort(arrays["image_ids"], kind="stable")
-    position = np.argsort(order)
-    detections = np.lexsort((arrays["rank"], position[arrays["image"]], arrays["category"]))
-    objects = np.lexsort((position[arrays["object_image"]], arrays["object_category"]))
-    return Matches(
-        image=position[arrays["image"]][detections],
-        object_image=position[arrays["object_image"]][objects],
-        image_ids=arrays["image_ids"][order],
-        category_ids=arrays["category_ids"],
-        iou_thresholds=arrays["iou_thresholds"],
-        area_names=tuple(str(name) for name in arrays["area_names"]),
-        score_threshold=float(arrays["score_threshold"]),
-        where=where,
-        **{name: arrays[name][detections] for name in ("category", "score", "rank", "outcome")},
-        **{name: arrays[name][objects] for name in ("object_category", "object_counts")},
-    )
 
 
 def resample_images(images: int, *, resamples: int, seed: int) -> np.ndarray:
@@ -122,7 +57,7 @@ def average_recall(
     """(R, T) recall of the `most` best detections of each image and class, mean over classes; see above."""
     weights, at = _weights(matches, image_weights), matches.area(area)
     total, classes = np.zeros((len(weights), len(matches.iou_thresholds))), np.zeros((len(weights), 1))
-    hits = (matches.outcome[:, at] == 1) & (matches.rank < most)[:, None]
+    hits = (matches.outcome[:, at] == TRUE_POSITIVE) & (matches.rank < most)[:, None]
     hit = np.flatnonzero(hits.any(1))
     for k, objects in _classes(matches, weights, at):
         chosen = hit[matches.category[hit] == k]
@@ -164,7 +99,7 @@ def _class_average_precision(
 ) -> np.ndarray:
     """(R, T) AP of one class from its N detections by falling score: outcome (N, T), image (N,), objects (R,)."""
     result = np.zeros((len(weights), outcome.shape[1]))
-    if not (outcome == 1).any():
+    if not (outcome == TRUE_POSITIVE).any():
         return result
     rows = max(1, CHUNK // len(image))
     for start in range(0, len(weights), rows):
@@ -182,7 +117,7 @@ def _weights_above(drawn: np.ndarray, outcome: np.ndarray) -> Iterator[tuple[int
         counts = outcome[:, t] >= 0
         if last is None or not np.array_equal(counts, last):  # which detections count seldom differs between IoUs
             last, running = counts, np.cumsum(drawn * counts, axis=1)
-        hits = np.flatnonzero(outcome[:, t] == 1)
+        hits = np.flatnonzero(outcome[:, t] == TRUE_POSITIVE)
         yield t, running[:, hits], hits
 
 

@@ -15,8 +15,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from backbones.core.matches import MATCHES_FILE, load_matches
 from backbones.core.revision import describe_revision
-from comparison.bootstrap import Resampled, difference, interval, load_matches, resample_rows
+from comparison.bootstrap import Resampled, difference, interval, resample_rows
 from comparison.families import Family, find_families, spread_over_backbones
 from comparison.notes import Compared, mark_commits, write_notes
 from comparison.protocols import protocol_name, separate_validations
@@ -72,7 +73,7 @@ def build_comparison(
 
 def _resample(group: Sequence[Row], resamples: int, seed: int) -> dict[int, Resampled]:
     """Row (by identity) -> its resampled numbers, for the rows that have matches; all on the same resamples."""
-    with_matches = [(row, path) for row in group if (path := row.file("detection", "matches", "matches.npz"))]
+    with_matches = [(row, path) for row in group if (path := row.file("detection", "matches", MATCHES_FILE))]
     drawn = resample_rows([load_matches(path) for _, path in with_matches], resamples=resamples, seed=seed)
     return {id(row): one for (row, _), one in zip(with_matches, drawn, strict=True)}
 

@@ -13,6 +13,7 @@ from backbones.core.config import CfgNode
 from backbones.core.distributed import barrier, is_main, setup_distributed, world_size
 from backbones.core.errors import InputError
 from backbones.core.files import load_json, save_json
+from backbones.core.matches import MATCHES_FILE
 from backbones.core.results import BackboneIdentity, make_results, random_identity, save_results
 from backbones.core.run_log import get_logger, hold_log
 from backbones.core.warning_counter import WarningCounter
@@ -29,7 +30,7 @@ from detection.exchange.compatibility import check_spec
 from detection.training.run_folder import RunFolder, check_folder, choose_folder
 
 RANDOM = "random"
-PREDICTIONS, MATCHES = "predictions.json", "matches.npz"
+PREDICTIONS = "predictions.json"
 
 
 def check_config(cfg: CfgNode) -> None:
@@ -152,10 +153,10 @@ def save_detection(
     """The same for a detector of any config: measure, and write predictions.json, matches.npz and results.json."""
     folder = place.results
     save_json(folder / PREDICTIONS, predictions, indent=None)
-    measured = measure(test, predictions, score_threshold, folder / MATCHES)
+    measured = measure(test, predictions, score_threshold, folder / MATCHES_FILE)
     shared = count_shared(train, test)
     loading = load_json(folder / LOADING_FILE) if (folder / LOADING_FILE).exists() else {}
-    files = {"predictions": PREDICTIONS, "matches": MATCHES}
+    files = {"predictions": PREDICTIONS, "matches": MATCHES_FILE}
     results = make_results(
         "detection",
         who,

@@ -7,13 +7,12 @@ import pytest
 from helpers.coco_scenes import pycocotools_numbers, scene
 
 from backbones.core.errors import InputError
+from backbones.core.matches import build_matches, load_matches
 from comparison.bootstrap import (
     AP_NAMES,
     AR_NAMES,
     average_precision,
-    build_matches,
     interval,
-    load_matches,
     paired_bootstrap,
     resample_images,
     resample_rows,

@@ -5,16 +5,6 @@ uses those above `score_threshold`, the AR family all of them.  (Greedy suppress
 so the filtered list equals that of an inference at the threshold.)  A size without ground truth gives NaN, never -1.
 `area` is the annotation's own (COCO: of the segmentation).  Agreement with pycocotools to 1e-9 is tested.
 
-matches.npz: detections by class, image, falling score, objects as in the file (positions index the sorted ids):
-    image, category (N,) int32; score (N,) float64; rank (N,) int16 within image and class; outcome (N, A, T) int8:
-        1 true positive, 0 false positive, -1 does not count       -- detections
-    object_image, object_category (G,) int32; object_counts (G, A) bool       -- ground truth that counts per area
-    index (N,) int32 in the list of detections; partner (N,) int32 the object taken at IoU 0.5 and any area, or -1
-    own_iou, other_iou (N,) float32 largest IoU with a non-crowd object of the detection's class, and of another;
-        own_object, other_object (N,) int32 those objects, or -1   -- what kind of error a false positive is
-    image_ids (I,), category_ids (K,) int64; category_names (K,); area_names (A,); iou_thresholds (T,);
-    max_detections (3,); score_threshold (); format_version ()
-
 Letters: I images, K classes, N detections, G objects, A area ranges, T IoU thresholds.
 """
 
@@ -24,13 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from backbones.core.files import save_atomic
+from backbones.core.matches import TRUE_POSITIVE, save_matches
 from detection.evaluation.box_pairs import best_partner
 from detection.evaluation.matching import (
     AREA_NAMES,
     IOU_THRESHOLDS,
     MAX_DETECTIONS,
-    TRUE_POSITIVE,
     Boxes,
     box_iou,
     counted,
@@ -39,7 +28,6 @@ from detection.evaluation.matching import (
 )
 from detection.evaluation.reading import GroundTruth, read_detections
 
-FORMAT_VERSION = 1
 RECALL_POINTS = np.linspace(0.0, 1.0, 101)
 
 
@@ -56,7 +44,7 @@ def evaluate_coco(
         ground_truth: COCO instances json, or its path.
         detections: COCO results list, a mapping that holds it under "annotations", or the path of either.
         score_threshold: AP counts detections scored above it; 0 counts all.  (detectron2: 0.05; the ALS paper: 0)
-        matches_path: where to write matches.npz.
+        matches_path: where to write matches.npz (`backbones.core.matches`).
     Returns:
         {"metrics": {AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl: fraction or NaN},
          "per_class": {class name: AP or NaN}, "per_class_AR": {class name: AR100 or NaN}, "counts": {...}}
@@ -68,8 +56,7 @@ def evaluate_coco(
     ranked, rank, index = rank_detections(found)
     matches = _collect(truth, ranked, rank, score_threshold)
     if matches_path is not None:
-        everything = {**matches, "index": index.astype(np.int32), **nearest_objects(ranked, truth.objects)}
-        save_atomic(matches_path, lambda path: _save_arrays(path, everything), everything)
+        save_matches(matches_path, {**matches, "index": index, **nearest_objects(ranked, truth.objects)})
     metrics, precision, recall = _summarise(matches)
     return {
         "metrics": metrics,
@@ -150,15 +137,14 @@ def _collect(truth: GroundTruth, detections: Boxes, rank: np.ndarray, score_thre
     objects = truth.objects
     outcome, partner = match(detections, rank, objects)
     return {
-        "format_version": np.array(FORMAT_VERSION),
-        "image": detections.image.astype(np.int32),
-        "category": detections.category.astype(np.int32),
+        "image": detections.image,
+        "category": detections.category,
         "score": detections.score,
-        "rank": rank.astype(np.int16),
+        "rank": rank,
         "outcome": outcome,
-        "partner": partner.astype(np.int32),
-        "object_image": objects.image.astype(np.int32),
-        "object_category": objects.category.astype(np.int32),
+        "partner": partner,
+        "object_image": objects.image,
+        "object_category": objects.category,
         "object_counts": counted(objects),
         "image_ids": truth.image_ids,
         "category_ids": truth.category_ids,
@@ -189,14 +175,9 @@ def nearest_objects(detections: Boxes, objects: Boxes) -> dict[str, np.ndarray]:
         "other": best_partner(detections.image, objects.image, overlap_of_others),
     }.items():
         near = best > 0
-        result[f"{name}_iou"] = np.where(near, best, 0).astype(np.float32)
-        result[f"{name}_object"] = np.where(near, np.append(kept, -1)[partner], -1).astype(np.int32)
+        result[f"{name}_iou"] = np.where(near, best, 0)
+        result[f"{name}_object"] = np.where(near, np.append(kept, -1)[partner], -1)
     return result
-
-
-def _save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    with path.open("wb") as file:
-        np.savez_compressed(file, **arrays)
 
 
 def _counts(truth: GroundTruth, detections: Boxes, score_threshold: float) -> dict[str, int]:

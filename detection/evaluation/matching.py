@@ -15,11 +15,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from backbones.core.matches import FALSE_POSITIVE, IGNORED, TRUE_POSITIVE
+
 AREA_NAMES = ("all", "small", "medium", "large")
 AREA_RANGES = np.array([[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]])  # square pixels, both ends included
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 MAX_DETECTIONS = (1, 10, 100)  # per image and class
-TRUE_POSITIVE, FALSE_POSITIVE, IGNORED = 1, 0, -1
 
 
 @dataclass

@@ -26,8 +26,9 @@ from typing import Any
 import numpy as np
 
 from backbones.core.errors import InputError
+from backbones.core.matches import FALSE_POSITIVE, IGNORED, TRUE_POSITIVE
 from detection.evaluation.box_pairs import best_partner
-from detection.evaluation.matching import FALSE_POSITIVE, IGNORED, TRUE_POSITIVE, Boxes
+from detection.evaluation.matching import Boxes
 from detection.evaluation.reading import GroundTruth, read_detections
 
 IOU_THRESHOLDS = np.arange(50, 100, 5) / 100

@@ -1,0 +1,169 @@
+"""matches.npz: every detection and object of one evaluation, enough to compute AP and AR of any resample of images.
+
+The evaluation of detections writes the file, the bootstrap of the comparison reads it.  Detections go by class, image
+and falling score, objects as in the ground truth; `image`, `category` and their `object_` twins are positions in
+`image_ids` and `category_ids`:
+
+    image, category, score (N,); rank (N,) within image and class; outcome (N, A, T)       -- detections
+    object_image, object_category (G,); object_counts (G, A): ground truth that counts in an area range
+    index (N,) position in the list of detections; partner (N,) the object taken at IoU 0.5 and any area, or -1
+    own_iou, other_iou (N,) largest IoU with a non-crowd object of the detection's class, and of another;
+        own_object, other_object (N,) those objects, or -1     -- what kind of error a false positive is
+    image_ids (I,), category_ids, category_names (K,); area_names (A,); iou_thresholds (T,); max_detections (M,)
+    score_threshold (): AP counts detections scored above it, all of them at 0; format_version ()
+
+Letters: I images, K classes, N detections, G objects, A area ranges, T IoU thresholds, M limits on detections.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from backbones.core.errors import InputError
+from backbones.core.files import save_atomic
+
+MATCHES_FILE = "matches.npz"
+FORMAT_VERSION = 1
+TRUE_POSITIVE, FALSE_POSITIVE, IGNORED = 1, 0, -1  # outcomes; an ignored detection does not count
+
+# Name -> type and axes, in the order of the file.
+LAYOUT = {
+    "format_version": ("int64", ""),
+    "image": ("int32", "N"),
+    "category": ("int32", "N"),
+    "score": ("float64", "N"),
+    "rank": ("int16", "N"),
+    "outcome": ("int8", "NAT"),
+    "partner": ("int32", "N"),
+    "object_image": ("int32", "G"),
+    "object_category": ("int32", "G"),
+    "object_counts": ("bool", "GA"),
+    "image_ids": ("int64", "I"),
+    "category_ids": ("int64", "K"),
+    "category_names": ("str", "K"),
+    "area_names": ("str", "A"),
+    "iou_thresholds": ("float64", "T"),
+    "max_detections": ("int64", "M"),
+    "score_threshold": ("float64", ""),
+    "index": ("int32", "N"),
+    "own_iou": ("float32", "N"),
+    "own_object": ("int32", "N"),
+    "other_iou": ("float32", "N"),
+    "other_object": ("int32", "N"),
+}
+# What a bootstrap needs; other arrays are absent from files of the first release.
+READ = (
+    *("image", "category", "score", "rank", "outcome", "object_image", "object_category", "object_counts"),
+    *("image_ids", "category_ids", "area_names", "iou_thresholds", "score_threshold"),
+)
+_POSITIONS = {"image": "I", "category": "K", "object_image": "I", "object_category": "K"}
+_KINDS = {"bool": "b", "str": "U"}
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The arrays of matches.npz that a bootstrap needs, images in the order of their ids."""
+
+    image: np.ndarray
+    category: np.ndarray
+    score: np.ndarray
+    rank: np.ndarray
+    outcome: np.ndarray
+    object_image: np.ndarray
+    object_category: np.ndarray
+    object_counts: np.ndarray
+    image_ids: np.ndarray
+    category_ids: np.ndarray
+    area_names: tuple[str, ...]
+    iou_thresholds: np.ndarray
+    score_threshold: float
+    where: str
+
+    def area(self, name: str) -> int:
+        """Return the position of an area range; `InputError` lists the ranges."""
+        if name not in self.area_names:
+            raise InputError(f"{self.where}: no area range '{name}'; there are {', '.join(self.area_names)}")
+        return self.area_names.index(name)
+
+
+def save_matches(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write matches.npz atomically.
+
+    Args:
+        arrays: all of LAYOUT but format_version, of types that convert to those of the layout.
+    Raises:
+        InputError: the file cannot be written.
+    """
+    everything = {"format_version": np.array(FORMAT_VERSION), **arrays}
+    assert everything.keys() == LAYOUT.keys(), sorted(everything.keys() ^ LAYOUT.keys())
+    typed = {name: np.asarray(everything[name], dtype=dtype) for name, (dtype, _) in LAYOUT.items()}
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, **typed)
+
+    save_atomic(path, write, typed)
+
+
+def load_matches(path: str | Path) -> Matches:
+    """Read matches.npz; `InputError` names a file that is missing, broken, of another version or contradicts itself."""
+    try:
+        with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            version = int(file["format_version"])
+            arrays = {name: file[name] for name in READ} if version == FORMAT_VERSION else {}
+    except FileNotFoundError:
+        raise InputError(f"no such file: {path}; evaluate the detections again") from None
+    except Exception as error:  # zipfile, numpy and zlib each raise their own for a truncated file
+        raise InputError(f"cannot read {path} as matches: {error}; evaluate the detections again") from None
+    if version != FORMAT_VERSION:
+        raise InputError(f"{path}: format {version}, this version reads {FORMAT_VERSION}; evaluate again")
+    return build_matches(arrays, where=str(path))
+
+
+def build_matches(arrays: Mapping[str, np.ndarray], *, where: str = "matches") -> Matches:
+    """Build Matches from the arrays READ; images are put in the order of their ids.
+
+    Raises:
+        InputError: an array has the wrong type or shape, or holds values that no evaluation writes.
+    """
+    _check(arrays, where)
+    order = np.argsort(arrays["image_ids"], kind="stable")
+    position = np.argsort(order)
+    detections = np.lexsort((arrays["rank"], position[arrays["image"]], arrays["category"]))
+    objects = np.lexsort((position[arrays["object_image"]], arrays["object_category"]))
+    return Matches(
+        image=position[arrays["image"]][detections],
+        object_image=position[arrays["object_image"]][objects],
+        image_ids=arrays["image_ids"][order],
+        category_ids=arrays["category_ids"],
+        iou_thresholds=arrays["iou_thresholds"],
+        area_names=tuple(str(name) for name in arrays["area_names"]),
+        score_threshold=float(arrays["score_threshold"]),
+        where=where,
+        **{name: arrays[name][detections] for name in ("category", "score", "rank", "outcome")},
+        **{name: arrays[name][objects] for name in ("object_category", "object_counts")},
+    )
+
+
+def _check(arrays: Mapping[str, np.ndarray], where: str) -> None:
+    sizes: dict[str, int] = {}
+    for name in READ:
+        dtype, axes = LAYOUT[name]
+        array = np.asarray(arrays[name])
+        kind = _KINDS.get(dtype, "f" if dtype.startswith("float") else "iu")
+        if array.dtype.kind not in kind or array.ndim != len(axes):
+            stated = f"{array.dtype} of shape {array.shape}"
+            raise InputError(f"{where}: {name} is {stated}, not {dtype} ({', '.join(axes)}); evaluate again")
+        for axis, size in zip(axes, array.shape, strict=True):
+            if sizes.setdefault(axis, size) != size:
+                raise InputError(f"{where}: {name} has {size} entries along {axis}, not {sizes[axis]}; evaluate again")
+    limits = {name: (0, sizes[axis] - 1) for name, axis in _POSITIONS.items()}
+    limits |= {"rank": (0, np.inf), "outcome": (IGNORED, TRUE_POSITIVE)}
+    for name, (low, high) in limits.items():
+        if ((arrays[name] < low) | (arrays[name] > high)).any():
+            raise InputError(f"{where}: {name} has values outside {low} to {high}; evaluate again")
+    for name in ("score", "iou_thresholds", "score_threshold"):
+        if not np.isfinite(arrays[name]).all():
+            raise InputError(f"{where}: {name} has values that are not finite; evaluate again")
