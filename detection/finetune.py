@@ -23,9 +23,8 @@ from detection.config_pairs import warn_pairs
 from detection.data.catalog import load_data
 from detection.data.records import DetectionData, check_categories, shared_images
 from detection.engines import LOADING_FILE, build_engine
-from detection.evaluation.coco import evaluate_coco
+from detection.evaluation.evaluators import measure
 from detection.evaluation.expected import check_run
-from detection.evaluation.voc import evaluate_voc
 from detection.exchange.compatibility import check_spec
 from detection.training.run_folder import RunFolder, check_folder, choose_folder
 
@@ -161,12 +160,12 @@ def save_detection(
         "detection",
         who,
         protocol,
-        measured["metrics"],
+        measured.metrics,
         data={
             "train": {"name": train.name, "fingerprint": train.fingerprint, **train.counts()},
             "test": {
                 **{"name": test.name, "fingerprint": test.fingerprint, "area": test.area},
-                **{**test.counts(), **measured["counts"]},
+                **{**test.counts(), **measured.counts},
             },
             "test_pictures_trained_on": shared,
             "evaluated_on_training_pictures": shared > 0,
@@ -174,7 +173,7 @@ def save_detection(
         details={
             **details,
             **place.details(),
-            **measured["details"],
+            **measured.details,
             "frozen": loading.pop("frozen", None),
             "backbone_loading": loading or None,
         },
@@ -183,26 +182,6 @@ def save_detection(
     )
     save_results(folder, results)
     return results
-
-
-def measure(
-    test: DetectionData, predictions: list[dict[str, Any]], score_threshold: float, matches_path: Path
-) -> dict[str, Any]:
-    """The 12 COCO numbers, and VOC's own where the test set says which objects are difficult; writes matches.npz.
-
-    Returns:
-        {"metrics": {name: fraction or NaN}, "counts": {...}, "details": {per_class_AP, per_class_AR: {class: number},
-        for VOC also "voc": {"per_class": {name: {class: number}}, "excluded_classes": [names without an object]}}}
-    """
-    truth = test.to_coco()
-    coco = evaluate_coco(truth, predictions, score_threshold=score_threshold, matches_path=matches_path)
-    details: dict[str, Any] = {"per_class_AP": coco["per_class"], "per_class_AR": coco["per_class_AR"]}
-    metrics = dict(coco["metrics"])
-    if test.form == "voc":
-        voc = evaluate_voc(truth, predictions, score_threshold=score_threshold)
-        metrics |= voc["metrics"]
-        details["voc"] = {key: voc[key] for key in ("per_class", "excluded_classes")}
-    return {"metrics": metrics, "counts": coco["counts"], "details": details}
 
 
 def name_backbone(cfg: CfgNode, backbone: BackboneFile | None) -> BackboneIdentity:

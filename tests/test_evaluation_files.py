@@ -1,5 +1,6 @@
 """What an evaluation leaves for others: matches that tell the kinds of error, VOC beside COCO, complete predictions."""
 
+import dataclasses
 import json
 import runpy
 from pathlib import Path
@@ -18,8 +19,9 @@ from detection.data.records import join
 from detection.engines.torchvision import engine
 from detection.evaluation import box_pairs
 from detection.evaluation.coco import evaluate_coco
+from detection.evaluation.evaluators import OF_FORM, measure
+from detection.evaluation.reading import GroundTruth
 from detection.evaluation.voc import evaluate_voc
-from detection.finetune import measure
 from detection.training import gathering
 
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "coco_eval.py"
@@ -95,21 +97,43 @@ def test_a_voc_test_set_is_measured_by_both_definitions(tmp_path):
     measured = measure(data, found, 0.05, tmp_path / "matches.npz")
     voc = evaluate_voc(data.to_coco(), found, score_threshold=0.05)
     coco = evaluate_coco(data.to_coco(), found, score_threshold=0.05)
-    assert measured["metrics"] == pytest.approx(coco["metrics"] | voc["metrics"], nan_ok=True)
-    assert measured["metrics"]["VOC_mAP50"] == 1
-    assert measured["details"]["voc"]["excluded_classes"] == ["dog"]
-    assert measured["details"]["voc"]["per_class"]["VOC_AP50_11"]["cat"] == pytest.approx(1)
-    assert measured["details"]["per_class_AR"]["cat"] == 1
+    assert measured.metrics == pytest.approx(coco["metrics"] | voc["metrics"], nan_ok=True)
+    assert measured.metrics["VOC_mAP50"] == 1
+    assert measured.details["voc"]["excluded_classes"] == ["dog"]
+    assert measured.details["voc"]["per_class"]["VOC_AP50_11"]["cat"] == pytest.approx(1)
+    assert measured.details["per_class_AR"]["cat"] == 1
     assert (data.form, data.area) == ("voc", "box")
 
 
 def test_a_coco_test_set_has_coco_numbers_alone(tmp_path):
     data = load_rectangles(tmp_path)
     measured = measure(data, detections_of(data), 0.05, tmp_path / "matches.npz")
-    assert not any(name.startswith("VOC") for name in measured["metrics"])
-    assert "voc" not in measured["details"]
-    assert len(measured["metrics"]) == 12
+    assert not any(name.startswith("VOC") for name in measured.metrics)
+    assert "voc" not in measured.details
+    assert len(measured.metrics) == 12
     assert join([data, data]).form == "coco"
+
+
+@pytest.mark.parametrize("form", OF_FORM)
+def test_truth_and_detections_are_read_once(tmp_path, monkeypatch, form):
+    """However many evaluators share them; a million detections take seconds to read."""
+    reads = []
+
+    def count(name):
+        original = getattr(GroundTruth, name)
+
+        def counted(self, *args):
+            reads.append(name)
+            return original(self, *args)
+
+        monkeypatch.setattr(GroundTruth, name, counted)
+
+    count("__init__")
+    count("positions")  # of the ids of the detections
+    data = dataclasses.replace(load_rectangles(tmp_path), form=form)
+    measured = measure(data, detections_of(data), 0.05, tmp_path / "matches.npz")
+    assert ("VOC_mAP50" in measured.metrics) == (form == "voc")
+    assert reads == ["__init__", "positions"]
 
 
 def test_whose_area_sorts_by_size_is_told_and_separates_protocols(tmp_path):

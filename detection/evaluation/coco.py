@@ -52,8 +52,14 @@ def evaluate_coco(
         InputError: duplicate or unknown ids, boxes or scores that are no finite numbers.
     """
     truth = GroundTruth(ground_truth)
-    found = read_detections(detections, truth)
-    ranked, rank, index = rank_detections(found)
+    return coco_numbers(truth, read_detections(detections, truth), score_threshold, matches_path)
+
+
+def coco_numbers(
+    truth: GroundTruth, detections: Boxes, score_threshold: float, matches_path: str | Path | None = None
+) -> dict[str, dict]:
+    """Return what `evaluate_coco` does, from truth and detections that are read already."""
+    ranked, rank, index = rank_detections(detections)
     matches = _collect(truth, ranked, rank, score_threshold)
     if matches_path is not None:
         save_matches(matches_path, {**matches, "index": index, **nearest_objects(ranked, truth.objects)})
@@ -62,7 +68,7 @@ def evaluate_coco(
         "metrics": metrics,
         "per_class": dict(zip(truth.category_names, precision.tolist(), strict=True)),
         "per_class_AR": dict(zip(truth.category_names, recall.tolist(), strict=True)),
-        "counts": _counts(truth, found, score_threshold),
+        "counts": _counts(truth, detections, score_threshold),
     }
 
 

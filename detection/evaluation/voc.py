@@ -59,16 +59,22 @@ def evaluate_voc(
     Raises:
         InputError: as `evaluate_coco`; an unknown rounding.
     """
+    truth = GroundTruth(ground_truth)
+    return voc_numbers(truth, read_detections(detections, truth), score_threshold, rounding)
+
+
+def voc_numbers(
+    truth: GroundTruth, detections: Boxes, score_threshold: float = 0.0, rounding: str | None = None
+) -> dict[str, Any]:
+    """Return what `evaluate_voc` does, from truth and detections that are read already."""
     if rounding is not None and rounding not in ROUNDINGS:
         raise InputError(f"rounding: {rounding!r}: choices: None, {', '.join(map(repr, ROUNDINGS))}")
-    truth = GroundTruth(ground_truth)
-    found = read_detections(detections, truth)
     if score_threshold > 0:
-        found = found.take(found.score > score_threshold)
-    corners, score = _as_written(found, rounding)
-    order = np.lexsort((found.image, -score, found.category))  # stable
-    outcome = match_voc(found.take(order), corners[order], truth.objects)
-    area, points = _class_precisions(found.category[order], outcome, truth)
+        detections = detections.take(detections.score > score_threshold)
+    corners, score = _as_written(detections, rounding)
+    order = np.lexsort((detections.image, -score, detections.category))  # stable
+    outcome = match_voc(detections.take(order), corners[order], truth.objects)
+    area, points = _class_precisions(detections.category[order], outcome, truth)
     return {
         **_named(area, points, truth.category_names),
         "excluded_classes": [
@@ -78,7 +84,7 @@ def evaluate_voc(
             "images": len(truth.image_ids),
             "objects": int((~truth.objects.crowd).sum()),
             "difficult": int(truth.objects.crowd.sum()),
-            "detections": len(found),
+            "detections": len(detections),
         },
     }
 

@@ -1,0 +1,94 @@
+"""Measure detections by every definition of AP that applies to a test set, from one reading of truth and detections.
+
+To add an evaluator, write a class like those below and list it in `OF_FORM`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from detection.data.records import DetectionData
+from detection.evaluation.coco import coco_numbers
+from detection.evaluation.matching import Boxes
+from detection.evaluation.reading import GroundTruth, read_detections
+from detection.evaluation.voc import voc_numbers
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The numbers of one evaluator, or of several.
+
+    metrics: name -> fraction or NaN.
+    details: whatever else results.json holds about them.
+    counts: of images, objects and detections.
+    """
+
+    metrics: dict[str, float]
+    details: dict[str, Any]
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+class Evaluator(Protocol):
+    """One definition of AP."""
+
+    def evaluate(self, truth: GroundTruth, detections: Boxes) -> Measured:
+        """Return metrics and details under names of its own; change neither argument, which all evaluators share."""
+        ...
+
+
+@dataclass(frozen=True)
+class CocoEvaluator:
+    """The 12 COCO numbers and AP and AR of every class; writes matches.npz."""
+
+    score_threshold: float
+    matches_path: Path
+
+    def evaluate(self, truth: GroundTruth, detections: Boxes) -> Measured:
+        """Details: per_class_AP and per_class_AR, {class: number}."""
+        found = coco_numbers(truth, detections, self.score_threshold, self.matches_path)
+        details = {"per_class_AP": found["per_class"], "per_class_AR": found["per_class_AR"]}
+        return Measured(found["metrics"], details, found["counts"])
+
+
+@dataclass(frozen=True)
+class VocEvaluator:
+    """Pascal VOC's AP.  Its counts are left out: they are those of COCO, counted in another way."""
+
+    score_threshold: float
+
+    def evaluate(self, truth: GroundTruth, detections: Boxes) -> Measured:
+        """Details: voc, {"per_class": {name: {class: number}}, "excluded_classes": [names without an object]}."""
+        found = voc_numbers(truth, detections, self.score_threshold)
+        return Measured(found["metrics"], {"voc": {key: found[key] for key in ("per_class", "excluded_classes")}})
+
+
+# Form of a test set (`DetectionData.form`) -> its evaluators beside COCO's, which measures them all.
+OF_FORM: Mapping[str, Sequence[Callable[[float], Evaluator]]] = {"coco": (), "voc": (VocEvaluator,)}
+
+
+def build_evaluators(form: str, score_threshold: float, matches_path: Path) -> list[Evaluator]:
+    """Return the evaluators of a form of test set, COCO's first."""
+    return [CocoEvaluator(score_threshold, matches_path), *(build(score_threshold) for build in OF_FORM[form])]
+
+
+def measure(
+    test: DetectionData, predictions: Sequence[Mapping[str, Any]], score_threshold: float, matches_path: Path
+) -> Measured:
+    """Evaluate the predictions on a test set by all its evaluators; write matches.npz.
+
+    Args:
+        predictions: COCO results.
+        score_threshold: AP counts detections scored above it; 0 counts all.
+    Raises:
+        InputError: as `evaluate_coco`.
+    """
+    truth = GroundTruth(test.to_coco())
+    detections = read_detections(predictions, truth)
+    result = Measured({}, {})
+    for evaluator in build_evaluators(test.form, score_threshold, matches_path):
+        found = evaluator.evaluate(truth, detections)
+        result.metrics.update(found.metrics)
+        result.details.update(found.details)
+        result.counts.update(found.counts)
+    return result
