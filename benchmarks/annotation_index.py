@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from backbones.core.errors import InputError, run_tool
+from backbones.core.entry import run_tool
+from backbones.core.errors import InputError
 from backbones.data.annotation_index import build_index
 from backbones.data.geometry import clip_boxes
 from backbones.data.ilsvrc_xml import parse_any

@@ -27,7 +27,8 @@ from typing import Any
 
 import numpy as np
 
-from backbones.core.errors import InputError, run_tool
+from backbones.core.entry import run_tool
+from backbones.core.errors import InputError
 from detection.evaluation.coco import evaluate_coco
 
 CLASSES, CROWD_SHARE, SIDE = 80, 0.012, (640, 480)

@@ -32,7 +32,8 @@ from PIL import Image
 
 from backbones.core.config import CfgNode, load_config
 from backbones.core.engine import seed_step
-from backbones.core.errors import InputError, run_tool
+from backbones.core.entry import run_tool
+from backbones.core.errors import InputError
 from backbones.core.warning_counter import WarningCounter
 from detection.config import get_defaults, validate
 from detection.data.coco import load_coco

@@ -29,7 +29,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision import transforms
 
-from backbones.core.errors import InputError, run_tool
+from backbones.core.entry import run_tool
+from backbones.core.errors import InputError
 from backbones.core.files import load_json
 from backbones.core.images import decode_picture
 from backbones.core.sampling import Position, position_rng

@@ -31,7 +31,7 @@ from overhead_steps import step_seconds, take_turns
 from torch import Tensor, nn
 
 from backbones.config import get_defaults, needs_teacher
-from backbones.core.errors import run_tool
+from backbones.core.entry import run_tool
 from backbones.data.batch import Batch
 from backbones.methods import METHODS, Context, Method
 from backbones.models import Outputs

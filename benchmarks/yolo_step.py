@@ -27,7 +27,8 @@ from torch import Tensor
 
 from backbones.core.config import CfgNode
 from backbones.core.engine import autocast
-from backbones.core.errors import InputError, run_tool
+from backbones.core.entry import run_tool
+from backbones.core.errors import InputError
 from detection.engines.yolo.anchors import VOC_ANCHORS
 from detection.engines.yolo.assignment import assign
 from detection.engines.yolo.building import build_yolo

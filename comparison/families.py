@@ -14,7 +14,7 @@ from fnmatch import fnmatch
 from typing import Any
 
 from backbones.core.config import flatten, load_yaml
-from comparison.rows import Row
+from comparison.row import Row
 
 CONFIG_FILE = "config.yaml"
 # Stages whose config.yaml is that of the pretraining.

@@ -8,7 +8,8 @@ from typing import Any
 
 from comparison.families import Family, family_notes
 from comparison.protocols import notes_on_protocols
-from comparison.rows import BASELINE_METHOD, Row
+from comparison.row import Row
+from comparison.rows import BASELINE_METHOD
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from backbones.core.config import flatten, load_yaml
 from backbones.core.errors import InputError
-
-if TYPE_CHECKING:
-    from comparison.rows import Row
+from comparison.row import Row
 
 PRETRAINING, DETECTION = "pretraining", "detection"
 MEASURES = ("backbone", "localization", "robustness", DETECTION)

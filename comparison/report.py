@@ -16,7 +16,7 @@ from backbones.core.files import load_json, save_json, save_text
 from comparison import figures
 from comparison.bootstrap import AP_NAMES
 from comparison.metrics import ARROW, BY_NAME, DETECTORS, GROUPS, METRICS
-from comparison.rows import Row
+from comparison.row import Row
 from comparison.tables import (
     CLAIM,
     best_of,

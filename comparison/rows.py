@@ -1,74 +1,15 @@
-"""The rows of a comparison: result files of all stages, joined by the hash of the backbone they speak of."""
+"""Read result files of all stages into rows, joined by the hash of their backbone; group rows, find their baseline."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from backbones.core.errors import InputError, suggestion
 from backbones.core.results import find_results, load_results
-from backbones.core.revision import describe_revision
-from comparison.metrics import METRICS
 from comparison.protocols import check_one_protocol, protocol_name
+from comparison.row import STAGE_ORDER, Row
 
 BASELINE_METHOD = "CE"
-# Later stages overrule metrics of earlier ones.
-STAGE_ORDER = ("pretraining", "backbone", "localization", "robustness", "detection")
 _FIRST_METHODS = ("random", "CE", "LS")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One backbone under one detection protocol, fine-tuned with one seed.
-
-    results: stage -> content of results.json; folders: stage -> its folder; protocol: "name@hash" of the detection
-    results, None without any.
-    """
-
-    label: str
-    method: str
-    seed: int
-    hash: str
-    protocol: str | None
-    results: Mapping[str, Mapping[str, Any]]
-    folders: Mapping[str, Path]
-
-    @property
-    def metrics(self) -> dict[str, float | None]:
-        """Every metric of the table; None where no stage measured it."""
-        values: dict[str, float | None] = {metric.name: None for metric in METRICS}
-        for stage in STAGE_ORDER:
-            measured = self.results.get(stage, {}).get("metrics", {})
-            values |= {name: measured[name] for name in values if measured.get(name) is not None}
-        return values
-
-    @property
-    def on_training_pictures(self) -> bool:
-        """Whether the detector was evaluated on the pictures it was fine-tuned on."""
-        return bool(self.results.get("detection", {}).get("data", {}).get("evaluated_on_training_pictures"))
-
-    @property
-    def detector_seed(self) -> int | None:
-        """The seed of the fine-tuning; None without one, or where its results do not say it."""
-        return self.results.get("detection", {}).get("details", {}).get("seed")
-
-    @property
-    def weights(self) -> str:
-        """Hash of the backbone's weights: that of the row but for detectors that are told apart by more."""
-        return str(self.results.get("detection", {}).get("details", {}).get("backbone_hash") or self.hash)
-
-    @property
-    def commits(self) -> dict[str, str]:
-        """Stage -> the commit of the code that made it, where it is known."""
-        named = {stage: describe_revision(results.get("code")) for stage, results in self.results.items()}
-        return {stage: commit for stage, commit in named.items() if commit is not None}
-
-    def file(self, stage: str, name: str, usual: str) -> Path | None:
-        """A file beside the results of a stage: by its name in "files", else its usual name; None if absent."""
-        if stage not in self.folders:
-            return None
-        path = self.folders[stage] / self.results[stage].get("files", {}).get(name, usual)
-        return path if path.is_file() else None
 
 
 def collect_rows(roots: Iterable[str | Path], *, allow_mixed_protocols: bool = False) -> list[Row]:

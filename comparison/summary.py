@@ -21,7 +21,8 @@ from comparison.bootstrap import Resampled, difference, interval, resample_rows
 from comparison.families import Family, find_families, spread_over_backbones
 from comparison.notes import Compared, mark_commits, write_notes
 from comparison.protocols import protocol_name, separate_validations
-from comparison.rows import Row, baseline_of, check_baseline_label, group_rows
+from comparison.row import Row
+from comparison.rows import baseline_of, check_baseline_label, group_rows
 
 SCHEMA_VERSION = 1
 

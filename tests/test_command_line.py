@@ -313,7 +313,8 @@ def start(*arguments, **options):
 LABEL = "ALS \u03b1=0.25 \u00b1"
 SCRIPT = f"""
 import sys
-from backbones.core.errors import InputError, run_tool
+from backbones.core.entry import run_tool
+from backbones.core.errors import InputError
 def main(argv):
     print({LABEL!a})
     raise InputError({LABEL!a})
@@ -382,7 +383,7 @@ LONG = """
 import sys
 from pathlib import Path
 from tqdm import tqdm
-from backbones.core.errors import run_tool
+from backbones.core.entry import run_tool
 def main(argv):
     for step in tqdm(range(50), mininterval=0):
         tqdm.write(f"step {step}", file=sys.stderr)
@@ -426,7 +427,7 @@ def test_streams_that_are_closed_from_the_start(tmp_path):
 def test_only_a_tool_that_resumes_says_so(tmp_path, resume, line):
     script = tmp_path / "tool.py"
     script.write_text(
-        "from backbones.core.errors import run_tool\n"
+        "from backbones.core.entry import run_tool\n"
         "def main(argv):\n    raise KeyboardInterrupt\n"
         f"run_tool(main, resume={resume!r})\n"
     )

@@ -1,8 +1,6 @@
-"""Files, results, sampling, schedules and the import rule."""
+"""Files, results, sampling and schedules."""
 
-import ast
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,51 +18,7 @@ from backbones.core.sampling import StatelessBatchSampler, position_rng
 from backbones.core.schedule import build_schedule
 from backbones.core.warning_counter import WarningCounter
 
-ROOT = Path(__file__).resolve().parent.parent
 ME = BackboneIdentity("CE", "CE", 0, "abc")
-
-# What each package may import of ours.
-ALLOWED = {
-    "backbones/core": {"backbones.core"},
-    "backbones": {"backbones"},
-    "detection": {
-        "detection",
-        "backbones.core",
-        "backbones.models",
-        "backbones.methods.functional",
-        "backbones.data.geometry",
-    },
-    "comparison": {"comparison", "backbones.core"},
-    "suites": {"suites", "backbones.core"},
-}
-
-
-def imported_modules(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.module or ""
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-@pytest.mark.parametrize("package", ALLOWED)
-def test_imports_run_one_way(package):
-    ours = ("backbones", "detection", "comparison", "suites", "tools", "tests")
-    for path in (ROOT / package).rglob("*.py"):
-        for module in imported_modules(path):
-            if module.split(".")[0] not in ours or module == "backbones.__version__":
-                continue
-            allowed = any(module == a or module.startswith(f"{a}.") for a in ALLOWED[package])
-            leads_to_allowed = any(a.startswith(f"{module}.") for a in ALLOWED[package])
-            assert allowed or leads_to_allowed, f"{path.relative_to(ROOT)} imports {module}"
-
-
-def test_detectron2_is_imported_in_one_file():
-    for path in ROOT.glob("[bcdst]*/**/*.py"):
-        if path.parts[-4:] == ("detection", "engines", "detectron2", "engine.py") or "tests" in path.parts:
-            continue
-        assert not any(m.split(".")[0] == "detectron2" for m in imported_modules(path)), path
 
 
 def test_nearest_name():

@@ -21,7 +21,8 @@ from backbones.data.batch import Batch
 from backbones.data.masking import mean_colour
 from backbones.data.samples import Samples, load_samples
 from backbones.measuring.context import FILLS, blur
-from backbones.measuring.evaluation import Inputs, evaluate_backbone, predict, predict_samples
+from backbones.measuring.evaluation import evaluate_backbone
+from backbones.measuring.predictions import Inputs, predict, predict_samples
 from backbones.models import Outputs, backbone_spec, build_model, load_backbone, save_backbone
 
 CLASSES = [f"class{k}" for k in range(6)]

@@ -16,7 +16,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from backbones.core import errors, files
+from backbones.core import entry, files
 from backbones.core.checkpoint import load_checkpoint, save_checkpoint
 from backbones.core.disk import content_size, shortage, size_text, writing
 from backbones.core.errors import InputError
@@ -127,7 +127,7 @@ def write_many(writer):
 
 def test_events_of_tensorboard(disk, monkeypatch):
     """A thread writes them: its error comes with a later call, and is shown once."""
-    monkeypatch.setattr(threading, "excepthook", errors._report_thread)  # as `run_tool` does
+    monkeypatch.setattr(threading, "excepthook", entry._report_thread)  # as `run_tool` does
     before = threading.enumerate()
     writer = MetricsWriter(disk)
     writer._file.close()
@@ -164,7 +164,7 @@ TOOL = """
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from backbones.core.errors import run_tool
+from backbones.core.entry import run_tool
 def main(argv):
     if sys.argv[1] == "stdout":
         for number in range(100_000):

@@ -14,16 +14,16 @@ from test_evaluate_tools import CLASSES, ChannelMeans, inputs, read, root, write
 from torch import nn
 
 from backbones.config import get_defaults
-from backbones.core import errors
+from backbones.core import entry
 from backbones.core.checkpoint import load_checkpoint, save_checkpoint
 from backbones.core.config import load_config
 from backbones.core.errors import InputError
 from backbones.data.batch import Batch
 from backbones.measuring.cam import ClassMaps, localize
 from backbones.measuring.context import build_cover
-from backbones.measuring.evaluation import predict, predict_samples
 from backbones.measuring.figure_data import penultimate_features
 from backbones.measuring.finite import refuse_not_finite
+from backbones.measuring.predictions import predict, predict_samples
 from backbones.measuring.robustness import Attack, attack_model
 from backbones.models import Outputs, build_model, load_backbone
 from backbones.models.weights import state_hash
@@ -45,7 +45,7 @@ def spoil(path, name, value, rows=slice(None)):
 def last_line(capsys, main, argv):
     """What a tool says that ends with exit code 2: one line, no traceback."""
     with pytest.raises(SystemExit) as stopped:
-        errors.run_tool(lambda _: main([str(part) for part in argv]))
+        entry.run_tool(lambda _: main([str(part) for part in argv]))
     assert stopped.value.code == 2
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("error:", "Traceback"))]
     assert len(said) == 1

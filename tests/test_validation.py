@@ -15,7 +15,7 @@ from backbones.core.checkpoint import load_checkpoint
 from backbones.core.errors import InputError
 from backbones.core.results import load_results
 from backbones.core.run_log import read_metrics
-from backbones.measuring.evaluation import Predictions
+from backbones.measuring.predictions import Predictions
 from backbones.models.weights import load_backbone
 from backbones.pretraining.best_epoch import Validation, fitted_metrics
 

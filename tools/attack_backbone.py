@@ -11,7 +11,7 @@ from torch.utils.data import Subset
 
 from backbones.core.config import config_hash
 from backbones.core.distributed import setup_distributed
-from backbones.core.errors import run_tool
+from backbones.core.entry import run_tool
 from backbones.core.results import make_results, save_results
 from backbones.core.run_log import get_logger
 from backbones.core.runs import open_run

@@ -7,7 +7,7 @@
 The same command resumes after an interruption, skips what is complete, and tries again what failed.  A change of a
 setting, of the data or of a method's source reruns the stages that it concerns.  Several suites may share a folder, and
 with it their trainings: the report of the first is in report, that of another one in report-NAME.
-The keys of a suite are explained in suites/config.py; LAUNCH.NUM_GPUS 8 trains in 8 processes.
+The keys of a suite are explained in suites/config.py; LAUNCH.NUM_GPUS 8 after the command trains in 8 processes.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import detection.config
 import detection.engines.yolo.config
 from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.config import CfgNode
-from backbones.core.errors import run_tool
+from backbones.core.entry import run_tool
 from backbones.measuring.run import check_splits
 from backbones.models.weights import BackboneFile
 from backbones.pretraining.run import expect_backbone

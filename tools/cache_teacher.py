@@ -11,7 +11,7 @@ pictures are held out, teacher and student must have been trained on the same on
 import torch
 
 from backbones.core.distributed import setup_distributed
-from backbones.core.errors import run_tool
+from backbones.core.entry import run_tool
 from backbones.core.run_log import get_logger
 from backbones.core.warning_counter import WarningCounter
 from backbones.measuring.run import RunArguments, build_samples, load_run, takes_run

@@ -13,7 +13,7 @@ import argparse
 
 from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.checks import ABOVE_0, BELOW_1, check_range
-from backbones.core.errors import run_tool
+from backbones.core.entry import run_tool
 from backbones.core.locking import lock_run
 from comparison.report import save_comparison
 from comparison.rows import collect_rows, find_other_evaluations

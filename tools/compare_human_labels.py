@@ -12,7 +12,8 @@ import argparse
 import numpy as np
 
 from backbones.core.arguments import ArgumentParser, path_argument
-from backbones.core.errors import InputError, run_tool
+from backbones.core.entry import run_tool
+from backbones.core.errors import InputError
 from backbones.core.files import save_json
 from backbones.core.results import load_results
 from backbones.data.cifar10h import check_agreement, load_cifar10h

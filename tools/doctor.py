@@ -25,7 +25,7 @@ try:
         verdicts,
     )
     from backbones.core.doctor_torch import check_torch
-    from backbones.core.errors import run_tool
+    from backbones.core.entry import run_tool
 except ModuleNotFoundError:
     sys.exit(f"error: smooth2det is not installed in {sys.executable}; run: pip install -e .")
 

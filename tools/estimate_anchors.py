@@ -11,7 +11,7 @@ import numpy as np
 
 from backbones.core.arguments import ArgumentParser, data_argument, root_argument
 from backbones.core.checks import check_range
-from backbones.core.errors import run_tool
+from backbones.core.entry import run_tool
 from backbones.core.run_log import get_logger
 from backbones.core.warning_counter import WarningCounter
 from detection.data.catalog import load_data

@@ -7,7 +7,8 @@ python tools/export_backbone.py --backbone runs/als --to torchvision --output al
 import argparse
 
 from backbones.core.arguments import ArgumentParser, path_argument
-from backbones.core.errors import InputError, run_tool
+from backbones.core.entry import run_tool
+from backbones.core.errors import InputError
 from backbones.models.weights import load_backbone
 from detection.exchange.export import TARGETS, export_backbone, usage
 

@@ -13,7 +13,7 @@ import sys
 from backbones.core.arguments import ArgumentParser, backbone_argument, path_argument
 from backbones.core.config import load_config
 from backbones.core.distributed import is_main, setup_distributed
-from backbones.core.errors import run_tool
+from backbones.core.entry import run_tool
 from backbones.core.launch import add_launch_arguments, launch, wants_launch
 from backbones.core.locking import lock_run
 from detection.config import get_defaults

@@ -13,7 +13,7 @@ import os
 
 from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.checks import ABOVE_0, check_range
-from backbones.core.errors import run_tool
+from backbones.core.entry import run_tool
 from backbones.core.files import load_json
 from backbones.core.locking import lock_run
 from backbones.gaussian.candidates import FAMILIES, QUICK, Grids, check_families

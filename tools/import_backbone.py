@@ -1,8 +1,7 @@
 """Make a backbone file of somebody else's checkpoint: a ResNet with torchvision's names, by declared source.
 
 python tools/import_backbone.py --checkpoint moco_v2.pth.tar --source moco --arch resnet50 --label MoCo --output x.pth
-    --config-file configs/pretrain/imagenet.yaml   also writes config.yaml, so that tools/evaluate_backbone.py takes
-                                                   the folder; for a classifier, with --classes
+    --config-file configs/pretrain/imagenet.yaml  also writes config.yaml; with --classes for tools/evaluate_backbone.py
 """
 
 import argparse
@@ -11,7 +10,8 @@ import json
 from backbones.config import get_defaults, validate
 from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.config import CfgNode, load_config
-from backbones.core.errors import InputError, run_tool
+from backbones.core.entry import run_tool
+from backbones.core.errors import InputError
 from backbones.core.files import save_text
 from backbones.core.runs import CONFIG_FILE
 from backbones.measuring.run import compare_with_data

@@ -10,15 +10,15 @@ import numpy as np
 
 from backbones.core.config import config_hash
 from backbones.core.distributed import setup_distributed
-from backbones.core.errors import run_tool
+from backbones.core.entry import run_tool
 from backbones.core.results import make_results, save_results
 from backbones.core.run_log import get_logger
 from backbones.core.runs import open_run
 from backbones.core.warning_counter import WarningCounter
 from backbones.measuring.cam import ClassMaps, localize
-from backbones.measuring.evaluation import predict_samples
 from backbones.measuring.gallery import make_tiles, save_gallery
 from backbones.measuring.localization import LocalizationEvaluator, evenly_spaced
+from backbones.measuring.predictions import predict_samples
 from backbones.measuring.run import (
     RunArguments,
     build_inputs,

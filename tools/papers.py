@@ -8,7 +8,8 @@ import argparse
 from pathlib import Path
 
 from backbones.core.arguments import ArgumentParser, path_argument
-from backbones.core.errors import InputError, run_tool
+from backbones.core.entry import run_tool
+from backbones.core.errors import InputError
 from backbones.core.files import save_text
 from comparison.papers.files import left_over, stale_files, write_papers
 

@@ -16,7 +16,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from backbones.core.arguments import ArgumentParser, path_argument
-from backbones.core.errors import run_tool
+from backbones.core.entry import run_tool
 from backbones.core.files import save_atomic, save_json
 from backbones.measuring import figure_data, figures
 

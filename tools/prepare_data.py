@@ -16,7 +16,7 @@ import os
 from dataclasses import fields
 
 from backbones.core.arguments import ArgumentParser, path_argument
-from backbones.core.errors import run_tool
+from backbones.core.entry import run_tool
 from backbones.core.locking import lock_run
 from backbones.data.annotation_index import build_index, describe_index
 from backbones.data.scenes import SceneParameters, VocParameters, write_contact_sheets, write_scenes, write_scenes_voc

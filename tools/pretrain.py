@@ -10,7 +10,8 @@ from backbones.config import get_defaults, validate
 from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.config import load_config
 from backbones.core.distributed import is_main, setup_distributed
-from backbones.core.errors import InputError, run_tool
+from backbones.core.entry import run_tool
+from backbones.core.errors import InputError
 from backbones.core.locking import lock_run
 from backbones.methods import METHODS
 from backbones.pretraining.run import CHECKPOINT, pretrain

@@ -11,7 +11,8 @@ import argparse
 
 from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.checks import ABOVE_0, BELOW_1, check_range
-from backbones.core.errors import InputError, run_tool
+from backbones.core.entry import run_tool
+from backbones.core.errors import InputError
 from backbones.core.files import save_atomic, save_json
 from comparison.ranking.figure import draw_ranks
 from comparison.ranking.tables import collect_table, direction, load_csv, rank_table, ranks_text

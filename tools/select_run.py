@@ -14,7 +14,8 @@ import yaml
 from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.checkpoint import load_checkpoint, save_checkpoint
 from backbones.core.config import load_yaml
-from backbones.core.errors import InputError, run_tool
+from backbones.core.entry import run_tool
+from backbones.core.errors import InputError
 from backbones.core.files import save_json, save_text
 from backbones.core.locking import lock_run
 from backbones.core.results import load_results, refuse_other_stage, save_results

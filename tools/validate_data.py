@@ -16,7 +16,8 @@ import json
 from backbones.core.arguments import ArgumentParser, data_argument, path_argument, root_argument
 from backbones.core.checks import check_range
 from backbones.core.config import expand_path, load_config
-from backbones.core.errors import InputError, run_tool
+from backbones.core.entry import run_tool
+from backbones.core.errors import InputError
 from backbones.core.findings import Report
 from backbones.data.checks import HUMAN_LABELS, check_samples
 from backbones.data.samples import DATASETS

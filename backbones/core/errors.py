@@ -1,19 +1,12 @@
-"""Errors that the user can fix: one clear line, exit code 2, no traceback."""
+"""Errors that the user can fix: what is wrong, where, and what to do, in one line.
+
+`backbones.core.entry.run_tool` turns them into exit code 2 without a traceback.
+"""
 
 import difflib
 import errno
-import os
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import NoReturn, TextIO
+from collections.abc import Iterable
 
-# Names the folder where the processes of backbones/core/launch.py leave what they refuse, for the launcher to say once.
-REPORTS = "SMOOTH2DET_REPORTS"
-# Of several processes of torchrun that refuse the same, the first ends the others before they have said it too.
-SECOND_VOICE_SECONDS = 1.0
 # What the system says of a disk, or a share of it, that takes no more.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
@@ -30,75 +23,3 @@ def suggestion(name: str, choices: Iterable[str]) -> str:
         near = [c for c in choices if c.lower() == name.lower()]
     known = ", ".join(c or "''" for c in choices)
     return f"; did you mean '{near[0]}'?" if near else f"; choices: {known}"
-
-
-def run_tool(main: Callable[[list[str] | None], int | None], *, resume: str = "") -> NoReturn:
-    """Call `main(None)` and exit: 0 or what it returns; 2 and one line on standard error for an `InputError` or a
-    full disk; 130 after Ctrl-C; 141 where the reader of standard output has left and nothing else went wrong.
-
-    Args:
-        resume: what to do after an interruption, for a tool that can resume.
-    """
-    from backbones.core.streams import CLOSED, protect_streams  # which imports this module
-
-    output = protect_streams()
-    threading.excepthook = _report_thread
-    code: int | str | None
-    try:
-        code = main(None)
-        sys.stdout.flush()
-    except InputError as error:
-        code = _report(str(error))
-    except OSError as error:
-        if error.errno not in (*NO_ROOM, errno.EROFS):
-            raise
-        code = _report(_describe(error))
-        if output:  # what it could not take is tried again at exit otherwise
-            output.discard()
-    except SystemExit as stopped:  # argparse
-        code = stopped.code
-    except KeyboardInterrupt:
-        if REPORTS not in os.environ:
-            print(f"interrupted{'; ' * bool(resume)}{resume}", file=sys.stderr)
-        code = 130
-    alone = "RANK" not in os.environ  # a launcher ends the other processes after any other code than 0
-    sys.exit(CLOSED if output and output.left and not code and alone else code)
-
-
-def _describe(error: OSError) -> str:
-    from backbones.core.disk import write_error  # which imports this module
-
-    if error.filename:
-        return str(write_error(error.filename, error))
-    what = "standard output" if _fails(sys.stdout) else "a file"  # the system names none that was opened before
-    return f"cannot write {what}: {error.strerror}; free some space, or write to another disk"
-
-
-def _fails(stream: TextIO) -> bool:
-    try:
-        stream.flush()
-    except OSError:
-        return True
-    return False
-
-
-def _report_thread(args: threading.ExceptHookArgs) -> None:
-    """TensorBoard's thread hands a full disk on to the next call of its writer, which names the file."""
-    if not (isinstance(args.exc_value, OSError) and args.exc_value.errno in NO_ROOM):
-        threading.__excepthook__(args)
-
-
-def _report(message: str) -> int:
-    line, rank = " ".join(message.split()), os.environ.get("RANK", "0")
-    if REPORTS in os.environ:
-        part = Path(os.environ[REPORTS], rank)
-        try:
-            part.with_suffix(".part").write_text(line, encoding="utf-8")
-            part.with_suffix(".part").rename(part)
-            return 2
-        except OSError:  # the disk of temporary files is full: each process says it itself
-            part.with_suffix(".part").unlink(missing_ok=True)
-    if rank != "0":
-        time.sleep(SECOND_VOICE_SECONDS)
-    print(f"error: {line}", file=sys.stderr)
-    return 2

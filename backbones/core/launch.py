@@ -19,7 +19,8 @@ from pathlib import Path
 from types import FrameType
 
 from backbones.core.checks import check_range
-from backbones.core.errors import REPORTS, InputError
+from backbones.core.entry import REPORTS
+from backbones.core.errors import InputError
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 5.0  # between asking a process to end and ending it

@@ -12,6 +12,8 @@ from backbones.data.images import resize_crop
 from backbones.data.items import Item
 from backbones.data.samples import Samples
 
+Cover = Callable[[np.ndarray, np.ndarray], None]  # (H, W, 3) uint8 and its (m, 4) boxes; changes the first in place
+
 
 class EvaluationSet(Dataset):
     """Every sample as it is evaluated: resized, then centre-cropped.  Boxes go along.
@@ -31,7 +33,7 @@ class EvaluationSet(Dataset):
         resize: int = 0,
         crop: int = 0,
         stretch: bool = False,
-        cover: Callable[[np.ndarray, np.ndarray], None] | None = None,
+        cover: Cover | None = None,
         with_objectness: bool = False,
     ) -> None:
         if with_objectness:

@@ -27,8 +27,8 @@ from backbones.data.evaluation_set import EvaluationSet
 from backbones.data.images import normalize
 from backbones.data.loader import evaluation_batches
 from backbones.data.samples import Samples
-from backbones.measuring.evaluation import Inputs
 from backbones.measuring.finite import refuse_not_finite
+from backbones.measuring.predictions import Inputs
 
 CAMS = Registry("localisation method")  # name -> pytorch_grad_cam.BaseCAM, built from (model, target_layers)
 

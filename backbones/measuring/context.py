@@ -9,9 +9,8 @@ A classifier that is confident where no object is left relies on the background.
     uniform  the mean colour everywhere: what the network says when it sees nothing at all, one picture for a network.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,20 +18,17 @@ from scipy.ndimage import gaussian_filter
 
 from backbones.core.checks import check_choice
 from backbones.data.batch import Batch
+from backbones.data.evaluation_set import Cover
 from backbones.data.images import resize_crop
 from backbones.data.masking import mean_colour, paint_boxes
 from backbones.measuring.calibration import confidence_statistics
-
-if TYPE_CHECKING:
-    from backbones.measuring.evaluation import Predictions
+from backbones.measuring.predictions import Predictions
 
 FILLS = ("mean", "blur", "uniform")
 # Standard deviation of the blur, as a share of the geometric mean of the box's sides.  A wave as long as the side keeps
 # exp(-2 pi^2 / 16) = 0.29 of its contrast, one half as long 0.007.
 BLUR_SHARE = 0.25
 _NAMES = ("top1", "average_confidence", "overconfidence", "underconfidence")
-
-Cover = Callable[[np.ndarray, np.ndarray], None]  # (H, W, 3) uint8 and its (m, 4) boxes; changes the first in place
 
 
 def check_fills(fills: Sequence[str], key: str) -> None:
@@ -95,7 +91,7 @@ def uniform_batch(mean: Sequence[float], side: int) -> Batch:
     return Batch(colour[None, :, None, None].expand(1, 3, side, side), nothing, index=nothing)
 
 
-def context_metrics(fill: str, found: "Predictions | None") -> dict[str, float]:
+def context_metrics(fill: str, found: Predictions | None) -> dict[str, float]:
     """`context_*` for the fill "mean", `context_<fill>_*` for the others; nan where nothing was predicted.
 
     Good is a low accuracy and confidence, and a high underconfidence.

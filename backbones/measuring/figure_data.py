@@ -26,10 +26,10 @@ from backbones.data.loader import evaluation_batches
 from backbones.data.samples import Samples
 from backbones.measuring.calibration import accuracy, ece, log_softmax, reliability
 from backbones.measuring.cam import ClassMaps, localize
-from backbones.measuring.evaluation import Inputs, predict_samples
 from backbones.measuring.finite import refuse_not_finite
 from backbones.measuring.gallery import Tile, make_tiles
 from backbones.measuring.localization import evenly_spaced
+from backbones.measuring.predictions import Inputs, predict_samples
 from backbones.measuring.pycalib import ece_pycalib, pycalib_bins
 from backbones.measuring.run import build_inputs, build_samples, load_run, read_split
 from backbones.measuring.run_folders import find_backbones, find_evaluation

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from backbones.core.files import save_atomic, save_json
 from backbones.data.samples import Samples
 from backbones.measuring.cam import Localized
-from backbones.measuring.evaluation import Predictions
+from backbones.measuring.predictions import Predictions
 
 COLOURS = "inferno"
 STRENGTH = 0.75  # opacity of the map where it is 1

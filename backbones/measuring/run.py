@@ -18,7 +18,7 @@ from backbones.core.results import refuse_other_stage
 from backbones.core.runs import CONFIG_FILE
 from backbones.core.warning_counter import WarningCounter
 from backbones.data.samples import Samples, log_samples
-from backbones.measuring.evaluation import Inputs, Predictions
+from backbones.measuring.predictions import Inputs, Predictions
 from backbones.models.weights import BackboneFile, differing_classes, load_backbone
 from backbones.pretraining.building import read_split
 

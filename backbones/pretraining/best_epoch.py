@@ -13,7 +13,7 @@ from backbones.core.distributed import broadcast
 from backbones.core.errors import InputError
 from backbones.core.run_log import MetricsWriter, get_logger
 from backbones.measuring.calibration import fit_temperature, log_softmax, nll
-from backbones.measuring.evaluation import Predictions
+from backbones.measuring.predictions import Predictions
 
 
 class Validation:

@@ -21,7 +21,7 @@ from backbones.core.runs import CONFIG_FILE, check_resume, open_run
 from backbones.core.warning_counter import WarningCounter
 from backbones.data.noise import save_noise
 from backbones.data.samples import Samples
-from backbones.measuring.evaluation import Predictions, predict
+from backbones.measuring.predictions import Predictions, predict
 from backbones.models.base import build_model
 from backbones.models.weights import BackboneFile, backbone_spec, identity, load_backbone, save_backbone
 from backbones.pretraining.best_epoch import Validation, fitted_metrics

@@ -24,8 +24,8 @@ from backbones.data.batch import Batch
 from backbones.data.images import normalize
 from backbones.data.samples import Samples
 from backbones.measuring.calibration import fit_temperature
-from backbones.measuring.evaluation import predict
 from backbones.measuring.finite import refuse_image, refuse_not_finite
+from backbones.measuring.predictions import predict
 from backbones.models.weights import BackboneFile, differing_classes
 
 FORMAT = "smooth2det teacher 1"

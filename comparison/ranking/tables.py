@@ -27,7 +27,8 @@ from comparison.ranking.ranks import (
     indistinct_groups,
     wilcoxon_holm,
 )
-from comparison.rows import STAGE_ORDER, Row, collect_rows
+from comparison.row import STAGE_ORDER, Row
+from comparison.rows import collect_rows
 
 BETTER = {"higher": 1, "lower": -1}
 

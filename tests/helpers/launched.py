@@ -7,7 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from backbones.core.errors import InputError, run_tool
+from backbones.core.entry import run_tool
+from backbones.core.errors import InputError
 from backbones.core.launch import add_launch_arguments, launch, wants_launch
 
 

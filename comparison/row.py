@@ -1,0 +1,66 @@
+"""One row of a comparison: the results of all stages of a backbone, and of one detector that starts from it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backbones.core.revision import describe_revision
+from comparison.metrics import METRICS
+
+# Later stages overrule metrics of earlier ones.
+STAGE_ORDER = ("pretraining", "backbone", "localization", "robustness", "detection")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One backbone under one detection protocol, fine-tuned with one seed.
+
+    results: stage -> content of results.json; folders: stage -> its folder; protocol: "name@hash" of the detection
+    results, None without any.
+    """
+
+    label: str
+    method: str
+    seed: int
+    hash: str
+    protocol: str | None
+    results: Mapping[str, Mapping[str, Any]]
+    folders: Mapping[str, Path]
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """Every metric of the table; None where no stage measured it."""
+        values: dict[str, float | None] = {metric.name: None for metric in METRICS}
+        for stage in STAGE_ORDER:
+            measured = self.results.get(stage, {}).get("metrics", {})
+            values |= {name: measured[name] for name in values if measured.get(name) is not None}
+        return values
+
+    @property
+    def on_training_pictures(self) -> bool:
+        """Whether the detector was evaluated on the pictures it was fine-tuned on."""
+        return bool(self.results.get("detection", {}).get("data", {}).get("evaluated_on_training_pictures"))
+
+    @property
+    def detector_seed(self) -> int | None:
+        """The seed of the fine-tuning; None without one, or where its results do not say it."""
+        return self.results.get("detection", {}).get("details", {}).get("seed")
+
+    @property
+    def weights(self) -> str:
+        """Hash of the backbone's weights: that of the row but for detectors that are told apart by more."""
+        return str(self.results.get("detection", {}).get("details", {}).get("backbone_hash") or self.hash)
+
+    @property
+    def commits(self) -> dict[str, str]:
+        """Stage -> the commit of the code that made it, where it is known."""
+        named = {stage: describe_revision(results.get("code")) for stage, results in self.results.items()}
+        return {stage: commit for stage, commit in named.items() if commit is not None}
+
+    def file(self, stage: str, name: str, usual: str) -> Path | None:
+        """A file beside the results of a stage: by its name in "files", else its usual name; None if absent."""
+        if stage not in self.folders:
+            return None
+        path = self.folders[stage] / self.results[stage].get("files", {}).get(name, usual)
+        return path if path.is_file() else None
