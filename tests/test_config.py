@@ -157,3 +157,16 @@ def test_elements_have_the_type_of_the_defaults_not_of_the_file(tmp_path):
     cfg = load_config(defaults, path, ["ANY", "[text, 1]"])
     assert cfg.ANY == ["text", 1]
     assert cfg.NUMBERS == [2.0]
+
+
+@pytest.mark.parametrize("key", ["A.NUMBER", "A.RATE"])
+def test_a_number_beyond_every_range_is_refused_in_a_line(key):
+    defaults = CfgNode({"A": {"NUMBER": 1, "RATE": 0.5}})
+    with pytest.raises(InputError, match=rf"{key} holds a whole number of 401 digits"):
+        load_config(defaults, None, [key, "1" + "0" * 400])
+
+
+def test_a_key_that_is_a_mapping_is_named_with_its_line(tmp_path):
+    (tmp_path / "a.yaml").write_text("A: 1\n{data:y}: 2\n")
+    with pytest.raises(InputError, match=r"a\.yaml: line 2 has \{'data:y': None\} for a key"):
+        load_config(CfgNode({"A": 1}), tmp_path / "a.yaml")

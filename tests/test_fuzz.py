@@ -239,7 +239,9 @@ def config_format(folder: Path) -> Format:
     def same(read: Any, written: Any) -> bool:
         if isinstance(read, (list, tuple)):
             return len(read) == len(written) and all(map(same, read, written))
-        return float(read) == float(written) if isinstance(read, (int, float)) else read == written
+        if read == written or not isinstance(read, (int, float)):
+            return read == written
+        return float(read) == float(written)  # text such as 1e-3, which yaml reads as no number
 
     def dump(value: Any) -> bytes:
         return yaml.safe_dump(value, allow_unicode=True).encode("utf-8", "surrogatepass")
@@ -264,7 +266,7 @@ def suite_format(folder: Path) -> Format:
         written = yaml.safe_load(data)
         assert [row["LABEL"] for row in cfg.ROWS] == [row["LABEL"] for row in written["ROWS"]]
         assert [entry["NAME"] for entry in cfg.FINETUNE] == [entry["NAME"] for entry in written.get("FINETUNE", [])]
-        assert list(cfg.SEEDS) == written.get("SEEDS", [0])
+        assert list(cfg.SEEDS) == [int(float(seed)) for seed in written.get("SEEDS", [0])]  # '1e3' is a number
 
     def dump(value: Any) -> bytes:
         return yaml.safe_dump(value, allow_unicode=True).encode("utf-8", "surrogatepass")

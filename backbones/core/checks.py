@@ -27,7 +27,7 @@ def check_range(key: str, value: float, low: float, high: float = NO_LIMIT) -> f
         InputError: names key, value and range if the value is not in [low, high].
     """
     if not _inside(value, low, high):
-        finite = "finite and " if math.isinf(value) and math.isinf(high) else ""
+        finite = "finite and " if value in (math.inf, -math.inf) and math.isinf(high) else ""
         raise InputError(f"{key} is {value}; it must be {finite}{_bounds(low, high)}")
     return value
 

@@ -12,6 +12,7 @@ import math
 import os
 import re
 import shlex
+import sys
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from backbones.core.files import fingerprint
 # What stands for no value in yaml and in Python.
 _NOTHING = ("null", "Null", "NULL", "~", "None")
 _COMMAND_LINE = "command line"  # where a value comes from
+_LARGEST_WHOLE = 2**63 - 1  # of 64 bits
 _EMPTY_TEXT = "'' (two quotes)"
 
 
@@ -37,6 +39,8 @@ class _StrictLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             line = key_node.start_mark.line + 1
+            if not isinstance(key, Hashable):
+                raise InputError(f"{node.start_mark.name}: line {line} has {key!r} for a key; a key must be a text")
             if key in seen:
                 raise InputError(
                     f"{node.start_mark.name}: key '{key}' stands twice, in lines {seen[key]} and {line}; delete one"
@@ -230,6 +234,8 @@ def _coerce(value: Any, default: Any, key: str, where: str) -> Any:
             value = float(value)
     if isinstance(value, float) and not math.isfinite(value):  # every comparison with nan would let it pass
         raise InputError(f"{where}: {key} must be a finite number, not {value}")
+    if isinstance(value, int) and abs(value) > (sys.float_info.max if isinstance(default, float) else _LARGEST_WHOLE):
+        raise InputError(f"{where}: {key} holds a whole number of {len(str(abs(value)))} digits; give a smaller one")
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(default, int) and not isinstance(default, bool) and isinstance(value, float) and value.is_integer():
