@@ -77,9 +77,9 @@ def test_a_detector_of_a_backbone_is_complete_though_its_row_is_its_own(lab):
     stage = next(stage for stage in lab.plan().stages if stage.title == "CE: finetune (quick)")
     for folder, details in ((stage.inputs[0].output, {}), (stage.output, {"backbone_hash": "CE"})):
         folder.mkdir(parents=True)
-        hashes = {"hash": "CE"} if not details else {"hash": "CE-labels"}
-        results = {"schema_version": 1, "stage": "detection", "backbone": hashes, "details": details}
-        rest = {"protocol": {}, "metrics": {}, "data": {}, "warnings": [], "files": {}}
+        who = {"label": "CE", "method": "CE", "seed": 0, "hash": "CE-labels" if details else "CE"}
+        results = {"schema_version": 1, "stage": "detection", "backbone": who, "details": details}
+        rest = {"protocol": {"name": "p", "hash": "1"}, "metrics": {}, "data": {}, "warnings": [], "files": {}}
         (folder / "results.json").write_text(json.dumps(results | rest))
     assert stage.finished()
     changed = json.loads((stage.output / "results.json").read_text()) | {"details": {"backbone_hash": "other"}}

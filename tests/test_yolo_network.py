@@ -159,7 +159,7 @@ def test_frozen_stages_and_norms():
     [
         ({"ARCH": "resnet34"}, {}, "MODEL.ARCH is resnet34, the backbone is resnet18"),
         ({"NORM": "GN"}, {}, "MODEL.NORM is GN, the backbone was trained with BN"),
-        ({"NORM": "bn"}, {}, "MODEL.NORM: 'bn': choices"),
+        ({"NORM": "bn"}, {}, "unknown MODEL.NORM 'bn'"),
         ({"PIXEL_MEAN": [0.0, 0, 0]}, {}, "MODEL.PIXEL_MEAN"),
         ({"PIXEL_STD": [1.0, 1, 1]}, {}, "MODEL.PIXEL_STD"),
         ({}, {"channel_order": "BGR"}, "trained on BGR"),

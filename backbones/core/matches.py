@@ -18,6 +18,7 @@ Letters: I images, K classes, N detections, G objects, A area ranges, T IoU thre
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -98,7 +99,7 @@ def save_matches(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
     """
     everything = {"format_version": np.array(FORMAT_VERSION), **arrays}
     assert everything.keys() == LAYOUT.keys(), sorted(everything.keys() ^ LAYOUT.keys())
-    typed = {name: np.asarray(everything[name], dtype=dtype) for name, (dtype, _) in LAYOUT.items()}
+    typed: dict[str, Any] = {name: np.asarray(everything[name], dtype=dtype) for name, (dtype, _) in LAYOUT.items()}
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
