@@ -21,7 +21,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-COPIED = ("backbones", "detection", "comparison", "suites", "tools", "tests", "pyproject.toml")
+COPIED = ("backbones", "detection", "comparison", "suites", "tools", "tests", "pyproject.toml", "README.md")
 # Imported once, before the processes that run the tests fork: the faults are in our own packages alone.
 PRELOADED = ("cv2", "numpy", "scipy.optimize", "scipy.stats", "timm", "torch", "torchvision")
 
