@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from typing import Any
 
@@ -73,10 +74,8 @@ def is_encodable(text: str) -> bool:
 def read_ids(values: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
     """(n,) int64, 0 where bad; (n,) bool: not an integer, or beyond 64 bits."""
     if set(map(type, values)) <= {int}:
-        try:
+        with suppress(OverflowError):  # one is beyond 64 bits: read one by one below
             return np.array(values, np.int64), np.zeros(len(values), bool)
-        except OverflowError:
-            pass
     good = [is_integer(value) and _INT64.min <= value <= _INT64.max for value in values]
     ids = [int(value) if fits else 0 for value, fits in zip(values, good, strict=True)]
     return np.array(ids, np.int64), ~np.array(good, bool)
@@ -90,10 +89,8 @@ def say_id(key: str, value: Any) -> str:
 def read_numbers(values: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
     """(n,) float64, which may be infinite or NaN; (n,) bool: not a number (then it is NaN here)."""
     if set(map(type, values)) <= {int, float}:
-        try:
+        with suppress(OverflowError):  # one is beyond every float: read one by one below
             return np.array(values, np.float64), np.zeros(len(values), bool)
-        except OverflowError:
-            pass
     good = [is_number(value) for value in values]
     numbers = [float(value) if fits else np.nan for value, fits in zip(values, good, strict=True)]
     return np.array(numbers, np.float64), ~np.array(good, bool)
@@ -104,10 +101,8 @@ def read_rows(values: Sequence[Any], size: int) -> tuple[np.ndarray, np.ndarray]
     if set(map(type, values)) <= {list, tuple} and set(map(len, values)) <= {size}:
         flat = list(chain.from_iterable(values))
         if set(map(type, flat)) <= {int, float}:
-            try:
+            with suppress(OverflowError):  # one is beyond every float: read one by one below
                 return np.array(flat, np.float64).reshape(-1, size), np.zeros(len(values), bool)
-            except OverflowError:
-                pass
     rows, bad = np.full((len(values), size), np.nan), np.ones(len(values), bool)
     for n, value in enumerate(values):
         if isinstance(value, np.ndarray):
