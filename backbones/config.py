@@ -41,9 +41,9 @@ _C.METHOD = method_defaults()
 
 # ---- Teacher of ILS1, ILS1Sine, ILS2, ILS, SelfDistillation and KD: one of the two ----
 _C.TEACHER = CN()
-# Folder of a finished pretraining on the same data: the teacher sees the student's augmented pictures.
+# Folder of a finished pretraining on the same data: the teacher sees the student's augmented images.
 _C.TEACHER.RUN = ""
-# Folder that tools/cache_teacher.py wrote: its logits of the pictures without augmentation.
+# Folder that tools/cache_teacher.py wrote: its logits of the images without augmentation.
 _C.TEACHER.CACHE = ""
 
 # ---- Optimisation ----
@@ -54,7 +54,7 @@ _C.SOLVER.BASE_LR = 0.1
 _C.SOLVER.MOMENTUM = 0.9
 _C.SOLVER.NESTEROV = True
 _C.SOLVER.WEIGHT_DECAY = 1e-4
-# Pictures of one step, over all processes.
+# Images of one step, over all processes.
 _C.SOLVER.BATCH_SIZE = 256
 _C.SOLVER.MAX_EPOCH = 300
 # steps | cosine | constant
@@ -89,22 +89,22 @@ _C.EVAL.PYCALIB_SPLITS = 10
 _C.EVAL.PYCALIB_SIZE = 10000
 # Fit the temperature on this split; empty: on one half of the measured split for the other half, both ways.
 _C.EVAL.TEMPERATURE_SPLIT = ""
-# Folder of CIFAR-10H (human labels of CIFAR-10's test pictures); empty: no divergence from human labels.
+# Folder of CIFAR-10H (human labels of CIFAR-10's test images); empty: no divergence from human labels.
 _C.EVAL.HUMAN_LABELS = ""
 
 # ---- Attacks on the trained classifier (tools/attack_backbone.py) ----
 _C.ATTACK = CN()
 _C.ATTACK.SPLIT = "val"
-# fgsm | pgd (starts at the picture) | pgd_random (random starts) | margin (PGD on the margin of the logits, random
+# fgsm | pgd (starts at the image) | pgd_random (random starts) | margin (PGD on the margin of the logits, random
 # starts): backbones/measuring/robustness.py.
 _C.ATTACK.METHODS = ["fgsm", "pgd", "pgd_random", "margin"]
 # Largest change of a pixel's channel, in 1/255 (white is 255).
 _C.ATTACK.BOUNDS = [1.0, 2.0, 4.0, 8.0]
 # Iterations of PGD, each of a quarter of the bound.
 _C.ATTACK.STEPS = 20
-# Random starts; the picture counts as wrong if one of them succeeds.
+# Random starts; the image counts as wrong if one of them succeeds.
 _C.ATTACK.RESTARTS = 5
-# Evenly spaced over the split; 0: all pictures.
+# Evenly spaced over the split; 0: all images.
 _C.ATTACK.MAX_IMAGES = 1000
 _C.ATTACK.BATCH_SIZE = 50
 
@@ -112,10 +112,10 @@ _C.ATTACK.BATCH_SIZE = 50
 _C.LOCALIZE = CN()
 _C.LOCALIZE.METHOD = "CAM"  # CAM | GradCAM | GradCAMPlusPlus
 _C.LOCALIZE.SPLIT = "val"
-# Evenly spaced over the split; 0: all pictures.
+# Evenly spaced over the split; 0: all images.
 _C.LOCALIZE.MAX_IMAGES = 0
 _C.LOCALIZE.BATCH_SIZE = 25
-# Pictures of the gallery, the same ones for every backbone.
+# Images of the gallery, the same ones for every backbone.
 _C.LOCALIZE.GALLERY = 8
 
 

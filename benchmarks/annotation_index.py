@@ -2,14 +2,14 @@
 
     OMP_NUM_THREADS=1 python benchmarks/annotation_index.py [--files N] [--folder DIR]
 
-Writes N synthetic pictures (tiny JPEGs) with XML in ILSVRC's form to a temporary folder, 1 to 3 objects each, in
+Writes N synthetic images (tiny JPEGs) with XML in ILSVRC's form to a temporary folder, 1 to 3 objects each, in
 classes of 1000, then reads all of them once so that they are cached.  Both sides do the same work, with no cached
-index: list the folders, read each XML and each picture's header, clip the boxes.
+index: list the folders, read each XML and each image's header, clip the boxes.
 
     index           the pass of `tools/prepare_data.py imagenet-boxes --workers 1`, shards and index file included
     elementtree     ElementTree for the XML and PIL for the header, file by file; on every 10th class
 
-Target: 5000 files (XML with its picture) a second and core.  About 2 minutes, most of it writing and deleting.
+Target: 5000 files (XML with its image) a second and core.  About 2 minutes, most of it writing and deleting.
 """
 
 import argparse
@@ -92,17 +92,17 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def write_files(root: Path, count: int) -> list[str]:
-    """Write the data set; returns its classes.  Pictures of one size are one file under many names."""
+    """Write the data set; returns its classes.  Images of one size are one file under many names."""
     rng, names = np.random.default_rng(0), [f"n{k:08d}" for k in range(-(-count // CLASS_SIZE))]
     for kind, size in enumerate(SIZES):
         Image.new("RGB", size).save(root / f"{kind}.JPEG")
     for k, name in enumerate(names):
-        pictures, annotations = root / SPLIT / name, root / "annotations" / SPLIT / name
-        pictures.mkdir(parents=True)
+        images, annotations = root / SPLIT / name, root / "annotations" / SPLIT / name
+        images.mkdir(parents=True)
         annotations.mkdir(parents=True)
         for i in range(min(CLASS_SIZE, count - k * CLASS_SIZE)):
             stem, kind = f"{name}_{i}", int(rng.integers(len(SIZES)))
-            os.link(root / f"{kind}.JPEG", pictures / f"{stem}.JPEG")
+            os.link(root / f"{kind}.JPEG", images / f"{stem}.JPEG")
             (annotations / f"{stem}.xml").write_text(annotation(rng, name, stem, SIZES[kind]))
     return names
 
@@ -136,10 +136,10 @@ def time_elementtree(root: Path, names: list[str]) -> tuple[float, int]:
     """Seconds and number of files, for the plain way over some classes."""
     started, count = time.process_time(), 0
     for name in names:
-        for picture in sorted((root / SPLIT / name).iterdir()):
-            with Image.open(picture) as image:
+        for file in sorted((root / SPLIT / name).iterdir()):
+            with Image.open(file) as image:
                 width, height = image.size
-            path = root / "annotations" / SPLIT / name / f"{picture.stem}.xml"
+            path = root / "annotations" / SPLIT / name / f"{file.stem}.xml"
             if path.is_file():
                 boxes, _ = parse_any(path.read_bytes(), name)
                 clip_boxes(np.array(boxes, np.float32).reshape(-1, 4), width, height)

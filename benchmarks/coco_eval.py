@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/coco_eval.py [--images N] [--objects N] [--detections N] [--repeats N]
 
-The problem: 5,000 pictures, 36,000 objects (1 % of them crowds) of 80 classes whose frequencies fall as COCO's do, a
-third of them below 32² pixels, clustered in pictures; 350,000 detections: jittered copies of the objects (some of a
+The problem: 5,000 images, 36,000 objects (1 % of them crowds) of 80 classes whose frequencies fall as COCO's do, a
+third of them below 32² pixels, clustered in images; 350,000 detections: jittered copies of the objects (some of a
 wrong class, some several times) that score higher the better they fit, and as many false ones as are left.
 
 Both sides start from the same ground truth (a dict) and the same list of results in memory, and end with 12 numbers:
@@ -123,7 +123,7 @@ def generate(images: int, objects: int, detections: int, seed: int = 0) -> tuple
 
 
 def _objects(rng: np.random.Generator, images: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Image, class and box of every object: pictures hold few classes, each several times."""
+    """Image, class and box of every object: images hold few classes, each several times."""
     share = 1 / np.arange(2, CLASSES + 2)
     share[0] = 0.4 * share.sum()  # persons
     groups = -(-count // 2)
@@ -133,7 +133,7 @@ def _objects(rng: np.random.Generator, images: int, count: int) -> tuple[np.ndar
 
 
 def _boxes(rng: np.random.Generator, count: int) -> np.ndarray:
-    """(count, 4) x, y, w, h inside the picture; geometric mean of the sides between 5 and 400 pixels."""
+    """(count, 4) x, y, w, h inside the image; geometric mean of the sides between 5 and 400 pixels."""
     side = np.exp(rng.uniform(np.log(8), np.log(330), count))
     stretch = np.exp(rng.normal(0, 0.4, count))
     sides = np.minimum(np.stack([side * stretch, side / stretch], 1), SIDE)

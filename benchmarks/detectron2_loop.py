@@ -14,7 +14,7 @@ ours (one line of the log) are compared with the 20 plain ones among them, and t
 GPU the clock is read, after synchronising; on the CPU the processor time.
 
 Target: at most 1.03.  About 2 minutes on one CPU core, with fewer proposals and channels, so that what a loop adds
-weighs more, not less; a GPU takes 800 px, 16 pictures and R50-FPN as it is.  One JSON line on stdout.
+weighs more, not less; a GPU takes 800 px, 16 images and R50-FPN as it is.  One JSON line on stdout.
 """
 
 import argparse
@@ -45,7 +45,7 @@ from detection.engines.detectron2.training import Run
 PERIOD = 20  # iterations of a comparison, a log period
 WARM_UP = 10  # iterations that are not counted
 TARGET = 1.03
-SMALL = {"depth": 18, "size": 64, "pictures": 2, "workers": 0, "amp": False, "full": False}  # to compare losses
+SMALL = {"depth": 18, "size": 64, "images": 2, "workers": 0, "amp": False, "full": False}  # to compare losses
 FEW = {
     "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 200, "MODEL.RPN.POST_NMS_TOPK_TRAIN": 100, "MODEL.FPN.OUT_CHANNELS": 64,
     "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 64, "MODEL.ROI_BOX_HEAD.FC_DIM": 256,
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
     d2, device = import_detectron2(), torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as folder:
-        data = write_data(Path(folder), max(64, 2 * args.pictures))
+        data = write_data(Path(folder), max(64, 2 * args.images))
         difference = compare_losses(d2, data, Path(folder))
         loops = [kind(d2, args, data, device, Path(folder, kind.__name__)) for kind in (OurLoop, PlainLoop)]
         take_turns(loops, WARM_UP + PERIOD * args.rounds)
@@ -80,9 +80,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     gpu = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--depth", type=int, default=50 if gpu else 18, choices=(18, 34, 50, 101), help="of the ResNet")
-    parser.add_argument("--size", type=int, default=800 if gpu else 128, help="short side of the pictures in pixels")
-    parser.add_argument("--pictures", type=int, default=16 if gpu else 2, help="pictures of an iteration")
-    parser.add_argument("--workers", type=int, default=8 if gpu else 0, help="processes that read pictures")
+    parser.add_argument("--size", type=int, default=800 if gpu else 128, help="short side of the images in pixels")
+    parser.add_argument("--images", type=int, default=16 if gpu else 2, help="images of an iteration")
+    parser.add_argument("--workers", type=int, default=8 if gpu else 0, help="processes that read images")
     parser.add_argument("--full", action="store_true", default=gpu, help="as many proposals and channels as usual")
     parser.add_argument("--rounds", type=int, default=9, help=f"comparisons, of {PERIOD} iterations each")
     parser.add_argument("--amp", action="store_true", help="mixed precision (needs a GPU)")
@@ -95,7 +95,7 @@ def build_cfg(options: argparse.Namespace) -> CfgNode:
         "ENGINE": "detectron2", "MODEL.RESNETS.DEPTH": options.depth, "MODEL.RESNETS.NORM": "BN",
         "MODEL.RESNETS.RES2_OUT_CHANNELS": 64 if options.depth < 50 else 256, "MODEL.BACKBONE.FREEZE_AT": 0,
         "MODEL.ROI_HEADS.NUM_CLASSES": 3, "INPUT.MIN_SIZE_TRAIN": [options.size], "INPUT.MAX_SIZE_TRAIN": 1333,
-        "SOLVER.IMS_PER_BATCH": options.pictures, "SOLVER.BASE_LR": 0.001, "SOLVER.AMP.ENABLED": options.amp,
+        "SOLVER.IMS_PER_BATCH": options.images, "SOLVER.BASE_LR": 0.001, "SOLVER.AMP.ENABLED": options.amp,
         "DATALOADER.NUM_WORKERS": options.workers, "SOLVER.CHECKPOINT_PERIOD": 10**6, **({} if options.full else FEW),
     }  # fmt: skip
     cfg = load_config(get_defaults(), None, [str(part) for pair in keys.items() for part in pair])
@@ -219,7 +219,7 @@ def compare_losses(d2: SimpleNamespace, data: DetectionData, folder: Path) -> fl
 
 
 def write_data(folder: Path, count: int) -> DetectionData:
-    """Wide pictures of noise, 160 by 128 pixels, with three boxes each, in COCO's form."""
+    """Wide images of noise, 160 by 128 pixels, with three boxes each, in COCO's form."""
     random = np.random.default_rng(0)
     images, annotations = [], []
     for number in range(count):

@@ -4,7 +4,7 @@
 
 Both sides go from files to the same normalised float batch at 224 px, crops of 8 to 100 % of the area: ours decodes
 with OpenCV, resizes and flips bytes and normalises the batch; the reference is RandomResizedCrop on PIL,
-RandomHorizontalFlip, ToTensor, Normalize.  Ratios are pictures a second of this process's CPU time.  The variants
+RandomHorizontalFlip, ToTensor, Normalize.  Ratios are images a second of this process's CPU time.  The variants
 take turns on small batches and a ratio is the median over all of them, so that a busy machine disturbs few.
 
     ours_over_torchvision   target >= 1.25
@@ -32,7 +32,7 @@ from torchvision import transforms
 from backbones.core.entry import run_tool
 from backbones.core.errors import InputError
 from backbones.core.files import load_json
-from backbones.core.images import decode_picture
+from backbones.core.images import decode_image
 from backbones.core.sampling import Position, position_rng
 from backbones.data.geometry import sample_crop
 from backbones.data.images import normalize, resize_crop
@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
     cv2.setNumThreads(1)
     samples = read_samples(args.images, args.annotations)
     difference = pixel_difference(samples)
-    print(f"{len(samples)} pictures; mean absolute difference of equal crops: {difference:.4f} / 255")
+    print(f"{len(samples)} images; mean absolute difference of equal crops: {difference:.4f} / 255")
     if difference > PARITY_LIMIT:
         raise InputError(f"crops differ from PIL's by {difference:.2f} / 255, more than {PARITY_LIMIT}; not comparable")
     times = measure(build_variants(samples), len(samples), args.repeats)
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
         "ours_over_torchvision": float(np.median(times["torchvision"] / times["ours"])),
         "objectness": float(np.median(times["ours"] / times["ours_objectness"])),
     }
-    details = {"ms_per_picture": milliseconds, "parity_255": difference, "pictures": len(samples)}
+    details = {"ms_per_image": milliseconds, "parity_255": difference, "images": len(samples)}
     result = {"benchmark": "loader", "ratios": ratios, "device": "cpu, 1 thread", "details": details}
     print(json.dumps(result))
 
@@ -75,7 +75,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, default=shared / "train2017", help="folder of JPEGs")
     parser.add_argument("--annotations", type=Path, help="COCO json of their boxes; without: one central box each")
-    parser.add_argument("--repeats", type=int, default=15, help="passes over the pictures")
+    parser.add_argument("--repeats", type=int, default=15, help="passes over the images")
     args = parser.parse_args(arguments)
     if args.annotations is None and args.images == shared / "train2017":
         args.annotations = shared / "annotations/instances_train2017.json"
@@ -83,7 +83,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def read_samples(images: Path, annotations: Path | None) -> Samples:
-    """The pictures of a folder, each with the boxes of its most frequent category."""
+    """The images of a folder, each with the boxes of its most frequent category."""
     paths = sorted(images.glob("*.jpg")) + sorted(images.glob("*.JPEG"))
     if annotations:
         boxes_of = read_coco_boxes(annotations)
@@ -108,7 +108,7 @@ def read_samples(images: Path, annotations: Path | None) -> Samples:
 
 
 def read_coco_boxes(annotations: Path) -> dict[str, np.ndarray]:
-    """File name -> (m, 4) boxes of the category that the picture has most of."""
+    """File name -> (m, 4) boxes of the category that the image has most of."""
     data = load_json(annotations)
     boxes = {}
     for image in data["images"]:
@@ -159,7 +159,7 @@ def torchvision_loader(samples: Samples) -> LoadBatch:
 
 
 def measure(variants: dict[str, LoadBatch], length: int, repeats: int) -> dict[str, np.ndarray]:
-    """CPU seconds of every batch of `repeats` passes over the pictures, by variant; a pass before warms up."""
+    """CPU seconds of every batch of `repeats` passes over the images, by variant; a pass before warms up."""
     names, seconds = list(variants), {name: [] for name in variants}
     for epoch in range(repeats + 1):
         for low in range(0, length, BATCH):
@@ -177,10 +177,10 @@ def pixel_difference(samples: Samples) -> float:
     """Mean absolute difference, in levels of 255, from PIL's crop and resize of equal rectangles."""
     differences = []
     for index, path in enumerate(samples.paths):
-        image = decode_picture(path)
+        image = decode_image(path)
         x, y, w, h = sample_crop(position_rng(0, 0, index), image.shape[1], image.shape[0], AREA, RATIO)
-        with Image.open(path) as picture:
-            crop = picture.convert("RGB").crop((x, y, x + w, y + h)).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+        with Image.open(path) as opened:
+            crop = opened.convert("RGB").crop((x, y, x + w, y + h)).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
         ours = resize_crop(image, (x, y, w, h), SIZE, SIZE).permute(1, 2, 0).numpy()
         differences.append(np.abs(ours.astype(int) - np.asarray(crop).astype(int)).mean())
     return float(np.mean(differences))

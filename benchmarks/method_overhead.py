@@ -9,7 +9,7 @@ ratios      time of a training step over cross-entropy's: loading JPEGs, forward
             for theirs); methods with passes or classifiers of their own have no target
 ols_loop    time of a loop over the samples, as OLS's update is often written, over ours; target: at least 20
 
-The methods take turns, on the same pictures and crops, and each is compared with cross-entropy's turn of the same
+The methods take turns, on the same images and crops, and each is compared with cross-entropy's turn of the same
 round; the median over the rounds counts.  On a GPU a turn is a block of steps on the clock, with loader processes; on
 the CPU it is one step in processor time, because on a busy machine the clock measures the neighbours.  The quartiles
 and the ratio of the fastest turns, in the details, say how far the figures can be trusted.
@@ -72,7 +72,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", default=METHODS.names(), help="names; all by default")
     parser.add_argument("--arch", default="resnet50" if gpu else "resnet18", help="name of the network")
-    parser.add_argument("--batch-size", type=int, default=256 if gpu else 8, help="pictures of a step")
+    parser.add_argument("--batch-size", type=int, default=256 if gpu else 8, help="images of a step")
     parser.add_argument("--steps", type=int, default=20 if gpu else 1, help="timed steps of a method's turn")
     parser.add_argument("--repeats", type=int, default=7 if gpu else 20, help="rounds; every method has a turn in each")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)) - 1 if gpu else 0, help="loaders")
@@ -132,7 +132,7 @@ def added_milliseconds(names: list[str], calls: int, batch_size: int = 256) -> d
 
 
 def logits_batch(size: int) -> Batch:
-    """Random logits in place of pictures, with every optional field."""
+    """Random logits in place of images, with every optional field."""
     random = torch.Generator().manual_seed(0)
     logits = torch.randn(size, NUM_CLASSES, generator=random)
     labels = torch.randint(NUM_CLASSES, (size,), generator=random)

@@ -60,7 +60,7 @@ def build_teacher(arch: str, device: torch.device) -> OnlineTeacher:
 
 
 def build_turn(row: str, samples: Samples, args: argparse.Namespace, device: torch.device) -> Callable[[], float]:
-    """A function that trains for one turn and returns its seconds; the n-th turn has the same pictures for any name."""
+    """A function that trains for one turn and returns its seconds; the n-th turn has the same images for any name."""
     cfg, (name, _, cached) = get_defaults(), row.partition("-")
     torch.manual_seed(0)
     model = build_model(args.arch, NUM_CLASSES).to(memory_format=torch.channels_last)
@@ -73,7 +73,7 @@ def build_turn(row: str, samples: Samples, args: argparse.Namespace, device: tor
     ).to(device)
     parameters = [parameter for parameter in method.parameters() if parameter.requires_grad]
     optimizer = build_optimizer(parameters, "SGD", lr=0.01, weight_decay=1e-4)
-    pictures = TrainingSet(
+    images = TrainingSet(
         samples,
         size=IMAGE_SIZE,
         crop_area=(0.08, 1),
@@ -89,7 +89,7 @@ def build_turn(row: str, samples: Samples, args: argparse.Namespace, device: tor
     def turn() -> float:
         nonlocal finished
         batches = training_batches(
-            pictures,
+            images,
             batch_size=args.batch_size,
             seed=0,
             start=finished,

@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/yolo_step.py [--arch NAME] [--size PIXELS] [--batch-size N] [--boxes M]
 
-Both take turns on the same pictures, with 20 classes, mixup weights and boxes of every size:
+Both take turns on the same images, with 20 classes, mixup weights and boxes of every size:
 
     bare    forward, the sum of the three maps, backward
     step    forward, assignment, loss with online soft labels, backward, SGD; what the labels observe is counted, too
@@ -71,8 +71,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", default="mobilenetv2", help="MODEL.ARCH")
     parser.add_argument("--size", type=int, default=416, help="side of the input in pixels")
-    parser.add_argument("--batch-size", type=int, default=32 if gpu else 2, help="pictures of a step")
-    parser.add_argument("--boxes", type=int, default=40, help="boxes of a picture, padding included; half are real")
+    parser.add_argument("--batch-size", type=int, default=32 if gpu else 2, help="images of a step")
+    parser.add_argument("--boxes", type=int, default=40, help="boxes of an image, padding included; half are real")
     parser.add_argument("--neck-width", type=int, default=512, help="MODEL.NECK_WIDTH")
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--steps", type=int, default=20 if gpu else 1, help="steps of a turn")
@@ -134,14 +134,14 @@ class Bench:
         return torch.stack(list(losses.values())).sum()
 
 
-def random_boxes(pictures: int, number: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
+def random_boxes(images: int, number: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes (B, M, 4) of every size, labels (B, M), of which the second half is padding, and weights (B, M)."""
     random = torch.Generator().manual_seed(0)
-    size = side * torch.exp(-3.5 * torch.rand(pictures, number, 2, generator=random))
-    corner = torch.rand(pictures, number, 2, generator=random) * (side - size)
-    labels = torch.randint(NUM_CLASSES, (pictures, number), generator=random)
+    size = side * torch.exp(-3.5 * torch.rand(images, number, 2, generator=random))
+    corner = torch.rand(images, number, 2, generator=random) * (side - size)
+    labels = torch.randint(NUM_CLASSES, (images, number), generator=random)
     labels[:, (number + 1) // 2 :] = -1
-    weights = torch.where(torch.rand(pictures, 1, generator=random) < 0.5, 0.6, 1.0).repeat(1, number)
+    weights = torch.where(torch.rand(images, 1, generator=random) < 0.5, 0.6, 1.0).repeat(1, number)
     return torch.cat([corner, corner + size], dim=-1), labels, weights
 
 

@@ -21,7 +21,7 @@ DETECTORS = (DETECTION, VOC)  # groups measured on a fine-tuned detector
 GROUPS = (CLASSIFICATION, CONTEXT, LOCALIZATION, ROBUSTNESS, *DETECTORS)
 
 _TABLE = (
-    ("top1", "Top-1", CLASSIFICATION, 1, "accuracy on the validation pictures"),
+    ("top1", "Top-1", CLASSIFICATION, 1, "accuracy on the validation images"),
     ("top1_shifted", "Top-1 shifted", CLASSIFICATION, 1, "accuracy where the background says nothing about the class"),
     ("nll", "NLL", CLASSIFICATION, -1, "mean negative log likelihood of the true class, in nats (not a fraction)"),
     (
@@ -41,7 +41,7 @@ _TABLE = (
         "Context conf.",
         CONTEXT,
         -1,
-        "mean confidence on pictures whose objects are painted over: what the background alone evokes",
+        "mean confidence on images whose objects are painted over: what the background alone evokes",
     ),
     (
         "context_blur_average_confidence",
@@ -55,14 +55,14 @@ _TABLE = (
         "Conf. of nothing",
         CONTEXT,
         -1,
-        "confidence on a picture of one colour",
+        "confidence on an image of one colour",
     ),
     (
         "objectness_deviation",
         "Objectness dev.",
         CONTEXT,
         -1,
-        "mean distance between the confidence and the share of the picture that the object covers",
+        "mean distance between the confidence and the share of the image that the object covers",
     ),
     ("max_box_acc", "MaxBox Acc", LOCALIZATION, 1, "box of the class activation map against the object, IoU 0.5"),
     ("max_box_acc_v2", "MaxBox Acc V2", LOCALIZATION, 1, "the same with every contour, mean over IoU 0.3, 0.5 and 0.7"),
@@ -84,7 +84,7 @@ _TABLE = (
     ("APs", "APs", DETECTION, 1, "objects below 32² pixels"),
     ("APm", "APm", DETECTION, 1, "objects of 32² to 96² pixels"),
     ("APl", "APl", DETECTION, 1, "objects above 96² pixels"),
-    ("AR1", "AR1", DETECTION, 1, "average recall with 1 detection per picture and class"),
+    ("AR1", "AR1", DETECTION, 1, "average recall with 1 detection per image and class"),
     ("AR10", "AR10", DETECTION, 1, "with 10 detections"),
     ("AR100", "AR100", DETECTION, 1, "with 100 detections"),
     ("ARs", "ARs", DETECTION, 1, "AR100 of objects below 32² pixels"),

@@ -81,9 +81,9 @@ def _baseline_notes(compared: Sequence[Compared]) -> Iterator[str]:
 
 
 def _detection_notes(compared: Sequence[Compared]) -> Iterator[str]:
-    training = [one.name for one in compared if one.entry["on_training_pictures"]]
+    training = [one.name for one in compared if one.entry["on_training_images"]]
     if training:
-        yield f"Detection evaluated on its own TRAINING pictures (†): {', '.join(training)}."
+        yield f"Detection evaluated on its own TRAINING images (†): {', '.join(training)}."
     entries = [one.entry for one in compared]
     unmatched = [e["name"] for e in entries if e["metrics"]["AP"] is not None and not e["intervals"]]
     if unmatched:

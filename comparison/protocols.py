@@ -86,7 +86,7 @@ def _unlike(row: Row, other: Row, stage: str) -> str:
 
 
 def _settings(row: Row, stage: str) -> Iterator[tuple[str, Any]]:
-    """What a reader knows of how a row was measured: the engine, the pictures, the config beside the results."""
+    """What a reader knows of how a row was measured: the engine, the images, the config beside the results."""
     results = row.results[stage]
     if "engine" in results["details"]:
         yield "ENGINE", results["details"]["engine"]

@@ -154,7 +154,7 @@ def _provenance(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _flat(data: Any, prefix: str = "") -> str:
-    """A nested description as one line: "val: name scenes, pictures 500"."""
+    """A nested description as one line: "val: name scenes, images 500"."""
     if isinstance(data, bool):
         data = "yes" if data else "no"
     if not isinstance(data, Mapping):
@@ -167,9 +167,9 @@ def _flat(data: Any, prefix: str = "") -> str:
 
 
 def build_gallery(rows: Sequence[Row]) -> dict[str, Any] | None:
-    """{"columns": [names], "rows": [{"label", "image", "cells": [{"picture", "top3"} or None]}]}; None without tiles.
+    """{"columns": [names], "rows": [{"label", "image", "cells": [{"image", "top3"} or None]}]}; None without tiles.
 
-    Backbones see the same pictures, so pictures are lines and backbones columns; a backbone that lacks one has None.
+    Backbones see the same images, so images are lines and backbones columns; a backbone that lacks one has None.
     """
     columns = {row.hash: row for row in rows if row.file("localization", "gallery", "gallery.json")}
     found: dict[str, dict[str, Any]] = {}
@@ -178,7 +178,7 @@ def build_gallery(rows: Sequence[Row]) -> dict[str, Any] | None:
         assert path is not None
         for item in load_json(path):
             line = found.setdefault(item["image"], {"image": item["image"], "label": item["label"], "cells": {}})
-            line["cells"][key] = {"picture": _picture(path.parent / item["tile"]), "top3": item["top3"]}
+            line["cells"][key] = {"image": _image(path.parent / item["tile"]), "top3": item["top3"]}
     if not found:
         return None
     lines = list(found.values())[:GALLERY_IMAGES]
@@ -193,7 +193,7 @@ def _column_names(rows: Sequence[Row]) -> list[str]:
     return [f"{r.label} (seed {r.seed})" if labels.count(r.label) > 1 else r.label for r in rows]
 
 
-def _picture(path: Path) -> str:
+def _image(path: Path) -> str:
     """A tile as a JPEG data address: a tenth of the PNG."""
     try:
         with Image.open(path) as image:

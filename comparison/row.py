@@ -10,6 +10,8 @@ from comparison.metrics import METRICS
 
 # Later stages overrule metrics of earlier ones.
 STAGE_ORDER = ("pretraining", "backbone", "localization", "robustness", "detection")
+# Of results.json, as written since and before version 0.4.
+_ON_TRAINING_IMAGES = ("evaluated_on_training_images", "evaluated_on_training_pictures")
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,10 @@ class Row:
         return values
 
     @property
-    def on_training_pictures(self) -> bool:
-        """Whether the detector was evaluated on the pictures it was fine-tuned on."""
-        return bool(self.results.get("detection", {}).get("data", {}).get("evaluated_on_training_pictures"))
+    def on_training_images(self) -> bool:
+        """Whether the detector was evaluated on the images it was fine-tuned on."""
+        data = self.results.get("detection", {}).get("data", {})
+        return any(data.get(key) for key in _ON_TRAINING_IMAGES)
 
     @property
     def detector_seed(self) -> int | None:

@@ -6,7 +6,7 @@
            "name": label, with the seed where labels repeat, "backbone_name": without the
            detector's, "hash", "baseline": label of this row's baseline,
            "intervals": {name: {"value", "low", "high"}},                           of the row itself, AP and AR only
-           "on_training_pictures": bool, "stages": {stage: {"protocol", "folder", "data"}}}],
+           "on_training_images": bool, "stages": {stage: {"protocol", "folder", "data"}}}],
  "methods": [...] mean and deviation where a method has several seeds,
  "level", "resamples", "notes": [text], "warnings": [{"row", "stage", "what", "count", "examples"}]}
 """
@@ -100,7 +100,7 @@ def _entry(row: Row, baseline: Row | None, resampled: dict[int, Resampled], leve
         "baseline": baseline.label if baseline else None,
         "is_baseline": row is baseline,
         "intervals": intervals,
-        "on_training_pictures": row.on_training_pictures,
+        "on_training_images": row.on_training_images,
         "stages": {
             stage: {
                 "protocol": protocol_name(results),

@@ -22,7 +22,7 @@ _SHORT = {
     "VOC_mAP50": "VOC50",
 }
 LEGEND = (
-    "shift: top-1 with independent backgrounds; ctx: confidence on pictures without their objects; "
+    "shift: top-1 with independent backgrounds; ctx: confidence on images without their objects; "
     "box: MaxBoxAccV2; VOC50: Pascal VOC's mAP by area, IoU 0.5; the others as COCO names them; fractions in [0, 1]."
 )
 LABEL_WIDTH, LINE_WIDTH = 16, 110
@@ -71,7 +71,7 @@ def short_name(row: Mapping[str, Any], letters: int) -> str:
 
 
 def _marks(row: Mapping[str, Any]) -> str:
-    return (" †" if row["on_training_pictures"] else "") + (" ‡" if row["other_commit"] else "")
+    return (" †" if row["on_training_images"] else "") + (" ‡" if row["other_commit"] else "")
 
 
 def groups_of(comparison: Mapping[str, Any]) -> list[tuple[str | None, list[dict[str, Any]]]]:
@@ -181,7 +181,7 @@ def _bold(text: str, best: bool) -> str:
 def csv_text(comparison: Mapping[str, Any]) -> str:
     """One line per row: identity, every metric, and the differences with their intervals; full precision."""
     names = [metric.name for metric in METRICS]
-    own = ["label", "method", "seed", "detector_seed", "hash", "protocol", "on_training_pictures", "other_commit"]
+    own = ["label", "method", "seed", "detector_seed", "hash", "protocol", "on_training_images", "other_commit"]
     header = [*own, *names]
     header += [f"{name}_difference{end}" for name in names for end in ("", "_low", "_high")]
     stream = io.StringIO()

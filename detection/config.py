@@ -16,7 +16,7 @@ _C = CfgNode()
 # Which implementation trains: "torchvision" needs nothing outside the package index;
 # "detectron2" is the engine of the paper-scale configs and must be installed.
 _C.ENGINE = "torchvision"
-# Seed of the new layers, the order of pictures, flips and the sampling of proposals.
+# Seed of the new layers, the order of images, flips and the sampling of proposals.
 _C.SEED = 0
 # Name of the row in tables; empty: the backbone's own label.  (ours)
 _C.LABEL = ""
@@ -33,20 +33,20 @@ _C.DATASETS.TRAIN = ("scenes_train",)
 _C.DATASETS.TEST = ("scenes_val",)
 
 _C.DATALOADER = CfgNode()
-# Processes that read pictures; 0 reads in the training process.
+# Processes that read images; 0 reads in the training process.
 _C.DATALOADER.NUM_WORKERS = 4
-# Batches hold only wide or only tall pictures, which saves padding.
+# Batches hold only wide or only tall images, which saves padding.
 _C.DATALOADER.ASPECT_RATIO_GROUPING = True
-# Leave out training pictures without any box to learn from.
+# Leave out training images without any box to learn from.
 _C.DATALOADER.FILTER_EMPTY_ANNOTATIONS = True
-# Keep decoded, resized training pictures in memory (per worker); for small sets and one
-# MIN_SIZE_TRAIN: 1,500 pictures of 128 px are 74 MB.  (ours)
+# Keep decoded, resized training images in memory (per worker); for small sets and one
+# MIN_SIZE_TRAIN: 1,500 images of 128 px are 74 MB.  (ours)
 _C.DATALOADER.CACHE_IMAGES = False
 
 _C.INPUT = CfgNode()
 # Channel order the backbone was trained with.
 _C.INPUT.FORMAT = "RGB"
-# Length of the shorter side in pixels; of several values one is drawn per picture.
+# Length of the shorter side in pixels; of several values one is drawn per image.
 _C.INPUT.MIN_SIZE_TRAIN = (640, 672, 704, 736, 768, 800)
 _C.INPUT.MAX_SIZE_TRAIN = 1333
 _C.INPUT.MIN_SIZE_TEST = 800
@@ -87,12 +87,12 @@ _C.MODEL.ANCHOR_GENERATOR.SIZES = [[32], [64], [128], [256], [512]]
 _C.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS = [[0.5, 1.0, 2.0]]
 
 _C.MODEL.RPN = CfgNode()
-# Anchors per picture in the loss, and the largest share of them that is positive.
+# Anchors per image in the loss, and the largest share of them that is positive.
 _C.MODEL.RPN.BATCH_SIZE_PER_IMAGE = 256
 _C.MODEL.RPN.POSITIVE_FRACTION = 0.5
 # Below the first IoU an anchor is background, from the second on it is an object.
 _C.MODEL.RPN.IOU_THRESHOLDS = [0.3, 0.7]
-# Proposals kept per level before suppression, and per picture after it.
+# Proposals kept per level before suppression, and per image after it.
 _C.MODEL.RPN.PRE_NMS_TOPK_TRAIN = 2000
 _C.MODEL.RPN.PRE_NMS_TOPK_TEST = 1000
 _C.MODEL.RPN.POST_NMS_TOPK_TRAIN = 1000
@@ -126,7 +126,7 @@ _C.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA = 0.0
 _C.SOLVER = CfgNode()
 # "SGD" or "ADAMW".  (ours)
 _C.SOLVER.OPTIMIZER = "SGD"
-# Pictures per iteration, over all processes.
+# Images per iteration, over all processes.
 _C.SOLVER.IMS_PER_BATCH = 16
 _C.SOLVER.BASE_LR = 0.02
 _C.SOLVER.MAX_ITER = 90000
@@ -169,7 +169,7 @@ _C.TEST.PRECISE_BN.NUM_ITER = 200
 # [[what, value, largest difference], ...] that a run must end with: "loss" of the last line of
 # metrics.jsonl, "detections", or a COCO number.  (detectron2 has the same for its own metrics)
 _C.TEST.EXPECTED_RESULTS = []
-# Pictures per batch and process at inference.  (ours)
+# Images per batch and process at inference.  (ours)
 _C.TEST.IMS_PER_BATCH = 8
 
 # Keys that change neither what is learned nor how it is measured.

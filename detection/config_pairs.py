@@ -147,10 +147,10 @@ WARNINGS: dict[str, Callable[[CfgNode, int], str]] = {
     "batch norm that trains, with stages that are frozen all the same (detectron2#2022)": _frozen_batch_norm,
     "a frozen backbone whose res5 trains: FREEZE_AT 5 freezes it, too": _part_of_the_backbone_trains,
     "C4 with batch norm that trains and no norm after res5 (MoCo: Res5ROIHeadsExtraNorm)": _no_norm_after_res5,
-    f"batch norm over fewer than {FEWEST_IMAGES} pictures": _few_images,
+    f"batch norm over fewer than {FEWEST_IMAGES} images": _few_images,
     "a last step so near the end that it hardly acts": _late_step,
     "a step within the warm-up": _step_in_warm_up,
-    "a learning rate that is not 0.02 for 16 pictures, scaled linearly, within a factor of two": _unscaled_rate,
+    "a learning rate that is not 0.02 for 16 images, scaled linearly, within a factor of two": _unscaled_rate,
     "a mean in the other order of channels": _order_of_channels,
     "pixels of another scale than 0..255 in RGB": _scale_of_pixels,
 }

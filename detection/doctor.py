@@ -17,8 +17,8 @@ from detection.data.roots import VARIABLES, expand_root
 from detection.data.voc_split import read_split
 from detection.engines.detectron2 import engine
 
-# Pictures of the official sets: fewer in the folder are an interrupted download.
-PICTURES = {
+# Images of the official sets: fewer in the folder are an interrupted download.
+IMAGES = {
     "coco_2014_train": 82_783, "coco_2014_val": 40_504, "coco_2017_train": 118_287, "coco_2017_val": 5_000,
     "coco_2014_minival": 40_504, "coco_2014_valminusminival": 40_504, "coco_2017_val_100": 5_000,
 }  # fmt: skip
@@ -98,17 +98,17 @@ def look(name: str, base: Path) -> tuple[bool, str] | None:
     except InputError as error:
         return False, str(error).partition(": ")[2].partition("; ")[0]
     with os.scandir(found.images) as entries:
-        pictures = sum(1 for entry in entries if entry.name.lower().endswith((".jpg", ".jpeg", ".png")))
+        images = sum(1 for entry in entries if entry.name.lower().endswith((".jpg", ".jpeg", ".png")))
     if isinstance(found, CocoFiles):
-        wanted = PICTURES.get(name, 1)
+        wanted = IMAGES.get(name, 1)
     else:
         try:
             wanted = len(read_split(found.listing))
         except InputError as error:
             return False, str(error)
-    if pictures < wanted:
-        return False, f"{pictures} of {wanted} pictures in {found.images}"
-    return True, f"{pictures} pictures in {found.images}"
+    if images < wanted:
+        return False, f"{images} of {wanted} images in {found.images}"
+    return True, f"{images} images in {found.images}"
 
 
 def _judge(name: str, base: Path, state: tuple[bool, str] | None) -> Check:

@@ -100,15 +100,15 @@ def load_both(
 
 
 def count_shared(train: DetectionData, test: DetectionData) -> int:
-    """How many test pictures the detector is trained on (tiny sets without a split; or a slip)."""
+    """How many test images the detector is trained on (tiny sets without a split; or a slip)."""
     return len(shared_images((r.path for r in train.records), (r.path for r in test.records)))
 
 
 def log_counts(role: str, data: DetectionData) -> None:
-    """One line with the numbers of pictures, annotations and categories."""
+    """One line with the numbers of images, annotations and categories."""
     numbers = data.counts()
     get_logger().info(
-        "%s %s: %d pictures, %d annotations (%d crowd or difficult), %d of %d categories annotated, fingerprint %s",
+        "%s %s: %d images, %d annotations (%d crowd or difficult), %d of %d categories annotated, fingerprint %s",
         role, data.name, numbers["images"], numbers["annotations"], numbers["crowd"],
         numbers["categories_annotated"], numbers["categories"], data.fingerprint,
     )  # fmt: skip
@@ -167,8 +167,8 @@ def save_detection(
                 **{"name": test.name, "fingerprint": test.fingerprint, "area": test.area},
                 **{**test.counts(), **measured.counts},
             },
-            "test_pictures_trained_on": shared,
-            "evaluated_on_training_pictures": shared > 0,
+            "test_images_trained_on": shared,
+            "evaluated_on_training_images": shared > 0,
         },
         details={
             **details,

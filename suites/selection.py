@@ -35,7 +35,7 @@ def select(runs: Sequence[str | Path], keys: Sequence[str], by: str) -> dict[str
          "warnings": [...]}, the warnings as in results.json, the hash of what has one.
 
     Raises:
-        InputError: a run without results, not one whose `by` is finite, or two that were validated on other pictures.
+        InputError: a run without results, not one whose `by` is finite, or two that were validated on other images.
     """
     _check_one_validation([Path(run) for run in runs])
     candidates = [_candidate(Path(run), keys, by) for run in runs]
@@ -70,7 +70,7 @@ def describe(values: Mapping[str, Any]) -> str:
 
 
 def _check_one_validation(runs: Sequence[Path]) -> None:
-    """What was measured on other pictures cannot be chosen among."""
+    """What was measured on other images cannot be chosen among."""
     seen: dict[str, Path] = {}
     for run in runs:
         if not (run / DIVERGED).exists():
@@ -79,7 +79,7 @@ def _check_one_validation(runs: Sequence[Path]) -> None:
     if len(seen) > 1:
         first, second, *_ = seen.values()
         raise InputError(
-            f"{first} and {second} were validated on other pictures; choose among runs of one DATA.VAL_SPLIT"
+            f"{first} and {second} were validated on other images; choose among runs of one DATA.VAL_SPLIT"
         )
 
 

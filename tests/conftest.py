@@ -78,7 +78,7 @@ def load_tool() -> Callable[[str], ModuleType]:
 def small_scenes(
     tmp_path_factory: pytest.TempPathFactory, run_tool: Callable[..., subprocess.CompletedProcess]
 ) -> Path:
-    """A tiny `scenes` data set: 40 training and 24 validation pictures, 12 and 6 detection scenes."""
+    """A tiny `scenes` data set: 40 training and 24 validation images, 12 and 6 detection scenes."""
     folder = tmp_path_factory.mktemp("data") / "scenes"
     counts = ["--train", 40, "--val", 24, "--detection-train", 12, "--detection-val", 6]
     done = run_tool("prepare_data", "scenes", "--output-dir", folder, *counts)

@@ -20,7 +20,7 @@ from backbones.core.xml_files import load_xml
 from backbones.data.annotation_index import build_index
 from backbones.data.checks import check_samples
 from backbones.data.class_folders import read_class
-from backbones.data.reading import COUNTED_BY_PICTURES, PICTURE_SUFFIXES
+from backbones.data.reading import COUNTED_BY_IMAGES, IMAGE_SUFFIXES
 from backbones.data.samples import load_samples
 
 OTHERS, HIDDEN = "other files and folders left out", "hidden files left out"
@@ -77,8 +77,8 @@ def read_in_all_ways(root, split="train"):
     report = check_samples("imagenet_xml", root, split, workers=1)
     assert not report.findings.of(ERROR)
     checked = {kind.what: count for kind, count in report.findings.of(WARNING).items()}
-    assert {what: n for what, n in counts.items() if what not in COUNTED_BY_PICTURES}.items() <= checked.items()
-    assert checked.get("pictures that EXIF turns", 0) == counts.get(TURNED, 0)
+    assert {what: n for what, n in counts.items() if what not in COUNTED_BY_IMAGES}.items() <= checked.items()
+    assert checked.get("images that EXIF turns", 0) == counts.get(TURNED, 0)
     assert checked.get("images of several frames", 0) == counts.get(FRAMES, 0)
     assert report.summary["samples"] == len(samples)
     build_index(root, split, workers=1, overwrite=True)
@@ -100,13 +100,13 @@ def refused_in_all_ways(root, message):
 
 
 def test_every_suffix_of_torchvisions_image_folder_is_read(root):
-    assert set(PICTURE_SUFFIXES) == set(IMG_EXTENSIONS)
+    assert set(IMAGE_SUFFIXES) == set(IMG_EXTENSIONS)
     for suffix in IMG_EXTENSIONS:
         save_image(root / f"train/n02/of_{suffix[1:]}{suffix.upper()}")
     samples, counts = read_in_all_ways(root)
     assert len(samples) == 4 + len(IMG_EXTENSIONS)
-    assert counts == {"grey or CMYK pictures converted": 1}  # of .pgm
-    assert all(samples.picture(k).shape == (30, 40, 3) for k in range(len(samples)))
+    assert counts == {"grey or CMYK images converted": 1}  # of .pgm
+    assert all(samples.load_image(k).shape == (30, 40, 3) for k in range(len(samples)))
 
 
 def test_what_is_left_out_is_counted(root):
@@ -137,7 +137,7 @@ def test_what_is_left_out_is_counted(root):
 def test_macos_files_alone_make_no_data_set(tmp_path):
     (tmp_path / "train/n01").mkdir(parents=True)
     (tmp_path / "train/n01/._a.jpg").write_bytes(b"\0\5\x16\7")
-    refused_in_all_ways(tmp_path, r"no picture \(.*\.webp\)")
+    refused_in_all_ways(tmp_path, r"no image \(.*\.webp\)")
 
 
 def test_an_index_made_before_a_file_was_left_out_is_stale(root):
@@ -170,7 +170,7 @@ def test_a_flat_folder_counts_the_annotations_of_no_image(root):
     (folder / "._n01_0.xml").write_bytes(b"\0")
     samples, counts = read_in_all_ways(root)
     assert len(samples.boxes) == 2
-    assert counts == {"annotations without a picture": 1, HIDDEN: 1}
+    assert counts == {"annotations without an image": 1, HIDDEN: 1}
 
 
 @pytest.mark.parametrize("name", ["new\nline.jpg", "latin-\udce9.jpg"])
@@ -217,7 +217,7 @@ def test_a_16_bit_image_is_scaled_in_training(root):
     deep = np.arange(1200, dtype=np.uint16).reshape(30, 40) * 54
     Image.fromarray(deep).save(root / "train/n01/deep.png")
     samples, _ = read_in_all_ways(root)
-    image = samples.picture(samples.relative.index("train/n01/deep.png"))
+    image = samples.load_image(samples.relative.index("train/n01/deep.png"))
     np.testing.assert_array_equal(image[..., 1], np.round(deep * (255 / 65535)))
 
 
@@ -298,7 +298,7 @@ def test_a_corner_beyond_float32_is_clipped_and_swapped_corners_are_counted(root
     save_xml(root, "n01_0", thing("n01", (1, 2, "1e300", 12), (9, 9, 3, 3)))
     samples, counts = read_in_all_ways(root)
     np.testing.assert_array_equal(samples.boxes_of(0), [[1, 2, 40, 13]])
-    assert counts == {"boxes clipped to the picture": 1, "boxes of zero area dropped": 1}
+    assert counts == {"boxes clipped to the image": 1, "boxes of zero area dropped": 1}
     assert not recwarn.list
 
 
@@ -343,7 +343,7 @@ def test_lists_of_classes_may_begin_with_a_byte_order_mark(root):
 
 def test_a_class_without_a_folder_is_counted_and_a_folder_without_a_class_refused(root):
     (root / "classes.txt").write_text("n01\nowl\nn02\n")
-    assert read_in_all_ways(root)[1] == {"classes without picture": 1}
+    assert read_in_all_ways(root)[1] == {"classes without image": 1}
     (root / "classes.txt").write_text("n01\nowl\n")
     refused_in_all_ways(root, "n02 is not one of the 2 classes")
     (root / "classes.txt").write_text("n01\nn02\nn01\n")
@@ -365,7 +365,7 @@ def test_accents_match_however_they_are_composed(tmp_path, folder_form, listed_f
     samples, counts = read_in_all_ways(tmp_path)
     assert samples.labels.tolist() == [1]
     assert len(samples.boxes) == 1
-    assert counts == {"classes without picture": 1}
+    assert counts == {"classes without image": 1}
 
 
 def test_folders_that_differ_by_composition_alone_are_refused(tmp_path):

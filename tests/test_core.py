@@ -156,7 +156,7 @@ def test_warnings_are_counted():
     counter = WarningCounter()
     for i in range(9):
         counter.add("boxes clipped", f"{i}.JPEG")
-    counter.add("pictures dropped", "x", count=3)
+    counter.add("images dropped", "x", count=3)
     clipped, dropped = counter.as_list()
     assert (clipped["count"], dropped["count"]) == (9, 3)
     assert clipped["examples"] == [f"{i}.JPEG" for i in range(5)]

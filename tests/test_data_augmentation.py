@@ -1,4 +1,4 @@
-"""Augmentations: geometry against rasters and torchvision, colours against torchvision, views and context pictures."""
+"""Augmentations: geometry against rasters and torchvision, colours against torchvision, views and context images."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import functional as reference
 
 from backbones.core.errors import InputError
 from backbones.core.sampling import Position, position_rng
-from backbones.data.augmentation import PadCrop, ResizeCrop, WholePicture
+from backbones.data.augmentation import PadCrop, ResizeCrop, WholeImage
 from backbones.data.color import EIGENVALUES, EIGENVECTORS, GREY, ColorChange
 
 from backbones.data.color import adjust_brightness, adjust_contrast, adjust_saturation  # isort: skip
@@ -26,7 +26,7 @@ OBJECT, GROUND = 255, 90
 
 @pytest.fixture
 def objects(tmp_path: Path) -> Samples:
-    """Sixteen 40 x 30 pictures, grey with one or two white objects."""
+    """Sixteen 40 x 30 images, grey with one or two white objects."""
     rng = np.random.default_rng(0)
     paths, boxes = [], []
     for i in range(16):
@@ -69,7 +69,7 @@ def test_objectness_and_boxes_follow_the_geometry(objects, augmentation):
 
 
 def test_pad_crop_equals_the_padded_raster(objects):
-    image, boxes = objects.picture(5), objects.boxes_of(5)
+    image, boxes = objects.load_image(5), objects.boxes_of(5)
     padded = np.pad(image, ((6, 6), (6, 6), (0, 0)))
     seen = set()
     for draw in range(300):
@@ -87,9 +87,9 @@ def test_padding_is_background():
     np.testing.assert_array_equal(map_boxes(np.array([[0, 0, 32, 32]]), (-4, 2, 32, 32), 32, 32), [[4, 0, 32, 30]])
 
 
-def test_resize_crop_is_a_window_of_the_resized_picture(objects):
-    image = objects.picture(3)
-    whole = WholePicture(64)(np.random.default_rng(0), image)[0]
+def test_resize_crop_is_a_window_of_the_resized_image(objects):
+    image = objects.load_image(3)
+    whole = WholeImage(64)(np.random.default_rng(0), image)[0]
     for draw in range(20):
         pixels, (x, y, w, h) = ResizeCrop(48, 64)(np.random.default_rng(draw), image)
         left, top = round(x * 64 / 40), round(y * 64 / 30)
@@ -97,9 +97,9 @@ def test_resize_crop_is_a_window_of_the_resized_picture(objects):
         assert (w, h) == (48 * 40 / 64, 48 * 30 / 64)
 
 
-def test_a_whole_picture_of_the_right_size_is_untouched():
+def test_a_whole_image_of_the_right_size_is_untouched():
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
-    pixels, crop = WholePicture(32)(np.random.default_rng(0), image)
+    pixels, crop = WholeImage(32)(np.random.default_rng(0), image)
     np.testing.assert_array_equal(pixels.permute(1, 2, 0), image)
     assert crop == (0, 0, 32, 32)
 
@@ -141,7 +141,7 @@ def test_colours_change_in_every_order_and_by_every_factor():
     assert torch.equal(changed[2], ColorChange((0.4, 0.4, 0.4), 0)(np.random.default_rng(2), noise()))
 
 
-def test_lighting_shifts_a_picture_along_the_principal_colours():
+def test_lighting_shifts_a_image_along_the_principal_colours():
     grey, n = torch.full((3, 2, 2), 128, dtype=torch.uint8), 4000
     rng, change = np.random.default_rng(1), ColorChange((0, 0, 0), 0.1)
     shifts = np.stack([change(rng, grey)[:, 0, 0].numpy() / 255 for _ in range(n)])
@@ -171,7 +171,7 @@ def test_a_second_view_is_another_augmentation_of_the_same_sample(objects):
     assert batch.second_view.shape == batch.images.shape
     same = (batch.second_view == batch.images).flatten(1).all(dim=1)
     assert same.sum() < 3
-    # It shows the same picture: as far as both are the whole picture, they are equal.
+    # It shows the same image: as far as both are the whole image, they are equal.
     whole = training_set(objects, "none", flip=0.0, needs=needs)
     assert all(torch.equal(whole[Position(0, i)].image, whole[Position(0, i)].second_view) for i in range(16))
     assert torch.equal(collate([training_set(objects)[Position(0, 3)]]).images[0], batch.images[3])
@@ -196,7 +196,7 @@ def test_views_and_contexts_do_not_depend_on_the_processes(objects, workers):
             assert torch.equal(getattr(one, name), getattr(other, name)), name
 
 
-def test_context_pictures_come_with_their_share_and_keep_crop_and_colours(objects):
+def test_context_images_come_with_their_share_and_keep_crop_and_colours(objects):
     needs = frozenset({"is_context", "objectness"})
     plain = training_set(objects, needs=needs)
     dataset = training_set(objects, needs=needs, context_share=0.15, context_colour=(7, 8, 9))
@@ -227,7 +227,7 @@ def test_shares_at_their_ends(objects, share, count):
     assert int(collate([dataset[Position(0, i)] for i in range(16)]).is_context.sum()) == count
 
 
-def test_context_pictures_need_boxes(objects):
+def test_context_images_need_boxes(objects):
     without = build_samples(
         paths=objects.paths, relative=objects.relative, labels=objects.labels, sizes=None,
         boxes=[np.zeros((0, 4))] * 16,

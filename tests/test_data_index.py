@@ -40,7 +40,7 @@ def save_xml(path: Path, objects: list[tuple], size: tuple[int, int] = (40, 30))
     path.write_text(text + "</annotation>")
 
 
-def save_picture(path: Path, mode: str = "RGB") -> None:
+def save_image(path: Path, mode: str = "RGB") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
     Image.fromarray(noise).convert(mode).save(path, "JPEG")
@@ -52,7 +52,7 @@ def root(tmp_path: Path) -> Path:
     root = tmp_path / "set"
     for name in ("a", "a-b", "c"):
         for i in range(4):
-            save_picture(root / f"train/{name}/{name}_{i}.JPEG", "L" if (name, i) == ("c", 1) else "RGB")
+            save_image(root / f"train/{name}/{name}_{i}.JPEG", "L" if (name, i) == ("c", 1) else "RGB")
         folder = root / "annotations/train" / name
         save_xml(folder / f"{name}_0.xml", [(name, (1, 2, 10, 12)), ("other", (0, 0, 5, 5)), (name, (5, 5, 60, 20))])
         save_xml(folder / f"{name}_1.xml", [(name, (0, 0, 39, 29))], size=(80, 60))
@@ -177,7 +177,7 @@ def test_what_is_no_whole_jpeg_header_goes_to_pil(tmp_path):
     Image.new("RGB", (9, 7)).save(tmp_path / "png.JPEG", "PNG")
     assert read_header(tmp_path / "png.JPEG") == (9, 7, "RGB", False)
     (tmp_path / "no.JPEG").write_bytes(b"text")
-    with pytest.raises(InputError, match=r"no\.JPEG \(not a picture\)"):
+    with pytest.raises(InputError, match=r"no\.JPEG \(not an image\)"):
         read_header(tmp_path / "no.JPEG")
     with pytest.raises(InputError, match=r"gone\.JPEG"):
         read_header(tmp_path / "gone.JPEG")
@@ -198,29 +198,29 @@ def test_samples_of_the_index_are_those_of_the_files(root, monkeypatch):
     assert counted_again == counted
     assert {entry["what"]: entry["count"] for entry in counted} == {
         "annotations without an object of the image's class": 1,
-        "annotations without a picture": 1,
-        "boxes clipped to the picture": 4,
+        "annotations without an image": 1,
+        "boxes clipped to the image": 4,
         "boxes of zero area dropped": 2,
-        "grey or CMYK pictures converted": 1,
-        "picture sizes differ from the XML's; the picture's taken": 3,
+        "grey or CMYK images converted": 1,
+        "image sizes differ from the XML's; the image's taken": 3,
     }
 
 
 def test_the_tables_say_what_was_dropped_and_why(root, load_tool, capsys):
     load_tool("prepare_data").main(["imagenet-boxes", "--root", str(root), "--workers", "1"])
     said = capsys.readouterr().out
-    assert "12 pictures of 3 classes, 6 of them with 9 usable boxes; 2 to 2 boxed a class" in said
+    assert "12 images of 3 classes, 6 of them with 9 usable boxes; 2 to 2 boxed a class" in said
     tables = {name: (root / f"annotations/index_train_{name}.csv").read_text() for name in ("classes", "dropped")}
     assert tables["classes"].splitlines() == [
-        "class,pictures,pictures_with_boxes,boxes",
+        "class,images,images_with_boxes,boxes",
         "a,4,2,3",
         "a-b,4,2,3",
         "c,4,2,3",
     ]
     assert tables["dropped"].splitlines()[1:] == [
-        "a/a_2.JPEG,no object of the picture's class",
-        "c/c_2.JPEG,every box empty or outside of the picture",
-        "c/gone.xml,no picture of that name",
+        "a/a_2.JPEG,no object of the image's class",
+        "c/c_2.JPEG,every box empty or outside of the image",
+        "c/gone.xml,no image of that name",
     ]
 
 
@@ -258,16 +258,16 @@ def test_processes_give_the_same_index(root):
             np.testing.assert_array_equal(getattr(a, key), getattr(c, key))
 
 
-@pytest.mark.parametrize("change", ["picture", "annotation", "class"])
+@pytest.mark.parametrize("change", ["image", "annotation", "class"])
 def test_a_stale_index_is_said_and_not_used(root, change, caplog):
     build_index(root, "train", workers=1, overwrite=False)
     before = load(root)[0]
-    if change == "picture":
-        save_picture(root / "train/c/new.JPEG")
+    if change == "image":
+        save_image(root / "train/c/new.JPEG")
     elif change == "annotation":
         (root / "annotations/train/c/c_0.xml").unlink()
     else:
-        save_picture(root / "train/d/new.JPEG")
+        save_image(root / "train/d/new.JPEG")
     with caplog.at_level("WARNING", logger="smooth2det"):
         after = load(root)[0]
     assert "is stale (1 classes changed, such as " + ("d" if change == "class" else "c") in caplog.text
@@ -287,13 +287,13 @@ def test_an_index_goes_with_a_copy_of_the_data(root, tmp_path):
 
 
 def test_flat_annotations_of_val_are_found(root):
-    save_picture(root / "val/a/v_1.JPEG")
-    save_picture(root / "val/c/v_2.JPEG")
+    save_image(root / "val/a/v_1.JPEG")
+    save_image(root / "val/c/v_2.JPEG")
     save_xml(root / "annotations/val/v_1.xml", [("a", (1, 1, 5, 5))])
     save_xml(root / "annotations/val/v_2.xml", [("c", (2, 2, 7, 7))])
     samples, counted = load(root, "val")
     np.testing.assert_array_equal(samples.boxes, [[1, 1, 6, 6], [2, 2, 8, 8]])
-    assert [entry["what"] for entry in counted] == ["classes without picture"]  # a-b
+    assert [entry["what"] for entry in counted] == ["classes without image"]  # a-b
     build_index(root, "val", workers=1, overwrite=False)
     assert load(root, "val")[0].fingerprint == samples.fingerprint
 
@@ -314,7 +314,7 @@ def test_what_an_index_cannot_read_is_named(root, tmp_path):
 
 def test_an_unknown_class_is_named_with_and_without_index(root):
     (root / "classes.txt").write_text("a\na-b\nc\n")
-    save_picture(root / "train/n99999999/x.JPEG")
+    save_image(root / "train/n99999999/x.JPEG")
     for _ in range(2):
         with pytest.raises(InputError, match=r"n99999999 is not one of the 3 classes"):
             load(root)

@@ -58,14 +58,14 @@ def test_another_variable_is_left_alone(monkeypatch, tmp_path):
 
 
 def test_coco_lies_where_detectron2_has_it(tmp_path):
-    for name, listed, pictures in (
+    for name, listed, images in (
         ("coco_2017_train", "instances_train2017", "train2017"),
         ("coco_2017_val", "instances_val2017", "val2017"),
         ("coco_2014_minival", "instances_minival2014", "val2014"),
         ("coco_2014_valminusminival", "instances_valminusminival2014", "val2014"),
     ):
         coco = tmp_path / "coco"
-        assert locate(name, str(tmp_path)) == CocoFiles(name, coco / "annotations" / f"{listed}.json", coco / pictures)
+        assert locate(name, str(tmp_path)) == CocoFiles(name, coco / "annotations" / f"{listed}.json", coco / images)
 
 
 def test_the_names_are_detectron2s():

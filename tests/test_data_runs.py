@@ -35,7 +35,7 @@ def test_a_run_leaves_its_noise_and_the_sizes_of_its_parts(run):
     assert len(stored["index"]) == 12  # 40 % of 30
     assert (stored["labels"] != stored["clean_labels"]).all()
     data = load_results(run[0])["data"]
-    assert {name: part["pictures"] for name, part in data.items()} == {"train": 30, "holdout": 10}
+    assert {name: part["images"] for name, part in data.items()} == {"train": 30, "holdout": 10}
 
 
 def test_seeds_share_a_protocol_and_not_a_fingerprint(run, tmp_path):
@@ -51,7 +51,7 @@ def test_a_run_does_not_go_on_with_other_noise(run):
         run[1](run[0], "--resume", "DATA.NOISE_RATE", 0.6, "SOLVER.MAX_EPOCH", 2)
 
 
-def test_a_run_validated_on_its_training_pictures_measures_with_their_own_labels(run, tmp_path):
+def test_a_run_validated_on_its_training_images_measures_with_their_own_labels(run, tmp_path):
     """The noise is in what is trained on, not in the split of that name."""
     run[1](tmp_path, "DATA.VAL_SPLIT", "train", "DATA.HOLDOUT", 0, "DATA.NOISE_RATE", 1.0)
     run[1](tmp_path / "clean", "DATA.VAL_SPLIT", "train", "DATA.HOLDOUT", 0, "DATA.NOISE_RATE", 0)

@@ -39,8 +39,8 @@ def samples_of(labels: np.ndarray, boxes: list[np.ndarray] | None = None, paths:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Samples:
-    """Pictures of noise with 1, 2 and 4 boxes, some of which overlap."""
+def images(tmp_path: Path) -> Samples:
+    """Images of noise with 1, 2 and 4 boxes, some of which overlap."""
     rng = np.random.default_rng(0)
     boxes = [
         np.array([[2, 3, 20, 15]]),
@@ -88,40 +88,40 @@ def test_painting_around_leaves_the_own_object_whole():
         np.testing.assert_array_equal(painted[~expected], image[~expected])
 
 
-def test_mask_has_one_sample_an_object(pictures):
-    masked = mask_objects(pictures, COLOUR)
-    assert len(masked) == len(pictures.boxes) == 7
+def test_mask_has_one_sample_an_object(images):
+    masked = mask_objects(images, COLOUR)
+    assert len(masked) == len(images.boxes) == 7
     np.testing.assert_array_equal(masked.labels, [0, 1, 1, 2, 2, 2, 2])
-    np.testing.assert_array_equal(masked.boxes, pictures.boxes)
+    np.testing.assert_array_equal(masked.boxes, images.boxes)
     np.testing.assert_array_equal(masked.box_counts(), 1)
-    np.testing.assert_array_equal(masked.picture(0), pictures.picture(0))  # one object: unchanged
+    np.testing.assert_array_equal(masked.load_image(0), images.load_image(0))  # one object: unchanged
     first = 0
     for i in range(3):
-        image, boxes = pictures.picture(i), pictures.boxes_of(i)
+        image, boxes = images.load_image(i), images.boxes_of(i)
         for k in range(len(boxes)):
             expected = inside(np.delete(boxes, k, axis=0)) & ~inside(boxes[k : k + 1])
-            shown = masked.picture(first + k)
+            shown = masked.load_image(first + k)
             np.testing.assert_array_equal(is_painted(shown), expected)
             np.testing.assert_array_equal(shown[~expected], image[~expected])
         first += len(boxes)
 
 
-def test_a_part_of_a_mask_paints_the_same(pictures):
-    masked = mask_objects(pictures, COLOUR)
+def test_a_part_of_a_mask_paints_the_same(images):
+    masked = mask_objects(images, COLOUR)
     part = masked.subset(np.array([2, 4, 6]))
     for new, old in enumerate((2, 4, 6)):
-        np.testing.assert_array_equal(part.picture(new), masked.picture(old))
-    assert len({pictures.fingerprint, masked.fingerprint, part.fingerprint}) == 3
-    assert mask_objects(pictures, (0, 0, 0)).fingerprint != masked.fingerprint
+        np.testing.assert_array_equal(part.load_image(new), masked.load_image(old))
+    assert len({images.fingerprint, masked.fingerprint, part.fingerprint}) == 3
+    assert mask_objects(images, (0, 0, 0)).fingerprint != masked.fingerprint
     assert part.painted.boxes is masked.painted.boxes  # nothing is stored twice
 
 
-def test_context_of_a_mask_paints_every_object(pictures):
-    masked = mask_objects(pictures, COLOUR)
+def test_context_of_a_mask_paints_every_object(images):
+    masked = mask_objects(images, COLOUR)
     options = {"size": 30, "crop_area": (0.5, 1.0), "crop_ratio": (1.0, 1.0), "flip": 0.0, "seed": 0}
     dataset = TrainingSet(masked, **options, augmentation="none", context_share=1.0, context_colour=COLOUR)
-    images = {i: dataset[Position(0, i)].image for i in range(7)}
-    assert all((images[k] == images[3]).all() for k in (4, 5, 6))  # whichever object it was
+    shown = {i: dataset[Position(0, i)].image for i in range(7)}
+    assert all((shown[k] == shown[3]).all() for k in (4, 5, 6))  # whichever object it was
 
 
 def test_a_mask_needs_boxes():
@@ -151,7 +151,7 @@ def test_the_held_out_part_and_the_rest_are_the_whole():
     assert split_holdout(whole, 30, 0, held_out=True).fingerprint == parts[0][1].fingerprint
 
 
-def test_a_held_out_picture_is_equally_often_any():
+def test_a_held_out_image_is_equally_often_any():
     whole = samples_of(np.zeros(12, int))
     counts = np.zeros(12)
     for seed in range(1200):
@@ -159,8 +159,8 @@ def test_a_held_out_picture_is_equally_often_any():
     assert chisquare(counts).pvalue > 1e-3
 
 
-def test_a_picture_is_held_out_with_all_its_objects(pictures):
-    masked = mask_objects(pictures, COLOUR)
+def test_a_image_is_held_out_with_all_its_objects(images):
+    masked = mask_objects(images, COLOUR)
     for seed in range(6):
         kept, out = (set(split_holdout(masked, 1, seed, held_out=o).relative) for o in (False, True))
         assert len(out) == 1
@@ -169,7 +169,7 @@ def test_a_picture_is_held_out_with_all_its_objects(pictures):
 
 @pytest.mark.parametrize("count", [200, 201, 0])
 def test_a_part_must_leave_something(count):
-    with pytest.raises(InputError, match=rf"DATA\.HOLDOUT {count} is not less than the 200 pictures"):
+    with pytest.raises(InputError, match=rf"DATA\.HOLDOUT {count} is not less than the 200 images"):
         split_holdout(samples_of(np.arange(200) % 4), count, 0, held_out=False)
 
 
@@ -292,7 +292,7 @@ def test_a_key_without_effect_is_said(small_scenes, caplog):
     assert [r.getMessage() for r in caplog.records] == ["DATA.CROP_AREA has no effect: DATA.AUGMENTATION is pad_crop"]
 
 
-def test_context_pictures_go_only_to_a_method_that_knows_them(small_scenes):
+def test_context_images_go_only_to_a_method_that_knows_them(small_scenes):
     with pytest.raises(InputError, match=r"CONTEXT_SHARE is 0\.15, but METHOD\.NAME CE"):
         build_configured(configured(small_scenes, "DATA.CONTEXT_SHARE", 0.15), "train", WarningCounter(), training=True)
 
@@ -307,7 +307,7 @@ def test_a_method_that_learns_from_context_needs_it(small_scenes, monkeypatch):
 
 
 def test_more_held_out_than_there_are(small_scenes):
-    with pytest.raises(InputError, match=r"DATA\.HOLDOUT 40 is not less than the 40 pictures"):
+    with pytest.raises(InputError, match=r"DATA\.HOLDOUT 40 is not less than the 40 images"):
         build_configured(configured(small_scenes, "DATA.HOLDOUT", 40), "train", WarningCounter(), training=True)
 
 

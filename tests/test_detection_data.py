@@ -30,7 +30,7 @@ TREE = {
 
 
 def read_coco(folder, change=None):
-    """Write the pictures and TREE after `change(tree)`, and load it; (data, warnings)."""
+    """Write the images and TREE after `change(tree)`, and load it; (data, warnings)."""
     tree = copy.deepcopy(TREE)
     Image.new("RGB", (40, 30)).save(folder / "a.jpg")
     Image.new("RGB", (20, 50)).save(folder / "b.png")
@@ -66,7 +66,7 @@ def test_crowds_are_evaluated_but_not_learned(tmp_path):
     assert [record.image_id for record in trainable(data, filter_empty=True)] == [5]
     kept = trainable(data, filter_empty=False)
     assert [(record.image_id, len(record.labels)) for record in kept] == [(3, 0), (5, 2)]
-    with pytest.raises(InputError, match=r"truth\.json: no picture has a box to learn from"):
+    with pytest.raises(InputError, match=r"truth\.json: no image has a box to learn from"):
         trainable(read_coco(tmp_path, lambda tree: tree["annotations"].__delitem__(slice(2)))[0], True)
 
 
@@ -88,13 +88,13 @@ def test_boxes_are_clipped_dropped_and_counted(tmp_path):
         tree["annotations"][0]["bbox"] = [-5, 10, 50, 100]
         tree["annotations"][1]["bbox"] = [3, 3, 0, 7]
         tree["annotations"] += [
-            {"id": 14, "image_id": 3, "category_id": 2, "bbox": [20, 0, 5, 5]},  # begins where the picture ends
+            {"id": 14, "image_id": 3, "category_id": 2, "bbox": [20, 0, 5, 5]},  # begins where the image ends
             {"id": 15, "image_id": 3, "category_id": 2, "bbox": [10, 40, 10.0004, 10]},  # a rounding error
         ]
 
     data, warnings = read_coco(tmp_path, change)
     assert [w for w in warnings if w["what"].startswith("box")] == [
-        {"what": "box clipped to the picture", "count": 1, "examples": ["a.jpg (image id 5)"]},
+        {"what": "box clipped to the image", "count": 1, "examples": ["a.jpg (image id 5)"]},
         {"what": "box of zero area dropped", "count": 2, "examples": ["b.png (image id 3)", "a.jpg (image id 5)"]},
     ]
     assert data.records[1].boxes.tolist() == [[0, 10, 40, 30]]
@@ -102,11 +102,11 @@ def test_boxes_are_clipped_dropped_and_counted(tmp_path):
     assert data.records[0].labels.tolist() == [1, 0]
 
 
-def test_grey_pictures_are_counted(tmp_path):
+def test_grey_images_are_counted(tmp_path):
     path = tmp_path / "grey.jpg"
     Image.new("L", (40, 30)).save(path)
     _, warnings = read_coco(tmp_path, setting("images", 0, file_name="grey.jpg"))
-    grey = {"what": "grey pictures: they are converted to RGB", "count": 1, "examples": [f"{path} (image id 5)"]}
+    grey = {"what": "grey images: they are converted to RGB", "count": 1, "examples": [f"{path} (image id 5)"]}
     assert grey in warnings
 
 
@@ -134,7 +134,7 @@ REFUSED = {
     "duplicate category name": (setting("categories", 1, name="dog"), "categories: the name 'dog' is duplicated"),
     "id without a number": (setting("images", 1, id="b"), "images[1]: id must be an integer, is the text 'b'"),
     "unknown category": (setting("annotations", 1, category_id=4), "annotations: id 12: category_id 4 is not listed"),
-    "unknown picture": (setting("annotations", 2, image_id=8), "annotations: id 13: image_id 8 is not listed"),
+    "unknown image": (setting("annotations", 2, image_id=8), "annotations: id 13: image_id 8 is not listed"),
     "no category": (
         lambda tree: tree["annotations"][0].pop("category_id"),
         "id 11: category_id must be an integer, is missing",
@@ -153,7 +153,7 @@ REFUSED = {
     "no width": (lambda tree: tree["images"][1].pop("width"), "images: id 3 has no 'width'"),
     "other size": (setting("images", 0, width=41), "{folder}/a.jpg (image id 5): stated 41x30, is 40x30"),
     "no annotations": (lambda tree: tree.pop("annotations"), "no list 'annotations'"),
-    "no pictures": (lambda tree: tree.update(images=[], annotations=[]), "empty list of pictures"),
+    "no images": (lambda tree: tree.update(images=[], annotations=[]), "empty list of images"),
 }
 
 
@@ -165,16 +165,16 @@ def test_a_broken_json_is_refused_by_file_key_and_id(tmp_path, case):
     assert str(tmp_path / "truth.json") in str(error.value)
 
 
-def test_missing_and_foreign_pictures_are_named(tmp_path):
-    with pytest.raises(InputError, match=re.escape(f"1 x missing pictures: {tmp_path / 'absent.jpg'} (image id 3)")):
+def test_missing_and_foreign_images_are_named(tmp_path):
+    with pytest.raises(InputError, match=re.escape(f"1 x missing images: {tmp_path / 'absent.jpg'} (image id 3)")):
         read_coco(tmp_path, setting("images", 1, file_name="absent.jpg"))
     (tmp_path / "text.png").write_text("no pixels")
-    with pytest.raises(InputError, match=re.escape(f"{tmp_path / 'text.png'} (image id 3): not a picture")):
+    with pytest.raises(InputError, match=re.escape(f"{tmp_path / 'text.png'} (image id 3): not an image")):
         read_coco(tmp_path, setting("images", 1, file_name="text.png"))
     (tmp_path / "cut.json").write_text('{"images": [')
     with pytest.raises(InputError, match=r"cut\.json as JSON"):
         load_coco(tmp_path / "cut.json", tmp_path, "cut", WarningCounter())
-    with pytest.raises(InputError, match=r"no picture folder .*absent.*DATASETS\.ROOT"):
+    with pytest.raises(InputError, match=r"no image folder .*absent.*DATASETS\.ROOT"):
         load_coco(tmp_path / "truth.json", tmp_path / "absent", "no folder", WarningCounter())
 
 
@@ -187,7 +187,7 @@ def read_joined(folder, other=None):
     return load_data([f"coco:{folder / p / 'truth.json'}:{folder / p}" for p in ("one", "two")], "", WarningCounter())
 
 
-def test_joined_sets_number_their_pictures_anew(tmp_path):
+def test_joined_sets_number_their_images_anew(tmp_path):
     data = read_joined(tmp_path / "same")
     assert [record.image_id for record in data.records] == [1, 2, 3, 4]
     assert data.counts()["annotations"] == 6

@@ -23,7 +23,7 @@ def box(name, *corners, difficult=0):
 
 
 def read_voc(folder, text, classes=("cat", "dog"), stems="a\n"):
-    """Write one annotated picture, "a", and load it; (data, warnings)."""
+    """Write one annotated image, "a", and load it; (data, warnings)."""
     for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (WIDTH, HEIGHT)).save(folder / "JPEGImages" / "a.jpg")
@@ -42,7 +42,7 @@ def test_corners_count_from_one_and_include_the_last_pixel(tmp_path):
     data, warnings = read_voc(tmp_path, annotation(*boxes))
     assert [(w["what"].split(" (")[0], w["count"]) for w in warnings] == [("point boxes", 1)]
     record = data.records[0]
-    # The whole picture; one pixel wide and two high; a fraction, as some files have.
+    # The whole image; one pixel wide and two high; a fraction, as some files have.
     assert record.boxes.tolist() == [[0, 0, WIDTH, HEIGHT], [2, 4, 3, 6], [1.5, 0, 4, 2]]
     assert record.area.tolist() == [WIDTH * HEIGHT, 2, 5]
     assert record.labels.tolist() == [1, 0, 1]
@@ -63,12 +63,12 @@ def test_boxes_are_clipped_dropped_and_counted(tmp_path):
     assert data.records[0].boxes.tolist() == [[0, 0, WIDTH, HEIGHT]]
     assert data.records[0].area.tolist() == [WIDTH * HEIGHT]  # of the cut box
     assert {w["what"]: w["count"] for w in warnings} == {
-        "box clipped to the picture": 1,
+        "box clipped to the image": 1,
         "box of zero area dropped": 2,
     }
 
 
-def test_a_size_of_zero_is_the_pictures_own(tmp_path):
+def test_a_size_of_zero_is_the_images_own(tmp_path):
     size = "<size><width>0</width><height>0</height></size>"
     record = read_voc(tmp_path, annotation(box("cat", 1, 1, 2, 2), size=size))[0].records[0]
     assert (record.width, record.height) == (WIDTH, HEIGHT)
@@ -111,7 +111,7 @@ REFUSED = {
     "cut xml": (GOOD[:-5], "a\n", "a.xml is broken XML"),
     "absent xml": (GOOD, "a\nb\n", "Annotations/b.xml (No such file"),
     "twice": (GOOD, "a\na\n", "names listed twice in the split: {folder}/ImageSets/Main/train.txt: 'a'"),
-    "empty split": (GOOD, "\n", "train.txt: 1 x empty list of pictures"),
+    "empty split": (GOOD, "\n", "train.txt: 1 x empty list of images"),
 }
 
 
@@ -123,12 +123,12 @@ def test_a_broken_folder_is_refused_by_file(tmp_path, case):
     assert str(tmp_path) in str(error.value)
 
 
-def test_missing_pictures_and_splits_are_named(tmp_path):
+def test_missing_images_and_splits_are_named(tmp_path):
     read_voc(tmp_path, GOOD)
     with pytest.raises(InputError, match=r"no split file .*Main/test\.txt; check DATASETS\.ROOT and the split"):
         load_voc(tmp_path, "test", "voc", WarningCounter())
     (tmp_path / "JPEGImages" / "a.jpg").unlink()
-    with pytest.raises(InputError, match=r"missing pictures: .*JPEGImages/a\.jpg .*no such file"):
+    with pytest.raises(InputError, match=r"missing images: .*JPEGImages/a\.jpg .*no such file"):
         load_voc(tmp_path, "train", "voc", WarningCounter())
 
 

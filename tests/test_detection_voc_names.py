@@ -53,7 +53,7 @@ def test_lines_of_a_split(tmp_path, sound, stems, lines, counted):
 def test_a_line_without_files_and_a_line_again_are_errors(tmp_path):
     errors, _, data, message = judge(write_voc(tmp_path, lines="a\nb\nc\nphoto 7 -1"))
     assert data is None
-    assert set(errors) == {"listed pictures without XML", "missing pictures"}
+    assert set(errors) == {"listed images without XML", "missing images"}
     assert "Annotations/photo 7.xml" in message
     assert "names listed twice in the split" in judge(write_voc(tmp_path, lines="a\nb\nc\na.jpg 1"))[0]
     split = tmp_path / "ImageSets" / "Main" / "train.txt"
@@ -92,7 +92,7 @@ def test_the_file_that_filename_states_and_what_was_tried(tmp_path, sound):
     assert data.records[1].path.endswith("IMG_1.PNG")
     (tmp_path / "JPEGImages" / "IMG_1.PNG").unlink()
     errors, _, _, message = judge(name)
-    assert list(errors) == ["missing pictures"]
+    assert list(errors) == ["missing images"]
     assert re.search(r"JPEGImages/b\.jpg .* tried \.jpeg, \.png.*<filename> 'C:\\x\\IMG_1\.PNG'", message)
 
 
@@ -102,8 +102,8 @@ def test_a_file_that_two_names_would_mean_is_not_taken(tmp_path):
     for stem in "ab":
         (tmp_path / "JPEGImages" / f"{stem}.jpg").unlink()
     errors, _, _, message = judge(name)
-    assert list(errors) == ["missing pictures"]
-    assert "2 x missing pictures" in message
+    assert list(errors) == ["missing images"]
+    assert "2 x missing images" in message
     assert "several names mean it" in message
 
 

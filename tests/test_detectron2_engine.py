@@ -1,4 +1,4 @@
-"""ENGINE detectron2: pictures are functions of their position, and what a run leaves is what it did."""
+"""ENGINE detectron2: images are functions of their position, and what a run leaves is what it did."""
 
 import dataclasses
 import json
@@ -33,15 +33,15 @@ def data(tmp_path_factory):
 
 
 @pytest.mark.detectron2
-def test_a_picture_is_a_pure_function_of_its_position_and_its_boxes_stay_on_their_objects(d2, data):
+def test_a_image_is_a_pure_function_of_its_position_and_its_boxes_stay_on_their_objects(d2, data):
     cfg = make_cfg()
     mapper = d2.data.DatasetMapper(settings_of(d2, cfg), is_train=True)
-    pictures = MappedRecords(data.records, mapper, seed=3)
+    images = MappedRecords(data.records, mapper, seed=3)
     positions = [Position(epoch, index) for epoch in range(4) for index in range(len(data.records))]
-    first = [pictures[position] for position in positions]
+    first = [images[position] for position in positions]
     np.random.seed(12345)  # numpy's own state matters as little as the order
     state = np.random.get_state()[1].copy()
-    again = [pictures[position] for position in reversed(positions)][::-1]
+    again = [images[position] for position in reversed(positions)][::-1]
     assert np.array_equal(state, np.random.get_state()[1])
     flipped = set()
     for one, other in zip(first, again, strict=True):
@@ -58,13 +58,13 @@ def test_a_picture_is_a_pure_function_of_its_position_and_its_boxes_stay_on_thei
 
 @pytest.mark.detectron2
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_truncated_picture_is_named_in_one_line(d2, data, tmp_path, workers):
+def test_a_truncated_image_is_named_in_one_line(d2, data, tmp_path, workers):
     broken = tmp_path / "broken.png"
     broken.write_bytes(Path(data.records[0].path).read_bytes()[:150])
     records = [dataclasses.replace(record, path=str(broken)) for record in data.records]
     spoiled = dataclasses.replace(data, records=records)
     cfg = make_cfg("DATALOADER.NUM_WORKERS", workers, "MODEL.BACKBONE.FREEZE_AT", 0)
-    with pytest.raises(InputError, match=r"picture .*broken\.png") as error:
+    with pytest.raises(InputError, match=r"image .*broken\.png") as error:
         engine.finetune(cfg, None, spoiled, data, tmp_path)
     assert "\n" not in str(error.value)
 
@@ -121,7 +121,7 @@ def test_detections_are_coco_results_in_pixels_of_the_file(straight, data):
         assert x + w <= record.width + 1e-3
         assert y + h <= record.height + 1e-3
     right = max(p["bbox"][0] + p["bbox"][2] for p in predictions if records[p["image_id"]].width == 96)
-    assert right > 90  # reaches the border of a 96 px picture that the network saw at 72 px
+    assert right > 90  # reaches the border of a 96 px image that the network saw at 72 px
 
 
 @pytest.mark.detectron2

@@ -58,7 +58,7 @@ def command(d2, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(command, tmp_path_factory, load_tool):
-    """An uninterrupted run, which reads its pictures in the training process."""
+    """An uninterrupted run, which reads its images in the training process."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     load_tool("finetune_coco").main(command(folder, 0))
     return folder
@@ -203,12 +203,12 @@ def test_precise_bn_is_over_the_batches_of_both_processes(pair):
         assert heard["var"] == pytest.approx(batches.var(dim=0, correction=0).tolist(), rel=1e-5)
 
 
-def test_a_picture_tested_twice_or_not_at_all_stops_every_process(pair):
+def test_a_image_tested_twice_or_not_at_all_stops_every_process(pair):
     for rank in (0, 1):
         heard = json.loads((pair / f"heard{rank}.json").read_text())
         assert heard["whole"] == 6
-        assert heard["drop"] == "5 pictures were tested for 6: 0 twice, 1 not at all, 0 of another set"
-        assert heard["twice"] == "7 pictures were tested for 6: 1 twice, 0 not at all, 0 of another set"
+        assert heard["drop"] == "5 images were tested for 6: 0 twice, 1 not at all, 0 of another set"
+        assert heard["twice"] == "7 images were tested for 6: 1 twice, 0 not at all, 0 of another set"
 
 
 def test_two_processes_train_as_one(pair, data, tmp_path):

@@ -210,25 +210,25 @@ def test_a_verdict_names_what_is_missing():
     }  # fmt: skip
 
 
-def make_coco(base, name, pictures):
+def make_coco(base, name, images):
     place = locate_below(name, base)
     place.images.mkdir(parents=True)
     place.listing.parent.mkdir(parents=True, exist_ok=True)
     place.listing.write_text("{}")
-    for n in range(pictures):
+    for n in range(images):
         (place.images / f"{n}.jpg").touch()
 
 
 def test_data_sets_are_found_complete_or_not(tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-    monkeypatch.setitem(detection_doctor.PICTURES, "coco_2017_val", 3)
+    monkeypatch.setitem(detection_doctor.IMAGES, "coco_2017_val", 3)
     make_coco(tmp_path, "coco_2017_val", 3)
     make_coco(tmp_path, "coco_2017_train", 4)
     (tmp_path / "VOC2007" / "JPEGImages").mkdir(parents=True)
     checks = {check.name: check for check in detection_doctor.check_data()}
     assert checks["detection data"].found.startswith(f"{tmp_path}, from DETECTRON2_DATASETS")
     assert (checks["coco_2017_val"].state, checks["coco_2017_val"].mend) == (OK, "")
-    assert checks["coco_2017_train"].found.startswith("4 of 118287 pictures")
+    assert checks["coco_2017_train"].found.startswith("4 of 118287 images")
     assert checks["coco_2017_train"].blocks == ("COCO at scale",)
     assert checks["voc_2007_trainval"].found.startswith("no split file")
     assert "coco_2014_train" in checks["not found"].found

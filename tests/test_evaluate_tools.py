@@ -33,7 +33,7 @@ XML = """<annotation><size><width>{side}</width><height>{side}</height></size><o
 
 
 def write_split(root: Path, split: str, *, boxes: bool, whole: bool = False) -> None:
-    """Noise with a brighter rectangle; its box (or the whole picture) is annotated."""
+    """Noise with a brighter rectangle; its box (or the whole image) is annotated."""
     rng = np.random.default_rng(len(split))
     for name in CLASSES:
         for number in range(PER_CLASS):
@@ -41,9 +41,9 @@ def write_split(root: Path, split: str, *, boxes: bool, whole: bool = False) -> 
             x0, y0 = rng.integers(2, 10, size=2)
             x1, y1 = rng.integers(15, 30, size=2)
             image[y0 : y1 + 1, x0 : x1 + 1] += 100
-            picture = root / split / name / f"{number}.JPEG"
-            picture.parent.mkdir(parents=True, exist_ok=True)
-            picture.write_bytes(cv2.imencode(".jpg", image)[1].tobytes())
+            path = root / split / name / f"{number}.JPEG"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(cv2.imencode(".jpg", image)[1].tobytes())
             corners = (0, 0, SIDE - 1, SIDE - 1) if whole else (x0, y0, x1, y1)
             if boxes:
                 text = XML.format(side=SIDE, name=name, **dict(zip(("x0", "y0", "x1", "y1"), corners, strict=True)))
@@ -123,7 +123,7 @@ def test_training_under_autocast_is_measured_in_float32(root):
 # ---- numbers -----------------------------------------------------------------------------------
 
 
-def test_painted_pictures_show_the_mean_colour_only(root):
+def test_painted_images_show_the_mean_colour_only(root):
     """Where the boxes cover everything, the network sees zeros, up to the rounding of the colour."""
     measured = evaluate_backbone(ChannelMeans(), read(root, "whole"), None, inputs(), context=("mean",))
     rounding = 0.5 / 255 / min(STD)
@@ -182,7 +182,7 @@ def test_blur_hides_the_object_and_touches_nothing_else():
     assert np.abs(upright.transpose(1, 0, 2).astype(int) - exact).max() <= 3
 
 
-def test_objectness_deviation_of_the_crop_and_of_the_picture(root):
+def test_objectness_deviation_of_the_crop_and_of_the_image(root):
     samples = read(root, "val")
     measured = evaluate_backbone(ChannelMeans(), samples, None, inputs(crop=16), context=())
     crop, whole = np.array([8, 8, 24, 24]), np.array([0, 0, SIDE, SIDE])
@@ -204,7 +204,7 @@ def test_what_cannot_be_measured_is_null_with_a_reason(root):
     null = measured.details["null"]
     assert {name for name, value in measured.metrics.items() if value is None} == set(null)
     assert null["top1_shifted"] == "DATA.SHIFTED_SPLIT is not set"
-    assert null["objectness_deviation"] == null["context_overconfidence"] == "24 of 24 pictures have no box"
+    assert null["objectness_deviation"] == null["context_overconfidence"] == "24 of 24 images have no box"
     off = evaluate_backbone(ChannelMeans(), read(root, "val"), None, inputs(), context=()).details["null"]
     assert off["context_top1"] == "EVAL.CONTEXT is off"
     assert "objectness_deviation" not in off
@@ -329,7 +329,7 @@ def test_localize_end_to_end(root, run_dir, tmp_path):
         assert tool("localize")([str(run), "LOCALIZE.MAX_IMAGES", "4", "LOCALIZE.GALLERY", "2"]) == 0
         results = load_results(run / "localization")
         assert results["stage"] == "localization"
-        assert results["details"]["pictures"] == 4
+        assert results["details"]["images"] == 4
         names = ("max_box_acc", "max_box_acc_v2", "pointing", "pointing_exact", "energy_in_box")
         assert all(0 <= results["metrics"][name] <= 1 for name in names)
         assert results["metrics"]["pointing_exact"] <= results["metrics"]["pointing"]
@@ -346,7 +346,7 @@ def test_localize_end_to_end(root, run_dir, tmp_path):
         row = galleries[-1][0]
         p = np.exp(said.log_p[samples.relative.index(row["image"])])
         assert row["top3"][0] == [CLASSES[p.argmax()], pytest.approx(p.max(), rel=1e-4)]  # at the trained size
-    # The same pictures for every backbone, spread over the classes.
+    # The same images for every backbone, spread over the classes.
     assert [row["image"] for row in galleries[0]] == [row["image"] for row in galleries[1]]
     assert len({row["label"] for row in galleries[0]}) == 2
 
@@ -356,7 +356,7 @@ def test_localize_without_boxes_says_so(run_dir, tmp_path):
     assert tool("localize")(arguments) == 0
     results = load_results(tmp_path)
     assert set(results["metrics"].values()) == {None}
-    assert "no picture" in results["details"]["null"]
+    assert "no image" in results["details"]["null"]
 
 
 @pytest.mark.parametrize("name", ["evaluate_backbone", "localize"])

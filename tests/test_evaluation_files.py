@@ -165,8 +165,8 @@ def engine_data(path):
 
 
 @pytest.mark.parametrize("fault", ["none", "duplicate", "drop", "both", "foreign"])
-def test_a_picture_tested_twice_or_never_stops_the_evaluation(tmp_path, monkeypatch, fault):
-    """Two processes, of which the other one has the second half, but for one picture too many or too few."""
+def test_a_image_tested_twice_or_never_stops_the_evaluation(tmp_path, monkeypatch, fault):
+    """Two processes, of which the other one has the second half, but for one image too many or too few."""
     data = load_rectangles(tmp_path)
     ids = [record.image_id for record in data.records]
 

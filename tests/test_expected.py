@@ -69,7 +69,7 @@ def settings(request):
 
 @pytest.fixture(scope="module")
 def backbone(small_scenes, tmp_path_factory, load_tool):
-    """Of a few steps, so that its batch norm fits its pictures; its input is that of configs/detection/quick.yaml."""
+    """Of a few steps, so that its batch norm fits its images; its input is that of configs/detection/quick.yaml."""
     folder = tmp_path_factory.mktemp("backbone")
     config = ["--config-file", "configs/pretrain/quick_scenes.yaml", "--output-dir", folder, "DATA.ROOT", small_scenes]
     options = ["DATA.NUM_WORKERS", 0, "SOLVER.MAX_EPOCH", 8, "SOLVER.BATCH_SIZE", 20, "PRECISION", "float32"]

@@ -64,7 +64,7 @@ def make_proposals(batch_size=10_000, beta=0.0, **options):
 
 @pytest.mark.parametrize("beta", [0.0, 0.5])
 def test_proposal_losses_are_means_over_the_sampled_anchors(generator, beta):
-    """Every anchor of both pictures fits into the sample, so none is left to chance; -1 does not count."""
+    """Every anchor of both images fits into the sample, so none is left to chance; -1 does not count."""
     network = make_proposals(beta=beta)
     labels = [torch.tensor([1, 0, -1, 0, 1, 0.0]), torch.tensor([0, 0, -1, 1, -1, 0.0])]
     scores = torch.randn(12, 1, generator=generator)
@@ -130,7 +130,7 @@ def test_levels_double_with_the_side():
 
 
 def ramps(size):
-    """Of every level, the x and the y of each cell's centre, in pixels of the picture."""
+    """Of every level, the x and the y of each cell's centre, in pixels of the image."""
     features = {}
     for level, stride in enumerate((*STRIDES, 64)):
         centre = (torch.arange(size // stride) + 0.5) * stride
@@ -158,8 +158,8 @@ def test_pooled_ramps_are_the_centres_of_the_cells(aligned, sampling_ratio):
         torch.testing.assert_close(cells, torch.stack(torch.meshgrid(x, y, indexing="xy")), rtol=1e-5, atol=1e-3)
 
 
-def test_each_region_comes_from_its_own_picture_and_level(generator):
-    """On features constant per picture and level, the pooled value says which was read; the order is kept."""
+def test_each_region_comes_from_its_own_image_and_level(generator):
+    """On features constant per image and level, the pooled value says which was read; the order is kept."""
     features = {f"p{n}": torch.full((2, 1, 512 // s, 512 // s), 10.0 * n) for n, s in enumerate((*STRIDES, 64))}
     for feature in features.values():
         feature[1] += 1
@@ -215,7 +215,7 @@ def test_suppressing_the_best_first_equals_suppressing_all(generator, crowded, t
     np.testing.assert_allclose(found[0][above], np.stack([box for _, _, box in expected]), rtol=1e-6)
 
 
-def test_detections_are_cut_to_the_picture_and_empty_ones_go():
+def test_detections_are_cut_to_the_image_and_empty_ones_go():
     boxes = torch.tensor([[[0, 0, 1, 1], [-50, 10, 30, 900]], [[0, 0, 1, 1], [300, 300, 400, 400.0]]])
     scores = torch.tensor([[0.1, 0.9], [0.2, 0.8]])
     found, kept, labels = make_heads(classes=1)._best(boxes, scores, (100, 200))  # height, width
@@ -245,7 +245,7 @@ class Recorder(torch.nn.Module):
         raise StopIteration(x)
 
 
-def test_pictures_are_normalised_and_their_padding_is_zero():
+def test_images_are_normalised_and_their_padding_is_zero():
     mean, std = [100.0, 110.0, 120.0], [50.0, 60.0, 70.0]
     detector = FasterRCNN(Recorder(), None, None, None, mean, std)
     images = torch.full((2, 3, 32, 64), 130, dtype=torch.uint8)

@@ -72,8 +72,8 @@ def test_samples_per_class(runs, tmp_path):
     assert plot("classes", runs[:1], tmp_path / "a.png") == {"train": [4] * 6, "val": [4] * 6}
 
 
-def test_maps_show_the_same_pictures_for_every_backbone(runs, tmp_path):
-    found = plot("maps", runs[:2], tmp_path / "a.png", "--pictures", "2")
+def test_maps_show_the_same_images_for_every_backbone(runs, tmp_path):
+    found = plot("maps", runs[:2], tmp_path / "a.png", "--images", "2")
     assert found["backbones"] == ["net0", "net1"]
     assert len(found["rows"]) == 2
     for row in found["rows"]:
@@ -82,7 +82,7 @@ def test_maps_show_the_same_pictures_for_every_backbone(runs, tmp_path):
 
 
 def test_features_before_the_last_layer(runs, tmp_path):
-    """The last layer of these features gives the logits; the picture does not depend on chance."""
+    """The last layer of these features gives the logits; the image does not depend on chance."""
     _, model, samples, inputs = figure_data._open(runs[0], [])
     chosen = np.array([0, 3, 9])
     features = figure_data.penultimate_features(model, samples, chosen, inputs)
@@ -125,9 +125,9 @@ def test_what_figures_refuse(runs, tmp_path):
         (["curves", "--metric", "lose"], "did you mean 'loss'"),
         (["classes"], "name one"),
         (["reliability", "--bins", "-3"], "--bins is -3; it must be at least 0"),
-        (["maps", "--pictures", "0"], "--pictures is 0; it must be at least 1"),
+        (["maps", "--images", "0"], "--images is 0; it must be at least 1"),
         (["tsne", "--classes", "1", "--per-class", "1"], "t-SNE needs 3"),
-        (["tsne", "--classes", "2", "--per-class", "1"], "2 pictures of 2 classes"),
+        (["tsne", "--classes", "2", "--per-class", "1"], "2 images of 2 classes"),
     ):
         with pytest.raises(InputError, match=message):
             plot(arguments[0], runs, tmp_path / "a.png", *arguments[1:])

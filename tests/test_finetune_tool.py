@@ -47,7 +47,7 @@ def test_run_folder_holds_what_it_promises(finished, small_scenes):
     assert results["protocol"]["name"] == "quick"
     assert results["data"]["train"]["images"] == 12
     assert results["data"]["test"]["images"] == 6
-    assert results["data"]["evaluated_on_training_pictures"] is False
+    assert results["data"]["evaluated_on_training_images"] is False
     loading = results["details"]["backbone_loading"]
     assert len(loading["loaded"]) == loading["counts"]["loaded"] == 100  # every tensor of a ResNet-18
     assert len(loading["dropped"]) == 22  # fc, and a counter of each BN
@@ -55,7 +55,7 @@ def test_run_folder_holds_what_it_promises(finished, small_scenes):
     assert all((finished / name).exists() for name in results["files"].values())
     log = (finished / "log.txt").read_text()
     truth = json.loads((small_scenes / "detection" / "annotations" / "instances_val.json").read_text())
-    assert f"test scenes_val: 6 pictures, {len(truth['annotations'])} annotations" in log
+    assert f"test scenes_val: 6 images, {len(truth['annotations'])} annotations" in log
 
 
 def test_the_files_agree_with_the_numbers(finished, small_scenes):
@@ -63,17 +63,17 @@ def test_the_files_agree_with_the_numbers(finished, small_scenes):
     truth = small_scenes / "detection" / "annotations" / "instances_val.json"
     again = evaluate_coco(truth, finished / "predictions.json", score_threshold=0.05)
     assert load_results(finished)["metrics"] == {k: None if np.isnan(v) else v for k, v in again["metrics"].items()}
-    pictures = {image["id"]: image for image in json.loads(truth.read_text())["images"]}
+    images = {image["id"]: image for image in json.loads(truth.read_text())["images"]}
     found = json.loads((finished / "predictions.json").read_text())
-    assert {one["image_id"] for one in found} == pictures.keys()
+    assert {one["image_id"] for one in found} == images.keys()
     for one in found:
-        (x, y, w, h), picture = one["bbox"], pictures[one["image_id"]]
+        (x, y, w, h), image = one["bbox"], images[one["image_id"]]
         assert min(x, y, w, h) >= 0
-        assert x + w <= picture["width"] + 1e-3
-        assert y + h <= picture["height"] + 1e-3
+        assert x + w <= image["width"] + 1e-3
+        assert y + h <= image["height"] + 1e-3
     assert max(one["bbox"][2] for one in found) > 96  # pixels of the file, not of the network's 64
     with np.load(finished / "matches.npz") as matches:
-        assert sorted(matches["image_ids"]) == sorted(pictures)
+        assert sorted(matches["image_ids"]) == sorted(images)
 
 
 def test_killed_three_times_and_resumed_is_bit_equal(small_scenes, finished, tmp_path, main, backbone):
@@ -96,8 +96,8 @@ def test_testing_again_gives_the_same_numbers(small_scenes, finished, main, back
     assert {name: (finished / name).read_bytes() for name in kept} == kept
 
 
-def test_two_processes_share_the_pictures(small_scenes, tmp_path, main):
-    """--num-gpus 2 (gloo on the CPU): each test picture counts once, as one process with the same weights says."""
+def test_two_processes_share_the_images(small_scenes, tmp_path, main):
+    """--num-gpus 2 (gloo on the CPU): each test image counts once, as one process with the same weights says."""
     run_dir = tmp_path / "two"
     options = ["SOLVER.MAX_ITER", 3, "TEST.IMS_PER_BATCH", 2, "MODEL.RESNETS.NORM", "GN", "SOLVER.AMP.ENABLED", False]
     assert main(arguments(small_scenes, run_dir, *options, flags=["--num-gpus", 2])) == 0
@@ -115,11 +115,11 @@ def test_two_processes_share_the_pictures(small_scenes, tmp_path, main):
         assert one["score"] == pytest.approx(other["score"], abs=1e-5)
 
 
-def test_its_own_training_pictures_are_said_to_be_so(small_scenes, tmp_path, main):
+def test_its_own_training_images_are_said_to_be_so(small_scenes, tmp_path, main):
     own = ["DATASETS.TEST", "[scenes_train]", "SOLVER.MAX_ITER", 3, "LABEL", "nothing learned"]
     main(arguments(small_scenes, tmp_path / "own", *own))
     results = load_results(tmp_path / "own")
-    assert results["data"]["evaluated_on_training_pictures"] is True
+    assert results["data"]["evaluated_on_training_images"] is True
     assert results["data"]["test"]["images"] == results["data"]["train"]["images"] == 12
     assert results["backbone"] == {"label": "nothing learned", "method": "random", "seed": 0, "hash": "random-0"}
 

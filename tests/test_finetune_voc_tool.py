@@ -59,7 +59,7 @@ def test_run_folder_holds_what_it_promises(finished):
     assert results["backbone"]["label"] == "made up, OLS labels"
     assert results["protocol"]["name"] == "quick yolo"
     assert (results["data"]["train"]["images"], results["data"]["test"]["images"]) == (12, 6)
-    assert results["data"]["evaluated_on_training_pictures"] is False
+    assert results["data"]["evaluated_on_training_images"] is False
     assert results["details"]["backbone_loading"]["counts"]["loaded"] == 100  # every tensor of a ResNet-18
     found = json.loads((finished / "predictions.json").read_text())
     assert found
@@ -211,7 +211,7 @@ def test_a_finished_folder_and_another_backbone_are_refused(root, finished, tmp_
         main(arguments(root, tmp_path / "run", backbone=other))
 
 
-def test_a_picture_without_a_size_is_refused_by_file(root, tmp_path, main):
+def test_a_image_without_a_size_is_refused_by_file(root, tmp_path, main):
     xml = sorted((root / "scenes-voc" / "Annotations").glob("train*.xml"))[0]
     kept = xml.read_text()
     try:

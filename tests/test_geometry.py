@@ -21,7 +21,7 @@ AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
 
 def random_boxes(rng: np.random.Generator, count: int, width: int, height: int, *, whole: bool = False) -> np.ndarray:
-    """Boxes that overlap, touch and stick out of the picture."""
+    """Boxes that overlap, touch and stick out of the image."""
     corners = rng.random((count, 2, 2)) * [width * 1.4, height * 1.4] - [width * 0.2, height * 0.2]
     corners = np.round(corners) if whole else corners
     return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
@@ -65,8 +65,8 @@ def test_empty_and_reversed_boxes_cover_nothing():
     assert objectness(boxes, (0, 0, 10, 10)) == 0.01
 
 
-def test_inclusive_box_of_the_whole_picture_fills_every_crop():
-    xmin, ymin, xmax, ymax = 0, 0, 63, 47  # as ILSVRC and Tiny-ImageNet write a 64 x 48 picture
+def test_inclusive_box_of_the_whole_image_fills_every_crop():
+    xmin, ymin, xmax, ymax = 0, 0, 63, 47  # as ILSVRC and Tiny-ImageNet write a 64 x 48 image
     boxes = np.array([[xmin, ymin, xmax + 1, ymax + 1]], np.float32)
     rng = np.random.default_rng(0)
     assert objectness(boxes, (0, 0, 64, 48)) == 1
@@ -100,8 +100,8 @@ def test_clipping_is_idempotent_and_keeps_what_is_inside():
 @pytest.mark.parametrize(("width", "height"), [(500, 375), (64, 64), (300, 900)])
 def test_crops_have_torchvisions_distribution(width, height):
     torch.manual_seed(0)
-    rng, picture, n = np.random.default_rng(0), torch.empty(3, height, width), 4000
-    reference = np.array([RandomResizedCrop.get_params(picture, list(AREA), list(RATIO)) for _ in range(n)])
+    rng, image, n = np.random.default_rng(0), torch.empty(3, height, width), 4000
+    reference = np.array([RandomResizedCrop.get_params(image, list(AREA), list(RATIO)) for _ in range(n)])
     ours = np.array([sample_crop(rng, width, height, AREA, RATIO) for _ in range(n)])
     y, x, h, w = reference.T
     for name, a, b in zip("xywh", ours.T, (x, y, w, h), strict=True):
@@ -111,7 +111,7 @@ def test_crops_have_torchvisions_distribution(width, height):
 
 
 @pytest.mark.parametrize(("width", "height"), [(1000, 20), (20, 1000), (7, 90)])
-def test_a_picture_that_no_crop_fits_gets_torchvisions_central_crop(width, height):
+def test_a_image_that_no_crop_fits_gets_torchvisions_central_crop(width, height):
     y, x, h, w = RandomResizedCrop.get_params(torch.empty(3, height, width), [0.9, 1.0], list(RATIO))
     assert sample_crop(np.random.default_rng(0), width, height, (0.9, 1.0), RATIO) == (x, y, w, h)
 

@@ -1,4 +1,4 @@
-"""Divergence from human votes: closed forms, the three sets of pictures, the votes themselves."""
+"""Divergence from human votes: closed forms, the three sets of images, the votes themselves."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def test_closed_forms():
     assert np.isfinite(divergence(Q, log_softmax(np.array([[0.0, 900, 0]] * 3)))).all()
 
 
-def test_three_sets_of_pictures():
+def test_three_sets_of_images():
     labels = np.array([0, 0, 2])
     right = np.log([[0.6, 0.2, 0.2], [0.8, 0.1, 0.1], [0.2, 0.2, 0.6]])
     half = np.log([[0.2, 0.6, 0.2], [0.7, 0.2, 0.1], [0.1, 0.1, 0.8]])  # wrong about the first

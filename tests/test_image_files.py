@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from backbones.core import images as pictures
+from backbones.core import images as images
 from backbones.core.errors import InputError
 from backbones.core.findings import ERROR, Findings
-from backbones.core.image_checks import Picture, check_pictures
+from backbones.core.image_checks import StatedImage, check_images
 from backbones.core.image_header import jpeg_header
 from backbones.core.images import (
     ORIENTATION,
-    PictureError,
+    ImageError,
     RangeError,
-    decode_picture,
+    decode_image,
     is_turned,
     read_header,
     read_header_and_frames,
@@ -33,7 +33,7 @@ DEEP = LEVELS.astype(np.uint16) * 257
 def check(path, decode=True):
     """Kinds of errors and all examples of one file's check."""
     findings = Findings()
-    check_pictures([Picture(str(path), 0, 0, "")], findings, decode=decode, workers=1)
+    check_images([StatedImage(str(path), 0, 0, "")], findings, decode=decode, workers=1)
     return [kind.what for kind in findings.of(ERROR)], findings.as_list()
 
 
@@ -77,10 +77,10 @@ def test_white_stays_white_and_black_black_whatever_the_depth(tmp_path, case):
     path = tmp_path / "deep.png"
     SCALED[case](path)
     expected = np.stack([LEVELS] * 3, -1)
-    np.testing.assert_array_equal(decode_picture(path), expected)
+    np.testing.assert_array_equal(decode_image(path), expected)
     for reduction in (2, 4, 8):
         reduced = np.asarray(Image.fromarray(expected).reduce(reduction))
-        np.testing.assert_array_equal(decode_picture(path, reduction), reduced)
+        np.testing.assert_array_equal(decode_image(path, reduction), reduced)
     assert read_header(path)[:2] == (16, 16)
     errors, findings = check(path)
     assert not errors
@@ -91,7 +91,7 @@ def test_white_stays_white_and_black_black_whatever_the_depth(tmp_path, case):
 def test_values_between_the_levels_are_rounded(tmp_path):
     values = np.random.default_rng(1).integers(0, 65536, (50, 40)).astype(np.uint16)
     Image.fromarray(values).save(tmp_path / "x.png")
-    decoded = decode_picture(tmp_path / "x.png")[..., 0]
+    decoded = decode_image(tmp_path / "x.png")[..., 0]
     np.testing.assert_array_equal(decoded, np.round(values.astype(float) * 255 / 65535))
 
 
@@ -107,7 +107,7 @@ def test_values_without_a_range_are_refused_by_name(tmp_path, case):
     path = tmp_path / "deep.tif"
     REFUSED[case](path)
     messages = []
-    for read in (decode_picture, read_header):
+    for read in (decode_image, read_header):
         with pytest.raises(RangeError, match=rf"deep\.tif .*mode {case[-1]} does not state which value is white"):
             read(path)
         with pytest.raises(RangeError) as caught:
@@ -124,8 +124,8 @@ def test_the_16_bit_case_is_its_8_bit_twin(shared_cases):
     paths = sorted((shared_cases / "01-png16/images").glob("*.png"))
     assert paths
     for path in paths:
-        twin = decode_picture(shared_cases / "01z-png8/images" / path.name)
-        np.testing.assert_array_equal(decode_picture(path), twin)
+        twin = decode_image(shared_cases / "01z-png8/images" / path.name)
+        np.testing.assert_array_equal(decode_image(path), twin)
         assert twin.max() < 255
 
 
@@ -139,7 +139,7 @@ def test_other_modes_are_converted_as_pil_does(tmp_path, mode):
     image = Image.fromarray(noise) if mode != "LAB" else Image.frombytes("LAB", (16, 16), noise.tobytes())
     (image if mode == "LAB" else image.convert(mode)).save(path)
     with Image.open(path) as again:
-        np.testing.assert_array_equal(decode_picture(path), np.asarray(again.convert("RGB")))
+        np.testing.assert_array_equal(decode_image(path), np.asarray(again.convert("RGB")))
     assert check(path)[0] == []
 
 
@@ -149,7 +149,7 @@ def test_the_transparency_of_a_palette_is_dropped_without_pils_warning(tmp_path,
     expected = np.asarray(plain.convert("RGB"))
     for name, transparency in (("a.png", bytes(range(256))), ("b.png", 3), ("c.gif", 3)):
         plain.save(tmp_path / name, transparency=transparency)
-        np.testing.assert_array_equal(decode_picture(tmp_path / name), expected)
+        np.testing.assert_array_equal(decode_image(tmp_path / name), expected)
     assert not recwarn.list
 
 
@@ -160,7 +160,7 @@ def test_of_an_animation_the_first_frame_is_read_and_the_checker_says_so(tmp_pat
     options = {"lossless": True} if suffix == "webp" else {}
     frames[0].save(path, save_all=True, append_images=frames[1:], **options)
     assert read_header_and_frames(path)[1] is True
-    assert (decode_picture(path) == [255, 0, 0]).all()
+    assert (decode_image(path) == [255, 0, 0]).all()
     errors, findings = check(path)
     assert not errors
     assert "images of several frames" in [entry["what"] for entry in findings]
@@ -174,7 +174,7 @@ def test_a_photograph_with_its_preview_is_one_image(tmp_path):
     with Image.open(tmp_path / "x.jpg") as opened:
         assert opened.format == "MPO"
     assert read_header_and_frames(tmp_path / "x.jpg")[1] is False
-    assert decode_picture(tmp_path / "x.jpg").shape == (10, 20, 3)
+    assert decode_image(tmp_path / "x.jpg").shape == (10, 20, 3)
 
 
 # --------------------------------------------------------------------------------- EXIF
@@ -209,7 +209,7 @@ def test_damaged_exif_asks_for_nothing(tmp_path, cut):
     path = tmp_path / "x.jpg"
     Image.new("RGB", (20, 10)).save(path, exif=exif_of(6)[:cut])
     assert read_header(path) == (20, 10, "RGB", False)
-    assert decode_picture(path).shape == (10, 20, 3)
+    assert decode_image(path).shape == (10, 20, 3)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
@@ -219,7 +219,7 @@ def test_every_format_says_that_it_is_turned(tmp_path, suffix):
     Image.new("RGB", (20, 10)).save(tmp_path / f"x.{suffix}", exif=exif)
     assert read_header(tmp_path / f"x.{suffix}") == (20, 10, "RGB", True)
     _, findings = check(tmp_path / f"x.{suffix}")
-    assert "pictures that EXIF turns" in [entry["what"] for entry in findings]
+    assert "images that EXIF turns" in [entry["what"] for entry in findings]
 
 
 def test_the_turned_case_is_seen_with_and_without_pil(shared_cases):
@@ -248,7 +248,7 @@ def png_with_text(size, after_pixels):
 def test_a_png_with_a_large_text_is_read(tmp_path, after_pixels):
     path = tmp_path / "x.png"
     path.write_bytes(png_with_text(3 << 20, after_pixels))  # PIL's own limit is 1 MiB
-    np.testing.assert_array_equal(decode_picture(path)[..., 0], LEVELS)
+    np.testing.assert_array_equal(decode_image(path)[..., 0], LEVELS)
     assert read_header(path)[:3] == (16, 16, "L")
     assert check(path)[0] == []
 
@@ -258,16 +258,16 @@ def test_a_text_beyond_every_limit_is_one_line(tmp_path, monkeypatch, after_pixe
     monkeypatch.setattr(PngImagePlugin, "MAX_TEXT_CHUNK", 1 << 20)
     path = tmp_path / "x.png"
     path.write_bytes(png_with_text(3 << 20, after_pixels))
-    with pytest.raises(PictureError, match=r"x\.png .*Decompressed data too large") as caught:
-        decode_picture(path)
+    with pytest.raises(ImageError, match=r"x\.png .*Decompressed data too large") as caught:
+        decode_image(path)
     errors, findings = check(path)
-    assert errors == ["unreadable or truncated pictures"]
+    assert errors == ["unreadable or truncated images"]
     assert findings[0]["examples"] == [f"{path}: {caught.value.reason}"]
 
 
 def test_the_case_with_large_texts_is_read(shared_cases):
     for path in (shared_cases / "04-pngtext/images").glob("*.png"):
-        assert decode_picture(path).shape[1::-1] == read_header(path)[:2]
+        assert decode_image(path).shape[1::-1] == read_header(path)[:2]
         assert check(path)[0] == []
 
 
@@ -283,14 +283,14 @@ def test_a_good_image_of_180_megapixels_is_read(tmp_path, recwarn):
 def test_an_image_beyond_the_limit_is_one_line_from_both(tmp_path, monkeypatch, suffix):
     path = tmp_path / f"x.{suffix}"
     Image.new("RGB", (30, 20)).save(path)
-    monkeypatch.setattr(pictures, "MAX_PIXELS", 599)
-    monkeypatch.setattr(pictures.cv2, "imdecode", raise_cv2_error)
-    for read in (read_header, decode_picture):
-        with pytest.raises(PictureError, match=rf"x\.{suffix} .*30x20 exceeds the 599 pixels"):
+    monkeypatch.setattr(images, "MAX_PIXELS", 599)
+    monkeypatch.setattr(images.cv2, "imdecode", raise_cv2_error)
+    for read in (read_header, decode_image):
+        with pytest.raises(ImageError, match=rf"x\.{suffix} .*30x20 exceeds the 599 pixels"):
             read(path)
-    assert check(path)[0] == ["unreadable or truncated pictures"]
-    monkeypatch.setattr(pictures, "MAX_PIXELS", 600)
-    assert decode_picture(path).shape == (20, 30, 3)
+    assert check(path)[0] == ["unreadable or truncated images"]
+    monkeypatch.setattr(images, "MAX_PIXELS", 600)
+    assert decode_image(path).shape == (20, 30, 3)
     assert check(path)[0] == []
 
 
@@ -313,10 +313,10 @@ def test_whatever_pil_raises_names_the_file_in_both(tmp_path, monkeypatch, error
         raise error
 
     monkeypatch.setattr(*{"open": (Image, "open", fail), "load": (PngImagePlugin.PngImageFile, "load", fail)}[where])
-    with pytest.raises(PictureError, match=r"x\.png .*\(.+\)") as caught:
-        decode_picture(path)
+    with pytest.raises(ImageError, match=r"x\.png .*\(.+\)") as caught:
+        decode_image(path)
     errors, findings = check(path)
-    assert errors == ["unreadable or truncated pictures"]
+    assert errors == ["unreadable or truncated images"]
     assert findings[0]["examples"] == [f"{path}: {caught.value.reason}"]
 
 
@@ -324,18 +324,18 @@ def test_whatever_pil_raises_names_the_file_in_both(tmp_path, monkeypatch, error
 def test_paths_that_name_no_file(tmp_path, name):
     (tmp_path / "folder.jpg").mkdir()
     (tmp_path / "file").touch()
-    for read in (read_header, decode_picture):
-        with pytest.raises(InputError, match=r"cannot read the picture .*\.jpg"):
+    for read in (read_header, decode_image):
+        with pytest.raises(InputError, match=r"cannot read the image .*\.jpg"):
             read(f"{tmp_path}/{name}")
-    assert check(f"{tmp_path}/{name}")[0] == ["missing pictures"]
+    assert check(f"{tmp_path}/{name}")[0] == ["missing images"]
 
 
-def test_an_empty_file_is_not_a_picture(tmp_path):
+def test_an_empty_file_is_not_a_image(tmp_path):
     (tmp_path / "x.jpg").touch()
-    for read in (read_header, decode_picture):
-        with pytest.raises(InputError, match=r"x\.jpg .*not a picture"):
+    for read in (read_header, decode_image):
+        with pytest.raises(InputError, match=r"x\.jpg .*not an image"):
             read(tmp_path / "x.jpg")
-    assert check(tmp_path / "x.jpg")[0] == ["unreadable or truncated pictures"]
+    assert check(tmp_path / "x.jpg")[0] == ["unreadable or truncated images"]
 
 
 FORMATS = [("JPEG", "RGB"), ("JPEG", "CMYK"), ("PNG", "P"), ("PNG", "RGBA"), ("TIFF", "RGB"), ("TIFF", "1"),
@@ -345,7 +345,7 @@ FORMATS = [("JPEG", "RGB"), ("JPEG", "CMYK"), ("PNG", "P"), ("PNG", "RGBA"), ("T
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize(("name", "mode"), FORMATS)
 def test_a_damaged_file_is_an_image_or_one_line_and_the_checker_says_the_same(tmp_path, monkeypatch, name, mode):
-    monkeypatch.setattr(pictures, "MAX_PIXELS", 100_000)  # a damaged size may be large, and slow
+    monkeypatch.setattr(images, "MAX_PIXELS", 100_000)  # a damaged size may be large, and slow
     rng = random.Random(f"{name} {mode}")
     noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     stream = io.BytesIO()
@@ -360,8 +360,8 @@ def test_a_damaged_file_is_an_image_or_one_line_and_the_checker_says_the_same(tm
         path.write_bytes(data)
         size, reason = None, ""
         try:
-            size = decode_picture(path).shape[1::-1]
-        except PictureError as error:
+            size = decode_image(path).shape[1::-1]
+        except ImageError as error:
             reason, refused = str(error), refused + 1
         assert size == read_header(path)[:2] if size else "x.img" in reason, bytes(data)
         assert (check(path)[0] == []) == bool(size), bytes(data)

@@ -54,9 +54,9 @@ def test_what_all_refuse_is_said_once(tmp_path):
 
 
 def test_what_one_refuses_ends_the_others(tmp_path):
-    with pytest.raises(InputError, match=r"^picture 7 is broken; restore it$"):
-        main(["picture", str(tmp_path), "--num-gpus", "2"])
-    waiting = tmp_path / "picture-0"
+    with pytest.raises(InputError, match=r"^image 7 is broken; restore it$"):
+        main(["image", str(tmp_path), "--num-gpus", "2"])
+    waiting = tmp_path / "image-0"
     assert not waiting.exists() or gone(int(waiting.read_text()))
 
 

@@ -16,7 +16,7 @@ from torchvision import transforms
 
 from backbones.core import distributed
 from backbones.core.errors import InputError
-from backbones.core.images import decode_picture
+from backbones.core.images import decode_image
 from backbones.core.sampling import Position
 from backbones.data.batch import Batch
 from backbones.data.evaluation_set import EvaluationSet
@@ -30,8 +30,8 @@ from backbones.data.training_set import TrainingSet
 NEEDS = frozenset({"objectness", "boxes"})
 
 
-def picture(width: int, height: int, seed: int = 0) -> np.ndarray:
-    """A smooth random picture with some noise, uint8 (H, W, 3)."""
+def random_image(width: int, height: int, seed: int = 0) -> np.ndarray:
+    """A smooth random image with some noise, uint8 (H, W, 3)."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (7, 9, 3), np.uint8)).resize(
         (width, height), Image.Resampling.BICUBIC
@@ -55,17 +55,17 @@ def samples_of(paths: list[Path], boxes: list[list[list[float]]]) -> Samples:
 
 @pytest.fixture
 def jpegs(tmp_path: Path) -> Samples:
-    """Eleven pictures of different sizes with one or two boxes."""
+    """Eleven images of different sizes with one or two boxes."""
     paths = [tmp_path / f"{i:02d}.JPEG" for i in range(11)]
     for i, path in enumerate(paths):
-        Image.fromarray(picture(60 + 7 * i, 90 - 5 * i, i)).save(path, quality=90)
+        Image.fromarray(random_image(60 + 7 * i, 90 - 5 * i, i)).save(path, quality=90)
     boxes = [[[5, 5, 40, 35]] if i % 2 else [[5, 5, 40, 35], [20, 10, 55, 30]] for i in range(11)]
     return samples_of(paths, boxes)
 
 
 @pytest.fixture
 def white_objects(tmp_path: Path) -> Samples:
-    """Lossless black pictures, white within their boxes: what is white is object."""
+    """Lossless black images, white within their boxes: what is white is object."""
     rng = np.random.default_rng(0)
     paths, boxes = [], []
     for i in range(12):
@@ -94,58 +94,58 @@ def assert_batches_equal(one: Batch, other: Batch) -> None:
             assert torch.equal(value, getattr(other, name)), name
 
 
-# Pictures
+# Images
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_decoding_equals_pil(tmp_path, mode):
     path = tmp_path / "x.JPEG"
-    Image.fromarray(picture(61, 43)).convert(mode).save(path, quality=80)
+    Image.fromarray(random_image(61, 43)).convert(mode).save(path, quality=80)
     with Image.open(path) as image:
         expected = np.asarray(image.convert("RGB")).astype(int)
-    ours = decode_picture(path)
+    ours = decode_image(path)
     assert (ours.dtype, ours.shape) == (np.uint8, (43, 61, 3))
     assert np.abs(ours - expected).max() <= (1 if mode == "CMYK" else 0)
 
 
-def test_exif_does_not_turn_the_picture_away_from_its_boxes(tmp_path):
+def test_exif_does_not_turn_the_image_away_from_its_boxes(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(picture(60, 40)).save(tmp_path / "x.JPEG", exif=exif)
-    assert decode_picture(tmp_path / "x.JPEG").shape == (40, 60, 3)
+    Image.fromarray(random_image(60, 40)).save(tmp_path / "x.JPEG", exif=exif)
+    assert decode_image(tmp_path / "x.JPEG").shape == (40, 60, 3)
 
 
 def test_a_png_with_a_jpegs_name_is_read(tmp_path):
-    image = picture(30, 20)
+    image = random_image(30, 20)
     Image.fromarray(image).save(tmp_path / "x.JPEG", "PNG")
-    np.testing.assert_array_equal(decode_picture(tmp_path / "x.JPEG"), image)
+    np.testing.assert_array_equal(decode_image(tmp_path / "x.JPEG"), image)
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.02, 0.3, 0.7, 0.99])
 def test_a_truncated_jpeg_is_named_not_filled_with_grey(tmp_path, kept):
     buffer = io.BytesIO()
-    Image.fromarray(picture(200, 150)).save(buffer, "JPEG")
+    Image.fromarray(random_image(200, 150)).save(buffer, "JPEG")
     path = tmp_path / "cut.JPEG"
     path.write_bytes(buffer.getvalue()[: int(kept * buffer.tell())])
     with pytest.raises(InputError, match=r"cut\.JPEG is truncated or unreadable"):
-        decode_picture(path)
+        decode_image(path)
 
 
 def test_bytes_after_the_end_of_a_jpeg_do_no_harm(tmp_path):
-    Image.fromarray(picture(50, 40)).save(tmp_path / "a.JPEG")
+    Image.fromarray(random_image(50, 40)).save(tmp_path / "a.JPEG")
     for tail in (bytes(10), bytes(5000)):
         (tmp_path / "b.JPEG").write_bytes((tmp_path / "a.JPEG").read_bytes() + tail)
-        np.testing.assert_array_equal(decode_picture(tmp_path / "b.JPEG"), decode_picture(tmp_path / "a.JPEG"))
+        np.testing.assert_array_equal(decode_image(tmp_path / "b.JPEG"), decode_image(tmp_path / "a.JPEG"))
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"gone\.JPEG"):
-        decode_picture(tmp_path / "gone.JPEG")
+        decode_image(tmp_path / "gone.JPEG")
 
 
 @pytest.mark.parametrize("crop", [(0, 0, 200, 150), (13, 7, 40, 33), (50, 20, 32, 32), (3, 0, 190, 21)])
 def test_resizing_a_crop_equals_pil_within_rounding(crop):
-    image = picture(200, 150)
+    image = random_image(200, 150)
     x, y, w, h = crop
     expected = Image.fromarray(image).crop((x, y, x + w, y + h)).resize((48, 32), Image.Resampling.BILINEAR)
     ours = resize_crop(image, crop, 48, 32).permute(1, 2, 0).numpy().astype(int)
@@ -191,7 +191,7 @@ def test_a_sample_is_a_function_of_seed_epoch_and_index(jpegs):
         assert not torch.equal(one.images[4], other.image)
 
 
-def test_computing_objectness_does_not_change_the_pictures(jpegs):
+def test_computing_objectness_does_not_change_the_images(jpegs):
     plain, needy = training_set(jpegs), training_set(jpegs, needs=NEEDS)
     for i in range(11):
         assert torch.equal(plain[Position(0, i)].image, needy[Position(0, i)].image)
@@ -208,7 +208,7 @@ def test_flips_come_with_their_probability(white_objects, probability, low, high
     assert low <= share <= high
 
 
-def test_a_flip_mirrors_the_picture(jpegs):
+def test_a_flip_mirrors_the_image(jpegs):
     as_it_is = training_set(jpegs, flip=0.0)[Position(0, 3)].image
     assert torch.equal(training_set(jpegs, flip=1.0)[Position(0, 3)].image, as_it_is.flip(2))
 
@@ -219,7 +219,7 @@ def test_impossible_crops_are_refused(jpegs, options):
         training_set(jpegs, **options)
 
 
-def test_a_picture_without_box_is_refused_where_boxes_are_needed(jpegs):
+def test_a_image_without_box_is_refused_where_boxes_are_needed(jpegs):
     without = samples_of([Path(p) for p in jpegs.paths[:2]], [[[0, 0, 5, 5]], []])
     training_set(without)
     for build in (lambda: training_set(without, needs=NEEDS), lambda: EvaluationSet(without, with_objectness=True)):
@@ -241,11 +241,11 @@ def test_evaluation_equals_torchvision_on_pil(jpegs, resize, crop):
         assert difference.max() <= 1
 
 
-def test_objectness_of_the_centre_crop_and_of_the_whole_picture(white_objects):
+def test_objectness_of_the_centre_crop_and_of_the_whole_image(white_objects):
     dataset = EvaluationSet(white_objects, resize=128, crop=96, with_objectness=True)
     batch = collate([dataset[i] for i in range(12)])
     torch.testing.assert_close(batch.objectness, batch.images.float().mean(dim=(1, 2, 3)) / 255, atol=0.01, rtol=0)
-    whole = torch.tensor([decode_picture(path).mean() / 255 for path in white_objects.paths], dtype=torch.float32)
+    whole = torch.tensor([decode_image(path).mean() / 255 for path in white_objects.paths], dtype=torch.float32)
     torch.testing.assert_close(batch.objectness_full, whole)
     assert (batch.objectness - batch.objectness_full).abs().max() > 0.05
 
@@ -259,7 +259,7 @@ def test_painting_covers_exactly_the_objects(white_objects):
 
 def test_boxes_of_a_square_are_scaled_by_side(jpegs):
     batch = collate([EvaluationSet(jpegs, resize=224, stretch=True)[i] for i in (1, 2)])
-    width, height = 67, 85  # of picture 1
+    width, height = 67, 85  # of image 1
     expected = torch.tensor([5 / width, 5 / height, 40 / width, 35 / height]) * 224
     torch.testing.assert_close(batch.boxes[0, 0], expected)
     assert batch.images.shape == (2, 3, 224, 224)
@@ -267,7 +267,7 @@ def test_boxes_of_a_square_are_scaled_by_side(jpegs):
     assert batch.boxes[0, 1].eq(0).all()
 
 
-def test_a_crop_larger_than_the_picture_is_refused(jpegs):
+def test_a_crop_larger_than_the_image_is_refused(jpegs):
     with pytest.raises(InputError, match=r"00\.JPEG has 60 x 90 .*EVAL_RESIZE"):
         EvaluationSet(jpegs, crop=64)[0]
 
@@ -303,7 +303,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 def test_a_forked_loader_process_waits_for_no_thread_of_opencv():
-    """With threads of OpenCV's own, started by a large picture before the fork, this one never ends."""
+    """With threads of OpenCV's own, started by a large image before the fork, this one never ends."""
     done = subprocess.run([sys.executable, "-c", FORK], check=False, timeout=60, cwd=Path(__file__).parents[1])
     assert done.returncode == 7  # of the forked process
 
@@ -337,7 +337,7 @@ def test_a_broken_file_ends_loading_with_one_line(jpegs, workers):
     assert "Traceback" not in str(caught.value)
 
 
-def test_pictures_of_different_sizes_in_a_batch_are_refused(jpegs):
+def test_images_of_different_sizes_in_a_batch_are_refused(jpegs):
     with pytest.raises(InputError, match=r"differ in size.*EVAL_CROP"):
         list(evaluation_batches(EvaluationSet(jpegs), batch_size=2))
 
@@ -358,7 +358,7 @@ def test_a_batch_moves_as_a_whole(jpegs):
 
 def test_the_benchmark_runs_on_a_folder_of_jpegs(tmp_path, capsys):
     for i in range(3):
-        Image.fromarray(picture(320, 240, i)).save(tmp_path / f"{i}.jpg")
+        Image.fromarray(random_image(320, 240, i)).save(tmp_path / f"{i}.jpg")
     script = runpy.run_path(str(Path(__file__).parent.parent / "benchmarks/loader.py"))
     script["main"](["--images", str(tmp_path), "--repeats", "1"])
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -367,8 +367,8 @@ def test_the_benchmark_runs_on_a_folder_of_jpegs(tmp_path, capsys):
     assert result["details"]["parity_255"] < 0.5
 
 
-def test_stretched_pictures_show_the_middle_of_both_sides(white_objects):
-    """Resize(256, 256) and a centre crop: half of either side, so a quarter of the picture, whatever its ratio."""
+def test_stretched_images_show_the_middle_of_both_sides(white_objects):
+    """Resize(256, 256) and a centre crop: half of either side, so a quarter of the image, whatever its ratio."""
     dataset = EvaluationSet(white_objects, resize=128, crop=64, stretch=True, with_objectness=True)
     whole = EvaluationSet(white_objects, resize=128, stretch=True)
     for i in range(len(white_objects)):

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from backbones.core.errors import InputError
-from backbones.core.images import PictureError
+from backbones.core.images import ImageError
 from backbones.core.loading import GuardedLoader
 from detection.data.records import Record
 from detection.engines.detectron2.data import MappedRecords
@@ -69,14 +69,12 @@ def test_batches_keep_the_order_of_their_keys_on_every_pass(workers):
 
 @WORKERS
 def test_the_error_of_an_item_comes_as_itself_after_the_batches_before_it(workers):
-    loader = load(
-        Squares({4: PictureError("cannot read 4.png: broken", "broken")}), [[0, 1], [4, 5], [6]], list, workers
-    )
+    loader = load(Squares({4: ImageError("cannot read 4.png: broken", "broken")}), [[0, 1], [4, 5], [6]], list, workers)
     batches = iter(loader)
     assert next(batches) == [0, 1]
-    with pytest.raises(PictureError) as caught:
+    with pytest.raises(ImageError) as caught:
         next(batches)
-    assert (type(caught.value), str(caught.value)) == (PictureError, "cannot read 4.png: broken")
+    assert (type(caught.value), str(caught.value)) == (ImageError, "cannot read 4.png: broken")
     assert caught.value.reason == "broken"
     assert "worker process" not in "".join(traceback.format_exception(caught.value))
 
@@ -110,7 +108,7 @@ def test_loading_draws_nothing_from_the_global_generator(workers):
 @WORKERS
 def test_an_image_that_detectron2s_mapper_cannot_read_is_named(workers, tmp_path):
     records = [record(tmp_path / f"{n}.png") for n in range(3)]
-    with pytest.raises(InputError, match=r"^cannot use the picture .*1\.png \(cut short\); restore or remove it$"):
+    with pytest.raises(InputError, match=r"^cannot use the image .*1\.png \(cut short\); restore or remove it$"):
         list(detectron2_batches(records, read_or_fail, batch_size=2, num_workers=workers, pin_memory=False))
     with pytest.raises(InputError, match=r"1\.png"):
         MappedRecords(records, read_or_fail, 0)[1]

@@ -143,7 +143,7 @@ def test_evaluator_means_baselines_and_zero_maps():
     assert metrics["energy_in_box"] == pytest.approx(1 / 3)
     assert metrics["pointing"] == pytest.approx(2 / 3)  # a zero map points at its first pixel, here in the box
     assert details["zero_maps"] == 1
-    assert details["pictures"] == 3
+    assert details["images"] == 3
     assert details["top1_at_this_size"] == pytest.approx(2 / 3)
     assert details["baselines"]["mean box share, energy_in_box"] == pytest.approx(0.5)
     assert details["baselines"]["centre point, pointing"] == 1
@@ -172,7 +172,7 @@ def network():
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     return torch.randn(3, 3, 96, 96, generator=torch.Generator().manual_seed(1)), torch.tensor([4, 0, 2])
 
 
@@ -180,8 +180,8 @@ def resized(raw: np.ndarray, size: int = 96) -> np.ndarray:
     return stretch(np.stack([cv2.resize(np.maximum(m, 0), (size, size)) for m in raw.astype(np.float32)]))
 
 
-def test_cam_is_the_closed_form(network, pictures):
-    images, labels = pictures
+def test_cam_is_the_closed_form(network, images):
+    images, labels = images
     maps, logits = ClassMaps(network, "CAM")(images, labels)
     with torch.no_grad():
         outputs = network(images)
@@ -192,16 +192,16 @@ def test_cam_is_the_closed_form(network, pictures):
     assert maps.max() == 1
 
 
-def test_gradcam_is_cam_behind_average_pooling(network, pictures):
+def test_gradcam_is_cam_behind_average_pooling(network, images):
     np.testing.assert_allclose(
-        ClassMaps(network, "GradCAM")(*pictures)[0], ClassMaps(network, "CAM")(*pictures)[0], atol=1e-5
+        ClassMaps(network, "GradCAM")(*images)[0], ClassMaps(network, "CAM")(*images)[0], atol=1e-5
     )
 
 
-def test_gradcam_plus_plus_against_the_formula(pictures):
+def test_gradcam_plus_plus_against_the_formula(images):
     torch.manual_seed(2)
     network = build_model("resnet18", 5).eval()
-    images, labels = pictures
+    images, labels = images
     with torch.no_grad():
         features = network.stages(images)["res5"].double()
     features.requires_grad_()
@@ -217,8 +217,8 @@ def test_gradcam_plus_plus_against_the_formula(pictures):
     )
 
 
-def test_maps_follow_the_class(network, pictures):
-    images, labels = pictures
+def test_maps_follow_the_class(network, images):
+    images, labels = images
     own, _ = ClassMaps(network, "CAM")(images, labels)
     other, _ = ClassMaps(network, "CAM")(images, (labels + 1) % 5)
     assert np.abs(own - other).mean() > 0.01

@@ -47,7 +47,7 @@ def build(name, num_classes=K, model=None, **arguments):
         batch(num_classes).labels,
         epochs=2,
         steps_per_epoch=4,
-        unaugmented=lambda: [pictures(num_classes)],
+        unaugmented=lambda: [images(num_classes)],
         teacher_temperature=lambda: 1.3,
     )
     method.setup(context)
@@ -55,7 +55,7 @@ def build(name, num_classes=K, model=None, **arguments):
     return method
 
 
-def pictures(num_classes=K):
+def images(num_classes=K):
     """Some of every class."""
     random = torch.Generator().manual_seed(3)
     images = torch.randint(0, 256, (2 * K, 3, 8, 8), generator=random, dtype=torch.uint8)

@@ -135,7 +135,7 @@ NEUTRAL = [
     ("TwoView", {"weight": 0.0}),
     ("BYOT", {"final_weight": 1.0, "shallow_weight": 0.0}),
 ]
-# Only towards a limit: the first two at weights of one picture, GCE at q = 0, beta smoothing at amount 0, ILS1Sine and
+# Only towards a limit: the first two at weights of one image, GCE at q = 0, beta smoothing at amount 0, ILS1Sine and
 # BYOTOLS nowhere; ALSCutMix at probability 0 is ALS.
 NO_NEUTRAL = {"Mixup", "RICAP", "GCE", "BetaSmoothing", "ILS1Sine", "BYOTOLS", "ALSCutMix", "CE"}
 

@@ -222,7 +222,7 @@ def test_similarity_of_two_processes_is_that_of_one(monkeypatch):
     sums = []
     for own in halves:
         monkeypatch.setattr(smoothing, "all_reduce_sum", lambda *mine: sums.append([m.clone() for m in mine]))
-        with pytest.raises(InputError, match="no training picture"):
+        with pytest.raises(InputError, match="no training image"):
             build("ClassSimilarityLS").setup(context(labels, unaugmented=lambda own=own: [own]))
     for own, theirs in zip(halves, sums[::-1], strict=True):
         monkeypatch.setattr(

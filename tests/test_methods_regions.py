@@ -1,4 +1,4 @@
-"""Combined and hidden pictures, against pixels: every share that a label weighs is counted on a painted picture."""
+"""Combined and hidden images, against pixels: every share that a label weighs is counted on a painted image."""
 
 import numpy as np
 import pytest
@@ -16,14 +16,14 @@ DOUBLE = torch.float64
 
 
 def painted(labels, num_classes=K):
-    """Every picture in the colour of its class: one channel a class."""
+    """Every image in the colour of its class: one channel a class."""
     return F.one_hot(labels, num_classes, DOUBLE)[:, :, None, None].repeat(1, 1, HEIGHT, WIDTH)
 
 
 def numbered(count):
-    """Every pixel says of which picture it is, and where it was: (count, 1, H, W) of picture, y, x in base 100."""
-    picture, y, x = torch.meshgrid(torch.arange(count), torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
-    return (10_000 * picture + 100 * y + x)[:, None].double()
+    """Every pixel says of which image it is, and where it was: (count, 1, H, W) of image, y, x in base 100."""
+    image, y, x = torch.meshgrid(torch.arange(count), torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
+    return (10_000 * image + 100 * y + x)[:, None].double()
 
 
 # Shares of pixels
@@ -55,16 +55,16 @@ def test_mixing_soft_labels_keeps_the_linear_combination(amount):
     torch.testing.assert_close(soft, expected)
 
 
-def quarters_of(picture):
-    """{(source, dy, dx): mask} of one mixed picture (H, W) of `numbered` pixels: where each pixel was taken from."""
-    source, position = picture.long() // 10_000, picture.long() % 10_000
+def quarters_of(image):
+    """{(source, dy, dx): mask} of one mixed image (H, W) of `numbered` pixels: where each pixel was taken from."""
+    source, position = image.long() // 10_000, image.long() % 10_000
     dy = position // 100 - torch.arange(HEIGHT)[:, None]
     dx = position % 100 - torch.arange(WIDTH)
     keys = torch.stack([source, dy, dx], dim=-1).reshape(-1, 3)
     return {tuple(key.tolist()): (keys == key).all(dim=1).reshape(HEIGHT, WIDTH) for key in keys.unique(dim=0)}
 
 
-def test_each_part_of_ricap_is_a_crop_of_one_picture():
+def test_each_part_of_ricap_is_a_crop_of_one_image():
     method, count = build("RICAP", alpha=1.0), 6
     labels = torch.arange(count) % K
     offsets = set()
@@ -72,8 +72,8 @@ def test_each_part_of_ricap_is_a_crop_of_one_picture():
         torch.manual_seed(seed)
         mixed, soft = method.mix(Batch(numbered(count), labels), F.one_hot(labels, K, DOUBLE))
         sources = {}
-        for i, picture in enumerate(mixed.images[:, 0]):
-            parts = quarters_of(picture)
+        for i, image in enumerate(mixed.images[:, 0]):
+            parts = quarters_of(image)
             assert len(parts) <= 4
             expected = torch.zeros(K, dtype=DOUBLE)
             for (source, dy, dx), mask in parts.items():
@@ -96,7 +96,7 @@ def test_mixup_is_the_formula():
     images, targets = torch.rand(K, 3, HEIGHT, WIDTH, dtype=DOUBLE), F.one_hot(labels, K, DOUBLE)
     torch.manual_seed(1)
     mixed, soft = method.mix(Batch(images, labels), targets)
-    # The targets of one-hot labels say which two pictures were mixed, and how.
+    # The targets of one-hot labels say which two images were mixed, and how.
     expected = torch.einsum("bk,kchw->bchw", soft, images)
     torch.testing.assert_close(mixed.images, expected)
     kept = soft.diagonal()[mixed.mixed]
@@ -132,7 +132,7 @@ def test_exactly_the_pixels_of_the_square_are_hidden(size):
 
 
 @pytest.mark.parametrize("name", ["CutOut", "CutOutLS", "CutOutOLS"])
-def test_the_centre_of_the_square_is_uniform_over_the_picture(name):
+def test_the_centre_of_the_square_is_uniform_over_the_image(name):
     method, count = build(name, size=1), 6000
     labels = torch.zeros(count, dtype=torch.int64)
     torch.manual_seed(0)
@@ -151,7 +151,7 @@ def test_cutout_with_online_labels_observes_what_it_sees():
     torch.testing.assert_close(method.table.soft, (4 * torch.eye(K, dtype=DOUBLE)).softmax(dim=1))
 
 
-def test_cutout_with_smoothed_labels_is_label_smoothing_of_the_cut_picture():
+def test_cutout_with_smoothed_labels_is_label_smoothing_of_the_cut_image():
     method = build("CutOutLS", amount=0.3, convention="k-1", size=4)
     labels = torch.arange(K)
     targets = method.targets(Batch(torch.zeros(K, K), labels))
@@ -162,7 +162,7 @@ def test_cutout_with_smoothed_labels_is_label_smoothing_of_the_cut_picture():
 
 
 def random_boxes(random, count, *, fractional):
-    """(count, 4): some empty, some twice, some over the whole picture."""
+    """(count, 4): some empty, some twice, some over the whole image."""
     corners = random.random((count, 4)) if fractional else random.integers(0, 12, (count, 4))
     boxes = np.concatenate([np.minimum(corners[:, :2], corners[:, 2:]), np.maximum(corners[:, :2], corners[:, 2:])], 1)
     boxes = boxes.astype(np.float64)
@@ -173,7 +173,7 @@ def random_boxes(random, count, *, fractional):
 
 
 @pytest.mark.parametrize("fractional", [False, True])
-def test_union_areas_of_a_batch_are_those_of_single_pictures(fractional):
+def test_union_areas_of_a_batch_are_those_of_single_images(fractional):
     random = np.random.default_rng(0)
     for count in (1, 2, 3, 7):
         boxes = np.stack([random_boxes(random, count, fractional=fractional) for _ in range(30)])
@@ -187,12 +187,12 @@ def test_no_box_covers_nothing():
     assert union_areas(reversed_box).tolist() == [9]
 
 
-# Adaptive label smoothing with context pictures
+# Adaptive label smoothing with context images
 
 
 @pytest.mark.parametrize("convention", F.CONVENTIONS)
 @pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
-def test_context_pictures_are_uniform_and_the_others_adaptive(convention, beta):
+def test_context_images_are_uniform_and_the_others_adaptive(convention, beta):
     labels, o = torch.arange(K).repeat(2), torch.rand(2 * K, dtype=DOUBLE)
     is_context = torch.arange(2 * K) % 3 == 0
     batch = Batch(torch.randn(2 * K, K, dtype=DOUBLE), labels, objectness=o, is_context=is_context)
@@ -202,7 +202,7 @@ def test_context_pictures_are_uniform_and_the_others_adaptive(convention, beta):
     assert torch.equal(step.targets[~is_context], alone.targets[~is_context])
 
 
-def test_context_pictures_do_not_count_as_crops():
+def test_context_images_do_not_count_as_crops():
     method = build("ALSContext")
     o = torch.tensor([0.0, 0.0, 0.0, 0.5, 1.0])
     is_context = torch.tensor([True, True, False, False, False])
@@ -236,8 +236,8 @@ def visible_slowly(shares, num_classes, convention):
     return y
 
 
-def pictures_with_objects(count, num_classes, random):
-    """A batch of `numbered` pictures with up to three integer boxes each, and the masks (B, H, W) of their objects."""
+def images_with_objects(count, num_classes, random):
+    """A batch of `numbered` images with up to three integer boxes each, and the masks (B, H, W) of their objects."""
     boxes = np.zeros((count, 3, 4))
     masks = torch.zeros(count, HEIGHT, WIDTH, dtype=torch.bool)
     for i in range(count):
@@ -254,7 +254,7 @@ def pictures_with_objects(count, num_classes, random):
 
 
 def raster_targets(batch, masks, shown, num_classes, reading, convention):
-    """The targets of each sample, by counting pixels. shown: (B, H, W), the picture that each pixel is of."""
+    """The targets of each sample, by counting pixels. shown: (B, H, W), the image that each pixel is of."""
     count = len(batch)
     own = torch.arange(count)[:, None, None]
     pasted = (shown != own).any(dim=0)  # one rectangle for the whole batch
@@ -283,7 +283,7 @@ def test_adaptive_labels_of_cutmix_against_a_raster(reading, convention, num_cla
     method = build("ALSCutMix", num_classes, reading=reading, convention=convention)
     random, compared = np.random.default_rng(0), 0
     for seed in range(12):
-        batch, masks = pictures_with_objects(7, num_classes, random)
+        batch, masks = images_with_objects(7, num_classes, random)
         torch.manual_seed(seed)
         mixed, targets = method.mix(batch, method.targets(batch))
         shown = (mixed.images[:, 0] // 10_000).long()
@@ -298,7 +298,7 @@ def test_adaptive_labels_of_cutmix_against_a_raster(reading, convention, num_cla
 
 @pytest.mark.parametrize("reading", ["visible", "targets", "both"])
 def test_cutmix_of_nothing_is_adaptive_label_smoothing(reading):
-    batch, _ = pictures_with_objects(7, K, np.random.default_rng(1))
+    batch, _ = images_with_objects(7, K, np.random.default_rng(1))
     method = build("ALSCutMix", reading=reading, probability=0.0)
     mixed, targets = method.mix(batch, method.targets(batch))
     assert mixed is batch
@@ -306,7 +306,7 @@ def test_cutmix_of_nothing_is_adaptive_label_smoothing(reading):
 
 
 def test_what_two_objects_leave_is_never_negative():
-    # The object fills both pictures: rounding must not make the background less than nothing.
+    # The object fills both images: rounding must not make the background less than nothing.
     method = build("ALSCutMix", dtype=torch.float32)
     boxes = torch.tensor([0.0, 0.0, 20.0, 20.0]).repeat(8, 1, 1)
     batch = Batch(torch.zeros(8, 3, 20, 20), torch.arange(8) % K, objectness=torch.ones(8), boxes=boxes)

@@ -63,15 +63,15 @@ def test_a_config_fits_its_network_and_says_its_cost(arch):
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         images = torch.empty(2, 3, cfg.DATA.IMAGE_SIZE, cfg.DATA.IMAGE_SIZE)
         assert build_model(arch, 100, cfg.MODEL.NORM)(images).logits.shape == (2, 100)
-    multiply_adds = counter.get_total_flops() / 2 / 2  # FLOPs of two pictures
+    multiply_adds = counter.get_total_flops() / 2 / 2  # FLOPs of two images
     text = path.read_text()
-    cost = re.search(r"Cost: (\S+) (\w) multiply-adds forward for a picture of (\d+) px", text)
+    cost = re.search(r"Cost: (\S+) (\w) multiply-adds forward for an image of (\d+) px", text)
     assert float(cost[1]) * UNITS[cost[2]] == pytest.approx(multiply_adds, rel=0.01)
     assert int(cost[3]) == cfg.DATA.IMAGE_SIZE
-    if total := re.search(r"(\d+) epochs of ([\d,]+) pictures are (\S+) (\w),", text):
+    if total := re.search(r"(\d+) epochs of ([\d,]+) images are (\S+) (\w),", text):
         assert int(total[1]) == cfg.SOLVER.MAX_EPOCH
-        pictures = int(total[2].replace(",", "")) * int(total[1])
-        assert float(total[3]) * UNITS[total[4]] == pytest.approx(3 * multiply_adds * pictures, rel=0.02)
+        images = int(total[2].replace(",", "")) * int(total[1])
+        assert float(total[3]) * UNITS[total[4]] == pytest.approx(3 * multiply_adds * images, rel=0.02)
 
 
 # ---- the interface -------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ def test_formats_and_precisions_agree(network, images):
     assert (half.float() - plain).abs().max() < 0.3 * scale  # 8 bits over a hundred layers
 
 
-def test_a_picture_is_classified_alone_in_evaluation(network, images):
+def test_a_image_is_classified_alone_in_evaluation(network, images):
     with torch.no_grad():
         both = network.eval()(images).logits
         alone = torch.cat([network(image[None]).logits for image in images])

@@ -140,7 +140,7 @@ GALLERIES = {
     "localize what has no box": ["RUN", "LOCALIZE.GALLERY", 1, "LOCALIZE.SPLIT", "unboxed"],
     "attack_backbone": ["RUN", "ATTACK.MAX_IMAGES", 4],
     "cache_teacher": ["RUN"],
-    "plot_backbone": ["maps", "RUN", "-o", "x.png", "--pictures", 1],
+    "plot_backbone": ["maps", "RUN", "-o", "x.png", "--images", 1],
 }
 
 
@@ -280,7 +280,7 @@ def test_saved_predictions_are_checked_before_they_are_drawn(root, tmp_path, loa
 def test_teachers_that_are_not_finite(root, tmp_path, overflowing):  # noqa: F811
     samples = read(root, "val")
     sound = load_backbone(write_run(tmp_path / "sound", root, 0))
-    images = torch.stack([torch.from_numpy(samples.picture(i)).permute(2, 0, 1) for i in range(len(samples))])
+    images = torch.stack([torch.from_numpy(samples.load_image(i)).permute(2, 0, 1) for i in range(len(samples))])
     batch = Batch(images, torch.from_numpy(samples.labels), index=torch.arange(len(samples)))
     teacher = OnlineTeacher(sound, samples.classes, CPU, torch.float32)
     teacher(images)

@@ -67,7 +67,7 @@ def test_the_tool_ends_with_2(copy, run_tool):
         ("headline: [ACC, ECE 15]", "headline: [ACC, ECE 16]", "has no column 'ECE 16'"),
         ("headline: [ACC, ECE 15]", "headlines: [ACC]", "unknown key 'headlines'; did you mean 'headline'?"),
         ("network: resnet101\n", "network: resnet1001\n", "there is no configs/pretrain/network/resnet1001.yaml"),
-        ("    data: open_images\n", "    data: open_pictures\n", "data 'open_pictures' is missing"),
+        ("    data: open_images\n", "    data: open_images\n", "data 'open_images' is missing"),
     ],
 )
 def test_a_wrong_source_is_one_line(copy, old, new, message):

@@ -117,7 +117,7 @@ def test_run_folder_holds_what_it_promises(finished):
         "results.json",
     }  # fmt: skip
     results = load_results(finished)
-    assert results["data"]["train"]["pictures"] == 40
+    assert results["data"]["train"]["images"] == 40
     assert results["backbone"]["method"] == "CE"
     version = json.loads((finished / "environment.json").read_text())["packages"]["torch"]
     assert torch.__version__.startswith(version)

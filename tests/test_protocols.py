@@ -87,7 +87,7 @@ def test_frozenbn_and_syncbn_differ_in_what_trains_alone(detector, length):
 
 
 def test_als_is_the_schedule_of_its_code():
-    """10 of its epochs, each two passes over 117,266 pictures with boxes, decaying at the start of epochs 5 and 10."""
+    """10 of its epochs, each two passes over 117,266 images with boxes, decaying at the start of epochs 5 and 10."""
     cfg = load(ROOT / "configs/detection/als_r50_c4.yaml")
     epoch = cfg.SOLVER.MAX_ITER // 10
     assert epoch == 2 * 117266 // 16
@@ -158,9 +158,9 @@ def test_a_protocol_passes_every_check_that_needs_no_data(path):
     warnings = WarningCounter()
     warn_pairs(cfg, 1, warnings)
     meant = {
-        "instant_r50_fpn_syncbn": ["batch norm over fewer than 8 pictures"],
-        "bccd": ["batch norm over fewer than 8 pictures"],
-        "coco128": ["batch norm over fewer than 8 pictures"],
+        "instant_r50_fpn_syncbn": ["batch norm over fewer than 8 images"],
+        "bccd": ["batch norm over fewer than 8 images"],
+        "coco128": ["batch norm over fewer than 8 images"],
     }.get(path.stem, [])
     assert [entry["what"].split(":")[0] for entry in warnings.as_list()] == meant
 

@@ -91,7 +91,7 @@ def test_the_ids_of_imagenet_v2_may_begin_with_a_mark(tmp_path):
     write(tmp_path / "classes.txt", f"{BOM}n02\nn01\n")
     samples, counts = load("imagenet_v2", tmp_path, "test")
     assert samples.classes == ["n01", "n02"]
-    assert counts == {"classes without picture": 1, "images beside the class folders left out": 1}
+    assert counts == {"classes without image": 1, "images beside the class folders left out": 1}
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_csv_files_of_open_images_may_begin_with_a_mark(tmp_path, mark):
     write(tmp_path / "boxes.csv", f"{mark}{HEADER}\na,/m/1,0.1,0.2,0.3,0.4,1\na,/m/2,0.1,0.2,0.3,0.4,-1\n")
     write(tmp_path / "names.csv", f"{mark}/m/1,Cat\n/m/2,Café\n")
     rows = read_boxes(tmp_path / "boxes.csv", ["/m/1", "/m/2"])
-    assert (rows.pictures, rows.labels.tolist(), rows.flags["IsGroupOf"].tolist()) == (["a"], [0, 1], [True, False])
+    assert (rows.images, rows.labels.tolist(), rows.flags["IsGroupOf"].tolist()) == (["a"], [0, 1], [True, False])
     assert read_class_names(tmp_path / "names.csv") == {"/m/1": "Cat", "/m/2": "Café"}
 
 
@@ -183,7 +183,7 @@ def test_every_image_of_open_images_is_read_or_counted(open_images):
     assert samples.relative == ["train/a.JPG", "train/b.jpeg"]
     np.testing.assert_allclose(samples.boxes, [[0, 3, 20, 15], [4, 9, 8, 12]], rtol=1e-6)
     assert {what: n for what, n in counts.items() if "open_images_classes" not in what and "lack" not in what} == {
-        "boxes clipped to the picture": 1,
+        "boxes clipped to the image": 1,
         "hidden files left out": 1,
         "images left out beside another of the same ImageID": 1,
         "images without a box of a chosen class": 1,

@@ -17,7 +17,7 @@ from backbones.data.samples import Samples, load_samples
 Box = tuple[int, int, int, int]
 
 
-def save_picture(path: Path, width: int = 40, height: int = 30, mode: str = "RGB") -> None:
+def save_image(path: Path, width: int = 40, height: int = 30, mode: str = "RGB") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
     Image.fromarray(noise).convert(mode).save(path, "JPEG")
@@ -33,15 +33,15 @@ def save_xml(path: Path, objects: list[tuple[str, Box]], size: tuple[int, int] =
     path.write_text(text.getvalue() + "</annotation>")
 
 
-def add_xml_sample(root: Path, name: str, stem: str, objects: list[tuple[str, Box]] | None, **picture) -> None:
-    save_picture(root / "train" / name / f"{stem}.JPEG", **picture)
+def add_xml_sample(root: Path, name: str, stem: str, objects: list[tuple[str, Box]] | None, **image) -> None:
+    save_image(root / "train" / name / f"{stem}.JPEG", **image)
     if objects is not None:
         save_xml(root / "annotations/train" / name / f"{stem}.xml", objects)
 
 
 @pytest.fixture
 def xml_root(tmp_path: Path) -> Path:
-    """Two classes, a picture for every case that a reader must handle."""
+    """Two classes, an image for every case that a reader must handle."""
     root = tmp_path / "set"
     add_xml_sample(root, "dog", "b", [("dog", (0, 0, 39, 29))])
     add_xml_sample(root, "dog", "a", [("dog", (10, 5, 19, 14)), ("cat", (0, 0, 5, 5)), ("dog", (30, 20, 60, 25))])
@@ -67,9 +67,9 @@ def test_xml_boxes_are_inclusive_clipped_and_of_the_own_class(xml_root):
     np.testing.assert_array_equal(samples.boxes_of(2), [[10, 5, 20, 15], [30, 20, 40, 26]])
     assert objectness(samples.boxes_of(3), (0, 0, 40, 30)) == 1
     assert counts == {
-        "boxes clipped to the picture": 1,
+        "boxes clipped to the image": 1,
         "boxes of zero area dropped": 1,
-        "grey or CMYK pictures converted": 2,
+        "grey or CMYK images converted": 2,
     }
 
 
@@ -85,21 +85,21 @@ def test_fingerprint_follows_the_content_not_the_place(xml_root, tmp_path):
     assert load(xml_root)[0].fingerprint not in (before, changed)
 
 
-def test_pictures_without_a_usable_box_are_an_error_or_dropped(xml_root):
+def test_images_without_a_usable_box_are_an_error_or_dropped(xml_root):
     add_xml_sample(xml_root, "cat", "no_file", None)
     add_xml_sample(xml_root, "cat", "other_class", [("dog", (1, 1, 5, 5))])
     add_xml_sample(xml_root, "cat", "outside", [("cat", (50, 50, 60, 60))])
     assert len(load(xml_root)[0]) == 7  # without objectness they are welcome
-    with pytest.raises(InputError, match=r"3 of 7 pictures.*no_file\.JPEG.*VERSION box"):
+    with pytest.raises(InputError, match=r"3 of 7 images.*no_file\.JPEG.*VERSION box"):
         load(xml_root, need_boxes=True)
     samples, counts = load(xml_root, need_boxes=True, drop_without_box=True)
     assert len(samples) == 4
-    assert counts["pictures dropped"] == 3
+    assert counts["images dropped"] == 3
     kept = load(xml_root)[0].fingerprint
     assert samples.fingerprint != kept
 
 
-def test_dropping_keeps_boxes_with_their_pictures(xml_root):
+def test_dropping_keeps_boxes_with_their_images(xml_root):
     full = load(xml_root)[0]
     part = full.subset(np.array([1, 3]))
     assert part.relative == [full.relative[1], full.relative[3]]
@@ -118,7 +118,7 @@ def test_classes_file_sets_the_order_of_the_labels(xml_root):
 
 
 def test_a_split_that_lacks_a_class_keeps_the_labels_of_train(xml_root):
-    save_picture(xml_root / "val/dog/x.JPEG")
+    save_image(xml_root / "val/dog/x.JPEG")
     samples, _ = load(xml_root, "val")
     assert samples.classes == ["cat", "dog"]
     np.testing.assert_array_equal(samples.labels, [1])
@@ -129,11 +129,11 @@ def test_display_names_come_from_words(xml_root):
     assert load(xml_root)[0].display_names == ["cat", "domestic dog"]
 
 
-def test_a_size_that_differs_from_the_picture_is_counted_and_the_pictures_holds(xml_root):
+def test_a_size_that_differs_from_the_image_is_counted_and_the_images_holds(xml_root):
     save_xml(xml_root / "annotations/train/dog/b.xml", [("dog", (0, 0, 99, 99))], size=(100, 100))
     samples, counts = load(xml_root)
     np.testing.assert_array_equal(samples.boxes_of(3), [[0, 0, 40, 30]])
-    assert counts["picture sizes differ from the XML's; the picture's taken"] == 1
+    assert counts["image sizes differ from the XML's; the image's taken"] == 1
 
 
 def test_what_is_missing_or_broken_is_named(xml_root, tmp_path):
@@ -145,14 +145,14 @@ def test_what_is_missing_or_broken_is_named(xml_root, tmp_path):
     with pytest.raises(InputError, match=r"unknown data set 'imagenet-xml'; did you mean 'imagenet_xml'"):
         load(xml_root, name="imagenet-xml")
     (tmp_path / "empty/train/dog").mkdir(parents=True)
-    with pytest.raises(InputError, match="no picture"):
+    with pytest.raises(InputError, match="no image"):
         load(tmp_path / "empty")
     (xml_root / "annotations/train/dog/b.xml").write_text("<annotation><object>")
     with pytest.raises(InputError, match=r"annotation .*b\.xml"):
         load(xml_root)
     (xml_root / "annotations/train/dog/b.xml").unlink()
     (xml_root / "train/dog/b.JPEG").write_bytes(b"no jpeg")
-    with pytest.raises(InputError, match=r"b\.JPEG \(not a picture\)"):
+    with pytest.raises(InputError, match=r"b\.JPEG \(not an image\)"):
         load(xml_root)
 
 
@@ -162,14 +162,14 @@ def test_real_ilsvrc_xml(shared_data):
     assert read_ilsvrc_xml(path, "n01440764")[0] == []
 
 
-@pytest.mark.parametrize(("split", "pictures"), [("train", 7000), ("val", 700)])
-def test_tiny_imagenet_has_the_numbers_of_its_readme(shared_data, split, pictures):
+@pytest.mark.parametrize(("split", "images"), [("train", 7000), ("val", 700)])
+def test_tiny_imagenet_has_the_numbers_of_its_readme(shared_data, split, images):
     root = shared_data / "tiny-imagenet/tiny-imagenet-200"
     samples, counts = load(root, split, "tiny_imagenet", need_boxes=True)
-    assert (len(samples), len(samples.boxes), len(samples.classes)) == (pictures, pictures, 20)
+    assert (len(samples), len(samples.boxes), len(samples.classes)) == (images, images, 20)
     assert samples.display_names[0] == "goldfish"
     assert counts["boxes one pixel wide or high kept"] == {"train": 13, "val": 4}[split]
-    assert "boxes clipped to the picture" not in counts
+    assert "boxes clipped to the image" not in counts
     assert (samples.box_counts() == 1).all()
 
 
@@ -179,16 +179,16 @@ def test_tiny_imagenet_in_total(shared_data):
     boxes = np.concatenate([samples.boxes for samples, _ in parts])
     assert (boxes == [0, 0, 64, 64]).all(axis=1).sum() == 373
     assert ((boxes[:, 2:] - boxes[:, :2] - 1).prod(axis=1) < 32**2).sum() == 1571
-    assert sum(counts.get("grey or CMYK pictures converted", 0) for _, counts in parts) == 83
+    assert sum(counts.get("grey or CMYK images converted", 0) for _, counts in parts) == 83
 
 
 @pytest.fixture
 def tiny_root(tmp_path: Path) -> Path:
     root = tmp_path / "tiny"
     for name in ("n1", "n2"):
-        save_picture(root / f"train/{name}/images/{name}_0.JPEG", 64, 64)
+        save_image(root / f"train/{name}/images/{name}_0.JPEG", 64, 64)
         (root / f"train/{name}/{name}_boxes.txt").write_text(f"{name}_0.JPEG\t0\t10\t63\t58\n")
-    save_picture(root / "val/images/val_0.JPEG", 64, 64)
+    save_image(root / "val/images/val_0.JPEG", 64, 64)
     (root / "val/val_annotations.txt").write_text("val_0.JPEG\tn2\t5\t5\t5\t9\n")
     return root
 
@@ -199,7 +199,7 @@ def test_tiny_imagenet_layout(tiny_root):
     samples, counts = load(tiny_root, "val", "tiny_imagenet")
     np.testing.assert_array_equal(samples.labels, [1])
     np.testing.assert_array_equal(samples.boxes, [[5, 5, 6, 10]])
-    assert counts == {"boxes one pixel wide or high kept": 1, "classes without picture": 1}
+    assert counts == {"boxes one pixel wide or high kept": 1, "classes without image": 1}
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_tiny_imagenet_layout(tiny_root):
         ("val_0.JPEG\tn2\t5\t5\t5\t9\nval_0.JPEG\tn1\t5\t5\t5\t9", "line 2: a second line"),
     ],
 )
-def test_tiny_imagenet_errors_name_the_line_or_the_picture(tiny_root, line, message):
+def test_tiny_imagenet_errors_name_the_line_or_the_image(tiny_root, line, message):
     (tiny_root / "val/val_annotations.txt").write_text(line + "\n" if line else "")
     with pytest.raises(InputError, match=message):
         load(tiny_root, "val", "tiny_imagenet")

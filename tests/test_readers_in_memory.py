@@ -101,13 +101,13 @@ def written(request, tmp_path, monkeypatch):
     return request.param, root, write_cifar(root, kind, monkeypatch)
 
 
-def test_pictures_come_back_as_they_were_written(written):
+def test_images_come_back_as_they_were_written(written):
     name, root, expected = written
     for split in ("train", "test"):
         samples = load(name, root, split)
         assert (len(samples), len(samples.classes)) == (len(expected[split]), CLASSES[name])
         for i in range(len(samples)):
-            np.testing.assert_array_equal(samples.picture(i), expected[split][i])
+            np.testing.assert_array_equal(samples.load_image(i), expected[split][i])
         assert 0 <= samples.labels.min() <= samples.labels.max() < CLASSES[name]
         assert samples.relative == sorted(samples.relative)
     assert load(name, root, "train").labels[1] == {"svhn": 2, "fashion_mnist": 1}.get(name, 7)
@@ -124,7 +124,7 @@ def test_fingerprints_follow_the_pixels_and_not_the_place(written, tmp_path, mon
     part = changed.subset(np.array([0, 2]))
     assert part.fingerprint not in (changed.fingerprint, changed.subset(np.array([0, 3])).fingerprint)
     assert part.stored.pixels is changed.stored.pixels  # a part shares the pixels
-    np.testing.assert_array_equal(part.picture(1), changed.picture(2))
+    np.testing.assert_array_equal(part.load_image(1), changed.load_image(2))
 
 
 def test_a_missing_file_names_what_torchvision_expects(written):
@@ -153,7 +153,7 @@ def test_svhn_with_extra_is_both_in_order(tmp_path, monkeypatch):
     assert load("svhn", tmp_path / "svhn", "extra").labels[9] == 0  # Matlab's 10
 
 
-def test_pictures_in_memory_train_and_are_evaluated_like_files(tmp_path, monkeypatch):
+def test_images_in_memory_train_and_are_evaluated_like_files(tmp_path, monkeypatch):
     write_cifar(tmp_path / "c", datasets.CIFAR10, monkeypatch)
     samples = load("cifar10", tmp_path / "c", "train")
     options = {"size": 32, "crop_area": (0.5, 1), "crop_ratio": (1, 1), "flip": 0.5, "seed": 0}
@@ -167,5 +167,5 @@ def test_pictures_in_memory_train_and_are_evaluated_like_files(tmp_path, monkeyp
     np.testing.assert_array_equal(batch.images.permute(0, 2, 3, 1), samples.stored.pixels)
     painted = EvaluationSet(samples, crop=32)
     painted[0].image.zero_()
-    assert samples.stored.pixels[0].any()  # what is done to a picture is not done to the data
+    assert samples.stored.pixels[0].any()  # what is done to an image is not done to the data
     assert collate([dataset[Position(0, 1)]]).images.shape == (1, 3, 32, 32)

@@ -82,7 +82,7 @@ def test_the_construction_steps(tmp_path):
     expected = [[0, 0, 20, 30], [10, 15, 40, 30], [5, 4, 25, 12], [0, 0, 10, 15]]
     np.testing.assert_allclose(samples.boxes, expected, rtol=1e-6)
     assert {k: v for k, v in counts.items() if "yaml" not in k} == {
-        "annotated pictures that are not there": 1,
+        "annotated images that are not there": 1,
         "boxes left out, IsGroupOf": 1,
         "boxes left out, IsDepiction": 1,
         "boxes left out, IsInside": 1,
@@ -93,12 +93,12 @@ def test_the_construction_steps(tmp_path):
 def test_other_objects_are_painted_and_left_out_boxes_are_not(tmp_path):
     samples, _ = load(write(tmp_path / "oi"))
     whole = np.asarray(Image.open(tmp_path / "oi/train/01.jpg"))
-    painted = (samples.picture(0) == (124, 116, 104)).all(axis=2)
+    painted = (samples.load_image(0) == (124, 116, 104)).all(axis=2)
     expected = np.zeros((30, 40), bool)
     expected[15:30, 20:40] = True  # the jacket, outside of the coat
     np.testing.assert_array_equal(painted, expected)
-    np.testing.assert_array_equal(samples.picture(0)[~expected], whole[~expected])
-    assert not (samples.picture(3) == (124, 116, 104)).all(axis=2).any()
+    np.testing.assert_array_equal(samples.load_image(0)[~expected], whole[~expected])
+    assert not (samples.load_image(3) == (124, 116, 104)).all(axis=2).any()
 
 
 @pytest.mark.parametrize("header", [True, False])
@@ -159,7 +159,7 @@ def test_the_version_must_be_mask_and_the_cap_and_the_colour_are_the_configs(tmp
     samples = read_split(cfg, "train", WarningCounter(), training=True)
     assert np.bincount(samples.labels).tolist() == [1, 1, 1]
     coat = int(np.flatnonzero(samples.labels == 1)[0])
-    assert (samples.picture(coat) == (128, 0, 255)).all(axis=2).any()  # its capped neighbour is still painted
+    assert (samples.load_image(coat) == (128, 0, 255)).all(axis=2).any()  # its capped neighbour is still painted
     assert read_split(cfg, "train", WarningCounter()).fingerprint == samples.fingerprint
 
 
@@ -191,29 +191,29 @@ def test_real_boxes_are_counted_like_an_independent_reader(shared_data, split):
         plain = list(csv.DictReader(file))
     assert len(rows.labels) == len(plain)
     assert (rows.labels >= 0).sum() == sum(row["LabelName"] in leaves for row in plain)
-    assert len(rows.pictures) == len({row["ImageID"] for row in plain})
+    assert len(rows.images) == len({row["ImageID"] for row in plain})
     np.testing.assert_array_equal(rows.boxes[:, 2], [float(row["XMax"]) for row in plain])
     k = len(plain) // 2
-    assert rows.pictures[rows.picture[k]] == Path(plain[k]["ImageID"]).stem
+    assert rows.images[rows.image[k]] == Path(plain[k]["ImageID"]).stem
 
 
 def test_the_original_columns_are_read(shared_data):
     rows = read_boxes(shared_data / "openimages/original_format_head/oidv6-train-annotations-bbox.csv", ["/m/01g317"])
-    assert rows.pictures == ["000002b66c9c498e"]
+    assert rows.images == ["000002b66c9c498e"]
     np.testing.assert_allclose(rows.boxes[0], [0.0125, 0.148438, 0.195312, 0.5875])
     assert set(rows.flags) == {"IsGroupOf", "IsDepiction", "IsInside"}
 
 
-def test_a_real_picture_under_the_id_of_real_boxes(shared_data, tmp_path):
+def test_a_real_image_under_the_id_of_real_boxes(shared_data, tmp_path):
     source = shared_data / "openimages"
     for name in ("class-descriptions-boxable.csv", "bbox_labels_600_hierarchy.json"):
         shutil.copy(source / name, tmp_path / name)
     boxes = tmp_path / "x-validation-annotations-bbox.csv"
     shutil.copy(source / "openimage-sub-validation-annotations-bbox.csv", boxes)
-    name = Path(read_boxes(boxes, []).pictures[0]).name
+    name = Path(read_boxes(boxes, []).images[0]).name
     (tmp_path / "validation").mkdir()
     shutil.copy(source / "sample_images/07988525d97edf50.jpg", tmp_path / f"validation/{name}.jpg")
     samples, counts = load(tmp_path, "validation")
-    assert counts["annotated pictures that are not there"] > 100
-    assert samples.picture(0).shape == (samples.sizes[0, 1], samples.sizes[0, 0], 3)
+    assert counts["annotated images that are not there"] > 100
+    assert samples.load_image(0).shape == (samples.sizes[0, 1], samples.sizes[0, 0], 3)
     assert (samples.boxes[:, 2:] <= samples.sizes).all()

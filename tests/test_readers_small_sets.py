@@ -19,7 +19,7 @@ def load(name: str, root: Path, split: str) -> Samples:
     return load_samples(name, root, split, drop_without_box=False, need_boxes=False, warnings=WarningCounter())
 
 
-def save_picture(path: Path, seed: int = 0, mode: str = "RGB") -> None:
+def save_image(path: Path, seed: int = 0, mode: str = "RGB") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(0, 255, (30, 40, 3), np.uint8)
     Image.fromarray(noise).convert(mode).save(path, "JPEG")
@@ -30,7 +30,7 @@ def save_picture(path: Path, seed: int = 0, mode: str = "RGB") -> None:
 
 def write_v2(root: Path, names: tuple[str, ...] = ("0", "1", "10", "2")) -> Path:
     for name in names:
-        save_picture(root / f"test/{name}/x.jpeg")
+        save_image(root / f"test/{name}/x.jpeg")
     return root
 
 
@@ -67,7 +67,7 @@ def write_cub(root: Path) -> Path:
     folder = root / "CUB_200_2011"
     files = ["001.Auk/a.jpg", "001.Auk/b.jpg", "002.Old_Owl/c.jpg"]
     for file in files:
-        save_picture(folder / "images" / file)
+        save_image(folder / "images" / file)
     tables = {
         "images": files,
         "image_class_labels": [1, 1, 2],
@@ -95,7 +95,7 @@ def test_cub_has_its_splits_and_boxes(tmp_path):
     ("file", "text", "message"),
     [
         ("bounding_boxes", "1 2 3 4\n", r"bounding_boxes\.txt, line 1: expected 5 words"),
-        ("bounding_boxes", "1 2 3 4 5\n", "do not number the same pictures, such as 2"),
+        ("bounding_boxes", "1 2 3 4 5\n", "do not number the same images, such as 2"),
         ("image_class_labels", "1 1\n2 1\n3 7\n", r"c\.jpg the class 7"),
         ("images", None, r"no such file: .*images\.txt"),
     ],
@@ -111,7 +111,7 @@ def test_cub_errors_name_the_file(tmp_path, file, text, message):
 
 def write_flowers(root: Path, monkeypatch) -> None:
     for k in range(1, 6):
-        save_picture(root / f"flowers-102/jpg/image_{k:05d}.jpg")
+        save_image(root / f"flowers-102/jpg/image_{k:05d}.jpg")
     savemat(root / "flowers-102/imagelabels.mat", {"labels": np.array([[3, 102, 1, 1, 7]])})
     savemat(root / "flowers-102/setid.mat", {"trnid": [[2, 5]], "valid": [[1, 3]], "tstid": [[4, 1, 2]]})
     monkeypatch.setattr(torchvision_flowers, "check_integrity", lambda path, md5: Path(path).is_file())
@@ -128,14 +128,14 @@ def write_cars(root: Path, monkeypatch) -> None:
         rows = np.array([(f"{k:05d}.jpg", label) for k, label in enumerate(classes, 1)], dtype=kind)
         savemat(base / f"{path}.mat", {"annotations": rows})
         for k in (1, 2):
-            save_picture(base / f"cars_{split}/{k:05d}.jpg")
+            save_image(base / f"cars_{split}/{k:05d}.jpg")
     savemat(base / "devkit/cars_meta.mat", {"class_names": np.array(["Audi A", "BMW B"], dtype=object)})
 
 
 def write_aircraft(root: Path, monkeypatch) -> None:
     data = root / "fgvc-aircraft-2013b/data"
     for k in range(3):
-        save_picture(data / f"images/{k:07d}.jpg")
+        save_image(data / f"images/{k:07d}.jpg")
     (data / "variants.txt").write_text("707-320\nDC 3\n")
     (data / "images_variant_trainval.txt").write_text("0000002 DC 3\n0000000 707-320\n")
     (data / "images_variant_test.txt").write_text("0000001 DC 3\n")
@@ -158,7 +158,7 @@ def test_torchvisions_fine_grained_sets(tmp_path, monkeypatch, name):
     np.testing.assert_array_equal(samples.labels, labels)
     assert len(samples.classes) == classes
     assert samples.relative == sorted(samples.relative)
-    assert samples.picture(0).shape == (30, 40, 3)
+    assert samples.load_image(0).shape == (30, 40, 3)
     (tmp_path / samples.relative[0]).unlink()
     with pytest.raises(InputError, match=samples.relative[0]):
         load(name, tmp_path, split)
@@ -192,7 +192,7 @@ def test_cifar10h_is_a_distribution_about_the_labels(shared_data):
     assert check_agreement(human, labels, 10) == pytest.approx(0.95)
     with pytest.raises(InputError, match=r"another order"):
         check_agreement(human, np.roll(labels, 1), 10)
-    with pytest.raises(InputError, match="10000 pictures of 10 classes, the split 5"):
+    with pytest.raises(InputError, match="10000 images of 10 classes, the split 5"):
         check_agreement(human, labels[:5], 10)
 
 

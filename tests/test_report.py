@@ -97,16 +97,16 @@ def test_results_without_matches_have_no_intervals_and_the_page_says_so(tmp_path
     _Page((tmp_path / "out" / "index.html").read_text())
 
 
-def test_training_pictures_are_labelled_everywhere(tmp_path, capsys):
-    add_detection(tmp_path / "runs", backbone("CE"), 0.5, data={"evaluated_on_training_pictures": True})
+def test_training_images_are_labelled_everywhere(tmp_path, capsys):
+    add_detection(tmp_path / "runs", backbone("CE"), 0.5, data={"evaluated_on_training_images": True})
     comparison = compare_runs(tmp_path / "runs", tmp_path / "out")
-    assert comparison["rows"][0]["on_training_pictures"]
+    assert comparison["rows"][0]["on_training_images"]
     for text in (
         capsys.readouterr().out,
         *((tmp_path / "out" / f).read_text() for f in ("comparison.md", "index.html")),
     ):
         assert "CE †" in text
-        assert "TRAINING pictures" in text
+        assert "TRAINING images" in text
 
 
 def test_csv_and_markdown_hold_the_same_numbers(runs, tmp_path):

@@ -42,7 +42,7 @@ def grey(seed=0, spread=0.2):
 
 
 def bytes_batch(model, seed=0):
-    """uint8 pictures that the model gets right, half of them barely."""
+    """uint8 images that the model gets right, half of them barely."""
     images = torch.randint(0, 256, (B, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
     scale = torch.tensor(STD, dtype=torch.float64)[:, None, None]
     z = model((images.double() / 255 - torch.tensor(MEAN, dtype=torch.float64)[:, None, None]) / scale).logits
@@ -68,7 +68,7 @@ def test_two_classes_lose_exactly_the_bound_times_the_norm(method):
 
 
 @pytest.mark.parametrize("method", ["fgsm", "pgd", "pgd_random", "margin"])
-def test_pictures_stay_in_the_ball_and_in_range(method):
+def test_images_stay_in_the_ball_and_in_range(method):
     model, (x, labels) = Linear().eval(), grey(spread=1.0)
     x[:, :, 0] = 0.0
     x[:, :, 1] = 1.0
@@ -103,7 +103,7 @@ def test_bound_nothing_is_the_clean_error_and_more_is_never_better():
 
 
 def test_two_classes_break_where_the_closed_form_says():
-    """A picture falls if and only if its margin is below eps ||w||_1 (of the pixels that have room to move)."""
+    """An image falls if and only if its margin is below eps ||w||_1 (of the pixels that have room to move)."""
     model = Linear(classes=2, seed=3).eval()
     batch = bytes_batch(model, seed=3)
     x = batch.images.double() / 255
@@ -144,7 +144,7 @@ def test_restarts_never_lower_the_error():
 
 
 def test_the_margin_finds_what_a_certain_model_hides_from_cross_entropy():
-    """Logits a thousandfold: the same classifier, the same pictures fall, but its cross-entropy gives no gradient."""
+    """Logits a thousandfold: the same classifier, the same images fall, but its cross-entropy gives no gradient."""
     plain, scaled = Linear().eval(), Linear(scale=1000.0).eval()
     batch = bytes_batch(plain)
     attacks = build_attacks(["pgd", "margin"], [2], 20, 1)
@@ -199,7 +199,7 @@ def test_tool_end_to_end(run_dir, tmp_path, capsys):  # noqa: F811
     assert tool("attack_backbone")([str(run_dir), "--output-dir", str(tmp_path / "out"), *overrides]) == 0
     results = load_results(tmp_path / "out")
     assert results["stage"] == "robustness"
-    assert results["details"]["pictures"] == 6
+    assert results["details"]["images"] == 6
     names = {
         f"{m}_{b}_top{k}_error" for m in ("fgsm", "pgd", "pgd_random", "margin", "any") for b in (1, 8) for k in (1, 5)
     }

@@ -85,7 +85,7 @@ def test_another_set_goes_to_a_folder_of_its_own(detector, capsys):
     assert {path.name for path in folder.iterdir()} == OWN
     own, other = load_results(detector.run), load_results(folder)
     assert other["data"]["test"]["images"] == 12
-    assert other["data"]["evaluated_on_training_pictures"]
+    assert other["data"]["evaluated_on_training_images"]
     assert other["protocol"]["hash"] != own["protocol"]["hash"]
     assert other["details"]["backbone_loading"] == own["details"]["backbone_loading"]
     assert list(other["details"]["evaluation_of"]["changed"]) == ["DATASETS.TEST"]

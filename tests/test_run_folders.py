@@ -136,7 +136,7 @@ def test_every_figure_reads_what_a_suite_has_left(suite, tmp_path):
     assert [(one["label"], one["train"]["value"]) for one in curves] == [
         (label, [line["train_top1"] for line in LINES]) for label in ("net0", "net1")
     ]
-    assert plot("maps", [suite], png, "--pictures", "2")["backbones"] == ["net0", "net1"]
+    assert plot("maps", [suite], png, "--images", "2")["backbones"] == ["net0", "net1"]
     assert [panel["label"] for panel in plot("tsne", by_folder, png, "--classes", "3", "--per-class", "2")] == [
         "net0", "net1",
     ]  # fmt: skip

@@ -21,8 +21,8 @@ from backbones.data.scenes import (
     LOOK_ALIKES,
     SHARE_RANGE,
     SceneParameters,
-    draw_detection_picture,
-    draw_object_picture,
+    draw_detection_image,
+    draw_object_image,
     write_classification,
     write_detection,
     write_scenes,
@@ -35,9 +35,9 @@ SMALL = SceneParameters(train=60, val=12, detection_train=2, detection_val=2)
 
 
 @pytest.fixture(scope="module")
-def pictures():
-    """Training pictures, drawn small for speed."""
-    return [draw_object_picture(0, "train", i, size=48) for i in range(600)]
+def images():
+    """Training images, drawn small for speed."""
+    return [draw_object_image(0, "train", i, size=48) for i in range(600)]
 
 
 @pytest.fixture(scope="module")
@@ -67,16 +67,16 @@ def test_same_bytes_for_one_and_two_workers(small_set, tmp_path):
     assert files_of(tmp_path) == files_of(small_set)
 
 
-def test_a_picture_does_not_depend_on_how_many_are_drawn(small_set, tmp_path):
+def test_a_image_does_not_depend_on_how_many_are_drawn(small_set, tmp_path):
     write_classification(tmp_path, "train", 13, seed=0)
     fewer, more = files_of(tmp_path), files_of(small_set)
-    assert len(fewer) == 13 * 2 + 1  # picture and annotation each, and classes.txt
+    assert len(fewer) == 13 * 2 + 1  # image and annotation each, and classes.txt
     assert all(more[name] == data for name, data in fewer.items())
 
 
-def test_seed_split_and_index_each_change_the_picture():
+def test_seed_split_and_index_each_change_the_image():
     images = [
-        draw_object_picture(*key).image for key in ((0, "train", 0), (1, "train", 0), (0, "val", 0), (0, "train", 12))
+        draw_object_image(*key).image for key in ((0, "train", 0), (1, "train", 0), (0, "val", 0), (0, "train", 12))
     ]
     assert all((a != b).mean() > 0.5 for i, a in enumerate(images) for b in images[:i])
 
@@ -86,7 +86,7 @@ def test_xml_box_is_inclusive_and_tight_around_the_visible_object(small_set):
     assert len(paths) == SMALL.train
     for path in paths:
         tree = ET.parse(path)
-        drawn = draw_object_picture(0, "train", int(path.stem.split("_")[1]))
+        drawn = draw_object_image(0, "train", int(path.stem.split("_")[1]))
         assert tree.findtext("object/name") == path.parent.name == drawn.class_name
         assert [tree.findtext(f"size/{side}") for side in ("width", "height", "depth")] == ["64", "64", "3"]
         x0, y0, x1, y1 = (int(tree.findtext(f"object/bndbox/{k}")) for k in ("xmin", "ymin", "xmax", "ymax"))
@@ -97,9 +97,9 @@ def test_xml_box_is_inclusive_and_tight_around_the_visible_object(small_set):
         assert not mask.any()
 
 
-def test_jpeg_holds_the_drawn_picture(small_set):
+def test_jpeg_holds_the_drawn_image(small_set):
     path = next((small_set / "train" / "star").glob("*.JPEG"))
-    drawn = draw_object_picture(0, "train", int(path.stem.split("_")[1])).image
+    drawn = draw_object_image(0, "train", int(path.stem.split("_")[1])).image
     read = cv2.imread(str(path))[..., ::-1]
     assert np.abs(luminance(read) - luminance(drawn)).mean() < 3  # of 255; swapped channels give about 10
 
@@ -120,7 +120,7 @@ def test_coco_json_is_valid_and_tells_what_was_drawn(detection_set, capsys):
     assert sorted(coco.getAnnIds()) == list(range(1, len(coco.anns) + 1))
     assert {len(coco.getAnnIds(i)) for i in coco.getImgIds()} == set(range(1, 9))
     for image in coco.loadImgs(coco.getImgIds()[:10]):
-        drawn = draw_detection_picture(0, "val", image["id"] - 1)
+        drawn = draw_detection_image(0, "val", image["id"] - 1)
         assert cv2.imread(str(detection_set / "val" / image["file_name"])).shape == drawn.image.shape == (512, 512, 3)
         for i, annotation in enumerate(coco.loadAnns(coco.getAnnIds(image["id"])), start=1):
             rows, columns = np.nonzero(drawn.owner == i)
@@ -139,38 +139,38 @@ def test_every_size_bucket_is_well_filled(detection_set):
     assert (boxes[:, :2] >= 0).all()
     assert (boxes[:, :2] + boxes[:, 2:] <= 512).all()
     shares = np.histogram(areas, [0, 32**2, 96**2, 512**2])[0]
-    assert (shares >= 200).all()  # of 250 pictures, twice what is asked for
+    assert (shares >= 200).all()  # of 250 images, twice what is asked for
     assert (shares / len(areas) > 0.25).all()
 
 
-def test_share_is_log_uniform(pictures):
-    shares = np.array([p.share for p in pictures])
+def test_share_is_log_uniform(images):
+    shares = np.array([p.share for p in images])
     low, high = np.log(SHARE_RANGE)
     assert stats.kstest(np.log(shares), stats.uniform(low, high - low).cdf).pvalue > 0.01
 
 
-def test_box_of_a_whole_object_covers_its_share(pictures):
-    for p in (p for p in pictures if not p.occluded):
+def test_box_of_a_whole_object_covers_its_share(images):
+    for p in (p for p in images if not p.occluded):
         sides = np.array([p.box[2] - p.box[0], p.box[3] - p.box[1]])
         low, high = (sides - 1).prod() / 48**2, (sides + 2.5).prod() / 48**2  # thin tips fade
         assert low <= p.share <= high, p
 
 
-def test_occlusion_hides_a_part_only(pictures):
-    assert 0.1 < np.mean([p.occluded for p in pictures]) < 0.25
-    whole, partly = (np.mean([p.mask.mean() / p.share for p in pictures if p.occluded == o]) for o in (False, True))
+def test_occlusion_hides_a_part_only(images):
+    assert 0.1 < np.mean([p.occluded for p in images]) < 0.25
+    whole, partly = (np.mean([p.mask.mean() / p.share for p in images if p.occluded == o]) for o in (False, True))
     assert 0.75 < partly / whole < 0.97
 
 
-def test_background_follows_the_class_as_often_as_asked(pictures):
-    own = np.mean([p.background == BACKGROUNDS[CLASSES.index(p.class_name)] for p in pictures])
-    assert abs(own - 0.8) < 4 * np.sqrt(0.8 * 0.2 / len(pictures))
+def test_background_follows_the_class_as_often_as_asked(images):
+    own = np.mean([p.background == BACKGROUNDS[CLASSES.index(p.class_name)] for p in images])
+    assert abs(own - 0.8) < 4 * np.sqrt(0.8 * 0.2 / len(images))
 
 
 def test_background_of_the_shifted_split_is_independent_of_the_class():
     table = np.zeros((12, 12))
     for i in range(960):
-        p = draw_object_picture(0, "val_shifted", i, size=32, correlation=INDEPENDENT)
+        p = draw_object_image(0, "val_shifted", i, size=32, correlation=INDEPENDENT)
         table[CLASSES.index(p.class_name), BACKGROUNDS.index(p.background)] += 1
     assert stats.chisquare(table.ravel()).pvalue > 0.001
     assert abs(np.trace(table) / table.sum() - 1 / 12) < 0.03
@@ -180,12 +180,12 @@ def test_written_splits_use_the_right_correlation(tmp_path):
     write_scenes(tmp_path, SceneParameters(train=0, val=24, detection_train=0, detection_val=0, correlation=1.0))
     for split, correlation in (("val", 1.0), ("val_shifted", INDEPENDENT)):
         for path in (tmp_path / split).rglob("*.JPEG"):
-            drawn = draw_object_picture(0, split, int(path.stem.split("_")[-1]), correlation=correlation).image
+            drawn = draw_object_image(0, split, int(path.stem.split("_")[-1]), correlation=correlation).image
             assert np.abs(cv2.imread(str(path))[..., ::-1] - drawn.astype(float)).mean() < 12
 
 
-def test_objects_are_lighter_than_their_background(pictures):
-    difference = np.array([luminance(p.image)[p.mask].mean() - luminance(p.image)[~p.mask].mean() for p in pictures])
+def test_objects_are_lighter_than_their_background(images):
+    difference = np.array([luminance(p.image)[p.mask].mean() - luminance(p.image)[~p.mask].mean() for p in images])
     assert (difference > 40).all()  # of 255
 
 

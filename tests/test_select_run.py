@@ -52,9 +52,9 @@ def test_a_candidate_is_never_overwritten(runs):
     assert (runs[0] / "backbone.pth").read_bytes() == before
 
 
-def test_runs_validated_on_other_pictures_are_not_compared(runs, root, tmp_path):  # noqa: F811
+def test_runs_validated_on_other_images_are_not_compared(runs, root, tmp_path):  # noqa: F811
     other = add_run(tmp_path / "other", root, 4, 0.1, {"train": {"fingerprint": "t"}, "val": {"fingerprint": "w"}})
-    with pytest.raises(InputError, match=r"point1 and .*other were validated on other pictures"):
+    with pytest.raises(InputError, match=r"point1 and .*other were validated on other images"):
         select([*runs, other], [], "nll")
     noisy = add_run(tmp_path / "noisy", root, 5, 0.1, {"train": {"fingerprint": "n"}, "val": {"fingerprint": "v"}})
     assert select([*runs, noisy], [], "nll")["chosen"]["run"] == "noisy"  # what is trained on may differ

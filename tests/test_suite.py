@@ -205,7 +205,7 @@ SUITES = sorted(
 
 @pytest.fixture
 def small_data(tmp_path, monkeypatch):
-    """Folders as the suites on real data want them, without pictures."""
+    """Folders as the suites on real data want them, without images."""
     for name in ("tiny-imagenet/tiny-imagenet-200", "coco128", "bccd", "cifar10"):
         (tmp_path / name).mkdir(parents=True)
     monkeypatch.setenv("SMOOTH2DET_DATA", str(tmp_path))

@@ -68,7 +68,7 @@ def scenes(folder, split="train"):
 
 
 def evaluated(folder, split):
-    """Pictures, labels and indices of a split as they are evaluated, in one batch."""
+    """Images, labels and indices of a split as they are evaluated, in one batch."""
     cfg = get_defaults()
     cfg.DATA.EVAL_RESIZE = cfg.DATA.EVAL_CROP = 32
     batches = list(build_evaluation_batches(cfg, scenes(folder, split)))
@@ -76,16 +76,16 @@ def evaluated(folder, split):
 
 
 @torch.no_grad()
-def asked_by_hand(backbone, pictures):
-    """Logits of uint8 pictures, from the specification of the backbone."""
+def asked_by_hand(backbone, images):
+    """Logits of uint8 images, from the specification of the backbone."""
     mean, std = (torch.tensor(backbone.spec[name])[:, None, None] for name in ("mean", "std"))
-    return backbone.build()((pictures / 255 - mean) / std).logits
+    return backbone.build()((images / 255 - mean) / std).logits
 
 
 # What a teacher says
 
 
-def test_cached_logits_are_the_teachers_of_every_picture(run, cache, small_scenes):
+def test_cached_logits_are_the_teachers_of_every_image(run, cache, small_scenes):
     batch = evaluated(small_scenes, "train")
     logits = CachedTeacher(cache, scenes(small_scenes)).logits
     expected = asked_by_hand(load_backbone(run), batch.images)
@@ -107,11 +107,11 @@ def test_both_teachers_have_the_temperature_that_fits_the_validation_split(run, 
 def test_online_teacher_normalises_as_it_was_trained():
     mean, std = [0.1, 0.2, 0.7], [0.5, 0.2, 0.3]
     backbone = make_backbone(spec={"mean": mean, "std": std})
-    pictures = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
+    images = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
     teacher = OnlineTeacher(backbone, backbone.spec["classes"], CPU, torch.float64)
     centre, spread = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (mean, std))
-    expected = backbone.build().double()((pictures.double() / 255 - centre) / spread).logits
-    torch.testing.assert_close(teacher(pictures), expected)
+    expected = backbone.build().double()((images.double() / 255 - centre) / spread).logits
+    torch.testing.assert_close(teacher(images), expected)
     # And the student as it is trained, in the same step.
     seen = []
 
@@ -122,9 +122,9 @@ def test_online_teacher_normalises_as_it_was_trained():
     student = METHODS.get("ILS2")(torch.nn.Identity(), 7, amount=0.1, temperature=1.0)
     student.forward = step
     task = ClassificationTask(student, [0.5] * 3, [0.25] * 3, dtype=torch.float64, channels_last=False, teacher=teacher)
-    task(Batch(pictures, torch.zeros(3, dtype=torch.int64)))
-    torch.testing.assert_close(seen[0].images, (pictures.double() / 255 - 0.5) / 0.25)
-    assert torch.equal(seen[0].teacher_logits, teacher(pictures))
+    task(Batch(images, torch.zeros(3, dtype=torch.int64)))
+    torch.testing.assert_close(seen[0].images, (images.double() / 255 - 0.5) / 0.25)
+    assert torch.equal(seen[0].teacher_logits, teacher(images))
 
 
 def test_online_teacher_is_a_constant_of_training():
@@ -152,7 +152,7 @@ def test_cached_is_online_where_nothing_is_augmented(run, cache, small_scenes, t
         torch.testing.assert_close(cached[name], tensor, rtol=0, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
-# Which row belongs to which picture
+# Which row belongs to which image
 
 
 def test_rows_follow_the_index_whatever_the_order():
@@ -279,8 +279,8 @@ def test_a_teacher_that_nobody_asks_is_said_to_be_idle():
     assert sorted(idle_settings(cfg)) == ["TEACHER.CACHE", "TEACHER.RUN"]
 
 
-def test_teacher_that_may_know_the_held_out_pictures_is_refused(run, small_scenes, tmp_path, load_tool):
-    """`run` was trained on all pictures: its temperature, and the choice among its students, would be biased."""
+def test_teacher_that_may_know_the_held_out_images_is_refused(run, small_scenes, tmp_path, load_tool):
+    """`run` was trained on all images: its temperature, and the choice among its students, would be biased."""
     held_out = ["SOLVER.MAX_EPOCH", 1, "DATA.HOLDOUT", "8", "DATA.VAL_SPLIT", "holdout", "DATA.MEAN", "[0.3, 0.5, 0.6]"]
     with pytest.raises(InputError, match=r"trained on data of fingerprint \w+, not on these .*DATA\.HOLDOUT"):
         load_tool("cache_teacher").main([str(run), "--output-dir", str(tmp_path / "cache"), *map(str, held_out)])

@@ -14,7 +14,7 @@ from backbones.core.config import CfgNode, flatten, load_config
 from backbones.core.errors import InputError
 from backbones.core.files import load_json
 from detection.config import get_defaults, validate
-from detection.data.loader import TrainingPictures, scale_boxes, training_batches
+from detection.data.loader import TrainingImages, scale_boxes, training_batches
 from detection.engines.torchvision import engine
 from detection.engines.torchvision.building import build_detector
 from detection.engines.torchvision.keys import HONOURED, LIMITED, check_config
@@ -41,16 +41,16 @@ def make_cfg(*overrides):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Six pictures of two rectangles, of three shapes; labels follow the colours."""
+    """Six images of two rectangles, of three shapes; labels follow the colours."""
     return load_rectangles(tmp_path_factory.mktemp("rectangles"))
 
 
 def batch_of(data):
-    """Both square pictures, as they are."""
+    """Both square images, as they are."""
     records = [record for record in data.records if record.width == record.height]
-    pictures = TrainingPictures(records, short_sides=(64,), longest=96, flip=False, seed=0, cache=False)
+    images = TrainingImages(records, short_sides=(64,), longest=96, flip=False, seed=0, cache=False)
     options = {"group_by_shape": False, "num_workers": 0, "pin_memory": False}
-    return next(iter(training_batches(pictures, batch_size=2, seed=0, start=0, stop=1, **options)))
+    return next(iter(training_batches(images, batch_size=2, seed=0, start=0, stop=1, **options)))
 
 
 def train_steps(cfg, detector, batch, steps):
@@ -131,7 +131,7 @@ def test_every_honoured_key_is_read_in_a_run(tmp_path, monkeypatch):
     seen.clear()  # a check is no use
     results = finetune(cfg, backbone, tmp_path / "run", resume=False, eval_only=False)
     monkeypatch.undo()
-    assert results["data"]["evaluated_on_training_pictures"] is True
+    assert results["data"]["evaluated_on_training_images"] is True
     elsewhere = {"DATASETS.ROOT"} | LIMITED.keys()  # an explicit name needs no root
     unread = {key for key in HONOURED if key not in seen} - elsewhere
     assert not unread
@@ -257,7 +257,7 @@ def test_going_on_with_another_number_of_processes_is_said(data, tmp_path, capsy
 # ------------------------------------------------------------------------------------------ learning
 
 
-def test_two_pictures_are_learned(data):
+def test_two_images_are_learned(data):
     cfg = make_cfg("SOLVER.OPTIMIZER", "ADAMW", "SOLVER.BASE_LR", 1e-3, "MODEL.FPN.OUT_CHANNELS", 32)
     torch.manual_seed(0)
     detector, _ = build_detector(cfg.MODEL, 20, None)
@@ -280,7 +280,7 @@ def test_the_first_category_is_class_one(data):
     engine.DetectionTask(learns)(batch_of(data))
 
 
-def test_pictures_without_boxes_are_background(data):
+def test_images_without_boxes_are_background(data):
     """They have a loss, of the two classifiers alone; here with another number of anchors."""
     cfg = make_cfg("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "[[1.0, 2.0]]")
     detector, _ = build_detector(cfg.MODEL, 20, None)

@@ -11,7 +11,7 @@ from PIL import Image
 from backbones.core.config import load_config
 from backbones.core.errors import InputError
 from backbones.core.findings import ERROR, EXAMPLES, WARNING, Findings, Kind
-from backbones.core.image_checks import Picture, check_pictures
+from backbones.core.image_checks import StatedImage, check_images
 from backbones.core.warning_counter import WarningCounter
 from detection.config import get_defaults
 from detection.data.checks import Options, check_config_data, check_detection
@@ -38,7 +38,7 @@ def judge(tool, capsys):
 
 
 def make_tree():
-    """Three pictures, two of two boxes and one of a crowd and a box."""
+    """Three images, two of two boxes and one of a crowd and a box."""
     boxes = [(1, 1, [0, 0, 64, 64]), (1, 2, [8, 8, 20, 30.5]), (2, 1, [3, 4, 5, 6]), (2, 2, [50, 50, 14, 14]),
              (3, 1, [10, 0, 40, 10]), (3, 2, [0, 0, 32, 32])]  # fmt: skip
     return {
@@ -52,7 +52,7 @@ def make_tree():
 
 
 def write_coco(folder, change=None):
-    """Pictures and json after `change(tree, folder)`; the name for --data."""
+    """Images and json after `change(tree, folder)`; the name for --data."""
     rng = np.random.default_rng(0)
     for n in (1, 2, 3):
         Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(folder / f"{n}.jpg")
@@ -93,8 +93,8 @@ ERRORS = {
     "id in words": (field("annotations", 2, id="x"), "1 x entries without an integer id", r"annotations\[2\]"),
     "unknown category": (field("annotations", 1, category_id=7), "1 x annotations of an unknown category", "id 11.*7"),
     "unknown image": (field("annotations", 1, image_id=9), "1 x annotations of an unknown image", "id 11: image_id 9"),
-    "box outside": (box(3, [50, 50, 20, 14]), "1 x boxes that reach out of the picture", "annotation id 13"),
-    "box far outside": (box(3, [70, 50, 20, 14]), "1 x boxes wholly outside of the picture", "annotation id 13"),
+    "box outside": (box(3, [50, 50, 20, 14]), "1 x boxes that reach out of the image", "annotation id 13"),
+    "box far outside": (box(3, [70, 50, 20, 14]), "1 x boxes wholly outside of the image", "annotation id 13"),
     "empty box": (box(2, [3, 4, 0, 6]), "1 x boxes of zero width or height", r"annotation id 12 .*bbox \[3, 4, 0, 6\]"),
     "two corners": (box(2, [30, 40, -5, 6]), "1 x boxes of negative width or height", "annotation id 12"),
     "three numbers": (box(2, [3, 4, 5]), "1 x boxes that are not 4 numbers", "annotation id 12"),
@@ -103,28 +103,28 @@ ERRORS = {
     "NaN box": (box(2, [3, 4, float("nan"), 6]), "1 x boxes that are not finite", "annotation id 12"),
     "NaN area": (field("annotations", 0, area=float("nan")), "1 x areas that are no number", "id 10: area is nan"),
     "negative area": (field("annotations", 0, area=-1), "1 x areas that are no number", "id 10: area is -1"),
-    "missing picture": (lambda t, f: (f / "2.jpg").unlink(), "1 x missing pictures", r"2\.jpg \(image id 2\)"),
-    "truncated JPEG": (cut, "1 x unreadable or truncated pictures", r"2\.jpg .*truncated"),
-    "no picture": (lambda t, f: (f / "2.jpg").write_text("x"), "1 x unreadable", r"2\.jpg .*not a picture"),
+    "missing image": (lambda t, f: (f / "2.jpg").unlink(), "1 x missing images", r"2\.jpg \(image id 2\)"),
+    "truncated JPEG": (cut, "1 x unreadable or truncated images", r"2\.jpg .*truncated"),
+    "no image": (lambda t, f: (f / "2.jpg").write_text("x"), "1 x unreadable", r"2\.jpg .*not an image"),
     "empty file": (lambda t, f: (f / "2.jpg").write_bytes(b""), "1 x unreadable", r"2\.jpg"),
-    "wrong size": (field("images", 2, width=65), "1 x pictures of another size than stated", "stated 65x64, is 64x64"),
-    "no width": (lambda t, f: t["images"][0].pop("width"), "1 x pictures without file_name, width or height", "id 1"),
-    "width of no picture": (field("images", 0, width=10**30), "1 x wrong values of file_name, width", "id 1: width"),
+    "wrong size": (field("images", 2, width=65), "1 x images of another size than stated", "stated 65x64, is 64x64"),
+    "no width": (lambda t, f: t["images"][0].pop("width"), "1 x images without file_name, width or height", "id 1"),
+    "width of no image": (field("images", 0, width=10**30), "1 x wrong values of file_name, width", "id 1: width"),
     "box beyond floats": (box(2, [3, 4, 10**400, 6]), "1 x boxes that are not 4 numbers", "annotation id 12"),
     "area beyond floats": (field("annotations", 0, area=10**400), "1 x areas that are no number", "id 10"),
-    "no name": (lambda t, f: t["images"][0].pop("file_name"), "1 x pictures without file_name", "id 1"),
+    "no name": (lambda t, f: t["images"][0].pop("file_name"), "1 x images without file_name", "id 1"),
     "broken json": (lambda t, f: (f / "truth.json").write_text('{"images": ['), "1 x broken annotation file", "truth"),
     "detections": (lambda t, f: (f / "truth.json").write_text("[]"), "1 x broken annotation file", "no list 'images'"),
-    "no pictures": (lambda t, f: t.update(images=[], annotations=[]), "1 x empty list of pictures", "0 pictures"),
+    "no images": (lambda t, f: t.update(images=[], annotations=[]), "1 x empty list of images", "0 images"),
     "no objects": (lambda t, f: t.update(annotations=[]), "1 x set without any usable object", "0 of 0"),
 }  # fmt: skip
 WARNINGS = {
     "no area": (lambda t, f: t["annotations"][0].pop("area"), "1 x annotations without area", "id 10"),
     "area of 0": (field("annotations", 0, area=0), "1 x areas of 0", "id 10"),
-    "grey": (save("2.jpg", Image.new("L", (SIDE, SIDE))), "1 x grey pictures", r"2\.jpg"),
-    "CMYK": (save("2.jpg", Image.new("CMYK", (SIDE, SIDE))), "1 x CMYK pictures", r"2\.jpg"),
-    "turned": (save("2.jpg", Image.new("RGB", (SIDE, SIDE)), exif=EXIF), "1 x pictures that EXIF turns", r"2\.jpg"),
-    "bare picture": (lambda t, f: t["annotations"].__delitem__(slice(2)), "1 x pictures without annotation", "id 1"),
+    "grey": (save("2.jpg", Image.new("L", (SIDE, SIDE))), "1 x grey images", r"2\.jpg"),
+    "CMYK": (save("2.jpg", Image.new("CMYK", (SIDE, SIDE))), "1 x CMYK images", r"2\.jpg"),
+    "turned": (save("2.jpg", Image.new("RGB", (SIDE, SIDE)), exif=EXIF), "1 x images that EXIF turns", r"2\.jpg"),
+    "bare image": (lambda t, f: t["annotations"].__delitem__(slice(2)), "1 x images without annotation", "id 1"),
     "bare category": (lambda t, f: t["categories"].append({"id": 3, "name": "cow"}), "1 x categories without", "cow"),
     "file twice": (field("images", 2, file_name="1.jpg"), "1 x files listed under several image ids", r"1\.jpg"),
 }  # fmt: skip
@@ -133,7 +133,7 @@ WARNINGS = {
 def test_a_sound_set(judge, tmp_path):
     code, verdict, out = judge("--data", write_coco(tmp_path))
     assert (code, verdict) == (0, "verdict truth: sound")
-    assert "3 pictures (0 without an object to learn), 6 annotations (1 crowd or difficult), 2 of 2 categories" in out
+    assert "3 images (0 without an object to learn), 6 annotations (1 crowd or difficult), 2 of 2 categories" in out
     assert re.search(r"objects by area: +3 small, 2 medium, 0 large", out)  # 32 x 32 is medium
     assert re.search(r"objects of a class: +min 2, median 2.5, max 3 \(rarest: cat, commonest: dog\)", out)
 
@@ -169,7 +169,7 @@ def test_the_reader_refuses_numbers_beyond_floats_too(tmp_path, case):
 
 def test_all_problems_are_found_in_one_pass(judge, tmp_path):
     def change(tree, folder):
-        for case in ("duplicate annotation id", "unknown category", "box far outside", "missing picture", "wrong size"):
+        for case in ("duplicate annotation id", "unknown category", "box far outside", "missing image", "wrong size"):
             ERRORS[case][0](tree, folder)
         tree["annotations"] += [dict(tree["annotations"][5], id=100 + n, bbox=[1, 1, 0, 9]) for n in range(9)]
 
@@ -178,9 +178,9 @@ def test_all_problems_are_found_in_one_pass(judge, tmp_path):
     (report,) = json.loads(re.search(r"\[\n.*\]", out, re.DOTALL)[0])
     found = {f["what"]: f["count"] for f in report["findings"] if f["severity"] == ERROR}
     assert found == {
-        "repeated annotation ids": 1, "annotations of an unknown category": 1, "missing pictures": 1,
-        "pictures of another size than stated": 1, "boxes of zero width or height": 9,
-        "boxes wholly outside of the picture": 1, "MODEL.ROI_HEADS.NUM_CLASSES that differs": 1,
+        "repeated annotation ids": 1, "annotations of an unknown category": 1, "missing images": 1,
+        "images of another size than stated": 1, "boxes of zero width or height": 9,
+        "boxes wholly outside of the image": 1, "MODEL.ROI_HEADS.NUM_CLASSES that differs": 1,
     }  # fmt: skip
     empty = next(f for f in report["findings"] if f["what"] == "boxes of zero width or height")
     assert len(empty["examples"]) == EXAMPLES
@@ -196,14 +196,14 @@ def test_a_truncated_file_escapes_the_fast_look_and_nothing_else_does(judge, tmp
     assert judge("--data", write_coco(tmp_path / "size", ERRORS["wrong size"][0]), "--fast")[0] == 1
 
 
-def test_annotations_can_be_checked_without_pictures(judge, tmp_path):
+def test_annotations_can_be_checked_without_images(judge, tmp_path):
     write_coco(tmp_path)
     name = f"coco:{tmp_path / 'truth.json'}:"
-    code, verdict, _ = judge("--data", name, "--no-pictures")
-    assert (code, verdict) == (0, "verdict truth: sound; warnings: 3 x pictures not looked at")
+    code, verdict, _ = judge("--data", name, "--no-images")
+    assert (code, verdict) == (0, "verdict truth: sound; warnings: 3 x images not looked at")
     (tmp_path / "truth.json").unlink()
     write_coco(tmp_path, ERRORS["box outside"][0])  # against the stated size
-    assert judge("--data", name, "--no-pictures")[0] == 1
+    assert judge("--data", name, "--no-images")[0] == 1
 
 
 def test_a_few_boxes_among_many_that_training_drops_are_a_warning(tmp_path):
@@ -215,7 +215,7 @@ def test_a_few_boxes_among_many_that_training_drops_are_a_warning(tmp_path):
 
     findings = check_detection(write_coco(tmp_path, change), "", Options())[0].findings
     assert {kind.what for kind in findings.of(WARNING)} == {
-        "boxes of zero width or height", "boxes that reach out of the picture"
+        "boxes of zero width or height", "boxes that reach out of the image"
     }  # fmt: skip
     assert not findings.of(ERROR)
 
@@ -264,7 +264,7 @@ def test_a_config_is_checked_as_a_whole(tmp_path):
         return [{kind.what for kind in (*r.findings.of(ERROR), *r.findings.of(WARNING))} for r in reports]
 
     assert check(train, other, 2) == [set(), {"category list that differs within the config"}]
-    assert check(train, train, 2) == [{"test pictures that are trained on"}]
+    assert check(train, train, 2) == [{"test images that are trained on"}]
     wrong = {"MODEL.ROI_HEADS.NUM_CLASSES that differs"}
     assert check(train, other, 3) == [wrong, wrong | {"category list that differs within the config"}]
 
@@ -280,8 +280,8 @@ def test_the_quick_config_over_generated_scenes(judge, small_scenes, tmp_path):
 def test_progress_and_order_do_not_depend_on_the_threads(tmp_path):
     for n in range(70):
         Image.new("RGB", (n + 1, 2)).save(tmp_path / f"{n}.png")
-    pictures = [Picture(str(tmp_path / f"{n}.png"), n + 1, 2, "") for n in range(70)]
-    found = [check_pictures(pictures, Findings(), decode=True, workers=n) for n in (1, 7)]
+    images = [StatedImage(str(tmp_path / f"{n}.png"), n + 1, 2, "") for n in range(70)]
+    found = [check_images(images, Findings(), decode=True, workers=n) for n in (1, 7)]
     np.testing.assert_array_equal(found[0], [(n + 1, 2) for n in range(70)])
     np.testing.assert_array_equal(*found)
 

@@ -34,7 +34,7 @@ SOUND = annotation(thing("cat", 1, 1, WIDTH, HEIGHT), thing("dog", 3, 4, 9, 9))
 
 
 def check_voc(folder, text=SOUND, listed="a\nb\n", classes=("cat", "dog"), monkeypatch=None):
-    """Two pictures; `text` is the XML of the first.  The findings as {what: count} of errors, of warnings."""
+    """Two images; `text` is the XML of the first.  The findings as {what: count} of errors, of warnings."""
     for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     for stem, xml in (("a", text), ("b", SOUND)):
@@ -72,20 +72,20 @@ BROKEN = {
     "no class": (SOUND.replace("<name>cat", "<name>"), "a\nb\n", "objects without a name", "a.xml"),
     "no corner": (SOUND.replace("<xmax>9</xmax>", ""), "a\nb\n", "boxes that are not 4 numbers", "a.xml: dog"),
     "infinite": (SOUND.replace("<xmax>9</xmax>", "<xmax>inf</xmax>"), "a\nb\n", "boxes that are not finite", "a.xml"),
-    "outside": (annotation(thing("cat", 1, 1, 42, 9)), "a\nb\n", "boxes that reach out of the picture", "a.xml: cat"),
+    "outside": (annotation(thing("cat", 1, 1, 42, 9)), "a\nb\n", "boxes that reach out of the image", "a.xml: cat"),
     "empty": (annotation(thing("cat", 9, 1, 8, 9)), "a\nb\n", "boxes of zero width or height", "a.xml: cat"),
     "size in words": (SOUND.replace("h>40<", "h>x<"), "a\nb\n", "XML whose size is no pair of integers", "a.xml"),
-    "size of no picture": (
+    "size of no image": (
         SOUND.replace("h>40<", f"h>{10**20}<"),
         "a\nb\n",
         "XML whose size is no pair of integers",
         "a.xml",
     ),
-    "other size": (SOUND.replace("h>40<", "h>41<"), "a\nb\n", "pictures of another size than stated", "41x30, is 40x"),
+    "other size": (SOUND.replace("h>40<", "h>41<"), "a\nb\n", "images of another size than stated", "41x30, is 40x"),
     "cut": (SOUND[:-9], "a\nb\n", "broken XML files", "a.xml"),
-    "absent": (None, "a\nb\n", "listed pictures without XML", "a.xml"),
+    "absent": (None, "a\nb\n", "listed images without XML", "a.xml"),
     "twice": (SOUND, "a\nb\na\n", "names listed twice in the split", "'a'"),
-    "no picture": (SOUND, "a\nb\nc\n", "missing pictures", "c.jpg"),
+    "no image": (SOUND, "a\nb\nc\n", "missing images", "c.jpg"),
 }
 
 
@@ -94,7 +94,7 @@ def test_a_broken_folder_is_not_sound(check, case):
     text, listed, what, where = BROKEN[case]
     errors, _, report, _ = check(text, listed)
     assert errors.pop(what) == 1
-    assert not errors or case == "no picture"
+    assert not errors or case == "no image"
     assert not report.sound
     assert re.search(rf"error +1 x {re.escape(what)}: .*{re.escape(where)}", "\n".join(report.findings.lines()))
 
@@ -118,7 +118,7 @@ def test_a_split_that_is_no_text_is_one_finding_and_one_line(check, tmp_path):
     [
         (SOUND.replace("h>40<", "h>0<"), "XML whose size is 0"),
         (annotation(thing("cat", 1, 1, 5, 5, difficult="")), "objects without `difficult`"),
-        (annotation(), "pictures without annotation"),
+        (annotation(), "images without annotation"),
     ],
 )
 def test_what_the_reader_mends_is_a_warning(check, tmp_path, text, what):
@@ -128,10 +128,10 @@ def test_what_the_reader_mends_is_a_warning(check, tmp_path, text, what):
     load_data(["mine"], str(tmp_path), WarningCounter())
 
 
-def test_boxes_are_checked_against_the_picture_where_the_size_is_not_stated(check):
+def test_boxes_are_checked_against_the_image_where_the_size_is_not_stated(check):
     text = annotation(thing("cat", 1, 1, WIDTH + 2, 9)).replace("<width>40<", "<width>0<")
     errors, _, _, _ = check(text)
-    assert errors == {"boxes that reach out of the picture": 1}
+    assert errors == {"boxes that reach out of the image": 1}
 
 
 def test_difficult_objects_are_counted_apart(check):
@@ -166,10 +166,10 @@ def report_of(load_tool):
 
 
 REAL = {
-    "coco128": ({"small": 324, "medium": 214, "large": 160}, {"pictures": 90, "crowd_or_difficult": 8}),
-    "voc2012_100": ({"small": 9, "medium": 60, "large": 136}, {"pictures": 70, "crowd_or_difficult": 27}),
-    "bccd_trainval": (None, {"pictures": 196, "categories": 3}),
-    "bccd_test": (None, {"pictures": 59, "categories": 3}),
+    "coco128": ({"small": 324, "medium": 214, "large": 160}, {"images": 90, "crowd_or_difficult": 8}),
+    "voc2012_100": ({"small": 9, "medium": 60, "large": 136}, {"images": 70, "crowd_or_difficult": 27}),
+    "bccd_trainval": (None, {"images": 196, "categories": 3}),
+    "bccd_test": (None, {"images": 59, "categories": 3}),
 }
 
 
@@ -194,17 +194,17 @@ def test_all_cells_of_bccd(shared_data):
     assert sum(p.summary["per_class"]["RBC"] for p in parts) == 2845
 
 
-def test_annotations_without_pictures(shared_data, report_of, capsys):
+def test_annotations_without_images(shared_data, report_of, capsys):
     folder = shared_data / "coco-eval-parity"
     for path in (
         folder / "official_val2014_100" / "annotations" / "instances_val2014_100.json",
         folder / "sampled_bbox_area" / "sampled_gts_bbox_area.json",
         folder / "lvis_val_100" / "lvis_val_100.json",
     ):
-        code, report = report_of(capsys, "--data", f"coco:{path}:", "--no-pictures")
-        assert (code, report["summary"]["pictures"]) == (0, 100)
+        code, report = report_of(capsys, "--data", f"coco:{path}:", "--no-images")
+        assert (code, report["summary"]["images"]) == (0, 100)
     results = folder / "official_val2014_100" / "results" / "instances_val2014_fakebbox100_results.json"
-    code, report = report_of(capsys, "--data", f"coco:{results}:", "--no-pictures")
+    code, report = report_of(capsys, "--data", f"coco:{results}:", "--no-images")
     assert code == 1
     assert "NOT SOUND: 1 x broken annotation file" in report["verdict"]
 
@@ -217,15 +217,15 @@ def test_classification_sets_are_checked_by_their_readers(shared_data, report_of
     assert report["summary"] == {
         "samples": 700, "classes": 20, "boxes": 700, "per_class": {"min": 35, "median": 35, "max": 35},
     }  # fmt: skip
-    assert found == {"boxes one pixel wide or high kept": 4, "grey pictures": 11}
+    assert found == {"boxes one pixel wide or high kept": 4, "grey images": 11}
     code, report = report_of(capsys, "--data", "cifar10h", "--root", shared_data / "cifar10h")
-    assert (code, report["summary"]) == (0, {"pictures": 10000, "classes": 10})
+    assert (code, report["summary"]) == (0, {"images": 10000, "classes": 10})
     code, report = report_of(capsys, "--data", "open_images", "--root", shared_data / "openimages")
-    assert code == 1  # its pictures are absent
+    assert code == 1  # its images are absent
     assert re.search(r"NOT SOUND: 1 x refusal by the reader \(no folder .*train", report["verdict"])
 
 
-def test_a_truncated_picture_of_a_classification_set_is_found(report_of, capsys, tmp_path):
+def test_a_truncated_image_of_a_classification_set_is_found(report_of, capsys, tmp_path):
     folder = tmp_path / "train" / "n01" / "images"
     folder.mkdir(parents=True)
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
@@ -236,7 +236,7 @@ def test_a_truncated_picture_of_a_classification_set_is_found(report_of, capsys,
     (folder / "b.JPEG").write_bytes((folder / "b.JPEG").read_bytes()[:-300])
     code, report = report_of(capsys, "--data", "tiny_imagenet", "--root", tmp_path)
     assert code == 1
-    assert "1 x unreadable or truncated pictures" in report["verdict"]
+    assert "1 x unreadable or truncated images" in report["verdict"]
     (folder.parent / "n01_boxes.txt").write_text("a.JPEG\t0\t0\t63\n")
     code, report = report_of(capsys, "--data", "tiny_imagenet", "--root", tmp_path)
     assert code == 1

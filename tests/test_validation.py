@@ -153,7 +153,7 @@ def test_fitted_metrics_are_the_minimum_over_temperatures():
     assert again["temperature_fitted"] == pytest.approx(2 * found["temperature_fitted"], rel=1e-4)
 
 
-def test_epochs_validated_on_other_pictures_are_not_compared(small_scenes, tmp_path, load_tool):
+def test_epochs_validated_on_other_images_are_not_compared(small_scenes, tmp_path, load_tool):
     """DATA.EVAL_* may change before a resumption, but not where it decides which epoch is best."""
     main, short = load_tool("pretrain").main, ["MODEL.ARCH", "lenet", "SOLVER.MAX_EPOCH", 1, "SOLVER.STEPS", "[]"]
     for period in (0, 1):
@@ -161,6 +161,6 @@ def test_epochs_validated_on_other_pictures_are_not_compared(small_scenes, tmp_p
         main(arguments(small_scenes, tmp_path / str(period), *options))
     other = ["DATA.EVAL_RESIZE", 40]
     main(arguments(small_scenes, tmp_path / "0", *short, *other, resume=True))
-    with pytest.raises(InputError, match=r"validated on other pictures .*DATA\.EVAL_"):
+    with pytest.raises(InputError, match=r"validated on other images .*DATA\.EVAL_"):
         main(arguments(small_scenes, tmp_path / "1", *short, "EVAL.PERIOD", 1, *other, resume=True))
     main(arguments(small_scenes, tmp_path / "1", *short, "EVAL.PERIOD", 1, resume=True))

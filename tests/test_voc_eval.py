@@ -174,7 +174,7 @@ def test_a_slow_implementation_agrees(options, seed, monkeypatch):
 
 
 def make(objects, detections):
-    """One picture, one class: objects [(box, difficult)], detections [(box, score)]."""
+    """One image, one class: objects [(box, difficult)], detections [(box, score)]."""
     keys = {"image_id": 1, "category_id": 1}
     annotations = [
         {"id": n, "bbox": list(box), "area": box[2] * box[3], "iscrowd": int(difficult), **keys}
@@ -312,10 +312,10 @@ def test_competition_files_count_pixels_from_one(tmp_path):
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("b 0.5 1 1 2 2", "line 2: unknown picture 'b'"),
-        ("a 0.5 1 1 2", "line 2: not '<picture>"),
-        ("a 0.5 1 1 2 two", "line 2: not '<picture>"),
-        ("a nan 1 1 2 2", "line 2: not '<picture>"),
+        ("b 0.5 1 1 2 2", "line 2: unknown image 'b'"),
+        ("a 0.5 1 1 2", "line 2: not '<image>"),
+        ("a 0.5 1 1 2 two", "line 2: not '<image>"),
+        ("a nan 1 1 2 2", "line 2: not '<image>"),
     ],
 )
 def test_broken_competition_files_are_named(tmp_path, line, says):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers.yolo_slow import assign_picture
+from helpers.yolo_slow import assign_image
 
 from detection.engines.yolo.anchors import VOC_ANCHORS
 from detection.engines.yolo.assignment import assign, choose_anchors
@@ -49,10 +49,10 @@ def test_pairs_are_all_pairs():
     boxes = torch.cat([corners.amin(dim=2), corners.amax(dim=2)], dim=-1)
     a, b = boxes[:, :4], boxes[:, 4:]
     pairs = pairwise_iou(a, b)
-    for picture in range(2):
+    for image in range(2):
         for i in range(4):
             for j in range(3):
-                assert pairs[picture, i, j] == box_iou(a[picture, i], b[picture, j])
+                assert pairs[image, i, j] == box_iou(a[image, i], b[image, j])
 
 
 def test_gradients_are_those_of_finite_differences():
@@ -174,6 +174,6 @@ def test_the_assignment_is_the_slow_one(seed):
     corners = torch.rand(30, 2, 2, generator=random) ** 1.5 * torch.tensor([96.0, 64.0])
     boxes = torch.cat([corners.amin(dim=1), corners.amax(dim=1) + 1], dim=1)
     sizes = [(64 // stride, 96 // stride) for stride in STRIDES]
-    expected = assign_picture(boxes.double().tolist(), VOC_ANCHORS, sizes)
+    expected = assign_image(boxes.double().tolist(), VOC_ANCHORS, sizes)
     assert learned(assign_one(boxes, VOC_ANCHORS, (64, 96))) == expected
     assert len(expected) < 9 * 30  # some collide

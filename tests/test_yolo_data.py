@@ -1,4 +1,4 @@
-"""YOLO's pictures: the letterbox and its inverse, augmentations that keep every box, and an order that repeats."""
+"""YOLO's images: the letterbox and its inverse, augmentations that keep every box, and an order that repeats."""
 
 import itertools
 
@@ -18,13 +18,13 @@ from detection.engines.yolo.augmentation import (
     flip,
     letterbox,
     letterbox_boxes,
-    letterbox_picture,
+    letterbox_image,
     mix,
     random_crop,
     random_shift,
     undo_letterbox,
 )
-from detection.engines.yolo.data import Augmentation, Item, Key, SizedBatchSampler, TrainingPictures, collate, draw_side
+from detection.engines.yolo.data import Augmentation, Item, Key, SizedBatchSampler, TrainingImages, collate, draw_side
 
 NOTHING = Augmentation(flip=0, crop=0, shift=0, mixup=0, mixup_alpha=1.5)
 EVERYTHING = Augmentation(flip=0.5, crop=0.5, shift=0.5, mixup=0.5, mixup_alpha=1.5)
@@ -37,7 +37,7 @@ def records(tmp_path_factory):
 
 
 def painted(rng, width=60, height=40):
-    """A black picture with a white rectangle, and its box."""
+    """A black image with a white rectangle, and its box."""
     x0, y0 = rng.integers(1, width // 2), rng.integers(1, height // 2)
     x1, y1 = x0 + rng.integers(2, width // 2), y0 + rng.integers(2, height // 2)
     image = np.zeros((height, width, 3), np.uint8)
@@ -55,7 +55,7 @@ def white_box(image):
 
 
 @pytest.mark.parametrize("side", [32, 416])
-def test_the_letterbox_has_an_inverse_and_holds_the_whole_picture(side):
+def test_the_letterbox_has_an_inverse_and_holds_the_whole_image(side):
     rng = np.random.default_rng(0)
     for width, height in rng.integers(1, 900, (200, 2)).tolist():
         placed = letterbox(width, height, side)
@@ -74,7 +74,7 @@ def test_boxes_follow_the_pixels_into_the_letterbox():
     image, boxes = painted(np.random.default_rng(1), 60, 40)
     for side in (120, 180):  # whole factors: no pixel is shared
         placed = letterbox(60, 40, side)
-        square = letterbox_picture(np.repeat(np.repeat(image, 3, 0), 3, 1), placed, side)
+        square = letterbox_image(np.repeat(np.repeat(image, 3, 0), 3, 1), placed, side)
         mask = (square > 200).all(axis=2)
         x0, y0, x1, y1 = letterbox_boxes(boxes, placed)[0].round().astype(int)
         assert mask[y0 + 1 : y1 - 1, x0 + 1 : x1 - 1].all()
@@ -118,7 +118,7 @@ def test_every_box_stays_whole_and_on_its_pixels(augment):
 
 
 @pytest.mark.parametrize("augment", [random_crop, random_shift])
-def test_a_picture_without_boxes_stays(augment):
+def test_a_image_without_boxes_stays(augment):
     image = np.full((4, 5, 3), 7, np.uint8)
     changed, boxes = augment(image, np.zeros((0, 4), np.float32), np.random.default_rng(0))
     np.testing.assert_array_equal(changed, image)
@@ -126,10 +126,10 @@ def test_a_picture_without_boxes_stays(augment):
 
 
 def test_mixup_weighs_boxes_as_it_weighs_pixels(records):
-    """The pixels of a mixed picture are those of both with the weights of their boxes."""
+    """The pixels of a mixed image are those of both with the weights of their boxes."""
     mixing = Augmentation(flip=0, crop=0, shift=0, mixup=1, mixup_alpha=1.5)
     mixed, plain = (
-        TrainingPictures(records, augmentation, largest=64, seed=0, cache=True) for augmentation in (mixing, NOTHING)
+        TrainingImages(records, augmentation, largest=64, seed=0, cache=True) for augmentation in (mixing, NOTHING)
     )
     weights = []
     for index in range(len(records)):
@@ -157,13 +157,13 @@ def test_mixup_weighs_boxes_as_it_weighs_pixels(records):
 # ------------------------------------------------------------------------------------------- order
 
 
-def test_a_picture_is_a_function_of_seed_epoch_and_index(records):
+def test_a_image_is_a_function_of_seed_epoch_and_index(records):
     def item(seed, epoch, index, side=64, cache=False):
-        return TrainingPictures(records, EVERYTHING, largest=96, seed=seed, cache=cache)[
+        return TrainingImages(records, EVERYTHING, largest=96, seed=seed, cache=cache)[
             Key(Position(epoch, index), side)
         ]
 
-    kept = TrainingPictures(records, EVERYTHING, largest=96, seed=0, cache=True)
+    kept = TrainingImages(records, EVERYTHING, largest=96, seed=0, cache=True)
     for key in (Key(Position(1, 2), 64), Key(Position(0, 3), 96), Key(Position(1, 2), 64)):
         again = item(0, *key.position, key.side)
         for one, other in zip(kept[key], again, strict=True):  # whatever was asked for before

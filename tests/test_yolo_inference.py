@@ -10,12 +10,12 @@ from detection.engines.yolo.inference import Candidates, Rules, View, detect, fi
 STRIDES, K, ANCHORS = (8, 16, 32), 4, torch.tensor(VOC_ANCHORS)
 
 
-def random_candidates(seed, pictures=3, number=60):
+def random_candidates(seed, images=3, number=60):
     random = torch.Generator().manual_seed(seed)
-    corner = 80 * torch.rand(pictures, number, 2, generator=random)
-    boxes = torch.cat([corner, corner + 5 + 40 * torch.rand(pictures, number, 2, generator=random)], dim=-1)
-    scores = torch.rand(pictures, number, generator=random)
-    return Candidates(boxes, scores, torch.randint(K, (pictures, number), generator=random))
+    corner = 80 * torch.rand(images, number, 2, generator=random)
+    boxes = torch.cat([corner, corner + 5 + 40 * torch.rand(images, number, 2, generator=random)], dim=-1)
+    scores = torch.rand(images, number, generator=random)
+    return Candidates(boxes, scores, torch.randint(K, (images, number), generator=random))
 
 
 def slow_suppression(boxes, scores, labels, rules):
@@ -32,16 +32,16 @@ def slow_suppression(boxes, scores, labels, rules):
 def test_suppression_is_the_slow_one(rules):
     candidates = random_candidates(0)
     found = suppress(candidates, rules)
-    for picture, detections in enumerate(found):
-        boxes, scores, labels = (part[picture] for part in (candidates.boxes, candidates.scores, candidates.labels))
+    for image, detections in enumerate(found):
+        boxes, scores, labels = (part[image] for part in (candidates.boxes, candidates.scores, candidates.labels))
         kept = slow_suppression(boxes, scores.tolist(), labels.tolist(), rules)
         assert detections["boxes"].equal(boxes[kept])
         assert detections["scores"].equal(scores[kept])
         assert detections["labels"].equal(labels[kept])
 
 
-def test_a_picture_does_not_depend_on_its_neighbours():
-    many = random_candidates(1, pictures=8)
+def test_a_image_does_not_depend_on_its_neighbours():
+    many = random_candidates(1, images=8)
     many.scores[3] = 0  # nothing at all
     together = suppress(many, Rules())
     for n in range(8):
@@ -52,23 +52,23 @@ def test_a_picture_does_not_depend_on_its_neighbours():
 
 
 def test_groups_are_kept_apart_without_loss_of_digits():
-    # Pairs whose IoU is a millionth above or below the threshold, in pictures and classes far from the first.
-    pictures, sides = 64, torch.tensor([10 + 2e-5, 10 - 2e-5])
-    boxes = torch.tensor([[[0.0, 0, 600, 20], [0, 0, 600, 10]]]).repeat(pictures, 1, 1)
-    boxes[:, 1, 3] = sides.repeat(pictures // 2)
-    labels = (torch.arange(pictures) % 20)[:, None].repeat(1, 2)
-    found = suppress(Candidates(boxes, torch.tensor([[0.9, 0.5]]).repeat(pictures, 1), labels), Rules(nms_iou=0.5))
-    assert [len(picture["scores"]) for picture in found] == [1, 2] * (pictures // 2)
+    # Pairs whose IoU is a millionth above or below the threshold, in images and classes far from the first.
+    images, sides = 64, torch.tensor([10 + 2e-5, 10 - 2e-5])
+    boxes = torch.tensor([[[0.0, 0, 600, 20], [0, 0, 600, 10]]]).repeat(images, 1, 1)
+    boxes[:, 1, 3] = sides.repeat(images // 2)
+    labels = (torch.arange(images) % 20)[:, None].repeat(1, 2)
+    found = suppress(Candidates(boxes, torch.tensor([[0.9, 0.5]]).repeat(images, 1), labels), Rules(nms_iou=0.5))
+    assert [len(image["scores"]) for image in found] == [1, 2] * (images // 2)
 
 
-def test_boxes_outside_the_picture_are_no_detections():
+def test_boxes_outside_the_image_are_no_detections():
     boxes = torch.tensor([[[0.0, 0, 10, 10], [20, 5, 20, 9], [3, 3, 8, 3]]])
     found = suppress(Candidates(boxes, torch.tensor([[0.5, 0.9, 0.8]]), torch.zeros(1, 3, dtype=torch.int64)), Rules())
     assert found[0]["boxes"].tolist() == [[0, 0, 10, 10]]
 
 
-def silent_maps(side, pictures=1):
-    maps = [torch.zeros(pictures, 3, side // s, side // s, 5 + K) for s in STRIDES]
+def silent_maps(side, images=1):
+    maps = [torch.zeros(images, 3, side // s, side // s, 5 + K) for s in STRIDES]
     for raw in maps:
         raw[..., 4:] = -20.0
     return maps
@@ -106,9 +106,9 @@ def test_candidates_are_the_best_of_all_scales(multi_label):
     few = find_candidates(maps, ANCHORS, STRIDES, Rules(max_candidates=10, multi_label=multi_label))
     number = sum(3 * (64 // s) ** 2 for s in STRIDES)
     assert every.scores.shape == (2, number * (K if multi_label else 1))
-    for picture in range(2):
-        assert few.scores[picture].equal(every.scores[picture][:10])
-        assert few.boxes[picture].equal(every.boxes[picture][:10])
+    for image in range(2):
+        assert few.scores[image].equal(every.scores[image][:10])
+        assert few.boxes[image].equal(every.boxes[image][:10])
     flat = torch.cat([raw.flatten(1, 3) for raw in maps], dim=1)
     scores = flat[..., 4:5].sigmoid() * flat[..., 5:].sigmoid()
     best = scores.flatten(1) if multi_label else scores.amax(dim=2)
@@ -131,7 +131,7 @@ def test_a_view_is_undone(flipped):
         seen = torch.stack([256 - seen[..., 2], seen[..., 1], 256 - seen[..., 0], seen[..., 3]], dim=-1)
     view = View(torch.zeros(2, 3, 256, 256), scale, offset, flipped)
     sizes = torch.tensor([[100, 100], [90, 40]])
-    expected = torch.tensor([[[10.0, 20, 50, 60]], [[0, 0, 90, 40]]], dtype=torch.float64)  # cut to the picture
+    expected = torch.tensor([[[10.0, 20, 50, 60]], [[0, 0, 90, 40]]], dtype=torch.float64)  # cut to the image
     torch.testing.assert_close(to_original(seen, view, sizes), expected)
 
 

@@ -13,18 +13,16 @@ from detection.engines.yolo.loss import YOLOLoss, focal_loss
 STRIDES, K, SIDES = (8, 16, 32), 3, (64, 96)
 
 
-def make_batch(seed, number=6, pictures=3, dtype=torch.float64):
-    """Random maps, and boxes (B, M, 4) with labels, weights and soft targets; the last picture is empty."""
+def make_batch(seed, number=6, images=3, dtype=torch.float64):
+    """Random maps, and boxes (B, M, 4) with labels, weights and soft targets; the last image is empty."""
     random = torch.Generator().manual_seed(seed)
-    maps = [
-        torch.randn(pictures, 3, SIDES[0] // s, SIDES[1] // s, 5 + K, generator=random, dtype=dtype) for s in STRIDES
-    ]
-    corners = torch.rand(pictures, number, 2, 2, generator=random, dtype=dtype) * torch.tensor(SIDES[::-1], dtype=dtype)
+    maps = [torch.randn(images, 3, SIDES[0] // s, SIDES[1] // s, 5 + K, generator=random, dtype=dtype) for s in STRIDES]
+    corners = torch.rand(images, number, 2, 2, generator=random, dtype=dtype) * torch.tensor(SIDES[::-1], dtype=dtype)
     boxes = torch.cat([corners.amin(dim=2), corners.amax(dim=2) + 1], dim=-1)
-    labels = torch.randint(-1, K, (pictures, number), generator=random)
+    labels = torch.randint(-1, K, (images, number), generator=random)
     labels[-1] = -1
-    weights = torch.rand(pictures, number, generator=random, dtype=dtype)
-    targets = torch.rand(pictures, number, K, generator=random, dtype=dtype)
+    weights = torch.rand(images, number, generator=random, dtype=dtype)
+    targets = torch.rand(images, number, K, generator=random, dtype=dtype)
     return maps, boxes, labels, weights, targets
 
 
@@ -41,13 +39,13 @@ def perfect_maps(boxes, labels, confidence):
     for raw in maps:
         raw[..., 4:] = -confidence
     for scale, (raw, found) in enumerate(zip(maps, loss._assign(maps, boxes, labels >= 0), strict=True)):
-        for picture, number, a in found.positive.nonzero().tolist():
-            row, column = found.row[picture, number], found.column[picture, number]
+        for image, number, a in found.positive.nonzero().tolist():
+            row, column = found.row[image, number], found.column[image, number]
             cell = torch.stack([column, row]).double()
             anchor = torch.tensor(VOC_ANCHORS[scale][a], dtype=torch.float64)
-            own = raw[picture, a, row, column]
-            own[:4] = encode_boxes(boxes[picture, number], anchor, cell, STRIDES[scale])
-            own[4] = own[5 + labels[picture, number]] = confidence
+            own = raw[image, a, row, column]
+            own[:4] = encode_boxes(boxes[image, number], anchor, cell, STRIDES[scale])
+            own[4] = own[5 + labels[image, number]] = confidence
     return maps
 
 
@@ -169,7 +167,7 @@ def test_a_batch_without_boxes_has_only_background(number):
 
 
 def test_gradients_are_those_of_finite_differences():
-    maps, boxes, labels, weights, targets = make_batch(4, number=3, pictures=2)
+    maps, boxes, labels, weights, targets = make_batch(4, number=3, images=2)
     labels[0, 0] = 1
     pick = [(raw * 0.5).requires_grad_() for raw in maps]
 
@@ -192,15 +190,13 @@ def test_classified_are_the_positives_of_unmixed_boxes():
     weights = torch.where(weights < 0.5, 1.0, weights)
     logits, found = build().classified(maps, boxes, labels, weights)
     expected = []
-    for picture in range(len(boxes)):
-        real = [n for n, label in enumerate(labels[picture].tolist()) if label >= 0]
+    for image in range(len(boxes)):
+        real = [n for n, label in enumerate(labels[image].tolist()) if label >= 0]
         sizes = [tuple(raw.shape[2:4]) for raw in maps]
-        places = yolo_slow.assign_picture([boxes[picture, n].tolist() for n in real], VOC_ANCHORS, sizes)
+        places = yolo_slow.assign_image([boxes[image, n].tolist() for n in real], VOC_ANCHORS, sizes)
         for (scale, a, row, column), number in places.items():
-            if weights[picture, real[number]] == 1:
-                expected.append(
-                    (labels[picture, real[number]].item(), maps[scale][picture, a, row, column, 5:].tolist())
-                )
+            if weights[image, real[number]] == 1:
+                expected.append((labels[image, real[number]].item(), maps[scale][image, a, row, column, 5:].tolist()))
     pairs = zip(found.tolist(), logits.tolist(), strict=True)
     assert sorted((label, row) for label, row in pairs if label >= 0) == sorted(expected)
     assert expected

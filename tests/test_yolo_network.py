@@ -54,7 +54,7 @@ def test_maps_are_in_the_order_of_the_strides_and_start_at_the_prior(arch):
 
 
 def test_each_map_looks_where_its_cell_is():
-    # What changes in one corner of the picture moves the cell of that corner most, on every scale.
+    # What changes in one corner of the image moves the cell of that corner most, on every scale.
     torch.manual_seed(0)
     network = build_yolo(settings(), None)[0].eval()
     images = torch.randn(1, 3, 128, 192)

@@ -1,9 +1,9 @@
-"""Attack a pretrained classifier: FGSM, PGD from the picture and from random points, PGD on the margin of the logits.
+"""Attack a pretrained classifier: FGSM, PGD from the image and from random points, PGD on the margin of the logits.
 
 python tools/attack_backbone.py runs/als                      writes runs/als/robustness/results.json
 python tools/attack_backbone.py runs/als ATTACK.BOUNDS "[8.0]" ATTACK.MAX_IMAGES 0 ATTACK.RESTARTS 1
 
-Cost: bounds x steps x (1 + 2 x restarts) forward and backward passes of a picture; by default some 900.
+Cost: bounds x steps x (1 + 2 x restarts) forward and backward passes of an image; by default some 900.
 """
 
 import numpy as np
@@ -44,10 +44,10 @@ def main(args: RunArguments) -> int:
     run_dir = open_run(args.output_dir, cfg)
     warnings.log(get_logger())
     chosen = evenly_spaced(np.arange(len(samples)), settings.MAX_IMAGES or len(samples))
-    pictures = Subset(EvaluationSet(samples, **inputs.size()), chosen.tolist())
+    images = Subset(EvaluationSet(samples, **inputs.size()), chosen.tolist())
     metrics = attack_model(
         model,
-        evaluation_batches(pictures, batch_size=settings.BATCH_SIZE, num_workers=inputs.num_workers),
+        evaluation_batches(images, batch_size=settings.BATCH_SIZE, num_workers=inputs.num_workers),
         attacks,
         mean=inputs.mean,
         std=inputs.std,
@@ -57,7 +57,7 @@ def main(args: RunArguments) -> int:
         names=samples.paths,
     )
     data = {samples.split: describe_samples(samples)}
-    asked = {"pictures": len(chosen), "attacks": {a.name: dict(a._asdict()) for a in attacks}}
+    asked = {"images": len(chosen), "attacks": {a.name: dict(a._asdict()) for a in attacks}}
     results = make_results(
         "robustness",
         identity(backbone),

@@ -3,9 +3,9 @@
 python tools/cache_teacher.py runs/ce --output-dir runs/ce/teacher
 python tools/pretrain.py --config-file ... --output-dir runs/ils METHOD.NAME ILS TEACHER.CACHE runs/ce/teacher
 
-The pictures are seen as in evaluation, without augmentation; N samples of K classes take 4 N K bytes.  The data are
+The images are seen as in evaluation, without augmentation; N samples of K classes take 4 N K bytes.  The data are
 those of the teacher's config; KEY VALUE changes it where the student's differ (DATA.VERSION, DATA.NOISE_RATE).  Where
-pictures are held out, teacher and student must have been trained on the same ones.
+images are held out, teacher and student must have been trained on the same ones.
 """
 
 import torch

@@ -1,9 +1,9 @@
-"""Divergence of several classifiers from human votes on CIFAR-10's test pictures (CIFAR-10H), in nats.
+"""Divergence of several classifiers from human votes on CIFAR-10's test images (CIFAR-10H), in nats.
 
 python tools/compare_human_labels.py runs/ce runs/ols --human-labels data/cifar10h --output human.json
 
-Each run has been measured by tools/evaluate_backbone.py on the same pictures.  RUN may also be the folder of such an
-evaluation, or the output folder of a suite for all of its rows.  Three means: over the pictures that the
+Each run has been measured by tools/evaluate_backbone.py on the same images.  RUN may also be the folder of such an
+evaluation, or the output folder of a suite for all of its rows.  Three means: over the images that the
 classifier got right, over all, and over those that all of the named classifiers got right.
 """
 
@@ -30,14 +30,14 @@ def main(argv: list[str] | None = None) -> int:
     found = [load_predictions(folder, "val") for folder in folders]
     labels = found[0][1]
     if any(not np.array_equal(labels, other) for _, other in found):
-        raise InputError("the runs were not measured on the same pictures; evaluate all of them on one split")
+        raise InputError("the runs were not measured on the same images; evaluate all of them on one split")
     check_agreement(q, labels, found[0][0].shape[1])
     metrics, common = compare_human_labels(q, [log_p for log_p, _ in found], labels)
     names = [load_results(folder)["backbone"]["label"] for folder in folders]
     rows = [{"run": str(one.given), "label": name} | own for one, name, own in zip(named, names, metrics, strict=True)]
     finite = [{key: None if value != value else value for key, value in row.items()} for row in rows]  # no nan in json
-    save_json(args.output, {"pictures": len(labels), "right_by_all": common, "rows": finite})
-    print(f"{'':<20}{'right':>8}{'all':>8}{'common':>8}   ({common} of {len(labels)} pictures are right by all)")
+    save_json(args.output, {"images": len(labels), "right_by_all": common, "rows": finite})
+    print(f"{'':<20}{'right':>8}{'all':>8}{'common':>8}   ({common} of {len(labels)} images are right by all)")
     for row in rows:
         print(f"{row['label']:<20}{row['human_kl']:8.4f}{row['human_kl_all']:8.4f}{row['human_kl_common']:8.4f}")
     return 0

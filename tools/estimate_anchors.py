@@ -2,7 +2,7 @@
 
 python tools/estimate_anchors.py --root ~/data --data bccd_trainval --size 416
     --data voc_2007_trainval voc_2012_trainval      several sets are joined
-Every picture is taken as letterboxed into SIZE x SIZE pixels; with multi-scale training give the middle size.
+Every image is taken as letterboxed into SIZE x SIZE pixels; with multi-scale training give the middle size.
 """
 
 import argparse

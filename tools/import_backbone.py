@@ -67,7 +67,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--pixel-range", type=float, default=1.0, choices=(1.0, 255.0), help="a white pixel, in units of --mean")
     add("--channel-order", default="RGB", choices=("RGB", "BGR"))
     add("--stride-in-1x1", action="store_true", help="bottlenecks stride in their first 1x1 (MSRA, Caffe)")
-    add("--image-size", type=int, default=224, help="side of its training pictures in pixels")
+    add("--image-size", type=int, default=224, help="side of its training images in pixels")
     add("--no-classifier", dest="classifier", action="store_false", help="leave fc.* out")
     add("--classes", type=path_argument, help="text file: the names of the outputs, one a line")
     add("--config-file", type=path_argument, help="pretraining config of its data")

@@ -71,7 +71,7 @@ def main(args: RunArguments) -> int:
     )
     save_results(run_dir, results)
     print_table(who.label, results["metrics"], SHOWN)
-    print(f"numbers and pictures: {run_dir}")
+    print(f"numbers and images: {run_dir}")
     return 0
 
 

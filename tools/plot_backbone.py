@@ -42,7 +42,7 @@ def draw(args: argparse.Namespace) -> tuple[Figure, Any]:
     if args.kind == "classes":
         return figures.draw_histogram(counts := figure_data.class_counts(args.runs[0], args.set)), counts
     if args.kind == "maps":
-        rows, labels = figure_data.map_rows(args.runs, args.set, args.method, args.pictures)
+        rows, labels = figure_data.map_rows(args.runs, args.set, args.method, args.images)
         said = {"backbones": labels, "rows": [[{"image": t.image_id, "top3": t.top3} for t in row] for row in rows]}
         return figures.draw_maps(rows, labels, f"{args.method} of the true class"), said
     if args.kind == "tsne":
@@ -69,7 +69,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--metric", default="top1", help="curves, ablation (default %(default)s)")
     parser.add_argument("--key", default="", help="ablation: the config key that differs between the runs")
     parser.add_argument("--method", default="GradCAMPlusPlus", help="maps: CAM, GradCAM or GradCAMPlusPlus")
-    for name, default in (("pictures", 6), ("classes", 10), ("per-class", 50), ("seed", 0)):
+    for name, default in (("images", 6), ("classes", 10), ("per-class", 50), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=default, help="maps or tsne (default %(default)s)")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY VALUE", help="change config keys of the runs")
     return parser.parse_args(argv)

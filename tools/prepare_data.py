@@ -4,10 +4,10 @@
     python tools/prepare_data.py scenes-voc --output-dir DIR
     python tools/prepare_data.py imagenet-boxes --root ROOT [--split train] [--workers N]
 
-scenes: the default set (8,000 + 2 x 1,000 pictures of 64 px, 1,500 + 250 detection pictures of
+scenes: the default set (8,000 + 2 x 1,000 images of 64 px, 1,500 + 250 detection images of
 512 px; about 100 MB) takes about half a minute on 2 cores.  A folder that holds it is left as it is.
-scenes-voc: its detection pictures alone, in the layout of Pascal VOC (the data set scenes_voc).
-imagenet-boxes: reads every annotation and every picture's header once, about 1.28M files in minutes from a fast disk;
+scenes-voc: its detection images alone, in the layout of Pascal VOC (the data set scenes_voc).
+imagenet-boxes: reads every annotation and every image's header once, about 1.28M files in minutes from a fast disk;
 run the same command again to resume.  backbones/data/imagenet_xml.py says what ROOT holds.
 """
 
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="data set")
     add_drawn(commands, "scenes", SceneParameters, "draw the embedded procedural data set")
-    add_drawn(commands, "scenes-voc", VocParameters, "draw its detection pictures in the layout of Pascal VOC")
+    add_drawn(commands, "scenes-voc", VocParameters, "draw its detection images in the layout of Pascal VOC")
     add_imagenet_boxes(commands)
     args = parser.parse_args(argv)
     args.run(args)

@@ -2,7 +2,7 @@
 
     python tools/validate_data.py --data coco_2017_train --data coco_2017_val
     python tools/validate_data.py --config-file configs/detection/quick.yaml --root data     all its sets, NUM_CLASSES
-    python tools/validate_data.py --data coco:annotations.json:pictures --num-classes 80
+    python tools/validate_data.py --data coco:annotations.json:images --num-classes 80
     python tools/validate_data.py --data voc:VOCdevkit/VOC2007:trainval --fast
     python tools/validate_data.py --data tiny_imagenet --root FOLDER --split val             classification data
 
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def collect(args: argparse.Namespace) -> list[Report]:
     """A report on each data set."""
-    options = Options(pictures=not args.no_pictures, decode=not args.fast, workers=args.workers)
+    options = Options(images=not args.no_images, decode=not args.fast, workers=args.workers)
     if not args.data and not args.config_file:
         raise InputError("nothing to check; give --data NAME or --config-file FILE")
     check_range("--workers", args.workers, 0)
@@ -62,15 +62,17 @@ def collect(args: argparse.Namespace) -> list[Report]:
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--data", action="append", type=data_argument, default=[], metavar="NAME", help="a name of "
-                        "detection/data/catalog.py, coco:<json>:<picture folder>, voc:<folder>:<split>, or a DATA.NAME "
+                        "detection/data/catalog.py, coco:<json>:<image folder>, voc:<folder>:<split>, or a DATA.NAME "
                         "of pretraining; repeatable")  # fmt: skip
     parser.add_argument("--config-file", type=path_argument, help="check all DATASETS of a fine-tuning config")
     parser.add_argument("--root", type=root_argument, help="folder of the data sets (default: $SMOOTH2DET_DATA)")
     parser.add_argument("--split", default="train", help="split of classification data (default %(default)s)")
     parser.add_argument("--num-classes", type=int, help="what NUM_CLASSES will be")
-    parser.add_argument("--fast", action="store_true", help="read picture headers alone; misses truncated files")
-    parser.add_argument("--no-pictures", action="store_true", help="check the annotations without their pictures")
-    parser.add_argument("--workers", type=int, default=0, help="threads that read pictures (default: to suit)")
+    parser.add_argument("--fast", action="store_true", help="read image headers alone; misses truncated files")
+    parser.add_argument(
+        "--no-images", "--no-pictures", action="store_true", help="check the annotations without their images"
+    )
+    parser.add_argument("--workers", type=int, default=0, help="threads that read images (default: to suit)")
     parser.add_argument("--json", action="store_true", help="print the reports as JSON")
     return parser.parse_args(argv)
 

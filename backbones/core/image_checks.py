@@ -1,6 +1,6 @@
-"""Looks at every picture file of a data set: is it there, readable, of the stated size, of which colours, turned?
+"""Looks at every image file of a data set: is it there, readable, of the stated size, of which colours, turned?
 
-P pictures.
+P images.
 """
 
 from __future__ import annotations
@@ -15,28 +15,26 @@ import numpy as np
 from tqdm import tqdm
 
 from backbones.core.findings import ERROR, WARNING, Findings, Kind
-from backbones.core.images import ImageHeader, PictureError, RangeError, decode_picture, read_header_and_frames
+from backbones.core.images import ImageError, ImageHeader, RangeError, decode_image, read_header_and_frames
 
-MISSING = Kind(ERROR, "missing pictures", "restore the files or remove their entries")
-UNREADABLE = Kind(ERROR, "unreadable or truncated pictures", "restore the files or remove their entries")
+MISSING = Kind(ERROR, "missing images", "restore the files or remove their entries")
+UNREADABLE = Kind(ERROR, "unreadable or truncated images", "restore the files or remove their entries")
 NO_RANGE = Kind(ERROR, "images whose values have no stated range", "convert them to 8 or 16 bits a channel")
-OTHER_SIZE = Kind(ERROR, "pictures of another size than stated", "correct the annotations or restore the files")
-GREY = Kind(WARNING, "grey pictures", "they are converted to RGB")
+OTHER_SIZE = Kind(ERROR, "images of another size than stated", "correct the annotations or restore the files")
+GREY = Kind(WARNING, "grey images", "they are converted to RGB")
 DEEP = Kind(WARNING, "grey images of more than 8 bits", "they are scaled to 8 bits and converted to RGB")
-CMYK = Kind(WARNING, "CMYK pictures", "they are converted to RGB")
-OTHER_COLOURS = Kind(WARNING, "pictures with a palette, transparency or other colours", "they are converted to RGB")
-TURNED = Kind(
-    WARNING, "pictures that EXIF turns", "boxes are taken to be of the pixels as read: unturned, but for TIFF"
-)
+CMYK = Kind(WARNING, "CMYK images", "they are converted to RGB")
+OTHER_COLOURS = Kind(WARNING, "images with a palette, transparency or other colours", "they are converted to RGB")
+TURNED = Kind(WARNING, "images that EXIF turns", "boxes are taken to be of the pixels as read: unturned, but for TIFF")
 FRAMES = Kind(WARNING, "images of several frames", "the first frame is read")
 
 _COLOURS = {"1": GREY, "L": GREY, "LA": GREY, "La": GREY, "CMYK": CMYK}  # by PIL's mode
-_CHUNK = 32  # pictures a task of the pool
-_BAR_FROM = 500  # a progress bar for at least as many pictures
+_CHUNK = 32  # images a task of the pool
+_BAR_FROM = 500  # a progress bar for at least as many images
 
 
-class Picture(NamedTuple):
-    """A picture file as its annotations state it.
+class StatedImage(NamedTuple):
+    """An image file as its annotations state it.
 
     path "": they name none.  width, height 0: not stated.  key: says where, beside the path; may be "".
     """
@@ -55,8 +53,8 @@ class _Seen:
     reason: str = ""
 
 
-def check_pictures(pictures: Sequence[Picture], findings: Findings, *, decode: bool, workers: int) -> np.ndarray:
-    """Look at every picture, with a progress bar if there are many.
+def check_images(images: Sequence[StatedImage], findings: Findings, *, decode: bool, workers: int) -> np.ndarray:
+    """Look at every image, with a progress bar if there are many.
 
     Args:
         decode: decode each wholly; False reads headers alone, which finds no truncated file.
@@ -65,15 +63,15 @@ def check_pictures(pictures: Sequence[Picture], findings: Findings, *, decode: b
     Returns:
         (P, 2) int64 width and height of each file; 0 where it cannot be read.
     """
-    sizes = np.zeros((len(pictures), 2), np.int64)
-    chunks = [range(n, min(n + _CHUNK, len(pictures))) for n in range(0, len(pictures), _CHUNK)]
-    bar = tqdm(total=len(pictures), unit="picture", disable=None if len(pictures) >= _BAR_FROM else True)
+    sizes = np.zeros((len(images), 2), np.int64)
+    chunks = [range(n, min(n + _CHUNK, len(images))) for n in range(0, len(images), _CHUNK)]
+    bar = tqdm(total=len(images), unit="image", disable=None if len(images) >= _BAR_FROM else True)
     with ThreadPoolExecutor(workers) as pool, bar:
-        looked = pool.map(lambda chunk: [_look(pictures[n].path, decode) for n in chunk], chunks)
+        looked = pool.map(lambda chunk: [_look(images[n].path, decode) for n in chunk], chunks)
         for chunk, seen in zip(chunks, looked, strict=True):
             for n, one in zip(chunk, seen, strict=True):
                 sizes[n] = one.header[:2] if one.header else 0
-                _judge(pictures[n], one, findings)
+                _judge(images[n], one, findings)
             bar.update(len(chunk))
     return sizes
 
@@ -91,22 +89,22 @@ def _look(path: str, decode: bool) -> _Seen:
     try:
         header, animated = read_header_and_frames(path)
         if decode:
-            decode_picture(path)
-    except PictureError as error:
+            decode_image(path)
+    except ImageError as error:
         problem = NO_RANGE if isinstance(error, RangeError) else UNREADABLE if os.path.isfile(path) else MISSING
         return _Seen(header, animated, problem, error.reason)
     return _Seen(header, animated)
 
 
-def _judge(picture: Picture, seen: _Seen, findings: Findings) -> None:
-    where = f"{picture.path} ({picture.key})" if picture.key else picture.path
+def _judge(image: StatedImage, seen: _Seen, findings: Findings) -> None:
+    where = f"{image.path} ({image.key})" if image.key else image.path
     if seen.problem:
         findings.add(seen.problem, f"{where}: {seen.reason}" if seen.reason else where)
     if seen.header is None:
         return
     size, mode = seen.header[:2], seen.header.mode
-    if picture.width and (picture.width, picture.height) != size:
-        findings.add(OTHER_SIZE, f"{where}: stated {picture.width}x{picture.height}, is {size[0]}x{size[1]}")
+    if image.width and (image.width, image.height) != size:
+        findings.add(OTHER_SIZE, f"{where}: stated {image.width}x{image.height}, is {size[0]}x{size[1]}")
     if mode != "RGB":
         findings.add(DEEP if mode.startswith("I") else _COLOURS.get(mode, OTHER_COLOURS), where)
     if seen.header.turned:

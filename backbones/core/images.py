@@ -1,4 +1,4 @@
-"""Picture files to uint8 RGB arrays, for classifiers and detectors alike.
+"""StatedImage files to uint8 RGB arrays, for classifiers and detectors alike.
 
 OpenCV decodes, as exactly as PIL and faster; where it might hide a broken file, PIL decides, which is strict.
 """
@@ -22,17 +22,17 @@ from backbones.core.image_header import HEADER_BYTES, ORIENTATION, ImageHeader, 
 __all__ = [
     "DECODE_FLAGS",
     "ORIENTATION",
+    "ImageError",
     "ImageHeader",
-    "PictureError",
     "RangeError",
-    "decode_picture",
+    "decode_image",
     "is_turned",
     "read_header",
     "read_header_and_frames",
 ]
 
-# No threads of OpenCV's own, in any process that reads pictures: a pool that has run before a fork leaves the forked
-# loader processes waiting for threads that they do not have.  Pictures are read in parallel by processes.
+# No threads of OpenCV's own, in any process that reads images: a pool that has run before a fork leaves the forked
+# loader processes waiting for threads that they do not have.  Images are read in parallel by processes.
 cv2.setNumThreads(0)
 
 # OpenCV's own limit, so that both decoders have the same one.  PIL warns from 89 million pixels on and refuses from
@@ -54,12 +54,12 @@ DECODE_FLAGS = {
 }
 
 _TIFF_BITS, _TIFF_MEANING = 0x0102, 0x0106  # TIFF's tags: bits of a sample; 0: white is zero
-_UNREADABLE = "cannot read the picture {} ({}); restore or remove it"
-_DAMAGED = "the picture {} is truncated or unreadable ({}); restore or remove it"
+_UNREADABLE = "cannot read the image {} ({}); restore or remove it"
+_DAMAGED = "the image {} is truncated or unreadable ({}); restore or remove it"
 _DEEP = ("I", "F")  # how PIL's modes of more than 8 bits begin: I, I;16, I;16B, I;16L, I;16N, F
 
 
-class PictureError(InputError):
+class ImageError(InputError):
     """An image file that cannot be used.
 
     Attributes:
@@ -71,11 +71,11 @@ class PictureError(InputError):
         self.reason = reason
 
 
-class RangeError(PictureError):
+class RangeError(ImageError):
     """An image whose values have no stated range, so that no value is white."""
 
 
-def decode_picture(path: str | Path, reduction: int = 1) -> np.ndarray:
+def decode_image(path: str | Path, reduction: int = 1) -> np.ndarray:
     """Read an image file as uint8 (H, W, 3) RGB.
 
     Grey, palette and CMYK are converted, 12 and 16 bits scaled so that white is 255, transparency is dropped; of an
@@ -85,14 +85,14 @@ def decode_picture(path: str | Path, reduction: int = 1) -> np.ndarray:
         reduction: divide each side by 1, 2, 4 or 8, rounded up; a JPEG is then decoded at that size, in less time.
 
     Raises:
-        PictureError: names a file that is missing, broken or too large; `RangeError` one whose values have no range.
+        ImageError: names a file that is missing, broken or too large; `RangeError` one whose values have no range.
     """
     try:
         with open(path, "rb") as file:
             data = file.read()
     except (OSError, ValueError, MemoryError) as error:  # ValueError: a path with a null byte
         reason = _reason(error)
-        raise PictureError(f"cannot read the picture {path}: {reason}; restore the file", reason) from None
+        raise ImageError(f"cannot read the image {path}: {reason}; restore the file", reason) from None
     # OpenCV 4 fills the missing part of a truncated file with grey and says nothing.  JPEG data cannot hold the end
     # mark by chance; without it (and for other formats) PIL decides.
     if data.startswith(JPEG_START) and data.rfind(JPEG_END, -JPEG_TAIL) >= 0:
@@ -105,7 +105,7 @@ def decode_picture(path: str | Path, reduction: int = 1) -> np.ndarray:
 
 
 def read_header(path: str | Path) -> ImageHeader:
-    """Read the header of an image file without decoding its pixels; raises as `decode_picture`."""
+    """Read the header of an image file without decoding its pixels; raises as `decode_image`."""
     return read_header_and_frames(path)[0]
 
 
@@ -128,7 +128,7 @@ def _first_bytes(path: str | Path) -> bytes:
             os.close(handle)
     except (OSError, ValueError) as error:
         reason = _reason(error)
-        raise PictureError(_UNREADABLE.format(path, reason), reason) from None
+        raise ImageError(_UNREADABLE.format(path, reason), reason) from None
 
 
 def is_turned(image: Image.Image) -> bool:
@@ -155,7 +155,7 @@ def is_animated(image: Image.Image) -> bool:
 
 @contextmanager
 def _opened(source: str | Path | IO[bytes], path: str | Path, message: str) -> Iterator[Image.Image]:
-    """An image opened by PIL; whatever PIL raises while it is used becomes a `PictureError` with `message`."""
+    """An image opened by PIL; whatever PIL raises while it is used becomes a `ImageError` with `message`."""
     try:
         with Image.open(source) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -167,12 +167,12 @@ def _opened(source: str | Path | IO[bytes], path: str | Path, message: str) -> I
     # struct.error, zlib.error, EOFError, IndexError, KeyError, TypeError, OverflowError, MemoryError and others.
     except Exception as error:
         reason = _reason(error)
-        raise PictureError(message.format(path, reason), reason) from None
+        raise ImageError(message.format(path, reason), reason) from None
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
-        return "not a picture"
+        return "not an image"
     if isinstance(error, MemoryError):
         return "not enough memory to decode it"
     if isinstance(error, (OSError, SyntaxError, ValueError)):
@@ -209,4 +209,4 @@ def _white(image: Image.Image, path: str | Path) -> int:
     if image.mode.startswith("I;16") and image.format == "TIFF":
         return 2 ** image.tag_v2[_TIFF_BITS][0] - 1  # type: ignore[attr-defined]
     reason = f"the {image.format} mode {image.mode} does not state which value is white"
-    raise RangeError(f"cannot read the picture {path} ({reason}); convert it to 8 or 16 bits a channel", reason)
+    raise RangeError(f"cannot read the image {path} ({reason}); convert it to 8 or 16 bits a channel", reason)

@@ -1,11 +1,11 @@
-"""The index of an ILSVRC split: what a pass over its 1.28M pictures and annotations found, in one file.
+"""The index of an ILSVRC split: what a pass over its 1.28M images and annotations found, in one file.
 
     ROOT/annotations/index_<split>.npz              read by `imagenet_xml` as long as the class folders are unchanged
-    ROOT/annotations/index_<split>_classes.csv      pictures, pictures with usable boxes and boxes of every class
+    ROOT/annotations/index_<split>_classes.csv      images, images with usable boxes and boxes of every class
     ROOT/annotations/index_<split>_dropped.csv      every annotation that gives no box, and why
 
-Paths in it are relative: it goes with the data.  Every picture's header is read, always: XML sizes sometimes differ
-from the picture's, which decides where boxes are clipped, and one pass over the headers costs a small part of one
+Paths in it are relative: it goes with the data.  Every image's header is read, always: XML sizes sometimes differ
+from the image's, which decides where boxes are clipped, and one pass over the headers costs a small part of one
 epoch.  A killed pass leaves finished classes in a folder beside it, from where the same command goes on.
 
 An annotation that is edited in place changes no folder: index again with --overwrite.
@@ -27,7 +27,7 @@ from tqdm import tqdm
 from backbones.core.errors import InputError
 from backbones.core.files import save_atomic, save_text
 from backbones.core.run_log import get_logger
-from backbones.data.class_folders import ANNOTATIONS, REASONS, ClassPictures, Stamp, is_unchanged, read_class
+from backbones.data.class_folders import ANNOTATIONS, REASONS, ClassImages, Stamp, is_unchanged, read_class
 from backbones.data.reading import list_folders
 
 VERSION = 2  # raise it when the content changes: older files are then made anew
@@ -41,7 +41,7 @@ def index_path(root: Path, split: str) -> Path:
     return root / ANNOTATIONS / f"index_{split}.npz"
 
 
-def build_index(root: Path, split: str, *, workers: int, overwrite: bool) -> list[ClassPictures]:
+def build_index(root: Path, split: str, *, workers: int, overwrite: bool) -> list[ClassImages]:
     """Read a split's classes, on from where a killed pass ended, and write the index and its tables.
 
     Args:
@@ -72,7 +72,7 @@ def build_index(root: Path, split: str, *, workers: int, overwrite: bool) -> lis
     return read
 
 
-def fresh_index(root: Path, split: str, names: Sequence[str]) -> list[ClassPictures] | None:
+def fresh_index(root: Path, split: str, names: Sequence[str]) -> list[ClassImages] | None:
     """The index, where there is one and it is of these classes as they are; a stale one is named in the log."""
     path = index_path(root, split)
     classes = load_index(path)
@@ -89,7 +89,7 @@ def fresh_index(root: Path, split: str, names: Sequence[str]) -> list[ClassPictu
     return classes
 
 
-def load_index(path: Path) -> list[ClassPictures] | None:
+def load_index(path: Path) -> list[ClassImages] | None:
     """The classes of an index file; None where there is none, or one of another version."""
     if not path.is_file():
         return None
@@ -101,12 +101,12 @@ def load_index(path: Path) -> list[ClassPictures] | None:
         raise InputError(f"cannot read the index {path}: {error}; delete it, or index again with --overwrite") from None
 
 
-def _staged(path: Path) -> ClassPictures | None:
+def _staged(path: Path) -> ClassImages | None:
     found = load_index(path)
     return found[0] if found else None
 
 
-def _read_and_stage(root: Path, split: str, staging: Path, name: str) -> ClassPictures:
+def _read_and_stage(root: Path, split: str, staging: Path, name: str) -> ClassImages:
     found = read_class(root, split, name)
     save_atomic(staging / f"{name}.npz", lambda temporary: np.savez(temporary, **_to_arrays([found])))
     return found
@@ -121,7 +121,7 @@ def _processes(workers: int) -> Iterator[Callable]:
         yield pool.imap_unordered
 
 
-def _to_arrays(classes: Sequence[ClassPictures]) -> dict[str, Any]:
+def _to_arrays(classes: Sequence[ClassImages]) -> dict[str, Any]:
     """Flat arrays; texts as UTF-8 bytes, one a line, so that nothing is pickled."""
     lines = {
         "names": [c.name for c in classes],
@@ -131,13 +131,13 @@ def _to_arrays(classes: Sequence[ClassPictures]) -> dict[str, Any]:
     return {
         "version": np.array(VERSION),
         "lengths": np.array([[len(getattr(c, key)) for key in ("boxes", *LISTS)] for c in classes], np.int64),
-        "times": np.array([[c.stamp.pictures, c.stamp.annotations] for c in classes], np.int64),
+        "times": np.array([[c.stamp.images, c.stamp.annotations] for c in classes], np.int64),
         **{name: np.frombuffer("\n".join(texts).encode(), np.uint8) for name, texts in lines.items()},
         **{name: np.concatenate([getattr(c, name) for c in classes]) for name in ARRAYS},
     }
 
 
-def _from_arrays(arrays: dict[str, np.ndarray]) -> Iterator[ClassPictures]:
+def _from_arrays(arrays: dict[str, np.ndarray]) -> Iterator[ClassImages]:
     texts = {
         name: arrays[name].tobytes().decode().split("\n") if arrays[name].size else []
         for name in ("names", "digests", *LISTS)
@@ -150,19 +150,19 @@ def _from_arrays(arrays: dict[str, np.ndarray]) -> Iterator[ClassPictures]:
         at = at + length
         content: dict[str, Any] = {key: texts[key][own] for key, own in zip(LISTS, lists, strict=True)}
         content |= {key: arrays[key][boxes if key == "boxes" else lists[0]] for key in ARRAYS}
-        yield ClassPictures(name=name, stamp=Stamp(times[0], times[1], digest), **content)
+        yield ClassImages(name=name, stamp=Stamp(times[0], times[1], digest), **content)
 
 
-def _save_tables(path: Path, classes: Sequence[ClassPictures]) -> None:
+def _save_tables(path: Path, classes: Sequence[ClassImages]) -> None:
     counts = [(c.name, len(c.files), int((c.counts > 0).sum()), len(c.boxes)) for c in classes]
-    _save_csv(path, "classes", ("class", "pictures", "pictures_with_boxes", "boxes"), counts)
+    _save_csv(path, "classes", ("class", "images", "images_with_boxes", "boxes"), counts)
     dropped = [
         (f"{c.name}/{c.files[i]}", reason)
         for c in classes
         for bit, reason in REASONS.items()
         for i in np.flatnonzero(c.flags & bit)
     ]
-    dropped += [(orphan, "no picture of that name") for c in classes for orphan in c.orphans]
+    dropped += [(orphan, "no image of that name") for c in classes for orphan in c.orphans]
     _save_csv(path, "dropped", ("annotation_of", "reason"), dropped)
 
 
@@ -174,15 +174,15 @@ def _save_csv(path: Path, name: str, header: tuple[str, ...], rows: Sequence[tup
     save_text(path.with_name(f"{path.stem}_{name}.csv"), text.getvalue())
 
 
-def describe_index(root: Path, split: str, classes: Sequence[ClassPictures]) -> str:
+def describe_index(root: Path, split: str, classes: Sequence[ClassImages]) -> str:
     """A few lines for people: how many of what, and where to read more."""
     flags = np.concatenate([c.flags for c in classes])
     boxed = np.array([(c.counts > 0).sum() for c in classes])
     lines = [
-        f"{split}: {len(flags):,} pictures of {len(classes)} classes, {boxed.sum():,} of them with "
+        f"{split}: {len(flags):,} images of {len(classes)} classes, {boxed.sum():,} of them with "
         f"{sum(len(c.boxes) for c in classes):,} usable boxes; {boxed.min():,} to {boxed.max():,} boxed a class",
         *(f"annotations dropped, {reason}: {(flags & bit > 0).sum():,}" for bit, reason in REASONS.items()),
-        f"annotations dropped, no picture of that name: {sum(len(c.orphans) for c in classes):,}",
+        f"annotations dropped, no image of that name: {sum(len(c.orphans) for c in classes):,}",
         f"index: {index_path(root, split)}, with a table of the classes and one of what was dropped beside it",
     ]
     return "\n".join(lines)

@@ -1,7 +1,7 @@
-"""What happens to a training picture: the part that is shown, and its colours.  Every draw comes from a given `rng`.
+"""What happens to a training image: the part that is shown, and its colours.  Every draw comes from a given `rng`.
 
-A cropping says which rectangle of the source picture is seen (x, y, width, height in source pixels; it may be
-fractional or reach beyond the picture), so that objectness and boxes follow exactly, and shows it as pixels.
+A cropping says which rectangle of the source image is seen (x, y, width, height in source pixels; it may be
+fractional or reach beyond the image), so that objectness and boxes follow exactly, and shows it as pixels.
 """
 
 from typing import Protocol
@@ -18,10 +18,10 @@ Pair = tuple[float, float]
 
 
 class Cropping(Protocol):
-    """Random rectangles of a picture, shown at a fixed size."""
+    """Random rectangles of an image, shown at a fixed size."""
 
     def __call__(self, rng: np.random.Generator, image: np.ndarray) -> tuple[Tensor, Crop]:
-        """(3, size, size) uint8 pixels of a uint8 (H, W, 3) picture, and what they show of it."""
+        """(3, size, size) uint8 pixels of a uint8 (H, W, 3) image, and what they show of it."""
         ...
 
 
@@ -29,7 +29,7 @@ class RandomResizedCrop:
     """A crop of random area and ratio, resized: torchvision's RandomResizedCrop.
 
     Args:
-        area: share of the picture's area, low and high, in (0, 1].
+        area: share of the image's area, low and high, in (0, 1].
         ratio: width / height of the crop in the source, low and high.
     """
 
@@ -60,7 +60,7 @@ class PadCrop:
         spare_x, spare_y = width + 2 * self.pad - self.size, height + 2 * self.pad - self.size
         if min(spare_x, spare_y) < 0:
             raise InputError(
-                f"a picture of {width} x {height} with DATA.PAD {self.pad} holds no crop of IMAGE_SIZE {self.size}; "
+                f"an image of {width} x {height} with DATA.PAD {self.pad} holds no crop of IMAGE_SIZE {self.size}; "
                 "raise PAD, lower IMAGE_SIZE, or choose another DATA.AUGMENTATION"
             )
         x, y = (int(rng.random() * (spare + 1)) - self.pad for spare in (spare_x, spare_y))
@@ -72,7 +72,7 @@ class PadCrop:
 
 
 class ResizeCrop:
-    """The picture resized to `resize` x `resize`, then a crop at a uniform place (OLS's fine-grained code)."""
+    """The image resized to `resize` x `resize`, then a crop at a uniform place (OLS's fine-grained code)."""
 
     def __init__(self, size: int, resize: int) -> None:
         if size > resize:
@@ -88,8 +88,8 @@ class ResizeCrop:
         return whole[:, y : y + self.size, x : x + self.size], crop
 
 
-class WholePicture:
-    """The whole picture, resized to size x size where it differs; draws nothing."""
+class WholeImage:
+    """The whole image, resized to size x size where it differs; draws nothing."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -106,5 +106,5 @@ def build_cropping(name: str, size: int, *, area: Pair, ratio: Pair, pad: int, r
     if name == "resize_crop":
         return ResizeCrop(size, resize)
     if name == "none":
-        return WholePicture(size)
+        return WholeImage(size)
     return RandomResizedCrop(size, area, ratio)

@@ -10,18 +10,18 @@ from torch import Tensor
 
 @dataclass
 class Batch:
-    """Pictures with labels; the optional fields are filled for whoever needs them.
+    """Images with labels; the optional fields are filled for whoever needs them.
 
     images: (B, 3, H, W) RGB, uint8 from the loader, float once normalised.
     labels: (B,) int64.
     index: (B,) int64, number of the sample in its data set.
-    objectness: (B,) float32 in [0, 1], share of the picture that objects of its class cover.
+    objectness: (B,) float32 in [0, 1], share of the image that objects of its class cover.
     boxes: (B, M, 4) float32 x0, y0, x1, y1, half-open, in pixels of `images`; rows beyond `box_count` are zero, and so
         are boxes that a crop left outside.
-    mixed: (B,) bool, samples that hold a second picture (CutMix); all False by default.
+    mixed: (B,) bool, samples that hold a second image (CutMix); all False by default.
     box_count: (B,) int64, valid rows of `boxes`.
-    objectness_full: (B,) float32, the same share of the whole source picture (evaluation only).
-    is_context: (B,) bool, pictures whose every object is painted over (ALS+Context).
+    objectness_full: (B,) float32, the same share of the whole source image (evaluation only).
+    is_context: (B,) bool, images whose every object is painted over (ALS+Context).
     second_view: (B, 3, H, W) as `images`, the same samples under another augmentation.
     teacher_logits: (B, K) float, what a teacher says of the samples; a constant for the gradient.
     """

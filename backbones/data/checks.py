@@ -1,5 +1,5 @@
 """Checks of classification data before a long run, by the readers that train: they stop at the first problem of the
-annotations, which then is the verdict; the pictures are all looked at."""
+annotations, which then is the verdict; the images are all looked at."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import numpy as np
 
 from backbones.core.errors import InputError
 from backbones.core.findings import ERROR, WARNING, Findings, Kind, Report
-from backbones.core.image_checks import Picture, check_pictures, default_workers
+from backbones.core.image_checks import StatedImage, check_images, default_workers
 from backbones.core.warning_counter import WarningCounter
 from backbones.data.cifar10h import load_cifar10h
-from backbones.data.reading import COUNTED_BY_PICTURES, OTHER_FILES, PICTURE_SUFFIXES
+from backbones.data.reading import COUNTED_BY_IMAGES, IMAGE_SUFFIXES, OTHER_FILES
 from backbones.data.samples import UNUSED, Samples, load_samples
 
 REFUSED = Kind(ERROR, "refusal by the reader", "it stops at the first problem: mend it and check again")
-NO_BOX = Kind(WARNING, "pictures without box", "methods that need the object's size cannot use them (DATA.VERSION box)")
-DISAGREEMENT = Kind(WARNING, "pictures on which people are of two minds", "their commonest answer has less than half")
+NO_BOX = Kind(WARNING, "images without box", "methods that need the object's size cannot use them (DATA.VERSION box)")
+DISAGREEMENT = Kind(WARNING, "images on which people are of two minds", "their commonest answer has less than half")
 MENDED = "the reader does what it says"
 MENDS = {  # where something else becomes of what the readers count
     UNUSED: "they are never learned",
-    OTHER_FILES: f"images have the suffixes {', '.join(PICTURE_SUFFIXES)}",
+    OTHER_FILES: f"images have the suffixes {', '.join(IMAGE_SUFFIXES)}",
 }
-HUMAN_LABELS = "cifar10h"  # labels alone, of the test pictures of CIFAR-10
+HUMAN_LABELS = "cifar10h"  # labels alone, of the test images of CIFAR-10
 
 
 def check_samples(
-    name: str, root: Path, split: str, *, decode: bool = True, pictures: bool = True, workers: int = 0
+    name: str, root: Path, split: str, *, decode: bool = True, images: bool = True, workers: int = 0
 ) -> Report:
     """Check one split of a classification data set.
 
@@ -36,8 +36,8 @@ def check_samples(
         name: DATA.NAME, or "cifar10h" for its human labels alone.
         root: DATA.ROOT.
         split: such as "train".
-        decode: decode every picture wholly; False reads headers alone.
-        pictures: False looks only at what the reader itself does.
+        decode: decode every image wholly; False reads headers alone.
+        images: False looks only at what the reader itself does.
         workers: threads; 0: as many as suit the machine.
 
     Raises:
@@ -56,12 +56,12 @@ def check_samples(
         return report
     for entry in counter.as_list():
         what = entry["what"]
-        if what not in COUNTED_BY_PICTURES or not pictures:
+        if what not in COUNTED_BY_IMAGES or not images:
             report.findings.add(Kind(WARNING, what, MENDS.get(what, MENDED)), entry["examples"], entry["count"])
-    if pictures and samples.stored is None:
+    if images and samples.stored is None:
         sizes = np.zeros((len(samples), 2), int) if samples.sizes is None else samples.sizes
-        files = [Picture(path, w, h, "") for path, (w, h) in zip(samples.paths, sizes.tolist(), strict=True)]
-        check_pictures(list(dict.fromkeys(files)), report.findings, decode=decode, workers=workers or default_workers())
+        files = [StatedImage(path, w, h, "") for path, (w, h) in zip(samples.paths, sizes.tolist(), strict=True)]
+        check_images(list(dict.fromkeys(files)), report.findings, decode=decode, workers=workers or default_workers())
     _summarize(samples, report)
     return report
 
@@ -91,7 +91,7 @@ def _check_human_labels(root: Path) -> Report:
         report.findings.add(REFUSED, str(error))
         return report
     torn = np.flatnonzero(table.max(axis=1) < 0.5).tolist()
-    report.findings.add(DISAGREEMENT, (f"picture {n}" for n in torn), len(torn))
-    report.summary = {"pictures": len(table), "classes": table.shape[1]}
-    report.lines = [f"labels of {len(table)} pictures, {table.shape[1]} classes; no pictures of its own"]
+    report.findings.add(DISAGREEMENT, (f"image {n}" for n in torn), len(torn))
+    report.summary = {"images": len(table), "classes": table.shape[1]}
+    report.lines = [f"labels of {len(table)} images, {table.shape[1]} classes; no images of its own"]
     return report

@@ -1,7 +1,7 @@
-"""CIFAR-10H (Peterson et al. 2019): how people label the 10,000 test pictures of CIFAR-10.
+"""CIFAR-10H (Peterson et al. 2019): how people label the 10,000 test images of CIFAR-10.
 
 FOLDER/cifar10h-probs.npy       (10000, 10) shares of the answers, in the order of CIFAR-10's test set
-FOLDER/cifar10h-counts.npy      (10000, 10) answers, about 51 a picture; either file will do, both must agree
+FOLDER/cifar10h-counts.npy      (10000, 10) answers, about 51 an image; either file will do, both must agree
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ import numpy as np
 
 from backbones.core.errors import InputError
 
-LEAST_AGREEMENT = 0.9  # people and CIFAR agree on 99 % of the pictures; another order would give 10 %
+LEAST_AGREEMENT = 0.9  # people and CIFAR agree on 99 % of the images; another order would give 10 %
 
 
 def load_cifar10h(folder: str | Path) -> np.ndarray:
@@ -27,19 +27,19 @@ def load_cifar10h(folder: str | Path) -> np.ndarray:
 
 
 def check_agreement(human: np.ndarray, labels: np.ndarray, num_classes: int) -> float:
-    """Share of the pictures that most people give their label; `InputError` where the order cannot be the same.
+    """Share of the images that most people give their label; `InputError` where the order cannot be the same.
 
-    human: (N, K) distributions; labels: (N,) of the same pictures, of `num_classes` classes.
+    human: (N, K) distributions; labels: (N,) of the same images, of `num_classes` classes.
     """
     if human.shape != (len(labels), num_classes):
         raise InputError(
-            f"CIFAR-10H has {human.shape[0]} pictures of {human.shape[1]} classes, the split {len(labels)} of "
+            f"CIFAR-10H has {human.shape[0]} images of {human.shape[1]} classes, the split {len(labels)} of "
             f"{num_classes}; set DATA.VAL_SPLIT to the `test` of CIFAR-10"
         )
     agreement = float((human.argmax(axis=1) == labels).mean())
     if agreement < LEAST_AGREEMENT:
         raise InputError(
-            f"people agree with {agreement:.1%} of the labels, which means another order of the pictures; "
+            f"people agree with {agreement:.1%} of the labels, which means another order of the images; "
             "CIFAR-10H goes with the test set of CIFAR-10 in its original order"
         )
     return agreement
@@ -53,5 +53,5 @@ def _load(path: Path) -> np.ndarray | None:
     except (OSError, ValueError, EOFError, AttributeError) as error:  # AttributeError: an archive of arrays
         raise InputError(f"cannot read {path}: {error}; restore the original file") from None
     if table.ndim != 2 or not (np.isfinite(table) & (table >= 0)).all() or not (table.sum(axis=1) > 0).all():
-        raise InputError(f"{path} must hold a row of shares or counts a picture, none below 0, not {table.shape}")
+        raise InputError(f"{path} must hold a row of shares or counts an image, none below 0, not {table.shape}")
     return table

@@ -1,9 +1,9 @@
-"""One class of an ILSVRC data set: its pictures, their sizes and the usable boxes of their annotations, as arrays.
+"""One class of an ILSVRC data set: its images, their sizes and the usable boxes of their annotations, as arrays.
 
     ROOT/<split>/<class>/<stem>.JPEG
     ROOT/annotations/<split>/<class>/<stem>.xml     or, as ILSVRC's val comes, ROOT/annotations/<split>/<stem>.xml
 
-n pictures, m boxes.  What is unusual about a picture is a bit of its `flags`.
+n images, m boxes.  What is unusual about an image is a bit of its `flags`.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from backbones.data.reading import (
 
 ANNOTATIONS = "annotations"
 NOT_RGB, SIZE_DIFFERS, NO_XML, NO_OBJECT, NO_SOLID_BOX, IS_TURNED, HAS_FRAMES, SHARES_XML = (1 << n for n in range(8))
-# Why a picture, although it has an annotation, has no usable box.
-REASONS = {NO_OBJECT: "no object of the picture's class", NO_SOLID_BOX: "every box empty or outside of the picture"}
-ORPHANS = "annotations without a picture"
-# What is counted of a picture's flags; boxes without a solid one are counted one by one.
+# Why an image, although it has an annotation, has no usable box.
+REASONS = {NO_OBJECT: "no object of the image's class", NO_SOLID_BOX: "every box empty or outside of the image"}
+ORPHANS = "annotations without an image"
+# What is counted of an image's flags; boxes without a solid one are counted one by one.
 COUNTED = {
     NOT_RGB: CONVERTED,
-    SIZE_DIFFERS: "picture sizes differ from the XML's; the picture's taken",
+    SIZE_DIFFERS: "image sizes differ from the XML's; the image's taken",
     NO_OBJECT: "annotations without an object of the image's class",
     IS_TURNED: TURNED,
     HAS_FRAMES: FRAMES,
@@ -52,18 +52,18 @@ COUNTED = {
 class Stamp:
     """How a class's folders looked: their times of change in ns (0: no folder), and a digest of the names in them."""
 
-    pictures: int
+    images: int
     annotations: int
     names: str
 
 
 @dataclass(frozen=True)
-class ClassPictures:
-    """name: the class. files: n names, sorted. sizes: (n, 2) int64 width, height, of the pictures' headers.
+class ClassImages:
+    """name: the class. files: n names, sorted. sizes: (n, 2) int64 width, height, of the images' headers.
 
-    boxes: (m, 4) float32, clipped, solid, half-open; counts: (n,) int64 boxes of each picture.
-    flags: (n,) uint8. clipped, empty: (n,) int64 boxes cut to the picture, and dropped for zero area.
-    orphans: annotations without a picture. others, hidden: what else is in the class's folders, and is left out.
+    boxes: (m, 4) float32, clipped, solid, half-open; counts: (n,) int64 boxes of each image.
+    flags: (n,) uint8. clipped, empty: (n,) int64 boxes cut to the image, and dropped for zero area.
+    orphans: annotations without an image. others, hidden: what else is in the class's folders, and is left out.
     """
 
     name: str
@@ -83,7 +83,7 @@ class ClassPictures:
         """Count what had to be mended, with examples."""
         for bit, what in COUNTED.items():
             self._count(split, warnings, what, (self.flags & bit > 0).astype(int))
-        self._count(split, warnings, "boxes clipped to the picture", self.clipped)
+        self._count(split, warnings, "boxes clipped to the image", self.clipped)
         self._count(split, warnings, "boxes of zero area dropped", self.empty)
         for orphan in self.orphans:
             warnings.add(ORPHANS, orphan)
@@ -105,8 +105,8 @@ class _Looked:
     hidden: list[str]
 
 
-def read_class(root: Path, split: str, name: str) -> ClassPictures:
-    """Read every picture's header and every annotation of one class; `InputError` names a broken file."""
+def read_class(root: Path, split: str, name: str) -> ClassImages:
+    """Read every image's header and every annotation of one class; `InputError` names a broken file."""
     looked = _look(root, split, name)
     files, annotations = looked.files, _annotation_folder(root, split, name)
     base, xml_base = f"{root / split / name}{os.sep}", f"{annotations}{os.sep}"
@@ -123,7 +123,7 @@ def read_class(root: Path, split: str, name: str) -> ClassPictures:
                     | IS_TURNED * turned | HAS_FRAMES * animated)  # fmt: skip
         found.append(boxes)
     lost = [] if _is_flat(root, split, annotations) else sorted(looked.xml.keys() - set(stems))
-    return ClassPictures(
+    return ClassImages(
         name=name,
         files=files,
         sizes=sizes,
@@ -136,24 +136,24 @@ def read_class(root: Path, split: str, name: str) -> ClassPictures:
 
 
 def _usable(found: list, sizes: np.ndarray, flags: np.ndarray) -> dict[str, np.ndarray]:
-    """Boxes, counts, flags, clipped, empty of `ClassPictures`, from the boxes as they were annotated."""
+    """Boxes, counts, flags, clipped, empty of `ClassImages`, from the boxes as they were annotated."""
     noted = np.array([len(boxes) for boxes in found], np.int64)
     owner = np.repeat(np.arange(len(found)), noted)
-    with np.errstate(over="ignore"):  # a corner beyond float32 is clipped to the picture
+    with np.errstate(over="ignore"):  # a corner beyond float32 is clipped to the image
         array = np.array([box for boxes in found for box in boxes], np.float32).reshape(-1, 4)
     inside = np.minimum(np.maximum(array, 0), np.tile(sizes, 2)[owner].astype(np.float32))
     solid = np.all(inside[:, 2:] > inside[:, :2], axis=1)
 
-    def per_picture(rows: np.ndarray) -> np.ndarray:
+    def per_image(rows: np.ndarray) -> np.ndarray:
         return np.bincount(owner[rows], minlength=len(found)).astype(np.int64)
 
-    counts = per_picture(solid)
+    counts = per_image(solid)
     return {
         "boxes": inside[solid],
         "counts": counts,
         "flags": flags | np.where((noted > 0) & (counts == 0), NO_SOLID_BOX, 0).astype(np.uint8),
-        "clipped": per_picture(np.any(inside != array, axis=1)),
-        "empty": per_picture(~solid),
+        "clipped": per_image(np.any(inside != array, axis=1)),
+        "empty": per_image(~solid),
     }
 
 
@@ -162,11 +162,11 @@ def is_unchanged(root: Path, split: str, name: str, stamp: Stamp) -> bool:
     if not (root / split / name).is_dir():
         return False
     times = (_changed(root / split / name), _changed(_annotation_folder(root, split, name)))
-    return times == (stamp.pictures, stamp.annotations) or _look(root, split, name).stamp.names == stamp.names
+    return times == (stamp.images, stamp.annotations) or _look(root, split, name).stamp.names == stamp.names
 
 
-def count_beside(root: Path, split: str, classes: list[ClassPictures], warnings: WarningCounter) -> None:
-    """Count what lies beside the class folders, of the pictures and of the annotations, and is left out."""
+def count_beside(root: Path, split: str, classes: list[ClassImages], warnings: WarningCounter) -> None:
+    """Count what lies beside the class folders, of the images and of the annotations, and is left out."""
     count_beside_folders(root / split, warnings, split)
     folder = root / ANNOTATIONS / split
     if not folder.is_dir():
@@ -194,7 +194,7 @@ def _look(root: Path, split: str, name: str) -> _Looked:
     others, hidden = _within(f"{split}/{name}", others), _within(f"{split}/{name}", hidden)
     listed = _list_annotations(str(annotations), times[1])
     xml = listed.xml
-    if _is_flat(root, split, annotations):  # one folder for all classes: only what belongs to these pictures counts
+    if _is_flat(root, split, annotations):  # one folder for all classes: only what belongs to these images counts
         xml = {stem: xml[stem] for stem in map(_stem, files) if stem in xml}
     else:
         place = f"{ANNOTATIONS}/{split}/{annotations.name}"
@@ -226,7 +226,7 @@ def _list_annotations(folder: str, changed: int) -> _Annotations:
     listed, xml = list_folder(Path(folder), (".xml",)), {}
     for file in listed.images:
         if (other := xml.setdefault(_stem(file), file)) != file:
-            raise InputError(f"{folder} holds {other} and {file}, annotations of one picture; remove one")
+            raise InputError(f"{folder} holds {other} and {file}, annotations of one image; remove one")
     return _Annotations(xml, listed.others, listed.hidden)
 
 

@@ -1,4 +1,4 @@
-"""Random changes of a picture's colours, as torchvision's ColorJitter and AlexNet's lighting make them.
+"""Random changes of an image's colours, as torchvision's ColorJitter and AlexNet's lighting make them.
 
 In float32 with one rounding at the end; torchvision rounds after each step, so that levels may differ by one.
 """
@@ -48,13 +48,13 @@ def adjust_brightness(image: Tensor, factor: float) -> Tensor:
 
 
 def adjust_contrast(image: Tensor, factor: float) -> Tensor:
-    """Away from (factor > 1) or towards the mean of the grey picture, clipped; 0 is that grey."""
+    """Away from (factor > 1) or towards the mean of the grey image, clipped; 0 is that grey."""
     mean = torch.tensordot(_GREY, image.mean(dim=(1, 2)), 1)
     return (image * factor).add_((1 - factor) * mean).clamp_(0, 1)
 
 
 def adjust_saturation(image: Tensor, factor: float) -> Tensor:
-    """Away from (factor > 1) or towards the grey picture, clipped; 0 is grey."""
+    """Away from (factor > 1) or towards the grey image, clipped; 0 is grey."""
     grey = torch.tensordot(_GREY, image, 1)
     return (image * factor).add_((1 - factor) * grey).clamp_(0, 1)
 

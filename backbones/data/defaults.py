@@ -1,4 +1,4 @@
-"""The DATA block of the config: which pictures, and how they reach the network.
+"""The DATA block of the config: which images, and how they reach the network.
 
 Part of the manual that backbones/config.py is: meaning, unit, range, neutral value and source of every option.
 """
@@ -30,15 +30,15 @@ _C.VAL_SPLIT = "val"
 # A second validation set whose background is independent of the class; empty: none.
 _C.SHIFTED_SPLIT = ""
 
-# Pictures of TRAIN_SPLIT that are not trained on but make the split `holdout`, drawn at random by SEED (ILS App. C:
+# Images of TRAIN_SPLIT that are not trained on but make the split `holdout`, drawn at random by SEED (ILS App. C:
 # 5000 of CIFAR, 6000 of SVHN); 0: none.
 _C.HOLDOUT = 0
 # What the training split consists of, for EVERY method, so that rows stay comparable (ALS Sec. 4.1); where it has only
-# pictures with a box, so has the part held out of it.  full: all pictures; a method that needs boxes then refuses a
-# picture that has none | box: only pictures with a usable box | mask: one sample an object, the other objects of the
-# picture painted with MEAN.
+# images with a box, so has the part held out of it.  full: all images; a method that needs boxes then refuses a
+# image that has none | box: only images with a usable box | mask: one sample an object, the other objects of the
+# image painted with MEAN.
 _C.VERSION = "full"
-# The same for VAL_SPLIT, SHIFTED_SPLIT and `holdout`; ImageNet is validated on all pictures, Open Images on `mask`.
+# The same for VAL_SPLIT, SHIFTED_SPLIT and `holdout`; ImageNet is validated on all images, Open Images on `mask`.
 _C.EVAL_VERSION = "full"
 # Most samples of a class in training, a random choice that is the same for every run (ALS App. A.2: 50000); 0: all.
 _C.CLASS_CAP = 0
@@ -51,14 +51,14 @@ _C.NOISE_SEED = -1
 # per sample and epoch (ALS+Context: 0.15).  Only, and always, for a method that needs to know such samples; 0: never.
 _C.CONTEXT_SHARE = 0.0
 
-# Side of a training picture, in pixels.
+# Side of a training image, in pixels.
 _C.IMAGE_SIZE = 224
 # random_resized_crop: CROP_AREA and CROP_RATIO (ImageNet)
-# pad_crop: PAD pixels around the picture, then a crop of IMAGE_SIZE (CIFAR)
+# pad_crop: PAD pixels around the image, then a crop of IMAGE_SIZE (CIFAR)
 # resize_crop: to RESIZE x RESIZE, then a crop of IMAGE_SIZE (fine-grained data; the ratio of the sides is not kept)
-# none: the whole picture, resized where its size differs (SVHN)
+# none: the whole image, resized where its size differs (SVHN)
 _C.AUGMENTATION = "random_resized_crop"
-# Share of the picture's area that a crop takes, and its width : height (torchvision's RandomResizedCrop).
+# Share of the image's area that a crop takes, and its width : height (torchvision's RandomResizedCrop).
 _C.CROP_AREA = [0.08, 1.0]
 _C.CROP_RATIO = [0.75, 4 / 3]
 # Black pixels on each side for pad_crop.
@@ -142,7 +142,7 @@ def _check_crops(data: CN) -> None:
         if len(pair) != 2 or not 0 < pair[0] <= pair[1]:
             raise InputError(f"DATA.{key} must be [low, high] with 0 < low <= high, not {list(pair)}")
     if data.CROP_AREA[1] > 1:
-        raise InputError(f"DATA.CROP_AREA cannot exceed the picture: {list(data.CROP_AREA)}; its end is at most 1")
+        raise InputError(f"DATA.CROP_AREA cannot exceed the image: {list(data.CROP_AREA)}; its end is at most 1")
     if data.AUGMENTATION == "resize_crop" and data.IMAGE_SIZE > data.RESIZE:
         raise InputError(f"DATA.IMAGE_SIZE {data.IMAGE_SIZE} exceeds DATA.RESIZE {data.RESIZE}; raise the second")
     if data.EVAL_RESIZE and data.EVAL_CROP > data.EVAL_RESIZE:
@@ -156,4 +156,4 @@ def _check_splits(data: CN) -> None:
     if data.TRAIN_SPLIT == HOLDOUT:
         raise InputError(f"DATA.TRAIN_SPLIT cannot be '{HOLDOUT}', the part that DATA.HOLDOUT takes out of it")
     if not data.HOLDOUT and HOLDOUT in (data.VAL_SPLIT, data.SHIFTED_SPLIT):
-        raise InputError(f"the split '{HOLDOUT}' needs DATA.HOLDOUT above 0, the number of pictures held out")
+        raise InputError(f"the split '{HOLDOUT}' needs DATA.HOLDOUT above 0, the number of images held out")

@@ -1,4 +1,4 @@
-"""Samples to the fixed tensors that are evaluated.  Pictures stay uint8: the device normalises them."""
+"""Samples to the fixed tensors that are evaluated.  Images stay uint8: the device normalises them."""
 
 from collections.abc import Callable
 
@@ -22,8 +22,8 @@ class EvaluationSet(Dataset):
         resize: length of the shorter side in pixels; 0: as it is.
         crop: side of the centre crop in pixels; 0: none.
         stretch: both sides become `resize` pixels long, whatever the ratio (localisation; OLS's fine-grained data).
-        cover: hides what lies in the boxes of the source picture, in place (`backbones.measuring.context`).
-        with_objectness: fill `objectness` (of the evaluated pixels) and `objectness_full` (of the source picture).
+        cover: hides what lies in the boxes of the source image, in place (`backbones.measuring.context`).
+        with_objectness: fill `objectness` (of the evaluated pixels) and `objectness_full` (of the source image).
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class EvaluationSet(Dataset):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Item:
-        image = self.samples.picture(index)
+        image = self.samples.load_image(index)
         boxes = self.samples.boxes_of(index)
         if self.cover is not None:
             self.cover(image, boxes)
@@ -55,7 +55,7 @@ class EvaluationSet(Dataset):
         return Item(pixels, label, index, self.needs, boxes, seen, False, size)
 
     def _evaluated_pixels(self, image: np.ndarray, path: str) -> tuple[Tensor, Crop]:
-        """The pixels, and the part of the source picture that they show (x, y, width, height, fractional)."""
+        """The pixels, and the part of the source image that they show (x, y, width, height, fractional)."""
         height, width = image.shape[:2]
         new_width, new_height = self._resized(width, height)
         pixels = resize_crop(image, (0, 0, width, height), new_width, new_height)

@@ -69,7 +69,7 @@ def _read_table(path: Path, columns: int, expected: dict | None = None) -> dict[
             raise InputError(f"{path}, line {number}: a second line for {row[0]}; remove one")
         table[row[0]] = row[1:]
     if expected is not None and (odd := table.keys() ^ expected.keys()):
-        raise InputError(f"{path} and images.txt do not number the same pictures, such as {min(odd)}; restore both")
+        raise InputError(f"{path} and images.txt do not number the same images, such as {min(odd)}; restore both")
     return table
 
 

@@ -19,7 +19,7 @@ FEW_BOXES = 10
 
 
 def clip_boxes(boxes: np.ndarray, width: float, height: float) -> np.ndarray:
-    """(M, 4) boxes cut to a picture; one that lies outside comes back with zero area."""
+    """(M, 4) boxes cut to an image; one that lies outside comes back with zero area."""
     low = np.zeros(4, boxes.dtype)
     high = np.array([width, height, width, height], boxes.dtype)
     return np.clip(boxes, low, high)
@@ -51,8 +51,8 @@ def union_area(boxes: np.ndarray) -> float:
 def objectness(boxes: np.ndarray, crop: Crop) -> float:
     """Share in [0, 1] of a crop that (M, 4) boxes cover together (ALS Sec. 3; a flip does not change it).
 
-    A loader calls it for every picture.  Up to 10 boxes go without numpy, whose calls alone cost 50 microseconds, 2 %
-    of loading a picture: one box takes two microseconds, five take fifteen.
+    A loader calls it for every image.  Up to 10 boxes go without numpy, whose calls alone cost 50 microseconds, 2 %
+    of loading an image: one box takes two microseconds, five take fifteen.
     """
     x, y, width, height = crop
     right, bottom = x + width, y + height
@@ -107,7 +107,7 @@ def sample_crop(
 ) -> tuple[int, int, int, int]:
     """A random crop with the distribution of torchvision's `RandomResizedCrop.get_params`.
 
-    Area uniform over `area_range` (share of the picture), width / height log-uniform over `ratio_range`, rounded to
+    Area uniform over `area_range` (share of the image), width / height log-uniform over `ratio_range`, rounded to
     pixels, placed uniformly; after 10 that do not fit, the largest centred crop of an allowed ratio.
     """
     low, high = math.log(ratio_range[0]), math.log(ratio_range[1])

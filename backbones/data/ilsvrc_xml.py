@@ -63,7 +63,7 @@ OBJECT = re.compile(_OBJECT)
 def read_ilsvrc_xml(path: str | Path, name: str) -> tuple[Boxes, Size | None]:
     """Half-open boxes of the objects called `name`, and the size noted (width, height) if any.
 
-    ILSVRC's corners are inclusive and count from 0: a box over the whole picture ends at width - 1.
+    ILSVRC's corners are inclusive and count from 0: a box over the whole image ends at width - 1.
 
     Raises:
         InputError: names a file that is missing, broken, contradicts itself or lacks a number.

@@ -1,4 +1,4 @@
-"""ImageNetV2 (Recht et al. 2019): 10,000 pictures in folders that number ImageNet's classes.
+"""ImageNetV2 (Recht et al. 2019): 10,000 images in folders that number ImageNet's classes.
 
     ROOT/<split>/0 ... 999/*.jpeg       split: imagenetv2-matched-frequency-format-val, as the archive is called
     ROOT/classes.txt                    optional: one WordNet id a line, for data of other classes than ImageNet's 1000
@@ -18,7 +18,7 @@ from backbones.data.reading import (
     find_split,
     label_numbers,
     list_folders,
-    list_pictures,
+    list_images,
     read_display_names,
 )
 from backbones.data.samples import DATASETS, Samples
@@ -35,7 +35,7 @@ def imagenet_v2(root: Path, split: str, warnings: WarningCounter) -> Samples:
         label = int(name) if name.isascii() and name.isdigit() else -1
         if not 0 <= label < len(classes):
             raise InputError(f"{folder / name} is no class: folders are numbered 0 to {len(classes) - 1}; move it away")
-        for file in list_pictures(folder / name, warnings, f"{split}/{name}"):
+        for file in list_images(folder / name, warnings, f"{split}/{name}"):
             builder.add(f"{split}/{name}/{file}", label, [])
     return builder.build(read_display_names(root, classes))
 

@@ -1,7 +1,7 @@
-"""ImageNet's CLS-LOC layout: class folders with one ILSVRC XML a picture.  Embedded `scenes` is written in it too.
+"""ImageNet's CLS-LOC layout: class folders with one ILSVRC XML an image.  Embedded `scenes` is written in it too.
 
-    ROOT/<split>/<class>/<stem>.JPEG                or .png, .webp ...: PICTURE_SUFFIXES in backbones/data/reading.py
-    ROOT/annotations/<split>/<class>/<stem>.xml     no file: the picture has no box; also annotations/<split>/<stem>.xml
+    ROOT/<split>/<class>/<stem>.JPEG                or .png, .webp ...: IMAGE_SUFFIXES in backbones/data/reading.py
+    ROOT/annotations/<split>/<class>/<stem>.xml     no file: the image has no box; also annotations/<split>/<stem>.xml
     ROOT/annotations/index_<split>.npz              optional: an index, which saves reading all files at every start
     ROOT/classes.txt                                optional: one class a line, the order of the labels
     ROOT/words.txt                                  optional: class, tab, readable names
@@ -16,10 +16,10 @@ import numpy as np
 from backbones.core.errors import InputError
 from backbones.core.warning_counter import WarningCounter
 from backbones.data.annotation_index import fresh_index
-from backbones.data.class_folders import ANNOTATIONS, ClassPictures, count_beside, read_class
+from backbones.data.class_folders import ANNOTATIONS, ClassImages, count_beside, read_class
 from backbones.data.ilsvrc_xml import composed, read_ilsvrc_xml
 from backbones.data.reading import (
-    PICTURE_SUFFIXES,
+    IMAGE_SUFFIXES,
     find_split,
     label_numbers,
     list_folders,
@@ -48,13 +48,13 @@ def imagenet_xml(root: Path, split: str, warnings: WarningCounter) -> Samples:
     count_beside(root, split, found, warnings)
     if not any(own.files for own in found):
         raise InputError(
-            f"no picture ({', '.join(PICTURE_SUFFIXES)}) of imagenet_xml '{split}' below {root}; "
+            f"no image ({', '.join(IMAGE_SUFFIXES)}) of imagenet_xml '{split}' below {root}; "
             "check DATA.ROOT and the layout, which backbones/data/imagenet_xml.py describes"
         )
     return _join(root, split, classes, found, labels)
 
 
-def _join(root: Path, split: str, classes: list[str], found: list[ClassPictures], labels: dict[str, int]) -> Samples:
+def _join(root: Path, split: str, classes: list[str], found: list[ClassImages], labels: dict[str, int]) -> Samples:
     found = sorted(found, key=lambda own: f"{own.name}/")  # so that the paths are sorted
     relative = [f"{split}/{own.name}/{file}" for own in found for file in own.files]
     base = f"{root}/"

@@ -1,4 +1,4 @@
-"""Crop, resize and normalise pictures: the fast path of loading.
+"""Crop, resize and normalise images: the fast path of loading.
 
 torch resizes as PIL does, within rounding, which `tests/test_loader.py` and `benchmarks/loader.py` hold it to.
 """
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def resize_crop(image: np.ndarray, crop: tuple[int, int, int, int], width: int, height: int) -> Tensor:
-    """The crop (x, y, w, h) of a uint8 (H, W, 3) picture, resized to uint8 (3, height, width).
+    """The crop (x, y, w, h) of a uint8 (H, W, 3) image, resized to uint8 (3, height, width).
 
     Bilinear with antialiasing: as `PIL.Image.crop(...).resize(..., BILINEAR)` up to rounding, in a third of the time.
     """

@@ -2,7 +2,7 @@
 
     ROOT/cifar-10-batches-py/       cifar10         train, test
     ROOT/cifar-100-python/          cifar100        train, test
-    ROOT/{train,extra,test}_32x32.mat   svhn        train, extra, train_extra (both, 604,388 pictures), test
+    ROOT/{train,extra,test}_32x32.mat   svhn        train, extra, train_extra (both, 604,388 images), test
     ROOT/FashionMNIST/raw/          fashion_mnist   train, test; grey made RGB
 
 Nothing is ever downloaded.
@@ -20,7 +20,7 @@ from torchvision import datasets
 from backbones.core.errors import InputError, suggestion
 from backbones.core.files import fingerprint
 from backbones.core.warning_counter import WarningCounter
-from backbones.data.samples import DATASETS, Samples, StoredPictures, build_samples
+from backbones.data.samples import DATASETS, Samples, StoredImages, build_samples
 
 SVHN_PARTS = {"train": ["train"], "extra": ["extra"], "train_extra": ["train", "extra"], "test": ["test"]}
 _T = TypeVar("_T")
@@ -29,19 +29,19 @@ Arrays = tuple[np.ndarray, np.ndarray]  # (P, H, W, 3) uint8 pixels, (P,) labels
 
 @DATASETS.register()
 def cifar10(root: Path, split: str, warnings: WarningCounter) -> Samples:
-    """CIFAR-10, 32 px: 50,000 and 10,000 pictures."""
+    """CIFAR-10, 32 px: 50,000 and 10,000 images."""
     return _read_cifar(datasets.CIFAR10, "cifar10", root, split)
 
 
 @DATASETS.register()
 def cifar100(root: Path, split: str, warnings: WarningCounter) -> Samples:
-    """CIFAR-100, 32 px: 50,000 and 10,000 pictures."""
+    """CIFAR-100, 32 px: 50,000 and 10,000 images."""
     return _read_cifar(datasets.CIFAR100, "cifar100", root, split)
 
 
 @DATASETS.register()
 def fashion_mnist(root: Path, split: str, warnings: WarningCounter) -> Samples:
-    """Fashion-MNIST, 28 px: 60,000 and 10,000 grey pictures."""
+    """Fashion-MNIST, 28 px: 60,000 and 10,000 grey images."""
     check_split("fashion_mnist", split, ("train", "test"))
     found = open_torchvision(
         lambda: datasets.FashionMNIST(root, train=split == "train", download=False), root, "FashionMNIST/raw"
@@ -107,5 +107,5 @@ def _build(name: str, split: str, classes: list[str], pixels: np.ndarray, labels
         name=name,
         split=split,
         display_names=list(classes),
-        stored=StoredPictures(pixels, np.arange(count), fingerprint(pixels)),
+        stored=StoredImages(pixels, np.arange(count), fingerprint(pixels)),
     )

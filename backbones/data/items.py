@@ -16,8 +16,8 @@ from backbones.data.geometry import Crop, map_boxes, objectness
 class Item:
     """One sample, and what `collate` needs to fill the optional fields of its batch.
 
-    image: (3, H, W) uint8.  needs: those fields.  boxes: (m, 4) of the source picture.  crop: the part of the source
-    that the image shows, before a flip; it may reach beyond the picture (padding).  source_size: width, height.
+    image: (3, H, W) uint8.  needs: those fields.  boxes: (m, 4) of the source image.  crop: the part of the source
+    that the image shows, before a flip; it may reach beyond the image (padding).  source_size: width, height.
     is_context: every object is painted over.  second_view: (3, H, W) uint8, the sample under another augmentation.
     """
 
@@ -36,13 +36,13 @@ class Item:
 def collate(items: Sequence[Item]) -> Batch:
     """Items to a batch; boxes are padded with zero rows to the longest list.
 
-    Objectness is computed here and not sample by sample: between two pictures, whose pixels have emptied the
+    Objectness is computed here and not sample by sample: between two images, whose pixels have emptied the
     processor's cache, it would take several times longer.
     """
     shapes = {tuple(item.image.shape) for item in items}
     if len(shapes) > 1:
         sizes = ", ".join(f"{s[2]} x {s[1]}" for s in sorted(shapes)[:3])
-        raise InputError(f"pictures of one batch differ in size ({sizes}); set DATA.EVAL_RESIZE and DATA.EVAL_CROP")
+        raise InputError(f"images of one batch differ in size ({sizes}); set DATA.EVAL_RESIZE and DATA.EVAL_CROP")
     batch = Batch(
         images=torch.stack([item.image for item in items]),
         labels=torch.tensor([item.label for item in items], dtype=torch.int64),

@@ -1,4 +1,4 @@
-"""Painting over objects, in the pixels of the source picture, when it is loaded.
+"""Painting over objects, in the pixels of the source image, when it is loaded.
 
 Boxes are x0, y0, x1, y1, half-open; a box touches a pixel from floor(x0) to ceil(x1).
 """

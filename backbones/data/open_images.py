@@ -24,7 +24,7 @@ from backbones.core.run_log import get_logger
 from backbones.core.warning_counter import WarningCounter
 from backbones.data.geometry import box_areas
 from backbones.data.open_images_csv import FLAGS, Rows, leaf_labels, read_boxes, read_class_names
-from backbones.data.reading import count_header, list_pictures
+from backbones.data.reading import count_header, list_images
 from backbones.data.samples import DATASETS, PaintedObjects, Samples, build_samples
 
 CHOICE = Path(__file__).with_name("open_images_classes.yaml")
@@ -43,21 +43,21 @@ class Classes:
 
 @DATASETS.register()
 def open_images(root: Path, split: str, warnings: WarningCounter) -> Samples:
-    """Read one split.  A picture that is not there is counted, as many people hold a part of Open Images."""
+    """Read one split.  An image that is not there is counted, as many people hold a part of Open Images."""
     path = _find(root, f"{split}-{BOXES}")
     classes = choose_classes(read_class_names(_find(root, CLASSES)), leaf_labels(root / HIERARCHY), warnings)
     rows = read_boxes(path, classes.labels)
     kept = _kept_rows(rows, split, warnings)
-    held = _held_pictures(root / split, split, warnings)
-    there = np.array([name in held for name in rows.pictures])
-    absent = np.setdiff1d(rows.picture[kept], np.flatnonzero(there))
+    held = _held_images(root / split, split, warnings)
+    there = np.array([name in held for name in rows.images])
+    absent = np.setdiff1d(rows.image[kept], np.flatnonzero(there))
     if len(absent):
-        warnings.add("annotated pictures that are not there", f"{split}/{rows.pictures[absent[0]]}", len(absent))
-    kept = kept[there[rows.picture[kept]]]
-    if unused := sorted(held.keys() - {rows.pictures[i] for i in np.unique(rows.picture[kept])}):
+        warnings.add("annotated images that are not there", f"{split}/{rows.images[absent[0]]}", len(absent))
+    kept = kept[there[rows.image[kept]]]
+    if unused := sorted(held.keys() - {rows.images[i] for i in np.unique(rows.image[kept])}):
         warnings.add("images without a box of a chosen class", f"{split}/{held[unused[0]]}", len(unused))
     if not len(kept):
-        raise InputError(f"{root / split} holds none of the pictures of {path.name}; put <ImageID>.jpg files there")
+        raise InputError(f"{root / split} holds none of the images of {path.name}; put <ImageID>.jpg files there")
     return _build(root, split, classes, rows, kept, held, warnings)
 
 
@@ -96,12 +96,12 @@ def _kept_rows(rows: Rows, split: str, warnings: WarningCounter) -> np.ndarray:
     return np.flatnonzero(chosen)
 
 
-def _held_pictures(folder: Path, split: str, warnings: WarningCounter) -> dict[str, str]:
+def _held_images(folder: Path, split: str, warnings: WarningCounter) -> dict[str, str]:
     """ImageID -> file name."""
     if not folder.is_dir():
-        raise InputError(f"no folder {folder}; put the pictures there as <ImageID>.jpg")
+        raise InputError(f"no folder {folder}; put the images there as <ImageID>.jpg")
     held: dict[str, str] = {}
-    for name in list_pictures(folder, warnings, split):
+    for name in list_images(folder, warnings, split):
         if (first := held.setdefault(name.rpartition(".")[0], name)) != name:
             warnings.add("images left out beside another of the same ImageID", f"{split}/{name} beside {first}")
     return held
@@ -116,24 +116,24 @@ def _build(
     held: dict[str, str],
     warnings: WarningCounter,
 ) -> Samples:
-    order = np.argsort(np.array(rows.pictures)[rows.picture[kept]], kind="stable")
-    kept = kept[order]  # by picture, in it as in the file
-    used, owner = np.unique(rows.picture[kept], return_inverse=True)
-    files = [f"{split}/{held[rows.pictures[i]]}" for i in used]
+    order = np.argsort(np.array(rows.images)[rows.image[kept]], kind="stable")
+    kept = kept[order]  # by image, in it as in the file
+    used, owner = np.unique(rows.image[kept], return_inverse=True)
+    files = [f"{split}/{held[rows.images[i]]}" for i in used]
     headers = [read_header_and_frames(root / file) for file in files]
     sizes = np.array([header[:2] for header, _ in headers], np.int64)
     for file, (header, animated) in zip(files, headers, strict=True):
         count_header(header, animated, warnings, file)
     inside = np.clip(rows.boxes[kept], 0, 1)
     if len(clipped := np.flatnonzero((inside != rows.boxes[kept]).any(axis=1))):
-        warnings.add("boxes clipped to the picture", files[owner[clipped[0]]], len(clipped))
+        warnings.add("boxes clipped to the image", files[owner[clipped[0]]], len(clipped))
     boxes = inside * np.tile(sizes, 2)[owner]
     solid = box_areas(boxes) > 0
     if not solid.all():
         warnings.add("boxes of zero area dropped", files[owner[np.flatnonzero(~solid)[0]]], int((~solid).sum()))
     boxes, owner, kept = boxes[solid].astype(np.float32), owner[solid], kept[solid]
     counts = np.bincount(owner, minlength=len(used))
-    # Neighbours are of one picture: they are what each other's pictures have painted.
+    # Neighbours are of one image: they are what each other's images have painted.
     starts = np.flatnonzero(np.diff(owner, prepend=-1))
     ranges = np.repeat(np.stack([starts, np.append(starts[1:], len(owner))], axis=1), counts[owner[starts]], axis=0)
     ranges[counts[owner] == 1, 1] = ranges[counts[owner] == 1, 0]

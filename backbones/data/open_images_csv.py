@@ -22,14 +22,14 @@ FLAG_VALUES = (-1, 0, 1)  # -1: not known
 
 @dataclass(frozen=True)
 class Rows:
-    """pictures: names, in the order of their first row. picture: (R,) int64 rows of `pictures`.
+    """images: names, in the order of their first row. image: (R,) int64 rows of `images`.
 
     labels: (R,) int64 number of the row's class in the given list, -1 for all others.
     boxes: (R, 4) float64 x0, y0, x1, y1 in [0, 1]. flags: name -> (R,) bool, for the columns that are there.
     """
 
-    pictures: list[str]
-    picture: np.ndarray
+    images: list[str]
+    image: np.ndarray
     labels: np.ndarray
     boxes: np.ndarray
     flags: dict[str, np.ndarray]
@@ -42,7 +42,7 @@ def read_boxes(path: Path, labels: Sequence[str]) -> Rows:
         labels: LabelNames (/m/...) whose number a row gets.
     """
     known = {label: number for number, label in enumerate(labels)}
-    pictures: dict[str, int] = {}
+    images: dict[str, int] = {}
     parts: list[tuple[np.ndarray, ...]] = []
     with open_text(path) as file:
         reader = csv.reader(file)
@@ -61,16 +61,16 @@ def read_boxes(path: Path, labels: Sequence[str]) -> Rows:
                 raise InputError(_broken_row(path, start, chunk, columns)) from None
             parts.append(
                 (
-                    np.array([pictures.setdefault(name, len(pictures)) for name in names], np.int64),
+                    np.array([images.setdefault(name, len(images)) for name in names], np.int64),
                     np.array([known.get(label, -1) for label in called], np.int64),
                     values,
                 )
             )
     if not parts:
         raise InputError(f"{path} holds no box; restore the original file")
-    picture, numbers, values = (np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
+    image, numbers, values = (np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
     found = {name: values[4 + i] == 1 for i, name in enumerate(flags)}
-    return Rows([Path(name).stem for name in pictures], picture, numbers, values[:4].T, found)
+    return Rows([Path(name).stem for name in images], image, numbers, values[:4].T, found)
 
 
 def _chunks(reader: Iterator[list[str]]) -> Iterator[tuple[int, list[list[str]]]]:

@@ -1,4 +1,4 @@
-"""What the readers of file formats share: the checks of every picture and box, and the ways of folders.
+"""What the readers of file formats share: the checks of every image and box, and the ways of folders.
 
 A reader is a function registered in `DATASETS` that turns (root, split, warnings) into `Samples`, mostly through a
 `SampleBuilder`.
@@ -21,25 +21,25 @@ from backbones.data.ilsvrc_xml import composed
 from backbones.data.samples import Samples, build_samples
 
 # Those that torchvision's ImageFolder reads.
-PICTURE_SUFFIXES = (".jpeg", ".jpg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 # What is counted of a data set's files, by every reader.
-CONVERTED = "grey or CMYK pictures converted"
+CONVERTED = "grey or CMYK images converted"
 TURNED = "images that EXIF asks to turn (TIFF alone is turned)"
 FRAMES = "images of several frames, the first read"
-COUNTED_BY_PICTURES = (CONVERTED, TURNED, FRAMES)  # a check of the images says the same, more exactly
+COUNTED_BY_IMAGES = (CONVERTED, TURNED, FRAMES)  # a check of the images says the same, more exactly
 HIDDEN = "hidden files left out"
 OTHER_FILES = "other files and folders left out"
 
 
 class SampleBuilder:
-    """Collects what a reader finds, checks it against the pictures, and counts what had to be mended."""
+    """Collects what a reader finds, checks it against the images, and counts what had to be mended."""
 
     def __init__(self, name: str, root: Path, split: str, classes: list[str], warnings: WarningCounter) -> None:
         self.name, self.root, self.split, self.classes, self.warnings = name, root, split, classes, warnings
         self.rows: list[tuple[str, int, tuple[int, int], np.ndarray]] = []
 
     def add(self, relative: str, label: int, boxes: list[tuple[float, ...]]) -> tuple[int, int]:
-        """Add a picture (path below the root) and its half-open boxes; returns its width and height."""
+        """Add an image (path below the root) and its half-open boxes; returns its width and height."""
         header, animated = read_header_and_frames(self.root / relative)
         count_header(header, animated, self.warnings, relative)
         width, height = header.width, header.height
@@ -49,7 +49,7 @@ class SampleBuilder:
             raise InputError(f"{self.root / relative} has the box {boxes}, which is not finite; correct its annotation")
         clipped = clip_boxes(array, width, height)
         if (changed := (clipped != array).any(axis=1).sum()) > 0:
-            self.warnings.add("boxes clipped to the picture", relative, int(changed))
+            self.warnings.add("boxes clipped to the image", relative, int(changed))
         solid = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
         if not solid.all():
             self.warnings.add("boxes of zero area dropped", relative, int((~solid).sum()))
@@ -60,7 +60,7 @@ class SampleBuilder:
         """The samples, sorted by path."""
         if not self.rows:
             raise InputError(
-                f"no picture ({', '.join(PICTURE_SUFFIXES)}) of {self.name} '{self.split}' below {self.root}; "
+                f"no image ({', '.join(IMAGE_SUFFIXES)}) of {self.name} '{self.split}' below {self.root}; "
                 "check DATA.ROOT and the layout, which its reader in backbones/data describes"
             )
         relative, labels, sizes, boxes = map(list, zip(*sorted(self.rows, key=lambda row: row[0]), strict=True))
@@ -81,7 +81,7 @@ class Listing(NamedTuple):
     """The names in a folder, sorted.
 
     Attributes:
-        images: files with a suffix of PICTURE_SUFFIXES, in any case.
+        images: files with a suffix of IMAGE_SUFFIXES, in any case.
         others: other visible files, and folders (with a slash at the end).
         hidden: whatever begins with a dot, such as macOS's ._* and .DS_Store.
     """
@@ -108,7 +108,7 @@ def list_folders(folder: Path) -> list[str]:
     return sorted(_usable_name(folder, name) for name in names)
 
 
-def list_folder(folder: Path, suffixes: tuple[str, ...] = PICTURE_SUFFIXES) -> Listing:
+def list_folder(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> Listing:
     """All names in a folder of images, or of files with other suffixes (in lower case)."""
     found = Listing([], [], [])
     with os.scandir(folder) as entries:
@@ -123,7 +123,7 @@ def list_folder(folder: Path, suffixes: tuple[str, ...] = PICTURE_SUFFIXES) -> L
     return Listing(*map(sorted, found))
 
 
-def list_pictures(folder: Path, warnings: WarningCounter, place: str) -> list[str]:
+def list_images(folder: Path, warnings: WarningCounter, place: str) -> list[str]:
     """Names of the image files in `folder`, sorted; all others are counted, with `place` before their names."""
     found = list_folder(folder)
     count_left_out([f"{place}/{n}" for n in found.others], [f"{place}/{n}" for n in found.hidden], warnings)

@@ -1,8 +1,8 @@
-"""A data set as arrays: which pictures, of which class, with which boxes.  Readers of file formats fill them in.
+"""A data set as arrays: which images, of which class, with which boxes.  Readers of file formats fill them in.
 
 A reader is a function registered in `DATASETS` that turns (root, split, warnings) into `Samples`; what readers share
 is in reading.py, what makes other sets of a set (versions, held-out parts) in versions.py.  N samples, M boxes of all
-samples together, K classes, P pictures in memory, Q painted rectangles.
+samples together, K classes, P images in memory, Q painted rectangles.
 """
 
 from collections.abc import Iterable
@@ -13,19 +13,19 @@ import numpy as np
 
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint
-from backbones.core.images import decode_picture
+from backbones.core.images import decode_image
 from backbones.core.registry import Registry
 from backbones.core.run_log import get_logger
 from backbones.core.warning_counter import WarningCounter
 from backbones.data.masking import Colour, paint_around
 
-UNUSED = "classes without picture"  # as counted warnings name them
+UNUSED = "classes without image"  # as counted warnings name them
 DATASETS = Registry("data set")  # name -> function(root: Path, split: str, warnings: WarningCounter) -> Samples
 
 
 @dataclass(frozen=True)
-class StoredPictures:
-    """Pictures of a data set that lies in memory (CIFAR, SVHN ...).
+class StoredImages:
+    """Images of a data set that lies in memory (CIFAR, SVHN ...).
 
     pixels: (P, H, W, 3) uint8 RGB, all of the split that was read.
     rows: (N,) int64, the row of each sample: a part of a data set shares the pixels of the whole.
@@ -39,9 +39,9 @@ class StoredPictures:
 
 @dataclass(frozen=True)
 class PaintedObjects:
-    """Objects that the picture of each sample shows painted over ("mask" version, ALS Sec. 4.1).
+    """Objects that the image of each sample shows painted over ("mask" version, ALS Sec. 4.1).
 
-    boxes: (Q, 4) float32 as `Samples.boxes`, the objects of all pictures together.
+    boxes: (Q, 4) float32 as `Samples.boxes`, the objects of all images together.
     ranges: (N, 2) int64, sample i paints the rows ranges[i, 0] .. ranges[i, 1] - 1 (its own object may be among them:
         pixels inside of the sample's own boxes are never painted).
     colour: uint8 RGB.
@@ -57,13 +57,13 @@ class Samples:
     """The samples of one split, sorted by path.
 
     paths: N file names. labels: (N,) int64.
-    boxes: (M, 4) float32 x0, y0, x1, y1, half-open source pixels, clipped to the picture, none of zero area, all of the
+    boxes: (M, 4) float32 x0, y0, x1, y1, half-open source pixels, clipped to the image, none of zero area, all of the
         sample's own class; those of sample i are rows offsets[i] .. offsets[i + 1] - 1.
     offsets: (N + 1,) int64. classes: K names in the order of the labels.
     fingerprint: 12 hex digits over all that decides the samples; independent of the data's place.
     relative: paths below the root. sizes: (N, 2) int64 width, height. display_names: K names for people.
-    stored: the pictures, where they are in memory instead of files; `paths` then only name them.
-    painted: what is painted over when a picture is loaded; None: nothing.
+    stored: the images, where they are in memory instead of files; `paths` then only name them.
+    painted: what is painted over when an image is loaded; None: nothing.
     clean_labels: (N,) int64, the labels before noise was added; None: no noise.
     source: fingerprint of the data set before anything was drawn by the run's seed (held-out part, noise), so that
         runs of different seeds know each other.
@@ -80,7 +80,7 @@ class Samples:
     relative: list[str] = field(default_factory=list)
     sizes: np.ndarray | None = None
     display_names: list[str] = field(default_factory=list)
-    stored: StoredPictures | None = None
+    stored: StoredImages | None = None
     painted: PaintedObjects | None = None
     clean_labels: np.ndarray | None = None
     source: str = ""
@@ -93,12 +93,12 @@ class Samples:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def picture(self, index: int) -> np.ndarray:
-        """One picture as a uint8 (H, W, 3) RGB array of its own; `InputError` names a broken file."""
+    def load_image(self, index: int) -> np.ndarray:
+        """One image as a uint8 (H, W, 3) RGB array of its own; `InputError` names a broken file."""
         if self.stored is not None:
             image = self.stored.pixels[self.stored.rows[index]].copy()
         else:
-            image = decode_picture(self.paths[index])
+            image = decode_image(self.paths[index])
         if self.painted is not None:
             low, high = self.painted.ranges[index]
             paint_around(image, self.painted.boxes[low:high], self.boxes_of(index), self.painted.colour)
@@ -113,11 +113,11 @@ class Samples:
         return np.diff(self.offsets)
 
     def require_boxes(self) -> None:
-        """`InputError` that names the first picture without a usable box."""
+        """`InputError` that names the first image without a usable box."""
         without = np.flatnonzero(self.box_counts() == 0)
         if len(without):
             raise InputError(
-                f"{len(without)} of {len(self)} pictures of {self.name} '{self.split}' have no usable box of their "
+                f"{len(without)} of {len(self)} images of {self.name} '{self.split}' have no usable box of their "
                 f"class, which this run needs, the first is {self.paths[without[0]]}; "
                 "annotate them, or drop them for every method with DATA.VERSION box"
             )
@@ -135,7 +135,7 @@ class Samples:
             name=self.name,
             split=self.split,
             display_names=self.display_names,
-            stored=self.stored and StoredPictures(self.stored.pixels, self.stored.rows[kept], self.stored.digest),
+            stored=self.stored and StoredImages(self.stored.pixels, self.stored.rows[kept], self.stored.digest),
             painted=self.painted and PaintedObjects(self.painted.boxes, self.painted.ranges[kept], self.painted.colour),
         )
         part.clean_labels = None if self.clean_labels is None else self.clean_labels[kept]
@@ -154,10 +154,10 @@ def build_samples(
     split: str,
     display_names: list[str],
     offsets: np.ndarray | None = None,
-    stored: StoredPictures | None = None,
+    stored: StoredImages | None = None,
     painted: PaintedObjects | None = None,
 ) -> Samples:
-    """`Samples` from one (m, 4) array of boxes a picture, or all of them with `offsets`; the order is kept."""
+    """`Samples` from one (m, 4) array of boxes an image, or all of them with `offsets`; the order is kept."""
     labels = np.asarray(labels, np.int64)
     if offsets is None:
         offsets = _offsets([len(b) for b in boxes])
@@ -195,8 +195,8 @@ def load_samples(
     """Read one split of the data set registered as `name`.
 
     Args:
-        drop_without_box: leave out (and count) pictures without a usable box, whatever the method.
-        need_boxes: a picture without a usable box is an `InputError`.
+        drop_without_box: leave out (and count) images without a usable box, whatever the method.
+        need_boxes: an image without a usable box is an `InputError`.
     """
     read = DATASETS.get(name)
     if not str(root) or not Path(root).is_dir():
@@ -213,11 +213,11 @@ def load_samples(
 
 
 def log_samples(samples: Samples) -> None:
-    """One line: how many pictures and boxes, and how evenly they are spread over the classes."""
+    """One line: how many images and boxes, and how evenly they are spread over the classes."""
     counts = np.bincount(samples.labels, minlength=len(samples.classes))
     get_logger().info(
-        f"{samples.name} '{samples.split}': {len(samples):,} pictures, {len(samples.boxes):,} boxes, "
-        f"{len(samples.classes)} classes of {counts.min():,} to {counts.max():,} pictures "
+        f"{samples.name} '{samples.split}': {len(samples):,} images, {len(samples.boxes):,} boxes, "
+        f"{len(samples.classes)} classes of {counts.min():,} to {counts.max():,} images "
         f"(median {np.median(counts):,.0f}), fingerprint {samples.fingerprint}"
     )
 
@@ -225,10 +225,10 @@ def log_samples(samples: Samples) -> None:
 def _drop_without_box(samples: Samples, warnings: WarningCounter) -> Samples:
     boxed = samples.box_counts() > 0
     for index in np.flatnonzero(~boxed):
-        warnings.add("pictures dropped", samples.relative[index])
+        warnings.add("images dropped", samples.relative[index])
     if not boxed.any():
         raise InputError(
-            f"no picture of {samples.name} '{samples.split}' has a usable box; check the annotations, "
+            f"no image of {samples.name} '{samples.split}' has a usable box; check the annotations, "
             "or set DATA.VERSION (for a validation split DATA.EVAL_VERSION) full"
         )
     return samples if boxed.all() else samples.subset(np.flatnonzero(boxed))

@@ -5,7 +5,7 @@
     ROOT/words.txt                       optional: wnid, tab, readable names
 
 Corners are inclusive, from 0 to 63: an object with x0 = x1 is one pixel wide.  Such boxes (17 in the shared subset)
-are kept, so that every picture keeps its box, and counted.  The classes are the folders of `train`, sorted.
+are kept, so that every image keeps its box, and counted.  The classes are the folders of `train`, sorted.
 """
 
 import math
@@ -19,7 +19,7 @@ from backbones.data.reading import (
     count_beside_folders,
     find_split,
     list_folders,
-    list_pictures,
+    list_images,
     read_display_names,
 )
 from backbones.data.samples import DATASETS, Samples
@@ -29,18 +29,18 @@ Row = tuple[str, list[float]]  # class, half-open box
 
 @DATASETS.register()
 def tiny_imagenet(root: Path, split: str, warnings: WarningCounter) -> Samples:
-    """Read `train` or `val`; the pictures of `test` have no labels."""
+    """Read `train` or `val`; the images of `test` have no labels."""
     folder = find_split(root, split, [name for name in list_folders(root) if name in ("train", "val")])
     classes = list_folders(find_split(root, "train", list_folders(root)))
     builder = SampleBuilder("tiny_imagenet", root, split, classes, warnings)
     if split == "val":
         rows = _read_rows(folder / "val_annotations.txt", classes, None)
-        _add_pictures(builder, "val/images", rows)
+        _add_images(builder, "val/images", rows)
         return builder.build(read_display_names(root, classes))
     count_beside_folders(folder, warnings, split)
     for name in classes:
         rows = _read_rows(folder / name / f"{name}_boxes.txt", classes, name)
-        _add_pictures(builder, f"train/{name}/images", rows)
+        _add_images(builder, f"train/{name}/images", rows)
     return builder.build(read_display_names(root, classes))
 
 
@@ -66,10 +66,10 @@ def _read_rows(path: Path, classes: list[str], name: str | None) -> dict[str, Ro
     return rows
 
 
-def _add_pictures(builder: SampleBuilder, folder: str, rows: dict[str, Row]) -> None:
+def _add_images(builder: SampleBuilder, folder: str, rows: dict[str, Row]) -> None:
     if not (builder.root / folder).is_dir():
         raise InputError(f"no folder {builder.root / folder}; restore it or remove its class")
-    files = list_pictures(builder.root / folder, builder.warnings, folder)
+    files = list_images(builder.root / folder, builder.warnings, folder)
     if lost := rows.keys() - set(files):
         raise InputError(f"{builder.root / folder / min(lost)} is annotated but absent; restore it")
     for file in files:

@@ -1,4 +1,4 @@
-"""Samples to augmented tensors for training.  Pictures stay uint8: the device normalises them.
+"""Samples to augmented tensors for training.  Images stay uint8: the device normalises them.
 
 Every random draw of a sample comes from `position_rng(seed, epoch, index)`, so a sample is the same whichever process
 loads it and after whatever restart.  Objectness is computed from the crop rectangle, never from a mask.
@@ -17,7 +17,7 @@ from backbones.data.items import Item
 from backbones.data.masking import Colour, paint_boxes
 from backbones.data.samples import Samples
 
-# Streams of a position's random numbers; the picture itself has the first.
+# Streams of a position's random numbers; the image itself has the first.
 SECOND_VIEW, CONTEXT = 1, 2
 
 
@@ -26,7 +26,7 @@ class TrainingSet(Dataset):
 
     Args:
         size: side of the crop in pixels after resizing.
-        crop_area: share of the picture's area, low and high, in (0, 1].
+        crop_area: share of the image's area, low and high, in (0, 1].
         crop_ratio: width / height of the crop in the source, low and high.
         flip: probability of a horizontal flip.
         needs: optional fields of the batch to fill: "objectness", "boxes", "is_context", "second_view"; `index` always
@@ -34,7 +34,7 @@ class TrainingSet(Dataset):
         augmentation: random_resized_crop (with crop_area, crop_ratio), pad_crop (pad), resize_crop (resize), none.
         color_jitter, lighting: see `ColorChange`; zeros change nothing.
         context_share: probability that all objects of a sample are painted with `context_colour` (methods.md 2.6); the
-            picture, its crop and its colours are those that the sample has without.
+            image, its crop and its colours are those that the sample has without.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class TrainingSet(Dataset):
 
     def __getitem__(self, position: Position) -> Item:
         epoch, index = position
-        image = self.samples.picture(index)
+        image = self.samples.load_image(index)
         label, boxes = int(self.samples.labels[index]), self.samples.boxes_of(index)
         is_context = self._is_context(position)
         if is_context:

@@ -1,6 +1,6 @@
 """Other sets made of a set: the held-out part, one sample an object, at most so many a class.  Nothing is copied.
 
-N samples; "picture" is a source picture, of which the `mask` version has several samples.
+N samples; "image" is a source image, of which the `mask` version has several samples.
 """
 
 import dataclasses
@@ -19,33 +19,33 @@ CAP_SEED = 0  # the choice is part of the data set, not of a run
 
 
 def split_holdout(samples: Samples, count: int, seed: int, *, held_out: bool) -> Samples:
-    """The `count` pictures drawn by `seed`, or all others; together they are the whole set, whatever the process."""
-    numbers: dict[str, int] = {}  # of the pictures, in the order of the samples
+    """The `count` images drawn by `seed`, or all others; together they are the whole set, whatever the process."""
+    numbers: dict[str, int] = {}  # of the images, in the order of the samples
     names = np.array([numbers.setdefault(name, len(numbers)) for name in samples.relative])
-    pictures = len(numbers)
-    if not 0 < count < pictures:
+    images = len(numbers)
+    if not 0 < count < images:
         raise InputError(
-            f"DATA.HOLDOUT {count} is not less than the {pictures} pictures of {samples.name} '{samples.split}'; "
+            f"DATA.HOLDOUT {count} is not less than the {images} images of {samples.name} '{samples.split}'; "
             "lower it, so that some are left to train on"
         )
     rng = draw_rng(seed, _HOLDOUT_STREAM)
-    chosen = np.zeros(pictures, bool)
-    chosen[rng.permutation(pictures)[:count]] = True
+    chosen = np.zeros(images, bool)
+    chosen[rng.permutation(images)[:count]] = True
     return samples.subset(np.flatnonzero(chosen[names] == held_out))
 
 
 def mask_objects(samples: Samples, colour: Colour) -> Samples:
-    """One sample an object, in whose picture the other objects are painted (ALS Sec. 4.1, App. A.2).
+    """One sample an object, in whose image the other objects are painted (ALS Sec. 4.1, App. A.2).
 
-    A picture of one object stays as it is, and of samples that are objects only the colour is set.  Raises `InputError`
-    for a picture without box.
+    An image of one object stays as it is, and of samples that are objects only the colour is set.  Raises `InputError`
+    for an image without box.
     """
     if samples.painted is not None:
         recoloured = dataclasses.replace(samples.painted, colour=colour)
         return dataclasses.replace(samples, painted=recoloured).subset(np.arange(len(samples)))
     samples.require_boxes()
     counts = samples.box_counts()
-    owner = np.repeat(np.arange(len(samples)), counts)  # the picture of each object
+    owner = np.repeat(np.arange(len(samples)), counts)  # the image of each object
     ranges = np.stack([samples.offsets[:-1], samples.offsets[1:]], axis=1)
     ranges[counts == 1, 1] = ranges[counts == 1, 0]
     return build_samples(

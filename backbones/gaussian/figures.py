@@ -21,7 +21,7 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 SHOWN_POINTS = 400  # of the test points, so that the components stay visible
 
 
-class Picture(NamedTuple):
+class StudyFigure(NamedTuple):
     """name: of the file; title and caption: what the page says of it."""
 
     name: str
@@ -36,17 +36,17 @@ def draw_figures(
     grid: Mapping[tuple[float, float], float],
     tuned: tuple[float, float],
     titles: Mapping[str, str],
-) -> list[Picture]:
+) -> list[StudyFigure]:
     """Every figure for which something was run; `grid` is the published one of Fig. 11, `tuned` the text's curve."""
-    pictures = [_task(settings)]
+    figures = [_task(settings)]
     curve = study_curve(study)
     if curve is not None:
-        pictures += [_best_amounts(curve, tuned), _students(curve), _fitted(curve)]
-    pictures.append(_maps(study, titles))
+        figures += [_best_amounts(curve, tuned), _students(curve), _fitted(curve)]
+    figures.append(_maps(study, titles))
     ours = figure11(study)
     if set(ours) & set(grid):
-        pictures.append(_grid(ours, grid))
-    return pictures
+        figures.append(_grid(ours, grid))
+    return figures
 
 
 def study_curve(study: Mapping[str, np.ndarray]) -> Curve | None:
@@ -70,7 +70,7 @@ def figure11(study: Mapping[str, np.ndarray]) -> dict[tuple[float, float], tuple
     return found
 
 
-def _task(settings: Settings) -> Picture:
+def _task(settings: Settings) -> StudyFigure:
     test = draw_data(settings, 0).test
     chosen = np.random.default_rng(0).permutation(len(test.labels))[: 3 * SHOWN_POINTS]
     figure = Figure(figsize=(8, 4.2), layout="constrained")
@@ -90,10 +90,10 @@ def _task(settings: Settings) -> Picture:
         "the regions in which the Bayes-optimal classifier chooses each class. That the paper's Fig. 2 shows the task "
         "is our reading."
     )
-    return Picture("figure_2", "Figure 2: the task", caption, figure)
+    return StudyFigure("figure_2", "Figure 2: the task", caption, figure)
 
 
-def _best_amounts(curve: Curve, tuned: tuple[float, float]) -> Picture:
+def _best_amounts(curve: Curve, tuned: tuple[float, float]) -> StudyFigure:
     figure, axes = _curve_axes()
     _scatter_best(axes, curve)
     x = np.linspace(0.2, 1, 200)
@@ -105,10 +105,10 @@ def _best_amounts(curve: Curve, tuned: tuple[float, float]) -> Picture:
         f"shows the number of points. The line is Eq. 3 with the paper's P1 = {tuned[0]:g} and P2 = {tuned[1]:g}. "
         "On which points the paper takes the means is not stated."
     )
-    return Picture("figure_4", "Figure 4: the best amount for each confidence of the teacher", caption, figure)
+    return StudyFigure("figure_4", "Figure 4: the best amount for each confidence of the teacher", caption, figure)
 
 
-def _students(curve: Curve) -> Picture:
+def _students(curve: Curve) -> StudyFigure:
     figure, axes = _curve_axes("mean p of the true class")
     shown = np.linspace(0, len(curve.eps) - 1, min(4, len(curve.eps))).round().astype(int)
     for number, e in enumerate(shown):
@@ -121,10 +121,10 @@ def _students(curve: Curve) -> Picture:
         "a student's line crosses the grey one, its amount is the best of the bin. That the paper's Fig. 6 shows this "
         "is our reading."
     )
-    return Picture("figure_6", "Figure 6: what students say where the teacher is so confident", caption, figure)
+    return StudyFigure("figure_6", "Figure 6: what students say where the teacher is so confident", caption, figure)
 
 
-def _fitted(curve: Curve) -> Picture:
+def _fitted(curve: Curve) -> StudyFigure:
     figure, axes = _curve_axes()
     _scatter_best(axes, curve)
     fitted, x = fit_curves(curve), np.linspace(0.2, 1, 200)
@@ -139,10 +139,10 @@ def _fitted(curve: Curve) -> Picture:
         "mentions, 0.1 (sin(P2 (p - P1)) + 1), each fitted by least squares with a bin weighing as its points. That "
         "the paper's Fig. 7 compares the two is our reading; the fit is ours."
     )
-    return Picture("figure_7", "Figure 7: two curves through the best amounts", caption, figure)
+    return StudyFigure("figure_7", "Figure 7: two curves through the best amounts", caption, figure)
 
 
-def _maps(study: Mapping[str, np.ndarray], titles: Mapping[str, str]) -> Picture:
+def _maps(study: Mapping[str, np.ndarray], titles: Mapping[str, str]) -> StudyFigure:
     plane = np.stack(np.meshgrid(MAP_X, MAP_Y), axis=2).reshape(-1, 2)
     maps = {"Bayes-Optimal": np.exp(log_posterior(plane))}
     maps |= {titles[key]: p for key, p in zip(study["map_rows"].tolist(), study["maps"], strict=True)}
@@ -163,12 +163,12 @@ def _maps(study: Mapping[str, np.ndarray], titles: Mapping[str, str]) -> Picture
         "first replicate chose, without temperature scaling. What the paper's Fig. 8 shows is not known to us; this is "
         "our choice."
     )
-    return Picture("figure_8", "Figure 8: confidence over the plane", caption, figure)
+    return StudyFigure("figure_8", "Figure 8: confidence over the plane", caption, figure)
 
 
 def _grid(
     ours: Mapping[tuple[float, float], tuple[float, float]], published: Mapping[tuple[float, float], float]
-) -> Picture:
+) -> StudyFigure:
     both = sorted(set(ours) & set(published))
     p1, p2 = (sorted({point[axis] for point in both}) for axis in (0, 1))
     tables = [np.full((len(p1), len(p2)), np.nan) for _ in range(2)]
@@ -192,7 +192,7 @@ def _grid(
         f"colours. Mean standard error of ours: {error:.4f}; much of it is common to all cells, which share the points "
         "of a replicate, so differences between cells are surer than that."
     )
-    return Picture("figure_11", "Figure 11: ILS1 with fixed P1 and P2", caption, figure)
+    return StudyFigure("figure_11", "Figure 11: ILS1 with fixed P1 and P2", caption, figure)
 
 
 def _curve_axes(label: str = "amount of smoothing"):

@@ -198,7 +198,7 @@ def _curve(students: Students, log_p: Mapping[int, np.ndarray]) -> dict[str, np.
 
 
 def _maps(students: Students, chosen: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """Probabilities over the plane, for a picture; the first replicate's are enough."""
+    """Probabilities over the plane, for an image; the first replicate's are enough."""
     if students.number:
         return {}
     x = np.stack(np.meshgrid(MAP_X, MAP_Y), axis=2).reshape(-1, 2)

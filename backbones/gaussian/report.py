@@ -23,7 +23,7 @@ from backbones.gaussian.directions import (
     check_bayes,
     compare_directions,
 )
-from backbones.gaussian.figures import Picture, draw_figures, figure11, study_curve
+from backbones.gaussian.figures import StudyFigure, draw_figures, figure11, study_curve
 from backbones.gaussian.replicate import BAYES, Settings
 from backbones.gaussian.rows import all_rows
 from backbones.gaussian.study import describe, load_study
@@ -63,8 +63,8 @@ def write_report(settings: Settings, folder: str | Path, replicates: int) -> Pat
         "figure11": _figure11(study),
         "curve": _curve(study),
     }
-    pictures = draw_figures(study, settings, published.load_figure11(), published.load_tuned_curve(), titles)
-    drawn = {picture.name: _png(picture) for picture in pictures}
+    figures = draw_figures(study, settings, published.load_figure11(), published.load_tuned_curve(), titles)
+    drawn = {figure.name: _png(figure) for figure in figures}
     save_json(folder / NUMBERS, numbers)
     for name, table in TABLES.items():
         if table_rows(table, summary):
@@ -72,7 +72,7 @@ def write_report(settings: Settings, folder: str | Path, replicates: int) -> Pat
     for name, png in drawn.items():
         save_atomic(folder / f"{name}.png", lambda path, png=png: path.write_bytes(png))
     save_text(folder / MARKDOWN, render_markdown(numbers, titles))
-    save_text(folder / PAGE, render_page(numbers, titles, pictures, drawn))
+    save_text(folder / PAGE, render_page(numbers, titles, figures, drawn))
     return folder / PAGE
 
 
@@ -144,7 +144,7 @@ def direction_texts(entry: Mapping[str, Any]) -> tuple[str, str, str, str]:
 
 
 def render_page(
-    numbers: Mapping[str, Any], titles: Mapping[str, str], pictures: Sequence[Picture], drawn: Mapping[str, bytes]
+    numbers: Mapping[str, Any], titles: Mapping[str, str], figures: Sequence[StudyFigure], drawn: Mapping[str, bytes]
 ) -> str:
     """report.html, which needs no other file."""
     env = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
@@ -158,7 +158,7 @@ def render_page(
         bayes=[_check_texts(check) for check in numbers["bayes_checks"]],
         tables=[_page_table(table, numbers["rows"], titles) for table in TABLES.values()],
         suspicions=published.load_suspicions(),
-        figures=[(p.title, p.caption, base64.b64encode(drawn[p.name]).decode()) for p in pictures],
+        figures=[(p.title, p.caption, base64.b64encode(drawn[p.name]).decode()) for p in figures],
         environment=numbers["environment"],
     )
 
@@ -203,7 +203,7 @@ def _curve(study: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
     return {key: value.tolist() for key, value in curve._asdict().items()} | {"fitted": dict(fit_curves(curve))}
 
 
-def _png(picture: Picture) -> bytes:
+def _png(figure: StudyFigure) -> bytes:
     stream = io.BytesIO()
-    picture.figure.savefig(stream, format="png", dpi=PIXELS_PER_INCH)
+    figure.figure.savefig(stream, format="png", dpi=PIXELS_PER_INCH)
     return stream.getvalue()

@@ -1,6 +1,6 @@
 """Class activation maps of a classifier's last stage, through the `grad-cam` package.
 
-Letters: B pictures, C channels, h x w positions of the last stage, H x W pixels of the input.
+Letters: B images, C channels, h x w positions of the last stage, H x W pixels of the input.
 With A_k the feature map of channel k and z_t the logit of the class, a map is relu(sum_k w_k A_k) with
 
     CAM         w_k = the classifier's weight of class t for channel k (Zhou et al. 2016, arXiv:1512.04150)
@@ -126,7 +126,7 @@ def stretch(maps: np.ndarray) -> np.ndarray:
 
 
 class Localized(NamedTuple):
-    """One picture with the map of its true class.
+    """One image with the map of its true class.
 
     image: (H, W, 3) uint8 RGB as the network saw it.
     values: (H, W) map in [0, 1].
@@ -150,8 +150,8 @@ def localize(
         InputError: logits or a map that are not finite, with the image and the network's file.
     """
     channels = [torch.tensor(values, dtype=inputs.dtype, device=inputs.device) for values in (inputs.mean, inputs.std)]
-    pictures = Subset(EvaluationSet(samples, resize=size, stretch=True), numbers.tolist())
-    for batch in evaluation_batches(pictures, batch_size=inputs.batch_size, num_workers=inputs.num_workers):
+    subset = Subset(EvaluationSet(samples, resize=size, stretch=True), numbers.tolist())
+    for batch in evaluation_batches(subset, batch_size=inputs.batch_size, num_workers=inputs.num_workers):
         maps, logits = class_maps(normalize(batch.images.to(inputs.device), *channels), batch.labels)
         images = batch.images.permute(0, 2, 3, 1).numpy()
         assert batch.index is not None

@@ -1,12 +1,12 @@
-"""Context alone: pictures whose objects are covered, and a picture of nothing (Krothapalli & Abbott, Table 1).
+"""Context alone: images whose objects are covered, and an image of nothing (Krothapalli & Abbott, Table 1).
 
 A classifier that is confident where no object is left relies on the background.  Three fills:
 
-    mean     every box of the source picture becomes the data set's mean colour, which the network sees as zeros (the
+    mean     every box of the source image becomes the data set's mean colour, which the network sees as zeros (the
              paper's).  A painted rectangle still tells the object's aspect ratio, and networks trained with painted
              rectangles know its look: hence the controls.
     blur     every box is blurred until nothing of the object but its colours is left; no edge gives the box away.
-    uniform  the mean colour everywhere: what the network says when it sees nothing at all, one picture for a network.
+    uniform  the mean colour everywhere: what the network says when it sees nothing at all, one image for a network.
 """
 
 from collections.abc import Sequence
@@ -38,14 +38,14 @@ def check_fills(fills: Sequence[str], key: str) -> None:
 
 
 def build_cover(fill: str, mean: Sequence[float]) -> Cover:
-    """What `EvaluationSet(cover=...)` does to a source picture; mean: RGB in [0, 1]."""
+    """What `EvaluationSet(cover=...)` does to a source image; mean: RGB in [0, 1]."""
     return blur if fill == "blur" else partial(paint_boxes, colour=mean_colour(list(mean)))
 
 
 def blur(image: np.ndarray, boxes: np.ndarray, share: float = BLUR_SHARE) -> None:
-    """Replace every pixel of (H, W, 3) that a box touches by a Gaussian mean of the picture around it, in place.
+    """Replace every pixel of (H, W, 3) that a box touches by a Gaussian mean of the image around it, in place.
 
-    share: standard deviation over sqrt(width height) of the box.  Boxes are blurred from the picture as it was, so
+    share: standard deviation over sqrt(width height) of the box.  Boxes are blurred from the image as it was, so
     that their order does not matter where they do not overlap.
     """
     source = image.copy()
@@ -85,7 +85,7 @@ def _touched(boxes: np.ndarray) -> list[tuple[slice, slice]]:
 
 
 def uniform_batch(mean: Sequence[float], side: int) -> Batch:
-    """One picture of side x side pixels in the mean colour; its label means nothing."""
+    """One image of side x side pixels in the mean colour; its label means nothing."""
     colour = torch.tensor(mean_colour(list(mean)), dtype=torch.uint8)
     nothing = torch.zeros(1, dtype=torch.int64)
     return Batch(colour[None, :, None, None].expand(1, 3, side, side), nothing, index=nothing)

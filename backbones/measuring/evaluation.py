@@ -1,6 +1,6 @@
 """The numbers of a trained classifier: accuracy, calibration, context.
 
-Letters: n pictures, K classes, c the confidence (largest probability), o the objectness (share of the picture that
+Letters: n images, K classes, c the confidence (largest probability), o the objectness (share of the image that
 objects of its class cover).
 """
 
@@ -56,7 +56,7 @@ def evaluate_backbone(
     context: fills of `backbones.measuring.context.FILLS`, none: not measured.
     temperature: fit the temperature here instead of on halves of `val`.
     pycalib: random subsets over which the `*_pycalib` numbers are averaged.
-    human: (n, K) shares of human votes for the pictures of `val`.
+    human: (n, K) shares of human votes for the images of `val`.
     """
     boxed = np.flatnonzero(val.box_counts() > 0)
     predictions = {"val": predict_samples(model, val, inputs, with_objectness=len(boxed) == len(val))}
@@ -82,7 +82,7 @@ def evaluate_backbone(
 def _predict_context(
     model: nn.Module, fill: str, val: Samples, boxed: np.ndarray, inputs: Inputs
 ) -> Predictions | None:
-    """None where no picture has a box."""
+    """None where no image has a box."""
     if fill == "uniform":
         nothing = uniform_batch(inputs.mean, inputs.crop)
         names = ["an image of the mean colour"]
@@ -109,7 +109,7 @@ def _val_metrics(
 
 
 def _objectness_metrics(val: Predictions) -> dict[str, float]:
-    """Mean of o, and of |c - o| (Krothapalli & Abbott, Sec. 4.2), of the evaluated crop and of the whole picture."""
+    """Mean of o, and of |c - o| (Krothapalli & Abbott, Sec. 4.2), of the evaluated crop and of the whole image."""
     confidence = np.exp(val.log_p).max(axis=1)
     metrics = {}
     for suffix, share in (("", val.objectness), ("_full", val.objectness_full)):
@@ -134,7 +134,7 @@ def _shifted_metrics(shifted: Predictions | None) -> dict[str, float]:
 def _details(predictions: dict[str, Predictions], boxed: np.ndarray) -> dict:
     p, labels = np.exp(predictions["val"].log_p), predictions["val"].labels
     return {
-        "pictures": {name: len(found.labels) for name, found in predictions.items()},
-        "pictures_with_boxes": len(boxed),
+        "images": {name: len(found.labels) for name, found in predictions.items()},
+        "images_with_boxes": len(boxed),
         "mce_bin_count": {f"mce{bins}": mce_bin_count(p, labels, bins) for bins in (15, 100)},
     }

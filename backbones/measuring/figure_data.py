@@ -42,7 +42,7 @@ def check_request(args: Namespace) -> None:
     """Options of tools/plot_backbone.py: `InputError` for one out of range and for a run that would not be drawn."""
     if args.output.suffix != ".png":
         raise InputError(f"--output: {args.output} must end in .png; its numbers go to the .json of the same name")
-    for name, low in (("bins", 0), ("pictures", 1), ("classes", 1), ("per_class", 1), ("seed", 0)):
+    for name, low in (("bins", 0), ("images", 1), ("classes", 1), ("per_class", 1), ("seed", 0)):
         check_range(f"--{name.replace('_', '-')}", getattr(args, name), low)
     if args.kind == "classes" and len(args.runs) > 1:
         raise InputError("classes shows the data of one run; name one")
@@ -170,21 +170,21 @@ def class_counts(run: Path, overrides: Sequence[str]) -> dict[str, list[int]]:
 
 
 def map_rows(
-    runs: Sequence[Path], overrides: Sequence[str], method: str, pictures: int
+    runs: Sequence[Path], overrides: Sequence[str], method: str, images: int
 ) -> tuple[list[list[Tile]], list[str]]:
-    """The same evenly spaced pictures by every backbone: a row a picture, a tile a backbone; and their labels."""
+    """The same evenly spaced images by every backbone: a row an image, a tile a backbone; and their labels."""
     columns, labels, fingerprints = [], [], set()
     for found in find_backbones(runs):
         label, model, samples, inputs = _open(found.run(), overrides)
         boxed = np.flatnonzero(samples.box_counts() > 0)
-        chosen = evenly_spaced(boxed if len(boxed) else np.arange(len(samples)), pictures)
+        chosen = evenly_spaced(boxed if len(boxed) else np.arange(len(samples)), images)
         said = predict_samples(model, samples, inputs, chosen=chosen)
         maps = localize(ClassMaps(model, method), samples, chosen, replace(inputs, batch_size=25), MAP_SIZE)
         columns.append(make_tiles(maps, samples, said))
         labels.append(label)
         fingerprints.add(samples.fingerprint)
     if len(fingerprints) > 1:
-        raise InputError("the runs do not share a validation split; compare maps of the same pictures")
+        raise InputError("the runs do not share a validation split; compare maps of the same images")
     return [list(row) for row in zip(*columns, strict=True)], labels
 
 
@@ -206,7 +206,7 @@ def embedding_panels(
         chosen = np.sort(np.concatenate([evenly_spaced(o, min(per_class, len(o))) for o in own]))
         features, number = penultimate_features(model, samples, chosen, inputs), np.searchsorted(kept, samples.labels)
         if len(np.unique(number[chosen])) < 2 or len(chosen) < 3:
-            raise InputError(f"{run}: {len(chosen)} pictures of {len(kept)} classes; t-SNE needs 3 of 2 or more")
+            raise InputError(f"{run}: {len(chosen)} images of {len(kept)} classes; t-SNE needs 3 of 2 or more")
         perplexity = min(30.0, (len(chosen) - 1) / 3)
         plane = TSNE(init="pca", random_state=seed, perplexity=perplexity).fit_transform(features)
         panels.append(
@@ -227,8 +227,8 @@ def penultimate_features(model: nn.Module, samples: Samples, chosen: np.ndarray,
     seen: list[np.ndarray] = []
     hook = model.fc.register_forward_pre_hook(lambda _, given: seen.append(given[0].flatten(1).float().cpu().numpy()))
     channels = [torch.tensor(values, dtype=inputs.dtype, device=inputs.device) for values in (inputs.mean, inputs.std)]
-    pictures = Subset(EvaluationSet(samples, **inputs.size()), chosen.tolist())
-    for batch in evaluation_batches(pictures, batch_size=inputs.batch_size, num_workers=inputs.num_workers):
+    subset = Subset(EvaluationSet(samples, **inputs.size()), chosen.tolist())
+    for batch in evaluation_batches(subset, batch_size=inputs.batch_size, num_workers=inputs.num_workers):
         model(normalize(batch.images.to(inputs.device), *channels))
     hook.remove()
     features = np.concatenate(seen)

@@ -62,7 +62,7 @@ def draw_reliability(panels: Sequence[Mapping], variant: str) -> Figure:
         upper.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
         _tidy(upper, "", "accuracy", f"{panel['label']}   ECE {panel['ece']:.3f}")
         lower.stairs(count, edges, fill=True, color=GRID, edgecolor=FAINT)
-        _tidy(lower, "confidence", "pictures")
+        _tidy(lower, "confidence", "images")
     for axes in grid.T.reshape(-1, 2)[[c * rows + r for r in range(rows) for c in range(columns)]][len(panels) :].flat:
         axes.set_visible(False)
     return figure
@@ -83,12 +83,12 @@ def draw_histogram(counts: Mapping[str, Sequence[int]]) -> Figure:
 
 
 def draw_maps(rows: Sequence[Sequence[Tile]], labels: Sequence[str], title: str) -> Figure:
-    """A picture a row; the picture, then its map and three most probable classes by each backbone."""
+    """An image a row; the image, then its map and three most probable classes by each backbone."""
     columns = 1 + len(labels)
     figure = _figure(1.9 * columns, 2.45 * len(rows) + 0.5)
     figure.suptitle(title, fontsize=10)
     for r, (line, tiles) in enumerate(zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True)):
-        for axes, image in zip(line, (tiles[0].picture, *(tile.overlay for tile in tiles)), strict=True):
+        for axes, image in zip(line, (tiles[0].image, *(tile.overlay for tile in tiles)), strict=True):
             axes.imshow(image)
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)

@@ -1,4 +1,4 @@
-"""Pictures of what a classifier looks at: tiles with the map and the boxes, and a contact sheet of them."""
+"""Images of what a classifier looks at: tiles with the map and the boxes, and a contact sheet of them."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,23 +21,23 @@ CELLS_PER_ROW = 2
 
 
 class Tile(NamedTuple):
-    """A picture of the gallery; top3: [(class, probability)], the largest first."""
+    """An image of the gallery; top3: [(class, probability)], the largest first."""
 
     image_id: str
     label: str
     top3: list[tuple[str, float]]
-    picture: np.ndarray
+    image: np.ndarray
     overlay: np.ndarray
 
 
 def make_tiles(localized: Iterable[Localized], samples: Samples, said: Predictions) -> list[Tile]:
-    """Draw localised pictures; said: the classifier's predictions for the same samples in the same order."""
+    """Draw localised images; said: the classifier's predictions for the same samples in the same order."""
     names, tiles = samples.display_names, []
     for found, p in zip(localized, np.exp(said.log_p), strict=True):
         top3 = [(names[k], float(p[k])) for k in np.argsort(-p, kind="stable")[:3]]
-        picture = draw_boxes(found.image, found.boxes)
+        image = draw_boxes(found.image, found.boxes)
         overlay = draw_boxes(blend(found.image, found.values), found.boxes)
-        tiles.append(Tile(samples.relative[found.index], names[found.label], top3, picture, overlay))
+        tiles.append(Tile(samples.relative[found.index], names[found.label], top3, image, overlay))
     return tiles
 
 
@@ -63,7 +63,7 @@ def save_gallery(run_dir: Path, tiles: Sequence[Tile], title: str) -> dict[str, 
     listed = []
     for number, tile in enumerate(tiles):
         name = f"gallery/{number:02d}.png"
-        save_picture(run_dir / name, tile.overlay)
+        save_image(run_dir / name, tile.overlay)
         listed.append({"image": tile.image_id, "tile": name, "label": tile.label, "top3": tile.top3})
     save_json(run_dir / "gallery.json", listed)
     figure = draw_sheet(tiles, title)
@@ -71,7 +71,7 @@ def save_gallery(run_dir: Path, tiles: Sequence[Tile], title: str) -> dict[str, 
     return {"gallery": "gallery.json", "gallery_sheet": "gallery.png"}
 
 
-def save_picture(path: Path, image: np.ndarray) -> None:
+def save_image(path: Path, image: np.ndarray) -> None:
     """Write (H, W, 3) uint8 RGB as PNG."""
 
     def write(temporary: Path) -> None:
@@ -81,7 +81,7 @@ def save_picture(path: Path, image: np.ndarray) -> None:
 
 
 def draw_sheet(tiles: Sequence[Tile], title: str) -> Figure:
-    """Every tile as a cell: the picture, the map over it, and the three largest probabilities (green: right)."""
+    """Every tile as a cell: the image, the map over it, and the three largest probabilities (green: right)."""
     rows = -(-len(tiles) // CELLS_PER_ROW)
     figure = Figure(figsize=(6.6 * CELLS_PER_ROW, 0.5 + 2.3 * rows), dpi=100, facecolor="white", layout="constrained")
     figure.suptitle(f"{title}\n", fontsize=12)
@@ -92,11 +92,11 @@ def draw_sheet(tiles: Sequence[Tile], title: str) -> Figure:
 
 
 def _draw_cell(cell, tile: Tile) -> None:
-    picture, overlay, bars = cell.subplots(1, 3, width_ratios=(1, 1, 1.25))
-    for axes, image in ((picture, tile.picture), (overlay, tile.overlay)):
+    shown, overlay, bars = cell.subplots(1, 3, width_ratios=(1, 1, 1.25))
+    for axes, image in ((shown, tile.image), (overlay, tile.overlay)):
         axes.imshow(image)
         axes.axis("off")
-    picture.set_title(tile.label, fontsize=11, fontweight="bold", loc="left")
+    shown.set_title(tile.label, fontsize=11, fontweight="bold", loc="left")
     overlay.set_title("map", fontsize=9, loc="left")
     names, values = [name for name, _ in tile.top3], [value for _, value in tile.top3]
     best = RIGHT if names[0] == tile.label else WRONG

@@ -1,8 +1,8 @@
 """How well a map of one class covers the boxes of that class (weakly supervised localisation).
 
-Letters: n pictures, m boxes of a picture, H and W the map in pixels.
+Letters: n images, m boxes of an image, H and W the map in pixels.
 A map is (H, W) float in [0, 1].  A box is x0, y0, x1, y1, half-open, in pixels of the map, that is of the
-picture after its direct resize to H x W; the label is known (the map is that of the true class).
+image after its direct resize to H x W; the label is known (the map is that of the true class).
 """
 
 from collections.abc import Mapping, Sequence
@@ -56,9 +56,9 @@ def box_overlap(levels: np.ndarray, boxes: np.ndarray) -> BoxOverlap:
 
 
 def max_box_accuracy(overlaps: Sequence[BoxOverlap]) -> dict[str, float]:
-    """`max_box_acc` and `max_box_acc_v2`, fractions; the threshold is tuned on the very pictures measured.
+    """`max_box_acc` and `max_box_acc_v2`, fractions; the threshold is tuned on the very images measured.
 
-    MaxBoxAcc: share of pictures whose largest contour's box has IoU >= 0.5, at the best threshold.
+    MaxBoxAcc: share of images whose largest contour's box has IoU >= 0.5, at the best threshold.
     V2: any contour's box, at the best threshold for each IoU 0.3, 0.5, 0.7; mean of the three (each too).
     """
     largest = np.stack([overlap.largest for overlap in overlaps])
@@ -161,7 +161,7 @@ class LocalizationEvaluator:
         Args:
             values: (H, W) map in [0, 1].
             boxes: (m, 4) half-open, pixels of the map; m >= 1.
-            right: whether the classifier named the class, seeing the picture at the map's size.
+            right: whether the classifier named the class, seeing the image at the map's size.
         """
         height, width = values.shape
         # Truncated, not rounded, as the benchmark does.
@@ -189,11 +189,11 @@ class LocalizationEvaluator:
         return {**max_box_accuracy(self.overlaps), **{name: self._mean(name) for name in names}}
 
     def details(self) -> dict:
-        """Baselines that see no picture, the tuned threshold, and the count of maps that are 0 everywhere."""
+        """Baselines that see no image, the tuned threshold, and the count of maps that are 0 everywhere."""
         if not self.scores:
-            return {"pictures": 0, "null": "no picture of the split has a box"}
+            return {"images": 0, "null": "no image of the split has a box"}
         return {
-            "pictures": len(self.scores),
+            "images": len(self.scores),
             "zero_maps": int(sum(score["zero_maps"] for score in self.scores)),
             "top1_at_this_size": self._mean("right"),
             "max_box_acc_threshold": best_threshold(self.overlaps),

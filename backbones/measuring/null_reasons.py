@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 
-def null_reasons(metrics: dict[str, float | None], boxed: int, pictures: int, context: Sequence[str]) -> dict[str, str]:
+def null_reasons(metrics: dict[str, float | None], boxed: int, images: int, context: Sequence[str]) -> dict[str, str]:
     """Why a metric is null, by its name."""
-    without = f"{pictures - boxed} of {pictures} pictures have no box"
+    without = f"{images - boxed} of {images} images have no box"
     unasked = "" if "mean" in context else "'mean' is not in EVAL.CONTEXT_FILLS"
     causes = {
-        "objectness": without if boxed < pictures else "",
+        "objectness": without if boxed < images else "",
         "context": "EVAL.CONTEXT is off" if not context else without if not boxed else unasked,
         "shifted": "DATA.SHIFTED_SPLIT is not set" if metrics["top1_shifted"] is None else "",
         "top5": "the data set has no more than 5 classes",

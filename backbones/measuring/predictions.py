@@ -27,7 +27,7 @@ class Predictions:
 
     logits: (n, K) float32 or float64.
     labels, index: (n,) int64.
-    objectness, objectness_full: (n,) float64 of the evaluated crop and of the whole picture, or None.
+    objectness, objectness_full: (n,) float64 of the evaluated crop and of the whole image, or None.
     """
 
     logits: np.ndarray
@@ -52,7 +52,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Inputs:
-    """How pictures reach the network.
+    """How images reach the network.
 
     resize: shorter side in pixels (0: as it is), both sides with `stretch`; then a centre crop of side `crop`.
     mean, std: channel statistics, RGB in [0, 1].
@@ -79,7 +79,7 @@ class Inputs:
         return {"mean": self.mean, "std": self.std, "dtype": str(self.dtype)}
 
     def size(self) -> dict:
-        """The size of the pictures, as `EvaluationSet` takes it."""
+        """The size of the images, as `EvaluationSet` takes it."""
         return {"resize": self.resize, "crop": self.crop} | ({"stretch": True} if self.stretch else {})
 
     def protocol(self) -> dict:
@@ -100,7 +100,7 @@ def predict(
     """Run `model` in evaluation mode over all batches, of all processes.
 
     Args:
-        batches: uint8 pictures, this process's share of them.
+        batches: uint8 images, this process's share of them.
         mean, std: channel statistics, RGB in [0, 1].
         precision: "float64" for a float64 model; all others mean float32, also those that train under autocast:
             logits rounded to 8 bits would show in the calibration.
@@ -151,9 +151,9 @@ def predict_samples(
 
     cover: hides the objects before resizing, so that only context is left to see (`backbones.measuring.context`).
     """
-    pictures = EvaluationSet(samples, **inputs.size(), cover=cover, with_objectness=with_objectness)
+    images = EvaluationSet(samples, **inputs.size(), cover=cover, with_objectness=with_objectness)
     numbers = np.arange(len(samples.labels)) if chosen is None else chosen
-    subset = pictures if chosen is None else Subset(pictures, numbers.tolist())
+    subset = images if chosen is None else Subset(images, numbers.tolist())
     batches = evaluation_batches(subset, batch_size=inputs.batch_size, num_workers=inputs.num_workers)
     found = predict(model, batches, inputs.device, inputs.mean, inputs.std, inputs.precision, samples.paths)
     assert np.array_equal(found.index, numbers), "not every sample was evaluated"

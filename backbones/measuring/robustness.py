@@ -1,17 +1,17 @@
 """Attacks on a classifier: small changes of the pixels that raise its loss (Zhang et al. 2021, Tables VI and VII).
 
     fgsm        x + bound sign(g), g the gradient of the cross-entropy (Goodfellow et al. 2015, arXiv:1412.6572)
-    pgd         STEPS times bound / 4 along the sign, each projected to the ball, from the picture (Kurakin et al. 2017,
+    pgd         STEPS times bound / 4 along the sign, each projected to the ball, from the image (Kurakin et al. 2017,
                 arXiv:1607.02533)
     pgd_random  the same from uniformly random points of the ball (Madry et al. 2018, arXiv:1706.06083)
     margin      pgd_random on max_{j != t} z_j - z_t (Carlini & Wagner 2017, arXiv:1608.04644)
 
 A network that states probabilities near 0 and 1 has cross-entropy gradients that vanish, and label smoothing shrinks
 them too: such a network resists the first three and is not robust.  The margin does not vanish; claim no robustness
-without it.  Pixels are in [0, 1] and stay there, normalisation is inside of the attacked function, every picture is
-attacked, also those that are wrong without it, and a picture is wrong if one of the starts makes it so.
+without it.  Pixels are in [0, 1] and stay there, normalisation is inside of the attacked function, every image is
+attacked, also those that are wrong without it, and an image is wrong if one of the starts makes it so.
 
-Letters: B pictures, K classes, t the label, z the logits, x (B, 3, H, W) in [0, 1].
+Letters: B images, K classes, t the label, z the logits, x (B, 3, H, W) in [0, 1].
 """
 
 from collections import Counter
@@ -29,7 +29,7 @@ from backbones.data.batch import Batch
 from backbones.measuring.finite import refuse_image
 
 Scores = Callable[[Tensor], Tensor]  # x -> logits (B, K)
-Loss = Callable[[Tensor, Tensor], Tensor]  # logits, labels -> a sum over the pictures
+Loss = Callable[[Tensor, Tensor], Tensor]  # logits, labels -> a sum over the images
 WHITE = 255
 
 
@@ -56,12 +56,12 @@ class Attack(NamedTuple):
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Sum over the pictures of -log p_t."""
+    """Sum over the images of -log p_t."""
     return F.cross_entropy(logits, labels, reduction="sum")
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """Sum over the pictures of max_{j != t} z_j - z_t; positive for a picture that is wrong."""
+    """Sum over the images of max_{j != t} z_j - z_t; positive for an image that is wrong."""
     own = logits.gather(1, labels[:, None])
     others = logits.scatter(1, labels[:, None], -torch.inf)
     return (others.amax(dim=1) - own[:, 0]).sum()
@@ -95,7 +95,7 @@ def build_attacks(methods: Sequence[str], bounds: Sequence[float], steps: int, r
 
 
 def perturb(scores: Scores, x: Tensor, labels: Tensor, attack: Attack, generator: torch.Generator | None) -> Tensor:
-    """The pictures after one run of the attack, in [0, 1] and nowhere farther than the bound from x.
+    """The images after one run of the attack, in [0, 1] and nowhere farther than the bound from x.
 
     generator: of the random start; unused by a method without one.
     """
@@ -131,7 +131,7 @@ def check_gradients(scores: Scores, x: Tensor, labels: Tensor) -> None:
 
 
 class Errors:
-    """Counts of wrong pictures; added on the device, read once."""
+    """Counts of wrong images; added on the device, read once."""
 
     def __init__(self, names: Sequence[str], device: torch.device) -> None:
         self.names = list(names)
@@ -174,7 +174,7 @@ def attack_model(
     """Top-1 and top-5 error without an attack (`clean`), under each, and under any of the same bound (`any_8`).
 
     Args:
-        batches: uint8 pictures (B, 3, H, W) with labels.
+        batches: uint8 images (B, 3, H, W) with labels.
         mean, std: channel statistics, RGB in [0, 1]; dtype: of the model.
         seed: of the random starts.
         names: of the images, by the samples' index, for messages.

@@ -114,7 +114,7 @@ def compare_with_data(cfg: CfgNode, backbone: BackboneFile) -> str:
 
 
 def build_inputs(cfg: CfgNode, device: torch.device) -> Inputs:
-    """How the config says that pictures reach the network in evaluation."""
+    """How the config says that images reach the network in evaluation."""
     return Inputs(
         resize=cfg.DATA.EVAL_RESIZE,
         stretch=cfg.DATA.EVAL_STRETCH,
@@ -128,12 +128,12 @@ def build_inputs(cfg: CfgNode, device: torch.device) -> Inputs:
     )
 
 
-def changed_settings(cfg: CfgNode, pictures: int) -> dict:
+def changed_settings(cfg: CfgNode, images: int) -> dict:
     """What the protocol names of EVAL beyond its defaults: a new option leaves the protocols of before as they are."""
     asked = {}
     if cfg.EVAL.CONTEXT and list(cfg.EVAL.CONTEXT_FILLS) != ["mean"]:
         asked["context_fills"] = list(cfg.EVAL.CONTEXT_FILLS)
-    if pictures > cfg.EVAL.PYCALIB_SIZE:
+    if images > cfg.EVAL.PYCALIB_SIZE:
         asked["pycalib"] = [cfg.EVAL.PYCALIB_SPLITS, cfg.EVAL.PYCALIB_SIZE]
     if cfg.EVAL.TEMPERATURE_SPLIT:
         asked["temperature_split"] = cfg.EVAL.TEMPERATURE_SPLIT
@@ -143,7 +143,7 @@ def changed_settings(cfg: CfgNode, pictures: int) -> dict:
 
 
 def check_splits(cfg: CfgNode) -> None:
-    """`InputError` for a temperature that would be measured on the pictures it is fitted on."""
+    """`InputError` for a temperature that would be measured on the images it is fitted on."""
     if cfg.EVAL.TEMPERATURE_SPLIT == cfg.DATA.VAL_SPLIT:
         raise InputError(
             f"EVAL.TEMPERATURE_SPLIT '{cfg.EVAL.TEMPERATURE_SPLIT}' is what is measured (DATA.VAL_SPLIT); name another "
@@ -162,7 +162,7 @@ def describe_samples(samples: Samples) -> dict:
     """What results.json says about a split."""
     return {
         "name": samples.name,
-        "pictures": len(samples),
+        "images": len(samples),
         "boxes": len(samples.boxes),
         "classes": len(samples.classes),
         # Of the data before the run's seed drew a part of it: runs of all seeds are measured by one protocol.

@@ -1,4 +1,4 @@
-"""Adaptive label smoothing by objectness, alone, with context pictures, and with CutMix.
+"""Adaptive label smoothing by objectness, alone, with context images, and with CutMix.
 
 ALS: Krothapalli & Abbott 2020, arXiv:2009.06432.  Letters: B batch, K classes, M boxes, o objectness.
 """
@@ -94,9 +94,9 @@ class ALS(Method):
 
 @METHODS.register()
 class ALSContext(Method):
-    """ALS, and the uniform label for pictures whose objects are painted over (Sec. 4.1, "Context").
+    """ALS, and the uniform label for images whose objects are painted over (Sec. 4.1, "Context").
 
-    DATA.CONTEXT_SHARE says how many of the samples are such pictures, 0.15 in the paper; beta does not apply to them.
+    DATA.CONTEXT_SHARE says how many of the samples are such images, 0.15 in the paper; beta does not apply to them.
     """
 
     needs = frozenset({"objectness", "is_context"})
@@ -104,7 +104,7 @@ class ALSContext(Method):
     def __init__(self, model: nn.Module, num_classes: int, *, beta: float, convention: str) -> None:
         """
         Args:
-            beta: share of the adaptive label in [0, 1], of the pictures with their objects.
+            beta: share of the adaptive label in [0, 1], of the images with their objects.
             convention: "k-1" is the paper's formula; "all" never teaches against the class, for a small K.
         """
         super().__init__(model, num_classes)
@@ -123,14 +123,14 @@ class ALSContext(Method):
     def observe(self, outputs: Outputs, batch: Batch) -> None:
         assert batch.objectness is not None
         assert batch.is_context is not None
-        self.counter.observe(batch.objectness, ~batch.is_context)  # a context picture has its own label
+        self.counter.observe(batch.objectness, ~batch.is_context)  # a context image has its own label
 
 
 @METHODS.register()
 class ALSCutMix(Method):
     """CutMix with adaptive labels; the paper does not say how it combines them, so three readings are offered.
 
-    "visible" (default): a class weighs the share of the picture in which its object is still to be seen.
+    "visible" (default): a class weighs the share of the image in which its object is still to be seen.
     "targets": the adaptive labels of the two whole crops, mixed by area.
     "both": adaptive labels of what is still to be seen, mixed by area; area counts twice.
     """
@@ -142,7 +142,7 @@ class ALSCutMix(Method):
     ) -> None:
         """
         Args:
-            alpha: the kept share of the picture is Beta(alpha, alpha), before clipping; 1 is uniform.
+            alpha: the kept share of the image is Beta(alpha, alpha), before clipping; 1 is uniform.
             probability: share of the batches that are mixed, in [0, 1]; 0 is ALS.
             reading: "visible", "targets" or "both".
             convention: as for ALS.
@@ -175,7 +175,7 @@ class ALSCutMix(Method):
         return adaptive_targets(labels, shares, self.num_classes, 1.0, self.convention, self.target_dtype)
 
     def _visible(self, batch: Batch, rectangle: Rectangle) -> tuple[Tensor, Tensor]:
-        """Shares of the picture, (B,): the object of a picture outside of the rectangle, and inside of it."""
+        """Shares of the image, (B,): the object of an image outside of the rectangle, and inside of it."""
         assert batch.boxes is not None
         boxes, area = batch.boxes.to(self.target_dtype), batch.images.shape[2] * batch.images.shape[3]
         inside = union_areas(clip_to_rectangle(boxes, rectangle)) / area

@@ -33,7 +33,7 @@ METHODS = Registry("method")  # name -> class
 
 @dataclass
 class MethodStep:
-    """loss: mean over the batch, (). logits, targets: (B, K). mixed: (B,) bool, samples that hold a second picture."""
+    """loss: mean over the batch, (). logits, targets: (B, K). mixed: (B,) bool, samples that hold a second image."""
 
     loss: Tensor
     logits: Tensor

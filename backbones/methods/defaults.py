@@ -18,7 +18,7 @@ _C.LS.amount = 0.1
 # all: mass over all K classes (ILS, OLS, torch); k-1: over the wrong classes (ALS paper).
 _C.LS.convention = "all"
 
-# Label smoothing towards the classes whose mean pictures are near ("cLS", Liu & JaJa 2021).
+# Label smoothing towards the classes whose mean images are near ("cLS", Liu & JaJa 2021).
 _C.ClassSimilarityLS = CN()
 # Smoothed mass in [0, 1]; 0 is CE.
 _C.ClassSimilarityLS.amount = 0.1
@@ -32,7 +32,7 @@ _C.ALS.beta = 1.0
 # k-1: the paper's formula; all: uniform where the object is outside the crop (small K).
 _C.ALS.convention = "k-1"
 
-# ALS, and the uniform label for pictures whose objects are painted over; their share is DATA.CONTEXT_SHARE.
+# ALS, and the uniform label for images whose objects are painted over; their share is DATA.CONTEXT_SHARE.
 _C.ALSContext = CN()
 _C.ALSContext.beta = 1.0
 _C.ALSContext.convention = "k-1"
@@ -46,15 +46,15 @@ _C.ALSCutMix.probability = 1.0
 _C.ALSCutMix.reading = "visible"
 _C.ALSCutMix.convention = "k-1"
 
-# ---- Pictures of several samples, or with a part hidden ----
+# ---- Images of several samples, or with a part hidden ----
 # CutMix (Yun et al. 2019).
 _C.CutMix = CN()
-# The kept share of the picture is Beta(alpha, alpha).
+# The kept share of the image is Beta(alpha, alpha).
 _C.CutMix.alpha = 1.0
 # Share of the batches that are mixed; 0 is CE. ImageNet 1, CIFAR 0.5.
 _C.CutMix.probability = 1.0
 
-# Crops of four pictures around a point that is Beta(alpha, alpha) of each side (Takahashi et al. 2018).
+# Crops of four images around a point that is Beta(alpha, alpha) of each side (Takahashi et al. 2018).
 _C.RICAP = CN()
 _C.RICAP.alpha = 0.3
 
@@ -179,7 +179,7 @@ _C.BetaSmoothing.amount = 0.1
 _C.BetaSmoothing.hard_weight = 0.4
 _C.BetaSmoothing.decay = 0.999
 
-# Two augmentations of each picture that must agree (Xu & Liu 2019).
+# Two augmentations of each image that must agree (Xu & Liu 2019).
 _C.TwoView = CN()
 _C.TwoView.weight = 1.0
 _C.TwoView.temperature = 1.0

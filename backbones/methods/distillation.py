@@ -197,7 +197,7 @@ class BetaSmoothing(Method):
 
 @METHODS.register()
 class TwoView(Method):
-    """Cross-entropy on two augmentations of each picture, which must agree (Xu & Liu, without their feature term).
+    """Cross-entropy on two augmentations of each image, which must agree (Xu & Liu, without their feature term).
 
     Mean of the two cross-entropies + weight (KL(p_a || p_b) + KL(p_b || p_a)) / 2; the gradient flows through both.
     """

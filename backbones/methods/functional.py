@@ -160,7 +160,7 @@ def similarity_table(means: Tensor, temperature: float) -> Tensor:
 
     means: (K, D).
     """
-    # Centred, because cdist takes differences of squares, which the bright mean of all pictures would drown.
+    # Centred, because cdist takes differences of squares, which the bright mean of all images would drown.
     means = means - means.mean(dim=0)
     distance = torch.cdist(means, means)
     own = torch.eye(len(means), dtype=torch.bool, device=means.device)
@@ -173,7 +173,7 @@ def similarity_table(means: Tensor, temperature: float) -> Tensor:
 def visible_area_targets(
     labels: tuple[Tensor, Tensor], shares: tuple[Tensor, Tensor], num_classes: int, convention: str
 ) -> Tensor:
-    """Targets (B, K) of a picture in which two objects are seen: each class weighs the share of pixels of its object.
+    """Targets (B, K) of an image in which two objects are seen: each class weighs the share of pixels of its object.
 
     The rest, which is background, goes evenly to the other classes ("k-1"; where there are none, to all) or to all
     classes ("all").  One object of share o gives the adaptive label of ALS.

@@ -1,4 +1,4 @@
-"""Methods that combine pictures and their labels, or hide a part of them.
+"""Methods that combine images and their labels, or hide a part of them.
 
 CutMix: Yun et al. 2019, arXiv:1905.04899.  RICAP: Takahashi et al. 2018, arXiv:1811.09030.  Mixup: Zhang et al. 2018,
 arXiv:1710.09412.  CutOut: DeVries & Taylor 2017, arXiv:1708.04552.  All as in the authors' code.
@@ -30,9 +30,9 @@ from backbones.models.base import Outputs
 
 @dataclass
 class Paste:
-    """The rectangle of picture order[i] goes into picture i.
+    """The rectangle of image order[i] goes into image i.
 
-    pasted: its share of the pixels. mixed: (B,) bool, which pictures it changes.
+    pasted: its share of the pixels. mixed: (B,) bool, which images it changes.
     """
 
     rectangle: Rectangle
@@ -41,7 +41,7 @@ class Paste:
     mixed: Tensor
 
     def paste(self, batch: Batch) -> Batch:
-        """The batch with the pictures combined."""
+        """The batch with the images combined."""
         images = paste_rectangle(batch.images, self.order, self.rectangle)
         return dataclasses.replace(batch, images=images, mixed=batch.mixed | self.mixed)
 
@@ -64,7 +64,7 @@ class CutMixDraw:
         centre_y, centre_x = int(torch.randint(height, ())), int(torch.randint(width, ()))
         rectangle = cut_rectangle(height, width, draw_beta(self.alpha, self.alpha), centre_y, centre_x)
         order = torch.randperm(len(batch))
-        # A picture that meets itself is as it was; so is every one under an empty rectangle.
+        # An image that meets itself is as it was; so is every one under an empty rectangle.
         mixed = (order != torch.arange(len(order))) & (rectangle.area > 0)
         device = batch.labels.device
         pasted = rectangle.area / (height * width)
@@ -78,12 +78,12 @@ def draw_beta(a: float, b: float) -> float:
 
 @METHODS.register()
 class CutMix(Method):
-    """A rectangle of another picture of the batch is pasted in; a label weighs as much as its share of the pixels."""
+    """A rectangle of another image of the batch is pasted in; a label weighs as much as its share of the pixels."""
 
     def __init__(self, model: nn.Module, num_classes: int, *, alpha: float, probability: float) -> None:
         """
         Args:
-            alpha: the kept share of the picture is Beta(alpha, alpha), before clipping; 1 is uniform.
+            alpha: the kept share of the image is Beta(alpha, alpha), before clipping; 1 is uniform.
             probability: share of the batches that are mixed, in [0, 1]; 0 is the hard label.
         """
         super().__init__(model, num_classes)
@@ -96,13 +96,13 @@ class CutMix(Method):
 
 @METHODS.register()
 class RICAP(Method):
-    """Four crops of four pictures fill one; a label weighs as much as its share of the pixels."""
+    """Four crops of four images fill one; a label weighs as much as its share of the pixels."""
 
     def __init__(self, model: nn.Module, num_classes: int, *, alpha: float) -> None:
         """
         Args:
             alpha: the point where the four meet is Beta(alpha, alpha) of each side; 0.3 in the paper, towards 0 one
-                picture fills all.
+                image fills all.
         """
         super().__init__(model, num_classes)
         self.alpha = self.check_positive("alpha", alpha)
@@ -129,7 +129,7 @@ class RICAP(Method):
 
 @METHODS.register()
 class Mixup(Method):
-    """Pictures and labels are weighted means of two samples, of one weight a batch."""
+    """Images and labels are weighted means of two samples, of one weight a batch."""
 
     def __init__(self, model: nn.Module, num_classes: int, *, alpha: float) -> None:
         """
@@ -150,7 +150,7 @@ class Mixup(Method):
 
 
 def cut_out(batch: Batch, size: int) -> Batch:
-    """A square of side `size` of each picture is hidden, around a centre that is uniform over the picture."""
+    """A square of side `size` of each image is hidden, around a centre that is uniform over the image."""
     height, width = batch.images.shape[2:]
     centres = torch.stack([torch.randint(side, (len(batch),)) for side in (height, width)])
     centre_y, centre_x = centres.to(batch.labels.device, non_blocking=True)
@@ -159,7 +159,7 @@ def cut_out(batch: Batch, size: int) -> Batch:
 
 @METHODS.register()
 class CutOut(Method):
-    """A square of the picture is hidden; hard labels."""
+    """A square of the image is hidden; hard labels."""
 
     def __init__(self, model: nn.Module, num_classes: int, *, size: int) -> None:
         """
@@ -175,7 +175,7 @@ class CutOut(Method):
 
 @METHODS.register()
 class CutOutLS(Method):
-    """A square of the picture is hidden; smoothed labels."""
+    """A square of the image is hidden; smoothed labels."""
 
     def __init__(self, model: nn.Module, num_classes: int, *, size: int, amount: float, convention: str) -> None:
         """
@@ -198,7 +198,7 @@ class CutOutLS(Method):
 
 @METHODS.register()
 class CutOutOLS(Method):
-    """A square of the picture is hidden; the soft labels of online label smoothing, of one epoch."""
+    """A square of the image is hidden; the soft labels of online label smoothing, of one epoch."""
 
     def __init__(self, model: nn.Module, num_classes: int, *, size: int, hard_weight: float) -> None:
         """

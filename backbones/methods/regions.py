@@ -1,4 +1,4 @@
-"""Pictures that hold parts of others: rectangles, and how many pixels of whose object they leave to see.
+"""Images that hold parts of others: rectangles, and how many pixels of whose object they leave to see.
 
 Letters: B batch, M boxes, H x W pixels.
 """
@@ -24,9 +24,9 @@ class Rectangle(NamedTuple):
 
 
 def cut_rectangle(height: int, width: int, kept: float, centre_y: int, centre_x: int) -> Rectangle:
-    """CutMix's rectangle: sides sqrt(1 - kept) times (H, W) around the centre, clipped to the picture.
+    """CutMix's rectangle: sides sqrt(1 - kept) times (H, W) around the centre, clipped to the image.
 
-    kept: the share of the picture that stays, before clipping, in [0, 1].
+    kept: the share of the image that stays, before clipping, in [0, 1].
     """
     side = (1 - kept) ** 0.5
     half_height, half_width = int(height * side) // 2, int(width * side) // 2
@@ -50,10 +50,10 @@ def paste_rectangle(images: Tensor, order: Tensor, rectangle: Rectangle) -> Tens
 
 
 def mix_quarters(images: Tensor, orders: Tensor, corners: list[tuple[int, int]], boundary: tuple[int, int]) -> Tensor:
-    """Four pictures in one (RICAP, Takahashi et al. 2018): a crop of another picture in each part around a boundary.
+    """Four images in one (RICAP, Takahashi et al. 2018): a crop of another image in each part around a boundary.
 
-    images: (B, C, H, W). orders: (4, B) int64, whose picture goes to the upper left, upper right, lower left, lower
-    right. corners: y, x where each crop starts in its picture. boundary: y, x, in [0, H] and [0, W].
+    images: (B, C, H, W). orders: (4, B) int64, whose image goes to the upper left, upper right, lower left, lower
+    right. corners: y, x where each crop starts in its image. boundary: y, x, in [0, H] and [0, W].
     """
     height, width = images.shape[2:]
     mixed = torch.empty_like(images)
@@ -72,7 +72,7 @@ def quarters(height: int, width: int, boundary: tuple[int, int]) -> list[Rectang
 
 
 def cut_squares(images: Tensor, centre_y: Tensor, centre_x: Tensor, size: int) -> Tensor:
-    """Zero a square of side `size` around each picture's centre (CutOut); what sticks out is clipped.
+    """Zero a square of side `size` around each image's centre (CutOut); what sticks out is clipped.
 
     images: (B, C, H, W), normalised, so that 0 is the mean colour. centre_y, centre_x: (B,) int64.
     """
@@ -86,7 +86,7 @@ def cut_squares(images: Tensor, centre_y: Tensor, centre_x: Tensor, size: int) -
 def union_areas(boxes: Tensor) -> Tensor:
     """Exact area (B,) that the M half-open boxes of each row of (B, M, 4) cover together; empty boxes cover nothing.
 
-    Coordinate compression, as geometry.union_area does it for one picture: the edges cut the plane into cells.
+    Coordinate compression, as geometry.union_area does it for one image: the edges cut the plane into cells.
     """
     xs, ys = boxes[..., 0::2].flatten(1).sort(dim=1)[0], boxes[..., 1::2].flatten(1).sort(dim=1)[0]  # (B, 2M)
     spans_x = (boxes[:, :, 0:1] <= xs[:, None, :-1]) & (xs[:, None, :-1] < boxes[:, :, 2:3])  # (B, M, columns)

@@ -38,7 +38,7 @@ class LS(Method):
 
 @METHODS.register()
 class ClassSimilarityLS(Method):
-    """Label smoothing whose mass goes to the classes that look alike (cLS): by the distance of their mean pictures.
+    """Label smoothing whose mass goes to the classes that look alike (cLS): by the distance of their mean images.
 
     NOTE: differs from the code of Maher & Kull, which gives more to the classes that are less similar.
     """
@@ -55,7 +55,7 @@ class ClassSimilarityLS(Method):
         self.amount = self.check_range("amount", amount, 0, 1)
         self.temperature = self.check_positive("temperature", temperature)
         uniform = similarity_table(torch.zeros(num_classes, 1), float("inf"))
-        self.register_buffer("table", uniform.to(self.target_dtype))  # until `setup` has seen the pictures
+        self.register_buffer("table", uniform.to(self.target_dtype))  # until `setup` has seen the images
 
     def targets(self, batch: Batch) -> Tensor:
         return table_targets(batch.labels, self.table, 1 - self.amount)
@@ -65,13 +65,13 @@ class ClassSimilarityLS(Method):
             return
         sums, counts = torch.zeros(0), self.table.new_zeros(self.num_classes)
         for batch in context.unaugmented():
-            pictures = batch.images.to(self.table).flatten(1)
+            images = batch.images.to(self.table).flatten(1)
             if not len(sums):
-                sums = self.table.new_zeros(self.num_classes, pictures.shape[1])
+                sums = self.table.new_zeros(self.num_classes, images.shape[1])
             labels = batch.labels.to(sums.device)
-            sums.index_add_(0, labels, pictures)
+            sums.index_add_(0, labels, images)
             counts.index_add_(0, labels, torch.ones_like(labels).to(counts))
         all_reduce_sum(sums, counts)
         if not counts.all():
-            raise InputError("METHOD.NAME ClassSimilarityLS: a class has no training picture, and so no mean picture")
+            raise InputError("METHOD.NAME ClassSimilarityLS: a class has no training image, and so no mean image")
         self.table.copy_(similarity_table(sums / counts[:, None], self.temperature))

@@ -26,7 +26,7 @@ class Validation:
         period: epochs between two validations, 0 for none; `stop` is one, too.
         epoch: iterations of one epoch.
         stop: iterations of the training.
-        measured: names the pictures that `measure` shows the network, and how: epochs are compared on the same only.
+        measured: names the images that `measure` shows the network, and how: epochs are compared on the same only.
 
     Attributes:
         metrics: `best_nll` and `best_top1` so far; epoch: of them, from 1 on, 0 before the first validation.
@@ -78,7 +78,7 @@ class Validation:
         return {"period": self.period, "measured": self.measured} | best
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state`; `InputError` if it was written with another period, or is of other pictures."""
+        """Go on from `state`; `InputError` if it was written with another period, or is of other images."""
         if state.get("period", 0) != self.period:
             raise InputError(
                 f"cannot resume: EVAL.PERIOD was {state.get('period', 0)} and is now {self.period}; set it back, or "
@@ -86,7 +86,7 @@ class Validation:
             )
         if state.get("measured", self.measured) != self.measured:
             raise InputError(
-                "cannot resume: the epochs so far were validated on other pictures (DATA.VAL_SPLIT, DATA.EVAL_*), "
+                "cannot resume: the epochs so far were validated on other images (DATA.VAL_SPLIT, DATA.EVAL_*), "
                 "beside which the next ones cannot stand; set the keys back, or start in another folder"
             )
         if state:

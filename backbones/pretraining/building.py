@@ -42,7 +42,7 @@ def read_split(cfg: CfgNode, split: str, warnings: WarningCounter, *, training: 
     held_out = split == HOLDOUT
     from_training = held_out or split == data.TRAIN_SPLIT
     if held_out and not data.HOLDOUT:
-        raise InputError(f"the split '{HOLDOUT}' needs DATA.HOLDOUT above 0, the number of pictures held out")
+        raise InputError(f"the split '{HOLDOUT}' needs DATA.HOLDOUT above 0, the number of images held out")
     samples = load_samples(
         data.NAME,
         expand_path(data.ROOT),
@@ -68,7 +68,7 @@ def read_split(cfg: CfgNode, split: str, warnings: WarningCounter, *, training: 
 def _in_version(samples: Samples, version: str, mean: list[float]) -> Samples:
     if samples.painted is not None and version != "mask":
         raise InputError(
-            f"the pictures of {samples.name} show several classes, so that a sample is one object of a picture; "
+            f"the images of {samples.name} show several classes, so that a sample is one object of an image; "
             f"set DATA.VERSION and DATA.EVAL_VERSION mask, not {version}"
         )
     return mask_objects(samples, mean_colour(mean)) if version == "mask" else samples
@@ -95,11 +95,11 @@ def build_samples(cfg: CfgNode, split: str, warnings: WarningCounter, *, trainin
 def _check_context(name: str, needs: frozenset[str], share: float) -> None:
     if "is_context" in needs and not share:
         raise InputError(
-            f"METHOD.NAME {name} learns from context pictures, but DATA.CONTEXT_SHARE is 0; set it (ALS+Context: 0.15)"
+            f"METHOD.NAME {name} learns from context images, but DATA.CONTEXT_SHARE is 0; set it (ALS+Context: 0.15)"
         )
     if share and "is_context" not in needs:
         raise InputError(
-            f"DATA.CONTEXT_SHARE is {share}, but METHOD.NAME {name} takes context pictures for others; set it to 0"
+            f"DATA.CONTEXT_SHARE is {share}, but METHOD.NAME {name} takes context images for others; set it to 0"
         )
 
 
@@ -136,7 +136,7 @@ def check_teacher_data(cfg: CfgNode, teacher: OnlineTeacher | CachedTeacher, sam
     differ = f"the teacher {teacher.hash} was trained on data of fingerprint {teacher.trained_on}, not on these"
     if cfg.DATA.HOLDOUT:
         raise InputError(
-            f"{differ} ({samples.fingerprint}), and may know the pictures that DATA.HOLDOUT takes out; "
+            f"{differ} ({samples.fingerprint}), and may know the images that DATA.HOLDOUT takes out; "
             "train a teacher with the same DATA and SEED"
         )
     get_logger().warning("%s (%s)", differ, samples.fingerprint)
@@ -186,8 +186,8 @@ def build_task(cfg: CfgNode, method: Method, teacher: OnlineTeacher | None, devi
 def build_evaluation_batches(cfg: CfgNode, samples: Samples) -> GuardedLoader[Batch]:
     """Every sample once over all processes, as it is evaluated."""
     data = cfg.DATA
-    pictures = EvaluationSet(samples, resize=data.EVAL_RESIZE, crop=data.EVAL_CROP, stretch=data.EVAL_STRETCH)
-    return evaluation_batches(pictures, batch_size=cfg.EVAL.BATCH_SIZE, num_workers=cfg.DATA.NUM_WORKERS)
+    images = EvaluationSet(samples, resize=data.EVAL_RESIZE, crop=data.EVAL_CROP, stretch=data.EVAL_STRETCH)
+    return evaluation_batches(images, batch_size=cfg.EVAL.BATCH_SIZE, num_workers=cfg.DATA.NUM_WORKERS)
 
 
 def _dtype(cfg: CfgNode) -> torch.dtype:
@@ -196,7 +196,7 @@ def _dtype(cfg: CfgNode) -> torch.dtype:
 
 def build_batches(cfg: CfgNode, samples: Samples, method: Method, start: int, stop: int) -> GuardedLoader[Batch]:
     """Augmented batches of the iterations `start` .. `stop - 1`, with the fields that the method needs."""
-    pictures = TrainingSet(
+    images = TrainingSet(
         samples,
         size=cfg.DATA.IMAGE_SIZE,
         crop_area=tuple(cfg.DATA.CROP_AREA),
@@ -213,7 +213,7 @@ def build_batches(cfg: CfgNode, samples: Samples, method: Method, start: int, st
         needs=frozenset(method.needs),
     )
     return training_batches(
-        pictures,
+        images,
         batch_size=cfg.SOLVER.BATCH_SIZE,
         seed=cfg.SEED,
         start=start,

@@ -162,7 +162,7 @@ class Pretraining:
                 {"name": f"{cfg.DATA.NAME}-{cfg.MODEL.ARCH}", "hash": _protocol_hash(cfg, self.samples, self.start)},
                 metrics,
                 data={
-                    split.split: {"name": split.name, "pictures": len(split.labels), "fingerprint": split.fingerprint}
+                    split.split: {"name": split.name, "images": len(split.labels), "fingerprint": split.fingerprint}
                     for split in (self.samples, self.val)
                 },
                 details=details,

@@ -13,7 +13,7 @@ from backbones.pretraining.teacher import OnlineTeacher
 
 
 class ClassificationTask(nn.Module):
-    """Maps a batch of uint8 pictures to a training step of `method`.
+    """Maps a batch of uint8 images to a training step of `method`.
 
     Args:
         mean, std: channel statistics, RGB in [0, 1].
@@ -49,8 +49,8 @@ class ClassificationTask(nn.Module):
         right = (step.logits.argmax(dim=1) == batch.labels).sum()
         return Step(step.loss, {}, {"train_top1": (right, len(batch.labels))})
 
-    def _normalize(self, pictures: Tensor) -> Tensor:
-        return normalize(pictures, self.mean, self.std).contiguous(memory_format=self.memory_format)
+    def _normalize(self, images: Tensor) -> Tensor:
+        return normalize(images, self.mean, self.std).contiguous(memory_format=self.memory_format)
 
 
 class MethodHook:

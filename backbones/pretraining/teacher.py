@@ -1,7 +1,7 @@
 """Teachers: networks that were trained before and say, for every sample, what the classes look like to them.
 
-online   the teacher sees the student's own augmented pictures, at each step
-cached   its logits of the pictures without augmentation, computed once (tools/cache_teacher.py) and memory-mapped
+online   the teacher sees the student's own augmented images, at each step
+cached   its logits of the images without augmentation, computed once (tools/cache_teacher.py) and memory-mapped
 
 The two are not the same method, and have two names in every table.  Letters: B batch, N samples, K classes.
 """
@@ -51,9 +51,9 @@ class OnlineTeacher:
         self.finite = torch.ones((), dtype=torch.bool, device=device)  # whether all logits so far were
 
     @torch.no_grad()
-    def __call__(self, pictures: Tensor) -> Tensor:
-        """Logits (B, K) of uint8 pictures (B, 3, H, W), which the teacher normalises as in its own training."""
-        logits = self.model(normalize(pictures, self.mean, self.std)).logits
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits (B, K) of uint8 images (B, 3, H, W), which the teacher normalises as in its own training."""
+        logits = self.model(normalize(images, self.mean, self.std)).logits
         self.finite &= logits.isfinite().all()  # on the device; read by `refuse_not_finite`
         return logits
 

@@ -22,9 +22,9 @@ those files as printed, errors included.
   command, the published number and a cost. Below, `RUN` is the folder of that training: `runs/papers/PAPER/NAME` for
   the config `papers/PAPER/NAME.yaml`. For another seed add `SEED 1` and name another folder. A suite trains and
   measures all rows of a table, with its seeds; `LAUNCH.NUM_GPUS 4` after its command trains on 4 GPUs, as ALS did.
-* Costs are estimates: multiply-adds of the network x 3 (backward counts twice) x pictures x epochs, at the rate at
+* Costs are estimates: multiply-adds of the network x 3 (backward counts twice) x images x epochs, at the rate at
   which the ALS paper's V100s trained ResNet-50 ({rate:.1f} T multiply-adds a second each). Small networks on small
-  pictures use a GPU less well.
+  images use a GPU less well.
 * We have trained none of these rows at full scale, but the synthetic study: every number here is the paper's.
 """
 

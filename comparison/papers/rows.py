@@ -243,9 +243,9 @@ def gpu_hours(root: Path, source: Mapping[str, Any], training: Training) -> tupl
     """(multiply-adds, hours of one V100): backward counts twice, and the rate is that of the run ALS reports."""
     cost = source["cost"]
     hours, epochs = _reported(root, cost["csv"], cost)
-    work = 3 * multiply_adds(root, cost["network"]) * cost["pictures"] * epochs
+    work = 3 * multiply_adds(root, cost["network"]) * cost["images"] * epochs
     rate = work / hours
-    total = 3 * multiply_adds(root, training.network) * source["data"][training.data]["pictures"]
+    total = 3 * multiply_adds(root, training.network) * source["data"][training.data]["images"]
     total *= epochs_of(root, source, training) * cost["methods"].get(training.method, 1)
     return total, total / rate
 

@@ -17,7 +17,7 @@ from detection.data.records import DetectionData, join
 from detection.data.roots import VARIABLES, data_root
 from detection.data.voc import VOC_CLASSES, load_voc
 
-# name -> (json, picture folder)
+# name -> (json, image folder)
 COCO_SETS = {
     "coco128": ("coco128/annotations/instances_train2017.json", "coco128/train2017"),
     "scenes_train": ("scenes/detection/annotations/instances_train.json", "scenes/detection/train"),
@@ -27,7 +27,7 @@ COCO_SETS = {
         for year in (2014, 2017)
         for split in ("train", "val")
     },
-    # Parts of val2014: 5,000 pictures to test on, and the others, which were trained on as well before 2017.
+    # Parts of val2014: 5,000 images to test on, and the others, which were trained on as well before 2017.
     "coco_2014_minival": ("coco/annotations/instances_minival2014.json", "coco/val2014"),
     "coco_2014_valminusminival": ("coco/annotations/instances_valminusminival2014.json", "coco/val2014"),
     "coco_2017_val_100": ("coco/annotations/instances_val2017_100.json", "coco/val2017"),
@@ -56,7 +56,7 @@ class CocoFiles:
 
     @property
     def listing(self) -> Path:
-        """The file that names the pictures."""
+        """The file that names the images."""
         return self.annotations
 
 
@@ -71,12 +71,12 @@ class VocFolder:
 
     @property
     def listing(self) -> Path:
-        """The file that names the pictures."""
+        """The file that names the images."""
         return self.folder / "ImageSets" / "Main" / f"{self.split}.txt"
 
     @property
     def images(self) -> Path:
-        """The folder of the pictures."""
+        """The folder of the images."""
         return self.folder / "JPEGImages"
 
 
@@ -84,7 +84,7 @@ def load_data(names: Sequence[str], root: str, warnings: WarningCounter) -> Dete
     """Load and join the data sets called `names`.
 
     Args:
-        names: names of the tables above, "coco:<json>:<picture folder>" or "voc:<folder>:<split>".
+        names: names of the tables above, "coco:<json>:<image folder>" or "voc:<folder>:<split>".
         root: DATASETS.ROOT.
 
     Raises:
@@ -105,7 +105,7 @@ def locate(name: str, root: str) -> CocoFiles | VocFolder:
     if name not in COCO_SETS and name not in VOC_SETS:
         raise InputError(
             f"DATASETS: unknown data set '{name}'{suggestion(name, [*COCO_SETS, *VOC_SETS])} "
-            "(or coco:<json>:<picture folder>, or voc:<folder>:<split>)"
+            "(or coco:<json>:<image folder>, or voc:<folder>:<split>)"
         )
     return locate_below(name, data_root(root, needed_by=name))
 
@@ -120,13 +120,13 @@ def locate_below(name: str, base: Path) -> CocoFiles | VocFolder:
     return next((place for place in places if place.listing.is_file()), places[0])
 
 
-def require_files(found: CocoFiles | VocFolder, pictures: bool = True) -> None:
+def require_files(found: CocoFiles | VocFolder, images: bool = True) -> None:
     """`InputError` that names the file or folder that a data set lacks, and what to set."""
     missing = ""
     if not found.listing.is_file():
         missing = f"{'no such file:' if isinstance(found, CocoFiles) else 'no split file'} {found.listing}"
-    elif pictures and not found.images.is_dir():
-        missing = f"no picture folder {found.images}"
+    elif images and not found.images.is_dir():
+        missing = f"no image folder {found.images}"
     if missing:
         raise InputError(
             f"{found.name}: {missing}; put it there, or check DATASETS.ROOT (default: {' or '.join(VARIABLES)})"
@@ -149,4 +149,4 @@ def _locate_explicit(name: str, form: str, rest: str) -> CocoFiles | VocFolder:
     if form == "voc" and first:
         folder = expand_path(first)
         return VocFolder(f"{folder.name}_{second}", folder, second, None)
-    raise InputError(f"DATASETS: cannot read '{name}'; write coco:<json>:<picture folder> or voc:<folder>:<split>")
+    raise InputError(f"DATASETS: cannot read '{name}'; write coco:<json>:<image folder> or voc:<folder>:<split>")

@@ -14,9 +14,9 @@ from detection.data.scan_coco import scan_coco
 from detection.data.scan_voc import scan_voc
 from detection.data.summary import describe, summarize
 
-NOT_LOOKED_AT = Kind(WARNING, "pictures not looked at", "run again without --no-pictures")
+NOT_LOOKED_AT = Kind(WARNING, "images not looked at", "run again without --no-images")
 OTHER_CATEGORIES = Kind(ERROR, "category list that differs within the config", "use sets of one list")
-SHARED = Kind(WARNING, "test pictures that are trained on", "do not report such numbers as a test")
+SHARED = Kind(WARNING, "test images that are trained on", "do not report such numbers as a test")
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class Options:
     """How thoroughly to look.
 
     Attributes:
-        pictures: look at the picture files at all.
+        images: look at the image files at all.
         decode: decode them wholly; False reads headers alone and misses truncated files.
         workers: threads; 0: as many as suit the machine.
     """
 
-    pictures: bool = True
+    images: bool = True
     decode: bool = True
     workers: int = 0
 
@@ -40,7 +40,7 @@ def check_detection(
     """Check one data set.
 
     Args:
-        name: of the catalog, "coco:<json>:<picture folder>" or "voc:<folder>:<split>".
+        name: of the catalog, "coco:<json>:<image folder>" or "voc:<folder>:<split>".
         root: DATASETS.ROOT.
         num_classes: MODEL.ROI_HEADS.NUM_CLASSES; None: not checked.
 
@@ -51,16 +51,16 @@ def check_detection(
         InputError: unknown name, or no such folder or annotation file.
     """
     found = locate(name, root)
-    require_files(found, options.pictures)
+    require_files(found, options.images)
     report = Report(found.name, Findings())
     if isinstance(found, CocoFiles):
-        scan = scan_coco(found.annotations, found.images, report.findings, pictures=options.pictures)
+        scan = scan_coco(found.annotations, found.images, report.findings, look_for_images=options.images)
     else:
-        scan = scan_voc(found.folder, found.listing, found.classes, report.findings, pictures=options.pictures)
+        scan = scan_voc(found.folder, found.listing, found.classes, report.findings, look_for_images=options.images)
     if scan is None:
         return report, None
-    if not options.pictures:
-        report.findings.add(NOT_LOOKED_AT, found.name, len(scan.pictures))
+    if not options.images:
+        report.findings.add(NOT_LOOKED_AT, found.name, len(scan.images))
     sizes = examine(scan, report.findings, **vars(options))
     check_use(scan, num_classes, report.findings)
     report.summary = summarize(scan, sizes)
@@ -88,4 +88,4 @@ def check_config_data(cfg: CfgNode, root: str | None, options: Options) -> list[
 
 
 def _paths(scan: Scan | None) -> list[str]:
-    return [picture.path for picture in scan.pictures] if scan else []
+    return [image.path for image in scan.images] if scan else []

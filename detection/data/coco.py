@@ -27,7 +27,7 @@ def load_coco(annotations: Path, images: Path, name: str, warnings: WarningCount
         InputError: names file, key and id of what is wrong.
     """
     if not images.is_dir():
-        raise InputError(f"{name}: no picture folder {images}; check DATASETS.ROOT")
+        raise InputError(f"{name}: no image folder {images}; check DATASETS.ROOT")
     findings = Findings()
     scan = scan_coco(annotations, images, findings)
     return build_data(scan, findings, name, images, annotations, warnings)

@@ -1,6 +1,6 @@
-"""Pictures of the detectors, resized on loading.
+"""Images of the detectors, resized on loading.
 
-A picture much larger than the network's input is decoded at a half, quarter or eighth of its size.
+An image much larger than the network's input is decoded at a half, quarter or eighth of its size.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backbones.core.errors import InputError
-from backbones.core.images import DECODE_FLAGS, decode_picture
+from backbones.core.images import DECODE_FLAGS, decode_image
 
 
 def resized_size(width: int, height: int, short_side: int, longest_side: int) -> tuple[int, int]:
@@ -27,7 +27,7 @@ def resized_size(width: int, height: int, short_side: int, longest_side: int) ->
 
 
 def load_resized(path: str | Path, size: tuple[int, int], target: tuple[int, int]) -> Tensor:
-    """A picture file as uint8 (3, H, W) RGB.
+    """An image file as uint8 (3, H, W) RGB.
 
     Args:
         size: (width, height) that the annotations state for the file.
@@ -37,10 +37,10 @@ def load_resized(path: str | Path, size: tuple[int, int], target: tuple[int, int
         InputError: names a file that is unreadable, truncated or of another size.
     """
     reduction = _reduction(size, target)
-    image = decode_picture(path, reduction)
+    image = decode_image(path, reduction)
     expected = tuple(-(-side // reduction) for side in size)
     if image.shape[1::-1] != expected:
-        raise InputError(f"the picture {path} is {image.shape[1]}x{image.shape[0]}, its annotations say {size}")
+        raise InputError(f"the image {path} is {image.shape[1]}x{image.shape[0]}, its annotations say {size}")
     pixels = torch.from_numpy(image).permute(2, 0, 1)
     if image.shape[1::-1] != target:
         pixels = F.interpolate(pixels[None], size=target[::-1], mode="bilinear", antialias=True, align_corners=False)[0]

@@ -1,6 +1,6 @@
-"""Batches of pictures for the detectors, in an order and with flips that are pure functions of the seed.
+"""Batches of images for the detectors, in an order and with flips that are pure functions of the seed.
 
-Letters: B pictures, 3 x H x W pixels of the padded batch, n boxes of a picture.
+Letters: B images, 3 x H x W pixels of the padded batch, n boxes of an image.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ SIZE_DIVISOR = 32
 
 @dataclass
 class DetectionBatch:
-    """B pictures.
+    """B images.
 
     Attributes:
-        images: (B, 3, H, W) uint8 RGB; pictures lie in the top left corner, the rest is padding.
-        sizes: (height, width) of each picture in the batch.
-        originals: (height, width) of each picture in its file.
+        images: (B, 3, H, W) uint8 RGB; images lie in the top left corner, the rest is padding.
+        sizes: (height, width) of each image in the batch.
+        originals: (height, width) of each image in its file.
         image_ids: of the data set.
         boxes: B times (n, 4) float32 x0, y0, x1, y1 in pixels of the batch; empty at inference.
         labels: B times (n,) int64.
@@ -65,7 +65,7 @@ class DetectionBatch:
 
 @dataclass
 class Item:
-    """One picture: image (3, h, w) uint8, boxes (n, 4) float32 in its pixels, labels (n,) int64."""
+    """One image: image (3, h, w) uint8, boxes (n, 4) float32 in its pixels, labels (n,) int64."""
 
     image: Tensor
     boxes: Tensor
@@ -74,7 +74,7 @@ class Item:
 
 
 def trainable(data: DetectionData, filter_empty: bool) -> list[Record]:
-    """The records without crowds; without pictures that have nothing to learn if `filter_empty`."""
+    """The records without crowds; without images that have nothing to learn if `filter_empty`."""
     records = []
     for record in data.records:
         kept = ~record.iscrowd
@@ -82,17 +82,17 @@ def trainable(data: DetectionData, filter_empty: bool) -> list[Record]:
             fields = {name: getattr(record, name)[kept] for name in ("bbox", "labels", "iscrowd", "area")}
             records.append(replace(record, **fields))
     if not records:
-        raise InputError(f"{data.annotations_path}: no picture has a box to learn from")
+        raise InputError(f"{data.annotations_path}: no image has a box to learn from")
     return records
 
 
-class TrainingPictures(Dataset):
+class TrainingImages(Dataset):
     """Maps a Position to an Item: resized, perhaps flipped, as (seed, epoch, index) say.
 
     Args:
-        short_sides: one is drawn per picture (INPUT.MIN_SIZE_TRAIN).
-        flip: mirror every second picture.
-        cache: keep resized pictures in memory; wants a single short side.
+        short_sides: one is drawn per image (INPUT.MIN_SIZE_TRAIN).
+        flip: mirror every second image.
+        cache: keep resized images in memory; wants a single short side.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class TrainingPictures(Dataset):
         return self.cached[index]
 
 
-class InferencePictures(Dataset):
+class InferenceImages(Dataset):
     """Maps an index to an Item without boxes."""
 
     def __init__(self, records: list[Record], *, short_side: int, longest: int) -> None:
@@ -138,20 +138,20 @@ class InferencePictures(Dataset):
 
 
 def scale_boxes(record: Record, size: tuple[int, int]) -> np.ndarray:
-    """(n, 4) float32 boxes of a record in pixels of the picture resized to (width, height)."""
+    """(n, 4) float32 boxes of a record in pixels of the image resized to (width, height)."""
     factor = np.array([size[0] / record.width, size[1] / record.height] * 2, np.float32)
     return record.boxes * factor
 
 
 def flip_boxes(boxes: np.ndarray, width: int) -> np.ndarray:
-    """Mirrors (n, 4) boxes in a picture of `width` pixels."""
+    """Mirrors (n, 4) boxes in an image of `width` pixels."""
     flipped = boxes.copy()
     flipped[:, 0], flipped[:, 2] = width - boxes[:, 2], width - boxes[:, 0]
     return flipped
 
 
 def collate(items: list[Item]) -> DetectionBatch:
-    """Pads pictures with zeros at the right and the bottom, to a multiple of SIZE_DIVISOR."""
+    """Pads images with zeros at the right and the bottom, to a multiple of SIZE_DIVISOR."""
     sizes = [(item.image.shape[1], item.image.shape[2]) for item in items]
     height, width = (-(-max(side) // SIZE_DIVISOR) * SIZE_DIVISOR for side in zip(*sizes, strict=True))
     images = torch.zeros(len(items), 3, height, width, dtype=torch.uint8)
@@ -168,7 +168,7 @@ def collate(items: list[Item]) -> DetectionBatch:
 
 
 def training_batches(
-    pictures: TrainingPictures,
+    images: TrainingImages,
     *,
     batch_size: int,
     seed: int,
@@ -181,14 +181,14 @@ def training_batches(
     """This process's share of the batches of iterations `start` .. `stop - 1`.
 
     Args:
-        batch_size: pictures of a batch over all processes.
-        group_by_shape: no batch mixes wide and tall pictures.
+        batch_size: images of a batch over all processes.
+        group_by_shape: no batch mixes wide and tall images.
     """
-    groups = np.array([record.width >= record.height for record in pictures.records], np.int64)
+    groups = np.array([record.width >= record.height for record in images.records], np.int64)
     groups = groups if group_by_shape else np.zeros_like(groups)
     warn_of_small_groups(groups, batch_size)
     sampler = StatelessBatchSampler(
-        len(pictures.records),
+        len(images.records),
         batch_size,
         seed=seed,
         start=start,
@@ -197,33 +197,33 @@ def training_batches(
         world_size=world_size(),
         groups=groups,
     )
-    return GuardedLoader(pictures, sampler, collate, num_workers=num_workers, pin_memory=pin_memory)
+    return GuardedLoader(images, sampler, collate, num_workers=num_workers, pin_memory=pin_memory)
 
 
 def warn_of_small_groups(groups: np.ndarray, batch_size: int) -> None:
-    """Say which pictures are never learned, because those of their shape (1: wide) do not fill a batch."""
+    """Say which images are never learned, because those of their shape (1: wide) do not fill a batch."""
     for group in np.unique(groups):
         members = int((groups == group).sum())
         if members < batch_size:
             get_logger().warning(
-                "%d %s pictures do not fill a batch of %d and are never learned; "
+                "%d %s images do not fill a batch of %d and are never learned; "
                 "set DATALOADER.ASPECT_RATIO_GROUPING False",
                 members, "wide" if group else "tall", batch_size,
             )  # fmt: skip
 
 
 def inference_batches(
-    pictures: InferencePictures, *, batch_size: int, num_workers: int, pin_memory: bool
+    images: InferenceImages, *, batch_size: int, num_workers: int, pin_memory: bool
 ) -> GuardedLoader[DetectionBatch]:
-    """Every picture once over all processes (`shape_batches`)."""
-    keys = shape_batches(pictures.records, batch_size)
-    return GuardedLoader(pictures, keys, collate, num_workers=num_workers, pin_memory=pin_memory)
+    """Every image once over all processes (`shape_batches`)."""
+    keys = shape_batches(images.records, batch_size)
+    return GuardedLoader(images, keys, collate, num_workers=num_workers, pin_memory=pin_memory)
 
 
 def shape_batches(records: Sequence[Record], batch_size: int) -> list[list[int]]:
     """This process's batches for a test: every record once over all processes, those of a like shape together.
 
-    The batches do not depend on the number of processes: a picture's padding reaches into its features.
+    The batches do not depend on the number of processes: an image's padding reaches into its features.
     """
     order = np.argsort([record.width / record.height for record in records], kind="stable").tolist()
     batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]

@@ -7,44 +7,44 @@ from pathlib import Path
 import numpy as np
 
 from backbones.core.findings import Findings
-from backbones.core.image_checks import OTHER_SIZE, Picture, check_pictures, default_workers
+from backbones.core.image_checks import OTHER_SIZE, StatedImage, check_images, default_workers
 from backbones.core.images import read_header
 from backbones.core.warning_counter import WarningCounter
 from detection.data.records import DetectionData, build_records, list_categories
-from detection.data.scan import NO_PICTURES, Scan, check_boxes, count_warnings, refuse
+from detection.data.scan import NO_IMAGES, Scan, check_boxes, count_warnings, refuse
 
 
-def examine(scan: Scan, findings: Findings, *, pictures: bool, decode: bool, workers: int = 0) -> np.ndarray:
+def examine(scan: Scan, findings: Findings, *, images: bool, decode: bool, workers: int = 0) -> np.ndarray:
     """Look at the image files and the boxes.
 
     Args:
-        pictures: look at the files at all.
+        images: look at the files at all.
         decode: decode them wholly, which finds truncated ones.
         workers: threads; 0: as many as suit the machine.
 
     Returns:
-        (P, 2) width and height of the pictures as stated, else as the files have them; 0 where unknown.
+        (P, 2) width and height of the images as stated, else as the files have them; 0 where unknown.
     """
-    if not scan.pictures:
-        findings.add(NO_PICTURES, "0 pictures")
-    sizes = np.array([(picture.width, picture.height) for picture in scan.pictures], np.int64).reshape(-1, 2)
-    if pictures:
-        blank = [picture._replace(width=0, height=0) for picture in scan.pictures]  # sizes are compared here
-        seen = check_pictures(blank, findings, decode=decode, workers=workers or default_workers())
+    if not scan.images:
+        findings.add(NO_IMAGES, "0 images")
+    sizes = np.array([(image.width, image.height) for image in scan.images], np.int64).reshape(-1, 2)
+    if images:
+        blank = [image._replace(width=0, height=0) for image in scan.images]  # sizes are compared here
+        seen = check_images(blank, findings, decode=decode, workers=workers or default_workers())
         other = np.flatnonzero((sizes > 0).all(axis=1) & (seen > 0).all(axis=1) & (sizes != seen).any(axis=1)).tolist()
-        findings.add(OTHER_SIZE, (_describe_size(scan.pictures[n], seen[n].tolist()) for n in other), len(other))
+        findings.add(OTHER_SIZE, (_describe_size(scan.images[n], seen[n].tolist()) for n in other), len(other))
         sizes = np.where(sizes > 0, sizes, seen)
     check_boxes(scan, sizes, findings)
     return sizes
 
 
-def _describe_size(picture: Picture, seen: list[int]) -> str:
+def _describe_size(image: StatedImage, seen: list[int]) -> str:
     width, height = seen
     cause = ""
-    if (picture.height, picture.width) == (width, height):
-        turned = read_header(picture.path).turned
+    if (image.height, image.width) == (width, height):
+        turned = read_header(image.path).turned
         cause = ", as EXIF would turn it: store the image turned" if turned else ": width and height are exchanged"
-    return f"{picture.path} ({picture.key}): stated {picture.width}x{picture.height}, is {width}x{height}{cause}"
+    return f"{image.path} ({image.key}): stated {image.width}x{image.height}, is {width}x{height}{cause}"
 
 
 def build_data(
@@ -58,7 +58,7 @@ def build_data(
     form: str = "coco",
     classes_from: str = "",
 ) -> DetectionData:
-    """Training data of a scan whose pictures were looked at: each exists and has the stated size.
+    """Training data of a scan whose images were looked at: each exists and has the stated size.
 
     Args:
         findings: of the scan; its warnings are counted in `warnings`.
@@ -69,7 +69,7 @@ def build_data(
     """
     refuse(findings, str(annotations_path))
     assert scan is not None  # otherwise something was refused
-    sizes = examine(scan, findings, pictures=True, decode=False)
+    sizes = examine(scan, findings, images=True, decode=False)
     refuse(findings, str(annotations_path))
     count_warnings(findings, warnings)
     records, content = build_records(scan, sizes, warnings)

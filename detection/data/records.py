@@ -1,7 +1,7 @@
-"""What every detection data set becomes, whatever its format: pictures with boxes of numbered classes.
+"""What every detection data set becomes, whatever its format: images with boxes of numbered classes.
 
 Boxes in files are (x, y, w, h); boxes for a network (x0, y0, x1, y1).  Both are in pixels of the
-stored picture, half-open: a box that covers it wholly is (0, 0, width, height).
+stored image, half-open: a box that covers it wholly is (0, 0, width, height).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from detection.data.scan import Scan, cut_boxes
 
 @dataclass(frozen=True)
 class Record:
-    """One picture of n boxes.
+    """One image of n boxes.
 
     Attributes:
         image_id: the file format's own id (VOC: 1-based position in the split).
@@ -79,7 +79,7 @@ class DetectionData:
         return f"{self.annotations_path} lists {len(self.categories)} categories"
 
     def counts(self) -> dict[str, int]:
-        """Numbers of pictures, annotations and categories, for the log and results.json."""
+        """Numbers of images, annotations and categories, for the log and results.json."""
         present = {int(label) for record in self.records for label in record.labels}
         return {
             "images": len(self.records),
@@ -117,22 +117,22 @@ class DetectionData:
 
 
 def build_records(scan: Scan, sizes: np.ndarray, warnings: WarningCounter) -> tuple[list[Record], str]:
-    """The records of a scan without errors, sorted as its pictures, and the fingerprint of the set.
+    """The records of a scan without errors, sorted as its images, and the fingerprint of the set.
 
-    Boxes are cut to their picture and empty ones dropped, both counted in `warnings`.
+    Boxes are cut to their image and empty ones dropped, both counted in `warnings`.
 
     Args:
-        sizes: (P, 2) width and height of the pictures, none unknown.
+        sizes: (P, 2) width and height of the images, none unknown.
     """
-    order = np.argsort(scan.image, kind="stable")  # by picture, in the file's order within each
+    order = np.argsort(scan.image, kind="stable")  # by image, in the file's order within each
     image, labels, iscrowd, area = (getattr(scan, name)[order] for name in ("image", "label", "iscrowd", "area"))
     stated = scan.bbox[order]
     bbox, moved, kept = cut_boxes(stated, sizes[image])
-    for what, rows in (("box clipped to the picture", moved & kept), ("box of zero area dropped", ~kept)):
-        counts = np.bincount(image[rows], minlength=len(scan.pictures))
+    for what, rows in (("box clipped to the image", moved & kept), ("box of zero area dropped", ~kept)):
+        counts = np.bincount(image[rows], minlength=len(scan.images))
         for n in np.flatnonzero(counts).tolist():
-            picture = scan.pictures[n]
-            warnings.add(what, f"{os.path.basename(picture.path)} ({picture.key})", int(counts[n]))
+            cut = scan.images[n]
+            warnings.add(what, f"{os.path.basename(cut.path)} ({cut.key})", int(counts[n]))
     if scan.corners is not None:  # VOC has no area
         area = bbox[:, 2] * bbox[:, 3]
     # Without `area` (COCO: of the segmentation) the box's own area stands in.
@@ -140,17 +140,17 @@ def build_records(scan: Scan, sizes: np.ndarray, warnings: WarningCounter) -> tu
         own = stated[:, 2] * stated[:, 3]
     own = np.where(np.isfinite(own), own, bbox[:, 2] * bbox[:, 3])
     columns = [values[kept] for values in (bbox, labels, iscrowd, np.where(np.isnan(area), own, area))]
-    counts = np.bincount(image[kept], minlength=len(scan.pictures))
+    counts = np.bincount(image[kept], minlength=len(scan.images))
     ends = np.cumsum(counts).tolist()
     records = [
-        Record(key, picture.path, width, height, *(values[first:last] for values in columns))
-        for key, picture, (width, height), first, last in zip(
-            scan.image_ids, scan.pictures, sizes.tolist(), [0, *ends], ends, strict=False
+        Record(key, image.path, width, height, *(values[first:last] for values in columns))
+        for key, image, (width, height), first, last in zip(
+            scan.image_ids, scan.images, sizes.tolist(), [0, *ends], ends, strict=False
         )
     ]
     lines = [f"{os.path.basename(r.path)} {r.image_id} {r.width} {r.height} {os.stat(r.path).st_size}" for r in records]
     categories = json.dumps(list_categories(scan), sort_keys=True)
-    # Names the content: the categories, the pictures (names, sizes, bytes), every box.
+    # Names the content: the categories, the images (names, sizes, bytes), every box.
     return records, fingerprint(categories, "\n".join(lines), counts, *columns)
 
 

@@ -1,6 +1,6 @@
 """What was read of a detection data set, right or wrong, as arrays; and the checks of its boxes, all at once.
 
-P pictures, n boxes, K categories.  Nothing here stops at the first problem: the check of a data set reports all of
+P images, n boxes, K categories.  Nothing here stops at the first problem: the check of a data set reports all of
 them, training refuses the first error (`refuse`) and counts the warnings (`count_warnings`).
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from backbones.core.errors import InputError
 from backbones.core.findings import ERROR, WARNING, Findings, Kind, milder
-from backbones.core.image_checks import Picture
+from backbones.core.image_checks import StatedImage
 from backbones.core.warning_counter import WarningCounter
 
 MALFORMED = Kind(ERROR, "boxes that are not 4 numbers", "write x, y, width and height (VOC: four corners)")
@@ -27,17 +27,17 @@ NEGATIVE = Kind(
     "a COCO box is x, y, width, height, not two corners; training drops them",
 )
 EMPTY = Kind(ERROR, "boxes of zero width or height", "remove them; training drops them")
-OUTSIDE = Kind(ERROR, "boxes that reach out of the picture", "correct them; training cuts them to the picture")
-BEYOND = Kind(ERROR, "boxes wholly outside of the picture", "correct or remove them; training drops them")
+OUTSIDE = Kind(ERROR, "boxes that reach out of the image", "correct them; training cuts them to the image")
+BEYOND = Kind(ERROR, "boxes wholly outside of the image", "correct or remove them; training drops them")
 LARGE_AREA = Kind(ERROR, "areas larger than their box", "correct them, or leave `area` out")
 ZERO_AREA = Kind(WARNING, "areas of 0", "such objects count as small; correct them, or leave `area` out")
 NO_AREA = Kind(WARNING, "annotations without area", "the box's own area decides between small, medium and large")
 POINT = Kind(
     WARNING, "point boxes (xmin = xmax or ymin = ymax)", "they are read as one pixel wide or high, as VOC counts pixels"
 )
-NO_PICTURES = Kind(ERROR, "empty list of pictures", "list the pictures")
-NO_OBJECTS = Kind(ERROR, "set without any usable object", "annotate the pictures")
-UNANNOTATED = Kind(WARNING, "pictures without annotation", "training leaves them out; they are tested on")
+NO_IMAGES = Kind(ERROR, "empty list of images", "list the images")
+NO_OBJECTS = Kind(ERROR, "set without any usable object", "annotate the images")
+UNANNOTATED = Kind(WARNING, "images without annotation", "training leaves them out; they are tested on")
 UNUSED = Kind(WARNING, "categories without annotation", "they are neither learned nor in the mean AP")
 NUM_CLASSES = Kind(ERROR, "MODEL.ROI_HEADS.NUM_CLASSES that differs", "set it to the number of categories")
 
@@ -59,11 +59,11 @@ class Scan:
     """A data set as its files state it; rows of boxes that cannot be placed have -1.
 
     Attributes:
-        pictures: P, each under its first entry.
+        images: P, each under its first entry.
         image_ids: P, of the files (VOC: 1-based position in the split).
         categories: K names.
         category_ids: K, of the files.
-        image: (n,) int64 position in `pictures`, or -1.
+        image: (n,) int64 position in `images`, or -1.
         label: (n,) int64 position in `categories`, or -1.
         bbox: (n, 4) float64 x, y, w, h; NaN where it is no box (already found) or not finite.
         malformed: (n,) bool, already found.
@@ -73,7 +73,7 @@ class Scan:
         corners: (n, 4) xmin, ymin, xmax, ymax as VOC's files state them; None: not VOC.
     """
 
-    pictures: list[Picture]
+    images: list[StatedImage]
     image_ids: list[int]
     categories: list[str]
     category_ids: list[int]
@@ -92,7 +92,7 @@ class Scan:
         findings.add(kind, (self.describe(int(n)) for n in found), len(found))
 
     def usable(self) -> np.ndarray:
-        """(n,) bool: a box that has a picture, a category and an extent."""
+        """(n,) bool: a box that has an image, a category and an extent."""
         with np.errstate(invalid="ignore"):
             return (self.image >= 0) & (self.label >= 0) & (self.bbox[:, 2:] > 0).all(axis=1)
 
@@ -116,10 +116,10 @@ def count_warnings(findings: Findings, warnings: WarningCounter) -> None:
 
 
 def cut_boxes(bbox: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes cut to their pictures, as training learns them.
+    """Boxes cut to their images, as training learns them.
 
     Args:
-        bbox: (n, 4) float64 x, y, w, h, finite; sizes: (n, 2) width and height of the picture of each.
+        bbox: (n, 4) float64 x, y, w, h, finite; sizes: (n, 2) width and height of the image of each.
 
     Returns:
         (n, 4) x, y, w, h; (n,) bool, whether it was cut; (n,) bool, whether something is left of it.
@@ -140,7 +140,7 @@ def check_boxes(scan: Scan, sizes: np.ndarray, findings: Findings) -> None:
     """Boxes that are not finite, in other units, empty or outside, and their areas.
 
     Args:
-        sizes: (P, 2) width and height of the pictures; 0 where unknown.
+        sizes: (P, 2) width and height of the images; 0 where unknown.
     """
     finite = np.asarray(np.isfinite(scan.bbox).all(axis=1))
     scan.add(findings, MALFORMED, scan.malformed)
@@ -207,14 +207,14 @@ def _add_few(scan: Scan, findings: Findings, kind: Kind, rows: np.ndarray, share
 
 
 def check_use(scan: Scan, num_classes: int | None, findings: Findings) -> None:
-    """Pictures and categories without annotation, and NUM_CLASSES (None: not checked)."""
-    if not scan.pictures:
+    """Images and categories without annotation, and NUM_CLASSES (None: not checked)."""
+    if not scan.images:
         return
     usable = scan.usable()
     if not (usable & ~scan.iscrowd).any():
         findings.add(NO_OBJECTS, f"0 of {len(usable)} annotations")
-    bare = np.flatnonzero(np.bincount(scan.image[scan.image >= 0], minlength=len(scan.pictures)) == 0)
-    findings.add(UNANNOTATED, (scan.pictures[n].key for n in bare), len(bare))
+    bare = np.flatnonzero(np.bincount(scan.image[scan.image >= 0], minlength=len(scan.images)) == 0)
+    findings.add(UNANNOTATED, (scan.images[n].key for n in bare), len(bare))
     counts = np.bincount(scan.label[usable], minlength=len(scan.categories))
     findings.add(UNUSED, [name for name, n in zip(scan.categories, counts, strict=True) if n == 0])
     if num_classes is not None and num_classes != len(scan.categories):

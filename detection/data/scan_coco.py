@@ -10,7 +10,7 @@ import numpy as np
 
 from backbones.core.errors import InputError
 from backbones.core.findings import ERROR, WARNING, Findings, Kind
-from backbones.core.image_checks import MISSING, Picture
+from backbones.core.image_checks import MISSING, StatedImage
 from detection.data.categories import ROOT, check_names, find_roots, read_names
 from detection.data.fields import ABSENT, column, is_encodable, read_ids, read_sides, say
 from detection.data.image_files import Listing
@@ -18,18 +18,18 @@ from detection.data.instances import Annotations, load_instances, read_annotatio
 from detection.data.scan import NO_AREA, ZERO_AREA, Scan
 
 BROKEN = Kind(ERROR, "broken annotation file", "restore it; it must be a COCO instances json")
-INCOMPLETE = Kind(ERROR, "pictures without file_name, width or height", "add them")
+INCOMPLETE = Kind(ERROR, "images without file_name, width or height", "add them")
 WRONG_TYPE = Kind(ERROR, "wrong values of file_name, width or height", "correct them")
 REPEATED_FILE = Kind(WARNING, "files listed under several image ids", "they are learned and tested several times")
 REPAIRED = Kind(WARNING, "file names spelled otherwise than the files", "the files are read; correct the names")
 
 
-def scan_coco(annotations: Path, images: Path, findings: Findings, *, pictures: bool = True) -> Scan | None:
+def scan_coco(annotations: Path, images: Path, findings: Findings, *, look_for_images: bool = True) -> Scan | None:
     """The whole file; None where it is no COCO instances json.
 
     Args:
         images: folder that its `file_name`s are below.
-        pictures: look for the files in that folder; False: it need not exist.
+        look_for_images: look for the files in that folder; False: it need not exist.
     """
     try:
         lists = load_instances(annotations)
@@ -45,11 +45,11 @@ def scan_coco(annotations: Path, images: Path, findings: Findings, *, pictures: 
     findings.add(ROOT, [f"categories: id {category_ids[n]} '{names[n]}'" for n in roots])
     names = [name for name, keep in zip(names, kept, strict=True) if keep]
     check_names(names, findings)
-    listed = _read_pictures(entries, ids, images, findings, pictures)
+    listed = _read_images(entries, ids, images, findings, look_for_images)
     read = read_annotations(lists["annotations"], ids, category_ids[kept], findings)
     _check_areas(read, findings)
     return Scan(
-        pictures=listed,
+        images=listed,
         image_ids=ids.tolist(),
         categories=names,
         category_ids=category_ids[kept].tolist(),
@@ -63,9 +63,9 @@ def scan_coco(annotations: Path, images: Path, findings: Findings, *, pictures: 
     )
 
 
-def _read_pictures(
+def _read_images(
     entries: Sequence[Mapping], ids: np.ndarray, images: Path, findings: Findings, look: bool
-) -> list[Picture]:
+) -> list[StatedImage]:
     files = column(entries, "file_name")
     (widths, no_width), (heights, no_height) = (read_sides(column(entries, key)) for key in ("width", "height"))
     bad = np.array([not _is_file_name(file) for file in files], bool) | no_width | no_height
@@ -80,7 +80,7 @@ def _read_pictures(
         _find_files(names, keys, images, findings) if look else [str(images / name) if name else "" for name in names]
     )
     widths[bad], heights[bad] = 0, 0
-    return list(map(Picture, paths, widths.tolist(), heights.tolist(), keys))
+    return list(map(StatedImage, paths, widths.tolist(), heights.tolist(), keys))
 
 
 def _is_file_name(value: object) -> bool:

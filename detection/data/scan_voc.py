@@ -10,7 +10,7 @@ import numpy as np
 
 from backbones.core.errors import InputError, suggestion
 from backbones.core.findings import ERROR, WARNING, Findings, Kind
-from backbones.core.image_checks import MISSING, Picture
+from backbones.core.image_checks import MISSING, StatedImage
 from detection.data.categories import check_names
 from detection.data.image_files import SUFFIXES, Listing, is_hidden, split_suffix
 from detection.data.scan import Scan
@@ -25,14 +25,14 @@ BY_FILENAME = Kind(WARNING, "images found by <filename> alone", "name them as th
 
 
 def scan_voc(
-    folder: Path, listing: Path, classes: Sequence[str] | None, findings: Findings, *, pictures: bool = True
+    folder: Path, listing: Path, classes: Sequence[str] | None, findings: Findings, *, look_for_images: bool = True
 ) -> Scan | None:
     """The split that `listing` names, None where it is no text.
 
     Args:
         folder: holds Annotations and JPEGImages.
         classes: None: every name in the folder's XML, sorted.
-        pictures: look for the image files; False: JPEGImages need not exist.
+        look_for_images: look for the image files; False: JPEGImages need not exist.
     """
     try:
         lines = read_split(listing)
@@ -48,16 +48,18 @@ def scan_voc(
             findings.add(kind, where)
     if not classes:
         classes = _all_names(xml, read, findings)
-    paths = _find_images(images, read, findings) if pictures else [str(images.folder / f"{s}.jpg") for s in stems]
+    paths = (
+        _find_images(images, read, findings) if look_for_images else [str(images.folder / f"{s}.jpg") for s in stems]
+    )
     listed = [
-        Picture(path, *found.size, f"image id {n}")
+        StatedImage(path, *found.size, f"image id {n}")
         for n, (path, found) in enumerate(zip(paths, read.values(), strict=True), start=1)
     ]
     return _place_boxes(read, listed, list(classes), findings)
 
 
 def _place_boxes(
-    read: Mapping[str, Annotation], pictures: list[Picture], classes: list[str], findings: Findings
+    read: Mapping[str, Annotation], images: list[StatedImage], classes: list[str], findings: Findings
 ) -> Scan:
     found: list[tuple[int, str, Box]] = [
         (n, stem, box) for n, (stem, annotation) in enumerate(read.items()) for box in annotation.boxes
@@ -74,8 +76,8 @@ def _place_boxes(
         return f"{found[n][1]}.xml: {found[n][2].name} {corners[n].tolist()}"
 
     scan = Scan(
-        pictures=pictures,
-        image_ids=list(range(1, len(pictures) + 1)),
+        images=images,
+        image_ids=list(range(1, len(images) + 1)),
         categories=classes,
         category_ids=list(range(1, len(classes) + 1)),
         image=np.array([n for n, _, _ in found], np.int64),

@@ -1,4 +1,4 @@
-"""What a detection data set holds, in numbers: by COCO's sizes, by class, by picture."""
+"""What a detection data set holds, in numbers: by COCO's sizes, by class, by image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def summarize(scan: Scan, sizes: np.ndarray) -> dict[str, Any]:
     """Counts of a set's usable boxes; crowd and difficult ones apart, as they are not learned.
 
     Args:
-        sizes: (P, 2) width and height of the pictures; 0 where unknown.
+        sizes: (P, 2) width and height of the images; 0 where unknown.
     """
     usable = scan.usable()
     crowd = usable & scan.iscrowd
@@ -24,11 +24,11 @@ def summarize(scan: Scan, sizes: np.ndarray) -> dict[str, Any]:
     boxes = np.where(usable, scan.bbox[:, 2] * scan.bbox[:, 3], 0)
     area = np.where(np.isnan(scan.area), boxes, scan.area)
     per_class = np.bincount(scan.label[counted], minlength=len(scan.categories))
-    per_picture = np.bincount(scan.image[counted], minlength=len(scan.pictures))
+    per_image = np.bincount(scan.image[counted], minlength=len(scan.images))
     known = sizes[(sizes > 0).all(axis=1)]
     return {
-        "pictures": len(scan.pictures),
-        "pictures_without_objects": int((per_picture == 0).sum()),
+        "images": len(scan.images),
+        "images_without_objects": int((per_image == 0).sum()),
         "annotations": len(scan.label),
         "objects": int(counted.sum()),
         "crowd_or_difficult": int(scan.iscrowd.sum()),
@@ -40,7 +40,7 @@ def summarize(scan: Scan, sizes: np.ndarray) -> dict[str, Any]:
         "objects_per_class": _spread(per_class[per_class > 0]),
         "rarest_class": _named(scan, per_class, least=True),
         "commonest_class": _named(scan, per_class, least=False),
-        "objects_per_picture": _spread(per_picture),
+        "objects_per_image": _spread(per_image),
         "width": _spread(known[:, 0]),
         "height": _spread(known[:, 1]),
         "per_class": {name: int(n) for name, n in zip(scan.categories, per_class, strict=True)},
@@ -51,7 +51,7 @@ def describe(summary: dict[str, Any]) -> list[str]:
     """The summary for people."""
     s = summary
     lines = [
-        f"{s['pictures']} pictures ({s['pictures_without_objects']} without an object to learn), "
+        f"{s['images']} images ({s['images_without_objects']} without an object to learn), "
         f"{s['annotations']} annotations ({s['crowd_or_difficult']} crowd or difficult), "
         f"{s['categories_annotated']} of {s['categories']} categories annotated",
         f"objects by area:       {_size_line(s['by_area'])}",
@@ -62,7 +62,7 @@ def describe(summary: dict[str, Any]) -> list[str]:
     if s["objects"]:
         ends = f" (rarest: {s['rarest_class']}, commonest: {s['commonest_class']})"
         lines.append(f"objects of a class:    {_spread_line(s['objects_per_class'])}{ends}")
-        lines.append(f"objects of a picture:  {_spread_line(s['objects_per_picture'])}")
+        lines.append(f"objects of an image:  {_spread_line(s['objects_per_image'])}")
     if s["width"]:
         lines.append(f"width, height:         {_spread_line(s['width'])}; {_spread_line(s['height'])}")
     return lines

@@ -16,7 +16,7 @@ from backbones.core.files import load_lines
 from backbones.core.findings import ERROR, WARNING, Findings, Kind
 from detection.data.image_files import is_hidden, split_suffix
 
-BROKEN_SPLIT = Kind(ERROR, "broken split file", "it must list a picture a line")
+BROKEN_SPLIT = Kind(ERROR, "broken split file", "it must list an image a line")
 REPEATED_LINE = Kind(ERROR, "names listed twice in the split", "remove one of the lines")
 FLAGGED = Kind(WARNING, "lines of the split with flag -1 or 0", "their images are read as all others")
 WORDS = Kind(WARNING, "lines of the split with words after the name", "the first word is taken as the name")

@@ -1,4 +1,4 @@
-"""All pairs of a detection and an object that share a key (a picture, or a picture and a class), in numpy.
+"""All pairs of a detection and an object that share a key (an image, or an image and a class), in numpy.
 
 Letters: N rows, G columns, P pairs of one chunk.
 """

@@ -1,12 +1,12 @@
 """Pascal VOC's AP of boxes, from the same ground truth and results as `detection.evaluation.coco`.
 
 The definition is the devkit's in the form of `voc_eval.py` (py-faster-rcnn; detectron2's pascal_voc_evaluation.py):
-detections of a class go by falling score; each looks at the object of its picture and class that it overlaps most,
+detections of a class go by falling score; each looks at the object of its image and class that it overlaps most,
 whether that is taken or not (COCO would look for the next); IoU must be strictly above the threshold; the first to
 find an object is right, later ones are false; one that finds a `difficult` object (iscrowd here) does not count.
 AP is the area under the monotone envelope of precision (VOC 2010 on), or its mean at 11 recalls (`_11`: VOC 2007).
 A class without an object that counts has AP NaN and is left out of the means.  (detectron2's mean is then NaN, and it
-fails on a class without detections, whose AP is 0 here.)  Equal scores: by picture, then as listed.
+fails on a class without detections, whose AP is 0 here.)  Equal scores: by image, then as listed.
 
 Pixels: VOC counts from 1 and includes the last one, so a side is xmax - xmin + 1.  Our boxes are half-open and from 0:
 xmin = x + 1, ymin = y + 1, xmax = x + w, ymax = y + h, for objects and detections alike (as detectron2 writes them).

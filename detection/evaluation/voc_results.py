@@ -1,6 +1,6 @@
 """Detections in the form of VOC's own competition files, comp4_det_<split>_<class>.txt, as COCO results.
 
-A line is "<picture> <score> <xmin> <ymin> <xmax> <ymax>", pixels counted from 1 and the last one included, as in the
+A line is "<image> <score> <xmin> <ymin> <xmax> <ymax>", pixels counted from 1 and the last one included, as in the
 annotations: x = xmin - 1, w = xmax - x.
 """
 
@@ -20,10 +20,10 @@ def load_comp4(folder: str | Path, split: str, ground_truth: Mapping[str, Any]) 
 
     Args:
         folder: where the files are; split: the part of their names, such as "test".
-        ground_truth: COCO instances; its file names without suffix are the pictures, its categories the classes.
+        ground_truth: COCO instances; its file names without suffix are the images, its categories the classes.
     Raises:
-        InputError: no file at all; a line that is not a name and five numbers, or of an unknown picture; a file that is
-            not a text; two pictures of one name.
+        InputError: no file at all; a line that is not a name and five numbers, or of an unknown image; a file that is
+            not a text; two images of one name.
     """
     image_ids = _name_images(ground_truth)
     found = {
@@ -58,14 +58,14 @@ def _read(path: Path, category_id: int, image_ids: Mapping[str, int]) -> list[di
     for number, line in enumerate(load_text(path).split("\n"), start=1):
         if not line.strip():
             continue
-        picture, *fields = line.strip().rsplit(None, 5)  # names may have spaces
+        image, *fields = line.strip().rsplit(None, 5)  # names may have spaces
         numbers = _numbers(fields)
-        if picture not in image_ids or numbers is None:
-            what = f"unknown picture '{picture}'" if numbers else "not '<picture> <score> <xmin> <ymin> <xmax> <ymax>'"
+        if image not in image_ids or numbers is None:
+            what = f"unknown image '{image}'" if numbers else "not '<image> <score> <xmin> <ymin> <xmax> <ymax>'"
             raise InputError(f"{path}: line {number}: {what}; correct the file")
         score, xmin, ymin, xmax, ymax = numbers
         box = [xmin - 1, ymin - 1, xmax - xmin + 1, ymax - ymin + 1]
-        results.append({"image_id": image_ids[picture], "category_id": category_id, "bbox": box, "score": score})
+        results.append({"image_id": image_ids[image], "category_id": category_id, "bbox": box, "score": score})
     return results
 
 

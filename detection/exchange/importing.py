@@ -1,6 +1,6 @@
 """Somebody else's checkpoint of a torchvision-style ResNet, as a backbone file of ours.
 
-The user declares who made the file (detection/exchange/sources.py) and how its network sees pictures; what a state dict
+The user declares who made the file (detection/exchange/sources.py) and how its network sees images; what a state dict
 can tell - depth, norm, stem, names, shapes - is checked.  The strides and the channel order it cannot tell.
 """
 
@@ -58,7 +58,7 @@ def declare_spec(
     if max(*mean, *std) > pixel_range or (pixel_range == 255 and max(*mean, *std) <= 1):
         raise InputError(f"{said} do not suit pixels of 0..{pixel_range:g}; see --pixel-range")
     if image_size < 1:
-        raise InputError(f"--image-size {image_size}: give the side of its training pictures in pixels")
+        raise InputError(f"--image-size {image_size}: give the side of its training images in pixels")
     return {
         "arch": arch,
         "depth": ARCHITECTURES[arch],

@@ -18,7 +18,7 @@ from backbones.models.weights import BackboneFile
 from detection.exchange.loading import export_torchvision
 
 STAGES = ("res2", "res3", "res4", "res5")
-PROOF_SIZE = 128  # side in pixels of the picture that proves the loading; a multiple of the stride of 32
+PROOF_SIZE = 128  # side in pixels of the image that proves the loading; a multiple of the stride of 32
 TOLERANCE = 1e-4  # largest difference, as a share of the stage's largest feature
 
 Features = Callable[[Tensor], Mapping[str, Tensor]]  # (B, 3, H, W) -> {"res2": ..., "res5": ...}
@@ -49,7 +49,7 @@ def prove_from_pixels(backbone: BackboneFile, candidate: Features, channel_order
     """Compare a detector with its backbone from raw pixels on: also the channel order, mean and deviation.
 
     Args:
-        candidate: one picture (1, 3, H, W) uint8, in `channel_order`, -> stage features of the detector, which is in
+        candidate: one image (1, 3, H, W) uint8, in `channel_order`, -> stage features of the detector, which is in
             eval mode, on the CPU and in float32: a GPU's TF32 alone differs by more than the tolerance.
         channel_order: INPUT.FORMAT of the detector.
 
@@ -72,7 +72,7 @@ def prove_from_pixels(backbone: BackboneFile, candidate: Features, channel_order
 def prove_features(
     reference: Features, candidate: Features, images: Tensor, tolerance: float = TOLERANCE
 ) -> dict[str, Any]:
-    """Compare two backbones on the same normalised pictures; an error unless they agree.
+    """Compare two backbones on the same normalised images; an error unless they agree.
 
     Args:
         reference, candidate: (B, 3, H, W) -> {"res2": ..., "res5": ...}, both in eval mode.

@@ -12,20 +12,20 @@ Detections = list[dict[str, Any]]
 
 
 def gather_detections(mine: list[tuple[int, Detections]], records: Sequence[Record]) -> Detections:
-    """Every picture's detections in the order of `records`, on every process.
+    """Every image's detections in the order of `records`, on every process.
 
     Args:
-        mine: (image id, COCO results) of each picture that this process looked at.
+        mine: (image id, COCO results) of each image that this process looked at.
 
     Raises:
-        RuntimeError: a picture was looked at twice, or not at all.
+        RuntimeError: an image was looked at twice, or not at all.
     """
     parts = [pair for part in gather_objects(mine) for pair in part]
     found = dict(parts)
     twice, wanted = len(parts) - len(found), {record.image_id for record in records}
     if twice or found.keys() != wanted:
         raise RuntimeError(
-            f"{len(parts)} pictures were tested for {len(wanted)}: {twice} twice, {len(wanted - found.keys())} not at "
+            f"{len(parts)} images were tested for {len(wanted)}: {twice} twice, {len(wanted - found.keys())} not at "
             f"all, {len(found.keys() - wanted)} of another set"
         )
     return [one for record in records for one in found[record.image_id]]

@@ -31,7 +31,7 @@ def measure_statistics(task: nn.Module, batches: Iterable[Any], cfg: CfgNode) ->
     from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
 
     first, count = cfg.SOLVER.MAX_ITER, cfg.TEST.PRECISE_BN.NUM_ITER
-    get_logger().info("precise batch norm over %d batches of %d pictures", count, cfg.SOLVER.IMS_PER_BATCH)
+    get_logger().info("precise batch norm over %d batches of %d images", count, cfg.SOLVER.IMS_PER_BATCH)
 
     def seeded() -> Iterator[Any]:
         for iteration, batch in enumerate(batches, start=first):

@@ -115,9 +115,9 @@ def judge(name):
     assert (data is None) == bool(serious), (name, errors, message)
     if data is None:
         assert "\n" not in message
-        assert any(what in message or "no picture has a box" in message for what in serious), (errors, message)
+        assert any(what in message or "no image has a box" in message for what in serious), (errors, message)
     else:
-        scan = check_detection(name, "", Options(pictures=False))[1]
+        scan = check_detection(name, "", Options(images=False))[1]
         assert data.counts()["annotations"] + counted.get("box of zero area dropped", 0) == len(scan.label)
         assert [c["name"] for c in data.categories] == scan.categories
     return errors, counted, data, message

@@ -21,7 +21,7 @@ TINY = [
     "SOLVER.WARMUP_ITERS", "1", "SOLVER.CHECKPOINT_PERIOD", "1", "SOLVER.LOG_PERIOD", "1",
 ]  # fmt: skip
 
-# Nothing is drawn: every anchor and proposal is in the loss, pictures have one size.  Then the mean over two processes'
+# Nothing is drawn: every anchor and proposal is in the loss, images have one size.  Then the mean over two processes'
 # losses is the loss of one process.
 EVERYTHING_SAMPLED = [
     "INPUT.MIN_SIZE_TRAIN", "[64]", "MODEL.RPN.BATCH_SIZE_PER_IMAGE", "100000", "MODEL.RPN.POSITIVE_FRACTION", "1.0",
@@ -48,7 +48,7 @@ def load_detectron2():
 
 
 def load_data(folder):
-    """Six wide and tall pictures of a red and a blue rectangle; the first has a crowd over everything too."""
+    """Six wide and tall images of a red and a blue rectangle; the first has a crowd over everything too."""
     data = load_rectangles(folder, sizes=((96, 64), (64, 96)), grid=16)
     first = data.records[0]
     crowd = {

@@ -24,8 +24,8 @@ def main(argv=None):
     (args.folder / f"{args.what}-{own}").write_text(str(os.getpid()))
     if args.what == "refuse":
         raise InputError("the key is wrong;\nset it right")
-    if own == 1 and args.what == "picture":
-        raise InputError("picture 7 is broken; restore it")
+    if own == 1 and args.what == "image":
+        raise InputError("image 7 is broken; restore it")
     if own == 1 and args.what == "crash":
         return 7
     if own == 1 and args.what == "kill":

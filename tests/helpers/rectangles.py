@@ -1,4 +1,4 @@
-"""Detection data that can be checked from its pixels: a dark picture with one rectangle per category, in its colour."""
+"""Detection data that can be checked from its pixels: a dark image with one rectangle per category, in its colour."""
 
 import json
 
@@ -13,7 +13,7 @@ SIZES = ((96, 64), (64, 96), (64, 64))  # (width, height) in turn
 
 
 def write_rectangles(folder, count=6, sizes=SIZES, grid=8, seed=0, suffix="png"):
-    """Pictures and instances.json in `folder`; corners lie on a `grid`, so that a resize keeps them whole.
+    """Images and instances.json in `folder`; corners lie on a `grid`, so that a resize keeps them whole.
 
     Image ids are 100, 101, ...  Returns the json's path.
     """

@@ -56,7 +56,7 @@ def add_gallery(root, who, images):
 
 
 def add_suite(root):
-    """random, CE, LS and ALS; ALS has no localisation, the gallery of LS lacks a picture, LS detects as CE does."""
+    """random, CE, LS and ALS; ALS has no localisation, the gallery of LS lacks an image, LS detects as CE does."""
     add_detection(root, random_identity(0), 0.3)
     for label, top1, keep in (("CE", 0.9, 0.8), ("LS", 0.92, 0.8), ("ALS", 0.8, 1.0)):
         who = backbone(label)

@@ -23,8 +23,8 @@ def overlap(a, b):
     return width * height / union, width * height / union - (hull - union) / hull
 
 
-def assign_picture(boxes, anchors, sizes, threshold=0.3):
-    """{(scale, anchor, row, column): number of the box} of one picture; boxes are lists of 4 numbers."""
+def assign_image(boxes, anchors, sizes, threshold=0.3):
+    """{(scale, anchor, row, column): number of the box} of one image; boxes are lists of 4 numbers."""
     claims = {}
     for number, (x0, y0, x1, y1) in enumerate(boxes):
         fits = {}
@@ -55,15 +55,15 @@ def loss(maps, boxes, labels, weights, class_targets, anchors, gamma=2.0):
     sizes = [tuple(raw.shape[2:4]) for raw in maps]
     pixels = sizes[0][0] * sizes[0][1] * STRIDES[0] ** 2
     total = [0.0, 0.0, 0.0]
-    for picture in range(len(boxes)):
-        real = [n for n, label in enumerate(labels[picture].tolist()) if label >= 0]
-        truth = [boxes[picture, n].tolist() for n in real]
-        assigned = assign_picture(truth, anchors, sizes)
+    for image in range(len(boxes)):
+        real = [n for n, label in enumerate(labels[image].tolist()) if label >= 0]
+        truth = [boxes[image, n].tolist() for n in real]
+        assigned = assign_image(truth, anchors, sizes)
         for scale, raw in enumerate(maps):
             for a, anchor in enumerate(anchors[scale]):
                 for row in range(sizes[scale][0]):
                     for column in range(sizes[scale][1]):
-                        values = raw[picture, a, row, column].tolist()
+                        values = raw[image, a, row, column].tolist()
                         box = decode(values, anchor, row, column, STRIDES[scale])
                         p = sigmoid(values[4])
                         number = assigned.get((scale, a, row, column))
@@ -71,10 +71,10 @@ def loss(maps, boxes, labels, weights, class_targets, anchors, gamma=2.0):
                             if max([0.0, *(overlap(box, other)[0] for other in truth)]) < 0.5:
                                 total[1] += p**gamma * cross_entropy(values[4], 0)
                             continue
-                        own, weight = truth[number], weights[picture, real[number]].item()
+                        own, weight = truth[number], weights[image, real[number]].item()
                         share = (own[2] - own[0]) * (own[3] - own[1]) / pixels
                         total[0] += weight * (2 - share) * (1 - overlap(box, own)[1])
                         total[1] += weight * (1 - p) ** gamma * cross_entropy(values[4], 1)
-                        target = class_targets[picture, real[number]].tolist()
+                        target = class_targets[image, real[number]].tolist()
                         total[2] += weight * sum(map(cross_entropy, values[5:], target))
     return [part / len(boxes) for part in total]

@@ -1,20 +1,20 @@
 """`scenes`: an embedded procedural data set, drawn in seconds and written in the formats of real ones.
 
-Pictures show pale shapes of twelve classes, told apart by outline only, on dark textured
+Images show pale shapes of twelve classes, told apart by outline only, on dark textured
 backgrounds.  Each class has a background of its own that it is seen on with probability
 `correlation`, an easy shortcut that a classifier may learn instead of the shape: split
-`val` keeps the correlation, `val_shifted` breaks it.  Every picture is a pure function of
+`val` keeps the correlation, `val_shifted` breaks it.  Every image is a pure function of
 (seed, split, index); the bytes of the files also depend on the versions of numpy and OpenCV.
 """
 
 from backbones.data.scenes.backgrounds import BACKGROUNDS
 from backbones.data.scenes.drawing import (
     SHARE_RANGE,
-    ObjectPicture,
+    ObjectImage,
+    SceneImage,
     SceneObject,
-    ScenePicture,
-    draw_detection_picture,
-    draw_object_picture,
+    draw_detection_image,
+    draw_object_image,
 )
 from backbones.data.scenes.sets import INDEPENDENT, SceneParameters, write_scenes
 from backbones.data.scenes.shapes import CLASSES, LOOK_ALIKES
@@ -28,13 +28,13 @@ __all__ = [
     "INDEPENDENT",
     "LOOK_ALIKES",
     "SHARE_RANGE",
-    "ObjectPicture",
+    "ObjectImage",
+    "SceneImage",
     "SceneObject",
     "SceneParameters",
-    "ScenePicture",
     "VocParameters",
-    "draw_detection_picture",
-    "draw_object_picture",
+    "draw_detection_image",
+    "draw_object_image",
     "write_classification",
     "write_contact_sheets",
     "write_detection",

@@ -1,8 +1,8 @@
 """The backgrounds of `scenes`: a texture and a colour family each, always dark.
 
 A texture function takes the generator and coordinates u, v (S, S) float32 that run over
-about [0, 1] (slightly turned and scaled, so that no two pictures share a grid) and returns
-a pattern (S, S) in [0, 1] that blends the two colours of the picture.
+about [0, 1] (slightly turned and scaled, so that no two images share a grid) and returns
+a pattern (S, S) in [0, 1] that blends the two colours of the image.
 """
 
 from collections.abc import Callable
@@ -102,7 +102,7 @@ def colour(hue: float, saturation: float, value: float) -> np.ndarray:
 
 
 def draw_background(kind: str, rng: np.random.Generator, size: int) -> np.ndarray:
-    """A picture (size, size, 3) float32 RGB in [0, 1] of that kind, of value below about 0.4."""
+    """An image (size, size, 3) float32 RGB in [0, 1] of that kind, of value below about 0.4."""
     texture, hue, saturation = KINDS[kind]
     turn, scale = rng.uniform(-0.2, 0.2), rng.uniform(0.75, 1.3)
     # Python floats: a numpy float64 would turn every float32 array here into float64, at half the speed.
@@ -115,7 +115,7 @@ def draw_background(kind: str, rng: np.random.Generator, size: int) -> np.ndarra
     light = colour(hue, saturation * rng.uniform(0.7, 1.0), rng.uniform(0.24, 0.36))
     pattern = texture(rng, u, v).astype(np.float32, copy=False)[..., None]
     lighting = 1 + rng.uniform(-0.25, 0.25) * (x - 0.5) + rng.uniform(-0.25, 0.25) * (y - 0.5)  # uneven
-    picture = pattern * (light - dark)
-    picture += dark
-    picture *= lighting[..., None]
-    return picture
+    image = pattern * (light - dark)
+    image += dark
+    image *= lighting[..., None]
+    return image

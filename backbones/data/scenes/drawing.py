@@ -1,6 +1,6 @@
-"""One picture of `scenes`, as a pure function of (seed, split, index).
+"""One image of `scenes`, as a pure function of (seed, split, index).
 
-Pictures are painted at `size` pixels; masks, boxes and areas come from a map of owners
+Images are painted at `size` pixels; masks, boxes and areas come from a map of owners
 (which object is seen at each pixel) kept at `factor` times that resolution.
 """
 
@@ -13,12 +13,12 @@ import numpy as np
 from backbones.data.scenes.backgrounds import BACKGROUNDS, colour, draw_background, noise, wave
 from backbones.data.scenes.shapes import CLASSES, Shape, distractor_shape, drawn_shape, fill_ratio, paint_mask
 
-SHARE_RANGE = (0.05, 0.8)  # of the picture that the box of the whole object covers, log-uniform
+SHARE_RANGE = (0.05, 0.8)  # of the image that the box of the whole object covers, log-uniform
 OCCLUSION_PROBABILITY = 0.2  # that something hides a part of an object
 LEAST_VISIBLE = 0.65  # of an object, under such an occluder
 LIGHTEST_BACKGROUND = 0.4  # every distractor and occluder is below this, too: only objects are light
 
-FILE_SIZE = 512  # pixels of a detection picture
+FILE_SIZE = 512  # pixels of a detection image
 DRAWN_SIZE = 256  # pixels it is painted at before it is enlarged (a third of the time)
 MAX_OBJECTS = 8
 # Areas of whole objects in file pixels, one range drawn uniformly, then log-uniform in it: COCO's
@@ -30,13 +30,13 @@ Box = tuple[int, int, int, int]  # x0, y0, x1, y1, half-open pixels
 
 
 @dataclass(frozen=True)
-class ObjectPicture:
-    """A classification picture: image (S, S, 3) uint8 RGB with one object."""
+class ObjectImage:
+    """A classification image: image (S, S, 3) uint8 RGB with one object."""
 
     image: np.ndarray
     class_name: str
     background: str
-    share: float  # of the picture in the box of the whole object, hidden parts included
+    share: float  # of the image in the box of the whole object, hidden parts included
     mask: np.ndarray  # (S, S) bool, the visible part
     box: Box  # of the visible part
     occluded: bool
@@ -44,7 +44,7 @@ class ObjectPicture:
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One object of a detection picture; box and area (pixels) of its visible part."""
+    """One object of a detection image; box and area (pixels) of its visible part."""
 
     class_name: str
     box: Box
@@ -52,8 +52,8 @@ class SceneObject:
 
 
 @dataclass(frozen=True)
-class ScenePicture:
-    """A detection picture: image (512, 512, 3) uint8 RGB; owner (512, 512) is i + 1 where objects[i] is seen."""
+class SceneImage:
+    """A detection image: image (512, 512, 3) uint8 RGB; owner (512, 512) is i + 1 where objects[i] is seen."""
 
     image: np.ndarray
     background: str
@@ -61,8 +61,8 @@ class ScenePicture:
     owner: np.ndarray
 
 
-def picture_rng(seed: int, split: str, index: int) -> np.random.Generator:
-    """The generator that draws picture `index` of a split."""
+def image_rng(seed: int, split: str, index: int) -> np.random.Generator:
+    """The generator that draws image `index` of a split."""
     return np.random.default_rng([seed, zlib.crc32(split.encode()), index])
 
 
@@ -73,7 +73,7 @@ def mask_box(mask: np.ndarray) -> Box:
 
 
 class Canvas:
-    """A picture under construction: image (S, S, 3) float32 in [0, 1], owner (S * factor, S * factor) uint8."""
+    """An image under construction: image (S, S, 3) float32 in [0, 1], owner (S * factor, S * factor) uint8."""
 
     def __init__(self, image: np.ndarray, factor: int) -> None:
         self.image, self.factor = image, factor
@@ -90,7 +90,7 @@ class Canvas:
         return mask, (slice(y0, y0 + len(mask)), slice(x0, x0 + mask.shape[1]))
 
     def paint(self, mask: np.ndarray, place: tuple[slice, slice], texture: np.ndarray, owner: int) -> None:
-        """Blend a texture (h, w, 3) over the picture inside a mask from `cut` and note its owner."""
+        """Blend a texture (h, w, 3) over the image inside a mask from `cut` and note its owner."""
         self.owner[place][mask > 0] = owner
         rows, columns = (slice(s.start // self.factor, s.stop // self.factor) for s in place)
         target = self.image[rows, columns]
@@ -174,7 +174,7 @@ def add_occluder(canvas: Canvas, rng: np.random.Generator, box: Box, owner: int)
 
 
 def draw_kind(rng: np.random.Generator, label: int, correlation: float) -> str:
-    """The background of a picture of class `label`: its own with probability `correlation`, else any other."""
+    """The background of an image of class `label`: its own with probability `correlation`, else any other."""
     if rng.random() < correlation:
         return BACKGROUNDS[label]
     other = rng.integers(len(BACKGROUNDS) - 1)
@@ -182,22 +182,20 @@ def draw_kind(rng: np.random.Generator, label: int, correlation: float) -> str:
 
 
 def placed_box(rng: np.random.Generator, width: float, height: float, size: int) -> Box:
-    """A box of about that size (pixels) somewhere inside the picture."""
+    """A box of about that size (pixels) somewhere inside the image."""
     w, h = (int(np.clip(round(extent), 4, size)) for extent in (width, height))
     x, y = int(rng.integers(size - w + 1)), int(rng.integers(size - h + 1))
     return x, y, x + w, y + h
 
 
-def draw_object_picture(
-    seed: int, split: str, index: int, *, size: int = 64, correlation: float = 0.8
-) -> ObjectPicture:
-    """Classification picture `index` of a split: class index % 12, the rest at random.
+def draw_object_image(seed: int, split: str, index: int, *, size: int = 64, correlation: float = 0.8) -> ObjectImage:
+    """Classification image `index` of a split: class index % 12, the rest at random.
 
     Args:
         size: side in pixels.
         correlation: P(background is the class's own), in [0, 1]; 1 / 12 makes it independent of the class.
     """
-    rng = picture_rng(seed, split, index)
+    rng = image_rng(seed, split, index)
     label = index % len(CLASSES)
     kind = draw_kind(rng, label, correlation)
     canvas = Canvas(draw_background(kind, rng, size), factor=4)
@@ -210,7 +208,7 @@ def draw_object_picture(
     add_object(canvas, rng, shape, box, owner=1)
     occluded = bool(rng.random() < OCCLUSION_PROBABILITY) and add_occluder(canvas, rng, box, owner=1)
     seen = cv2.resize((canvas.owner == 1).astype(np.float32), (size, size), interpolation=cv2.INTER_AREA) >= 0.5
-    return ObjectPicture(canvas.finished(rng), CLASSES[label], kind, share, seen, mask_box(seen), occluded)
+    return ObjectImage(canvas.finished(rng), CLASSES[label], kind, share, seen, mask_box(seen), occluded)
 
 
 def overlap(box: Box, others: list[Box]) -> float:
@@ -242,9 +240,9 @@ def plan_objects(rng: np.random.Generator) -> list[tuple[str, Shape, Box]]:
     return planned
 
 
-def draw_detection_picture(seed: int, split: str, index: int) -> ScenePicture:
-    """Detection picture `index` of a split: any background, 1 to 8 objects of any classes."""
-    rng = picture_rng(seed, f"detection/{split}", index)
+def draw_detection_image(seed: int, split: str, index: int) -> SceneImage:
+    """Detection image `index` of a split: any background, 1 to 8 objects of any classes."""
+    rng = image_rng(seed, f"detection/{split}", index)
     kind = BACKGROUNDS[rng.integers(len(BACKGROUNDS))]
     canvas = Canvas(draw_background(kind, rng, DRAWN_SIZE), factor=FILE_SIZE // DRAWN_SIZE)
     add_distractors(canvas, rng, most=8)
@@ -260,4 +258,4 @@ def draw_detection_picture(seed: int, split: str, index: int) -> ScenePicture:
         assert seen.any()  # MOST_OVERLAP and LEAST_VISIBLE leave something of each
         objects.append(SceneObject(name, mask_box(seen), int(np.count_nonzero(seen))))
     image = cv2.resize(canvas.finished(rng), (FILE_SIZE, FILE_SIZE), interpolation=cv2.INTER_LINEAR)
-    return ScenePicture(image, kind, tuple(objects), canvas.owner)
+    return SceneImage(image, kind, tuple(objects), canvas.owner)

@@ -16,7 +16,7 @@ from backbones.data.scenes.backgrounds import BACKGROUNDS
 from backbones.data.scenes.shapes import CLASSES
 from backbones.data.scenes.writing import classification_split, detection_split, drawing_processes
 
-VERSION = 1  # raise it when a picture of the same parameters changes
+VERSION = 1  # raise it when an image of the same parameters changes
 STAGING = ".scenes-unfinished"
 ENTRIES = ("train", "val", "val_shifted", "annotations", "classes.txt", "detection", "contact_sheet.png",
            "contact_sheet_detection.png", "scenes.json")  # fmt: skip
@@ -25,7 +25,7 @@ INDEPENDENT = 1 / len(BACKGROUNDS)  # the correlation at which the background sa
 
 @dataclass(frozen=True)
 class SceneParameters:
-    """What defines a set.  Counts are pictures; `val` is also the size of val_shifted; see draw_object_picture."""
+    """What defines a set.  Counts are images; `val` is also the size of val_shifted; see draw_object_image."""
 
     seed: int = 0
     image_size: int = 64
@@ -43,7 +43,7 @@ class SceneParameters:
 
 
 def count_files(root: Path) -> int:
-    """The number of pictures and annotations of a set."""
+    """The number of images and annotations of a set."""
     return sum(
         1 for entry in ENTRIES for path in (root / entry).rglob("*.*") if path.suffix in (".JPEG", ".xml", ".jpg")
     )

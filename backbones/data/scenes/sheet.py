@@ -1,4 +1,4 @@
-"""Contact sheets of `scenes`: what the pictures look like, at a glance."""
+"""Contact sheets of `scenes`: what the images look like, at a glance."""
 
 from pathlib import Path
 
@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 
 from backbones.core.files import save_atomic
-from backbones.data.scenes.drawing import ObjectPicture, draw_detection_picture, draw_object_picture
+from backbones.data.scenes.drawing import ObjectImage, draw_detection_image, draw_object_image
 from backbones.data.scenes.sets import SceneParameters
 from backbones.data.scenes.shapes import CLASSES
 
-TILE = 96  # pixels of a classification picture on the sheet
-COLUMNS = 12  # pictures of each class, by rising share
+TILE = 96  # pixels of a classification image on the sheet
+COLUMNS = 12  # images of each class, by rising share
 SCENE_TILE = 320
 SCENES = 12
 MARGIN = 120  # for the names of the classes
@@ -19,38 +19,38 @@ RED, INK = (220, 30, 30), (20, 20, 20)
 
 
 def write_text(image: np.ndarray, text: str, x: int, y: int, ink: tuple[int, int, int] = INK) -> None:
-    """Small letters on the picture, baseline at (x, y)."""
+    """Small letters on the image, baseline at (x, y)."""
     cv2.putText(image, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.45, ink, 1, cv2.LINE_AA)
 
 
-def object_tile(picture: ObjectPicture) -> np.ndarray:
-    """A picture enlarged to (TILE, TILE, 3) with its box."""
-    scale = TILE / len(picture.image)
-    tile = cv2.resize(picture.image, (TILE, TILE), interpolation=cv2.INTER_NEAREST)
-    x0, y0, x1, y1 = (round(edge * scale) for edge in picture.box)
+def object_tile(scene: ObjectImage) -> np.ndarray:
+    """An image enlarged to (TILE, TILE, 3) with its box."""
+    scale = TILE / len(scene.image)
+    tile = cv2.resize(scene.image, (TILE, TILE), interpolation=cv2.INTER_NEAREST)
+    x0, y0, x1, y1 = (round(edge * scale) for edge in scene.box)
     return cv2.rectangle(tile, (x0, y0), (x1 - 1, y1 - 1), RED, 1)
 
 
 def class_sheet(seed: int, split: str, *, size: int, correlation: float) -> np.ndarray:
-    """A labelled row of pictures per class, by rising share: (rows * TILE, MARGIN + COLUMNS * TILE, 3) uint8 RGB."""
+    """A labelled row of images per class, by rising share: (rows * TILE, MARGIN + COLUMNS * TILE, 3) uint8 RGB."""
     rows = []
     for label, name in enumerate(CLASSES):
         indices = range(label, COLUMNS * len(CLASSES), len(CLASSES))
-        pictures = [draw_object_picture(seed, split, i, size=size, correlation=correlation) for i in indices]
+        images = [draw_object_image(seed, split, i, size=size, correlation=correlation) for i in indices]
         title = np.full((TILE, MARGIN, 3), 255, np.uint8)
         write_text(title, name, 8, TILE // 2)
-        rows.append(np.hstack([title, *(object_tile(p) for p in sorted(pictures, key=lambda p: p.share))]))
+        rows.append(np.hstack([title, *(object_tile(p) for p in sorted(images, key=lambda p: p.share))]))
     return np.vstack(rows)
 
 
 def scene_sheet(seed: int, split: str) -> np.ndarray:
-    """SCENES detection pictures, four a row, with boxes and names: (3 * SCENE_TILE, 4 * SCENE_TILE, 3) uint8 RGB."""
+    """SCENES detection images, four a row, with boxes and names: (3 * SCENE_TILE, 4 * SCENE_TILE, 3) uint8 RGB."""
     tiles = []
     for index in range(SCENES):
-        picture = draw_detection_picture(seed, split, index)
-        tile = cv2.resize(picture.image, (SCENE_TILE, SCENE_TILE), interpolation=cv2.INTER_AREA)
-        for item in picture.objects:
-            x0, y0, x1, y1 = (round(edge * SCENE_TILE / len(picture.image)) for edge in item.box)
+        scene = draw_detection_image(seed, split, index)
+        tile = cv2.resize(scene.image, (SCENE_TILE, SCENE_TILE), interpolation=cv2.INTER_AREA)
+        for item in scene.objects:
+            x0, y0, x1, y1 = (round(edge * SCENE_TILE / len(scene.image)) for edge in item.box)
             cv2.rectangle(tile, (x0, y0), (x1 - 1, y1 - 1), RED, 1)
             write_text(tile, item.class_name, x0, y0 - 3 if y0 > 15 else y1 + 12, (255, 255, 255))
         tiles.append(tile)

@@ -1,4 +1,4 @@
-"""Pictures of `scenes` with boxes, in the layout of Pascal VOC's devkit: its scenes, or its object pictures as tiles.
+"""Images of `scenes` with boxes, in the layout of Pascal VOC's devkit: its scenes, or its object images as tiles.
 
 ROOT/JPEGImages/<split>_<number>.jpg
 ROOT/Annotations/<split>_<number>.xml     corners inclusive and counted from 1, as VOC's
@@ -17,11 +17,11 @@ import numpy as np
 from backbones.core.disk import write_error
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint, load_json, save_json, save_text
-from backbones.data.scenes.drawing import Box, draw_detection_picture, draw_object_picture, picture_rng
+from backbones.data.scenes.drawing import Box, draw_detection_image, draw_object_image, image_rng
 from backbones.data.scenes.sets import INDEPENDENT
 from backbones.data.scenes.writing import drawing_processes, jpeg_bytes, run_chunks
 
-VERSION = 1  # raise it when a picture or an annotation of the same parameters changes
+VERSION = 1  # raise it when an image or an annotation of the same parameters changes
 RECORD = "scenes-voc.json"
 TILE = 64  # pixels
 Named = tuple[str, Box]  # class and box of an object
@@ -60,7 +60,7 @@ class VocParameters:
     """What defines a set.
 
     tiles: 0: scenes of 512 px, those of `SceneParameters` with the same seed, a third of whose objects are below 32^2
-        pixels.  n: n x n classification pictures of 64 px side by side, drawn at random, each with one object; the
+        pixels.  n: n x n classification images of 64 px side by side, drawn at random, each with one object; the
         backgrounds say nothing about the class.  A detector learns their classes in minutes.
     """
 
@@ -75,8 +75,8 @@ class VocParameters:
                 raise InputError(f"scenes-voc: {name} is {value}; give 0 or more")
 
 
-def picture_xml(size: int, objects: Sequence[Named], stem: str) -> str:
-    """The annotation of a picture, in VOC's form."""
+def image_xml(size: int, objects: Sequence[Named], stem: str) -> str:
+    """The annotation of an image, in VOC's form."""
     items = ""
     for name, (x0, y0, x1, y1) in objects:
         items += OBJECT.format(name=name, xmin=x0 + 1, ymin=y0 + 1, xmax=x1, ymax=y1)
@@ -84,22 +84,22 @@ def picture_xml(size: int, objects: Sequence[Named], stem: str) -> str:
 
 
 def draw_scene(seed: int, split: str, index: int) -> tuple[np.ndarray, list[Named]]:
-    """A detection picture (512, 512, 3) and its objects."""
-    picture = draw_detection_picture(seed, split, index)
-    return picture.image, [(item.class_name, item.box) for item in picture.objects]
+    """A detection image (512, 512, 3) and its objects."""
+    scene = draw_detection_image(seed, split, index)
+    return scene.image, [(item.class_name, item.box) for item in scene.objects]
 
 
 def draw_tiles(seed: int, split: str, index: int, tiles: int) -> tuple[np.ndarray, list[Named]]:
-    """`tiles` x `tiles` classification pictures of TILE px as one, and their objects."""
+    """`tiles` x `tiles` classification images of TILE px as one, and their objects."""
     split = f"{split} tiles"
-    numbers = picture_rng(seed, split, index).integers(2**31, size=(tiles, tiles)).tolist()
+    numbers = image_rng(seed, split, index).integers(2**31, size=(tiles, tiles)).tolist()
     rows, objects = [], []
     for y, row in enumerate(numbers):
-        drawn = [draw_object_picture(seed, split, number, size=TILE, correlation=INDEPENDENT) for number in row]
-        rows.append(np.hstack([picture.image for picture in drawn]))
-        for x, picture in enumerate(drawn):
+        drawn = [draw_object_image(seed, split, number, size=TILE, correlation=INDEPENDENT) for number in row]
+        rows.append(np.hstack([scene.image for scene in drawn]))
+        for x, scene in enumerate(drawn):
             shift = (x * TILE, y * TILE, x * TILE, y * TILE)
-            objects.append((picture.class_name, tuple(int(a + b) for a, b in zip(picture.box, shift, strict=True))))
+            objects.append((scene.class_name, tuple(int(a + b) for a, b in zip(scene.box, shift, strict=True))))
     return np.vstack(rows), objects
 
 
@@ -136,20 +136,20 @@ def _write(root: Path, parameters: VocParameters, workers: int) -> list[str]:
     prints = []
     with drawing_processes(workers) as run_map:
         for split, count in (("train", parameters.train), ("val", parameters.val)):
-            task = partial(_write_pictures, root=str(root), seed=parameters.seed, split=split, tiles=parameters.tiles)
+            task = partial(_write_images, root=str(root), seed=parameters.seed, split=split, tiles=parameters.tiles)
             prints += run_chunks(run_map, task, count, f"scenes-voc {split}")
             stems = "".join(f"{_stem(split, index)}\n" for index in range(count))
             save_text(root / "ImageSets" / "Main" / f"{split}.txt", stems)
     return prints
 
 
-def _write_pictures(indices: range, root: str, seed: int, split: str, tiles: int) -> list[str]:
-    """Draw and write some pictures; a fingerprint of each picture and its annotation."""
+def _write_images(indices: range, root: str, seed: int, split: str, tiles: int) -> list[str]:
+    """Draw and write some images; a fingerprint of each image and its annotation."""
     prints = []
     for index in indices:
         image, objects = draw_tiles(seed, split, index, tiles) if tiles else draw_scene(seed, split, index)
         stem = _stem(split, index)
-        data, xml = jpeg_bytes(image), picture_xml(len(image), objects, stem)
+        data, xml = jpeg_bytes(image), image_xml(len(image), objects, stem)
         Path(root, "JPEGImages", f"{stem}.jpg").write_bytes(data)
         Path(root, "Annotations", f"{stem}.xml").write_text(xml)
         prints.append(fingerprint(data, xml))

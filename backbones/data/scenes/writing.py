@@ -19,11 +19,11 @@ import numpy as np
 from tqdm import tqdm
 
 from backbones.core.files import fingerprint, save_json, save_text
-from backbones.data.scenes.drawing import FILE_SIZE, ObjectPicture, draw_detection_picture, draw_object_picture
+from backbones.data.scenes.drawing import FILE_SIZE, ObjectImage, draw_detection_image, draw_object_image
 from backbones.data.scenes.shapes import CLASSES
 
 JPEG_QUALITY = 92
-CHUNK = 50  # pictures a task of the pool
+CHUNK = 50  # images a task of the pool
 RunMap = Callable[[Callable[[range], list], list[range]], Iterable[list]]  # as the built-in `map`
 
 XML = """\
@@ -55,10 +55,10 @@ XML = """\
 """  # the layout of ILSVRC 2012
 
 
-def object_xml(picture: ObjectPicture, stem: str) -> str:
-    """The annotation of a classification picture; its box becomes inclusive, `truncated` means partly hidden."""
-    x0, y0, x1, y1 = picture.box
-    return XML.format(name=picture.class_name, stem=stem, size=len(picture.image), truncated=int(picture.occluded),
+def object_xml(scene: ObjectImage, stem: str) -> str:
+    """The annotation of a classification image; its box becomes inclusive, `truncated` means partly hidden."""
+    x0, y0, x1, y1 = scene.box
+    return XML.format(name=scene.class_name, stem=stem, size=len(scene.image), truncated=int(scene.occluded),
                       xmin=x0, ymin=y0, xmax=x1 - 1, ymax=y1 - 1)  # fmt: skip
 
 
@@ -69,37 +69,37 @@ def jpeg_bytes(image: np.ndarray) -> bytes:
     return data.tobytes()
 
 
-def write_object_pictures(indices: range, root: str, seed: int, split: str, size: int, correlation: float) -> list[str]:
-    """Draw and write some pictures of a classification split; a fingerprint of each picture and box."""
+def write_object_images(indices: range, root: str, seed: int, split: str, size: int, correlation: float) -> list[str]:
+    """Draw and write some images of a classification split; a fingerprint of each image and box."""
     prints = []
     for index in indices:
-        picture = draw_object_picture(seed, split, index, size=size, correlation=correlation)
-        folder, stem = picture.class_name, f"{split}_{index:08d}"
-        data = jpeg_bytes(picture.image)
-        xml = object_xml(picture, stem)
+        scene = draw_object_image(seed, split, index, size=size, correlation=correlation)
+        folder, stem = scene.class_name, f"{split}_{index:08d}"
+        data = jpeg_bytes(scene.image)
+        xml = object_xml(scene, stem)
         Path(root, split, folder, f"{stem}.JPEG").write_bytes(data)
         Path(root, "annotations", split, folder, f"{stem}.xml").write_text(xml)
         prints.append(fingerprint(data, xml))
     return prints
 
 
-def write_detection_pictures(indices: range, folder: str, seed: int, split: str) -> list[tuple[dict, list[dict], str]]:
-    """Draw and write some detection pictures; for each its COCO image, annotations (without ids) and fingerprint.
+def write_detection_images(indices: range, folder: str, seed: int, split: str) -> list[tuple[dict, list[dict], str]]:
+    """Draw and write some detection images; for each its COCO image, annotations (without ids) and fingerprint.
 
     `segmentation` is an empty list: the objects have boxes and areas only, a box drawn as a polygon would
     pass for a mask, and readers skip an empty list but stumble over a missing key.
     """
     records = []
     for index in indices:
-        picture = draw_detection_picture(seed, split, index)
+        scene = draw_detection_image(seed, split, index)
         image = {"id": index + 1, "file_name": f"{index + 1:012d}.jpg", "width": FILE_SIZE, "height": FILE_SIZE}
         annotations = []
-        for item in picture.objects:
+        for item in scene.objects:
             x0, y0, x1, y1 = item.box
             annotations.append({"image_id": index + 1, "category_id": CLASSES.index(item.class_name) + 1,
                                 "bbox": [x0, y0, x1 - x0, y1 - y0], "area": item.area, "iscrowd": 0,
                                 "segmentation": []})  # fmt: skip
-        data = jpeg_bytes(picture.image)
+        data = jpeg_bytes(scene.image)
         Path(folder, image["file_name"]).write_bytes(data)
         records.append((image, annotations, fingerprint(data, json.dumps(annotations))))
     return records
@@ -122,7 +122,7 @@ def drawing_processes(workers: int) -> Iterator[RunMap]:
 
 
 def run_chunks(run_map: RunMap, task: Callable[[range], list], count: int, title: str) -> list:
-    """What `task` returns for the pictures 0 .. count - 1, in order, under a progress bar."""
+    """What `task` returns for the images 0 .. count - 1, in order, under a progress bar."""
     chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
     results: list = []
     with tqdm(total=count, desc=title, unit="pic", mininterval=0.5) as bar:
@@ -140,7 +140,7 @@ def classification_split(
         (root / split / name).mkdir(parents=True, exist_ok=True)
         (root / "annotations" / split / name).mkdir(parents=True, exist_ok=True)
     save_text(root / "classes.txt", "\n".join(CLASSES) + "\n")
-    task = partial(write_object_pictures, root=str(root), seed=seed, split=split, size=size, correlation=correlation)
+    task = partial(write_object_images, root=str(root), seed=seed, split=split, size=size, correlation=correlation)
     return fingerprint(*run_chunks(run_map, task, count, split))
 
 
@@ -148,7 +148,7 @@ def detection_split(root: Path, split: str, count: int, run_map: RunMap, *, seed
     """`write_detection` over given processes."""
     folder = root / "detection" / split
     folder.mkdir(parents=True, exist_ok=True)
-    task = partial(write_detection_pictures, folder=str(folder), seed=seed, split=split)
+    task = partial(write_detection_images, folder=str(folder), seed=seed, split=split)
     records = run_chunks(run_map, task, count, f"detection {split}")
     annotations = [annotation for _, found, _ in records for annotation in found]
     instances = {

@@ -59,7 +59,7 @@ def check_config(cfg: CfgNode) -> None:
     elif len(model.ANCHOR_GENERATOR.SIZES) not in (1, 5):
         raise InputError(f"MODEL.ANCHOR_GENERATOR.SIZES: {model.ANCHOR_GENERATOR.SIZES}: one list per level p2..p6")
     if cfg.DATALOADER.CACHE_IMAGES:
-        raise InputError("DATALOADER.CACHE_IMAGES: True: ENGINE detectron2 reads every picture anew; set it to False")
+        raise InputError("DATALOADER.CACHE_IMAGES: True: ENGINE detectron2 reads every image anew; set it to False")
 
 
 def _check_c4(cfg: CfgNode) -> None:

@@ -1,8 +1,8 @@
-"""Pictures for detectron2: its own mapper, our order.
+"""Images for detectron2: its own mapper, our order.
 
 detectron2 shuffles in the sampler, groups by shape after mapping, and draws flips from each worker's
 own state; none of that can be resumed exactly.  Here batches are grouped before mapping, and what is
-drawn for a picture is a pure function of (seed, epoch, picture).
+drawn for an image is a pure function of (seed, epoch, image).
 
 This module imports no detectron2: it receives a `DatasetMapper`.
 """
@@ -63,7 +63,7 @@ class MappedRecords(Dataset):
             with _numpy_seeded(position_rng(self.seed, epoch, index)):
                 return self.mapper(to_dataset_dict(record))
         except (OSError, SyntaxError, ValueError) as error:  # what PIL raises, by format and damage
-            raise InputError(f"cannot use the picture {record.path} ({error}); restore or remove it") from None
+            raise InputError(f"cannot use the image {record.path} ({error}); restore or remove it") from None
 
 
 def training_batches(
@@ -81,8 +81,8 @@ def training_batches(
     """This process's share of the batches of the iterations `start` .. `stop - 1`.
 
     Args:
-        batch_size: pictures of one iteration over all processes.
-        group_by_aspect: never put wide and tall pictures into one batch.
+        batch_size: images of one iteration over all processes.
+        group_by_aspect: never put wide and tall images into one batch.
     """
     wide = np.array([record.width > record.height for record in records], np.int64)
     if group_by_aspect:
@@ -104,7 +104,7 @@ def training_batches(
 def test_batches(
     records: Sequence[Record], mapper: Mapper, *, batch_size: int, num_workers: int, pin_memory: bool
 ) -> GuardedLoader[list[dict[str, Any]]]:
-    """Every test picture once over all processes (`shape_batches`)."""
+    """Every test image once over all processes (`shape_batches`)."""
     mapped, keys = MappedRecords(records, mapper, 0), shape_batches(records, batch_size)
     return GuardedLoader(mapped, keys, list, num_workers=num_workers, pin_memory=pin_memory)
 

@@ -1,7 +1,7 @@
 """Faster R-CNN by detectron2: its model, mapper, trainer and hooks, configured from our keys.
 
 detectron2 is optional: it is imported here alone, when a run needs it, and handed to the modules
-beside this one.  What is ours: the backbone is loaded with proof, the order of pictures resumes
+beside this one.  What is ours: the backbone is loaded with proof, the order of images resumes
 exactly, every iteration is seeded, and checkpoints hold plain types.
 """
 
@@ -81,7 +81,7 @@ def finetune(
     eval_only: bool = False,
     begin: Callable[[], Path] | None = None,
 ) -> list[dict[str, Any]]:
-    """Train from `backbone` (None: random) and detect once, at score 0, in every test picture.
+    """Train from `backbone` (None: random) and detect once, at score 0, in every test image.
 
     Args:
         resume: go on from the run's checkpoint, if there is one.
@@ -144,7 +144,7 @@ def build_detector(
 
 
 def prove_loading(model: Any, backbone: BackboneFile, channel_order: str) -> dict[str, Any]:
-    """One raw picture through detectron2's normalisation and backbone, and through torchvision's."""
+    """One raw image through detectron2's normalisation and backbone, and through torchvision's."""
     device, training = model.device, model.training
     model.cpu().eval()
 
@@ -171,7 +171,7 @@ def stage_features(model: Any, images: Tensor) -> dict[str, Tensor]:
 def predict(
     d2: SimpleNamespace, settings: Any, cfg: CfgNode, model: nn.Module, data: DetectionData, device: torch.device
 ) -> list[dict[str, Any]]:
-    """COCO results of all test pictures, on every process, in the order of the data."""
+    """COCO results of all test images, on every process, in the order of the data."""
     batches = test_batches(
         data.records,
         d2.data.DatasetMapper(settings, is_train=False),
@@ -186,15 +186,15 @@ def predict(
     with FiniteOutputs([heads.proposal_generator.rpn_head, heads.roi_heads.box_predictor]) as finite:
         for batch in batches:
             outputs = model(batch)
-            finite.check([picture["file_name"] for picture in batch])
-            for picture, output in zip(batch, outputs, strict=True):
-                image_id = picture["image_id"]
+            finite.check([image["file_name"] for image in batch])
+            for image, output in zip(batch, outputs, strict=True):
+                image_id = image["image_id"]
                 mine.append((image_id, to_results(image_id, output["instances"], category_ids)))
     return gather_detections(mine, data.records)
 
 
 def to_results(image_id: int, instances: Any, category_ids: list[int]) -> list[dict[str, Any]]:
-    """detectron2's instances of one picture (x0, y0, x1, y1) as COCO results (x, y, w, h)."""
+    """detectron2's instances of one image (x0, y0, x1, y1) as COCO results (x, y, w, h)."""
     boxes = instances.pred_boxes.tensor.double().cpu()
     boxes[:, 2:] -= boxes[:, :2]
     return [

@@ -57,7 +57,7 @@ def build_detector(model: CfgNode, detections: int, backbone: BackboneFile | Non
 
 
 def prove_loading(detector: FasterRCNN, backbone: BackboneFile) -> dict[str, Any]:
-    """One raw picture through the detector's normalisation and body, and through torchvision's ResNet."""
+    """One raw image through the detector's normalisation and body, and through torchvision's ResNet."""
     training = detector.training
     detector.eval()
 

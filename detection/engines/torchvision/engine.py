@@ -1,6 +1,6 @@
 """ENGINE torchvision: Faster R-CNN from the package index alone, trained by the project's own loop.
 
-A resumed run equals an uninterrupted one bit for bit on the CPU: the order of pictures, flips and the
+A resumed run equals an uninterrupted one bit for bit on the CPU: the order of images, flips and the
 sampling of anchors are pure functions of (seed, iteration), and the checkpoint holds the rest.
 """
 
@@ -25,8 +25,8 @@ from backbones.core.run_log import MetricsWriter, get_logger
 from backbones.models.weights import BackboneFile
 from detection.data.loader import (
     DetectionBatch,
-    InferencePictures,
-    TrainingPictures,
+    InferenceImages,
+    TrainingImages,
     inference_batches,
     trainable,
     training_batches,
@@ -199,7 +199,7 @@ def build_training_batches(
     cfg: CfgNode, data: DetectionData, start: int, stop: int, device: torch.device
 ) -> Iterable[DetectionBatch]:
     """The batches of iterations `start` .. `stop - 1`."""
-    pictures = TrainingPictures(
+    images = TrainingImages(
         trainable(data, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS),
         short_sides=cfg.INPUT.MIN_SIZE_TRAIN,
         longest=cfg.INPUT.MAX_SIZE_TRAIN,
@@ -208,7 +208,7 @@ def build_training_batches(
         cache=cfg.DATALOADER.CACHE_IMAGES,
     )
     return training_batches(
-        pictures,
+        images,
         batch_size=cfg.SOLVER.IMS_PER_BATCH,
         seed=cfg.SEED,
         start=start,
@@ -242,11 +242,11 @@ def build_detector_optimizer(solver: CfgNode, detector: nn.Module) -> torch.opti
 
 @torch.inference_mode()
 def detect(cfg: CfgNode, detector: FasterRCNN, data: DetectionData, device: torch.device) -> list[dict[str, Any]]:
-    """Every detection on `data` as COCO results, sorted by picture; complete on every process."""
+    """Every detection on `data` as COCO results, sorted by image; complete on every process."""
     detector.eval()
-    pictures = InferencePictures(data.records, short_side=cfg.INPUT.MIN_SIZE_TEST, longest=cfg.INPUT.MAX_SIZE_TEST)
+    images = InferenceImages(data.records, short_side=cfg.INPUT.MIN_SIZE_TEST, longest=cfg.INPUT.MAX_SIZE_TEST)
     batches = inference_batches(
-        pictures,
+        images,
         batch_size=cfg.TEST.IMS_PER_BATCH,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         pin_memory=device.type == "cuda",
@@ -266,7 +266,7 @@ def detect(cfg: CfgNode, detector: FasterRCNN, data: DetectionData, device: torc
 
 
 def scale_to_original(boxes: Tensor, size: tuple[int, int], original: tuple[int, int]) -> Tensor:
-    """(n, 4) corners in a picture resized to `size` (height, width) -> corners in the original of `original`."""
+    """(n, 4) corners in an image resized to `size` (height, width) -> corners in the original of `original`."""
     height, width = original
     factor = boxes.new_tensor([width / size[1], height / size[0]] * 2)
     return (boxes * factor).clamp(min=0).minimum(boxes.new_tensor([width, height] * 2))
@@ -275,7 +275,7 @@ def scale_to_original(boxes: Tensor, size: tuple[int, int], original: tuple[int,
 def to_coco_results(
     image_id: int, boxes: Tensor, output: dict[str, Tensor], category_ids: list[int]
 ) -> list[dict[str, Any]]:
-    """COCO results of one picture; class 1 of the detector is the first category."""
+    """COCO results of one image; class 1 of the detector is the first category."""
     sides = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).tolist()
     labels, scores = output["labels"].tolist(), output["scores"].tolist()
     return [

@@ -1,10 +1,10 @@
 """Faster R-CNN with a feature pyramid, on torchvision's proposal network and matching.
 
-What differs from torchvision's own class, and why: pictures come resized, padded and as uint8, so
+What differs from torchvision's own class, and why: images come resized, padded and as uint8, so
 there is no transform; losses, initial weights and RoIAlign follow detectron2, so that both engines
 mean the same by the same key; boxes are float32 whatever the precision of the network.
 
-Letters: B pictures of 3 x H x W, A anchors of a picture, R regions, C channels, K classes without background.
+Letters: B images of 3 x H x W, A anchors of an image, R regions, C channels, K classes without background.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CANONICAL_SIZE, CANONICAL_LEVEL = 224, 2
 
 
 class FasterRCNN(nn.Module):
-    """Maps pictures to losses (training) or detections (evaluation).
+    """Maps images to losses (training) or detections (evaluation).
 
     Args:
         body: network with `stages(x)` -> {"res2" .. "res5"}.
@@ -60,7 +60,7 @@ class FasterRCNN(nn.Module):
         """
         Args:
             images: (B, 3, H, W) uint8, padded.
-            sizes: (height, width) of each picture without padding.
+            sizes: (height, width) of each image without padding.
             targets: while training, B times {"boxes": (n, 4) float32, "labels": (n,) 1 .. K}.
 
         Returns:
@@ -75,7 +75,7 @@ class FasterRCNN(nn.Module):
         return {**rpn_losses, **box_losses} if self.training else detections
 
     def normalize(self, images: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
-        """What the body sees of the pictures that `forward` takes: (B, 3, H, W) float."""
+        """What the body sees of the images that `forward` takes: (B, 3, H, W) float."""
         # NOTE: as detectron2's, padding is zero after normalisation.
         return (images - self.mean) / self.std * _inside(sizes, images)
 
@@ -163,7 +163,7 @@ class BoxHeads(RoIHeads):
         return tuple(map(list, zip(*found, strict=True)))  # type: ignore[return-value]
 
     def _best(self, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Detections of one picture: (n, 4), (n,), (n,), by falling score.
+        """Detections of one image: (n, 4), (n,), (n,), by falling score.
 
         Suppression is greedy from the best score down, so its result on the best M candidates begins its
         result on all: if M leave enough detections, the rest need not be looked at.
@@ -199,8 +199,8 @@ class RoIPooler(nn.Module):
 
     def forward(self, features: dict[str, Tensor], boxes: list[Tensor]) -> Tensor:
         maps = list(features.values())[: len(STRIDES)]
-        picture = torch.cat([torch.full_like(one[:, :1], n) for n, one in enumerate(boxes)])
-        regions = torch.cat([picture, torch.cat(boxes)], dim=1)
+        image = torch.cat([torch.full_like(one[:, :1], n) for n, one in enumerate(boxes)])
+        regions = torch.cat([image, torch.cat(boxes)], dim=1)
         levels = assign_levels(regions[:, 1:])
         pooled = regions.new_zeros(len(regions), maps[0].shape[1], self.resolution, self.resolution)
         for level, (feature, stride) in enumerate(zip(maps, STRIDES, strict=True)):
@@ -264,7 +264,7 @@ def smooth_l1(found: Tensor, wanted: Tensor, beta: float) -> Tensor:
 
 
 def _inside(sizes: list[tuple[int, int]], images: Tensor) -> Tensor:
-    """(B, 1, H, W) or (1,): 1 inside of each picture, 0 in the padding."""
+    """(B, 1, H, W) or (1,): 1 inside of each image, 0 in the padding."""
     if all(size == images.shape[-2:] for size in sizes):
         return images.new_ones(1, dtype=torch.float32)
     mask = images.new_zeros(len(sizes), 1, *images.shape[-2:], dtype=torch.float32)

@@ -6,7 +6,7 @@ cell, the one that fits it better has it; of two that fit equally, the first.
 NOTE: where boxes collide, the code that the OLS experiment descends from lets the last box have the anchor, which
 makes the loss depend on the order of the annotations; the paper does not say.
 
-Letters: B pictures, M boxes of a picture (padded), A anchors of a scale, H x W cells.
+Letters: B images, M boxes of an image (padded), A anchors of a scale, H x W cells.
 """
 
 from collections.abc import Sequence

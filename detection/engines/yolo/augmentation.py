@@ -1,6 +1,6 @@
-"""YOLO's augmentations and the letterbox, as functions of a picture, its boxes and a generator.
+"""YOLO's augmentations and the letterbox, as functions of an image, its boxes and a generator.
 
-A picture is (h, w, 3) uint8 RGB, boxes are (n, 4) float32 x0, y0, x1, y1 in its pixels, half-open.  Everything moves by
+An image is (h, w, 3) uint8 RGB, boxes are (n, 4) float32 x0, y0, x1, y1 in its pixels, half-open.  Everything moves by
 whole pixels except the letterbox, which scales once, so that boxes follow exactly.
 """
 
@@ -11,16 +11,16 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-GREY = 128  # of what lies outside a picture
+GREY = 128  # of what lies outside an image
 
 
 class Letterbox(NamedTuple):
-    """How a picture lies in a square: x -> x * scale_x + left, y -> y * scale_y + top.
+    """How an image lies in a square: x -> x * scale_x + left, y -> y * scale_y + top.
 
-    The two scales differ by the rounding of the resized picture to whole pixels.
+    The two scales differ by the rounding of the resized image to whole pixels.
     """
 
-    width: int  # of the resized picture
+    width: int  # of the resized image
     height: int
     left: int
     top: int
@@ -29,7 +29,7 @@ class Letterbox(NamedTuple):
 
 
 def letterbox(width: int, height: int, side: int) -> Letterbox:
-    """A picture of (width, height) in the middle of a square of `side` pixels, as large as it fits."""
+    """An image of (width, height) in the middle of a square of `side` pixels, as large as it fits."""
     scale = side / max(width, height)
     new_width, new_height = (min(max(round(length * scale), 1), side) for length in (width, height))
     return Letterbox(
@@ -38,17 +38,17 @@ def letterbox(width: int, height: int, side: int) -> Letterbox:
 
 
 def letterbox_boxes(boxes: np.ndarray, box: Letterbox) -> np.ndarray:
-    """(n, 4) boxes of the picture -> of the square."""
+    """(n, 4) boxes of the image -> of the square."""
     return boxes * _scales(box, boxes) + _offsets(box, boxes)
 
 
 def undo_letterbox(boxes: np.ndarray, box: Letterbox) -> np.ndarray:
-    """(n, 4) boxes of the square -> of the picture; not cut to it."""
+    """(n, 4) boxes of the square -> of the image; not cut to it."""
     return (boxes - _offsets(box, boxes)) / _scales(box, boxes)
 
 
-def letterbox_picture(image: np.ndarray, box: Letterbox, side: int) -> np.ndarray:
-    """(side, side, 3): the resized picture on grey."""
+def letterbox_image(image: np.ndarray, box: Letterbox, side: int) -> np.ndarray:
+    """(side, side, 3): the resized image on grey."""
     shrinks = box.width < image.shape[1]
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     resized = cv2.resize(np.ascontiguousarray(image), (box.width, box.height), interpolation=method)
@@ -67,7 +67,7 @@ def flip(image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def random_crop(image: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A crop that keeps every box whole; each side is cut by a uniform share of what may be cut.
 
-    NOTE: the reference takes the larger of its right (lower) edge and the picture's, and so cuts left and top only.
+    NOTE: the reference takes the larger of its right (lower) edge and the image's, and so cuts left and top only.
     """
     left, top, right, bottom = (int(free * rng.random()) for free in _free_margins(image, boxes))
     height, width = image.shape[:2]
@@ -96,7 +96,7 @@ def mix(first: np.ndarray, second: np.ndarray, weight: float) -> np.ndarray:
 
 
 def _free_margins(image: np.ndarray, boxes: np.ndarray) -> tuple[float, float, float, float]:
-    """Pixels left of, above, right of and below all boxes; none where there are no boxes: such a picture stays."""
+    """Pixels left of, above, right of and below all boxes; none where there are no boxes: such an image stays."""
     height, width = image.shape[:2]
     if not len(boxes):
         return 0.0, 0.0, 0.0, 0.0

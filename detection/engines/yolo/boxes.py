@@ -5,7 +5,7 @@ A box is (x0, y0, x1, y1) in pixels of the network's input, half-open.  Its code
 
     centre = (sigmoid(x, y) + cell) * stride        size = exp(w, h) * anchor * stride
 
-Letters: B pictures, N and M boxes of a picture, A anchors of a scale, H x W cells.
+Letters: B images, N and M boxes of an image, A anchors of a scale, H x W cells.
 """
 
 import torch

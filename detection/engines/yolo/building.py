@@ -20,7 +20,7 @@ from detection.exchange.loading import LoadReport, split_dropped
 from detection.exchange.proof import prove_features
 
 NORMS = ("BN", "FrozenBN", "SyncBN", "GN")
-PROOF_SIDE = 64  # pixels of the pictures of which both networks must make the same features
+PROOF_SIDE = 64  # pixels of the images of which both networks must make the same features
 PIXEL_TOLERANCE = 0.05  # grey levels of 255: room for rounding, not for another data set's mean
 
 

@@ -12,7 +12,7 @@ from detection.engines.yolo.config_checks import validate
 __all__ = ["NOT_PROTOCOL", "get_defaults", "label_name", "label_settings", "protocol_hash", "protocol_name", "validate"]
 
 _C = CfgNode()
-# Seed of the new layers, the order of pictures and every augmentation.
+# Seed of the new layers, the order of images and every augmentation.
 _C.SEED = 0
 # First part of the row's name in tables; empty: the backbone's own label.  The class labels are the second part.
 _C.LABEL = ""
@@ -28,11 +28,11 @@ _C.DATASETS.TRAIN = ("voc_2007_trainval", "voc_2012_trainval")
 _C.DATASETS.TEST = ("voc_2007_test",)
 
 _C.DATALOADER = CfgNode()
-# Processes that read pictures; 0 reads in the training process.
+# Processes that read images; 0 reads in the training process.
 _C.DATALOADER.NUM_WORKERS = 4
-# Leave out training pictures without any box to learn from (`difficult` ones are never learned).
+# Leave out training images without any box to learn from (`difficult` ones are never learned).
 _C.DATALOADER.FILTER_EMPTY_ANNOTATIONS = True
-# Keep decoded training pictures in memory (per worker), no larger than the largest of INPUT.SIZES needs; small sets.
+# Keep decoded training images in memory (per worker), no larger than the largest of INPUT.SIZES needs; small sets.
 _C.DATALOADER.CACHE_IMAGES = False
 
 _C.INPUT = CfgNode()
@@ -44,8 +44,8 @@ _C.INPUT.PERIOD = 10
 _C.INPUT.FLIP = 0.5
 _C.INPUT.RANDOM_CROP = 0.5
 _C.INPUT.TRANSLATION = 0.5
-# Probability that a second picture is blended in, with the weight ~ Beta(MIXUP_ALPHA, MIXUP_ALPHA) of the first;
-# the boxes of both count with the weight of their picture.
+# Probability that a second image is blended in, with the weight ~ Beta(MIXUP_ALPHA, MIXUP_ALPHA) of the first;
+# the boxes of both count with the weight of their image.
 _C.INPUT.MIXUP = 0.5
 _C.INPUT.MIXUP_ALPHA = 1.5
 
@@ -100,12 +100,12 @@ _C.CLASS_LABELS.OLS.empty = "uniform"
 _C.SOLVER = CfgNode()
 # "SGD" or "ADAMW".
 _C.SOLVER.OPTIMIZER = "SGD"
-# Pictures per iteration, over all processes.
+# Images per iteration, over all processes.
 _C.SOLVER.IMS_PER_BATCH = 8
 # Linear warm-up from WARMUP_FACTOR * BASE_LR, then a cosine to FINAL_LR, per iteration.
 _C.SOLVER.BASE_LR = 1e-4
 _C.SOLVER.FINAL_LR = 1e-6
-# 120 epochs of the 16,551 pictures of VOC 07+12, two of them warm-up.
+# 120 epochs of the 16,551 images of VOC 07+12, two of them warm-up.
 _C.SOLVER.MAX_ITER = 248160
 _C.SOLVER.WARMUP_ITERS = 4136
 _C.SOLVER.WARMUP_FACTOR = 0.0
@@ -130,20 +130,20 @@ _C.SOLVER.LOG_PERIOD = 20
 _C.TEST = CfgNode()
 # Sides of the square input; with several, detections of all are joined before suppression.
 _C.TEST.SIZES = (544,)
-# Detect on the mirrored picture, too.
+# Detect on the mirrored image, too.
 _C.TEST.FLIP = False
 # Detections below this score are dropped; AP and AR count all others.
 _C.TEST.SCORE_THRESH = 0.01
 # IoU above which the weaker of two detections of a class is suppressed.
 _C.TEST.NMS_THRESH = 0.5
-# Candidates of a picture and view, the best ones, that go into the suppression; 0: all.
+# Candidates of an image and view, the best ones, that go into the suppression; 0: all.
 _C.TEST.MAX_CANDIDATES = 1000
 # Every class of a box is a candidate; else its best one alone, as in the code base.
 _C.TEST.MULTI_LABEL = False
 _C.TEST.DETECTIONS_PER_IMAGE = 100
 # COCO's AP counts detections above this score.
 _C.TEST.AP_SCORE_THRESH = 0.01
-# Pictures per batch and process at inference.
+# Images per batch and process at inference.
 _C.TEST.IMS_PER_BATCH = 8
 
 # Keys that change neither what is learned nor how it is measured, and the labels, which are what is compared.

@@ -1,7 +1,7 @@
-"""Batches for YOLO: square letterboxed pictures, in an order, of sizes and with augmentations that are pure functions
+"""Batches for YOLO: square letterboxed images, in an order, of sizes and with augmentations that are pure functions
 of (seed, iteration) and (seed, epoch, index).
 
-Letters: B pictures of S x S pixels, M boxes of the picture with the most of them.
+Letters: B images of S x S pixels, M boxes of the image with the most of them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from backbones.core.distributed import rank, world_size
 from backbones.core.errors import InputError
-from backbones.core.images import DECODE_FLAGS, decode_picture
+from backbones.core.images import DECODE_FLAGS, decode_image
 from backbones.core.loading import GuardedLoader
 from backbones.core.sampling import Position, StatelessBatchSampler, draw_rng, position_rng
 from detection.data.records import Record
@@ -25,7 +25,7 @@ from detection.engines.yolo.augmentation import (
     flip,
     letterbox,
     letterbox_boxes,
-    letterbox_picture,
+    letterbox_image,
     mix,
     random_crop,
     random_shift,
@@ -37,13 +37,13 @@ NO_BOX = -1  # label of padding
 
 @dataclass
 class YoloBatch:
-    """B pictures.
+    """B images.
 
     Attributes:
         images: (B, 3, S, S) uint8 RGB.
         boxes: (B, M, 4) float32 x0, y0, x1, y1 in pixels of the batch.
         labels: (B, M) int64, -1 where there is no box.
-        weights: (B, M) float32, the share of the box's picture in the blend; 1 without mixup, 0 where there is no box.
+        weights: (B, M) float32, the share of the box's image in the blend; 1 without mixup, 0 where there is no box.
     """
 
     images: Tensor
@@ -65,7 +65,7 @@ class YoloBatch:
 
 
 class Item(NamedTuple):
-    """One picture: image (S, S, 3) uint8, boxes (n, 4) float32, labels (n,) int64, weights (n,) float32."""
+    """One image: image (S, S, 3) uint8, boxes (n, 4) float32, labels (n,) int64, weights (n,) float32."""
 
     image: np.ndarray
     boxes: np.ndarray
@@ -91,12 +91,12 @@ class Key(NamedTuple):
     side: int
 
 
-class TrainingPictures(Dataset):
+class TrainingImages(Dataset):
     """Maps a Key to an Item, as (seed, epoch, index) say.
 
     Args:
-        largest: the largest side that will be asked for; larger pictures are decoded at a fraction of their size.
-        cache: keep decoded pictures in memory.
+        largest: the largest side that will be asked for; larger images are decoded at a fraction of their size.
+        cache: keep decoded images in memory.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class TrainingPictures(Dataset):
         record = self.records[index]
         image = self._load(index)
         boxes = record.boxes * np.array([image.shape[1] / record.width, image.shape[0] / record.height] * 2, np.float32)
-        # Drawn whether needed or not: what one picture gets does not hang on the probability of another step.
+        # Drawn whether needed or not: what one image gets does not hang on the probability of another step.
         flips, crops, shifts = rng.random(3) < (self.augmentation.flip, self.augmentation.crop, self.augmentation.shift)
         if flips:
             image, boxes = flip(image, boxes)
@@ -133,25 +133,25 @@ class TrainingPictures(Dataset):
         if shifts:
             image, boxes = random_shift(image, boxes, rng)
         placed = letterbox(image.shape[1], image.shape[0], side)
-        return letterbox_picture(image, placed, side), letterbox_boxes(boxes, placed), record.labels
+        return letterbox_image(image, placed, side), letterbox_boxes(boxes, placed), record.labels
 
     def _load(self, index: int) -> np.ndarray:
         if self.cached is None:
-            return load_picture(self.records[index], self.largest)
+            return load_image(self.records[index], self.largest)
         if index not in self.cached:
-            self.cached[index] = load_picture(self.records[index], self.largest)
+            self.cached[index] = load_image(self.records[index], self.largest)
         return self.cached[index]
 
 
 class Square(NamedTuple):
-    """Pictures of a test at one side, (B, 3, S, S) uint8: pixel x of the file is at x * scale + offset; both (B, 2)."""
+    """Images of a test at one side, (B, 3, S, S) uint8: pixel x of the file is at x * scale + offset; both (B, 2)."""
 
     images: Tensor
     scale: Tensor
     offset: Tensor
 
 
-class InferencePictures(Dataset):
+class InferenceImages(Dataset):
     """Maps an index to it and a Square (without its first dimension) for every side."""
 
     def __init__(self, records: Sequence[Record], sides: Sequence[int]) -> None:
@@ -159,17 +159,17 @@ class InferencePictures(Dataset):
 
     def __getitem__(self, index: int) -> tuple[int, list[Square]]:
         record = self.records[index]
-        image = load_picture(record, max(self.sides))
+        image = load_image(record, max(self.sides))
         return index, [self._square(image, record, side) for side in self.sides]
 
     def _square(self, image: np.ndarray, record: Record, side: int) -> Square:
         placed = letterbox(image.shape[1], image.shape[0], side)
-        pixels = torch.from_numpy(letterbox_picture(image, placed, side)).permute(2, 0, 1)
+        pixels = torch.from_numpy(letterbox_image(image, placed, side)).permute(2, 0, 1)
         scale = torch.tensor([placed.width / record.width, placed.height / record.height])
         return Square(pixels, scale, torch.tensor([placed.left, placed.top], dtype=torch.float32))
 
 
-def load_picture(record: Record, largest: int) -> np.ndarray:
+def load_image(record: Record, largest: int) -> np.ndarray:
     """(h, w, 3) uint8 RGB, decoded at the smallest fraction whose longer side has `largest` pixels.
 
     Raises:
@@ -177,10 +177,10 @@ def load_picture(record: Record, largest: int) -> np.ndarray:
     """
     longest = max(record.width, record.height)
     reduction = max((r for r in DECODE_FLAGS if longest >= r * largest), default=1)
-    image = decode_picture(record.path, reduction)
+    image = decode_image(record.path, reduction)
     if image.shape[1::-1] != (-(-record.width // reduction), -(-record.height // reduction)):
         said = f"{record.width}x{record.height}"
-        raise InputError(f"the picture {record.path} is not of the size {said} that its annotation says; correct it")
+        raise InputError(f"the image {record.path} is not of the size {said} that its annotation says; correct it")
     return image
 
 
@@ -205,7 +205,7 @@ def draw_side(seed: int, number: int, sides: Sequence[int]) -> int:
 
 
 def collate(items: Sequence[Item]) -> YoloBatch:
-    """Stacks pictures, pads boxes."""
+    """Stacks images, pads boxes."""
     most = max((len(item.labels) for item in items), default=0)
     boxes = np.zeros((len(items), most, 4), np.float32)
     labels = np.full((len(items), most), NO_BOX, np.int64)
@@ -224,10 +224,10 @@ def collate_inference(items: Sequence[tuple[int, list[Square]]]) -> tuple[list[i
 
 
 def inference_batches(
-    pictures: InferencePictures, *, batch_size: int, num_workers: int, pin_memory: bool
+    images: InferenceImages, *, batch_size: int, num_workers: int, pin_memory: bool
 ) -> GuardedLoader[tuple[list[int], list[Square]]]:
-    """Every picture once over all processes."""
-    indices = list(range(len(pictures.records)))
+    """Every image once over all processes."""
+    indices = list(range(len(images.records)))
     batches = [indices[first : first + batch_size] for first in range(0, len(indices), batch_size)]
     mine = batches[rank() :: world_size()]
-    return GuardedLoader(pictures, mine, collate_inference, num_workers=num_workers, pin_memory=pin_memory)
+    return GuardedLoader(images, mine, collate_inference, num_workers=num_workers, pin_memory=pin_memory)

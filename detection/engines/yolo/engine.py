@@ -19,7 +19,7 @@ from detection.engines import save_loading
 from detection.engines.finite import FiniteOutputs
 from detection.engines.yolo.building import build_yolo, check_backbone, frozen_stages
 from detection.engines.yolo.config import TESTING, label_name, label_settings, protocol_hash, protocol_name, validate
-from detection.engines.yolo.data import InferencePictures, Square, inference_batches
+from detection.engines.yolo.data import InferenceImages, Square, inference_batches
 from detection.engines.yolo.inference import Rules, View, detect
 from detection.engines.yolo.soft_labels import confusions, load_soft_labels
 from detection.engines.yolo.training import Training, YOLOTask, build_task
@@ -129,10 +129,10 @@ def name_row(cfg: CfgNode, backbone: BackboneFile | None) -> BackboneIdentity:
 
 @torch.inference_mode()
 def detect_all(cfg: CfgNode, task: YOLOTask, data: DetectionData, device: torch.device) -> list[dict[str, Any]]:
-    """Every detection on `data` as COCO results, sorted by picture; complete on every process."""
+    """Every detection on `data` as COCO results, sorted by image; complete on every process."""
     task.eval()
     batches = inference_batches(
-        InferencePictures(data.records, cfg.TEST.SIZES),
+        InferenceImages(data.records, cfg.TEST.SIZES),
         batch_size=cfg.TEST.IMS_PER_BATCH,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         pin_memory=device.type == "cuda",
@@ -166,7 +166,7 @@ def build_views(task: YOLOTask, squares: list[Square], *, flip: bool, device: to
 
 
 def to_coco_results(image_id: int, output: dict[str, Tensor], category_ids: list[int]) -> list[dict[str, Any]]:
-    """COCO results of one picture."""
+    """COCO results of one image."""
     boxes = output["boxes"]
     sides = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).tolist()
     labels, scores = output["labels"].tolist(), output["scores"].tolist()

@@ -1,9 +1,9 @@
-"""From raw maps to detections: one view of the pictures, or several sizes and their mirror images joined.
+"""From raw maps to detections: one view of the images, or several sizes and their mirror images joined.
 
-A view is a resized copy of a batch.  What every view finds is mapped back to the original pictures, joined, and
+A view is a resized copy of a batch.  What every view finds is mapped back to the original images, joined, and
 suppressed once, so that of duplicates the one with the highest score remains.
 
-Letters: B pictures, n candidates of a picture, N cells times anchors of a view, K classes.
+Letters: B images, n candidates of an image, N cells times anchors of a view, K classes.
 """
 
 from collections.abc import Callable, Sequence
@@ -48,7 +48,7 @@ class Rules:
 
     score_threshold: a detection scores above this (0.01 in the code that OLS builds on).
     nms_iou: of two boxes of a class that overlap by more than this, the worse is dropped (0.5 there, 0.45 with views).
-    max_detections: largest number for a picture.
+    max_detections: largest number for an image.
     max_candidates: of each view, the best before suppression; 0: all.
     multi_label: every class of a box is a candidate; else only its best one, as in that code.
     """
@@ -69,10 +69,10 @@ def detect(
     strides: Sequence[int],
     rules: Rules,
 ) -> list[dict[str, Tensor]]:
-    """Of each picture the `boxes` (d, 4) in its own pixels, `scores` (d,) falling, and `labels` (d,).
+    """Of each image the `boxes` (d, 4) in its own pixels, `scores` (d,) falling, and `labels` (d,).
 
     Args:
-        sizes: (B, 2) width and height of the original pictures.
+        sizes: (B, 2) width and height of the original images.
         anchors: (scales, A, 2) in units of the strides.
     """
     found = []
@@ -84,7 +84,7 @@ def detect(
 
 
 def find_candidates(maps: Sequence[Tensor], anchors: Tensor, strides: Sequence[int], rules: Rules) -> Candidates:
-    """The best candidates of each picture in one view, in pixels of that view; n depends on the shapes alone.
+    """The best candidates of each image in one view, in pixels of that view; n depends on the shapes alone.
 
     The score is objectness times the class's probability.
     """
@@ -98,7 +98,7 @@ def find_candidates(maps: Sequence[Tensor], anchors: Tensor, strides: Sequence[i
 
 
 def to_original(boxes: Tensor, view: View, sizes: Tensor) -> Tensor:
-    """Boxes (B, n, 4) of a view -> pixels of the original pictures, cut to them."""
+    """Boxes (B, n, 4) of a view -> pixels of the original images, cut to them."""
     if view.flipped:
         x0, y0, x1, y1 = boxes.unbind(dim=-1)
         width = view.images.shape[3]
@@ -108,25 +108,25 @@ def to_original(boxes: Tensor, view: View, sizes: Tensor) -> Tensor:
 
 
 def join_candidates(parts: Sequence[Candidates]) -> Candidates:
-    """The candidates of all views, picture by picture."""
+    """The candidates of all views, image by image."""
     fields = ("boxes", "scores", "labels")
     return Candidates(*(torch.cat([getattr(part, field) for part in parts], dim=1) for field in fields))
 
 
 def suppress(candidates: Candidates, rules: Rules) -> list[dict[str, Tensor]]:
-    """Non-maximum suppression within each class of each picture, for the whole batch at once."""
+    """Non-maximum suppression within each class of each image, for the whole batch at once."""
     number = len(candidates.boxes)
     empty = (candidates.boxes[..., 2:] <= candidates.boxes[..., :2]).any(dim=-1)
     kept = (candidates.scores > rules.score_threshold) & ~empty
-    picture = kept.nonzero()[:, 0]
+    image = kept.nonzero()[:, 0]
     boxes, scores, labels = candidates.boxes[kept], candidates.scores[kept], candidates.labels[kept]
-    groups = picture * (int(labels.max()) + 1 if len(labels) else 1) + labels
+    groups = image * (int(labels.max()) + 1 if len(labels) else 1) + labels
     # In float64, because torchvision keeps groups apart by moving them, which costs digits.
     best = batched_nms(boxes.double(), scores.double(), groups, rules.nms_iou)  # scores fall
-    best = best[picture[best].argsort(stable=True)]
-    counts = torch.bincount(picture[best], minlength=number)
+    best = best[image[best].argsort(stable=True)]
+    counts = torch.bincount(image[best], minlength=number)
     first = counts.cumsum(0) - counts
-    rank = torch.arange(len(best), device=best.device) - first[picture[best]]
+    rank = torch.arange(len(best), device=best.device) - first[image[best]]
     best = best[rank < rules.max_detections]
     lengths = counts.clamp(max=rules.max_detections).tolist()
     columns = zip(*(part[best].split(lengths) for part in (boxes, scores, labels)), strict=True)
@@ -134,7 +134,7 @@ def suppress(candidates: Candidates, rules: Rules) -> list[dict[str, Tensor]]:
 
 
 def _best(boxes: Tensor, scores: Tensor, rules: Rules) -> Candidates:
-    """boxes (B, N, 4), scores (B, N, K) -> at most `max_candidates` of each picture."""
+    """boxes (B, N, 4), scores (B, N, K) -> at most `max_candidates` of each image."""
     if rules.multi_label:
         number = scores.shape[2]
         flat = scores.flatten(1)

@@ -1,6 +1,6 @@
 """The loss of YOLO (OLS's detection experiment, Zhang et al. 2021, Sec. IV-D, and the YOLOv3 it trains).
 
-Per scale, summed over everything and divided by the number of pictures:
+Per scale, summed over everything and divided by the number of images:
 
     box         (2 - w h / S^2) (1 - GIoU) at each positive, S^2 the pixels of the input
     objectness  focal binary cross-entropy, |t - p|^gamma BCE(p, t), at the positives (t = 1) and at the negatives
@@ -9,7 +9,7 @@ Per scale, summed over everything and divided by the number of pictures:
 
 What a positive adds is multiplied by its box's weight (mixup).
 
-Letters: B pictures, M boxes of a picture (padded), A anchors of a scale, H x W cells, K classes.
+Letters: B images, M boxes of an image (padded), A anchors of a scale, H x W cells, K classes.
 """
 
 from collections.abc import Sequence
@@ -83,7 +83,7 @@ class YOLOLoss(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """What soft labels observe: class logits (n, K) of the anchors that may learn a box, and their labels (n,).
 
-        The label is -1 where the anchor learns nothing, or its box is of a mixed picture (weight below 1); n depends
+        The label is -1 where the anchor learns nothing, or its box is of a mixed image (weight below 1); n depends
         on the shapes alone.
         """
         boxes, labels, weights = _at_least_one_box(boxes, labels, weights)
@@ -143,12 +143,12 @@ def focal_loss(logits: Tensor, target: float, gamma: float) -> Tensor:
 def gather_predictions(raw: Tensor, found: Assignment) -> Tensor:
     """(B, M, A, 5 + K) of a map (B, A, H, W, 5 + K): what each box's cell predicts."""
     batch, _, anchors = found.positive.shape
-    pictures = torch.arange(batch, device=raw.device)[:, None, None]
-    return raw[pictures, torch.arange(anchors, device=raw.device), found.row[..., None], found.column[..., None]]
+    images = torch.arange(batch, device=raw.device)[:, None, None]
+    return raw[images, torch.arange(anchors, device=raw.device), found.row[..., None], found.column[..., None]]
 
 
 def _at_least_one_box(boxes: Tensor, labels: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-    """A batch of empty pictures may come without any padding; maxima need one."""
+    """A batch of empty images may come without any padding; maxima need one."""
     if boxes.shape[1]:
         return boxes, labels, *others
     padded = [nn.functional.pad(part, [0, 0] * (part.ndim - 2) + [0, 1]) for part in (boxes, *others)]

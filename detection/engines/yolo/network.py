@@ -4,7 +4,7 @@ The backbone's features at strides 8, 16, 32 go from coarse to fine: each level 
 convolutions, predicts from it, and hands it upsampled to the next finer one.  Every 3x3 convolution is a depthwise one
 followed by a 1x1 (Howard et al. 2017, arXiv:1704.04861).
 
-Letters: B pictures, A anchors of a scale, H x W pixels, K classes.
+Letters: B images, A anchors of a scale, H x W pixels, K classes.
 """
 
 import math
@@ -25,7 +25,7 @@ Norm = Callable[[int], nn.Module]
 
 
 class YOLO(nn.Module):
-    """Maps normalised pictures to the raw maps of the three scales."""
+    """Maps normalised images to the raw maps of the three scales."""
 
     def __init__(
         self,

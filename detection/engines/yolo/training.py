@@ -1,6 +1,6 @@
 """Training YOLO by the project's own loop.
 
-A resumed run equals an uninterrupted one bit for bit on the CPU, the table of online labels included: pictures, sizes
+A resumed run equals an uninterrupted one bit for bit on the CPU, the table of online labels included: images, sizes
 and augmentations are pure functions of (seed, iteration), and the checkpoint holds the rest.
 """
 
@@ -26,7 +26,7 @@ from backbones.models.weights import BackboneFile
 from detection.data.loader import trainable
 from detection.data.records import DetectionData, Record
 from detection.engines.yolo.config import LABELS, NOT_PROTOCOL, label_settings
-from detection.engines.yolo.data import Augmentation, SizedBatchSampler, TrainingPictures, YoloBatch, collate
+from detection.engines.yolo.data import Augmentation, SizedBatchSampler, TrainingImages, YoloBatch, collate
 from detection.engines.yolo.labels import CLASS_LABELS, ClassLabels
 from detection.engines.yolo.loss import YOLOLoss
 from detection.engines.yolo.soft_labels import FILE as SOFT_LABELS
@@ -178,7 +178,7 @@ def build_batches(
 ) -> GuardedLoader[YoloBatch]:
     """The batches of `sampler`, augmented as INPUT says."""
     given = cfg.INPUT
-    pictures = TrainingPictures(
+    images = TrainingImages(
         records,
         Augmentation(given.FLIP, given.RANDOM_CROP, given.TRANSLATION, given.MIXUP, given.MIXUP_ALPHA),
         largest=max(given.SIZES),
@@ -187,7 +187,7 @@ def build_batches(
     )
     sized = SizedBatchSampler(sampler, given.SIZES, given.PERIOD, cfg.SEED)
     workers, on_gpu = cfg.DATALOADER.NUM_WORKERS, device.type == "cuda"
-    return GuardedLoader(pictures, sized, collate, num_workers=workers, pin_memory=on_gpu)
+    return GuardedLoader(images, sized, collate, num_workers=workers, pin_memory=on_gpu)
 
 
 def build_yolo_optimizer(solver: CfgNode, task: nn.Module) -> torch.optim.Optimizer:
