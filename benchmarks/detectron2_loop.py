@@ -36,7 +36,7 @@ from backbones.core.entry import run_tool
 from backbones.core.errors import InputError
 from backbones.core.warning_counter import WarningCounter
 from detection.config import get_defaults, validate
-from detection.data.coco import load_coco
+from detection.data.coco.reader import load_coco
 from detection.data.records import DetectionData
 from detection.engines.detectron2.config import fill_config
 from detection.engines.detectron2.engine import import_detectron2

@@ -14,7 +14,7 @@ from backbones.core.errors import InputError
 from detection.config import get_defaults
 from detection.data.catalog import COCO_SETS, VOC_SETS, CocoFiles, locate_below, require_files
 from detection.data.roots import VARIABLES, expand_root
-from detection.data.voc_split import read_split
+from detection.data.voc.split import read_split
 from detection.engines.detectron2 import engine
 
 # Images of the official sets: fewer in the folder are an interrupted download.

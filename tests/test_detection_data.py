@@ -11,7 +11,7 @@ from PIL import Image
 from backbones.core.errors import InputError
 from backbones.core.warning_counter import WarningCounter
 from detection.data.catalog import load_data
-from detection.data.coco import load_coco
+from detection.data.coco.reader import load_coco
 from detection.data.loader import trainable
 from detection.evaluation.coco import evaluate_coco
 

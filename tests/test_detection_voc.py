@@ -10,7 +10,7 @@ from backbones.core.errors import InputError
 from backbones.core.warning_counter import WarningCounter
 from detection.data.catalog import VOC_SETS, load_data
 from detection.data.loader import trainable
-from detection.data.voc import VOC_CLASSES, load_voc
+from detection.data.voc.reader import VOC_CLASSES, load_voc
 
 WIDTH, HEIGHT = 40, 30
 SIZE = f"<size><width>{WIDTH}</width><height>{HEIGHT}</height><depth>3</depth></size>"

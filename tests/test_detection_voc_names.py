@@ -8,7 +8,7 @@ from helpers.coco_breakage import SPELLED
 from helpers.detection_files import BOXES, judge, rows, save_image, train, write_voc
 
 from backbones.core.errors import InputError
-from detection.data.voc_split import read_split
+from detection.data.voc.split import read_split
 
 
 @pytest.fixture(scope="module")

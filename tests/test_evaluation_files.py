@@ -156,7 +156,7 @@ def test_whose_area_sorts_by_size_is_told_and_separates_protocols(tmp_path):
 
 def engine_data(path):
     from backbones.core.warning_counter import WarningCounter
-    from detection.data.coco import load_coco
+    from detection.data.coco.reader import load_coco
 
     return load_coco(path, path.parent, "rectangles", WarningCounter())
 

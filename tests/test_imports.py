@@ -45,6 +45,8 @@ AT_TOP = {
     "backbones/pretraining": {"torch"},
     "detection": set(),
     "detection/data": {"torch"},
+    "detection/data/coco": set(),
+    "detection/data/voc": set(),
     "detection/engines": {"torch"},
     "detection/engines/detectron2": {"torch"},
     "detection/engines/torchvision": {"torch", "torchvision"},

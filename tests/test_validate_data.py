@@ -15,7 +15,7 @@ from backbones.core.image_checks import StatedImage, check_images
 from backbones.core.warning_counter import WarningCounter
 from detection.config import get_defaults
 from detection.data.checks import Options, check_config_data, check_detection
-from detection.data.coco import load_coco
+from detection.data.coco.reader import load_coco
 
 SIDE = 64
 

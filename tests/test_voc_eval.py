@@ -12,7 +12,7 @@ from helpers.detectron2_tiny import load_detectron2
 
 from backbones.core.errors import InputError
 from backbones.core.warning_counter import WarningCounter
-from detection.data.voc import VOC_CLASSES, load_voc
+from detection.data.voc.reader import VOC_CLASSES, load_voc
 from detection.evaluation import box_pairs
 from detection.evaluation.coco import evaluate_coco
 from detection.evaluation.voc import IOU_THRESHOLDS, RECALL_POINTS, evaluate_voc

@@ -7,7 +7,7 @@
     python tools/validate_data.py --data tiny_imagenet --root FOLDER --split val             classification data
 
 Exit code: 0 sound (there may be warnings), 1 errors found, 2 no such data.  An error stops a training or makes its
-numbers wrong; a warning is mended by the readers or worth knowing.
+numbers wrong; a warning is fixed by the readers or worth knowing.
 """
 
 import argparse
@@ -65,13 +65,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
                         "detection/data/catalog.py, coco:<json>:<image folder>, voc:<folder>:<split>, or a DATA.NAME "
                         "of pretraining; repeatable")  # fmt: skip
     parser.add_argument("--config-file", type=path_argument, help="check all DATASETS of a fine-tuning config")
-    parser.add_argument("--root", type=root_argument, help="folder of the data sets (default: $SMOOTH2DET_DATA)")
+    parser.add_argument("--root", type=root_argument, help="folder (default: $SMOOTH2DET_DATA, $DETECTRON2_DATASETS)")
     parser.add_argument("--split", default="train", help="split of classification data (default %(default)s)")
     parser.add_argument("--num-classes", type=int, help="what NUM_CLASSES will be")
     parser.add_argument("--fast", action="store_true", help="read image headers alone; misses truncated files")
-    parser.add_argument(
-        "--no-images", "--no-pictures", action="store_true", help="check the annotations without their images"
-    )
+    parser.add_argument("--no-images", "--no-pictures", action="store_true", help="check the annotations alone")
     parser.add_argument("--workers", type=int, default=0, help="threads that read images (default: to suit)")
     parser.add_argument("--json", action="store_true", help="print the reports as JSON")
     return parser.parse_args(argv)

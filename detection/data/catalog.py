@@ -12,10 +12,10 @@ from pathlib import Path
 from backbones.core.config import expand_path
 from backbones.core.errors import InputError, suggestion
 from backbones.core.warning_counter import WarningCounter
-from detection.data.coco import load_coco
+from detection.data.coco.reader import load_coco
 from detection.data.records import DetectionData, join
 from detection.data.roots import VARIABLES, data_root
-from detection.data.voc import VOC_CLASSES, load_voc
+from detection.data.voc.reader import VOC_CLASSES, load_voc
 
 # name -> (json, image folder)
 COCO_SETS = {

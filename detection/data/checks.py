@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from backbones.core.config import CfgNode
 from backbones.core.findings import ERROR, WARNING, Findings, Kind, Report
 from detection.data.catalog import CocoFiles, locate, require_files
+from detection.data.coco.scan import scan_coco
 from detection.data.reading import examine
 from detection.data.records import shared_images
 from detection.data.scan import Scan, check_use
-from detection.data.scan_coco import scan_coco
-from detection.data.scan_voc import scan_voc
 from detection.data.summary import describe, summarize
+from detection.data.voc.scan import scan_voc
 
 NOT_LOOKED_AT = Kind(WARNING, "images not looked at", "run again without --no-images")
 OTHER_CATEGORIES = Kind(ERROR, "category list that differs within the config", "use sets of one list")

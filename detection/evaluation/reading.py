@@ -1,7 +1,7 @@
 """Checked reading of COCO's two files: the ground truth (instances json) and the results of a detector.
 
 Every evaluator of boxes starts from here.  The ground truth is read as training reads it
-(`detection.data.instances`).  Letters: I images, K classes, N detections, G objects.
+(`detection.data.coco.instances`).  Letters: I images, K classes, N detections, G objects.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,8 +14,7 @@ from backbones.core.errors import InputError
 from backbones.core.files import load_json
 from backbones.core.findings import ERROR, Findings, Kind
 from detection.data.categories import read_names
-from detection.data.fields import ABSENT, column, read_ids, read_numbers, read_rows, say, say_id
-from detection.data.instances import (
+from detection.data.coco.instances import (
     find_positions,
     load_instances,
     read_annotations,
@@ -23,6 +22,7 @@ from detection.data.instances import (
     sort_entries,
     unique_entries,
 )
+from detection.data.fields import ABSENT, column, read_ids, read_numbers, read_rows, say, say_id
 from detection.data.scan import MALFORMED, NOT_FINITE, refuse
 from detection.evaluation.matching import Boxes
 

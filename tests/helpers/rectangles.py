@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from backbones.core.warning_counter import WarningCounter
-from detection.data.coco import load_coco
+from detection.data.coco.reader import load_coco
 
 COLOURS = {7: (255, 0, 0), 9: (0, 0, 255)}  # json category id -> colour; its label is the position here
 SIZES = ((96, 64), (64, 96), (64, 64))  # (width, height) in turn

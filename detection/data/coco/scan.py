@@ -12,9 +12,9 @@ from backbones.core.errors import InputError
 from backbones.core.findings import ERROR, WARNING, Findings, Kind
 from backbones.core.image_checks import MISSING, StatedImage
 from detection.data.categories import ROOT, check_names, find_roots, read_names
+from detection.data.coco.instances import Annotations, load_instances, read_annotations, sort_entries, unique_entries
 from detection.data.fields import ABSENT, column, is_encodable, read_ids, read_sides, say
 from detection.data.image_files import Listing
-from detection.data.instances import Annotations, load_instances, read_annotations, sort_entries, unique_entries
 from detection.data.scan import NO_AREA, ZERO_AREA, Scan
 
 BROKEN = Kind(ERROR, "broken annotation file", "restore it; it must be a COCO instances json")

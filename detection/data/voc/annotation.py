@@ -15,8 +15,8 @@ from typing import NamedTuple
 from backbones.core.findings import ERROR, WARNING, Kind
 from backbones.core.flags import parse_flag
 from backbones.core.xml_files import only, only_text, parse_xml
+from detection.data.coco.instances import BAD_FLAG
 from detection.data.fields import parse_number, read_sides, say
-from detection.data.instances import BAD_FLAG
 
 NO_XML = Kind(ERROR, "listed images without XML", "restore the annotations or remove the lines")
 BROKEN_XML = Kind(ERROR, "broken XML files", "restore them")

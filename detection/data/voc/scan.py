@@ -12,11 +12,11 @@ from backbones.core.errors import InputError, suggestion
 from backbones.core.findings import ERROR, WARNING, Findings, Kind
 from backbones.core.image_checks import MISSING, StatedImage
 from detection.data.categories import check_names
+from detection.data.coco.scan import REPAIRED
 from detection.data.image_files import SUFFIXES, Listing, is_hidden, split_suffix
 from detection.data.scan import Scan
-from detection.data.scan_coco import REPAIRED
-from detection.data.voc_split import BROKEN_SPLIT, read_split, read_stems
-from detection.data.voc_xml import BROKEN_XML, NO_CLASS, REPEATED_ELEMENT, Annotation, Box, read_annotation
+from detection.data.voc.annotation import BROKEN_XML, NO_CLASS, REPEATED_ELEMENT, Annotation, Box, read_annotation
+from detection.data.voc.split import BROKEN_SPLIT, read_split, read_stems
 
 UNKNOWN_CLASS = Kind(ERROR, "objects of a class that is not in the list", "correct the name or list the class")
 HIDDEN = Kind(WARNING, "files of macOS (._*, .DS_Store)", "they are left out")

@@ -15,7 +15,7 @@ from backbones.core.findings import Findings
 from backbones.core.warning_counter import WarningCounter
 from detection.data.reading import build_data
 from detection.data.records import DetectionData
-from detection.data.scan_voc import scan_voc
+from detection.data.voc.scan import scan_voc
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",

@@ -7,9 +7,9 @@ from pathlib import Path
 from backbones.core.errors import InputError
 from backbones.core.findings import Findings
 from backbones.core.warning_counter import WarningCounter
+from detection.data.coco.scan import scan_coco
 from detection.data.reading import build_data
 from detection.data.records import DetectionData
-from detection.data.scan_coco import scan_coco
 
 
 def load_coco(annotations: Path, images: Path, name: str, warnings: WarningCounter) -> DetectionData:
