@@ -29,7 +29,7 @@ LABEL_WIDTH, LINE_WIDTH = 16, 110
 
 
 def format_number(value: float | None, *, signed: bool = False) -> str:
-    """Three decimals; a dash where there is no number."""
+    """Three decimals, or a dash for None."""
     if value is None:
         return MISSING
     text = f"{value:+.{DIGITS}f}" if signed else f"{value:.{DIGITS}f}"
@@ -37,7 +37,7 @@ def format_number(value: float | None, *, signed: bool = False) -> str:
 
 
 def format_difference(difference: Mapping[str, float | None] | None) -> str:
-    """ "+0.031 [+0.012, +0.049]"; without the bracket where there is no interval."""
+    """ "+0.031 [+0.012, +0.049]"; without the bracket for a missing interval."""
     if difference is None or difference["value"] is None:
         return MISSING
     text = format_number(difference["value"], signed=True)

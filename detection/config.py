@@ -178,7 +178,7 @@ NOT_PROTOCOL = (
     "LABEL",
     "PROTOCOL",
     "DATASETS.ROOT",
-    "DATASETS.TRAIN",  # data sets enter the hash as their fingerprints: a path is no part of an identity
+    "DATASETS.TRAIN",  # data sets enter the hash as their fingerprints: a path does not identify data
     "DATASETS.TEST",
     "DATALOADER.NUM_WORKERS",
     "DATALOADER.CACHE_IMAGES",

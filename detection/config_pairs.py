@@ -1,6 +1,6 @@
 """Pairs of settings that go wrong together: each cost somebody a benchmark, without any message.
 
-`refuse_pairs` raises what cannot be meant; `warn_pairs` counts what may be.  A rule is a function of the config (a
+`refuse_pairs` raises for rejected settings; `warn_pairs` counts suspicious ones.  A rule is a function of the config (a
 warning also of the number of processes) that returns what it has found, as keys and values, or "".  docs/protocols.md
 lists them.  Sources: issues of detectron2, MoCo and others, by repository and number.
 """
@@ -79,7 +79,7 @@ ERRORS: dict[tuple[str, str], Callable[[CfgNode], str]] = {
     ("the new norm after res5 would be frozen as the identity", "use BN or SyncBN, or Res5ROIHeads"): (
         _frozen_extra_norm
     ),
-    ("there is no batch norm that trains, so nothing to estimate anew", "set TEST.PRECISE_BN.ENABLED False"): (
+    ("no batch norm trains, so its statistics cannot be estimated anew", "set TEST.PRECISE_BN.ENABLED False"): (
         _nothing_to_estimate
     ),
 }

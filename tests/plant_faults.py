@@ -150,7 +150,7 @@ def main(words: list[str]) -> int:
 
 
 def report(copy: Path, fault: Fault) -> bool:
-    """Plant one fault, print what became of it, mend it; whether a test failed."""
+    """Plant one fault, print the outcome, remove it; whether a test failed."""
     path = copy / fault.file
     text = path.read_text()
     if text.count(fault.right) != 1:

@@ -100,7 +100,7 @@ def test_bins_without_a_gap_measure_zero():
         assert ece(p, labels, bins) == pytest.approx(0, abs=1e-12)
         assert mce(p, labels, bins) == pytest.approx(0, abs=1e-12)
         assert calibration.cwece(p, labels, bins) == pytest.approx(0, abs=1e-12)
-    # Within the true class 0 everything is right and nothing is certain: (b) is no calibration error.
+    # Within the true class 0 everything is right and nothing is certain: (b) is not a calibration error.
     assert calibration.cwece_trueclass(p, labels) > 0.2
 
 

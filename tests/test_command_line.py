@@ -120,7 +120,7 @@ def test_what_expands(home, monkeypatch):
             "the environment variable S2D_ABSENT of '$S2D_ABSENT/x' is not set; export S2D_ABSENT=",
         ),
         ("${S2D_ABSENT}", "the environment variable S2D_ABSENT"),
-        ("~no-such-user/x", "there is no user 'no-such-user' with a home folder; write ./~no-such-user/x"),
+        ("~no-such-user/x", "no user 'no-such-user' has a home folder; write ./~no-such-user/x"),
         ("", "the path is empty"),
     ],
 )

@@ -32,8 +32,8 @@ def test_several_bases_merge_in_order(tmp_path):
     [
         ("SOLVER:\n  BASE_LRR: 1.0\n", r"unknown key 'SOLVER.BASE_LRR'; did you mean 'SOLVER.BASE_LR'"),
         ("BASE_LR: 1.0\n", r"unknown key 'BASE_LR'"),
-        ("SEED: 1\nSEED: 2\n", r"key 'SEED' stands twice, in lines 1 and 2"),
-        ("SOLVER:\n  GAMMA: 0.1\n  GAMMA: 0.2\n", r"key 'GAMMA' stands twice, in lines 2 and 3"),
+        ("SEED: 1\nSEED: 2\n", r"key 'SEED' is duplicated, in lines 1 and 2"),
+        ("SOLVER:\n  GAMMA: 0.1\n  GAMMA: 0.2\n", r"key 'GAMMA' is duplicated, in lines 2 and 3"),
         ("SEED: one\n", r"SEED must be of type int"),
         ("SEED: 1.5\n", r"SEED must be of type int"),
         ("SEED: true\n", r"SEED must be of type int"),
@@ -111,7 +111,7 @@ def test_defaults_are_valid_once_a_root_is_given():
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["LABEL", "[a"], "the value '\\[a' of LABEL is no yaml"),
+        (["LABEL", "[a"], "the value '\\[a' of LABEL is not valid yaml"),
         (["SOLVER.STEPS", "[a, 3]"], "SOLVER.STEPS must be of type int"),
         (["DATA.MEAN", "[0.1, x, 0.2]"], "DATA.MEAN must be of type float"),
         (["DATA.MEAN", "[0.1, .nan, 0.2]"], "DATA.MEAN must be a finite number"),

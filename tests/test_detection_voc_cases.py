@@ -122,7 +122,7 @@ def test_sizes_are_whole_numbers(tmp_path, sound, width, reads):
         assert rows(data) == rows(sound)
         assert counted == ({} if width == "96.0" else {"XML whose size is 0": 1})
     else:
-        assert list(errors) == ["XML whose size is no pair of integers"]
+        assert list(errors) == ["XML whose size is not a pair of integers"]
         assert f"b.xml: width the text '{width}'" in message
 
 

@@ -158,7 +158,7 @@ def test_gradients_are_clipped(d2, kind):
         assert moved[0] / moved[1] == pytest.approx(3**0.5, rel=1e-4)
     for parameter in model.parameters():
         parameter.grad.zero_()
-    optimizer.step()  # nothing to clip is no error
+    optimizer.step()  # nothing to clip is not an error
 
 
 @pytest.mark.detectron2

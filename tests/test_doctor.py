@@ -36,7 +36,7 @@ def ask(load_tool, capsys):
         page = json.loads(capsys.readouterr().out)
         assert list(page["verdicts"]) == list(ABILITIES)
         for check in page["checks"]:
-            assert check["state"] == OK or check["mend"], check  # each problem with the line that mends it
+            assert check["state"] == OK or check["fix"], check  # each problem with the line that fixes it
         return code, {check["name"]: check for check in page["checks"]}, page["verdicts"]
 
     return run
@@ -55,7 +55,7 @@ def test_this_machine_runs_the_torchvision_engine(ask, tmp_path):
     assert verdict["pretraining"] == verdict["ENGINE torchvision"] == "yes"
     assert checks["torchvision operators (cpu)"]["found"] == "nms and roi_align run"
     assert checks["disk"]["found"].endswith(str(tmp_path))  # the nearest folder that exists
-    assert checks["detection data"]["mend"].startswith("export SMOOTH2DET_DATA=FOLDER (or DETECTRON2_DATASETS)")
+    assert checks["detection data"]["fix"].startswith("export SMOOTH2DET_DATA=FOLDER (or DETECTRON2_DATASETS)")
     assert ("no GPU" in verdict["COCO at scale"]) == (not torch.cuda.is_available())
 
 
@@ -91,7 +91,7 @@ def test_a_detectron2_that_does_not_import_says_why(monkeypatch):
     monkeypatch.setattr(engine, "import_detectron2", broken)
     (check,) = detection_doctor.check_detectron2()
     assert check.found == "cannot be imported (module 'torch' has no attribute 'x')"
-    assert (check.mend, check.blocks) == (engine._INSTALL, ("ENGINE detectron2",))
+    assert (check.fix, check.blocks) == (engine._INSTALL, ("ENGINE detectron2",))
 
 
 def test_parts_of_detectron2_that_are_absent_block_nothing(ask, monkeypatch):
@@ -101,7 +101,7 @@ def test_parts_of_detectron2_that_are_absent_block_nothing(ask, monkeypatch):
     _, checks, verdict = ask()
     assert verdict["ENGINE detectron2"] == "yes"
     assert "does without" in checks["detectron2._C"]["found"]
-    assert checks["detectron2.model_zoo"]["mend"] == "pip install 'setuptools<81'"
+    assert checks["detectron2.model_zoo"]["fix"] == "pip install 'setuptools<81'"
 
 
 def test_operators_of_another_build_block_everything(ask, monkeypatch):
@@ -112,7 +112,7 @@ def test_operators_of_another_build_block_everything(ask, monkeypatch):
     code, checks, verdict = ask()
     assert code == 1
     assert "nms does not exist" in verdict["ENGINE torchvision"]
-    assert "torch torchvision" in checks["torchvision operators (cpu)"]["mend"]
+    assert "torch torchvision" in checks["torchvision operators (cpu)"]["fix"]
 
 
 @pytest.mark.parametrize("wrong", ["nms", "roi_align"])
@@ -150,7 +150,7 @@ def test_a_full_disk_is_found(ask, monkeypatch):
     code, checks, verdict = ask()
     assert code == 1
     assert verdict["quick suite"].startswith("no - disk: 0.1 GB free in ")
-    assert checks["disk"]["mend"] == "free 1 GB or choose another --output-dir"
+    assert checks["disk"]["fix"] == "free 1 GB or choose another --output-dir"
     monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(100 * 10**9, 95 * 10**9, 5 * 10**9))
     code, checks, verdict = ask()
     assert code == 0
@@ -164,21 +164,21 @@ def test_little_shared_memory_is_found(monkeypatch):
     if found.found == "none on this system":
         pytest.skip("this system has no /dev/shm")
     assert found.state == PROBLEM
-    assert "--shm-size" in found.mend
+    assert "--shm-size" in found.fix
 
 
 @pytest.mark.parametrize(
-    ("package", "found", "mend"),
+    ("package", "found", "fix"),
     [
         (Package("no_such_module", "nothing>=1", ()), "not installed", "pip install 'nothing>=1'"),
         (Package("numpy", "numpy>=999.1", ()), "is too old", "pip install 'numpy>=999.1'"),
     ],
 )
-def test_packages_that_are_absent_or_old_are_found(package, found, mend):
+def test_packages_that_are_absent_or_old_are_found(package, found, fix):
     check = doctor.check_package(package)
     assert check.state == PROBLEM
     assert found in check.found
-    assert check.mend == mend
+    assert check.fix == fix
     assert doctor.numbers("2.15.0+cu132") == (2, 15, 0) > doctor.numbers("2.6")
 
 
@@ -190,7 +190,7 @@ def test_what_a_package_lacks_is_not_taken_for_the_package(tmp_path, monkeypatch
     assert lacking.found == "needs no_such_module, which is not installed"
     broken = doctor.check_package(Package("broken_module", "opencv-python-headless", ()))
     assert broken.found.startswith("libGL.so.1")
-    assert broken.mend.startswith("pip uninstall -y opencv-python; ")
+    assert broken.fix.startswith("pip uninstall -y opencv-python; ")
 
 
 def test_packages_are_those_of_the_installation():
@@ -227,7 +227,7 @@ def test_data_sets_are_found_complete_or_not(tmp_path, monkeypatch):
     (tmp_path / "VOC2007" / "JPEGImages").mkdir(parents=True)
     checks = {check.name: check for check in detection_doctor.check_data()}
     assert checks["detection data"].found.startswith(f"{tmp_path}, from DETECTRON2_DATASETS")
-    assert (checks["coco_2017_val"].state, checks["coco_2017_val"].mend) == (OK, "")
+    assert (checks["coco_2017_val"].state, checks["coco_2017_val"].fix) == (OK, "")
     assert checks["coco_2017_train"].found.startswith("4 of 118287 images")
     assert checks["coco_2017_train"].blocks == ("COCO at scale",)
     assert checks["voc_2007_trainval"].found.startswith("no split file")
@@ -242,7 +242,7 @@ def test_a_root_that_does_not_exist_is_named_with_its_variable(ask, monkeypatch,
     code, checks, _ = ask()
     assert code == 0
     assert checks["SMOOTH2DET_DATA"]["state"] == PROBLEM
-    assert checks["detection data"]["mend"] == "set SMOOTH2DET_DATA anew"
+    assert checks["detection data"]["fix"] == "set SMOOTH2DET_DATA anew"
 
 
 def test_the_real_sets_are_found(shared_data, monkeypatch):

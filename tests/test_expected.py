@@ -47,7 +47,7 @@ def test_another_shape_is_refused_in_one_line(small_scenes, tmp_path, load_tool,
 
 def test_one_name_stands_once():
     check_expected([["loss", 1, 1], ["AP", 1, 0]])
-    with pytest.raises(InputError, match="'loss' stands twice"):
+    with pytest.raises(InputError, match="'loss' is duplicated"):
         check_expected([["loss", 1, 1], ["loss", 2, 1]])
 
 

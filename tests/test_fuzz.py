@@ -34,7 +34,7 @@ from detection.config import get_defaults as detection_defaults
 from detection.data.catalog import load_data
 from detection.data.checks import Options, check_detection
 from detection.data.records import DetectionData
-from detection.data.scan import MENDED, NO_OBJECTS
+from detection.data.scan import FIXED, NO_OBJECTS
 from detection.engines.yolo.config import get_defaults as yolo_defaults
 from detection.evaluation.reading import GroundTruth, read_detections
 from detection.exchange.reading import read_checkpoint
@@ -141,7 +141,7 @@ def read_and_check(name: str) -> DetectionData:
             load_data([name], "", WarningCounter())
         raise
     read = load_data([name], "", WarningCounter())
-    assert {kind.what for kind in report.findings.of(ERROR)} <= {kind.what for kind in (*MENDED, NO_OBJECTS)}
+    assert {kind.what for kind in report.findings.of(ERROR)} <= {kind.what for kind in (*FIXED, NO_OBJECTS)}
     return read
 
 

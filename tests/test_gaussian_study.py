@@ -331,7 +331,7 @@ def test_the_tool_runs_some_rows_in_two_processes(load_tool, tmp_path, capsys):
         (["--lr", "0"], "--lr is 0.0; it must be above 0 and at most 1"),
         (["--lr", "nan"], "--lr is nan; it must be above 0"),
         (["--seed", "-3"], "--seed is -3; it must be at least 0"),
-        (["--rows", "isl"], "no family 'isl'"),
+        (["--rows", "isl"], "unknown family 'isl'"),
     ],
 )
 def test_bad_input_is_one_line(load_tool, tmp_path, options, message):

@@ -1,4 +1,4 @@
-"""Foreign files as people have them: wrappers, types, pickles of arrays, and what is no checkpoint at all."""
+"""Foreign files as people have them: wrappers, types, pickles of arrays, and what is not a checkpoint at all."""
 
 import collections
 import gzip
@@ -330,7 +330,7 @@ def test_a_pickle_under_another_source_is_named(tmp_path):
     )
 
 
-# ------------------------------------------------------------------------- what is no checkpoint
+# ------------------------------------------------------------------------- not a checkpoint
 
 
 def zipped(**parts):

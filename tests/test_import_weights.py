@@ -214,7 +214,7 @@ REFUSED = {
     "key": (WRITTEN["pytorch-examples"], {}, r"under 'state_dict', as --source pytorch-examples or"),
     "no key": (STATE, {"source": "moco"}, r"under 'state_dict'; here the file is the state dict itself"),
     "nothing": ({"epoch": 3, "loss": 0.5}, {}, r"the file has epoch, loss"),
-    "another network": ({"features.0.weight": torch.ones(1)}, {}, r"no ResNet by torchvision's names"),
+    "another network": ({"features.0.weight": torch.ones(1)}, {}, r"no ResNet with torchvision's names"),
     "what the source does not write": (
         {"state_dict": {**PLAIN_MOCO, "module.decoder.weight": torch.ones(1)}}, {"source": "moco"},
         r"does not explain 1 tensors.*module\.decoder\.weight",
@@ -233,7 +233,7 @@ REFUSED = {
     "flat tensors": ({**STATE, "conv1.weight": torch.ones(()), "layer1.0.conv1.weight": torch.ones(3)}, {},
                      r"conv1\.weight has the shape \(\)"),
     "flat in a stage": ({**STATE, "layer1.0.conv1.weight": torch.ones(3)}, {}, r"conv1\.weight has the shape \(3,\)"),
-    "a number as a name": ({**STATE, 3: torch.ones(3)}, {}, r"3 in its state dict is no name"),
+    "a number as a name": ({**STATE, 3: torch.ones(3)}, {}, r"3 in its state dict is not the name"),
     "classes": (STATE, {"classes": ["cat"]}, r"7 outputs, but --classes names 1"),
 }  # fmt: skip
 

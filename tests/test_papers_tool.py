@@ -59,15 +59,15 @@ def test_the_tool_ends_with_2(copy, run_tool):
         (
             "      OLS: {use: table10_ols}",
             "      OLS: {use: table10_olss}",
-            "no config 'table10_olss' to use; did you mean",
+            "unknown config 'table10_olss'; did you mean",
         ),
         ("LS: {use: table10_ls}", "LSS: {use: table10_ls}", "ols_table6.csv"),
-        ("csv: ols_table6.csv", "csv: ols_table66.csv", "there is no docs/paper_tables/ols_table66.csv"),
+        ("csv: ols_table6.csv", "csv: ols_table66.csv", "docs/paper_tables/ols_table66.csv does not exist"),
         ("show: [ResNet-34 mean, ", "show: [ResNet-35 mean, ", "ols_table1.csv has no column 'ResNet-35 mean'"),
         ("headline: [ACC, ECE 15]", "headline: [ACC, ECE 16]", "has no column 'ECE 16'"),
         ("headline: [ACC, ECE 15]", "headlines: [ACC]", "unknown key 'headlines'; did you mean 'headline'?"),
-        ("network: resnet101\n", "network: resnet1001\n", "there is no configs/pretrain/network/resnet1001.yaml"),
-        ("    data: open_images\n", "    data: open_images\n", "data 'open_images' is missing"),
+        ("network: resnet101\n", "network: resnet1001\n", "configs/pretrain/network/resnet1001.yaml does not exist"),
+        ("    data: open_images\n", "    data: open_photos\n", "data 'open_photos' is missing"),
     ],
 )
 def test_a_wrong_source_is_one_line(copy, old, new, message):
@@ -80,5 +80,5 @@ def test_a_wrong_source_is_one_line(copy, old, new, message):
 
 def test_the_source_is_read_strictly(copy):
     change(copy / "docs/papers.yaml", "tables:\n  als_table1:", "tables:\n  als_table2: {}\n  als_table1:")
-    with pytest.raises(InputError, match="stands twice"):
+    with pytest.raises(InputError, match="is duplicated"):
         write_papers(copy)

@@ -66,7 +66,7 @@ def test_nemenyi_to_the_printed_digits():
 
 def test_bars_join_what_lies_within_the_difference():
     means = np.array([4.0, 1.0, 2.0, 6.5, 3.0])
-    assert ranks.indistinct_groups(means, 2.0) == [(1, 2, 4), (2, 4, 0)]  # 3.0 - 1.0 is no more than 2
+    assert ranks.indistinct_groups(means, 2.0) == [(1, 2, 4), (2, 4, 0)]  # 3.0 - 1.0 does not exceed 2
     assert ranks.indistinct_groups(means, 0.5) == []
     assert ranks.indistinct_groups(means, 10.0) == [(1, 2, 4, 0, 3)]
 
@@ -136,9 +136,9 @@ def test_tool_end_to_end_and_what_it_refuses(load_tool, tmp_path, capsys):
     ("text", "message"),
     [
         (b"Data,a,b\nx,1,2\ny,-,3\n", "column 'a' has numbers and '-'"),  # else a would be a name of data sets
-        (b"Data,a,a\nx,1,2\n", "column 'a' stands twice"),
+        (b"Data,a,a\nx,1,2\n", "column 'a' is duplicated"),
         (b"Data,a,b\nx,1,2,3\n", "line 2 has more cells"),
-        (b"\xff\xfe\x00,1\n", "no text in UTF-8"),
+        (b"\xff\xfe\x00,1\n", "it is not UTF-8 text"),
         (b"", "no column of numbers"),
     ],
 )

@@ -136,7 +136,7 @@ def test_what_is_missing_or_broken_is_named(tmp_path):
     with pytest.raises(InputError, match=r"line 7: cannot read .*wide"):
         load(root)
     (root / "bbox_labels_600_hierarchy.json").write_text("[]")
-    with pytest.raises(InputError, match="is no hierarchy"):
+    with pytest.raises(InputError, match="is not a valid hierarchy"):
         load(root)
     (root / "class-descriptions-boxable.csv").write_text("/m/a\n")
     with pytest.raises(InputError, match="lacks the column of names"):

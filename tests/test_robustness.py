@@ -175,7 +175,7 @@ def test_ties_and_broken_logits_of_the_error():
     nan = float("nan")
     logits = torch.tensor([[1.0, 1, 0, 0, 0, 0], [1.0, 1, 0, 0, 0, 0], [0.0, 5, 4, 3, 2, 1], [nan, 0, 0, 0, 0, 0]])
     wrong = wrong_predictions(logits, torch.tensor([0, 1, 0, 0]))
-    assert wrong[0].tolist() == [False, True, True, True]  # the lower class comes first; nan is no answer
+    assert wrong[0].tolist() == [False, True, True, True]  # the lower class comes first; nan is not an answer
     assert wrong[1].tolist() == [False, False, True, True]
 
 

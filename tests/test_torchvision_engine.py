@@ -128,7 +128,7 @@ def test_every_honoured_key_is_read_in_a_run(tmp_path, monkeypatch):
 
     monkeypatch.setattr(CfgNode, "__getattr__", recording)
     backbone = load_checked(cfg, "random")
-    seen.clear()  # a check is no use
+    seen.clear()  # a check is not a use
     results = finetune(cfg, backbone, tmp_path / "run", resume=False, eval_only=False)
     monkeypatch.undo()
     assert results["data"]["evaluated_on_training_images"] is True

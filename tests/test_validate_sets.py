@@ -74,11 +74,11 @@ BROKEN = {
     "infinite": (SOUND.replace("<xmax>9</xmax>", "<xmax>inf</xmax>"), "a\nb\n", "boxes that are not finite", "a.xml"),
     "outside": (annotation(thing("cat", 1, 1, 42, 9)), "a\nb\n", "boxes that reach out of the image", "a.xml: cat"),
     "empty": (annotation(thing("cat", 9, 1, 8, 9)), "a\nb\n", "boxes of zero width or height", "a.xml: cat"),
-    "size in words": (SOUND.replace("h>40<", "h>x<"), "a\nb\n", "XML whose size is no pair of integers", "a.xml"),
+    "size in words": (SOUND.replace("h>40<", "h>x<"), "a\nb\n", "XML whose size is not a pair of integers", "a.xml"),
     "size of no image": (
         SOUND.replace("h>40<", f"h>{10**20}<"),
         "a\nb\n",
-        "XML whose size is no pair of integers",
+        "XML whose size is not a pair of integers",
         "a.xml",
     ),
     "other size": (SOUND.replace("h>40<", "h>41<"), "a\nb\n", "images of another size than stated", "41x30, is 40x"),

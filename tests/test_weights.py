@@ -97,7 +97,7 @@ def test_torchvision_body_computes_the_backbones_features(norm, layer):
         num_classes=7, norm_layer=nn.BatchNorm2d if norm == "BN" else group_norm
     ).eval()
     original.load_state_dict(backbone.state)
-    body.fc = original.fc  # the classifier is no part of a backbone; with it, the logits must agree
+    body.fc = original.fc  # the classifier is not part of a backbone; with it, the logits must agree
     images = torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(body(images), original(images), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(

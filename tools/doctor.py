@@ -1,4 +1,4 @@
-"""One page: can this machine run what?  For each problem the line that mends it.
+"""Check what this machine can run, and how to fix the rest.
 
     python tools/doctor.py [--output-dir runs] [--json]
 
@@ -44,7 +44,7 @@ def check_detection(installed: bool) -> list[Check]:
         from detection.doctor import check_data, check_detectron2
     except Exception as error:
         blocks = ABILITIES if installed else ()  # what is missing has its own line
-        return [Check("detection", PROBLEM, reason(error), "mend the lines above, then look again", blocks)]
+        return [Check("detection", PROBLEM, reason(error), "fix the lines above, then check again", blocks)]
     return [*check_detectron2(), *check_data()]
 
 

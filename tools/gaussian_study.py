@@ -4,8 +4,8 @@
     python tools/gaussian_study.py --output-dir runs/gaussian_3e-3 --sensitivity         the same with 3e-3
     python tools/gaussian_study.py --output-dir runs/gaussian_quick --quick --replicates 2   a look, in seconds
 
-Writes report.html (one file), tables.md, numbers.json, table_*.csv and figure_*.png.  The same command goes on after an
-interruption, and with more --replicates it adds to what is there.
+Writes report.html (one file), tables.md, numbers.json, table_*.csv and figure_*.png.  Run the same command again
+to resume after an interruption; with more --replicates it adds to the finished ones.
 """
 
 import argparse

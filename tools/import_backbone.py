@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
 def build_config(args: argparse.Namespace, spec: dict) -> CfgNode:
     """The config of the data, with the network and the input that the backbone file declares."""
     declared = {"MODEL.ARCH": spec["arch"], "MODEL.NORM": spec["norm"], "DATA.MEAN": spec["mean"]}
-    declared |= {"DATA.STD": spec["std"], "LABEL": json.dumps(args.label)}  # in quotes: "a: b" is no mapping
+    declared |= {"DATA.STD": spec["std"], "LABEL": json.dumps(args.label)}  # in quotes: "a: b" is not a mapping
     cfg = load_config(get_defaults(), args.config_file, [*args.overrides, *map(str, sum(declared.items(), ()))])
     validate(cfg)
     return cfg

@@ -43,7 +43,7 @@ class _StrictLoader(yaml.SafeLoader):
                 raise InputError(f"{node.start_mark.name}: line {line} has {key!r} for a key; a key must be a text")
             if key in seen:
                 raise InputError(
-                    f"{node.start_mark.name}: key '{key}' stands twice, in lines {seen[key]} and {line}; delete one"
+                    f"{node.start_mark.name}: key '{key}' is duplicated, in lines {seen[key]} and {line}; delete one"
                 )
             seen[key] = line
         return super().construct_mapping(node, deep)
@@ -114,7 +114,7 @@ def expand_path(text: str | Path) -> Path:
         raise InputError(f"the environment variable {unset[1]} of '{text}' is not set; export {unset[1]}=FOLDER first")
     if expanded.startswith("~"):
         user = expanded.split("/")[0][1:]
-        raise InputError(f"'{text}': there is no user '{user}' with a home folder; write ./{text} for what is here")
+        raise InputError(f"'{text}': no user '{user}' has a home folder; write ./{text} for what is here")
     return Path(expanded)
 
 
@@ -138,7 +138,7 @@ def _parse_value(key: str, text: str, default: Any) -> Any:
         return yaml.load(text, _StrictLoader)
     except yaml.YAMLError:
         advice = _hint(key, text, default, _COMMAND_LINE) or "; quote it"
-        raise InputError(f"{_COMMAND_LINE}: the value {text!r} of {key} is no yaml{advice}") from None
+        raise InputError(f"{_COMMAND_LINE}: the value {text!r} of {key} is not valid yaml{advice}") from None
 
 
 def _read_literal(text: str) -> list | None:
@@ -230,7 +230,7 @@ def _coerce(value: Any, default: Any, key: str, where: str) -> Any:
     if isinstance(default, (list, tuple)) and isinstance(value, str):
         value = read if (read := _read_literal(value)) is not None else value
     if isinstance(value, str) and isinstance(default, (int, float)) and not isinstance(default, bool):
-        with contextlib.suppress(ValueError):  # text that is no number is refused below
+        with contextlib.suppress(ValueError):  # text that is not a number is refused below
             value = float(value)
     if isinstance(value, float) and not math.isfinite(value):  # every comparison with nan would let it pass
         raise InputError(f"{where}: {key} must be a finite number, not {value}")

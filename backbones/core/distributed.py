@@ -41,7 +41,7 @@ def setup_distributed() -> torch.device:
 
 
 def rank() -> int:
-    """This process's number, 0 where there is no group."""
+    """This process's number, 0 without a group."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 

@@ -1,4 +1,4 @@
-"""What this machine can run, and for each problem the line that mends it: Python, packages, GPUs, memory and disk.
+"""What this machine can run, and the line that fixes each problem: Python, packages, GPUs, memory and disk.
 
 Nothing but the standard library is imported before a check needs it, so that a broken installation can be looked at.
 """
@@ -38,13 +38,13 @@ class Check:
 
     Attributes:
         blocks: the ABILITIES that a problem here takes away; none: a problem of comfort.
-        mend: the line that mends a problem.
+        fix: the line that fixes a problem.
     """
 
     name: str
     state: str
     found: str
-    mend: str = ""
+    fix: str = ""
     blocks: tuple[str, ...] = ()
 
 
@@ -81,9 +81,9 @@ def check_machine(output_dir: Path) -> list[Check]:
     """Python, cores, memory, shared memory, and the disk of `output_dir`."""
     old = sys.version_info[:2] < OLDEST_PYTHON
     found = f"{platform.python_version()}, {sys.executable}"
-    mend = f"install Python {'.'.join(map(str, OLDEST_PYTHON))} or later" if old else ""
+    fix = f"install Python {'.'.join(map(str, OLDEST_PYTHON))} or later" if old else ""
     return [
-        Check("Python", PROBLEM if old else OK, found, mend, ABILITIES),
+        Check("Python", PROBLEM if old else OK, found, fix, ABILITIES),
         Check("cores", OK, str(count_cores())),
         check_memory(),
         check_shared_memory(),
@@ -114,8 +114,8 @@ def check_memory() -> Check:
     """Memory of the machine or container."""
     total = total_memory()
     few = total < QUICK_MEMORY
-    mend = f"give it {QUICK_MEMORY} GB" if few else ""
-    return Check("memory", PROBLEM if few else OK, f"{total:.1f} GB", mend, EVALUATED)
+    fix = f"give it {QUICK_MEMORY} GB" if few else ""
+    return Check("memory", PROBLEM if few else OK, f"{total:.1f} GB", fix, EVALUATED)
 
 
 def check_shared_memory() -> Check:
@@ -125,8 +125,8 @@ def check_shared_memory() -> Check:
         return Check("/dev/shm", OK, "none on this system")
     total = shutil.disk_usage(folder).total / GB
     few = total < SCALE_SHARED
-    mend = "start the container with --shm-size=8g or --ipc=host, or set DATALOADER.NUM_WORKERS 0" if few else ""
-    return Check("/dev/shm", PROBLEM if few else OK, f"{total:.2f} GB for loader workers", mend, (SCALE,))
+    fix = "start the container with --shm-size=8g or --ipc=host, or set DATALOADER.NUM_WORKERS 0" if few else ""
+    return Check("/dev/shm", PROBLEM if few else OK, f"{total:.2f} GB for loader workers", fix, (SCALE,))
 
 
 def check_disk(output_dir: Path) -> Check:
@@ -167,7 +167,7 @@ def check_package(package: Package) -> Check:
 
 
 def import_quietly(module: str) -> ModuleType:
-    """Import by name; what it warns of is not the user's to mend."""
+    """Import by name; its warnings are not the user's to fix."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return importlib.import_module(module)
@@ -194,24 +194,24 @@ def reason(error: Exception, module: str = "") -> str:
 
 
 def verdicts(checks: Sequence[Check]) -> dict[str, str]:
-    """For each ability "yes", or "no - " and what is missing, with the line that mends it if it is one thing."""
+    """For each ability "yes", or "no - " and what is missing, with the line that fixes it if it is one thing."""
     found = {}
     for ability in ABILITIES:
         missing = [check for check in checks if check.state == PROBLEM and ability in check.blocks]
         named = [c.found if c.name.lower() in c.found.lower() else f"{c.name}: {c.found}" for c in missing]
-        mend = f"; {missing[0].mend}" if len(missing) == 1 else ""  # of several, each stands with its own line
-        found[ability] = f"no - {', '.join(named)}{mend}" if missing else "yes"
+        fix = f"; {missing[0].fix}" if len(missing) == 1 else ""  # of several, each stands with its own line
+        found[ability] = f"no - {', '.join(named)}{fix}" if missing else "yes"
     return found
 
 
 def describe(checks: Sequence[Check]) -> str:
-    """The page: a line a check, the line that mends it below, the verdicts at the end."""
+    """The page: one line per check, the line that fixes it below, the verdicts at the end."""
     width = max(len(check.name) for check in checks)
     lines = []
     for check in checks:
         lines.append(f"{check.state:<8} {check.name:<{width}}  {check.found}")
         if check.state == PROBLEM:
-            lines.append(f"{'':<8} {'':<{width}}  -> {check.mend}")
+            lines.append(f"{'':<8} {'':<{width}}  -> {check.fix}")
     return "\n".join([*lines, "", *(f"{ability}: {verdict}" for ability, verdict in verdicts(checks).items())])
 
 

@@ -42,17 +42,17 @@ def check_gpus(torch: Any) -> Check:
     cuda = torch.version.cuda
     if not torch.cuda.is_available():
         built = f"torch is built for {'CUDA ' + cuda if cuda else 'the CPU'}"
-        mend = "run it on a machine with an NVIDIA GPU"
+        fix = "run it on a machine with an NVIDIA GPU"
         if shutil.which("nvidia-smi"):
-            mend = "check `nvidia-smi` and the driver" if cuda else "install a CUDA build of torch and torchvision"
-        return Check("GPU", PROBLEM, f"no GPU ({built})", mend, (SCALE,))
+            fix = "check `nvidia-smi` and the driver" if cuda else "install a CUDA build of torch and torchvision"
+        return Check("GPU", PROBLEM, f"no GPU ({built})", fix, (SCALE,))
     gpus = [torch.cuda.get_device_properties(n) for n in range(torch.cuda.device_count())]
     listed = ", ".join(f"{gpu.name} {gpu.total_memory / GB:.0f} GB" for gpu in gpus)
     bf16 = "bfloat16" if torch.cuda.is_bf16_supported() else "no bfloat16: leave SOLVER.AMP.ENABLED False"
     found = f"{listed}; CUDA {cuda}, {bf16}"
     if min(gpu.total_memory for gpu in gpus) < SCALE_GPU * GB:
-        mend = f"COCO's protocols need {SCALE_GPU} GB a GPU; lower SOLVER.IMS_PER_BATCH and INPUT.MAX_SIZE_TRAIN"
-        return Check("GPU", PROBLEM, found, mend, (SCALE,))
+        fix = f"COCO's protocols need {SCALE_GPU} GB a GPU; lower SOLVER.IMS_PER_BATCH and INPUT.MAX_SIZE_TRAIN"
+        return Check("GPU", PROBLEM, found, fix, (SCALE,))
     return Check("GPU", OK, found)
 
 

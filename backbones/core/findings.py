@@ -1,6 +1,6 @@
 """What a check of a data set finds: all problems, counted by kind, with their first examples, and one verdict.
 
-An error stops a training or makes its numbers wrong; a warning is something that the readers mend or that is merely
+An error stops a training or makes its numbers wrong; a warning is something that the readers fix or that is merely
 worth knowing.
 """
 
@@ -22,12 +22,12 @@ class Kind:
     Attributes:
         severity: ERROR or WARNING.
         what: what is wrong, in a few words that follow a count.
-        mend: what to do, or what becomes of it.
+        fix: what to do, or what becomes of it.
     """
 
     severity: str
     what: str
-    mend: str
+    fix: str
 
 
 class Findings:
@@ -68,13 +68,13 @@ class Findings:
     def lines(self) -> list[str]:
         """One line a kind, errors first."""
         return [
-            f"{kind.severity:<8} {n} x {kind.what}: {_enumerate(self._examples[kind], n)}; {kind.mend}"
+            f"{kind.severity:<8} {n} x {kind.what}: {_enumerate(self._examples[kind], n)}; {kind.fix}"
             for severity in (ERROR, WARNING)
             for kind, n in self.of(severity).items()
         ]
 
     def as_list(self) -> list[dict[str, Any]]:
-        """`[{"severity", "what", "count", "examples", "mend"}]`, errors first."""
+        """`[{"severity", "what", "count", "examples", "fix"}]`, errors first."""
         return [
             {**vars(kind), "count": n, "examples": list(self._examples[kind])}
             for severity in (ERROR, WARNING)
@@ -99,7 +99,7 @@ class Report:
 
     @property
     def sound(self) -> bool:
-        """Whether there is no error; warnings are allowed."""
+        """Whether no error was found; warnings are allowed."""
         return not self.findings.of(ERROR)
 
     def verdict(self) -> str:

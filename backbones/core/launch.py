@@ -165,7 +165,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
-    """In a child (`preexec_fn`): be killed when its parent is, so that none goes on writing into a folder that is
+    """In a child (`preexec_fn`): be killed when its parent is, so that none keeps writing into a folder that is
     resumed.  Does nothing elsewhere than on Linux."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

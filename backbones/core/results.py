@@ -4,7 +4,7 @@
  "backbone": {"label", "method", "seed", "hash"},          what was measured; rows are joined by the hash
  "protocol": {"name", "hash"},                             how; numbers of two protocols are not comparable
  "metrics": {name: number or null},                        flat; fractions in [0, 1]
- "data": {...}, "details": {...},                          counts and fingerprints; everything that is no scalar
+ "data": {...}, "details": {...},                          counts and fingerprints; everything that is not a scalar
  "warnings": [{"what", "count", "examples"}],
  "files": {name: path relative to the folder},
  "code": {"version", "commit", "modified"}}                what made it (core/revision.py); absent in older files

@@ -11,7 +11,7 @@ from typing import Any
 from backbones import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
-# What numbers are computed by; a changed README is no change of the code.
+# What numbers are computed by; a changed README does not change the code.
 CODE = ("backbones", "comparison", "detection", "suites", "tools")
 
 
@@ -25,7 +25,7 @@ def code_revision() -> dict[str, Any]:
 
 
 def clone_state(root: Path) -> dict[str, Any]:
-    """{"commit", "modified"} of the clone whose top folder is `root`; None each where `root` is no such folder."""
+    """{"commit", "modified"} of the clone whose top folder is `root`; None each where `root` is not such a folder."""
     found = (_git(root, "rev-parse", "--show-toplevel", "HEAD") or "").splitlines()
     if len(found) != 2 or Path(found[0]).resolve() != root.resolve():  # a clone around us is not ours
         return {"commit": None, "modified": None}

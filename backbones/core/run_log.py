@@ -88,7 +88,7 @@ class MetricsWriter:
 
     Args:
         run_dir: the run's folder.
-        start: the iteration the run goes on from.  Lines at or beyond it (written after the last checkpoint by a run
+        start: the iteration the run resumes from.  Lines at or beyond it (written after the last checkpoint by a run
             that was killed) are dropped, so that the file equals that of an uninterrupted run.
     """
 

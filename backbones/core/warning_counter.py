@@ -1,4 +1,4 @@
-"""Counted warnings: the run goes on, and the log and results.json say how often and where."""
+"""Counted warnings: the run continues, and the log and results.json say how often and where."""
 
 import logging
 from collections import defaultdict

@@ -69,7 +69,7 @@ def only(element: ElementTree.Element, tag: str) -> ElementTree.Element | None:
 
 
 def only_text(element: ElementTree.Element, tag: str) -> str | None:
-    """Text of the child `tag` without the white space around it; "" where it is empty, None where there is no child."""
+    """Text of the child `tag` without the white space around it; "" where it is empty, None without such a child."""
     found = only(element, tag)
     return None if found is None else (found.text or "").strip()
 

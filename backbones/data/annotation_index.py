@@ -6,7 +6,7 @@
 
 Paths in it are relative: it goes with the data.  Every image's header is read, always: XML sizes sometimes differ
 from the image's, which decides where boxes are clipped, and one pass over the headers costs a small part of one
-epoch.  A killed pass leaves finished classes in a folder beside it, from where the same command goes on.
+epoch.  A killed pass leaves finished classes in a folder beside it, from which the same command resumes.
 
 An annotation that is edited in place changes no folder: index again with --overwrite.
 """

@@ -16,11 +16,11 @@ from backbones.data.cifar10h import load_cifar10h
 from backbones.data.reading import COUNTED_BY_IMAGES, IMAGE_SUFFIXES, OTHER_FILES
 from backbones.data.samples import UNUSED, Samples, load_samples
 
-REFUSED = Kind(ERROR, "refusal by the reader", "it stops at the first problem: mend it and check again")
+REFUSED = Kind(ERROR, "refusal by the reader", "it stops at the first problem: fix it and check again")
 NO_BOX = Kind(WARNING, "images without box", "methods that need the object's size cannot use them (DATA.VERSION box)")
 DISAGREEMENT = Kind(WARNING, "images on which people are of two minds", "their commonest answer has less than half")
-MENDED = "the reader does what it says"
-MENDS = {  # where something else becomes of what the readers count
+FIXED = "the reader handles them as stated"
+FIXES = {  # where something else becomes of what the readers count
     UNUSED: "they are never learned",
     OTHER_FILES: f"images have the suffixes {', '.join(IMAGE_SUFFIXES)}",
 }
@@ -57,7 +57,7 @@ def check_samples(
     for entry in counter.as_list():
         what = entry["what"]
         if what not in COUNTED_BY_IMAGES or not images:
-            report.findings.add(Kind(WARNING, what, MENDS.get(what, MENDED)), entry["examples"], entry["count"])
+            report.findings.add(Kind(WARNING, what, FIXES.get(what, FIXED)), entry["examples"], entry["count"])
     if images and samples.stored is None:
         sizes = np.zeros((len(samples), 2), int) if samples.sizes is None else samples.sizes
         files = [StatedImage(path, w, h, "") for path, (w, h) in zip(samples.paths, sizes.tolist(), strict=True)]

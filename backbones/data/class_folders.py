@@ -80,7 +80,7 @@ class ClassImages:
     stamp: Stamp
 
     def count_warnings(self, split: str, warnings: WarningCounter) -> None:
-        """Count what had to be mended, with examples."""
+        """Count what had to be fixed, with examples."""
         for bit, what in COUNTED.items():
             self._count(split, warnings, what, (self.flags & bit > 0).astype(int))
         self._count(split, warnings, "boxes clipped to the image", self.clipped)

@@ -34,7 +34,9 @@ def imagenet_v2(root: Path, split: str, warnings: WarningCounter) -> Samples:
     for name in list_folders(folder):
         label = int(name) if name.isascii() and name.isdigit() else -1
         if not 0 <= label < len(classes):
-            raise InputError(f"{folder / name} is no class: folders are numbered 0 to {len(classes) - 1}; move it away")
+            raise InputError(
+                f"{folder / name} is not a class: folders are numbered 0 to {len(classes) - 1}; move it away"
+            )
         for file in list_images(folder / name, warnings, f"{split}/{name}"):
             builder.add(f"{split}/{name}/{file}", label, [])
     return builder.build(read_display_names(root, classes))

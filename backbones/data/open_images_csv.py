@@ -119,7 +119,9 @@ def leaf_labels(path: Path) -> set[str]:
     try:
         visit(load_json(path))
     except (KeyError, TypeError, AttributeError, RecursionError):
-        raise InputError(f"{path} is no hierarchy (LabelName, Subcategory); restore the original file") from None
+        raise InputError(
+            f"{path} is not a valid hierarchy (LabelName, Subcategory); restore the original file"
+        ) from None
     return leaves - inner
 
 

@@ -32,7 +32,7 @@ OTHER_FILES = "other files and folders left out"
 
 
 class SampleBuilder:
-    """Collects what a reader finds, checks it against the images, and counts what had to be mended."""
+    """Collects what a reader finds, checks it against the images, and counts what had to be fixed."""
 
     def __init__(self, name: str, root: Path, split: str, classes: list[str], warnings: WarningCounter) -> None:
         self.name, self.root, self.split, self.classes, self.warnings = name, root, split, classes, warnings

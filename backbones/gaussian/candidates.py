@@ -75,7 +75,7 @@ def check_families(chosen: Iterable[str]) -> tuple[str, ...]:
     chosen = list(chosen)
     for name in chosen:
         if name not in FAMILIES:
-            raise InputError(f"--rows: there is no family '{name}'{suggestion(name, FAMILIES)}")
+            raise InputError(f"--rows: unknown family '{name}'{suggestion(name, FAMILIES)}")
     return tuple(name for name in FAMILIES if name in chosen)
 
 

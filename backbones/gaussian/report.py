@@ -41,7 +41,7 @@ from backbones.gaussian.tables import (
     table_rows,
 )
 
-# Not results.json: this is no stage of a backbone, and a comparison of the folders above shall not take it for one.
+# Not results.json: this is not a stage of a backbone, and a comparison of the parent folders must not read it as one.
 NUMBERS, MARKDOWN, PAGE = "numbers.json", "tables.md", "report.html"
 PIXELS_PER_INCH = 110
 

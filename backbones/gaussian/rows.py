@@ -25,7 +25,7 @@ class Row(NamedTuple):
 
 
 def build_rows(grids: Grids, candidates: Sequence[Candidate]) -> list[Row]:
-    """Every row whose whole grid was trained: that of Fig. 11 holds a part of ILS1's, which is no row."""
+    """Every row whose whole grid was trained. Fig. 11 holds a part of ILS1's grid, which is not a row."""
     trained, whole = {c.name for c in candidates}, build_candidates(grids, FAMILIES)
     rows = [row for row in all_rows(grids) if any(map(row.member, candidates))]
     return [row for row in rows if trained >= {c.name for c in whole if row.member(c)}]

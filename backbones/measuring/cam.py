@@ -63,7 +63,7 @@ class GradCAMPlusPlus(pytorch_grad_cam.GradCAMPlusPlus):
     """With exact weights.
 
     The paper's alpha = g^2 / (2 g^2 + S g^3), S = sum over positions of A_k, is 1 / (2 + S g) where g != 0.  The
-    package adds 1e-6 to the denominator, which is no small number there: g is about 1e-3 for a 7 x 7 stage, so that
+    package adds 1e-6 to the denominator, which is not small there: g is about 1e-3 for a 7 x 7 stage, so that
     it halves the weight of some channels and not of others.
     """
 

@@ -17,7 +17,7 @@ from backbones.measuring.predictions import Predictions
 
 
 class Validation:
-    """A hook of the training loop.  Its state is a part of the checkpoint, weights included: a killed run that goes on
+    """A hook of the training loop.  Its state is a part of the checkpoint, weights included: a killed run that resumes
     has the same best epoch, whatever was found after that checkpoint.
 
     Args:

@@ -56,7 +56,7 @@ def config_text(
     parts = papers.parts_of(source, training)
     for part in parts:
         if not (root / papers.CONFIGS / part).is_file():
-            raise InputError(f"{SOURCE}: {table.key}: {training.row}: there is no {papers.CONFIGS}/{part}; write it")
+            raise InputError(f"{SOURCE}: {table.key}: {training.row}: {papers.CONFIGS}/{part} does not exist; write it")
     changes = papers.changes_of(source, training)
     own = yaml.safe_dump(changes, sort_keys=False) if changes else ""
     arguments = f" {training.arguments}" if training.arguments else ""

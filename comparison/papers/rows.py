@@ -104,7 +104,7 @@ def load_papers(root: Path) -> tuple[dict[str, Any], list[Table]]:
         for (row, _), name in table.cells.items():
             if (table.paper, name) not in known:
                 hint = suggestion(name, [n for paper, n in known if paper == table.paper])
-                raise InputError(f"{SOURCE}: {table.key}: {row}: there is no config '{name}' to use{hint}")
+                raise InputError(f"{SOURCE}: {table.key}: {row}: unknown config '{name}'{hint}")
     return source, tables
 
 
@@ -112,7 +112,7 @@ def read_numbers(root: Path, name: str) -> list[Line]:
     """The lines of one file of docs/paper_tables, every cell a text."""
     path = root / NUMBERS / name
     if not path.is_file():
-        raise InputError(f"{SOURCE}: there is no {NUMBERS}/{name}; name a file of that folder")
+        raise InputError(f"{SOURCE}: {NUMBERS}/{name} does not exist; name a file of that folder")
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
@@ -130,7 +130,7 @@ def _table(root: Path, key: str, spec: Mapping[str, Any]) -> Table:
         if "rows" in spec:
             _check_rows(key, name, {table.label(line) for line in lines}, [*spec["rows"], *spec.get("exclude", {})])
     if "detection" in spec and not (root / spec["detection"]).is_file():
-        raise InputError(f"{SOURCE}: {key}: there is no {spec['detection']}; name a config of configs/detection")
+        raise InputError(f"{SOURCE}: {key}: {spec['detection']} does not exist; name a config of configs/detection")
     return table
 
 

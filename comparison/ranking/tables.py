@@ -77,11 +77,11 @@ def _read_csv(path: str | Path) -> list[dict[str, str]]:
             reader = csv.DictReader(file)
             lines, names = list(reader), reader.fieldnames or []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        why = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        why = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise InputError(f"cannot read {path}: {why}; name a csv file with one line a data set") from None
     for name in names:
         if names.count(name) > 1:
-            raise InputError(f"{path}: column '{name}' stands twice; give every method its own name")
+            raise InputError(f"{path}: column '{name}' is duplicated; give every method its own name")
     for number, line in enumerate(lines, 2):
         if None in line:
             raise InputError(f"{path}: line {number} has more cells than the header; quote text that holds a comma")

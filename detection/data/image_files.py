@@ -44,7 +44,7 @@ class Listing:
         self._images: dict[str, dict[str, list[str]]] = {}
 
     def names(self, below: str = "") -> set[str]:
-        """The names in the folder `below`; none where there is no such folder."""
+        """The names in the folder `below`; empty for a folder that does not exist."""
         if below not in self._names:
             try:
                 self._names[below] = set(os.listdir(self.folder / below))

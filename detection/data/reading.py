@@ -65,7 +65,7 @@ def build_data(
         classes_from: as `DetectionData`.
 
     Raises:
-        InputError: the first error that the checker finds too, and training cannot mend.
+        InputError: the first error that the checker finds too, and training cannot fix.
     """
     refuse(findings, str(annotations_path))
     assert scan is not None  # otherwise something was refused

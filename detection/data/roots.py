@@ -27,7 +27,7 @@ def data_root(text: str, needed_by: str) -> Path:
         needed_by: name of the data set, for the message.
 
     Raises:
-        InputError: neither variable is set, or there is no such folder.
+        InputError: neither variable is set, or the folder does not exist.
     """
     folder, variable = expand_root(text)
     if not folder.is_dir():

@@ -41,8 +41,8 @@ UNANNOTATED = Kind(WARNING, "images without annotation", "training leaves them o
 UNUSED = Kind(WARNING, "categories without annotation", "they are neither learned nor in the mean AP")
 NUM_CLASSES = Kind(ERROR, "MODEL.ROI_HEADS.NUM_CLASSES that differs", "set it to the number of categories")
 
-# Training goes on without such boxes, or with what is left of them, and counts them in its own words.
-MENDED = (NEGATIVE, EMPTY, OUTSIDE, BEYOND)
+# Training continues without such boxes, or with what is left of them, and counts them in its own words.
+FIXED = (NEGATIVE, EMPTY, OUTSIDE, BEYOND)
 # Pixels that a box may pass the border by: coordinates rounded to whole numbers or pixel centres.
 BORDER = 0.5
 # The official files have a few boxes that training drops and cuts (COCO's train2017 some of zero width or height
@@ -65,7 +65,7 @@ class Scan:
         category_ids: K, of the files.
         image: (n,) int64 position in `images`, or -1.
         label: (n,) int64 position in `categories`, or -1.
-        bbox: (n, 4) float64 x, y, w, h; NaN where it is no box (already found) or not finite.
+        bbox: (n, 4) float64 x, y, w, h; NaN where it is not a box (already found) or not finite.
         malformed: (n,) bool, already found.
         area: (n,) float64; NaN where the file has none, or a wrong one.
         iscrowd: (n,) bool, crowds or `difficult` objects.
@@ -98,18 +98,18 @@ class Scan:
 
 
 def refuse(findings: Findings, where: str) -> None:
-    """`InputError` for the first error that training cannot mend; it says how many there are of the kind."""
+    """`InputError` for the first error that training cannot fix; it says how many there are of the kind."""
     for kind, count in findings.of(ERROR).items():
-        if kind not in MENDED:
-            raise InputError(f"{where}: {count} x {kind.what}: {findings.example(kind)}; {kind.mend}")
+        if kind not in FIXED:
+            raise InputError(f"{where}: {count} x {kind.what}: {findings.example(kind)}; {kind.fix}")
 
 
 def count_warnings(findings: Findings, warnings: WarningCounter) -> None:
     """What training reads in spite of it, for its log and results.json."""
     for found in findings.as_list():
-        if found["severity"] == WARNING and found["what"] not in {kind.what for kind in MENDED}:
+        if found["severity"] == WARNING and found["what"] not in {kind.what for kind in FIXED}:
             first, *others = found["examples"]
-            what = f"{found['what']}: {found['mend']}"
+            what = f"{found['what']}: {found['fix']}"
             warnings.add(what, first, found["count"] - len(others))
             for example in others:
                 warnings.add(what, example)
@@ -127,7 +127,7 @@ def cut_boxes(bbox: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarr
     with np.errstate(over="ignore"):
         corners = np.concatenate([bbox[:, :2], bbox[:, :2] + bbox[:, 2:]], axis=1)
     clipped = np.clip(corners, np.zeros(4), np.tile(sizes, 2).astype(np.float64))
-    # x + w may pass the border by a rounding error, which is no box to warn about.
+    # x + w may pass the border by a rounding error, which needs no warning.
     moved = np.abs(clipped - corners).max(axis=1, initial=0) > 1e-3
     # In float32, which networks compute in: a side that vanishes there would make a loss infinite.
     single = clipped.astype(np.float32)

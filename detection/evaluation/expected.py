@@ -27,7 +27,7 @@ def check_expected(expected: Sequence) -> None:
     names = [entry[0] for entry in expected]
     for name in names:
         if names.count(name) > 1:
-            raise InputError(f"{KEY}: {name!r} stands twice; delete one")
+            raise InputError(f"{KEY}: {name!r} is duplicated; delete one")
 
 
 def compare_expected(expected: Sequence, measured: Mapping[str, float | None]) -> list[dict[str, Any]]:

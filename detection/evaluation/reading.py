@@ -71,7 +71,7 @@ class GroundTruth:
 
 
 def read_detections(source: Sequence | Mapping | str | Path, truth: GroundTruth) -> Boxes:
-    """COCO results, checked, in their order; `InputError` names the first that is no detection of the ground truth.
+    """COCO results, checked, in their order; `InputError` names the first that does not fit the ground truth.
 
     Numbers may be those of numpy, and a box an array of them.
     """

@@ -94,7 +94,7 @@ def import_backbone(
         classes: names of the outputs, in order; None: their numbers.
 
     Returns:
-        the backbone (num_classes 0 where there is no classifier), and the account.
+        the backbone (num_classes 0 without a classifier), and the account.
 
     Raises:
         InputError: another source, prefix, network or input than declared; the message says which.
@@ -137,10 +137,10 @@ def load_classes(path: str | Path) -> list[str]:
     """The names of a classifier's outputs, one a line, in their order.
 
     Raises:
-        InputError: a file that is no text, an empty line before the last name, a name that is there twice.
+        InputError: a file that is not text, an empty line before the last name, a duplicated name.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")  # a byte order mark is no part of the first name
+        text = Path(path).read_text(encoding="utf-8-sig")  # a byte order mark does not belong to the first name
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}: {error}; --classes is a text file, one name a line") from None
     names = [line.strip() for line in text.rstrip().split("\n")]

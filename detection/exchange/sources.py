@@ -128,7 +128,9 @@ def select_state(content: Mapping[str, Any], source: str, path: str | Path) -> t
     if not _prefixes(named):
         raise InputError(f"{path}: --source {source} {_missing_state(content, form.key)}")
     if unnamed := [name for name in named if not isinstance(name, str)]:
-        raise InputError(f"{path}: {unnamed[0]!r} in its state dict is no name of a tensor; save `model.state_dict()`")
+        raise InputError(
+            f"{path}: {unnamed[0]!r} in its state dict is not the name of a tensor; save `model.state_dict()`"
+        )
     if foreign := [name for name, value in named.items() if not isinstance(value, Tensor)]:
         raise InputError(f"{path}: '{foreign[0]}' in its state dict is a {type(named[foreign[0]]).__name__}, no tensor")
     prefix = next((prefix for prefix in form.prefixes if prefix in _prefixes(named)), None)
@@ -176,7 +178,7 @@ def _missing_state(content: Mapping[str, Any], key: str | None) -> str:
     if any(isinstance(table, Mapping) and "res2.0.conv1.weight" in table for table in content.values()):
         return f"{expected}; here are detectron2's names, as --source detectron2 has them"
     return (
-        f"{expected}; here is no ResNet by torchvision's names (layer1.0.conv1.weight), the file has "
+        f"{expected}; it holds no ResNet with torchvision's names (layer1.0.conv1.weight); the file has "
         f"{', '.join(map(str, list(content)[:5]))}"
     )
 

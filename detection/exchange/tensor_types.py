@@ -54,4 +54,4 @@ def _unreadable(name: str, tensor: Tensor) -> str:
     whole = not tensor.is_floating_point() and not tensor.is_complex() and tensor.dtype != torch.bool
     if name.endswith(COUNTER) and whole:
         return ""
-    return f"is of {tensor.dtype}, which is no type of trained weights here"
+    return f"is of {tensor.dtype}, which is not a type of trained weights here"

@@ -12,7 +12,7 @@ from backbones.core.warning_counter import WarningCounter
 from detection.data.catalog import load_data
 from detection.data.checks import Options, check_detection
 from detection.data.loader import trainable
-from detection.data.scan import MENDED
+from detection.data.scan import FIXED
 
 WIDTH, HEIGHT = 96, 72
 # Two of each image, x, y, width and height.
@@ -111,7 +111,7 @@ def judge(name):
     """Both verdicts, which must agree: (errors, counted warnings, data or None, message)."""
     errors, _ = check(name)
     data, counted, message = train(name)
-    serious = [what for what in errors if what not in {kind.what for kind in MENDED}]
+    serious = [what for what in errors if what not in {kind.what for kind in FIXED}]
     assert (data is None) == bool(serious), (name, errors, message)
     if data is None:
         assert "\n" not in message

@@ -69,7 +69,7 @@ def add_suite(root):
 
 
 def load_tool():
-    """tools/compare.py as a module: `tools` is no package, and its name belongs to others as well."""
+    """tools/compare.py as a module: `tools` is not a package, and its name belongs to others as well."""
     path = Path(__file__).parents[2] / "tools" / "compare.py"
     spec = importlib.util.spec_from_file_location("compare_tool", path)
     module = importlib.util.module_from_spec(spec)

@@ -50,7 +50,7 @@ def count_files(root: Path) -> int:
 
 
 def held_set(root: Path) -> dict | None:
-    """The scenes.json of a folder, None where there is no set; `InputError` if somebody else's data is in the way."""
+    """The scenes.json of a folder, None without one; `InputError` if somebody else's data is in the way."""
     if (root / "scenes.json").exists():
         return load_json(root / "scenes.json")
     held = [entry for entry in ENTRIES if (root / entry).exists()]

@@ -25,7 +25,7 @@ REPAIRED = Kind(WARNING, "file names spelled otherwise than the files", "the fil
 
 
 def scan_coco(annotations: Path, images: Path, findings: Findings, *, look_for_images: bool = True) -> Scan | None:
-    """The whole file; None where it is no COCO instances json.
+    """The whole file; None for a file that is not a COCO instances json.
 
     Args:
         images: folder that its `file_name`s are below.

@@ -21,7 +21,7 @@ from detection.data.fields import parse_number, read_sides, say
 NO_XML = Kind(ERROR, "listed images without XML", "restore the annotations or remove the lines")
 BROKEN_XML = Kind(ERROR, "broken XML files", "restore them")
 REPEATED_ELEMENT = Kind(ERROR, "repeated elements in XML", "keep one of them")
-BAD_SIZE = Kind(ERROR, "XML whose size is no pair of integers", "correct them")
+BAD_SIZE = Kind(ERROR, "XML whose size is not a pair of integers", "correct them")
 NO_SIZE = Kind(ERROR, "XML without size", "add the width and height of the image that the boxes refer to")
 ZERO_SIZE = Kind(WARNING, "XML whose size is 0", "the image's own size is taken")
 NO_CLASS = Kind(ERROR, "objects without a name", "name their class")

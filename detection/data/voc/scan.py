@@ -27,7 +27,7 @@ BY_FILENAME = Kind(WARNING, "images found by <filename> alone", "name them as th
 def scan_voc(
     folder: Path, listing: Path, classes: Sequence[str] | None, findings: Findings, *, look_for_images: bool = True
 ) -> Scan | None:
-    """The split that `listing` names, None where it is no text.
+    """The split that `listing` names, None for a file that is not text.
 
     Args:
         folder: holds Annotations and JPEGImages.
@@ -83,7 +83,7 @@ def _place_boxes(
         image=np.array([n for n, _, _ in found], np.int64),
         label=np.array([place.get(box.name, -1) for _, _, box in found], np.int64),
         bbox=bbox,
-        # A corner that is a number, though not a finite one, is infinite here; NaN is no number.
+        # A corner that is a number, though not a finite one, is infinite here; NaN is not a number.
         malformed=np.asarray(np.isnan(corners).any(axis=1)),
         area=area,
         iscrowd=np.array([box.difficult for _, _, box in found], bool),
