@@ -1,7 +1,6 @@
 """Fixtures of all tests: the shared data, small data sets, and one thread for every test."""
 
 import gc
-import importlib.util
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from helpers import tools
 
 from backbones.core.doctor import count_cores, total_memory
 
@@ -62,16 +62,7 @@ def run_tool() -> Callable[..., subprocess.CompletedProcess]:
 @pytest.fixture(scope="session")
 def load_tool() -> Callable[[str], ModuleType]:
     """Import `tools/<name>.py`; its `main(argv)` runs in this process, which saves the start of another."""
-
-    def load(name: str) -> ModuleType:
-        spec = importlib.util.spec_from_file_location(f"tools_{name}", ROOT / "tools" / f"{name}.py")
-        assert spec
-        assert spec.loader
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    return load
+    return tools.load_tool
 
 
 @pytest.fixture(scope="session")

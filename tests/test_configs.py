@@ -1,10 +1,10 @@
 """Every yaml under configs/ loads, is valid for its tool and its engine, and opens with the command that uses it."""
 
 import re
-from pathlib import Path
 
 import pytest
 import yaml
+from helpers.config_files import DETECTION, PRETRAINING, ROOT, YOLO, header, is_mere_base
 from helpers.own_methods import OWN
 
 from backbones.config import get_defaults as pretraining_defaults
@@ -22,20 +22,11 @@ from detection.engines.yolo.engine import load_checked as load_checked_yolo
 from detection.exchange.compatibility import check_spec
 from detection.finetune import check_config
 
-ROOT = Path(__file__).resolve().parent.parent
-DETECTION = sorted((ROOT / "configs" / "detection").rglob("*.yaml"))
-YOLO = sorted((ROOT / "configs" / "yolo").rglob("*.yaml"))
-PRETRAINING = sorted((ROOT / "configs" / "pretrain").rglob("*.yaml"))
 VARIABLES = ("SMOOTH2DET_DATA", "IMAGENET", "OPEN_IMAGES")
 
 
 def named(path):
     return str(path.relative_to(ROOT))
-
-
-def header(path):
-    """The comment that the file opens with."""
-    return re.match(r"(?:#.*\n)*", path.read_text())[0]
 
 
 def bases_of(path):
@@ -45,11 +36,6 @@ def bases_of(path):
 
 
 BASES = {base for path in [*DETECTION, *YOLO, *PRETRAINING] for base in bases_of(path)}
-
-
-def is_mere_base(path):
-    """Whether nobody runs the file itself: it says what it is the base of."""
-    return re.search(r"\bBase of ", header(path)) is not None
 
 
 @pytest.fixture(autouse=True)

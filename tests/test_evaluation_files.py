@@ -11,8 +11,8 @@ import pytest
 import torch
 from helpers.coco_scenes import scene
 from helpers.rectangles import load_rectangles
-from test_detection_voc import annotation, box, read_voc
-from test_torchvision_engine import FindsColours, make_cfg
+from helpers.torchvision_tiny import FindsColours, make_cfg
+from helpers.voc_files import annotation, box, read_voc
 
 from detection.config import protocol_hash
 from detection.data.records import join

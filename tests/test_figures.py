@@ -6,11 +6,14 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from test_evaluate_tools import root, run_dir, tool, write_run  # noqa: F401  # fixtures and helpers
+from helpers.noise_runs import write_run
+from helpers.tools import tool
 
 from backbones.core.errors import InputError
 from backbones.core.results import BackboneIdentity, make_results, save_results
 from backbones.measuring import figure_data, figures
+
+pytest_plugins = ["helpers.noise_fixtures"]
 
 
 def add_pretraining(run, top1):
@@ -22,7 +25,7 @@ def add_pretraining(run, top1):
 
 
 @pytest.fixture(scope="module")
-def runs(root, tmp_path_factory):  # noqa: F811
+def runs(root, tmp_path_factory):
     folder = tmp_path_factory.mktemp("figures")
     made = [add_pretraining(write_run(folder / f"r{seed}", root, seed), 0.5 + 0.1 * seed) for seed in range(3)]
     text = (made[2] / "config.yaml").read_text()

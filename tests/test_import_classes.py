@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from helpers.noise_runs import CLASSES, MEAN, STD, write_run
 from helpers.seeded import make_backbone
-from test_evaluate_tools import CLASSES, MEAN, STD, root, write_run  # noqa: F401  # root is a fixture
 
 from backbones.core.errors import InputError
 from backbones.core.results import load_results
@@ -11,11 +11,13 @@ from backbones.measuring.run import load_run
 from backbones.models.weights import differing_classes
 from detection.exchange.importing import load_classes
 
+pytest_plugins = ["helpers.noise_fixtures"]
+
 SIX = {name: t[:6] if name.startswith("fc.") else t for name, t in make_backbone().state.items()}
 
 
 @pytest.fixture
-def command(tmp_path, root, load_tool):  # noqa: F811
+def command(tmp_path, root, load_tool):
     """Import a classifier of six classes for the data below `root`, whose names are in class0 .. class5's order."""
 
     def run(names, *overrides, classes=True):
@@ -64,7 +66,7 @@ def test_outputs_without_names_are_refused_where_the_data_have_some(command, tmp
         command(CLASSES, classes=False)
 
 
-def test_data_that_are_not_here_are_compared_when_they_are_measured(command, tmp_path, root, load_tool, capsys):  # noqa: F811
+def test_data_that_are_not_here_are_compared_when_they_are_measured(command, tmp_path, root, load_tool, capsys):
     assert command(CLASSES[::-1], "DATA.ROOT", tmp_path / "elsewhere") == 0
     assert "its classes were not compared with the data: no folder" in capsys.readouterr().out
     for name in ("evaluate_backbone", "localize", "attack_backbone", "cache_teacher"):
@@ -72,7 +74,7 @@ def test_data_that_are_not_here_are_compared_when_they_are_measured(command, tmp
             load_tool(name).main([str(tmp_path / "run"), "DATA.ROOT", str(root)])
 
 
-def test_a_run_of_our_own_is_compared_as_well(root, tmp_path, load_tool):  # noqa: F811
+def test_a_run_of_our_own_is_compared_as_well(root, tmp_path, load_tool):
     run = write_run(tmp_path / "run", root, 0, classes=[*CLASSES[1:], CLASSES[0]])
     with pytest.raises(InputError, match=r"another order: output 0 .*'class1'.*set DATA\.ROOT to the data") as refused:
         load_tool("evaluate_backbone").main([str(run)])

@@ -14,8 +14,8 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from helpers.foreign_checkpoints import FEATURES, STATE, detectron2s, prefixed, read, write
 from helpers.seeded import make_backbone
-from test_import_weights import FEATURES, STATE, detectron2s, prefixed, read, write
 from torch import nn
 
 from backbones.core.checkpoint import load_checkpoint

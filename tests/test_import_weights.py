@@ -3,13 +3,13 @@
 import argparse
 import collections
 import hashlib
-import pickle
 
 import pytest
 import torch
 from helpers.finetuning import MEAN as MEAN_OF_QUICK
 from helpers.finetuning import STD as STD_OF_QUICK
 from helpers.finetuning import arguments
+from helpers.foreign_checkpoints import FEATURES, STATE, detectron2s, prefixed, projection, read, write
 from helpers.seeded import MEAN, STD, make_backbone
 
 from backbones.core.config import load_config
@@ -23,31 +23,6 @@ from detection.exchange.compatibility import check_spec
 from detection.exchange.export import export_backbone
 from detection.exchange.importing import declare_spec, import_backbone, load_classes
 from detection.exchange.sources import SOURCES
-
-STATE = make_backbone().state
-FEATURES = {name: tensor for name, tensor in STATE.items() if not name.startswith("fc.")}
-
-
-def prefixed(prefix, state=STATE):
-    return {prefix + name: tensor for name, tensor in state.items()}
-
-
-def projection(prefix):
-    return {f"{prefix}fc.0.weight": torch.ones(512, 512), f"{prefix}fc.2.weight": torch.ones(128, 512)}
-
-
-def detectron2s(state):
-    """As detectron2's tools/convert-torchvision-to-d2.py renames it; a pickle of arrays, when it is written."""
-    renamed = {}
-    for old, tensor in state.items():
-        name = old if "layer" in old else f"stem.{old}"
-        for stage in (1, 2, 3, 4):
-            name = name.replace(f"layer{stage}", f"res{stage + 1}")
-        for number in (1, 2, 3):
-            name = name.replace(f"bn{number}", f"conv{number}.norm")
-        renamed[name.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")] = tensor.numpy()
-    return renamed
-
 
 # What each program writes, as its code says.
 WRITTEN = {
@@ -128,18 +103,6 @@ WITH_CLASSIFIER = {
     "torchvision", "ddp", "compile", "torchvision-references", "torchvision-references-ema", "pytorch-examples",
     "model-state-dict", "lightning", "timm", "timm-ema", "detectron2",
 }  # fmt: skip
-
-
-def write(content, folder):
-    if "__author__" in content:
-        (folder / "foreign.pth").write_bytes(pickle.dumps(content))
-    else:
-        torch.save(content, folder / "foreign.pth")
-    return folder / "foreign.pth"
-
-
-def read(content, folder, source="torchvision", spec=None, arch="resnet18", **options):
-    return import_backbone(write(content, folder), source, spec or declare_spec(arch), label="foreign", **options)
 
 
 @pytest.mark.parametrize("source", SOURCES)

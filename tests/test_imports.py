@@ -5,6 +5,7 @@ that it lies in, though Python runs their `__init__` first; their own imports co
 """
 
 import ast
+import re
 import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -167,6 +168,37 @@ def test_no_module_is_called_like_one_of_the_standard_library():
     for name in OURS:
         for path in (ROOT / name).rglob("*.py"):
             assert not STDLIB & set(path.relative_to(ROOT).with_suffix("").parts), path
+
+
+# ---- tests --------------------------------------------------------------------------------------------------------
+
+
+def named_helpers(path):
+    """Modules of tests/helpers/ that a file takes as a plugin, or runs by the name of their file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        text = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(text, str) and (match := re.fullmatch(r"helpers\.(\w+)|(\w+)\.py", text)):
+            yield f"helpers.{match[1] or match[2]}"
+
+
+def test_no_test_imports_a_test():
+    """What several test files need is in tests/helpers/."""
+    graph = import_graph(ROOT / "tests", ["."])
+    assert len(graph) > 100
+    assert not [(module, other) for module in graph for other in graph[module] if other.startswith("test_")]
+
+
+def test_every_helper_is_used_by_a_test():
+    graph = import_graph(ROOT / "tests", ["."])
+    helpers = {module for module in graph if module.startswith("helpers.")}
+    waiting, used = [module for module in graph if "." not in module], set()
+    while waiting:
+        module = waiting.pop()
+        path = (ROOT / "tests" / module.replace(".", "/")).with_suffix(".py")
+        new = (graph[module] | set(named_helpers(path) if path.exists() else ())) & helpers - used
+        used |= new
+        waiting += new
+    assert used == helpers
 
 
 # ---- heavy libraries ----------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from test_configs import ROOT
+from helpers.killing import ROOT
 
 from backbones.core.config import load_config
 from backbones.core.errors import InputError

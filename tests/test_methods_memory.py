@@ -4,9 +4,9 @@ import copy
 
 import pytest
 import torch
+from helpers.method_images import build as build_with_network
 from helpers.method_toys import K, build, context, entropy_to, random_batch
 from scipy.stats import chisquare
-from test_method_contract import build as build_with_network
 
 from backbones.core.errors import InputError
 from backbones.data.batch import Batch

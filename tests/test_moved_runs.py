@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from test_pretraining import arguments
+from helpers.pretraining import arguments
 
 from backbones.core.checkpoint import load_checkpoint, save_checkpoint
 from backbones.core.errors import InputError

@@ -9,8 +9,8 @@ import pytest
 import torch
 from helpers import detectron2_tiny, yolo_tiny
 from helpers.finetuning import arguments, write_backbone
+from helpers.noise_runs import CLASSES, ChannelMeans, inputs, read, write_run
 from helpers.seeded import make_backbone
-from test_evaluate_tools import CLASSES, ChannelMeans, inputs, read, root, write_run  # noqa: F401  # root is a fixture
 from torch import nn
 
 from backbones.config import get_defaults
@@ -30,6 +30,8 @@ from backbones.models.weights import state_hash
 from backbones.pretraining.building import build_method, build_teacher
 from backbones.pretraining.teacher import CachedTeacher, OnlineTeacher, write_cache
 from detection.engines.finite import FiniteOutputs
+
+pytest_plugins = ["helpers.noise_fixtures"]
 
 CPU = torch.device("cpu")
 
@@ -56,7 +58,7 @@ def last_line(capsys, main, argv):
 
 
 @pytest.fixture(scope="module")
-def damaged(root, tmp_path_factory):  # noqa: F811
+def damaged(root, tmp_path_factory):
     """A run whose backbone.pth holds one NaN in its classifier."""
     run = write_run(tmp_path_factory.mktemp("runs") / "nan", root, 0)
     spoil(run / "backbone.pth", "fc.bias", float("nan"), 2)
@@ -126,7 +128,7 @@ def test_a_checkpoint_with_a_nan_is_not_resumed(small_scenes, tmp_path, load_too
 
 
 @pytest.fixture(scope="module")
-def overflowing(root, tmp_path_factory):  # noqa: F811
+def overflowing(root, tmp_path_factory):
     """A run whose weights are finite, and whose logits are not."""
     run = write_run(tmp_path_factory.mktemp("runs") / "large", root, 0)
     spoil(run / "backbone.pth", "fc.weight", 3e38)
@@ -145,7 +147,9 @@ GALLERIES = {
 
 
 @pytest.mark.parametrize("case", GALLERIES)
-def test_no_tool_reports_predictions_that_are_not_finite(case, overflowing, root, tmp_path, load_tool, capsys, monkeypatch):  # noqa: E501, F811  # fmt: skip
+def test_no_tool_reports_predictions_that_are_not_finite(
+    case, overflowing, root, tmp_path, load_tool, capsys, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     argv = [overflowing if part == "RUN" else part for part in GALLERIES[case]]
     name = case.split()[0]
@@ -211,7 +215,7 @@ class Broken(ChannelMeans):
         return Outputs(torch.where(exact[:, None] > 0.05, torch.nan, logits), {})
 
 
-def test_context_images_and_features_are_watched(root):  # noqa: F811
+def test_context_images_and_features_are_watched(root):
     samples = read(root, "val")
     model = Broken()
     predict_samples(model, samples, inputs())
@@ -231,7 +235,7 @@ def test_context_images_and_features_are_watched(root):  # noqa: F811
         penultimate_features(Features(), samples, np.arange(3), inputs(precision="float32"))
 
 
-def test_a_map_that_is_not_finite_is_refused_though_its_logits_are_finite(root, monkeypatch):  # noqa: F811
+def test_a_map_that_is_not_finite_is_refused_though_its_logits_are_finite(root, monkeypatch):
     maps = ClassMaps(load_backbone_of(root), "CAM")
     monkeypatch.setattr(
         type(maps),
@@ -242,7 +246,7 @@ def test_a_map_that_is_not_finite_is_refused_though_its_logits_are_finite(root, 
         next(localize(maps, read(root, "val"), np.arange(2), inputs(precision="float32"), 32))
 
 
-def load_backbone_of(root):  # noqa: F811
+def load_backbone_of(root):
     torch.manual_seed(0)
     return build_model("resnet18", 6)
 
@@ -261,7 +265,7 @@ def test_an_attacked_image_is_watched_too():
         attack_model(model, [colours(255, 0, 100)], [Attack("fgsm", 0.0)], **options)
 
 
-def test_saved_predictions_are_checked_before_they_are_drawn(root, tmp_path, load_tool, capsys):  # noqa: F811
+def test_saved_predictions_are_checked_before_they_are_drawn(root, tmp_path, load_tool, capsys):
     run = write_run(tmp_path / "run", root, 0)
     load_tool("evaluate_backbone").main([str(run)])
     path = run / "evaluation" / "predictions.npz"
@@ -277,7 +281,7 @@ def test_saved_predictions_are_checked_before_they_are_drawn(root, tmp_path, loa
 # ------------------------------------------------------------------------------------ teachers
 
 
-def test_teachers_that_are_not_finite(root, tmp_path, overflowing):  # noqa: F811
+def test_teachers_that_are_not_finite(root, tmp_path, overflowing):
     samples = read(root, "val")
     sound = load_backbone(write_run(tmp_path / "sound", root, 0))
     images = torch.stack([torch.from_numpy(samples.load_image(i)).permute(2, 0, 1) for i in range(len(samples))])

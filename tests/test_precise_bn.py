@@ -1,7 +1,7 @@
 """Precise batch norm: the statistics of all its batches together, drawn by position, refused where nothing trains."""
 
 import torch
-from test_torchvision_engine import make_cfg
+from helpers.torchvision_tiny import make_cfg
 from torch import nn
 
 from detection.training.precise_bn import measure_statistics

@@ -1,38 +1,20 @@
 """Pretraining as its users run it: killed and resumed, on two processes, and with what it refuses."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
 
 import pytest
 import torch
 from helpers.killing import ROOT, assert_equal_trees, kill_after, reported
+from helpers.pretraining import TOOL, arguments, run
 
 from backbones.core.checkpoint import load_checkpoint
 from backbones.core.errors import InputError
 from backbones.core.results import load_results
 from backbones.core.run_log import get_logger
 from backbones.models.weights import load_backbone
-
-TOOL = [sys.executable, str(ROOT / "tools" / "pretrain.py")]
-TINY = [
-    "DATA.IMAGE_SIZE", 32, "DATA.EVAL_CROP", 32, "DATA.EVAL_RESIZE", 32, "DATA.CROP_AREA", "[0.5, 1.0]",
-    "MODEL.ARCH", "resnet18", "SOLVER.OPTIMIZER", "ADAMW", "SOLVER.BASE_LR", "1e-3", "SOLVER.LR_SCHEDULE", "cosine",
-    "SOLVER.BATCH_SIZE", 8, "LOG_PERIOD", 3,
-]  # fmt: skip
-
-
-def arguments(scenes, out, *overrides, resume=False):
-    flags = ["--resume"] if resume else []
-    return ["--output-dir", str(out), *flags, "DATA.ROOT", str(scenes), *map(str, (*TINY, *overrides))]
-
-
-def run(command, **kwargs):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, **kwargs)
 
 
 @pytest.mark.parametrize("method", ["CE", "OLS"])

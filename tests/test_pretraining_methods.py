@@ -11,7 +11,7 @@ import pytest
 import torch
 from helpers.killing import ROOT, assert_equal_trees, reported
 from helpers.own_methods import OWN
-from test_pretraining import arguments, run
+from helpers.pretraining import arguments, run
 
 from backbones.config import get_defaults, needs_teacher
 from backbones.core.checkpoint import load_checkpoint

@@ -4,8 +4,8 @@ import re
 
 import pytest
 import torch
+from helpers.config_files import DETECTION, ROOT, is_mere_base
 from helpers.detectron2_tiny import load_detectron2
-from test_configs import DETECTION, ROOT, is_mere_base
 
 from backbones.config import get_defaults as pretraining_defaults
 from backbones.core.config import flatten, load_config

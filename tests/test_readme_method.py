@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from helpers.killing import ROOT
-from test_pretraining import arguments
+from helpers.pretraining import arguments
 
 from backbones.core.results import load_results
 from backbones.methods import METHODS

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_evaluate_tools import root, run_dir, tool  # noqa: F401  # fixtures and the tool's loader
+from helpers.tools import tool
 from torch import nn
 
 from backbones.core.errors import InputError
@@ -11,6 +11,8 @@ from backbones.core.results import load_results
 from backbones.data.batch import Batch
 from backbones.measuring.robustness import Attack, attack_model, build_attacks, margin, perturb, wrong_predictions
 from backbones.models import Outputs
+
+pytest_plugins = ["helpers.noise_fixtures"]
 
 SHAPE, K, B = (3, 5, 5), 7, 40
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
@@ -194,7 +196,7 @@ def test_bad_attacks(methods, bounds, message):
         build_attacks(methods, bounds, 20, 1)
 
 
-def test_tool_end_to_end(run_dir, tmp_path, capsys):  # noqa: F811
+def test_tool_end_to_end(run_dir, tmp_path, capsys):
     overrides = ["ATTACK.STEPS", "2", "ATTACK.RESTARTS", "1", "ATTACK.MAX_IMAGES", "6", "ATTACK.BOUNDS", "[1.0, 8.0]"]
     assert tool("attack_backbone")([str(run_dir), "--output-dir", str(tmp_path / "out"), *overrides]) == 0
     results = load_results(tmp_path / "out")

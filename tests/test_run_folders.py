@@ -6,8 +6,8 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers.suite_fixtures import first_run  # noqa: F401  # a fixture
-from test_evaluate_tools import root, tool, write_run  # noqa: F401  # fixtures and helpers
+from helpers.noise_runs import write_run
+from helpers.tools import tool
 
 from backbones.core.errors import InputError
 from backbones.core.results import make_results, save_results
@@ -17,11 +17,13 @@ from backbones.models.weights import identity, load_backbone
 from suites.factory import Factory
 from suites.stages import REPORT_RECORD
 
+pytest_plugins = ["helpers.noise_fixtures", "helpers.suite_fixtures"]
+
 HASH = "0123456789ab"
 LINES = [{"iteration": k, "train_top1": k / 10} for k in range(5)]
 
 
-def pretrained(folder, root, seed, stage="pretraining", metrics=True):  # noqa: F811
+def pretrained(folder, root, seed, stage="pretraining", metrics=True):
     run = write_run(folder, root, seed)
     if metrics:
         (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LINES))
@@ -31,7 +33,7 @@ def pretrained(folder, root, seed, stage="pretraining", metrics=True):  # noqa: 
 
 
 @pytest.fixture(scope="module")
-def suite(root, tmp_path_factory):  # noqa: F811
+def suite(root, tmp_path_factory):
     """A suite's output: rows A and B, B chosen among two points of a grid, and an old row that no report shows."""
     output = tmp_path_factory.mktemp("suite") / "out"
     runs, reported = output / RUNS, []
@@ -56,7 +58,7 @@ def labels_of(found):
     return [json.loads((one.evaluation() / "results.json").read_text())["backbone"]["label"] for one in found]
 
 
-def test_the_layout_is_that_of_a_suite(first_run, tmp_path):  # noqa: F811
+def test_the_layout_is_that_of_a_suite(first_run, tmp_path):
     """By the code that makes it: a change of the names there must change them here."""
     lab, _, _ = first_run
     assert list(lab.output.glob(REPORTS))

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from test_evaluate_tools import root, tool, write_run  # noqa: F401  # fixtures and helpers
+from helpers.noise_runs import write_run
+from helpers.tools import tool
 
 from backbones.core.config import load_yaml
 from backbones.core.errors import InputError
@@ -10,10 +11,12 @@ from backbones.core.results import load_results, make_results, save_results
 from backbones.models.weights import identity, load_backbone
 from suites.selection import select
 
+pytest_plugins = ["helpers.noise_fixtures"]
+
 DATA = {"train": {"fingerprint": "t"}, "val": {"fingerprint": "v"}}
 
 
-def add_run(folder, root, seed, nll, data=DATA):  # noqa: F811
+def add_run(folder, root, seed, nll, data=DATA):
     write_run(folder, root, seed)
     (folder / "config.yaml").write_text(f"LABEL: {folder.name}\nMETHOD: {{LS: {{amount: 0.{seed}}}}}\n")
     who = identity(load_backbone(folder))
@@ -22,7 +25,7 @@ def add_run(folder, root, seed, nll, data=DATA):  # noqa: F811
 
 
 @pytest.fixture
-def runs(root, tmp_path):  # noqa: F811
+def runs(root, tmp_path):
     return [add_run(tmp_path / f"point{seed}", root, seed, nll) for seed, nll in ((1, 0.9), (2, 0.5), (3, 0.7))]
 
 
@@ -52,7 +55,7 @@ def test_a_candidate_is_never_overwritten(runs):
     assert (runs[0] / "backbone.pth").read_bytes() == before
 
 
-def test_runs_validated_on_other_images_are_not_compared(runs, root, tmp_path):  # noqa: F811
+def test_runs_validated_on_other_images_are_not_compared(runs, root, tmp_path):
     other = add_run(tmp_path / "other", root, 4, 0.1, {"train": {"fingerprint": "t"}, "val": {"fingerprint": "w"}})
     with pytest.raises(InputError, match=r"point1 and .*other were validated on other images"):
         select([*runs, other], [], "nll")

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from helpers.pretraining import arguments
 from helpers.seeded import make_backbone
-from test_pretraining import arguments
 
 from backbones.config import get_defaults, idle_settings, validate
 from backbones.core.checkpoint import load_checkpoint

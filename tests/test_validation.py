@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from helpers.killing import assert_equal_trees, kill_after, reported
+from helpers.pretraining import TOOL, arguments
 from scipy.special import log_softmax
-from test_pretraining import TOOL, arguments
 
 from backbones.core.checkpoint import load_checkpoint
 from backbones.core.errors import InputError

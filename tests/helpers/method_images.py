@@ -1,0 +1,66 @@
+"""Methods around a network of two layers, with batches of images that carry everything a method can ask for."""
+
+import torch
+from torch import nn
+
+from backbones.config import get_defaults
+from backbones.data.batch import Batch
+from backbones.methods import METHODS, Context
+from backbones.models import Outputs
+
+B, K, SIZE = 12, 5, 32
+
+
+class Tiny(nn.Module):
+    """A convolution and a linear classifier."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 16, 3)
+        self.fc = nn.Linear(16, num_classes)
+
+    def forward(self, x):
+        early = self.conv(x)
+        features = early.relu()
+        return Outputs(self.fc(features.mean(dim=(2, 3))), {"res2": early, "res3": features})
+
+    def feature_channels(self):
+        return {"res2": 16, "res3": 16}
+
+
+def build(name, num_classes=K, model=None, **arguments):
+    torch.manual_seed(0)
+    block = get_defaults().METHOD[name] | arguments
+    method = METHODS.get(name)(model or Tiny(num_classes), num_classes, **block)
+    context = Context(
+        B,
+        batch(num_classes).labels,
+        epochs=2,
+        steps_per_epoch=4,
+        unaugmented=lambda: [images(num_classes)],
+        teacher_temperature=lambda: 1.3,
+    )
+    method.setup(context)
+    method.begin_epoch(0)
+    return method
+
+
+def images(num_classes=K):
+    """Some of every class."""
+    random = torch.Generator().manual_seed(3)
+    images = torch.randint(0, 256, (2 * K, 3, 8, 8), generator=random, dtype=torch.uint8)
+    return Batch(images, torch.arange(2 * K) % num_classes)
+
+
+def batch(num_classes=K, seed=1, dtype=torch.float32):
+    random = torch.Generator().manual_seed(seed)
+    return Batch(
+        torch.randn(B, 3, SIZE, SIZE, generator=random, dtype=dtype),
+        torch.randint(num_classes, (B,), generator=random),
+        index=torch.arange(B),
+        objectness=torch.rand(B, generator=random),
+        boxes=torch.tensor([4.0, 4.0, 20.0, 24.0]).repeat(B, 1, 1),
+        is_context=torch.rand(B, generator=random) < 0.2,
+        second_view=torch.randn(B, 3, SIZE, SIZE, generator=random, dtype=dtype),
+        teacher_logits=2 * torch.randn(B, num_classes, generator=random, dtype=dtype),
+    )
