@@ -242,7 +242,7 @@ def test_tuples_within_a_yaml_list_are_refused(tmp_path):
     """yaml reads them as the texts "('a'" and "1)"."""
     path = tmp_path / "a.yaml"
     path.write_text("ANY: [('a', 1)]\n")
-    with pytest.raises(InputError, match=r"ANY holds tuples, which yaml reads as texts"):
+    with pytest.raises(InputError, match=r"ANY holds tuples, which yaml reads as strings"):
         load_config(CfgNode({"ANY": []}), path)
 
 

@@ -162,7 +162,7 @@ def test_elements_have_the_type_of_the_defaults_not_of_the_file(tmp_path):
 @pytest.mark.parametrize("key", ["A.NUMBER", "A.RATE"])
 def test_a_number_beyond_every_range_is_refused_in_a_line(key):
     defaults = CfgNode({"A": {"NUMBER": 1, "RATE": 0.5}})
-    with pytest.raises(InputError, match=rf"{key} holds a whole number of 401 digits"):
+    with pytest.raises(InputError, match=rf"{key} holds an integer of 401 digits"):
         load_config(defaults, None, [key, "1" + "0" * 400])
 
 

@@ -195,5 +195,5 @@ def test_every_process_has_a_gpu_of_its_own(monkeypatch, local_rank):
         assert distributed.setup_distributed() == torch.device("cuda", local_rank)
         assert chosen == [torch.device("cuda", local_rank)]
     else:
-        with pytest.raises(InputError, match=r"^process 3 of this machine has no GPU .* there are 2; start as many"):
+        with pytest.raises(InputError, match=r"^process 3 of this machine has no GPU .* there are only 2; start"):
             distributed.setup_distributed()

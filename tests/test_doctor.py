@@ -138,7 +138,7 @@ runpy.run_path({tool!r}, run_name="__main__")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert re.search(r"problem +torchvision .*\n +-> install both anew", done.stdout)
+    assert re.search(r"problem +torchvision .*\n +-> reinstall both", done.stdout)
     assert re.search(r"\npretraining: no - .*torchvision", done.stdout)
 
 

@@ -198,7 +198,7 @@ def test_a_broken_backbone_file_is_refused(small_scenes, tmp_path, main, backbon
     cut = tmp_path / "cut.pth"
     cut.write_bytes(backbone.read_bytes()[:5000])
     for path, message in (
-        (cut, r"cut\.pth is truncated or no checkpoint of ours"),
+        (cut, r"cut\.pth is truncated, or not a checkpoint of this project"),
         (tmp_path / "absent", "no backbone at .*absent"),
         (finished / "checkpoint.pth", r"checkpoint\.pth is not a backbone file"),
     ):
@@ -246,7 +246,7 @@ def test_a_checkpoint_of_another_kind_is_refused(small_scenes, finished, tmp_pat
     save_checkpoint(path, **content)
     refused(r"other settings: MODEL\.FPN\.OUT_CHANNELS \(16 -> 24\)", "MODEL.FPN.OUT_CHANNELS", 24)
     save_checkpoint(path, **{**content, "model": load_checkpoint(backbone)["state"]})
-    refused(r"checkpoint\.pth is of another architecture: \d+ tensors missing")
+    refused(r"checkpoint\.pth has another architecture: \d+ tensors missing")
     save_checkpoint(path, iteration=3)
     refused("is no checkpoint of this engine")
     save_checkpoint(path, **{**content, "iteration": 6})

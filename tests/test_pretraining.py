@@ -150,7 +150,7 @@ def test_checkpoint_of_another_kind_is_refused(small_scenes, finished, tmp_path,
         main(arguments(small_scenes, tmp_path, "SOLVER.MAX_EPOCH", 1, resume=True))
     (tmp_path / "checkpoint.pth").write_bytes(content)
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.pth"}  # a refused call leaves nothing
-    with pytest.raises(InputError, match="is of another architecture"):
+    with pytest.raises(InputError, match="has another architecture"):
         main(arguments(small_scenes, tmp_path, "SOLVER.MAX_EPOCH", 1, "MODEL.ARCH", "resnet34", resume=True))
 
 

@@ -81,7 +81,7 @@ def names(folder):
 def test_the_second_is_refused_in_a_line_and_writes_nothing(holder, tmp_path, load_tool):
     run, before = tmp_path / "run", (tmp_path / "run" / RUN_LOCK).stat()
     (run / "config.yaml").write_text("the first one's")
-    line = f"process {holder.pid} on {socket.gethostname()} writes to {run} already; wait for it to end, or choose"
+    line = f"process {holder.pid} on {socket.gethostname()} is already writing to {run}; wait for it to end, or choose"
     options = ["--output-dir", str(run), "DATA.ROOT", str(tmp_path)]
     for argv in (options, ["--resume", *options]):
         with pytest.raises(InputError, match=re.escape(line)):
@@ -104,7 +104,7 @@ def test_no_detector_trains_or_evaluates_where_another_trains(holder, tmp_path, 
     if flag == "--eval-only":
         (run / "checkpoint.pth").write_text("the first one's")
     before = names(run)
-    with pytest.raises(InputError, match=rf"^process {holder.pid} on .* writes to"):
+    with pytest.raises(InputError, match=rf"^process {holder.pid} on .* is already writing to"):
         load_tool(name).main(detector(name, run, *filter(None, [flag])))
     assert names(run) == before
 
@@ -121,7 +121,7 @@ def test_other_tools_hold_what_they_write_to(holder, tmp_path, load_tool):
         ["prepare_data", "scenes-voc", "--output-dir", run],
         ["gaussian_study", "--output-dir", run],
     ):
-        with pytest.raises(InputError, match=rf"^process {holder.pid} on .* writes to"):
+        with pytest.raises(InputError, match=rf"^process {holder.pid} on .* is already writing to"):
             load_tool(argv[0]).main(argv[1:])
     assert names(tmp_path / "run") == [RUN_LOCK]
 

@@ -1,1 +1,1 @@
-"""What every package of the project shares; it imports nothing of ours."""
+"""Code that every package of the project shares; it imports no other package of the project."""

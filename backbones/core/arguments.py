@@ -1,4 +1,4 @@
-"""The command line of every tool: paths that expand as those of configs do, and one line for what is wrong."""
+"""Command-line parsing of every tool: paths expand as in configs, and an error is one line."""
 
 import argparse
 import re
@@ -8,21 +8,22 @@ from typing import NoReturn
 from backbones.core.config import expand_path
 from backbones.core.errors import InputError, suggestion
 
-# Stands for no backbone where a path is expected.
+# Given instead of a path: no backbone, random initialisation.
 RANDOM = "random"
-# The variable that names the data's folder; where it is not set, another one does (detection/data/roots.py).
+# The environment variable with the data folder; if unset, a second one is read (detection/data/roots.py).
 ROOT_VARIABLE = "SMOOTH2DET_DATA"
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """A parser that shows the tool's docstring as it is, says an error in one line, and suggests the nearest option."""
+    """Argument parser that prints the tool's docstring unwrapped, reports an error in one line and suggests the
+    closest option."""
 
     def __init__(self, **options: object) -> None:
         options = {"formatter_class": argparse.RawDescriptionHelpFormatter} | options
         super().__init__(**options)  # type: ignore[arg-type]
 
     def error(self, message: str) -> NoReturn:
-        """Exit with code 2."""
+        """Print the error and exit with code 2."""
         if unknown := re.match(r"unrecognized arguments: (-[^\s=]+)", message):
             message = f"unknown option {unknown[1]}{suggestion(unknown[1], self._option_string_actions)}"
         elif wrong := re.match(r"(argument .*: )invalid choice: '?(.*?)'? \(choose from (.*)\)", message):
@@ -32,9 +33,9 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def path_argument(text: str) -> Path:
-    """A path of the command line: `~`, `$NAME` and `${NAME}` expand, as in `--output-dir=~/x` no shell does."""
-    if not text:  # as of an unset variable in quotes
-        raise argparse.ArgumentTypeError("the path is empty; give one, or . for the present folder")
+    """Return a path with `~`, `$NAME` and `${NAME}` expanded; shells do not expand `--output-dir=~/x`."""
+    if not text:  # such as a quoted variable that is not set
+        raise argparse.ArgumentTypeError("the path is empty; give one, or . for the current folder")
     try:
         return expand_path(text)
     except InputError as error:
@@ -42,16 +43,16 @@ def path_argument(text: str) -> Path:
 
 
 def backbone_argument(text: str) -> str:
-    """RANDOM, or the path of a backbone."""
+    """Return RANDOM, or the expanded path of a backbone."""
     return text if text == RANDOM else str(path_argument(text))
 
 
 def root_argument(text: str) -> str:
-    """DATASETS.ROOT: a path, whose variable ROOT_VARIABLE has a stand-in and is left to the reader."""
+    """Return a path for DATASETS.ROOT, expanded unless it holds ROOT_VARIABLE, which the data reader resolves."""
     return text if ROOT_VARIABLE in text else str(path_argument(text))
 
 
 def data_argument(text: str) -> str:
-    """The name of a data set, or `coco:<json>:<folder>` or `voc:<folder>:<split>` with paths that expand."""
+    """Return a data set name, or `coco:<json>:<folder>` or `voc:<folder>:<split>` with expanded paths."""
     form, *parts = text.split(":")
     return ":".join([form, *(str(path_argument(part)) if part else part for part in parts)])

@@ -4,7 +4,7 @@
     TEST.SIZES is []; it must be one or more numbers, each at least 32
     unknown MODEL.NORM 'GM'; did you mean 'GN'?
 
-A range includes both its ends; NaN is in none, and infinity is not even in one without an upper limit.
+A range includes both ends.  NaN is in no range, infinity not even in one without an upper limit.
 """
 
 import math
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from backbones.core.errors import InputError, suggestion
 
 NO_LIMIT = math.inf
-ABOVE_0 = math.nextafter(0, 1)  # the smallest positive number: from it on is exactly "above 0"
+ABOVE_0 = math.nextafter(0, 1)  # the smallest positive number, so that a range that starts here is "above 0"
 BELOW_1 = math.nextafter(1, 0)
 
 T = TypeVar("T")
@@ -38,10 +38,10 @@ def check_numbers(
     """Check a list of numbers.
 
     Args:
-        names: of the numbers, which sets their count; without them, one or more.
+        names: one name per number, which fixes how many are required; if empty, one or more numbers.
 
     Raises:
-        InputError: names key, values and range if one of them is not in [low, high], or their count is wrong.
+        InputError: names key, values and range if a value is not in [low, high] or the count is wrong.
     """
     if len(values) != (len(names) or max(len(values), 1)) or not all(_inside(value, low, high) for value in values):
         count = f"{len(names)} numbers ({', '.join(names)})" if names else "one or more numbers"
@@ -49,7 +49,7 @@ def check_numbers(
 
 
 def check_ranges(values: Mapping[str, Any], ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Check the number, or the list of one or more numbers, at each key of `ranges`; they are (low, high)."""
+    """Check the number, or the list of one or more numbers, at each key of `ranges` against its (low, high)."""
     for key, (low, high) in ranges.items():
         check = check_numbers if isinstance(values[key], (list, tuple)) else check_range
         check(key, values[key], low, high)
@@ -59,7 +59,7 @@ def check_choice(key: str, value: T, choices: Iterable[T], where: str = "") -> T
     """Return `value`.
 
     Args:
-        where: what the message begins with, such as the entry of a list that holds the key.
+        where: prefix of the message, such as the list entry that holds the key.
 
     Raises:
         InputError: names key, value and the nearest choice, or all of them, if the value is not one of the choices.

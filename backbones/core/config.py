@@ -1,7 +1,7 @@
-"""One strict configuration for every tool: fvcore's CfgNode with `_BASE_`, and errors that name the key.
+"""Strict configuration of every tool: fvcore's CfgNode with `_BASE_`, and errors that name the key.
 
-A config file may name its parents in `_BASE_` (one path or a list, relative to the file).  Unknown keys, duplicate
-yaml keys and values of another type raise `InputError` before any work starts.  A list may also be written as a Python
+A config file can name its parents in `_BASE_` (one path or a list, relative to the file).  Unknown keys, duplicate
+yaml keys and values of another type raise `InputError` before any work starts.  A list can also be written as a Python
 tuple or list, as in detectron2's files: `DATASETS.TRAIN "('coco_2017_train',)"`.
 """
 
@@ -24,15 +24,15 @@ from fvcore.common.config import CfgNode as CfgNode
 from backbones.core.errors import InputError, suggestion
 from backbones.core.files import fingerprint
 
-# What stands for no value in yaml and in Python.
+# Spellings of "no value" in yaml and Python.
 _NOTHING = ("null", "Null", "NULL", "~", "None")
-_COMMAND_LINE = "command line"  # where a value comes from
-_LARGEST_WHOLE = 2**63 - 1  # of 64 bits
+_COMMAND_LINE = "command line"  # the origin of a value, in messages
+_LARGEST_WHOLE = 2**63 - 1  # the largest 64-bit integer
 _EMPTY_TEXT = "'' (two quotes)"
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """A yaml loader that refuses duplicate keys; yaml itself lets the last one win."""
+    """A yaml loader that refuses duplicate keys; in plain yaml the last one wins."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: dict[Any, int] = {}
@@ -40,7 +40,7 @@ class _StrictLoader(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)
             line = key_node.start_mark.line + 1
             if not isinstance(key, Hashable):
-                raise InputError(f"{node.start_mark.name}: line {line} has {key!r} for a key; a key must be a text")
+                raise InputError(f"{node.start_mark.name}: line {line} has {key!r} as a key; a key must be a string")
             if key in seen:
                 raise InputError(
                     f"{node.start_mark.name}: key '{key}' is duplicated, in lines {seen[key]} and {line}; delete one"
@@ -50,13 +50,13 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def load_config(defaults: CfgNode, path: str | Path | None, overrides: Sequence[str] = ()) -> CfgNode:
-    """Merge `defaults`, the file at `path` with its `_BASE_` files, and `KEY VALUE` pairs, in this order.
+    """Merge `defaults`, the file at `path` with its `_BASE_` files, and the `KEY VALUE` pairs, in this order.
 
     Returns:
-        a new, unfrozen CfgNode; the caller validates and freezes it.
+        A new, unfrozen CfgNode; the caller validates and freezes it.
 
     Raises:
-        InputError: unknown key (with the nearest one), duplicate key, wrong type, unreadable file.
+        InputError: unknown key (with the closest match), duplicate key, wrong type, unreadable file.
     """
     cfg = defaults.clone()
     if path is not None:
@@ -74,7 +74,7 @@ def load_yaml(path: str | Path, _children: tuple[Path, ...] = ()) -> dict:
     """Read a yaml file and its `_BASE_` files into one tree; later files win over earlier ones."""
     path = Path(path)
     if path.resolve() in _children:
-        raise InputError(f"{path}: {BASE_KEY} leads back to the file itself; break the circle")
+        raise InputError(f"{path}: {BASE_KEY} leads back to the file itself; remove the cycle")
     try:
         tree = _parse(path) or {}
     except yaml.YAMLError as error:
@@ -93,12 +93,12 @@ def load_yaml(path: str | Path, _children: tuple[Path, ...] = ()) -> dict:
 
 
 def config_hash(tree: Mapping) -> str:
-    """12 hex digits that name the content of a config (tuples and lists are the same)."""
+    """Return the hash of a config's content as 12 hex digits; tuples and lists hash alike."""
     return fingerprint(json.dumps(tree, sort_keys=True, default=list))
 
 
 def flatten(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (dotted key, value) for every leaf."""
+    """Yield (dotted key, value) of every leaf."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{key}.")
@@ -107,7 +107,7 @@ def flatten(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def expand_path(text: str | Path) -> Path:
-    """Expand `~`, `$NAME` and `${NAME}`; an unset variable is an `InputError` that names it."""
+    """Expand `~`, `$NAME` and `${NAME}`; raise `InputError` for an unset variable or unknown user."""
     expanded = os.path.expanduser(os.path.expandvars(str(text)))
     unset = re.search(r"\$\{?(\w+)", expanded)
     if unset:
@@ -124,7 +124,7 @@ def _equals_hint(overrides: Sequence[str]) -> str:
 
 
 def _parse_value(key: str, text: str, default: Any) -> Any:
-    """The value that `text`, of the command line, has for a key with this default."""
+    """Return the value of the command-line `text` for a key with this default."""
     if isinstance(default, str) and text.strip() in ("", *_NOTHING):
         if not text:
             return ""
@@ -142,9 +142,9 @@ def _parse_value(key: str, text: str, default: Any) -> Any:
 
 
 def _read_literal(text: str) -> list | None:
-    """A list from a tuple or list as Python writes it, which is detectron2's form; None: it is none.
+    """Parse a tuple or list in Python's notation, as detectron2 writes them; return None for any other text.
 
-    yaml reads ('a', 'b') as one text, and [('a', 1)] as a list of the texts "('a'" and "1)".
+    yaml reads ('a', 'b') as one string, and [('a', 1)] as a list of the strings "('a'" and "1)".
     """
     if "(" not in text:
         return None
@@ -160,12 +160,12 @@ def _as_list(value: Any) -> Any:
 
 
 def _hint(key: str, value: Any, default: Any, where: str) -> str:
-    """How to write `value`, or what is like it, for a key that holds a list; empty for other keys."""
+    """Return advice on how to write `value`, or the default, for a key that holds a list; empty for other keys."""
     if not isinstance(default, (list, tuple)):
         return ""
     example = _as_list(default)
     if value not in (None, "") and not isinstance(value, Mapping):
-        with contextlib.suppress(yaml.YAMLError, InputError):  # it cannot be told
+        with contextlib.suppress(yaml.YAMLError, InputError):  # not parsable: show the default
             inner = re.sub(r"[()\[\]]", " ", str(value))
             example = _as_list(_coerce(yaml.load(f"[{inner}]", _StrictLoader), default, key, where))
     text = json.dumps(example, ensure_ascii=False)
@@ -178,8 +178,8 @@ def _parse(path: Path) -> Any:
     except OSError as error:
         raise InputError(f"cannot read the config file {path}: {error.strerror}; check the path") from None
     except UnicodeDecodeError:
-        raise InputError(f"the config file {path} is not UTF-8 text; save it so") from None
-    loader.name = str(path)  # yaml puts it into its messages
+        raise InputError(f"the config file {path} is not UTF-8 text; save it as UTF-8") from None
+    loader.name = str(path)  # yaml shows it in its messages
     return loader.get_single_data()
 
 
@@ -196,7 +196,7 @@ def _nested(keys: list[str], value: Any) -> dict:
 
 
 def _merge(cfg: CfgNode, defaults: CfgNode, tree: Mapping, where: str) -> None:
-    """Set the leaves of `tree` in `cfg`; types are those of `defaults`."""
+    """Set the leaves of `tree` in `cfg`, with the types of `defaults`."""
     types = dict(flatten(defaults))
     for key, _ in flatten(tree):
         if key not in types:
@@ -210,7 +210,7 @@ def _merge(cfg: CfgNode, defaults: CfgNode, tree: Mapping, where: str) -> None:
 
 
 def _nearest_key(key: str, cfg: CfgNode) -> str:
-    """Suggest among all keys, or list the keys of the deepest block that exists."""
+    """Suggest the closest of all keys, or list the keys of the deepest existing block."""
     known = [k for k, _ in flatten(cfg)]
     hint = suggestion(key, known)
     if hint.startswith("; did"):
@@ -222,7 +222,7 @@ def _nearest_key(key: str, cfg: CfgNode) -> str:
 
 
 def _coerce(value: Any, default: Any, key: str, where: str) -> Any:
-    """Return `value` with the type of `default`, or raise; yaml reads `1e-3` as text, which counts as a number."""
+    """Return `value` with the type of `default`, or raise; the text `1e-3`, which yaml does not parse, is a number."""
     if value is None and default is not None:
         wanted = _hint(key, value, default, where) or f"; give a value of type {_name(default)}, such as {default!r}"
         empty = f"; give {_EMPTY_TEXT} to leave it empty"
@@ -232,18 +232,18 @@ def _coerce(value: Any, default: Any, key: str, where: str) -> Any:
     if isinstance(value, str) and isinstance(default, (int, float)) and not isinstance(default, bool):
         with contextlib.suppress(ValueError):  # text that is not a number is refused below
             value = float(value)
-    if isinstance(value, float) and not math.isfinite(value):  # every comparison with nan would let it pass
+    if isinstance(value, float) and not math.isfinite(value):  # NaN would pass every later check by comparison
         raise InputError(f"{where}: {key} must be a finite number, not {value}")
     if isinstance(value, int) and abs(value) > (sys.float_info.max if isinstance(default, float) else _LARGEST_WHOLE):
-        raise InputError(f"{where}: {key} holds a whole number of {len(str(abs(value)))} digits; give a smaller one")
+        raise InputError(f"{where}: {key} holds an integer of {len(str(abs(value)))} digits; give a smaller one")
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(default, int) and not isinstance(default, bool) and isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(default, (list, tuple)) and isinstance(value, (list, tuple)):
         if any(isinstance(item, str) and item.count("(") != item.count(")") for item in value):
-            raise InputError(f"{where}: {key} holds tuples, which yaml reads as texts: {value!r}; write [ ] for ( )")
-        # The elements are of the type of the default's first one, where it has any.
+            raise InputError(f"{where}: {key} holds tuples, which yaml reads as strings: {value!r}; write [ ] for ( )")
+        # The elements get the type of the default's first element, if it has one.
         return type(default)(_coerce(item, default[0], key, where) if default else item for item in value)
     if type(value) is not type(default):
         hint = _hint(key, value, default, where)

@@ -1,4 +1,4 @@
-"""Errors of writing as one line: what could not be written, how much it needs, how much is free."""
+"""One-line errors for failed writes: what could not be written, how much space it needs, how much is free."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ from typing import Any
 
 from backbones.core.errors import NO_ROOM, InputError
 
-# How torch's writer of zip files names a write that failed; it drops the system's own error.
+# How torch's zip writer reports a failed write; it drops the system's own error.
 _TORCH_WRITER = ("PytorchStreamWriter", "inline_container", "unexpected pos")
 _SHORT = 1 << 20  # bytes
 _UNITS = ("B", "kB", "MB", "GB", "TB")
@@ -19,10 +19,10 @@ _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 @contextmanager
 def writing(path: str | Path, content: Any = None) -> Iterator[None]:
-    """Turn the errors of what writes `path` into an `InputError`.
+    """Turn a system error in the body, which writes `path`, into an `InputError`.
 
     Args:
-        content: what is written (text, bytes, arrays, tensors, containers of them), for the size that is needed.
+        content: what is written (text, bytes, arrays, tensors, containers of them), to state the space needed.
     """
     try:
         yield
@@ -31,16 +31,16 @@ def writing(path: str | Path, content: Any = None) -> Iterator[None]:
 
 
 def write_error(path: str | Path, error: BaseException, needed: int = 0, written: int = 0) -> InputError:
-    """The line about a write that failed.
+    """Return the error for a failed write.
 
     Args:
-        error: of the system, or of torch's writer.
-        needed: bytes of the whole file; 0: unknown.
-        written: bytes that were written before it failed, and deleted again.
+        error: raised by the system or by torch's writer.
+        needed: size of the whole file in bytes; 0: unknown.
+        written: bytes that were written before the failure, and deleted again.
     """
     reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
     number = getattr(error, "errno", None)
-    if is_torch_writer(error):  # which a full disk alone is known to cause
+    if is_torch_writer(error):  # known to be caused by a full disk only
         number, reason = errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} (torch: {reason})"
     if number not in NO_ROOM:
         return InputError(f"cannot write {path}: {reason}; choose another folder")
@@ -52,12 +52,12 @@ def write_error(path: str | Path, error: BaseException, needed: int = 0, written
 
 
 def is_torch_writer(error: BaseException) -> bool:
-    """Whether torch's writer of files has failed, which says so in a `RuntimeError` without a number."""
+    """Whether the error is from torch's file writer, which raises a `RuntimeError` without an error number."""
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _TORCH_WRITER)
 
 
 def content_size(content: Any) -> int:
-    """Bytes of the text, bytes, arrays and tensors in `content`, without what a format adds; 0 for other types."""
+    """Return the bytes of the text, bytes, arrays and tensors in `content`, without format overhead; 0 for others."""
     if isinstance(content, str):
         return len(content.encode("utf-8", errors="replace"))
     if isinstance(content, bytes):
@@ -70,13 +70,14 @@ def content_size(content: Any) -> int:
 
 
 def shortage(path: str | Path) -> str:
-    """The end of a message about a process that said nothing, as it could write nothing to `path`; else empty."""
+    """Return the end of the message about a process that died silently, if a full disk at `path` is the likely cause;
+    else an empty string."""
     short = shutil.disk_usage(_folder(path)).free < _SHORT
     return f"; {free_text(path)}" if short else ""
 
 
 def free_text(path: str | Path, number: int = errno.ENOSPC) -> str:
-    """How much is free where `path` lies."""
+    """Describe the free space on the disk of `path`."""
     folder = _folder(path)
     free = f"{size_text(shutil.disk_usage(folder).free)} free in {folder}"
     nodes = os.statvfs(folder)
@@ -86,13 +87,13 @@ def free_text(path: str | Path, number: int = errno.ENOSPC) -> str:
 
 
 def _folder(path: str | Path) -> Path:
-    """`path`, or the deepest one of its parents that exists and is a folder."""
+    """Return `path`, or its deepest parent that is an existing folder."""
     path = Path(path).absolute()
     return next(folder for folder in (path, *path.parents) if folder.is_dir())
 
 
 def size_text(size: float) -> str:
-    """A number of bytes for people: `317 B`, `1.5 MB`."""
+    """Format a number of bytes: `317 B`, `1.5 MB`."""
     unit = 0
     while size >= 1000 and unit < len(_UNITS) - 1:
         size, unit = size / 1000, unit + 1
@@ -100,7 +101,7 @@ def size_text(size: float) -> str:
 
 
 def append(file: FileIO, data: bytes) -> None:
-    """Append all of `data` to an unbuffered file, or nothing: a write that fails is taken back."""
+    """Append all of `data` to an unbuffered file, or nothing: a failed write is undone."""
     end = os.fstat(file.fileno()).st_size
     rest = memoryview(data)
     try:

@@ -1,7 +1,7 @@
-"""One process or many, with the same calls.
+"""Process groups: the same calls for one process and for many.
 
-`torchrun` and backbones/core/launch.py announce a group in the environment, which `setup_distributed` reads; a function
-that detectron2's `launch` or `torch.multiprocessing` started in a group of its own finds that group joined already.
+`torchrun` and backbones/core/launch.py describe the group in the environment, which `setup_distributed` reads.  A
+function started by detectron2's `launch` or `torch.multiprocessing` has already joined a group and keeps it.
 """
 
 import atexit
@@ -18,20 +18,20 @@ from backbones.core.errors import InputError
 
 
 def setup_distributed() -> torch.device:
-    """Join the process group that the environment announces, unless this process is in one; return its device.
+    """Join the process group described by the environment, unless already in one, and return this process's device.
 
     Raises:
         InputError: more processes than GPUs.
     """
     cuda = torch.cuda.is_available()
     if cuda and dist.is_initialized() and "LOCAL_RANK" not in os.environ:
-        return torch.device("cuda", torch.cuda.current_device())  # whoever made the group chose it
+        return torch.device("cuda", torch.cuda.current_device())  # chosen by whoever created the group
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
     if cuda:
         if device.index >= torch.cuda.device_count():
             raise InputError(
-                f"process {device.index + 1} of this machine has no GPU of its own, there are "
-                f"{torch.cuda.device_count()}; start as many processes (torchrun --nproc_per_node)"
+                f"process {device.index + 1} of this machine has no GPU of its own, as there are only "
+                f"{torch.cuda.device_count()}; start as many processes as GPUs (torchrun --nproc_per_node)"
             )
         torch.cuda.set_device(device)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
@@ -41,17 +41,17 @@ def setup_distributed() -> torch.device:
 
 
 def rank() -> int:
-    """This process's number, 0 without a group."""
+    """Return this process's rank; 0 without a group."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """Number of processes."""
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def is_main() -> bool:
-    """True on the process that writes files."""
+    """Whether this is the main process, which writes the files."""
     return rank() == 0
 
 
@@ -62,21 +62,21 @@ def barrier() -> None:
 
 
 def all_reduce_sum(*tensors: Tensor) -> None:
-    """Replace each tensor by its sum over the processes, in place."""
+    """Replace each tensor with its sum over the processes, in place."""
     if dist.is_initialized():
         for tensor in tensors:
             dist.all_reduce(tensor)
 
 
 def broadcast(*tensors: Tensor) -> None:
-    """Replace each tensor by that of the main process, in place."""
+    """Replace each tensor with that of the main process, in place."""
     if dist.is_initialized():
         for tensor in tensors:
             dist.broadcast(tensor, 0)
 
 
 def gather_objects(obj: Any) -> list[Any]:
-    """Every process's picklable `obj`, in order of rank, on every process."""
+    """Return the picklable `obj` of every process, in rank order, on every process."""
     if not dist.is_initialized():
         return [obj]
     gathered: list[Any] = [None] * world_size()
@@ -85,7 +85,7 @@ def gather_objects(obj: Any) -> list[Any]:
 
 
 def wrap_ddp(module: nn.Module, device: torch.device) -> nn.Module:
-    """Wrap for several processes; unchanged in a group of one.
+    """Wrap `module` for several processes; with one process, return it unchanged.
 
     Buffers are not broadcast during the forward pass: a method's buffers hold local sums, which a broadcast from
     rank 0 would silently overwrite.

@@ -1,6 +1,6 @@
-"""What this machine can run, and the line that fixes each problem: Python, packages, GPUs, memory and disk.
+"""Checks of what this machine can run, each with a line that fixes the problem: Python, packages, GPUs, memory, disk.
 
-Nothing but the standard library is imported before a check needs it, so that a broken installation can be looked at.
+Only the standard library is imported until a check needs more, so that a broken installation can be examined.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ OK, PROBLEM = "ok", "problem"
 PRETRAINING, TORCHVISION, DETECTRON2 = "pretraining", "ENGINE torchvision", "ENGINE detectron2"
 QUICK, SCALE = "quick suite", "COCO at scale"
 ABILITIES = (PRETRAINING, TORCHVISION, DETECTRON2, QUICK, SCALE)
-EVALUATED = (TORCHVISION, DETECTRON2, QUICK, SCALE)  # all that end in COCO's numbers
+EVALUATED = (TORCHVISION, DETECTRON2, QUICK, SCALE)  # all that end with a COCO evaluation
 
 OLDEST_PYTHON = (3, 10)
-# GB that must be free.  Quick suite: data, checkpoints and a page; at scale: checkpoints and predictions of some runs.
+# Free disk space needed, in GB.  Quick suite: data, checkpoints and a page; at scale: checkpoints and predictions of a
+# few runs.
 QUICK_DISK, SCALE_DISK = 1, 20
 QUICK_MEMORY, SCALE_SHARED, SCALE_GPU = 3, 1, 8
 GB = 1e9
@@ -34,10 +35,10 @@ GB = 1e9
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at.
+    """The result of one check.
 
     Attributes:
-        blocks: the ABILITIES that a problem here takes away; none: a problem of comfort.
+        blocks: the ABILITIES that this problem blocks; empty: an inconvenience only.
         fix: the line that fixes a problem.
     """
 
@@ -78,7 +79,7 @@ OLDEST_TORCH = {"torch": "torch>=2.6", "torchvision": "torchvision>=0.21"}
 
 
 def check_machine(output_dir: Path) -> list[Check]:
-    """Python, cores, memory, shared memory, and the disk of `output_dir`."""
+    """Check Python, cores, memory, shared memory, and the disk of `output_dir`."""
     old = sys.version_info[:2] < OLDEST_PYTHON
     found = f"{platform.python_version()}, {sys.executable}"
     fix = f"install Python {'.'.join(map(str, OLDEST_PYTHON))} or later" if old else ""
@@ -92,14 +93,14 @@ def check_machine(output_dir: Path) -> list[Check]:
 
 
 def count_cores() -> int:
-    """Cores that this process may use: by its affinity, or by the share of its container where that is less."""
+    """Return the number of cores available to this process: its CPU affinity, or its container's quota if smaller."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota, _, period = _read_limit("cpu.max").partition(" ")  # microseconds of all cores in a period; "max": no limit
+    quota, _, period = _read_limit("cpu.max").partition(" ")  # core microseconds per period; "max": no limit
     return max(1, min(cores, int(quota) // int(period))) if quota.isdigit() and period.isdigit() else cores
 
 
 def total_memory() -> float:
-    """Memory of the machine in GB, or of the container where that is less."""
+    """Return the memory of the machine in GB, or the container's limit if smaller."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
     limit = _read_limit("memory.max")
     return min(total, int(limit) / GB) if limit.isdigit() else total
@@ -111,15 +112,15 @@ def _read_limit(name: str) -> str:
 
 
 def check_memory() -> Check:
-    """Memory of the machine or container."""
+    """Check the memory of the machine or container."""
     total = total_memory()
     few = total < QUICK_MEMORY
-    fix = f"give it {QUICK_MEMORY} GB" if few else ""
+    fix = f"give the machine or container {QUICK_MEMORY} GB" if few else ""
     return Check("memory", PROBLEM if few else OK, f"{total:.1f} GB", fix, EVALUATED)
 
 
 def check_shared_memory() -> Check:
-    """/dev/shm, through which workers of a loader hand over batches."""
+    """Check /dev/shm, through which loader workers hand over batches."""
     folder = Path("/dev/shm")
     if not folder.is_dir():
         return Check("/dev/shm", OK, "none on this system")
@@ -130,7 +131,7 @@ def check_shared_memory() -> Check:
 
 
 def check_disk(output_dir: Path) -> Check:
-    """Free space and the right to write where runs go: the folder, or the nearest that exists above it."""
+    """Check free space and write permission of the output folder, or of its closest existing parent."""
     folder = output_dir.absolute()
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
@@ -146,12 +147,12 @@ def check_disk(output_dir: Path) -> Check:
 
 
 def check_packages(packages: Sequence[Package] = PACKAGES) -> list[Check]:
-    """Every package imports and is new enough."""
+    """Check that every package imports and is new enough."""
     return [check_package(package) for package in packages]
 
 
 def check_package(package: Package) -> Check:
-    """One package: it imports, which an installed one need not, and is new enough."""
+    """Check that a package imports, as an installed one can still fail to, and is new enough."""
     name, _, oldest = package.requirement.partition(">=")
     install = f"pip install '{package.requirement}'"
     try:
@@ -167,14 +168,14 @@ def check_package(package: Package) -> Check:
 
 
 def import_quietly(module: str) -> ModuleType:
-    """Import by name; its warnings are not the user's to fix."""
+    """Import a module by name, without its warnings, which the user cannot fix."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return importlib.import_module(module)
 
 
 def version_of(distribution: str, module: ModuleType) -> str:
-    """The version that the package states, else that of its installation."""
+    """Return the version that the module states, else the one of its installation."""
     try:
         return str(getattr(module, "__version__", "") or importlib.metadata.version(distribution))
     except importlib.metadata.PackageNotFoundError:
@@ -182,30 +183,30 @@ def version_of(distribution: str, module: ModuleType) -> str:
 
 
 def numbers(version: str) -> tuple[int, ...]:
-    """ "2.0.8+cpu" -> (2, 0, 8)."""
+    """Parse a version: "2.0.8+cpu" -> (2, 0, 8)."""
     return tuple(map(int, re.findall(r"\d+", version.partition("+")[0])[:3]))
 
 
 def reason(error: Exception, module: str = "") -> str:
-    """An exception at the import of `module` in one short line."""
+    """Describe an exception raised by the import of `module` in one short line."""
     if isinstance(error, ModuleNotFoundError) and error.name and "halted" not in str(error):
         return "not installed" if error.name == module else f"needs {error.name}, which is not installed"
     return (" ".join(str(error).split()) or type(error).__name__)[:200]
 
 
 def verdicts(checks: Sequence[Check]) -> dict[str, str]:
-    """For each ability "yes", or "no - " and what is missing, with the line that fixes it if it is one thing."""
+    """Return "yes" or "no - " and what is missing for each ability, with the fix if only one thing is missing."""
     found = {}
     for ability in ABILITIES:
         missing = [check for check in checks if check.state == PROBLEM and ability in check.blocks]
         named = [c.found if c.name.lower() in c.found.lower() else f"{c.name}: {c.found}" for c in missing]
-        fix = f"; {missing[0].fix}" if len(missing) == 1 else ""  # of several, each stands with its own line
+        fix = f"; {missing[0].fix}" if len(missing) == 1 else ""  # for several, the fixes are listed above
         found[ability] = f"no - {', '.join(named)}{fix}" if missing else "yes"
     return found
 
 
 def describe(checks: Sequence[Check]) -> str:
-    """The page: one line per check, the line that fixes it below, the verdicts at the end."""
+    """Return the report: one line per check, the line that fixes it below, the verdicts at the end."""
     width = max(len(check.name) for check in checks)
     lines = []
     for check in checks:
@@ -216,5 +217,5 @@ def describe(checks: Sequence[Check]) -> str:
 
 
 def as_dict(checks: Sequence[Check]) -> dict[str, Any]:
-    """The same as plain values."""
+    """Return the checks and verdicts as plain values."""
     return {"checks": [asdict(check) for check in checks], "verdicts": verdicts(checks)}

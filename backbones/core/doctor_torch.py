@@ -1,4 +1,4 @@
-"""Checks of torch, its GPUs, and torchvision's compiled operators, which fail where the two do not belong together."""
+"""Checks of torch, its GPUs, and torchvision's compiled operators, which fail if the two builds do not match."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from backbones.core.doctor import (
     reason,
 )
 
-_TOGETHER = "install both anew from one index: pip install --upgrade --force-reinstall torch torchvision"
+_TOGETHER = "reinstall both from one index: pip install --upgrade --force-reinstall torch torchvision"
 
 
 def check_torch() -> list[Check]:
-    """torch, its GPUs, torchvision, and its operators on every kind of device."""
+    """Check torch, its GPUs, torchvision, and torchvision's operators on every kind of device."""
     packages = [check_package(Package(name, text, ABILITIES)) for name, text in OLDEST_TORCH.items()]
     if packages[0].state == PROBLEM:
         return packages
     torch = import_quietly("torch")
     checks = [packages[0], check_gpus(torch), packages[1]]
-    if packages[1].state == PROBLEM:  # most often a build for another torch
+    if packages[1].state == PROBLEM:  # usually a build for another version of torch
         checks[-1] = Check("torchvision", PROBLEM, packages[1].found, _TOGETHER, ABILITIES)
         return checks
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -38,7 +38,7 @@ def check_torch() -> list[Check]:
 
 
 def check_gpus(torch: Any) -> Check:
-    """The GPUs that torch can use, with their memory."""
+    """Check the GPUs that torch can use, and their memory."""
     cuda = torch.version.cuda
     if not torch.cuda.is_available():
         built = f"torch is built for {'CUDA ' + cuda if cuda else 'the CPU'}"
@@ -51,17 +51,17 @@ def check_gpus(torch: Any) -> Check:
     bf16 = "bfloat16" if torch.cuda.is_bf16_supported() else "no bfloat16: leave SOLVER.AMP.ENABLED False"
     found = f"{listed}; CUDA {cuda}, {bf16}"
     if min(gpu.total_memory for gpu in gpus) < SCALE_GPU * GB:
-        fix = f"COCO's protocols need {SCALE_GPU} GB a GPU; lower SOLVER.IMS_PER_BATCH and INPUT.MAX_SIZE_TRAIN"
+        fix = f"COCO's protocols need {SCALE_GPU} GB per GPU; lower SOLVER.IMS_PER_BATCH and INPUT.MAX_SIZE_TRAIN"
         return Check("GPU", PROBLEM, found, fix, (SCALE,))
     return Check("GPU", OK, found)
 
 
 def check_operators(torch: Any, device: str) -> Check:
-    """NMS and RoIAlign run on `device` and give what they must."""
+    """Check that NMS and RoIAlign run on `device` and give the right numbers."""
     name = f"torchvision operators ({device})"
     try:
         wrong = wrong_operators(torch, device)
-    except Exception as error:  # whatever a mismatched build raises; it is reported
+    except Exception as error:  # a mismatched build raises anything; it is reported
         return Check(name, PROBLEM, reason(error), _TOGETHER, ABILITIES)
     if wrong:
         return Check(name, PROBLEM, f"{' and '.join(wrong)} give wrong numbers", _TOGETHER, ABILITIES)
@@ -69,7 +69,7 @@ def check_operators(torch: Any, device: str) -> Check:
 
 
 def wrong_operators(torch: Any, device: str) -> list[str]:
-    """Names of operators whose answer is not the one that arithmetic gives."""
+    """Return the names of the operators whose results differ from the exact values."""
     ops = import_quietly("torchvision.ops")
     boxes = torch.tensor([[0, 0, 10, 10], [1, 1, 10, 10], [20, 20, 30, 30]], dtype=torch.float32, device=device)
     scores = torch.tensor([0.9, 0.8, 0.7], device=device)

@@ -1,6 +1,6 @@
-"""The one training loop: classifiers, the torchvision detector and YOLO all run through it.
+"""Training loop shared by classifiers, the torchvision detector and YOLO.
 
-A task is a module that maps a batch to a `Step`; the loop knows nothing else.  Randomness inside a step (dropout,
+A task is a module that maps a batch to a `Step`; the loop depends on nothing else.  Randomness inside a step (dropout,
 proposal sampling, CutMix rectangles) is seeded by (seed, iteration, rank), so that a resumed run repeats it exactly.
 """
 
@@ -29,8 +29,8 @@ class Step:
     """What a task returns for a batch.
 
     Attributes:
-        loss: () the sum to minimise.
-        losses: its named parts, each ().
+        loss: () the total to minimise.
+        losses: its named parts, () each.
         counts: name -> (sum (), number of cases), logged as sum / number; for rates such as accuracy.
     """
 
@@ -40,7 +40,7 @@ class Step:
 
 
 class Hook(Protocol):
-    """Told of every finished step (1 .. stop are the numbers of finished iterations)."""
+    """Callback after every step, with the number of finished iterations (1 .. stop)."""
 
     def after_step(self, finished: int) -> None: ...
 
@@ -67,13 +67,13 @@ def train(
 
     Args:
         task: maps a batch to a `Step`; wrapped for several processes by the caller.
-        batches: one batch an iteration, from iteration `start` on; each has `.to(device, non_blocking=...)`.
-        precision: `bfloat16` is autocast; `float32` and `float64` are the task's own.
-        clip_norm: largest gradient norm; 0 is none.
-        checkpoint_period: iterations between calls of `save(finished)`; also called at the end.
+        batches: one batch per iteration, from iteration `start` on; each has `.to(device, non_blocking=...)`.
+        precision: `bfloat16` uses autocast; `float32` and `float64` leave the task's own type.
+        clip_norm: largest gradient norm; 0 disables clipping.
+        checkpoint_period: iterations between calls of `save(finished)`, which is also called at the end.
 
     Raises:
-        InputError: a loss that is not finite, with its iteration and its parts.
+        InputError: the loss (named with its iteration and parts) or the weights are not finite.
     """
     meters = Meters(start)
     task.train()
@@ -91,7 +91,7 @@ def train(
                 reporter.report(iteration, lr, meters.flush())  # synchronises with the device
             if checkpoint_due:
                 check_weights(task, iteration)
-                save(finished)  # after both checks: a checkpoint never holds what is not finite
+                save(finished)  # after both checks: the weights in a checkpoint are always finite
             reporter.advance()
 
 
@@ -104,7 +104,7 @@ def run_step(
     precision: str,
     clip_norm: float,
 ) -> Step:
-    """Forward, backward and one step of the optimizer at the rate `lr`; nothing waits for the device."""
+    """Run forward, backward and one optimizer step at learning rate `lr`, without synchronising with the device."""
     for group in optimizer.param_groups:
         group["lr"] = lr
     with autocast(device, precision):
@@ -118,7 +118,7 @@ def run_step(
 
 
 def check_weights(task: nn.Module, iteration: int) -> None:
-    """Refuse weights that are not finite: a finite loss may have had a gradient that was not."""
+    """Refuse weights that are not finite: a finite loss can have a gradient that is not."""
     if not torch.stack([parameter.isfinite().all() for parameter in task.parameters()]).all():
         raise InputError(
             f"the weights are not finite after iteration {iteration}; lower SOLVER.BASE_LR or clip gradients"
@@ -131,21 +131,21 @@ def seed_step(seed: int, iteration: int) -> None:
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    """The autocast context of a precision; none for float32 and float64."""
+    """Return the autocast context of a precision; a null context for float32 and float64."""
     if precision != "bfloat16":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Refuse a precision this device does not have."""
+    """Refuse a precision that this device does not support."""
     check_choice("PRECISION", precision, PRECISIONS)
     if precision == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise InputError("PRECISION bfloat16 is not supported by this GPU; use float32")
 
 
 class Reporter:
-    """The progress bar with its ETA, and the lines of metrics.jsonl; detectron2's loop reports by it too."""
+    """Progress bar with ETA, and writer of the lines of metrics.jsonl; detectron2's loop uses it too."""
 
     def __init__(self, writer: MetricsWriter | None, start: int, stop: int) -> None:
         self.writer, self.start, self.stop, self.began = writer, start, stop, time.perf_counter()
@@ -159,7 +159,7 @@ class Reporter:
 
     def report(self, iteration: int, lr: float, numbers: dict[str, float]) -> None:
         self.bar.set_postfix_str(f"loss {numbers['loss']:.3f}", refresh=False)
-        # The clock figures: the only numbers in which two equal runs may differ.
+        # Timings: the only numbers that differ between two identical runs.
         pace = (time.perf_counter() - self.began) / (iteration + 1 - self.start)
         clock = {"seconds_per_iteration": pace, "eta_seconds": pace * (self.stop - iteration - 1)}
         if self.writer:
@@ -170,7 +170,7 @@ class Reporter:
 
 
 class Meters:
-    """Collects losses and counts on the device and brings them home once a log period."""
+    """Collects losses and counts on the device, and averages them over the processes once per log period."""
 
     def __init__(self, first: int) -> None:
         self.first = first
@@ -185,7 +185,7 @@ class Meters:
 
     def flush(self) -> dict[str, float]:
         table = torch.stack([torch.stack(values).double() for values in self.losses.values()])
-        all_reduce_sum(table)  # the mean over the processes; and a loss that is not finite stops all of them
+        all_reduce_sum(table)  # for the mean over processes; also, a loss that is not finite stops all of them
         table = table.cpu() / world_size()
         self._check_finite(table)
         numbers = dict(zip(self.losses, table.mean(dim=1).tolist(), strict=True))

@@ -13,15 +13,18 @@ from backbones.core.disk import write_error
 from backbones.core.errors import NO_ROOM, InputError
 from backbones.core.streams import CLOSED, protect_streams
 
-# Names the folder where the processes of backbones/core/launch.py leave what they refuse, for the launcher to say once.
+# Environment variable with the folder where processes started by backbones/core/launch.py write their error, which the
+# launcher reports once.
 REPORTS = "SMOOTH2DET_REPORTS"
-# Of several processes of torchrun that refuse the same, the first ends the others before they have said it too.
+# Delay of the other processes under torchrun: the first one to exit ends them before they repeat its error.
 SECOND_VOICE_SECONDS = 1.0
 
 
 def run_tool(main: Callable[[list[str] | None], int | None], *, resume: str = "") -> NoReturn:
-    """Call `main(None)` and exit: 0 or what it returns; 2 and one line on standard error for an `InputError` or a
-    full disk; 130 after Ctrl-C; 141 where the reader of standard output has left and nothing else went wrong.
+    """Call `main(None)` and exit with its exit code (None: 0).
+
+    Exit with 2 and one line on standard error after an `InputError` or on a full disk, with 130 after Ctrl-C, and with
+    141 if the reader of standard output has closed it and nothing else failed.
 
     Args:
         resume: what to do after an interruption, for a tool that can resume.
@@ -38,7 +41,7 @@ def run_tool(main: Callable[[list[str] | None], int | None], *, resume: str = ""
         if error.errno not in (*NO_ROOM, errno.EROFS):
             raise
         code = _report(_describe(error))
-        if output:  # what it could not take is tried again at exit otherwise
+        if output:  # otherwise, what could not be written would be tried again at exit
             output.discard()
     except SystemExit as stopped:  # argparse
         code = stopped.code
@@ -46,14 +49,14 @@ def run_tool(main: Callable[[list[str] | None], int | None], *, resume: str = ""
         if REPORTS not in os.environ:
             print(f"interrupted{'; ' * bool(resume)}{resume}", file=sys.stderr)
         code = 130
-    alone = "RANK" not in os.environ  # a launcher ends the other processes after any other code than 0
+    alone = "RANK" not in os.environ  # on any exit code but 0, a launcher ends the other processes
     sys.exit(CLOSED if output and output.left and not code and alone else code)
 
 
 def _describe(error: OSError) -> str:
     if error.filename:
         return str(write_error(error.filename, error))
-    what = "standard output" if _fails(sys.stdout) else "a file"  # the system names none that was opened before
+    what = "standard output" if _fails(sys.stdout) else "a file"  # the system does not name a file that is already open
     return f"cannot write {what}: {error.strerror}; free some space, or write to another disk"
 
 
@@ -66,7 +69,7 @@ def _fails(stream: TextIO) -> bool:
 
 
 def _report_thread(args: threading.ExceptHookArgs) -> None:
-    """TensorBoard's thread hands a full disk on to the next call of its writer, which names the file."""
+    """Ignore a full disk in TensorBoard's thread: the next call of its writer raises it again and names the file."""
     if not (isinstance(args.exc_value, OSError) and args.exc_value.errno in NO_ROOM):
         threading.__excepthook__(args)
 
@@ -79,7 +82,7 @@ def _report(message: str) -> int:
             part.with_suffix(".part").write_text(line, encoding="utf-8")
             part.with_suffix(".part").rename(part)
             return 2
-        except OSError:  # the disk of temporary files is full: each process says it itself
+        except OSError:  # the disk of temporary files is full: each process prints its own error
             part.with_suffix(".part").unlink(missing_ok=True)
     if rank != "0":
         time.sleep(SECOND_VOICE_SECONDS)

@@ -1,4 +1,4 @@
-"""Errors that the user can fix: what is wrong, where, and what to do, in one line.
+"""Errors that the user can fix: one line with what is wrong, where, and what to do.
 
 `backbones.core.entry.run_tool` turns them into exit code 2 without a traceback.
 """
@@ -7,7 +7,7 @@ import difflib
 import errno
 from collections.abc import Iterable
 
-# What the system says of a disk, or a share of it, that takes no more.
+# Error numbers of a full disk and of an exhausted quota.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -16,10 +16,10 @@ class InputError(ValueError):
 
 
 def suggestion(name: str, choices: Iterable[str]) -> str:
-    """The end of a message about an unknown name: the nearest choice, or all of them."""
+    """Return the end of a message about an unknown name: the closest choice, or all of them."""
     choices = sorted(choices)
     near = difflib.get_close_matches(name, choices, n=1, cutoff=0.6)
-    if not near:  # a key pasted in the wrong case is nearer than its letters say
+    if not near:  # a name in the wrong case is a close match that difflib misses
         near = [c for c in choices if c.lower() == name.lower()]
     known = ", ".join(c or "''" for c in choices)
     return f"; did you mean '{near[0]}'?" if near else f"; choices: {known}"

@@ -1,16 +1,16 @@
-"""What a file is that was given for a checkpoint and is none, by its first bytes: an advice for the message."""
+"""Recognise by its first bytes a file that was given as a checkpoint but is not one, and advise what to do."""
 
 import re
 import zipfile
 import zlib
 from pathlib import Path
 
-_READ = 1024  # bytes; a tar names itself at 257
-_LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number that torch wrote before its zip files
-_PROTOCOLS = (b"\x02", b"\x03", b"\x04", b"\x05")  # of pickles that say so
+_READ = 1024  # bytes; the magic of a tar is at 257
+_LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # magic number of torch files before the zip format
+_PROTOCOLS = (b"\x02", b"\x03", b"\x04", b"\x05")  # pickle protocols that are stated in the file
 _PACKED = "; unpack it, and name the checkpoint in it"
 _BEGINNINGS = (
-    (b"version https://git-lfs", "a Git LFS pointer, which stands for the file; run `git lfs pull`, or download it"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself; run `git lfs pull`, or download the file"),
     (b"\x1f\x8b", f"a gzip file{_PACKED}"),
     (b"BZh", f"a bzip2 file{_PACKED}"),
     (b"\xfd7zXZ\x00", f"an xz file{_PACKED}"),
@@ -23,7 +23,7 @@ _BEGINNINGS = (
 
 
 def describe_kind(path: str | Path) -> str | None:
-    """What the file is, with what to do; None for a torch file and for what is not known."""
+    """Return what the file is and what to do; None for a torch file and an unknown format."""
     path = Path(path)
     with path.open("rb") as file:
         start = file.read(_READ)
@@ -37,39 +37,42 @@ def describe_kind(path: str | Path) -> str | None:
     if start[257:262] == b"ustar":
         return f"a tar archive{_PACKED}"
     if _is_html(start):
-        return "an HTML page, not what it links to; download the file itself"
+        return "an HTML page; download the file it links to"
     if _is_safetensors(start, path.stat().st_size):
         return (
             "a safetensors file; write its tensors as a torch file: "
             "torch.save(safetensors.torch.load_file(FILE), 'weights.pth')"
         )
     if start[0] == 0x80 and start[1:2] in _PROTOCOLS and not is_torch_file(path):
-        return "a pickle that torch did not write; tools/import_backbone.py reads detectron2's, as --source detectron2"
+        return (
+            "a pickle that torch did not write; if it is detectron2's, import it with "
+            "tools/import_backbone.py --source detectron2"
+        )
     return None
 
 
 def is_torch_file(path: str | Path) -> bool:
-    """Whether the file starts as torch's own do: a zip archive, or before 2020 a pickle with a number of its own."""
+    """Whether the file starts like a torch file: a zip archive, or, before 2020, a pickle with torch's magic number."""
     with Path(path).open("rb") as file:
         start = file.read(len(_LEGACY_TORCH))
     return start == _LEGACY_TORCH or start.startswith(b"PK")
 
 
 def find_named_code(reason: str) -> str | None:
-    """What a file would have had called, from torch's own message about it; None where it is about something else."""
+    """Return the function that loading a file would call, from torch's message; None for other messages."""
     found = re.search(r"GLOBAL ([\w.]+)", reason)
     return found and name_code(*found[1].rpartition(".")[::2])
 
 
 def name_code(module: str, name: str) -> str:
-    """ "posix.system (os.system)": what a pickle names, and as what it is known."""
+    """Return the name in a pickle, with its common name if different: "posix.system (os.system)"."""
     return f"{module}.{name}" + (f" (os.{name})" if module in ("posix", "nt") else "")
 
 
 def find_changed_record(path: str | Path) -> str | None:
-    """The first part of a torch zip file that does not match its checksum, which torch itself does not look at.
+    """Return the first record of a torch zip file that does not match its checksum, which torch does not verify.
 
-    None for a sound file, and for one of before 2020, which has no checksums.
+    None for a sound file, and for a file from before 2020, which has no checksums.
     """
     if not zipfile.is_zipfile(path):
         return None
@@ -81,12 +84,12 @@ def find_changed_record(path: str | Path) -> str | None:
 
 
 def _zip_kind(path: Path) -> str | None:
-    """A torch file is a zip, too, with a data.pkl in its one folder."""
+    """Describe a zip file; None for a torch file, which is a zip with a data.pkl in its only folder."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return None  # truncated: nobody knows what it was
+        return None  # truncated: its kind cannot be determined
     if any(name.endswith("/constants.pkl") for name in names):
         return (
             "a TorchScript archive; save its state dict: torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth')"
@@ -104,5 +107,5 @@ def _is_html(start: bytes) -> bool:
 
 
 def _is_safetensors(start: bytes, size: int) -> bool:
-    """Eight bytes with the length of the JSON that follows (huggingface.co/docs/safetensors)."""
+    """Whether eight bytes hold the length of the JSON that follows (huggingface.co/docs/safetensors)."""
     return len(start) > 8 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") + 8 <= size

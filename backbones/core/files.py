@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, and fingerprints of their content."""
+"""Atomic writing and reading of text and JSON files, and fingerprints of content."""
 
 import hashlib
 import json
@@ -17,13 +17,13 @@ HASH_DIGITS = 12
 
 
 def save_atomic(path: str | Path, write: Callable[[Path], object], content: Any = None) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it: a killed run leaves no half file.
+    """Let `write` fill a temporary file beside `path`, then rename it: a killed run leaves no partial file.
 
     Args:
-        content: what is written, for the size in the message about a full disk (`disk.content_size`).
+        content: what is written, to state the size in the message about a full disk (`disk.content_size`).
 
     Raises:
-        InputError: the file cannot be written; the old one is as it was.
+        InputError: the file cannot be written; the old file is unchanged.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
@@ -39,10 +39,10 @@ def save_atomic(path: str | Path, write: Callable[[Path], object], content: Any 
 
 
 def _remove(unfinished: Path) -> int:
-    """Delete a file; returns its size in bytes."""
-    with suppress(OSError):  # it was not made, or the disk has become read-only
+    """Delete a file and return its size in bytes, 0 if that fails."""
+    with suppress(OSError):  # it was not created, or the disk has become read-only
         size = unfinished.stat().st_size
-        os.truncate(unfinished, 0)  # a writer that failed may keep it open, and its space
+        os.truncate(unfinished, 0)  # a failed writer might keep it open, and thus its space
         unfinished.unlink()
         return size
     return 0
@@ -54,14 +54,14 @@ def save_text(path: str | Path, text: str) -> None:
 
 
 def save_json(path: str | Path, obj: Any, *, indent: int | None = 1) -> None:
-    """Write `obj` as JSON atomically; NaN and infinity are refused, as JSON has none."""
+    """Write `obj` as JSON atomically; raise ValueError for NaN and infinity, which JSON lacks."""
     save_text(path, json.dumps(obj, indent=indent, allow_nan=False) + "\n")
 
 
 def load_json(path: str | Path) -> Any:
-    """Read a JSON file, with or without a byte order mark; `InputError` names a file that is missing or broken."""
+    """Read a JSON file, with or without a byte order mark; raise `InputError` if it is missing or broken."""
     try:
-        return json.loads(Path(path).read_bytes())  # json finds UTF-8, UTF-16 and UTF-32 by their first bytes
+        return json.loads(Path(path).read_bytes())  # json detects UTF-8, UTF-16 and UTF-32 by the first bytes
     except FileNotFoundError:
         raise InputError(f"no such file: {path}; check the path") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -69,7 +69,7 @@ def load_json(path: str | Path) -> Any:
 
 
 def load_text(path: str | Path) -> str:
-    """Read a text file in UTF-8, with or without a byte order mark; `InputError` names a file that is none."""
+    """Read a UTF-8 text file, with or without a byte order mark; raise `InputError` if it is missing or not UTF-8."""
     try:
         return Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -81,12 +81,12 @@ def load_text(path: str | Path) -> str:
 
 
 def load_lines(path: str | Path) -> list[str]:
-    """The lines of a text file that are not blank, without the white space around them; errors as `load_text`."""
+    """Return the stripped, non-blank lines of a text file; raises as `load_text`."""
     return [line.strip() for line in load_text(path).split("\n") if line.strip()]
 
 
 def fingerprint(*parts: str | bytes | np.ndarray) -> str:
-    """First 12 hex digits of the sha256 of the parts, with their types, shapes and lengths."""
+    """Return the first 12 hex digits of the sha256 of the parts, with their types, shapes and lengths."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):

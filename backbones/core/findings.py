@@ -1,7 +1,7 @@
-"""What a check of a data set finds: all problems, counted by kind, with their first examples, and one verdict.
+"""Findings of a data set check: all problems counted by kind, with the first examples, and one verdict.
 
-An error stops a training or makes its numbers wrong; a warning is something that the readers fix or that is merely
-worth knowing.
+An error stops training or makes its numbers wrong; a warning is something that the readers fix, or merely worth
+knowing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Kind:
     Attributes:
         severity: ERROR or WARNING.
         what: what is wrong, in a few words that follow a count.
-        fix: what to do, or what becomes of it.
+        fix: what to do, or how the readers handle it.
     """
 
     severity: str
@@ -41,8 +41,8 @@ class Findings:
         """Count cases of `kind`.
 
         Args:
-            examples: where (a file, an id); only the first few are consumed if there is a `count`.
-            count: how many; None: as many as there are examples.
+            examples: where (a file, an id); with `count`, only the first few are consumed.
+            count: number of cases; None: the number of examples.
         """
         found = [examples] if isinstance(examples, str) else examples
         if count is None:
@@ -54,19 +54,19 @@ class Findings:
             self._counts[kind] = self._counts.get(kind, 0) + count
 
     def count(self, what: str) -> int:
-        """How often `what` was found."""
+        """Return how often `what` was found."""
         return sum(n for kind, n in self._counts.items() if kind.what == what)
 
     def example(self, kind: Kind) -> str:
-        """The first case of a kind that was found."""
+        """Return the first example of a kind that was found."""
         return self._examples[kind][0]
 
     def of(self, severity: str) -> dict[Kind, int]:
-        """The kinds of this severity that were found, with their counts."""
+        """Return the kinds of this severity that were found, with their counts."""
         return {kind: n for kind, n in self._counts.items() if kind.severity == severity}
 
     def lines(self) -> list[str]:
-        """One line a kind, errors first."""
+        """Return one line per kind, errors first."""
         return [
             f"{kind.severity:<8} {n} x {kind.what}: {_enumerate(self._examples[kind], n)}; {kind.fix}"
             for severity in (ERROR, WARNING)
@@ -74,7 +74,7 @@ class Findings:
         ]
 
     def as_list(self) -> list[dict[str, Any]]:
-        """`[{"severity", "what", "count", "examples", "fix"}]`, errors first."""
+        """Return `[{"severity", "what", "count", "examples", "fix"}]`, errors first."""
         return [
             {**vars(kind), "count": n, "examples": list(self._examples[kind])}
             for severity in (ERROR, WARNING)
@@ -87,9 +87,9 @@ class Report:
     """The check of one data set.
 
     Attributes:
-        name: of the data set.
-        summary: what it holds; plain values by name.
-        lines: the same for people.
+        name: name of the data set.
+        summary: its content as plain values by name.
+        lines: the summary as text.
     """
 
     name: str
@@ -103,7 +103,7 @@ class Report:
         return not self.findings.of(ERROR)
 
     def verdict(self) -> str:
-        """One line."""
+        """Return the verdict in one line."""
         errors = [f"{n} x {k.what} ({self.findings.example(k)})" for k, n in self.findings.of(ERROR).items()]
         warnings = [f"{n} x {k.what}" for k, n in self.findings.of(WARNING).items()]
         verdict = "sound" if self.sound else f"NOT SOUND: {', '.join(errors)}"
@@ -111,7 +111,7 @@ class Report:
         return f"verdict {self.name}: {verdict}{mild}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values for JSON."""
         return {
             "name": self.name,
             "sound": self.sound,
@@ -122,7 +122,7 @@ class Report:
 
 
 def milder(kind: Kind) -> Kind:
-    """The kind as a warning."""
+    """Return the kind with the severity of a warning."""
     return replace(kind, severity=WARNING)
 
 

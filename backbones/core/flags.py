@@ -6,11 +6,11 @@ _SPELLINGS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "f
 
 
 def parse_flag(value: Any) -> bool | None:
-    """The truth of 0, 1, 0.0, 1.0, false or true, as a number, a bool or a text in any case; None for all else.
+    """Parse 0, 1, 0.0, 1.0, false or true, as a number, a bool or a string in any case; None for anything else.
 
-    Never by Python's truth of values, for which "0" and "False" are true.
+    Python's truth value is not used: "0" and "False" would be true.
     """
-    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:  # of numpy
+    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:  # a numpy scalar
         value = value.item()
     if isinstance(value, str):
         return _SPELLINGS.get(value.strip().lower())

@@ -1,6 +1,6 @@
-"""Looks at every image file of a data set: is it there, readable, of the stated size, of which colours, turned?
+"""Checks of every image file of a data set: exists, is readable, has the stated size, colours and orientation.
 
-P images.
+Letters: P images.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ TURNED = Kind(WARNING, "images that EXIF turns", "boxes are taken to be of the p
 FRAMES = Kind(WARNING, "images of several frames", "the first frame is read")
 
 _COLOURS = {"1": GREY, "L": GREY, "LA": GREY, "La": GREY, "CMYK": CMYK}  # by PIL's mode
-_CHUNK = 32  # images a task of the pool
-_BAR_FROM = 500  # a progress bar for at least as many images
+_CHUNK = 32  # images per task of the pool
+_BAR_FROM = 500  # number of images from which a progress bar is shown
 
 
 class StatedImage(NamedTuple):
-    """An image file as its annotations state it.
+    """An image file as stated by its annotations.
 
-    path "": they name none.  width, height 0: not stated.  key: says where, beside the path; may be "".
+    path: "" if they name no file.  width, height: 0 if not stated.  key: shown after the path in findings; can be "".
     """
 
     path: str
@@ -54,14 +54,14 @@ class _Seen:
 
 
 def check_images(images: Sequence[StatedImage], findings: Findings, *, decode: bool, workers: int) -> np.ndarray:
-    """Look at every image, with a progress bar if there are many.
+    """Check every image, with a progress bar for 500 or more.
 
     Args:
-        decode: decode each wholly; False reads headers alone, which finds no truncated file.
-        workers: threads.
+        decode: decode each image completely; False reads headers only, which misses truncated files.
+        workers: number of threads.
 
     Returns:
-        (P, 2) int64 width and height of each file; 0 where it cannot be read.
+        (P, 2) int64 width and height of each file; 0 if it cannot be read.
     """
     sizes = np.zeros((len(images), 2), np.int64)
     chunks = [range(n, min(n + _CHUNK, len(images))) for n in range(0, len(images), _CHUNK)]
@@ -77,12 +77,12 @@ def check_images(images: Sequence[StatedImage], findings: Findings, *, decode: b
 
 
 def default_workers() -> int:
-    """Threads that keep the processor and a slow disk busy."""
+    """Return a number of threads that keeps the processor and a slow disk busy."""
     return min(32, 4 * (os.cpu_count() or 1))
 
 
 def _look(path: str, decode: bool) -> _Seen:
-    """The readers' own judgement of a file, which says what a training would say."""
+    """Read a file with the functions that training uses, so that the check and training agree."""
     if not path:
         return _Seen()
     header, animated = None, False

@@ -1,4 +1,4 @@
-"""Size, colours and orientation of an image file; of a JPEG from its first bytes, in a tenth of the time of PIL."""
+"""Size, colours and orientation of an image file; for a JPEG, from its first bytes in a tenth of PIL's time."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SCAN, _APP1 = 0xDA, 0xE1
 _EXIF = b"Exif\0\0"
 _BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
-_SHORT = 3  # the type of a number of 16 bits
+_SHORT = 3  # EXIF's type of a 16-bit integer
 
 
 class ImageHeader(NamedTuple):
-    """What the first bytes of an image file say.
+    """Content of the header of an image file.
 
     Attributes:
         width, height: in pixels, as stored.
-        mode: of PIL, such as "RGB", "L", "CMYK", "I;16".
-        turned: EXIF asks viewers to turn or mirror the image, which no reader here does.  NOTE: PIL itself turns TIFF.
+        mode: PIL's mode, such as "RGB", "L", "CMYK", "I;16".
+        turned: EXIF asks viewers to rotate or mirror the image; the readers ignore this.  NOTE: PIL itself turns TIFF.
     """
 
     width: int
@@ -31,7 +31,7 @@ class ImageHeader(NamedTuple):
 
 
 def jpeg_header(data: bytes) -> ImageHeader | None:
-    """The header where `data` holds a plain JPEG up to its first scan; None: PIL decides."""
+    """Return the header if `data` holds a plain JPEG up to its first scan; None: leave the file to PIL."""
     if data[:2] != b"\xff\xd8":
         return None
     found, turned, at = None, False, 2
@@ -57,9 +57,9 @@ def jpeg_header(data: bytes) -> ImageHeader | None:
 
 
 def _orientation(segment: bytes) -> int | None:
-    """The orientation that an EXIF segment states in its first directory, as one short number; None: PIL decides."""
+    """Return the orientation in the first directory of an EXIF segment, a 16-bit integer; None: leave it to PIL."""
     order = _BYTE_ORDERS.get(segment[6:10])
-    if not segment.startswith(_EXIF) or order is None:  # XMP, which may state it too, or damaged
+    if not segment.startswith(_EXIF) or order is None:  # XMP, which can state it too, or damaged
         return None
     tiff = segment[6:]
     try:
@@ -69,6 +69,6 @@ def _orientation(segment: bytes) -> int | None:
             tag, kind, values = struct.unpack_from(order + "HHI", tiff, entry)
             if tag == ORIENTATION and (kind, values) == (_SHORT, 1):
                 return struct.unpack_from(order + "H", tiff, entry + 8)[0]
-    except struct.error:  # shorter than it says
+    except struct.error:  # shorter than stated
         return None
     return None

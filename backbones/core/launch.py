@@ -1,7 +1,7 @@
-"""Start a tool again in several processes, on one machine or on several, and come back with one answer.
+"""Start a tool again in several processes, on one machine or several, and return one exit code and one error.
 
-`torchrun` does the same, and works with every tool that trains; but it turns a wrong key, which each process names in
-one line, into exit code 1 and a page of its own.  Here the first process's line becomes the launcher's.
+`torchrun` does the same and works with every tool that trains; but after a wrong key, which each process reports in one
+line, it exits with code 1 and prints a page of its own.  Here the launcher reports the line of the first process.
 """
 
 import argparse
@@ -23,22 +23,23 @@ from backbones.core.entry import REPORTS
 from backbones.core.errors import InputError
 
 POLL_SECONDS = 0.05
-GRACE_SECONDS = 5.0  # between asking a process to end and ending it
+GRACE_SECONDS = 5.0  # between SIGTERM and SIGKILL
 
 
 def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of detectron2's tools."""
+    """Add the launch options of detectron2's tools."""
     parser.add_argument("--num-gpus", type=int, default=1, help="processes on this machine")
-    parser.add_argument("--num-machines", type=int, default=1, help="machines, all with --num-gpus processes")
+    parser.add_argument("--num-machines", type=int, default=1, help="machines, each with --num-gpus processes")
     parser.add_argument("--machine-rank", type=int, default=0, help="number of this machine, from 0")
-    parser.add_argument("--dist-url", default="auto", help="tcp://HOST:PORT of machine 0; one machine finds its own")
+    parser.add_argument("--dist-url", default="auto", help="tcp://HOST:PORT of machine 0; auto for a single machine")
 
 
 def wants_launch(args: argparse.Namespace) -> bool:
-    """True where several processes are asked for, and this is not yet one of them.
+    """Whether several processes are requested and this is not yet one of them.
 
     Raises:
-        InputError: it is one of another number of processes, of torchrun for one: the options would be ignored.
+        InputError: this process already belongs to another number of processes, as under torchrun, so that the options
+            would be ignored.
     """
     asked = args.num_gpus * args.num_machines
     if asked == 1:
@@ -59,10 +60,10 @@ def wants_launch(args: argparse.Namespace) -> bool:
 def launch(args: argparse.Namespace, script: str, argv: Sequence[str]) -> int:
     """Run `script` with `argv` in `args.num_gpus` processes; return the first exit code that is not 0.
 
-    A process that a signal ended, as the kernel does where memory runs out, cannot say so itself: it is said here.
+    Report a process that was ended by a signal, for example by the kernel when memory runs out.
 
     Raises:
-        InputError: options that do not fit together, or what a process refused, in its own words.
+        InputError: the options contradict each other, or a process raised this error.
     """
     host, port = _meeting_point(args)
     with tempfile.TemporaryDirectory() as reports:
@@ -73,7 +74,7 @@ def launch(args: argparse.Namespace, script: str, argv: Sequence[str]) -> int:
             "WORLD_SIZE": str(args.num_gpus * args.num_machines),
             REPORTS: reports,
         }
-        environment.setdefault("OMP_NUM_THREADS", "1")  # as torchrun: processes that share cores slow each other down
+        environment.setdefault("OMP_NUM_THREADS", "1")  # like torchrun: processes that share cores slow each other down
         command = [sys.executable, os.path.abspath(script), *map(str, argv)]
         children = []
         before = signal.signal(signal.SIGTERM, _stop)
@@ -81,7 +82,7 @@ def launch(args: argparse.Namespace, script: str, argv: Sequence[str]) -> int:
             for local in range(args.num_gpus):
                 rank = args.machine_rank * args.num_gpus + local
                 own = {"RANK": str(rank), "LOCAL_RANK": str(local)}
-                if rank:  # what libraries warn of, the main process says for all
+                if rank:  # only the main process shows the warnings of libraries
                     own["PYTHONWARNINGS"] = "ignore"
                 children.append(subprocess.Popen(command, env=environment | own, preexec_fn=die_with_parent))
             code = _wait(children, Path(reports))
@@ -96,7 +97,7 @@ def launch(args: argparse.Namespace, script: str, argv: Sequence[str]) -> int:
 
 
 def _meeting_point(args: argparse.Namespace) -> tuple[str, int]:
-    """(host, port) where the processes find each other."""
+    """Return (host, port) of the rendezvous of the processes."""
     import torch  # a slow import
 
     check_range("--num-gpus", args.num_gpus, 1)
@@ -119,10 +120,10 @@ def _free_port() -> int:
 
 
 def _wait(children: list[subprocess.Popen], reports: Path) -> int:
-    """Until all have ended well, or one has not: the others would wait for it without end.
+    """Wait until all processes have succeeded or one has failed, since the others would wait for it forever.
 
     Returns:
-        Its exit code; of one that a signal ended, minus the signal's number.
+        The exit code of the failed process (minus the signal's number after a signal), or 0.
     """
     while True:
         codes = [child.poll() for child in children]
@@ -137,7 +138,7 @@ def _wait(children: list[subprocess.Popen], reports: Path) -> int:
 
 
 def _refusals(reports: Path) -> list[Path]:
-    """What the processes have refused, by rank; the names of unfinished files are no numbers."""
+    """Return the error files of the processes by rank; unfinished files have names that are not numbers."""
     return sorted((path for path in reports.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
 
 
@@ -155,23 +156,23 @@ def _end(children: list[subprocess.Popen]) -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    """On a scheduler's SIGTERM: leave by the way that ends the children."""
+    """Handle a scheduler's SIGTERM: exit through the code that ends the children."""
     sys.exit(128 + number)
 
 
-# Loaded before the fork: after it, nothing but the call itself is safe.
+# Loaded before the fork: after it, only the call itself is safe.
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
-    """In a child (`preexec_fn`): be killed when its parent is, so that none keeps writing into a folder that is
-    resumed.  Does nothing elsewhere than on Linux."""
+    """Have this child (`preexec_fn`) killed with its parent, so that it cannot keep writing to a folder in which a run
+    is resumed.  Linux only; no effect elsewhere."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def end_with_parent() -> None:
-    """The same for a child such as torchrun, which must live to end the processes that it started."""
+    """Have a child such as torchrun terminated with its parent; unlike a killed one, it ends its own processes."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

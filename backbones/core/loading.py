@@ -1,7 +1,7 @@
-"""Data sets to batches, in this process or in worker processes, with the same result.
+"""Loading of batches, in this process or in worker processes, with the same result.
 
-A worker finds a broken file.  Its `InputError` travels to the main process as a value and is raised there, so that the
-user reads one line, not the traceback of a process that they do not know.
+If a worker finds a broken file, its `InputError` is passed to the main process as a value and raised there, so that the
+user sees one line, not the traceback of a worker process.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,18 +16,18 @@ T = TypeVar("T")  # a batch
 
 
 class GuardedLoader(Generic[T]):
-    """An iterable of batches, as often as wanted; each pass starts its own workers.
+    """A re-iterable loader of batches; each pass starts its own workers.
 
     Args:
         dataset: maps a key to an item.
-        keys: of the items of each batch; its length, where it has one, is that of the loader.
-        collate: builds a batch of its items.
+        keys: the keys of the items of each batch; if it has a length, the loader has the same.
+        collate: builds a batch from its items.
         num_workers: worker processes; 0 loads in this process.
         pin_memory: copy batches to page-locked memory for a GPU; no effect without one.
 
     Raises:
-        InputError: while iterating, the one that `dataset` or `collate` raised, of the same class and with the same
-            message with any number of workers.
+        InputError: while iterating, the error that `dataset` or `collate` raised, with the same class and message for
+            any number of workers.
     """
 
     def __init__(
@@ -41,11 +41,12 @@ class GuardedLoader(Generic[T]):
     ) -> None:
         self._loader = DataLoader(
             _ErrorsAsItems(dataset),
-            batch_sampler=keys,  # type: ignore[arg-type]  # torch only iterates, and asks for a length if we do
+            batch_sampler=keys,  # type: ignore[arg-type]  # torch only iterates, and asks for its length if we do
             collate_fn=_ErrorsAsBatches(collate),
             num_workers=num_workers,
             pin_memory=pin_memory and torch.cuda.is_available(),
-            # Seeds only the workers, which draw from keys alone; without it, the global generator would be drawn from.
+            # Seeds only the workers, whose randomness depends on keys alone; without it, DataLoader would draw from the
+            # global generator.
             generator=torch.Generator(),
         )
 

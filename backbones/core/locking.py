@@ -1,7 +1,7 @@
-"""One process at a time in a folder: a lock file that names its owner, whose lock dies with the owner.
+"""Locks that keep a folder to one process at a time: a lock file that names its owner and is released with it.
 
-The system drops the lock with the last process that holds it, so that a file that a killed process has left locks
-nobody out.  Processes that fork from the owner, such as data loaders, let go of it.
+The system releases the lock when the last process that holds it ends, so that a file left by a killed process blocks
+nobody.  Processes forked from the owner, such as data loaders, release their copy.
 """
 
 import errno
@@ -24,16 +24,16 @@ if sys.platform != "win32":
     import fcntl
 
 RUN_LOCK = "run.lock"
-# Seconds for an owner that was just killed to vanish.
+# Seconds until an owner that was just killed has vanished.
 _GRACE = 1.0
 _POLL = 0.05
-# What file systems without locks answer, such as some network file systems.
+# Error numbers of file systems without locks, such as some network file systems.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
-_own: set[int] = set()  # descriptors of locks that end with this process
+_own: set[int] = set()  # descriptors of locks that are released when this process ends
 
 
 class Owner(NamedTuple):
-    """Who holds a lock; pid 0 where the file does not say."""
+    """Process that holds a lock; pid 0 if the lock file does not state it."""
 
     pid: int
     host: str
@@ -42,7 +42,7 @@ class Owner(NamedTuple):
         return f"process {self.pid or 'unknown'}{f' on {self.host}' if self.host else ''}"
 
     def alive(self) -> bool:
-        """Whether the process exists; one on another machine does, as its lock is held."""
+        """Whether the process exists; assumed for one on another machine, as its lock is held."""
         if self.pid <= 0:
             return False
         if self.host not in ("", socket.gethostname()):
@@ -58,7 +58,7 @@ class Owner(NamedTuple):
 
 @contextmanager
 def lock_run(folder: str | Path) -> Iterator[None]:
-    """Hold the folder that a tool writes to; of several processes, the main one holds it for all.
+    """Lock the folder that a tool writes to; the main process holds the lock for all.
 
     Raises:
         InputError: another process holds it; nothing was written.
@@ -67,11 +67,11 @@ def lock_run(folder: str | Path) -> Iterator[None]:
     new = [path for path in (folder, *folder.parents) if not path.exists()]
 
     def refusal(owner: Owner) -> str:
-        return f"{owner} writes to {folder} already; wait for it to end, or choose another --output-dir"
+        return f"{owner} is already writing to {folder}; wait for it to end, or choose another --output-dir"
 
     with ExitStack() as stack:
         refused = ""
-        # Where nothing can be written, nothing needs a lock: whoever has something to write says so.
+        # A folder without write permission needs no lock: whatever writes to it reports the error.
         if is_main() and (new or os.access(folder, os.W_OK)):
             try:
                 stack.enter_context(hold_lock(folder / RUN_LOCK, refusal, stays=False))
@@ -84,7 +84,7 @@ def lock_run(folder: str | Path) -> Iterator[None]:
         finally:
             stack.close()
             if new and is_main():
-                with suppress(OSError):  # the first that holds something
+                with suppress(OSError):  # stops at the first folder that is not empty
                     for path in new:
                         path.rmdir()
 
@@ -93,15 +93,15 @@ def lock_run(folder: str | Path) -> Iterator[None]:
 def hold_lock(
     path: Path, refusal: Callable[[Owner], str], *, orphans: float = 0.0, stays: bool = True
 ) -> Iterator[int]:
-    """Hold the lock file `path`, which names this process; yields its descriptor.
+    """Hold the lock file `path`, write this process's id and host to it, and yield its descriptor.
 
     Args:
-        refusal: the message to the process that comes second.
-        orphans: seconds to wait for processes that hold the lock of an owner that is gone.
-        stays: the file is kept, and processes that are given the descriptor hold the lock, too.
+        refusal: returns the error message for a process that finds the lock taken.
+        orphans: seconds to wait for processes that still hold the lock of an owner that has ended.
+        stays: keep the file; processes that inherit the descriptor hold the lock, too.
 
     Raises:
-        InputError: another process holds it, or the folder cannot be written.
+        InputError: another process holds the lock, or the folder cannot be written.
     """
     check_writable(path.parent)
     descriptor = _acquire(path, refusal, orphans)
@@ -115,9 +115,9 @@ def hold_lock(
     finally:
         if stays:
             os.close(descriptor)
-        elif descriptor in _own:  # not so in a process that has forked from this one
+        elif descriptor in _own:  # false in a process forked from this one
             _own.discard(descriptor)
-            with suppress(OSError):  # the disk has become read-only; a file that is left locks nobody out
+            with suppress(OSError):  # the disk has become read-only; a remaining file blocks nobody
                 path.unlink()
             os.close(descriptor)
 
@@ -130,7 +130,7 @@ def _acquire(path: Path, refusal: Callable[[Owner], str], orphans: float) -> int
         if _lock(descriptor, path):
             if _is_file(descriptor, path):
                 return descriptor
-            os.close(descriptor)  # its owner has deleted it, at its end, between the two calls
+            os.close(descriptor)  # its owner ended and deleted it between the two calls
             continue
         owner = _read_owner(descriptor)
         os.close(descriptor)

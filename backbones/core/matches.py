@@ -1,16 +1,16 @@
-"""matches.npz: every detection and object of one evaluation, enough to compute AP and AR of any resample of images.
+"""matches.npz: every detection and object of one evaluation, from which AP and AR of any resample of images follow.
 
-The evaluation of detections writes the file, the bootstrap of the comparison reads it.  Detections go by class, image
-and falling score, objects as in the ground truth; `image`, `category` and their `object_` twins are positions in
-`image_ids` and `category_ids`:
+The evaluation of detections writes the file, the bootstrap of the comparison reads it.  Detections are sorted by class,
+image and descending score, objects are in the order of the ground truth; `image`, `category` and their `object_`
+counterparts are positions in `image_ids` and `category_ids`:
 
     image, category, score (N,); rank (N,) within image and class; outcome (N, A, T)       -- detections
     object_image, object_category (G,); object_counts (G, A): ground truth that counts in an area range
-    index (N,) position in the list of detections; partner (N,) the object taken at IoU 0.5 and any area, or -1
-    own_iou, other_iou (N,) largest IoU with a non-crowd object of the detection's class, and of another;
-        own_object, other_object (N,) those objects, or -1     -- what kind of error a false positive is
+    index (N,) position in the list of detections; partner (N,) object matched at IoU 0.5 and any area, or -1
+    own_iou, other_iou (N,) largest IoU with a non-crowd object of the detection's class, and of another class;
+        own_object, other_object (N,) those objects, or -1     -- for the kind of error of a false positive
     image_ids (I,), category_ids, category_names (K,); area_names (A,); iou_thresholds (T,); max_detections (M,)
-    score_threshold (): AP counts detections scored above it, all of them at 0; format_version ()
+    score_threshold (): AP counts detections with scores above it, all of them if 0; format_version ()
 
 Letters: I images, K classes, N detections, G objects, A area ranges, T IoU thresholds, M limits on detections.
 """
@@ -29,7 +29,7 @@ MATCHES_FILE = "matches.npz"
 FORMAT_VERSION = 1
 TRUE_POSITIVE, FALSE_POSITIVE, IGNORED = 1, 0, -1  # outcomes; an ignored detection does not count
 
-# Name -> type and axes, in the order of the file.
+# Name -> (type, axes), in the order of the file.
 LAYOUT = {
     "format_version": ("int64", ""),
     "image": ("int32", "N"),
@@ -54,7 +54,7 @@ LAYOUT = {
     "other_iou": ("float32", "N"),
     "other_object": ("int32", "N"),
 }
-# What a bootstrap needs; other arrays are absent from files of the first release.
+# The arrays that a bootstrap needs; files of the first release lack the others.
 READ = (
     *("image", "category", "score", "rank", "outcome", "object_image", "object_category", "object_counts"),
     *("image_ids", "category_ids", "area_names", "iou_thresholds", "score_threshold"),
@@ -65,7 +65,7 @@ _KINDS = {"bool": "b", "str": "U"}
 
 @dataclass(frozen=True)
 class Matches:
-    """The arrays of matches.npz that a bootstrap needs, images in the order of their ids."""
+    """The arrays of matches.npz that a bootstrap needs, with images sorted by id."""
 
     image: np.ndarray
     category: np.ndarray
@@ -83,9 +83,9 @@ class Matches:
     where: str
 
     def area(self, name: str) -> int:
-        """Return the position of an area range; `InputError` lists the ranges."""
+        """Return the position of an area range; raise `InputError` with a list of the ranges if it is unknown."""
         if name not in self.area_names:
-            raise InputError(f"{self.where}: no area range '{name}'; there are {', '.join(self.area_names)}")
+            raise InputError(f"{self.where}: no area range '{name}'; choices: {', '.join(self.area_names)}")
         return self.area_names.index(name)
 
 
@@ -93,7 +93,8 @@ def save_matches(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write matches.npz atomically.
 
     Args:
-        arrays: all of LAYOUT but format_version, of types that convert to those of the layout.
+        arrays: all arrays of LAYOUT except format_version, of types that convert to those of LAYOUT.
+
     Raises:
         InputError: the file cannot be written.
     """
@@ -109,14 +110,18 @@ def save_matches(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def load_matches(path: str | Path) -> Matches:
-    """Read matches.npz; `InputError` names a file that is missing, broken, of another version or contradicts itself."""
+    """Read matches.npz.
+
+    Raises:
+        InputError: the file is missing, broken, inconsistent or of another version.
+    """
     try:
         with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             version = int(file["format_version"])
             arrays = {name: file[name] for name in READ} if version == FORMAT_VERSION else {}
     except FileNotFoundError:
         raise InputError(f"no such file: {path}; evaluate the detections again") from None
-    except Exception as error:  # zipfile, numpy and zlib each raise their own for a truncated file
+    except Exception as error:  # zipfile, numpy and zlib raise errors of their own for a truncated file
         raise InputError(f"cannot read {path} as matches: {error}; evaluate the detections again") from None
     if version != FORMAT_VERSION:
         raise InputError(f"{path}: format {version}, this version reads {FORMAT_VERSION}; evaluate again")
@@ -124,7 +129,7 @@ def load_matches(path: str | Path) -> Matches:
 
 
 def build_matches(arrays: Mapping[str, np.ndarray], *, where: str = "matches") -> Matches:
-    """Build Matches from the arrays READ; images are put in the order of their ids.
+    """Build Matches from the arrays READ, with images sorted by id.
 
     Raises:
         InputError: an array has the wrong type or shape, or holds values that no evaluation writes.

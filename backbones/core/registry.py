@@ -8,12 +8,12 @@ from backbones.core.checks import check_choice
 
 
 class Registry(_Registry):
-    """fvcore's Registry, whose error names the nearest entry."""
+    """fvcore's Registry with an error that names the closest entry."""
 
     def get(self, name: str) -> Any:
-        """Return the entry `name`; `InputError` with the nearest name or all choices if there is none."""
+        """Return the entry `name`; if unknown, raise `InputError` with the closest name or all choices."""
         return super().get(check_choice(self._name, name, self.names()))
 
     def names(self) -> list[str]:
-        """All registered names, sorted."""
+        """Return all registered names, sorted."""
         return sorted(name for name, _ in self)

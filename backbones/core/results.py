@@ -1,4 +1,4 @@
-"""results.json: one versioned schema for every stage, with its one reader.
+"""results.json: one versioned schema for every stage, its writer and its only reader.
 
 {"schema_version": 1, "stage": one of STAGES,
  "backbone": {"label", "method", "seed", "hash"},          what was measured; rows are joined by the hash
@@ -7,7 +7,7 @@
  "data": {...}, "details": {...},                          counts and fingerprints; everything that is not a scalar
  "warnings": [{"what", "count", "examples"}],
  "files": {name: path relative to the folder},
- "code": {"version", "commit", "modified"}}                what made it (core/revision.py); absent in older files
+ "code": {"version", "commit", "modified"}}                code that wrote it (core/revision.py); absent in older files
 """
 
 import logging
@@ -36,7 +36,7 @@ _WARNING = {"what": str, "count": int, "examples": list}
 
 @dataclass(frozen=True)
 class BackboneIdentity:
-    """Which backbone a result speaks of; random initialisation is `("random", "random", seed, "random-<seed>")`."""
+    """The backbone of a result; random initialisation is `("random", "random", seed, "random-<seed>")`."""
 
     label: str
     method: str
@@ -45,7 +45,7 @@ class BackboneIdentity:
 
 
 def random_identity(seed: int) -> BackboneIdentity:
-    """The identity of a backbone that was not pretrained."""
+    """Return the identity of a randomly initialised backbone."""
     return BackboneIdentity("random", "random", seed, f"random-{seed}")
 
 
@@ -60,7 +60,7 @@ def make_results(
     warnings: list | None = None,
     files: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Put a result together; numbers that are not finite become null."""
+    """Assemble a result; numbers that are not finite become null."""
     return {
         "schema_version": SCHEMA_VERSION,
         "stage": stage,
@@ -76,12 +76,12 @@ def make_results(
 
 
 def save_results(run_dir: str | Path, results: Mapping) -> Path:
-    """Check and write `run_dir/results.json`; its presence says that the stage is complete."""
+    """Check and write `run_dir/results.json`, whose presence marks the stage as complete."""
     path = Path(run_dir) / FILE_NAME
     _check(results, path)
     before = _read_protocol(path)
     if before not in (None, results["protocol"]):
-        # Not `core.logging`: it imports torch, which a reader of results does not need.
+        # Not `core.run_log`: it imports torch, which a reader of results does not need.
         logging.getLogger("smooth2det").warning(
             "%s: %s replaces %s, another protocol", path, results["protocol"], before
         )
@@ -90,17 +90,17 @@ def save_results(run_dir: str | Path, results: Mapping) -> Path:
 
 
 def _read_protocol(path: Path) -> dict[str, str] | None:
-    """That of the results which are about to be replaced; None where there are none, or none of ours."""
+    """Return the protocol of the results at `path`, which are about to be replaced; None without valid results."""
     if not path.exists():
         return None
     try:
         return load_results(path)["protocol"]
-    except InputError:  # broken, or of an earlier version: it is written again
+    except InputError:  # broken, or of an earlier version: it is overwritten
         return None
 
 
 def load_results(path: str | Path) -> dict[str, Any]:
-    """Read a results file (or the one in a run folder); `InputError` names a file of another kind."""
+    """Read a results file, or the one in a run folder; raise `InputError` if it is not valid."""
     path = Path(path)
     path = path / FILE_NAME if path.is_dir() else path
     results = load_json(path)
@@ -109,7 +109,7 @@ def load_results(path: str | Path) -> dict[str, Any]:
 
 
 def refuse_other_stage(run_dir: str | Path, stage: str) -> None:
-    """`InputError` if the folder holds the results of another stage, which a run there would destroy."""
+    """Raise `InputError` if the folder holds results of another stage, which a run there would overwrite."""
     path = Path(run_dir) / FILE_NAME
     if path.exists() and load_results(path)["stage"] != stage:
         raise InputError(
@@ -118,12 +118,12 @@ def refuse_other_stage(run_dir: str | Path, stage: str) -> None:
 
 
 def find_results(roots: Iterable[str | Path]) -> list[Path]:
-    """Every results.json at or below each root, sorted; a root without one is an `InputError`."""
+    """Return every results.json at or below each root, sorted; raise `InputError` for a root without one."""
     found: set[Path] = set()
     for root in map(Path, roots):
         here = {root} if root.is_file() else set(root.rglob(FILE_NAME))
         if not here:
-            raise InputError(f"no {FILE_NAME} at or below {root}; name a run folder of one of the tools")
+            raise InputError(f"no {FILE_NAME} at or below {root}; give the output folder of a run")
         found |= here
     return sorted(found)
 
@@ -146,11 +146,11 @@ def _check(results: Any, path: Path) -> None:
             raise InputError(f"{path}: metrics: '{name}' must be a finite number or null, not {value!r}; {_AGAIN}")
     for name, value in results["files"].items():
         if not isinstance(value, str):
-            raise InputError(f"{path}: files: '{name}' must be a text, not {value!r}; {_AGAIN}")
+            raise InputError(f"{path}: files: '{name}' must be a string, not {value!r}; {_AGAIN}")
 
 
 def _check_fields(block: Any, fields: Mapping[str, type], path: Path, where: str) -> None:
-    """`InputError` where a field of the block is missing or of another type."""
+    """Raise `InputError` if a field of the block is missing or of another type."""
     if not isinstance(block, Mapping):
         raise InputError(f"{path}: {where}must be an object with keys, not {block!r}; {_AGAIN}")
     for key, kind in fields.items():
@@ -161,7 +161,7 @@ def _check_fields(block: Any, fields: Mapping[str, type], path: Path, where: str
 
 
 def _is(value: Any, kind: type | tuple[type, ...]) -> bool:
-    """isinstance, but true and false are not numbers."""
+    """Return isinstance(value, kind), but do not count bools as numbers."""
     return isinstance(value, kind) and not isinstance(value, bool)
 
 

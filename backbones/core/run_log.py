@@ -1,4 +1,4 @@
-"""The log, the JSON lines and the TensorBoard events of a run."""
+"""Log, JSON lines and TensorBoard events of a run."""
 
 import json
 import logging
@@ -18,14 +18,14 @@ _FORMAT = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
 
 
 class _ProgressFriendlyHandler(logging.Handler):
-    """Writes to standard error above a progress bar instead of through it."""
+    """Writes to standard error above a progress bar, without breaking it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stderr)
 
 
 class _FileHandler(logging.Handler):
-    """Appends to a UTF-8 file; a line that cannot be written is an `InputError`, not a page on standard error."""
+    """Appends to a UTF-8 file; a line that cannot be written raises `InputError`, not a traceback of `logging`."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -44,7 +44,8 @@ class _FileHandler(logging.Handler):
 
 
 def get_logger(name: str = "smooth2det") -> logging.Logger:
-    """The project's logger: to standard error on the main process, errors only on the others, which see the same."""
+    """Return the project's logger, which writes to standard error; processes other than the main one log only errors,
+    as their messages would be the same."""
     logger = logging.getLogger(name)
     if name == "smooth2det" and not logger.handlers:
         handler = _ProgressFriendlyHandler()
@@ -56,7 +57,7 @@ def get_logger(name: str = "smooth2det") -> logging.Logger:
 
 
 def log_to_file(path: Path) -> None:
-    """Append the log to `path` too, with what `hold_log` has kept; a later call moves it to another file."""
+    """Append the log to `path` too, with the records kept by `hold_log`; a later call switches to another file."""
     logger = get_logger()
     held = [h for h in logger.handlers if isinstance(h, logging.handlers.MemoryHandler)]
     _remove(logger, _FileHandler)
@@ -70,7 +71,7 @@ def log_to_file(path: Path) -> None:
 
 
 def hold_log() -> None:
-    """Keep what is logged until `log_to_file` names the file: a run that is refused leaves none."""
+    """Keep log records until `log_to_file` names the file, so that a refused run leaves no log file."""
     logger = get_logger()
     _remove(logger, _FileHandler)
     _remove(logger, logging.handlers.MemoryHandler)
@@ -88,8 +89,8 @@ class MetricsWriter:
 
     Args:
         run_dir: the run's folder.
-        start: the iteration the run resumes from.  Lines at or beyond it (written after the last checkpoint by a run
-            that was killed) are dropped, so that the file equals that of an uninterrupted run.
+        start: the iteration from which the run resumes.  Lines at or beyond it (written by a killed run after its last
+            checkpoint) are dropped, so that the file equals that of an uninterrupted run.
     """
 
     def __init__(self, run_dir: str | Path, start: int = 0) -> None:
@@ -108,18 +109,18 @@ class MetricsWriter:
             self._events = SummaryWriter(str(self._folder), purge_step=start)
 
     def write(self, iteration: int, **numbers: float) -> None:
-        """Write one line, the 0-based iteration and its numbers; `InputError` where the disk takes no more."""
+        """Write one line with the 0-based iteration and its numbers; raise `InputError` on a full disk."""
         if self._events is None:
             return
         line = (json.dumps({"iteration": iteration, **numbers}) + "\n").encode()
         with writing(self.path, line):
             append(self._file, line)
-        with writing(self._folder):  # the error of an earlier call: a thread writes
+        with writing(self._folder):  # raises the error of an earlier call, as a thread writes
             for name, value in numbers.items():
                 self._events.add_scalar(name, value, iteration)
 
     def close(self) -> None:
-        """Finish the files."""
+        """Close the files."""
         if self._events is not None:
             self._file.close()
             with writing(self._folder):
@@ -127,7 +128,7 @@ class MetricsWriter:
 
 
 def read_metrics(path: str | Path) -> list[dict]:
-    """All lines of a metrics.jsonl; a last line cut short by a kill is left out."""
+    """Return all lines of a metrics.jsonl, except a last line that a killed run left incomplete."""
     lines = []
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         try:

@@ -1,4 +1,4 @@
-"""The folder a run leaves: its merged config, its environment, its log; the stages add the rest."""
+"""Run folders: the merged config, environment and log of a run; the stages add their own files."""
 
 import os
 import platform
@@ -21,7 +21,7 @@ from backbones.core.run_log import log_to_file
 
 CONFIG_FILE = "config.yaml"
 _PACKAGES = ("torch", "torchvision", "numpy", "fvcore", "pycocotools", "detectron2", "opencv-python-headless")
-# What may change between the start of a run and its resumption without changing its numbers.
+# Keys that can differ between the start of a run and its resumption without changing its numbers.
 _FREE_KEYS = (
     "DATA.NUM_WORKERS",
     "DATALOADER.NUM_WORKERS",
@@ -29,7 +29,7 @@ _FREE_KEYS = (
     "DATA.ROOT",
     "DATASETS.ROOT",
     "DATASETS.TRAIN",  # the checkpoint names the data by its fingerprint
-    # Of the evaluation after the training.
+    # Evaluation after training.
     "DATA.EVAL_*",
     "DATA.SHIFTED_SPLIT",
     "EVAL.*",
@@ -37,18 +37,18 @@ _FREE_KEYS = (
     "LOCALIZE.*",
     "TEST.EXPECTED_RESULTS",
 )
-# Paths: of what lies there, the checkpoint holds the hash; whether there is one at all must stay.
+# Paths, which can change, as the checkpoint holds the hash of their content; but not between a path and none.
 _PATH_KEYS = ("TEACHER.RUN", "TEACHER.CACHE", "MODEL.WEIGHTS")
 
 
 def open_run(output_dir: str | Path, cfg: CfgNode, *, resume: bool = False, may_change: Sequence[str] = ()) -> Path:
-    """Create (or with `resume` go on in) a run's folder: config.yaml, environment.json, log.txt.
+    """Create a run folder, or reopen it with `resume`, and write config.yaml, environment.json and log.txt.
 
     Args:
-        may_change: patterns of keys that may differ from the config of the run that is resumed.
+        may_change: patterns of keys that are allowed to differ from the config of the run that is resumed.
 
     Raises:
-        InputError: the folder cannot be written, or `resume` with a config whose numbers would differ.
+        InputError: the folder cannot be written, or `resume` with a config that would change the numbers.
     """
     run_dir = Path(output_dir)
     if resume:
@@ -63,12 +63,12 @@ def open_run(output_dir: str | Path, cfg: CfgNode, *, resume: bool = False, may_
 
 
 def check_resume(run_dir: str | Path, cfg: CfgNode, may_change: Sequence[str] = ()) -> None:
-    """`InputError` for a config whose numbers would differ from those of the run in `run_dir`; writes nothing."""
+    """Raise `InputError` for a config that would change the numbers of the run in `run_dir`; write nothing."""
     _refuse_changes(Path(run_dir) / CONFIG_FILE, cfg, (*_FREE_KEYS, *may_change))
 
 
 def check_writable(folder: Path) -> None:
-    """Create `folder`; `InputError` if nothing can be written there."""
+    """Create `folder`; raise `InputError` if it cannot be written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
@@ -80,7 +80,7 @@ def check_writable(folder: Path) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, device and git state: what a reader needs to run it again."""
+    """Return the command, versions, device and git state, as needed to repeat the run."""
     cuda = torch.cuda.is_available()
     return {
         "command": sys.argv,

@@ -1,6 +1,6 @@
 """Stateless sampling: order and augmentation are pure functions of (seed, epoch, index).
 
-That makes a resumed run continue exactly, on every engine and for any number of workers, at no cost.
+A resumed run therefore repeats the uninterrupted one exactly, on every engine and for any number of workers.
 """
 
 from collections.abc import Iterator
@@ -12,34 +12,34 @@ from backbones.core.errors import InputError
 
 
 class Position(NamedTuple):
-    """What a training set is asked for: sample `index`, augmented as in `epoch`."""
+    """Key of a training set: sample `index`, augmented as in `epoch`."""
 
     epoch: int
     index: int
 
 
 def position_rng(seed: int, epoch: int, index: int, stream: int = 0) -> np.random.Generator:
-    """The generator of one sample's augmentation in one epoch; another `stream` draws independently of it."""
-    # numpy pads with zeros: stream 0 and no stream are one.
+    """Return the generator of one sample's augmentation in one epoch; different values of `stream` are independent."""
+    # numpy pads with zeros: stream 0 equals no stream.
     return np.random.Generator(np.random.PCG64([seed, epoch, index, stream] if stream else [seed, epoch, index]))
 
 
 def draw_rng(seed: int, stream: int) -> np.random.Generator:
-    """The generator of a draw that is made once for a whole run; `stream` above 0 keeps such draws apart."""
-    # More numbers than an order or a sample has: [seed, stream] would be the generator of the order in epoch `stream`,
-    # and with it what is drawn first would come first in that epoch.
+    """Return the generator of a draw that is made once per run; each kind of draw has its own `stream` above 0."""
+    # More numbers than the seed of an order or a sample: [seed, stream] would be the generator of the order in epoch
+    # `stream`, so that the samples drawn first would also come first in that epoch.
     return np.random.Generator(np.random.PCG64([seed, 0, 0, 0, stream]))
 
 
 class StatelessBatchSampler:
-    """Batches of positions for the iterations `start` .. `stop - 1`, this process's share of each.
+    """Yields this process's share of the batch of positions of each iteration `start` .. `stop - 1`.
 
-    An epoch visits every sample at most once; its last, partial batch is dropped, so that all batches are alike.
+    An epoch visits every sample at most once; its last, partial batch is dropped, so that all batches have equal size.
 
     Args:
         length: number of samples.
-        batch_size: samples of one iteration over all processes; divisible by `world_size`.
-        groups: (length,) int, a batch never mixes groups (aspect ratios); each group drops its own partial batch.
+        batch_size: samples per iteration over all processes; divisible by `world_size`.
+        groups: (length,) int; a batch never mixes groups (aspect ratios), and each group drops its own partial batch.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class StatelessBatchSampler:
             yield [Position(epoch, int(index)) for index in mine]
 
     def epoch_batches(self, epoch: int) -> np.ndarray:
-        """The batches of one epoch over all processes: (iterations_per_epoch, batch_size) sample indices."""
+        """Return the batches of one epoch over all processes: (iterations_per_epoch, batch_size) sample indices."""
         rng = np.random.Generator(np.random.PCG64([self.seed, epoch]))
         batches = []
         for group in np.unique(self.groups):

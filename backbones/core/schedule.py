@@ -25,17 +25,17 @@ def build_schedule(
     """Return the learning rate as a function of the 0-based iteration.
 
     Args:
-        name: `steps` multiplies by `gamma` at each iteration of `steps`; `cosine` falls from `base_lr` to `final_lr`
-            over the iterations after the warm-up; `constant`.
+        name: `steps` multiplies by `gamma` at each iteration of `steps`; `cosine` decays from `base_lr` to `final_lr`
+            over the iterations after the warm-up; `constant` stays at `base_lr`.
         steps: increasing iterations below `max_iter`.
-        warmup_iters: iterations of a linear rise from `warmup_factor * base_lr`.
+        warmup_iters: iterations of the linear warm-up from `warmup_factor * base_lr`.
 
     Raises:
-        InputError: a step at or beyond the end (it would silently never happen), or steps out of order.
+        InputError: a step is at or beyond the end (it would silently have no effect), or the steps are out of order.
     """
     check_choice("learning-rate schedule", name, NAMES)
     if steps and (max(steps) >= max_iter or min(steps) <= 0 or list(steps) != sorted(set(steps))):
-        raise InputError(f"STEPS {list(steps)} must increase and lie between 0 and the end at {max_iter}; change them")
+        raise InputError(f"STEPS {list(steps)} must increase and be between 0 and the end at {max_iter}; change them")
 
     def decay(iteration: int) -> float:
         if name == "steps":

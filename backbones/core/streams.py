@@ -1,8 +1,8 @@
-"""Standard output and error that survive any encoding, and a reader that has left (`tool ... | head`).
+"""Standard output and error that work with any encoding, and after their reader has closed (`tool ... | head`).
 
-A text that the encoding lacks is written in escapes.  Where nobody reads any longer, the rest of the output is dropped
-and the tool runs to its end, so that a training keeps its results; `run_tool` then returns CLOSED, as a process that
-SIGPIPE ended would.
+Characters that the encoding lacks are written as escapes.  If the reader has closed, the rest of the output is dropped
+and the tool runs to its end, so that a training run keeps its results; `run_tool` then exits with CLOSED, the exit code
+of a process ended by SIGPIPE.
 """
 
 import errno
@@ -19,10 +19,10 @@ class Output(io.FileIO):
     """The file descriptor of a standard stream.
 
     Args:
-        progress: nothing depends on what is written, which is dropped where a full disk takes no more.
+        progress: the output is informative only, and is dropped on a full disk.
 
     Attributes:
-        left: whether the reader has left.
+        left: whether the reader has closed the stream.
     """
 
     def __init__(self, descriptor: int, *, progress: bool) -> None:
@@ -33,7 +33,7 @@ class Output(io.FileIO):
         try:
             return super().write(data)
         except OSError as error:
-            # A terminal that was closed answers EIO.
+            # A closed terminal raises EIO.
             if error.errno == errno.EPIPE or (error.errno == errno.EIO and self.isatty()):
                 self.left = True
                 self.discard()
@@ -42,23 +42,23 @@ class Output(io.FileIO):
         return memoryview(data).nbytes
 
     def discard(self) -> None:
-        """Send what is still to be written, also by other code of this process, to nowhere."""
+        """Redirect the descriptor to the null device, for all code of this process."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.fileno())
         os.close(nowhere)
 
 
 def protect_streams() -> Output | None:
-    """Replace sys.stdout and sys.stderr by ones that survive; returns standard output's, None where it is not a file.
+    """Replace sys.stdout and sys.stderr with protected streams; return that of standard output, None if it has no file.
 
-    A stream that was closed before the start leads nowhere.
+    A stream that was closed before the start is redirected to the null device.
     """
     outputs = {}
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the process ends
-        elif type(stream) is io.TextIOWrapper:  # an editor or a notebook has its own, which is left alone
+        elif type(stream) is io.TextIOWrapper:  # editors and notebooks have their own streams, which stay
             stream.flush()
             outputs[name] = Output(stream.fileno(), progress=name == "stderr")
             replaced = io.TextIOWrapper(

@@ -1,4 +1,4 @@
-"""Counted warnings: the run continues, and the log and results.json say how often and where."""
+"""Counted warnings: the run continues, and the log and results.json state how often and where they occurred."""
 
 import logging
 from collections import defaultdict
@@ -14,16 +14,16 @@ class WarningCounter:
         self._examples: dict[str, list[str]] = defaultdict(list)
 
     def add(self, what: str, example: str, count: int = 1) -> None:
-        """Count `count` more cases of `what`; `example` names one (a file, an id)."""
+        """Add `count` cases of `what`; `example` names one of them (a file, an id)."""
         self._counts[what] += count
         if len(self._examples[what]) < EXAMPLES:
             self._examples[what].append(example)
 
     def as_list(self) -> list[dict]:
-        """`[{"what", "count", "examples"}]`, as results.json stores them."""
+        """Return `[{"what", "count", "examples"}]`, as stored in results.json."""
         return [{"what": w, "count": n, "examples": list(self._examples[w])} for w, n in sorted(self._counts.items())]
 
     def log(self, logger: logging.Logger) -> None:
-        """One line a kind."""
+        """Log one line per kind."""
         for entry in self.as_list():
             logger.warning("%d x %s, such as %s", entry["count"], entry["what"], ", ".join(entry["examples"][:3]))

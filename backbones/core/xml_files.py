@@ -1,4 +1,4 @@
-"""Read annotation files in XML, in whatever encoding they declare; every failure names the file."""
+"""Reading of XML annotation files in the encoding they declare; every error names the file."""
 
 import codecs
 import re
@@ -7,11 +7,11 @@ from pathlib import Path
 
 from backbones.core.errors import InputError
 
-# The declaration is ASCII in every encoding that a byte order mark does not announce.
+# Without a byte order mark, the declaration is ASCII in every encoding.
 _DECLARED = re.compile(rb"""^\s*<\?xml[^>]*?\sencoding\s*=\s*["']([^"']*)["']""")
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark begins it
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark is a prefix of it
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
@@ -37,10 +37,12 @@ def load_xml(path: str | Path) -> ElementTree.Element:
 def parse_xml(data: bytes) -> ElementTree.Element:
     """Parse the bytes of an XML file.
 
-    Python decodes them, which knows more encodings than the parser: GB2312, Big5, Shift-JIS, windows code pages.
+    They are decoded by Python, which supports more encodings than the parser: GB2312, Big5, Shift-JIS, Windows code
+    pages.
 
     Raises:
-        ValueError: says what is wrong, as the end of a sentence that begins with the file's name.
+        ValueError: the encoding is unknown or wrong, or the XML is not valid; the message is the end of a sentence that
+            begins with the file name.
     """
     encoding = _encoding(data)
     try:
@@ -51,16 +53,16 @@ def parse_xml(data: bytes) -> ElementTree.Element:
         raise ValueError(f"is not valid in its encoding '{encoding}' ({error})") from None
     try:
         return ElementTree.fromstring(text)
-    # What the parser raises beside ParseError: ValueError, and LookupError or UnicodeError, by its version.
+    # Apart from ParseError, the parser raises ValueError, LookupError or UnicodeError, depending on its version.
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise ValueError(f"is broken XML ({error})") from None
 
 
 def only(element: ElementTree.Element, tag: str) -> ElementTree.Element | None:
-    """The child `tag`, None where there is none.
+    """Return the child `tag`, or None if absent.
 
     Raises:
-        ValueError: `element` has several, so that the file contradicts itself.
+        ValueError: `element` has several, which contradict each other.
     """
     found = element.findall(tag)
     if len(found) > 1:
@@ -69,7 +71,7 @@ def only(element: ElementTree.Element, tag: str) -> ElementTree.Element | None:
 
 
 def only_text(element: ElementTree.Element, tag: str) -> str | None:
-    """Text of the child `tag` without the white space around it; "" where it is empty, None without such a child."""
+    """Return the stripped text of the child `tag`; "" if it is empty, None if absent."""
     found = only(element, tag)
     return None if found is None else (found.text or "").strip()
 
