@@ -168,5 +168,5 @@ def test_a_number_beyond_every_range_is_refused_in_a_line(key):
 
 def test_a_key_that_is_a_mapping_is_named_with_its_line(tmp_path):
     (tmp_path / "a.yaml").write_text("A: 1\n{data:y}: 2\n")
-    with pytest.raises(InputError, match=r"a\.yaml: line 2 has \{'data:y': None\} for a key"):
+    with pytest.raises(InputError, match=r"a\.yaml: line 2 has \{'data:y': None\} as a key"):
         load_config(CfgNode({"A": 1}), tmp_path / "a.yaml")

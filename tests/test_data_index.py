@@ -209,7 +209,7 @@ def test_samples_of_the_index_are_those_of_the_files(root, monkeypatch):
 def test_the_tables_say_what_was_dropped_and_why(root, load_tool, capsys):
     load_tool("prepare_data").main(["imagenet-boxes", "--root", str(root), "--workers", "1"])
     said = capsys.readouterr().out
-    assert "12 images of 3 classes, 6 of them with 9 usable boxes; 2 to 2 boxed a class" in said
+    assert "12 images of 3 classes, 6 of them with 9 usable boxes; 2 to 2 per class" in said
     tables = {name: (root / f"annotations/index_train_{name}.csv").read_text() for name in ("classes", "dropped")}
     assert tables["classes"].splitlines() == [
         "class,images,images_with_boxes,boxes",

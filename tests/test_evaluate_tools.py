@@ -208,7 +208,7 @@ def test_options_of_the_evaluation(root, run_dir, tmp_path):
     with pytest.raises(InputError, match="did you mean 'blur'"):
         metrics("EVAL.CONTEXT_FILLS", "['blurr']")
     np.save(tmp_path / "cifar10h-probs.npy", np.eye(6)[labels[::-1]])
-    with pytest.raises(InputError, match="another order"):
+    with pytest.raises(InputError, match="the order of the images must differ"):
         metrics("EVAL.HUMAN_LABELS", str(tmp_path))
 
 

@@ -190,7 +190,7 @@ def test_cifar10h_is_a_distribution_about_the_labels(shared_data):
     assert check_agreement(human, labels, 10) == 1
     labels[:500] = (labels[:500] + 1) % 10
     assert check_agreement(human, labels, 10) == pytest.approx(0.95)
-    with pytest.raises(InputError, match=r"another order"):
+    with pytest.raises(InputError, match=r"the order of the images must differ"):
         check_agreement(human, np.roll(labels, 1), 10)
     with pytest.raises(InputError, match="10000 images of 10 classes, the split 5"):
         check_agreement(human, labels[:5], 10)

@@ -1,4 +1,4 @@
-"""Data of classification pretraining: readers, exact geometry of crops, loading."""
+"""Classification data for pretraining: readers, exact geometry of crops, loading."""
 
 from backbones.data import fine_grained, imagenet_v2, imagenet_xml, in_memory, open_images, tiny_imagenet
 

@@ -1,14 +1,15 @@
-"""The index of an ILSVRC split: what a pass over its 1.28M images and annotations found, in one file.
+"""Index of an ILSVRC split: the results of one pass over its 1.28M images and annotations, in one file.
 
     ROOT/annotations/index_<split>.npz              read by `imagenet_xml` as long as the class folders are unchanged
     ROOT/annotations/index_<split>_classes.csv      images, images with usable boxes and boxes of every class
-    ROOT/annotations/index_<split>_dropped.csv      every annotation that gives no box, and why
+    ROOT/annotations/index_<split>_dropped.csv      every annotation without a usable box, and the reason
 
-Paths in it are relative: it goes with the data.  Every image's header is read, always: XML sizes sometimes differ
-from the image's, which decides where boxes are clipped, and one pass over the headers costs a small part of one
-epoch.  A killed pass leaves finished classes in a folder beside it, from which the same command resumes.
+Paths in the index are relative, so that it can be moved with the data.  The header of every image is read: sizes in the
+XML sometimes differ from those of the images, to which boxes are clipped, and one pass over the headers takes a small
+part of the time of one epoch.  A killed pass leaves its finished classes in a folder beside the index, from which the
+same command resumes.
 
-An annotation that is edited in place changes no folder: index again with --overwrite.
+Editing an annotation in place does not change its folder: index again with --overwrite.
 """
 
 import csv
@@ -30,23 +31,23 @@ from backbones.core.run_log import get_logger
 from backbones.data.class_folders import ANNOTATIONS, REASONS, ClassImages, Stamp, is_unchanged, read_class
 from backbones.data.reading import list_folders
 
-VERSION = 2  # raise it when the content changes: older files are then made anew
+VERSION = 2  # raise it when the content changes: older files are then rebuilt
 COMMAND = "tools/prepare_data.py imagenet-boxes --root ROOT --split"
 ARRAYS = ("sizes", "boxes", "counts", "flags", "clipped", "empty")
 LISTS = ("files", "orphans", "others", "hidden")
 
 
 def index_path(root: Path, split: str) -> Path:
-    """Where the index of a split is."""
+    """Return the path of the index of a split."""
     return root / ANNOTATIONS / f"index_{split}.npz"
 
 
 def build_index(root: Path, split: str, *, workers: int, overwrite: bool) -> list[ClassImages]:
-    """Read a split's classes, on from where a killed pass ended, and write the index and its tables.
+    """Read the classes of a split, resuming a killed pass, and write the index and its tables.
 
     Args:
-        workers: processes that read.
-        overwrite: read all classes again, whatever has been read.
+        workers: number of reading processes.
+        overwrite: read all classes again, including those already read.
     """
     if not (root / split).is_dir():
         raise InputError(f"no folder {root / split}; give the folder that holds <split>/<class>/*.JPEG as --root")
@@ -61,7 +62,7 @@ def build_index(root: Path, split: str, *, workers: int, overwrite: bool) -> lis
     classes = [done.get(name) or _staged(staging / f"{name}.npz") for name in names]
     known = {c.name: c for c in classes if c is not None and is_unchanged(root, split, c.name, c.stamp)}
     rest = [name for name in names if name not in known]
-    get_logger().info("%s '%s': %d classes, %d of them read before", root, split, len(names), len(known))
+    get_logger().info("%s '%s': %d classes, %d of them already read", root, split, len(names), len(known))
     with _processes(workers) as run_map:
         for found in tqdm(run_map(partial(_read_and_stage, root, split, staging), rest), total=len(rest), unit="class"):
             known[found.name] = found
@@ -73,7 +74,7 @@ def build_index(root: Path, split: str, *, workers: int, overwrite: bool) -> lis
 
 
 def fresh_index(root: Path, split: str, names: Sequence[str]) -> list[ClassImages] | None:
-    """The index, where there is one and it is of these classes as they are; a stale one is named in the log."""
+    """Return the index if it exists and is up to date with these classes, else None; a stale one is logged."""
     path = index_path(root, split)
     classes = load_index(path)
     if classes is None:
@@ -90,14 +91,14 @@ def fresh_index(root: Path, split: str, names: Sequence[str]) -> list[ClassImage
 
 
 def load_index(path: Path) -> list[ClassImages] | None:
-    """The classes of an index file; None where there is none, or one of another version."""
+    """Return the classes of an index file; None if it does not exist or has another version."""
     if not path.is_file():
         return None
     try:
         with np.load(path) as stored:
             arrays = {name: stored[name] for name in stored.files}
         return list(_from_arrays(arrays)) if arrays["version"] == VERSION else None
-    except Exception as error:  # numpy raises by damage: OSError, ValueError, EOFError, BadZipFile, zlib.error ...
+    except Exception as error:  # for damaged files: OSError, ValueError, EOFError, BadZipFile, zlib.error ...
         raise InputError(f"cannot read the index {path}: {error}; delete it, or index again with --overwrite") from None
 
 
@@ -122,7 +123,7 @@ def _processes(workers: int) -> Iterator[Callable]:
 
 
 def _to_arrays(classes: Sequence[ClassImages]) -> dict[str, Any]:
-    """Flat arrays; texts as UTF-8 bytes, one a line, so that nothing is pickled."""
+    """Convert classes to flat arrays; strings become UTF-8 bytes, one per line, so that nothing is pickled."""
     lines = {
         "names": [c.name for c in classes],
         "digests": [c.stamp.names for c in classes],
@@ -175,14 +176,14 @@ def _save_csv(path: Path, name: str, header: tuple[str, ...], rows: Sequence[tup
 
 
 def describe_index(root: Path, split: str, classes: Sequence[ClassImages]) -> str:
-    """A few lines for people: how many of what, and where to read more."""
+    """Return a summary in a few lines: the counts, and the files with more detail."""
     flags = np.concatenate([c.flags for c in classes])
     boxed = np.array([(c.counts > 0).sum() for c in classes])
     lines = [
         f"{split}: {len(flags):,} images of {len(classes)} classes, {boxed.sum():,} of them with "
-        f"{sum(len(c.boxes) for c in classes):,} usable boxes; {boxed.min():,} to {boxed.max():,} boxed a class",
+        f"{sum(len(c.boxes) for c in classes):,} usable boxes; {boxed.min():,} to {boxed.max():,} per class",
         *(f"annotations dropped, {reason}: {(flags & bit > 0).sum():,}" for bit, reason in REASONS.items()),
         f"annotations dropped, no image of that name: {sum(len(c.orphans) for c in classes):,}",
-        f"index: {index_path(root, split)}, with a table of the classes and one of what was dropped beside it",
+        f"index: {index_path(root, split)}, beside it a table of the classes and one of the dropped annotations",
     ]
     return "\n".join(lines)

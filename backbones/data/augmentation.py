@@ -1,7 +1,7 @@
-"""What happens to a training image: the part that is shown, and its colours.  Every draw comes from a given `rng`.
+"""Croppings of training images.  Every random draw comes from a given `rng`.
 
-A cropping says which rectangle of the source image is seen (x, y, width, height in source pixels; it may be
-fractional or reach beyond the image), so that objectness and boxes follow exactly, and shows it as pixels.
+A cropping returns the pixels and the rectangle of the source image that they show (x, y, width, height in source
+pixels; it can be fractional or reach beyond the image), so that objectness and boxes can be computed exactly.
 """
 
 from typing import Protocol
@@ -18,19 +18,19 @@ Pair = tuple[float, float]
 
 
 class Cropping(Protocol):
-    """Random rectangles of an image, shown at a fixed size."""
+    """Random rectangles of an image, resized to a fixed size."""
 
     def __call__(self, rng: np.random.Generator, image: np.ndarray) -> tuple[Tensor, Crop]:
-        """(3, size, size) uint8 pixels of a uint8 (H, W, 3) image, and what they show of it."""
+        """Return (3, size, size) uint8 pixels of a uint8 (H, W, 3) image, and the rectangle of it that they show."""
         ...
 
 
 class RandomResizedCrop:
-    """A crop of random area and ratio, resized: torchvision's RandomResizedCrop.
+    """A crop of random area and aspect ratio, resized: torchvision's RandomResizedCrop.
 
     Args:
-        area: share of the image's area, low and high, in (0, 1].
-        ratio: width / height of the crop in the source, low and high.
+        area: lower and upper share of the image's area, in (0, 1].
+        ratio: lower and upper width / height of the crop in the source.
     """
 
     def __init__(self, size: int, area: Pair, ratio: Pair) -> None:
@@ -46,10 +46,10 @@ class RandomResizedCrop:
 
 
 class PadCrop:
-    """`pad` black pixels on each side, then a crop at a uniform place: torchvision's RandomCrop(size, padding=pad).
+    """`pad` black pixels on each side, then a uniformly placed crop: torchvision's RandomCrop(size, padding=pad).
 
-    Black, not the mean: the codes of OLS and ILS have `RandomCrop(32, padding=4)` before `ToTensor`, so that the border
-    is -mean / std once normalised.  Padding is background.
+    Black, not the mean: the code of OLS and ILS has `RandomCrop(32, padding=4)` before `ToTensor`, so that the border
+    is -mean / std after normalisation.  Padding counts as background.
     """
 
     def __init__(self, size: int, pad: int) -> None:
@@ -72,7 +72,7 @@ class PadCrop:
 
 
 class ResizeCrop:
-    """The image resized to `resize` x `resize`, then a crop at a uniform place (OLS's fine-grained code)."""
+    """The image resized to `resize` x `resize`, then a uniformly placed crop (OLS's fine-grained code)."""
 
     def __init__(self, size: int, resize: int) -> None:
         if size > resize:
@@ -89,7 +89,7 @@ class ResizeCrop:
 
 
 class WholeImage:
-    """The whole image, resized to size x size where it differs; draws nothing."""
+    """The whole image, resized to size x size if necessary; no random draws."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -100,7 +100,7 @@ class WholeImage:
 
 
 def build_cropping(name: str, size: int, *, area: Pair, ratio: Pair, pad: int, resize: int) -> Cropping:
-    """The cropping that DATA.AUGMENTATION names; each takes the arguments that are its own."""
+    """Build the cropping named by DATA.AUGMENTATION, from the arguments that apply to it."""
     if name == "pad_crop":
         return PadCrop(size, pad)
     if name == "resize_crop":

@@ -1,5 +1,7 @@
-"""Checks of classification data before a long run, by the readers that train: they stop at the first problem of the
-annotations, which then is the verdict; the images are all looked at."""
+"""Checks of classification data before a long run, with the readers used in training.
+
+A reader stops at the first problem of the annotations, which then is the verdict; the images are all checked.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,13 @@ from backbones.data.samples import UNUSED, Samples, load_samples
 
 REFUSED = Kind(ERROR, "refusal by the reader", "it stops at the first problem: fix it and check again")
 NO_BOX = Kind(WARNING, "images without box", "methods that need the object's size cannot use them (DATA.VERSION box)")
-DISAGREEMENT = Kind(WARNING, "images on which people are of two minds", "their commonest answer has less than half")
+DISAGREEMENT = Kind(WARNING, "images on which annotators disagree", "the most common answer has less than half")
 FIXED = "the reader handles them as stated"
-FIXES = {  # where something else becomes of what the readers count
+FIXES = {  # where FIXED does not apply to a warning of the readers
     UNUSED: "they are never learned",
     OTHER_FILES: f"images have the suffixes {', '.join(IMAGE_SUFFIXES)}",
 }
-HUMAN_LABELS = "cifar10h"  # labels alone, of the test images of CIFAR-10
+HUMAN_LABELS = "cifar10h"  # only labels, of the test images of CIFAR-10
 
 
 def check_samples(
@@ -33,15 +35,15 @@ def check_samples(
     """Check one split of a classification data set.
 
     Args:
-        name: DATA.NAME, or "cifar10h" for its human labels alone.
+        name: DATA.NAME, or "cifar10h", which has human labels only.
         root: DATA.ROOT.
         split: such as "train".
-        decode: decode every image wholly; False reads headers alone.
-        images: False looks only at what the reader itself does.
-        workers: threads; 0: as many as suit the machine.
+        decode: decode every image completely; False reads headers only.
+        images: check every image; False runs the reader only.
+        workers: number of threads; 0: chosen for the machine.
 
     Raises:
-        InputError: no such folder.
+        InputError: the folder does not exist.
     """
     if not root.is_dir():
         raise InputError(f"no folder {root}; give the folder of {name} as --root")
@@ -79,7 +81,7 @@ def _summarize(samples: Samples, report: Report) -> None:
     report.summary = summary
     report.lines = [
         f"{len(samples)} samples of {len(samples.classes)} classes, {len(samples.boxes)} boxes",
-        f"samples of a class: {spread}",
+        f"samples per class: {spread}",
     ]
 
 
@@ -93,5 +95,5 @@ def _check_human_labels(root: Path) -> Report:
     torn = np.flatnonzero(table.max(axis=1) < 0.5).tolist()
     report.findings.add(DISAGREEMENT, (f"image {n}" for n in torn), len(torn))
     report.summary = {"images": len(table), "classes": table.shape[1]}
-    report.lines = [f"labels of {len(table)} images, {table.shape[1]} classes; no images of its own"]
+    report.lines = [f"labels of {len(table)} images, {table.shape[1]} classes; holds no images"]
     return report

@@ -1,9 +1,9 @@
 """One class of an ILSVRC data set: its images, their sizes and the usable boxes of their annotations, as arrays.
 
     ROOT/<split>/<class>/<stem>.JPEG
-    ROOT/annotations/<split>/<class>/<stem>.xml     or, as ILSVRC's val comes, ROOT/annotations/<split>/<stem>.xml
+    ROOT/annotations/<split>/<class>/<stem>.xml     or, as in ILSVRC's val, ROOT/annotations/<split>/<stem>.xml
 
-n images, m boxes.  What is unusual about an image is a bit of its `flags`.
+Letters: n images, m boxes.  Each peculiarity of an image is one bit of its `flags`.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from backbones.data.reading import (
 
 ANNOTATIONS = "annotations"
 NOT_RGB, SIZE_DIFFERS, NO_XML, NO_OBJECT, NO_SOLID_BOX, IS_TURNED, HAS_FRAMES, SHARES_XML = (1 << n for n in range(8))
-# Why an image, although it has an annotation, has no usable box.
+# Reasons why an image with an annotation has no usable box.
 REASONS = {NO_OBJECT: "no object of the image's class", NO_SOLID_BOX: "every box empty or outside of the image"}
 ORPHANS = "annotations without an image"
-# What is counted of an image's flags; boxes without a solid one are counted one by one.
+# Flags that are counted as warnings; NO_SOLID_BOX is not, as its boxes are counted one by one.
 COUNTED = {
     NOT_RGB: CONVERTED,
     SIZE_DIFFERS: "image sizes differ from the XML's; the image's taken",
@@ -50,7 +50,7 @@ COUNTED = {
 
 @dataclass(frozen=True)
 class Stamp:
-    """How a class's folders looked: their times of change in ns (0: no folder), and a digest of the names in them."""
+    """State of a class's folders: their modification times in ns (0: no folder), and a digest of the names in them."""
 
     images: int
     annotations: int
@@ -59,11 +59,12 @@ class Stamp:
 
 @dataclass(frozen=True)
 class ClassImages:
-    """name: the class. files: n names, sorted. sizes: (n, 2) int64 width, height, of the images' headers.
+    """Images and boxes of one class.
 
-    boxes: (m, 4) float32, clipped, solid, half-open; counts: (n,) int64 boxes of each image.
-    flags: (n,) uint8. clipped, empty: (n,) int64 boxes cut to the image, and dropped for zero area.
-    orphans: annotations without an image. others, hidden: what else is in the class's folders, and is left out.
+    name: the class. files: n names, sorted. sizes: (n, 2) int64 width, height, from the image headers.
+    boxes: (m, 4) float32, clipped, of positive area, half-open; counts: (n,) int64 boxes per image.
+    flags: (n,) uint8. clipped, empty: (n,) int64 boxes that were clipped to the image, and dropped for zero area.
+    orphans: annotations without an image. others, hidden: other entries of the class's folders, which are ignored.
     """
 
     name: str
@@ -80,7 +81,7 @@ class ClassImages:
     stamp: Stamp
 
     def count_warnings(self, split: str, warnings: WarningCounter) -> None:
-        """Count what had to be fixed, with examples."""
+        """Count the peculiarities of the images and boxes, with examples."""
         for bit, what in COUNTED.items():
             self._count(split, warnings, what, (self.flags & bit > 0).astype(int))
         self._count(split, warnings, "boxes clipped to the image", self.clipped)
@@ -96,7 +97,7 @@ class ClassImages:
 
 @dataclass(frozen=True)
 class _Looked:
-    """The names in a class's folders; xml: stem of an annotation -> its file."""
+    """Names in a class's folders; xml: stem of an annotation -> its file."""
 
     stamp: Stamp
     files: list[str]
@@ -106,7 +107,7 @@ class _Looked:
 
 
 def read_class(root: Path, split: str, name: str) -> ClassImages:
-    """Read every image's header and every annotation of one class; `InputError` names a broken file."""
+    """Read every image header and every annotation of one class; raise `InputError` for a broken file."""
     looked = _look(root, split, name)
     files, annotations = looked.files, _annotation_folder(root, split, name)
     base, xml_base = f"{root / split / name}{os.sep}", f"{annotations}{os.sep}"
@@ -136,7 +137,7 @@ def read_class(root: Path, split: str, name: str) -> ClassImages:
 
 
 def _usable(found: list, sizes: np.ndarray, flags: np.ndarray) -> dict[str, np.ndarray]:
-    """Boxes, counts, flags, clipped, empty of `ClassImages`, from the boxes as they were annotated."""
+    """Return boxes, counts, flags, clipped and empty of `ClassImages` from the annotated boxes."""
     noted = np.array([len(boxes) for boxes in found], np.int64)
     owner = np.repeat(np.arange(len(found)), noted)
     with np.errstate(over="ignore"):  # a corner beyond float32 is clipped to the image
@@ -158,7 +159,7 @@ def _usable(found: list, sizes: np.ndarray, flags: np.ndarray) -> dict[str, np.n
 
 
 def is_unchanged(root: Path, split: str, name: str, stamp: Stamp) -> bool:
-    """Whether a class's folders hold what they held: by their times, or, where a copy has others, by all names."""
+    """Whether a class's folders are unchanged: by modification time, or by all names if the times differ (a copy)."""
     if not (root / split / name).is_dir():
         return False
     times = (_changed(root / split / name), _changed(_annotation_folder(root, split, name)))
@@ -166,7 +167,7 @@ def is_unchanged(root: Path, split: str, name: str, stamp: Stamp) -> bool:
 
 
 def count_beside(root: Path, split: str, classes: list[ClassImages], warnings: WarningCounter) -> None:
-    """Count what lies beside the class folders, of the images and of the annotations, and is left out."""
+    """Count the ignored entries beside the class folders, of both images and annotations."""
     count_beside_folders(root / split, warnings, split)
     folder = root / ANNOTATIONS / split
     if not folder.is_dir():
@@ -187,14 +188,14 @@ def count_beside(root: Path, split: str, classes: list[ClassImages], warnings: W
 
 
 def _look(root: Path, split: str, name: str) -> _Looked:
-    """What the folders of one class hold."""
+    """List the folders of one class."""
     folder, annotations = root / split / name, _annotation_folder(root, split, name)
-    times = (_changed(folder), _changed(annotations))  # before listing: what comes later is a change
+    times = (_changed(folder), _changed(annotations))  # before listing, so that later additions count as changes
     files, others, hidden = list_folder(folder)
     others, hidden = _within(f"{split}/{name}", others), _within(f"{split}/{name}", hidden)
     listed = _list_annotations(str(annotations), times[1])
     xml = listed.xml
-    if _is_flat(root, split, annotations):  # one folder for all classes: only what belongs to these images counts
+    if _is_flat(root, split, annotations):  # one folder for all classes: use only the annotations of these images
         xml = {stem: xml[stem] for stem in map(_stem, files) if stem in xml}
     else:
         place = f"{ANNOTATIONS}/{split}/{annotations.name}"
@@ -212,7 +213,7 @@ def _stem(file: str) -> str:
 
 
 class _Annotations(NamedTuple):
-    """xml: stem -> file. others, hidden: as in `Listing`."""
+    """Files in an annotation folder; xml: stem -> file; others, hidden: as in `Listing`."""
 
     xml: dict[str, str]
     others: list[str]
@@ -234,7 +235,7 @@ def _annotation_folder(root: Path, split: str, name: str) -> Path:
     folder = root / ANNOTATIONS / split
     if (folder / name).is_dir():
         return folder / name
-    if not name.isascii() and folder.is_dir():  # written with accents composed in another way
+    if not name.isascii() and folder.is_dir():  # its accents can be composed differently
         return next((folder / own for own in list_folders(folder) if composed(own) == composed(name)), folder)
     return folder
 
@@ -249,4 +250,4 @@ def _changed(folder: Path) -> int:
     except FileNotFoundError:
         return 0
     except OSError as error:
-        raise InputError(f"cannot read the folder {folder}: {error.strerror}; check its rights") from None
+        raise InputError(f"cannot read the folder {folder}: {error.strerror}; check its permissions") from None

@@ -1,13 +1,13 @@
-"""Random changes of an image's colours, as torchvision's ColorJitter and AlexNet's lighting make them.
+"""Random changes of an image's colours, as in torchvision's ColorJitter and AlexNet's lighting.
 
-In float32 with one rounding at the end; torchvision rounds after each step, so that levels may differ by one.
+Computed in float32 and rounded once at the end; torchvision rounds after each step, so that levels can differ by one.
 """
 
 import numpy as np
 import torch
 from torch import Tensor
 
-GREY = (0.2989, 0.587, 0.114)  # weights of red, green, blue in torchvision's grey
+GREY = (0.2989, 0.587, 0.114)  # weights of red, green, blue in torchvision's conversion to grey
 # Principal components of ImageNet's RGB colours in [0, 1]: variances, and directions in columns (fb.resnet.torch; the
 # OLS code has the same numbers).
 EIGENVALUES = (0.2175, 0.0188, 0.0045)
@@ -30,7 +30,7 @@ class ColorChange:
         return any(self.jitter) or self.lighting > 0
 
     def __call__(self, rng: np.random.Generator, pixels: Tensor) -> Tensor:
-        """(3, H, W) uint8 to the same under random colours."""
+        """Return (3, H, W) uint8 pixels with randomly changed colours."""
         image = pixels / 255
         if any(self.jitter):
             factors = 1 + np.array(self.jitter) * rng.uniform(-1, 1, 3)
@@ -43,18 +43,18 @@ class ColorChange:
 
 
 def adjust_brightness(image: Tensor, factor: float) -> Tensor:
-    """(3, H, W) in [0, 1]: image * factor, clipped; factor 1 changes nothing."""
+    """Return image * factor, clipped, for an image (3, H, W) in [0, 1]; factor 1 changes nothing."""
     return (image * factor).clamp_(0, 1)
 
 
 def adjust_contrast(image: Tensor, factor: float) -> Tensor:
-    """Away from (factor > 1) or towards the mean of the grey image, clipped; 0 is that grey."""
+    """Move pixels away from (factor > 1) or towards the mean of the grey image, clipped; 0 returns that mean."""
     mean = torch.tensordot(_GREY, image.mean(dim=(1, 2)), 1)
     return (image * factor).add_((1 - factor) * mean).clamp_(0, 1)
 
 
 def adjust_saturation(image: Tensor, factor: float) -> Tensor:
-    """Away from (factor > 1) or towards the grey image, clipped; 0 is grey."""
+    """Move pixels away from (factor > 1) or towards the grey image, clipped; 0 returns the grey image."""
     grey = torch.tensordot(_GREY, image, 1)
     return (image * factor).add_((1 - factor) * grey).clamp_(0, 1)
 

@@ -1,6 +1,7 @@
-"""The DATA block of the config: which images, and how they reach the network.
+"""Defaults and checks of the config block DATA: the images, and how they are fed to the network.
 
-Part of the manual that backbones/config.py is: meaning, unit, range, neutral value and source of every option.
+The comments are a part of the manual in backbones/config.py: meaning, unit, range, neutral value and source of every
+option.
 """
 
 from backbones.core.checks import ABOVE_0, NO_LIMIT, check_choice, check_numbers, check_range
@@ -9,7 +10,7 @@ from backbones.core.errors import InputError
 
 HOLDOUT = "holdout"  # the name of the split that DATA.HOLDOUT makes
 VERSIONS = ("full", "box", "mask")
-# Name -> the keys that only it uses.
+# Name -> keys used only by that augmentation.
 AUGMENTATIONS = {
     "random_resized_crop": ("CROP_AREA", "CROP_RATIO"),
     "pad_crop": ("PAD",),
@@ -25,30 +26,31 @@ _C.NAME = "imagenet_xml"
 # Folder of the data set; ~ and $VARIABLES are expanded.  The layout is described at the top of its reader.
 _C.ROOT = ""
 _C.TRAIN_SPLIT = "train"
-# Every number without a suffix is measured on this split; holdout: the part that HOLDOUT takes out of TRAIN_SPLIT.
+# Metrics without a suffix are measured on this split; holdout: the part of TRAIN_SPLIT held out by HOLDOUT.
 _C.VAL_SPLIT = "val"
-# A second validation set whose background is independent of the class; empty: none.
+# A second validation set, with backgrounds that are independent of the class; empty: none.
 _C.SHIFTED_SPLIT = ""
 
-# Images of TRAIN_SPLIT that are not trained on but make the split `holdout`, drawn at random by SEED (ILS App. C:
-# 5000 of CIFAR, 6000 of SVHN); 0: none.
+# Number of images of TRAIN_SPLIT that are not trained on but form the split `holdout`, drawn at random with SEED (ILS
+# App. C: 5000 of CIFAR, 6000 of SVHN); 0: none.
 _C.HOLDOUT = 0
-# What the training split consists of, for EVERY method, so that rows stay comparable (ALS Sec. 4.1); where it has only
-# images with a box, so has the part held out of it.  full: all images; a method that needs boxes then refuses a
-# image that has none | box: only images with a usable box | mask: one sample an object, the other objects of the
-# image painted with MEAN.
+# Samples of the training split, the same for EVERY method, so that rows stay comparable (ALS Sec. 4.1).  full: all
+# images; a method that needs boxes then refuses an image without one | box: only images with a usable box | mask: one
+# sample per object, the other objects of the image painted with MEAN.  With box and mask, the held-out part has only
+# images with a usable box, too.
 _C.VERSION = "full"
 # The same for VAL_SPLIT, SHIFTED_SPLIT and `holdout`; ImageNet is validated on all images, Open Images on `mask`.
 _C.EVAL_VERSION = "full"
-# Most samples of a class in training, a random choice that is the same for every run (ALS App. A.2: 50000); 0: all.
+# Largest number of training samples per class, a random choice that is the same for every run (ALS App. A.2: 50000);
+# 0: all.
 _C.CLASS_CAP = 0
-# Share of training samples, in [0, 1], whose label is replaced by one of the other classes, drawn once before the
-# training (OLS Table V: 0.2 to 0.8); 0: none.  Validation keeps its labels.
+# Share of training samples, in [0, 1], whose label is replaced with one of the other classes, drawn once before
+# training (OLS Table V: 0.2 to 0.8); 0: none.  Validation labels are unchanged.
 _C.NOISE_RATE = 0.0
-# Seed of that draw; -1: SEED.
+# Seed of the label noise; -1: SEED.
 _C.NOISE_SEED = -1
-# Probability, in [0, 1], that a training sample is replaced by its context: all its objects painted with MEAN, drawn
-# per sample and epoch (ALS+Context: 0.15).  Only, and always, for a method that needs to know such samples; 0: never.
+# Probability, in [0, 1], that a training sample is replaced with its context, all its objects painted with MEAN; drawn
+# per sample and epoch (ALS+Context: 0.15).  Required by the methods that use such samples, refused by others; 0: never.
 _C.CONTEXT_SHARE = 0.0
 
 # Side of a training image, in pixels.
@@ -56,9 +58,9 @@ _C.IMAGE_SIZE = 224
 # random_resized_crop: CROP_AREA and CROP_RATIO (ImageNet)
 # pad_crop: PAD pixels around the image, then a crop of IMAGE_SIZE (CIFAR)
 # resize_crop: to RESIZE x RESIZE, then a crop of IMAGE_SIZE (fine-grained data; the ratio of the sides is not kept)
-# none: the whole image, resized where its size differs (SVHN)
+# none: the whole image, resized if its size differs (SVHN)
 _C.AUGMENTATION = "random_resized_crop"
-# Share of the image's area that a crop takes, and its width : height (torchvision's RandomResizedCrop).
+# Range of a crop's share of the image area, and of its width / height (torchvision's RandomResizedCrop).
 _C.CROP_AREA = [0.08, 1.0]
 _C.CROP_RATIO = [0.75, 4 / 3]
 # Black pixels on each side for pad_crop.
@@ -72,18 +74,18 @@ _C.COLOR_JITTER = [0.0, 0.0, 0.0]
 # Standard deviation of the noise along ImageNet's principal colours (AlexNet; 0.1); 0: none.
 _C.LIGHTING = 0.0
 
-# Evaluation: shorter side in pixels (0: as it is), then a centre crop of this side.
+# Evaluation: shorter side in pixels (0: unchanged), then side of the centre crop in pixels.
 _C.EVAL_RESIZE = 256
 _C.EVAL_CROP = 224
-# Both sides become EVAL_RESIZE pixels long, whatever their ratio (OLS's fine-grained data).
+# Resize both sides to EVAL_RESIZE pixels, ignoring the aspect ratio (OLS's fine-grained data).
 _C.EVAL_STRETCH = False
-# Channel statistics, RGB in [0, 1]; painted objects take the colour MEAN.
+# Channel statistics, RGB in [0, 1]; objects are painted over with the colour MEAN.
 _C.MEAN = [0.485, 0.456, 0.406]
 _C.STD = [0.229, 0.224, 0.225]
 # Loader processes; 0 loads in the training process.
 _C.NUM_WORKERS = 0
 
-# Least and largest value.
+# Smallest and largest value.
 _RANGES = {
     "HOLDOUT": (0, NO_LIMIT),
     "CLASS_CAP": (0, NO_LIMIT),
@@ -110,12 +112,12 @@ _TRIPLES = {
 
 
 def data_defaults() -> CN:
-    """A fresh copy of the block."""
+    """Return a fresh copy of the block."""
     return _C.clone()
 
 
 def check_data(data: CN) -> None:
-    """Raise `InputError` with key and value for what cannot work."""
+    """Raise `InputError` with key and value for a setting that cannot work."""
     for key, (low, high) in _RANGES.items():
         if key in _TRIPLES:
             check_numbers(f"DATA.{key}", data[key], low, high, names=_TRIPLES[key])
@@ -131,7 +133,7 @@ def check_data(data: CN) -> None:
 
 
 def idle_data_keys(data: CN) -> list[str]:
-    """The changed keys of other augmentations than AUGMENTATION, which have no effect."""
+    """Return the changed keys that belong to other augmentations than AUGMENTATION, and thus have no effect."""
     others = [key for name, keys in AUGMENTATIONS.items() if name != data.AUGMENTATION for key in keys]
     return [key for key in others if data[key] != _C[key]]
 
@@ -142,7 +144,7 @@ def _check_crops(data: CN) -> None:
         if len(pair) != 2 or not 0 < pair[0] <= pair[1]:
             raise InputError(f"DATA.{key} must be [low, high] with 0 < low <= high, not {list(pair)}")
     if data.CROP_AREA[1] > 1:
-        raise InputError(f"DATA.CROP_AREA cannot exceed the image: {list(data.CROP_AREA)}; its end is at most 1")
+        raise InputError(f"DATA.CROP_AREA cannot exceed the image: {list(data.CROP_AREA)}; its upper end is at most 1")
     if data.AUGMENTATION == "resize_crop" and data.IMAGE_SIZE > data.RESIZE:
         raise InputError(f"DATA.IMAGE_SIZE {data.IMAGE_SIZE} exceeds DATA.RESIZE {data.RESIZE}; raise the second")
     if data.EVAL_RESIZE and data.EVAL_CROP > data.EVAL_RESIZE:
@@ -154,6 +156,6 @@ def _check_crops(data: CN) -> None:
 
 def _check_splits(data: CN) -> None:
     if data.TRAIN_SPLIT == HOLDOUT:
-        raise InputError(f"DATA.TRAIN_SPLIT cannot be '{HOLDOUT}', the part that DATA.HOLDOUT takes out of it")
+        raise InputError(f"DATA.TRAIN_SPLIT cannot be '{HOLDOUT}', the part that DATA.HOLDOUT holds out of it")
     if not data.HOLDOUT and HOLDOUT in (data.VAL_SPLIT, data.SHIFTED_SPLIT):
         raise InputError(f"the split '{HOLDOUT}' needs DATA.HOLDOUT above 0, the number of images held out")

@@ -1,4 +1,4 @@
-"""Samples to the fixed tensors that are evaluated.  Images stay uint8: the device normalises them."""
+"""Evaluation data set: samples as deterministic tensors.  Images stay uint8; they are normalised on the device."""
 
 from collections.abc import Callable
 
@@ -16,13 +16,13 @@ Cover = Callable[[np.ndarray, np.ndarray], None]  # (H, W, 3) uint8 and its (m, 
 
 
 class EvaluationSet(Dataset):
-    """Every sample as it is evaluated: resized, then centre-cropped.  Boxes go along.
+    """Every sample as it is evaluated: resized, then centre-cropped, together with its boxes.
 
     Args:
-        resize: length of the shorter side in pixels; 0: as it is.
+        resize: length of the shorter side in pixels; 0: unchanged.
         crop: side of the centre crop in pixels; 0: none.
-        stretch: both sides become `resize` pixels long, whatever the ratio (localisation; OLS's fine-grained data).
-        cover: hides what lies in the boxes of the source image, in place (`backbones.measuring.context`).
+        stretch: resize both sides to `resize` pixels, ignoring the ratio (localisation; OLS's fine-grained data).
+        cover: covers the content of the boxes in the source image, in place (`backbones.measuring.context`).
         with_objectness: fill `objectness` (of the evaluated pixels) and `objectness_full` (of the source image).
     """
 
@@ -55,7 +55,7 @@ class EvaluationSet(Dataset):
         return Item(pixels, label, index, self.needs, boxes, seen, False, size)
 
     def _evaluated_pixels(self, image: np.ndarray, path: str) -> tuple[Tensor, Crop]:
-        """The pixels, and the part of the source image that they show (x, y, width, height, fractional)."""
+        """Return the pixels and the part of the source image that they show (x, y, width, height, fractional)."""
         height, width = image.shape[:2]
         new_width, new_height = self._resized(width, height)
         pixels = resize_crop(image, (0, 0, width, height), new_width, new_height)

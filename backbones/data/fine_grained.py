@@ -6,8 +6,8 @@
     ROOT/stanford_cars/devkit/, cars_train/ ...     stanford_cars   train 8144, test 8041
     ROOT/fgvc-aircraft-2013b/data/                  fgvc_aircraft   train, val, trainval 6667, test 3333; 100 variants
 
-The last three are listed by torchvision's classes, which say what they expect.  NOTE: differs from the paper: the lists
-of the OLS repository have 90 labels of aircraft; these are the standard 100.
+The last three are read by torchvision's classes, which document the files they expect.  NOTE: differs from the paper:
+the lists of the OLS repository have 90 aircraft labels; these are the standard 100.
 """
 
 from collections.abc import Callable, Iterable
@@ -57,7 +57,7 @@ def cub200(root: Path, split: str, warnings: WarningCounter) -> Samples:
 
 
 def _read_table(path: Path, columns: int, expected: dict | None = None) -> dict[str, list[str]]:
-    """Number -> the `columns` words after it; the numbers must be those of `expected`, where it is given."""
+    """Read lines of a number and `columns` words as number -> words; if given, `expected` holds the same numbers."""
     table: dict[str, list[str]] = {}
     for number, line in enumerate(load_text(path).split("\n"), 1):
         row = line.split()
@@ -99,12 +99,12 @@ def fgvc_aircraft(root: Path, split: str, warnings: WarningCounter) -> Samples:
     return _build("fgvc_aircraft", root, split, found.classes, pairs, warnings)
 
 
-def _open(read: Callable[[], Any], root: Path, expected: str) -> Any:  # whichever data set `read` gives
+def _open(read: Callable[[], Any], root: Path, expected: str) -> Any:  # the data set returned by `read`
     try:
         return open_torchvision(read, root, expected)
     except InputError:
         raise
-    except Exception as error:  # of scipy's reader and torchvision's parsers, whatever their files' damage causes
+    except Exception as error:  # scipy's reader and torchvision's parsers raise anything on damaged files
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"{root / expected} is damaged ({reason}); restore the original files") from None
 
@@ -112,7 +112,7 @@ def _open(read: Callable[[], Any], root: Path, expected: str) -> Any:  # whichev
 def _build(
     name: str, root: Path, split: str, classes: list[str], pairs: Iterable[tuple[Any, int]], warnings: WarningCounter
 ) -> Samples:
-    """Samples of (path, label) pairs.  torchvision offers no public list of them: its private ones are read."""
+    """Build samples from (path, label) pairs, which are private attributes of torchvision's classes."""
     builder = SampleBuilder(name, root, split, list(classes), warnings)
     for path, label in pairs:
         builder.add(Path(path).relative_to(root).as_posix(), int(label), [])

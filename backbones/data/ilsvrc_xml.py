@@ -1,7 +1,7 @@
-"""ILSVRC's annotations (PASCAL VOC's XML): boxes of one class and the size noted, from 1.28M small files.
+"""ILSVRC's annotations (PASCAL VOC's XML): boxes of one class and the stated size, from 1.28M small files.
 
-Nearly all files are written alike.  A regular expression that only such a file matches as a whole reads them, several
-times faster than a parser; every other file goes to the parser.  Both give the same (tests/test_data_index.py).
+Nearly all files have the same form.  They are read by a regular expression that must match the whole file, several
+times faster than by a parser; all other files are parsed.  Both give the same result (tests/test_data_index.py).
 """
 
 import math
@@ -18,10 +18,10 @@ Boxes = list[tuple[float, ...]]
 Size = tuple[int, int]
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
-READ_BYTES = 1 << 16  # an annotation has less than one kilobyte an object
+READ_BYTES = 1 << 16  # an annotation has less than one kilobyte per object
 
 _SPACE = rb"[ \t\r\n]*"
-_TEXT = rb"[ -%'-;=?-~]*"  # printable ASCII without & < >: it means what it says
+_TEXT = rb"[ -%'-;=?-~]*"  # printable ASCII without & < >: needs no unescaping
 _NUMBER = rb"(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)"
 _WHOLE = rb"([0-9]{1,9})"
 
@@ -54,19 +54,19 @@ _HEAD = (
     + _SIZE
     + _element("segmented", _TEXT, optional=True)
 )
-# Within the whole, the objects' own groups would hold the last object only: they are read in a second pass.
+# In a match of the whole document, groups of an object would hold only the last object: a second pass reads them.
 _UNGROUPED = re.sub(rb"(?<!\\)\((?!\?)", rb"(?:", _OBJECT)
 DOCUMENT = re.compile(_HEAD + rb"((?:" + _UNGROUPED + rb")*)</annotation>" + _SPACE)
 OBJECT = re.compile(_OBJECT)
 
 
 def read_ilsvrc_xml(path: str | Path, name: str) -> tuple[Boxes, Size | None]:
-    """Half-open boxes of the objects called `name`, and the size noted (width, height) if any.
+    """Return the half-open boxes of the objects called `name`, and the stated size (width, height), None if absent.
 
     ILSVRC's corners are inclusive and count from 0: a box over the whole image ends at width - 1.
 
     Raises:
-        InputError: names a file that is missing, broken, contradicts itself or lacks a number.
+        InputError: the file is missing, broken, inconsistent or lacks a number.
     """
     try:
         data = read_bytes(path)
@@ -79,7 +79,7 @@ def read_ilsvrc_xml(path: str | Path, name: str) -> tuple[Boxes, Size | None]:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """A small file, in three system calls."""
+    """Read a small file with three system calls."""
     handle = os.open(path, os.O_RDONLY)
     try:
         data = os.read(handle, READ_BYTES)
@@ -91,7 +91,7 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def parse_usual(data: bytes, name: str) -> tuple[Boxes, Size | None] | None:
-    """What `parse_any` gives, for a file of the usual form; None for any other."""
+    """Return the result of `parse_any` for a file of the usual form; None for any other file."""
     document = DOCUMENT.fullmatch(data)
     if document is None:
         return None
@@ -106,13 +106,12 @@ def parse_usual(data: bytes, name: str) -> tuple[Boxes, Size | None] | None:
 
 
 def parse_any(data: bytes, name: str) -> tuple[Boxes, Size | None]:
-    """Read any XML.
+    """Parse any XML annotation.
 
-    An object with several boxes has all of them.  Names are compared without the white space around them, and
-    whichever way their accents are composed.
+    All boxes of an object are returned.  Names are compared after stripping and with composed accents.
 
     Raises:
-        ValueError: says what is wrong, as the end of a sentence that begins with the file's name.
+        ValueError: the annotation is not valid; the message is the end of a sentence that begins with the file name.
     """
     tree = parse_xml(data)
     own = composed(name.strip())
@@ -123,7 +122,7 @@ def parse_any(data: bytes, name: str) -> tuple[Boxes, Size | None]:
 
 
 def composed(text: str) -> str:
-    """The text with composed accents (NFC), as most systems write names and macOS does not."""
+    """Return the text with composed accents (NFC), which most systems use in file names, but not macOS."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
@@ -149,14 +148,14 @@ def _read_box(box: ElementTree.Element) -> tuple[float, ...]:
 def _read_side(size: ElementTree.Element, tag: str) -> int:
     number = _read_number(size, tag)
     if not number.is_integer():
-        raise ValueError(f"has the {tag} {number:g} in its size, where a whole number is needed")
+        raise ValueError(f"has the {tag} {number:g} in its size, where an integer is needed")
     return int(number)
 
 
 def _read_number(element: ElementTree.Element, tag: str) -> float:
     text = only_text(element, tag)
     try:
-        number = float((text or "").replace("_", "x"))  # Python alone reads 1_0 as 10
+        number = float((text or "").replace("_", "x"))  # only Python reads 1_0 as 10
     except ValueError:
         number = math.nan
     if not math.isfinite(number):

@@ -1,10 +1,10 @@
-"""ImageNetV2 (Recht et al. 2019): 10,000 images in folders that number ImageNet's classes.
+"""ImageNetV2 (Recht et al. 2019): 10,000 images in folders named by the numbers of ImageNet's classes.
 
-    ROOT/<split>/0 ... 999/*.jpeg       split: imagenetv2-matched-frequency-format-val, as the archive is called
-    ROOT/classes.txt                    optional: one WordNet id a line, for data of other classes than ImageNet's 1000
+    ROOT/<split>/0 ... 999/*.jpeg       split: imagenetv2-matched-frequency-format-val, the name of the archive
+    ROOT/classes.txt                    optional: one WordNet id per line, for other classes than ImageNet's 1000
 
-Folder k holds the k-th of the sorted WordNet ids, which is the order of the training set's class folders.  Sorted as
-texts the folders would come as 0, 1, 10, 100: their names are numbers.  No pixel is changed, and there are no boxes.
+Folder k holds the class of the k-th sorted WordNet id, which is the order of the training set's class folders.  Folder
+names are compared as numbers; as strings, they would sort as 0, 1, 10, 100.  There are no boxes.
 """
 
 from pathlib import Path
@@ -47,7 +47,7 @@ def _sorted_ids(root: Path) -> list[str]:
     if listed.is_file():
         ids = load_lines(listed)
     else:
-        from timm.data import ImageNetInfo  # slow to import, and needed here alone
+        from timm.data import ImageNetInfo  # slow to import, and needed only here
 
         ids = ImageNetInfo().label_names()  # of ImageNet-1k
     label_numbers(ids, listed)

@@ -1,9 +1,9 @@
-"""ImageNet's CLS-LOC layout: class folders with one ILSVRC XML an image.  Embedded `scenes` is written in it too.
+"""ImageNet's CLS-LOC layout: class folders with one ILSVRC XML per image; the embedded `scenes` uses it, too.
 
     ROOT/<split>/<class>/<stem>.JPEG                or .png, .webp ...: IMAGE_SUFFIXES in backbones/data/reading.py
-    ROOT/annotations/<split>/<class>/<stem>.xml     no file: the image has no box; also annotations/<split>/<stem>.xml
+    ROOT/annotations/<split>/<class>/<stem>.xml     or annotations/<split>/<stem>.xml; if absent, the image has no box
     ROOT/annotations/index_<split>.npz              optional: an index, which saves reading all files at every start
-    ROOT/classes.txt                                optional: one class a line, the order of the labels
+    ROOT/classes.txt                                optional: one class per line, in label order
     ROOT/words.txt                                  optional: class, tab, readable names
 
 Without classes.txt the classes are the folders of `train` (else of the split), sorted.
@@ -33,7 +33,7 @@ __all__ = ["imagenet_xml", "read_ilsvrc_xml"]
 
 @DATASETS.register()
 def imagenet_xml(root: Path, split: str, warnings: WarningCounter) -> Samples:
-    """Read one split; boxes of other classes than the folder's do not count."""
+    """Read one split; boxes of other classes than that of the folder are ignored."""
     folder = find_split(root, split, [name for name in list_folders(root) if name != ANNOTATIONS])
     classes = read_classes(root, folder)
     names = list_folders(folder)
@@ -49,7 +49,7 @@ def imagenet_xml(root: Path, split: str, warnings: WarningCounter) -> Samples:
     if not any(own.files for own in found):
         raise InputError(
             f"no image ({', '.join(IMAGE_SUFFIXES)}) of imagenet_xml '{split}' below {root}; "
-            "check DATA.ROOT and the layout, which backbones/data/imagenet_xml.py describes"
+            "check DATA.ROOT and the layout described in backbones/data/imagenet_xml.py"
         )
     return _join(root, split, classes, found, labels)
 

@@ -1,6 +1,6 @@
-"""Crop, resize and normalise images: the fast path of loading.
+"""Cropping, resizing and normalisation of images, optimised for loading.
 
-torch resizes as PIL does, within rounding, which `tests/test_loader.py` and `benchmarks/loader.py` hold it to.
+torch resizes like PIL, up to rounding; `tests/test_loader.py` and `benchmarks/loader.py` check this.
 """
 
 import numpy as np
@@ -10,9 +10,10 @@ from torch import Tensor
 
 
 def resize_crop(image: np.ndarray, crop: tuple[int, int, int, int], width: int, height: int) -> Tensor:
-    """The crop (x, y, w, h) of a uint8 (H, W, 3) image, resized to uint8 (3, height, width).
+    """Return the crop (x, y, w, h) of a uint8 (H, W, 3) image, resized to uint8 (3, height, width).
 
-    Bilinear with antialiasing: as `PIL.Image.crop(...).resize(..., BILINEAR)` up to rounding, in a third of the time.
+    Bilinear with antialiasing: equals `PIL.Image.crop(...).resize(..., BILINEAR)` up to rounding, in a third of the
+    time.
     """
     x, y, w, h = crop
     pixels = torch.from_numpy(image[y : y + h, x : x + w]).permute(2, 0, 1)
@@ -23,10 +24,11 @@ def resize_crop(image: np.ndarray, crop: tuple[int, int, int, int], width: int, 
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """(B, 3, H, W) uint8 to (x / 255 - mean) / std in the dtype of `mean`.
+    """Normalise (B, 3, H, W) uint8 images to (x / 255 - mean) / std in the dtype of `mean`.
 
-    mean, std: (3,) RGB in [0, 1], floating, on the device of `images`.
-    One multiplication that converts on the way and one addition in place: a quarter of the time of the plain formula.
+    One multiplication, which also converts, and one in-place addition: a quarter of the time of the plain formula.
+
+    mean, std: (3,) RGB in [0, 1], floating point, on the device of `images`.
     """
     scale = 1 / (255 * std)
     return (images * scale[:, None, None]).add_((-mean / std)[:, None, None])

@@ -1,11 +1,11 @@
-"""CIFAR-10 and -100, SVHN and Fashion-MNIST, read by torchvision's classes and held in memory.
+"""CIFAR-10, CIFAR-100, SVHN and Fashion-MNIST, read by torchvision's classes and held in memory.
 
     ROOT/cifar-10-batches-py/       cifar10         train, test
     ROOT/cifar-100-python/          cifar100        train, test
     ROOT/{train,extra,test}_32x32.mat   svhn        train, extra, train_extra (both, 604,388 images), test
-    ROOT/FashionMNIST/raw/          fashion_mnist   train, test; grey made RGB
+    ROOT/FashionMNIST/raw/          fashion_mnist   train, test; grey converted to RGB
 
-Nothing is ever downloaded.
+Nothing is downloaded.
 """
 
 import functools
@@ -57,7 +57,7 @@ def svhn(root: Path, split: str, warnings: WarningCounter) -> Samples:
     return _build_svhn(root, split)
 
 
-@functools.lru_cache(maxsize=1)  # 1.9 GB with extra, which the kept and the held-out part share
+@functools.lru_cache(maxsize=1)  # 1.9 GB with extra, shared by the training and the held-out part
 def _build_svhn(root: Path, split: str) -> Samples:
     pixels, labels = zip(*(_read_svhn(root, part) for part in SVHN_PARTS[split]), strict=True)
     joined = pixels[0] if len(pixels) == 1 else np.concatenate(pixels)
@@ -76,10 +76,10 @@ def _read_svhn(root: Path, part: str) -> Arrays:
 
 
 def open_torchvision(read: Callable[[], _T], root: Path, expected: str) -> _T:
-    """torchvision's data set, or one line about what it misses below `root`."""
+    """Return torchvision's data set; raise `InputError` if its files below `root` are missing or damaged."""
     try:
         return read()
-    # "Dataset not found or corrupted", a file that is missing or unreadable, what pickle and scipy find in it.
+    # "Dataset not found or corrupted"; a missing or unreadable file; errors of pickle and scipy.
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).partition("\n")[0][:80] or type(error).__name__
         raise InputError(

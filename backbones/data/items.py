@@ -1,4 +1,4 @@
-"""One loaded sample, and how samples become a batch."""
+"""A loaded sample, and the collation of samples to a batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +14,12 @@ from backbones.data.geometry import Crop, map_boxes, objectness
 
 @dataclass(slots=True)
 class Item:
-    """One sample, and what `collate` needs to fill the optional fields of its batch.
+    """One sample, with the data from which `collate` fills the optional fields of its batch.
 
-    image: (3, H, W) uint8.  needs: those fields.  boxes: (m, 4) of the source image.  crop: the part of the source
-    that the image shows, before a flip; it may reach beyond the image (padding).  source_size: width, height.
-    is_context: every object is painted over.  second_view: (3, H, W) uint8, the sample under another augmentation.
+    image: (3, H, W) uint8.  needs: names of the optional fields to fill.  boxes: (m, 4) of the source image.
+    crop: the part of the source image that is shown, before a flip; it can reach beyond the image (padding).
+    source_size: width, height.  is_context: every object is painted over.
+    second_view: (3, H, W) uint8, the sample under another augmentation.
     """
 
     image: Tensor
@@ -34,10 +35,10 @@ class Item:
 
 
 def collate(items: Sequence[Item]) -> Batch:
-    """Items to a batch; boxes are padded with zero rows to the longest list.
+    """Build a batch from items; boxes are padded with zero rows to the longest list.
 
-    Objectness is computed here and not sample by sample: between two images, whose pixels have emptied the
-    processor's cache, it would take several times longer.
+    Objectness is computed here rather than per sample: between two images, whose pixels have filled the processor's
+    cache, it would take several times longer.
     """
     shapes = {tuple(item.image.shape) for item in items}
     if len(shapes) > 1:

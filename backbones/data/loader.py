@@ -1,4 +1,4 @@
-"""This process's share of the batches of a training or an evaluation."""
+"""Loaders of this process's share of the training or evaluation batches."""
 
 from torch.utils.data import BatchSampler, Subset
 
@@ -21,11 +21,11 @@ def training_batches(
     num_workers: int = 0,
     pin_memory: bool = False,
 ) -> GuardedLoader[Batch]:
-    """This process's share of the batches of iterations start .. stop - 1.
+    """Return a loader of this process's share of the batches of iterations start .. stop - 1.
 
     Args:
-        batch_size: samples of one iteration over all processes.
-        seed: of the order; the augmentation's is the data set's.
+        batch_size: samples per iteration over all processes.
+        seed: seed of the order; the augmentation uses the seed of the data set.
         num_workers: loader processes; 0 loads in this process.
     """
     sampler = StatelessBatchSampler(
@@ -43,10 +43,11 @@ def training_batches(
 def evaluation_batches(
     dataset: EvaluationSet | Subset, *, batch_size: int, num_workers: int = 0, pin_memory: bool = False
 ) -> GuardedLoader[Batch]:
-    """Every sample exactly once over all processes: process r takes samples r, r + world size, ... without padding.
+    """Return a loader in which process r takes samples r, r + world size, ..., each exactly once, without padding.
 
-    dataset: an `EvaluationSet`, or a `Subset` of one (its `index` stays that of the whole set).
-    Processes may get different numbers of batches: reduce sums and counts, never means.
+    The number of batches can differ between processes: reduce sums and counts, never means.
+
+    dataset: an `EvaluationSet`, or a `Subset` of one (`index` still refers to the whole set).
     """
     mine = range(distributed.rank(), len(dataset), distributed.world_size())
     keys = BatchSampler(mine, batch_size, drop_last=False)

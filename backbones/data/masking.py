@@ -1,6 +1,6 @@
-"""Painting over objects, in the pixels of the source image, when it is loaded.
+"""Painting over objects in the source image when it is loaded.
 
-Boxes are x0, y0, x1, y1, half-open; a box touches a pixel from floor(x0) to ceil(x1).
+Boxes are x0, y0, x1, y1, half-open; a box touches the pixels from floor(x0) to ceil(x1), exclusive.
 """
 
 import numpy as np
@@ -9,21 +9,21 @@ Colour = tuple[int, int, int]  # uint8 RGB
 
 
 def mean_colour(mean: list[float]) -> Colour:
-    """The mean of the channels, RGB in [0, 1], as uint8; ImageNet's is (124, 116, 104)."""
+    """Convert a channel mean, RGB in [0, 1], to uint8; ImageNet's is (124, 116, 104)."""
     red, green, blue = (round(255 * value) for value in mean)
     return red, green, blue
 
 
 def paint_boxes(image: np.ndarray, boxes: np.ndarray, colour: Colour) -> None:
-    """Cover every pixel of (H, W, 3) that one of (m, 4) boxes touches, in place."""
+    """Paint every pixel of (H, W, 3) that is touched by one of (m, 4) boxes, in place."""
     for x0, y0, x1, y1 in _touched(boxes):
         image[y0:y1, x0:x1] = colour
 
 
 def paint_around(image: np.ndarray, boxes: np.ndarray, own: np.ndarray, colour: Colour) -> None:
-    """Cover the boxes, but no pixel that one of the `own` boxes touches, in place.
+    """Paint the boxes, except for pixels touched by one of the `own` boxes, in place.
 
-    Where boxes overlap the paper (ALS App. A.2) is silent: the object that is kept stays whole.
+    The paper (ALS App. A.2) does not specify overlapping boxes; here, the kept object stays complete.
     """
     if not len(boxes):
         return

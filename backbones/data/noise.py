@@ -1,4 +1,4 @@
-"""Symmetric label noise (OLS Table V): some training labels are wrong, once and for all.  N samples, K classes."""
+"""Symmetric label noise (OLS Table V): wrong training labels, drawn once.  Letters: N samples, K classes."""
 
 import dataclasses
 from pathlib import Path
@@ -12,17 +12,17 @@ from backbones.core.sampling import draw_rng
 from backbones.data.samples import Samples
 
 NOISE_FILE = "label_noise.npz"
-_STREAM = 201  # keeps these draws apart from others of the same seed
+_STREAM = 201  # makes these draws independent of others with the same seed
 
 
 def noisy_labels(labels: np.ndarray, num_classes: int, rate: float, seed: int) -> np.ndarray:
-    """(N,) int64 labels of which exactly round(rate * N) were replaced, each by a uniform draw from the OTHER classes.
+    """Replace exactly round(rate * N) of (N,) int64 labels, each with a uniform draw from the OTHER classes.
 
-    The samples are drawn uniformly without replacement.  Some cited works draw from all K classes, which makes the
-    rate of wrong labels rate * (K - 1) / K; the text asks for wrong labels.
+    The samples are drawn uniformly without replacement.  Some cited works draw from all K classes, so that the rate of
+    wrong labels is rate * (K - 1) / K; the text of OLS asks for wrong labels.
 
     Args:
-        rate: share of wrong labels in [0, 1]; 0 returns the labels.
+        rate: share of wrong labels in [0, 1]; 0 leaves the labels unchanged.
     """
     check_range("DATA.NOISE_RATE", rate, 0, 1)
     if rate > 0 and num_classes < 2:
@@ -36,7 +36,7 @@ def noisy_labels(labels: np.ndarray, num_classes: int, rate: float, seed: int) -
 
 
 def add_noise(samples: Samples, rate: float, seed: int) -> Samples:
-    """The samples under noisy labels; `clean_labels` keeps the others.  The fingerprint is of the noisy set."""
+    """Return the samples with noisy labels and their own fingerprint; `clean_labels` holds the original labels."""
     labels = noisy_labels(samples.labels, len(samples.classes), rate, seed)
     digest = fingerprint(samples.fingerprint, labels)
     return dataclasses.replace(samples, labels=labels, clean_labels=samples.labels, fingerprint=digest)

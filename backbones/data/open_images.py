@@ -1,15 +1,16 @@
-"""Open Images with boxes, one sample an object: the eight steps of ALS App. A.2 from the original files.
+"""Open Images with boxes, one sample per object: the eight steps of ALS App. A.2 from the original files.
 
     ROOT/class-descriptions-boxable.csv     also with a prefix, such as oidv6-
     ROOT/bbox_labels_600_hierarchy.json
     ROOT/<split>-annotations-bbox.csv       train, validation, test; also with a prefix
     ROOT/<split>/<ImageID>.jpg
 
-1. all boxes; 2. of classes that are leaves of the hierarchy; 3. but not of those that open_images_classes.yaml removes;
-4. with the classes that it merges; 5. one sample an object, the others painted; 6. at most DATA.CLASS_CAP a class in
-training; 7. validation and test alike without that; 8. boxes of groups, depictions and insides are left out.
+1. Take all boxes 2. of classes that are leaves of the hierarchy, 3. without the classes removed by
+open_images_classes.yaml, 4. with the classes that it merges; 5. make one sample per object, with the others painted
+over; 6. keep at most DATA.CLASS_CAP training samples per class; 7. treat validation and test alike, without step 6;
+8. leave out boxes of groups, depictions and insides.
 
-Steps 6 and 5's colour are the config's: DATA.VERSION and DATA.EVAL_VERSION must be `mask`.
+Step 6 and the colour of step 5 are set in the config: DATA.VERSION and DATA.EVAL_VERSION must be `mask`.
 """
 
 from dataclasses import dataclass
@@ -29,12 +30,12 @@ from backbones.data.samples import DATASETS, PaintedObjects, Samples, build_samp
 
 CHOICE = Path(__file__).with_name("open_images_classes.yaml")
 CLASSES, HIERARCHY, BOXES = "class-descriptions-boxable.csv", "bbox_labels_600_hierarchy.json", "annotations-bbox.csv"
-COLOUR = (124, 116, 104)  # ImageNet's mean, until the config gives another
+COLOUR = (124, 116, 104)  # ImageNet's mean, until replaced with that of the config
 
 
 @dataclass(frozen=True)
 class Classes:
-    """names: K, sorted. labels: LabelNames of all leaves that are kept. number: LabelName's row -> class."""
+    """The chosen classes; names: K, sorted; labels: LabelNames of the kept leaves; number: class of each label."""
 
     names: list[str]
     labels: list[str]
@@ -43,7 +44,7 @@ class Classes:
 
 @DATASETS.register()
 def open_images(root: Path, split: str, warnings: WarningCounter) -> Samples:
-    """Read one split.  An image that is not there is counted, as many people hold a part of Open Images."""
+    """Read one split.  Missing images are only counted, as partial downloads of Open Images are common."""
     path = _find(root, f"{split}-{BOXES}")
     classes = choose_classes(read_class_names(_find(root, CLASSES)), leaf_labels(root / HIERARCHY), warnings)
     rows = read_boxes(path, classes.labels)
@@ -62,7 +63,7 @@ def open_images(root: Path, split: str, warnings: WarningCounter) -> Samples:
 
 
 def choose_classes(names: dict[str, str], leaves: set[str], warnings: WarningCounter) -> Classes:
-    """Leaves without the removed classes, merged as open_images_classes.yaml says."""
+    """Return the leaves without the removed classes, merged as specified in open_images_classes.yaml."""
     choice = yaml.safe_load(CHOICE.read_text(encoding="utf-8"))
     removed = {name for group in choice["removed"] for name in group["classes"]}
     merged = {name: group["classes"][0] for group in choice["merged"] for name in group["classes"]}
@@ -80,7 +81,7 @@ def choose_classes(names: dict[str, str], leaves: set[str], warnings: WarningCou
 
 
 def _kept_rows(rows: Rows, split: str, warnings: WarningCounter) -> np.ndarray:
-    """Numbers of the rows of steps 2, 3 and 8; the counts go to the log."""
+    """Return the indices of the rows kept by steps 2, 3 and 8, and log the counts."""
     chosen = rows.labels >= 0
     for name in FLAGS:
         if name not in rows.flags:
@@ -97,7 +98,7 @@ def _kept_rows(rows: Rows, split: str, warnings: WarningCounter) -> np.ndarray:
 
 
 def _held_images(folder: Path, split: str, warnings: WarningCounter) -> dict[str, str]:
-    """ImageID -> file name."""
+    """Map the ImageID of each image file to its name."""
     if not folder.is_dir():
         raise InputError(f"no folder {folder}; put the images there as <ImageID>.jpg")
     held: dict[str, str] = {}
@@ -117,7 +118,7 @@ def _build(
     warnings: WarningCounter,
 ) -> Samples:
     order = np.argsort(np.array(rows.images)[rows.image[kept]], kind="stable")
-    kept = kept[order]  # by image, in it as in the file
+    kept = kept[order]  # by image; within an image, in file order
     used, owner = np.unique(rows.image[kept], return_inverse=True)
     files = [f"{split}/{held[rows.images[i]]}" for i in used]
     headers = [read_header_and_frames(root / file) for file in files]
@@ -133,7 +134,7 @@ def _build(
         warnings.add("boxes of zero area dropped", files[owner[np.flatnonzero(~solid)[0]]], int((~solid).sum()))
     boxes, owner, kept = boxes[solid].astype(np.float32), owner[solid], kept[solid]
     counts = np.bincount(owner, minlength=len(used))
-    # Neighbours are of one image: they are what each other's images have painted.
+    # Rows of one image are adjacent: each object has the others of its range painted over.
     starts = np.flatnonzero(np.diff(owner, prepend=-1))
     ranges = np.repeat(np.stack([starts, np.append(starts[1:], len(owner))], axis=1), counts[owner[starts]], axis=0)
     ranges[counts[owner] == 1, 1] = ranges[counts[owner] == 1, 0]
@@ -153,11 +154,11 @@ def _build(
 
 
 def _find(root: Path, name: str) -> Path:
-    """The file of that name, or the one file with a prefix (oidv6-train-annotations-bbox.csv)."""
+    """Return the file `name`, or the only one with a prefix (oidv6-train-annotations-bbox.csv)."""
     if (root / name).is_file():
         return root / name
     found = sorted(root.glob(f"*-{name}"))
     if len(found) != 1:
-        what = f"{len(found)} files end so" if found else "found none"
+        what = f"found {len(found)} files with this ending" if found else "found none"
         raise InputError(f"open_images expects {root / name} ({what}); put the original file there")
     return found[0]

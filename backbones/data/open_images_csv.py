@@ -1,4 +1,4 @@
-"""Open Images' original files: boxes from csv, classes from csv and the hierarchy of json.  R rows (boxes)."""
+"""Readers of Open Images' original files: boxes and classes (csv), hierarchy (json).  Letters: R rows (boxes)."""
 
 import csv
 import math
@@ -14,18 +14,19 @@ import numpy as np
 from backbones.core.errors import InputError
 from backbones.core.files import load_json
 
-CHUNK = 5_000  # few enough that Python's garbage collector stays out of it
+CHUNK = 5_000  # small enough not to trigger Python's garbage collector
 NEEDED = ("ImageID", "LabelName", "XMin", "YMin", "XMax", "YMax")
 FLAGS = ("IsGroupOf", "IsDepiction", "IsInside")  # reduced copies of the files lack them
-FLAG_VALUES = (-1, 0, 1)  # -1: not known
+FLAG_VALUES = (-1, 0, 1)  # -1: unknown
 
 
 @dataclass(frozen=True)
 class Rows:
-    """images: names, in the order of their first row. image: (R,) int64 rows of `images`.
+    """Rows of a box file.
 
+    images: names, in the order of their first row. image: (R,) int64 indices into `images`.
     labels: (R,) int64 number of the row's class in the given list, -1 for all others.
-    boxes: (R, 4) float64 x0, y0, x1, y1 in [0, 1]. flags: name -> (R,) bool, for the columns that are there.
+    boxes: (R, 4) float64 x0, y0, x1, y1 in [0, 1]. flags: name -> (R,) bool, for the existing columns.
     """
 
     images: list[str]
@@ -36,10 +37,10 @@ class Rows:
 
 
 def read_boxes(path: Path, labels: Sequence[str]) -> Rows:
-    """Read `<split>-annotations-bbox.csv`; other columns than ours are skipped, whatever their order.
+    """Read `<split>-annotations-bbox.csv`, with columns in any order; columns that are not needed are skipped.
 
     Args:
-        labels: LabelNames (/m/...) whose number a row gets.
+        labels: LabelNames (/m/...) by number.
     """
     known = {label: number for number, label in enumerate(labels)}
     images: dict[str, int] = {}
@@ -92,7 +93,7 @@ def _broken_row(path: Path, start: int, chunk: list[list[str]], columns: list[in
 
 
 def read_class_names(path: Path) -> dict[str, str]:
-    """LabelName -> readable name, from class-descriptions-boxable.csv with or without a header."""
+    """Read LabelName -> readable name from class-descriptions-boxable.csv, with or without a header."""
     with open_text(path) as file:
         rows = [row for row in csv.reader(file) if row]
     if short := [row for row in rows if len(row) < 2]:
@@ -107,7 +108,7 @@ def read_class_names(path: Path) -> dict[str, str]:
 
 
 def leaf_labels(path: Path) -> set[str]:
-    """LabelNames without subcategory in bbox_labels_600_hierarchy.json; parts ("Human arm") are classes too."""
+    """Return LabelNames without subcategory in bbox_labels_600_hierarchy.json; parts ("Human arm") are classes, too."""
     leaves, inner = set(), set()
 
     def visit(node: dict) -> None:
@@ -127,7 +128,7 @@ def leaf_labels(path: Path) -> set[str]:
 
 @contextmanager
 def open_text(path: Path) -> Iterator[TextIO]:
-    """A file opened to be read as csv, with or without a byte order mark; every failure names it."""
+    """Open a file for reading as csv, with or without a byte order mark; every error names the file."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             yield file

@@ -1,6 +1,6 @@
-"""What the readers of file formats share: the checks of every image and box, and the ways of folders.
+"""Code shared by the readers of file formats: checks of every image and box, and listing of folders.
 
-A reader is a function registered in `DATASETS` that turns (root, split, warnings) into `Samples`, mostly through a
+A reader is a function registered in `DATASETS` that turns (root, split, warnings) into `Samples`, usually with a
 `SampleBuilder`.
 """
 
@@ -20,26 +20,26 @@ from backbones.data.geometry import clip_boxes
 from backbones.data.ilsvrc_xml import composed
 from backbones.data.samples import Samples, build_samples
 
-# Those that torchvision's ImageFolder reads.
+# The suffixes read by torchvision's ImageFolder.
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-# What is counted of a data set's files, by every reader.
+# Warnings about files that every reader counts.
 CONVERTED = "grey or CMYK images converted"
 TURNED = "images that EXIF asks to turn (TIFF alone is turned)"
 FRAMES = "images of several frames, the first read"
-COUNTED_BY_IMAGES = (CONVERTED, TURNED, FRAMES)  # a check of the images says the same, more exactly
+COUNTED_BY_IMAGES = (CONVERTED, TURNED, FRAMES)  # a check of the images finds the same, in more detail
 HIDDEN = "hidden files left out"
 OTHER_FILES = "other files and folders left out"
 
 
 class SampleBuilder:
-    """Collects what a reader finds, checks it against the images, and counts what had to be fixed."""
+    """Collects the images and boxes of a reader, checks them against the files, and counts what had to be fixed."""
 
     def __init__(self, name: str, root: Path, split: str, classes: list[str], warnings: WarningCounter) -> None:
         self.name, self.root, self.split, self.classes, self.warnings = name, root, split, classes, warnings
         self.rows: list[tuple[str, int, tuple[int, int], np.ndarray]] = []
 
     def add(self, relative: str, label: int, boxes: list[tuple[float, ...]]) -> tuple[int, int]:
-        """Add an image (path below the root) and its half-open boxes; returns its width and height."""
+        """Add an image (path below the root) with its half-open boxes, and return its width and height."""
         header, animated = read_header_and_frames(self.root / relative)
         count_header(header, animated, self.warnings, relative)
         width, height = header.width, header.height
@@ -57,11 +57,11 @@ class SampleBuilder:
         return width, height
 
     def build(self, display_names: list[str] | None = None) -> Samples:
-        """The samples, sorted by path."""
+        """Return the samples, sorted by path."""
         if not self.rows:
             raise InputError(
                 f"no image ({', '.join(IMAGE_SUFFIXES)}) of {self.name} '{self.split}' below {self.root}; "
-                "check DATA.ROOT and the layout, which its reader in backbones/data describes"
+                "check DATA.ROOT and the layout described in its reader in backbones/data"
             )
         relative, labels, sizes, boxes = map(list, zip(*sorted(self.rows, key=lambda row: row[0]), strict=True))
         return build_samples(
@@ -82,8 +82,8 @@ class Listing(NamedTuple):
 
     Attributes:
         images: files with a suffix of IMAGE_SUFFIXES, in any case.
-        others: other visible files, and folders (with a slash at the end).
-        hidden: whatever begins with a dot, such as macOS's ._* and .DS_Store.
+        others: other visible files, and folders (with a trailing slash).
+        hidden: names that begin with a dot, such as macOS's ._* and .DS_Store.
     """
 
     images: list[str]
@@ -92,7 +92,7 @@ class Listing(NamedTuple):
 
 
 def count_header(header: ImageHeader, animated: bool, warnings: WarningCounter, example: str) -> None:
-    """Count what is unusual about an image."""
+    """Count the peculiarities of an image."""
     if header.mode != "RGB":
         warnings.add(CONVERTED, example)
     if header.turned:
@@ -102,14 +102,14 @@ def count_header(header: ImageHeader, animated: bool, warnings: WarningCounter, 
 
 
 def list_folders(folder: Path) -> list[str]:
-    """Names of the visible folders in `folder`, sorted."""
+    """Return the names of the visible folders in `folder`, sorted."""
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
     return sorted(_usable_name(folder, name) for name in names)
 
 
 def list_folder(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> Listing:
-    """All names in a folder of images, or of files with other suffixes (in lower case)."""
+    """List a folder of images, or of files with other suffixes (in lower case)."""
     found = Listing([], [], [])
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -124,14 +124,14 @@ def list_folder(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> Lis
 
 
 def list_images(folder: Path, warnings: WarningCounter, place: str) -> list[str]:
-    """Names of the image files in `folder`, sorted; all others are counted, with `place` before their names."""
+    """Return the image files in `folder`, sorted, and count all others, with `place` before their names."""
     found = list_folder(folder)
     count_left_out([f"{place}/{n}" for n in found.others], [f"{place}/{n}" for n in found.hidden], warnings)
     return found.images
 
 
 def count_beside_folders(folder: Path, warnings: WarningCounter, place: str) -> None:
-    """Count the files that lie beside class folders, which are of no class."""
+    """Count the files beside class folders, which belong to no class."""
     images, others, hidden = list_folder(folder)
     if images:
         warnings.add("images beside the class folders left out", f"{place}/{images[0]}", len(images))
@@ -147,7 +147,7 @@ def count_left_out(others: list[str], hidden: list[str], warnings: WarningCounte
 
 
 def _usable_name(folder: Path, name: str) -> str:
-    """The name; `InputError` where it cannot stand in a list of names in UTF-8."""
+    """Return the name; raise `InputError` if it cannot be a line of a UTF-8 text file."""
     if "\n" in name or (not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name)):
         raise InputError(f"{folder} holds the name {name!a}, which is not one line of UTF-8; rename it")
     return name
@@ -158,7 +158,7 @@ def _shown(name: str) -> str:
 
 
 def find_split(root: Path, split: str, splits: list[str]) -> Path:
-    """The folder of a split; `InputError` with the splits found."""
+    """Return the folder of a split; raise `InputError` with the existing splits if it does not exist."""
     if split not in splits:
         found = f"splits found: {', '.join(splits)}" if splits else "found no split there: check DATA.ROOT"
         raise InputError(f"no split '{split}' in the data set {root}; {found}")
@@ -166,7 +166,7 @@ def find_split(root: Path, split: str, splits: list[str]) -> Path:
 
 
 def read_classes(root: Path, folder: Path) -> list[str]:
-    """The classes in the order of their labels: those of classes.txt, else the folders of `train`, else of `folder`."""
+    """Return the classes in label order: those of classes.txt, else the folders of `train`, else those of `folder`."""
     listed = root / "classes.txt"
     if not listed.is_file():
         return list_folders(root / "train" if (root / "train").is_dir() else folder)
@@ -176,10 +176,10 @@ def read_classes(root: Path, folder: Path) -> list[str]:
 
 
 def label_numbers(classes: list[str], place: Path) -> dict[str, int]:
-    """Class, with composed accents -> label; look up `composed(name)`.
+    """Map each class, with composed accents, to its label; look up `composed(name)`.
 
     Raises:
-        InputError: two of the classes that `place` lists are the same.
+        InputError: `place` lists a class twice.
     """
     numbers: dict[str, int] = {}
     for label, name in enumerate(classes):
@@ -189,7 +189,7 @@ def label_numbers(classes: list[str], place: Path) -> dict[str, int]:
 
 
 def read_display_names(root: Path, classes: list[str]) -> list[str]:
-    """Readable names from `words.txt` (WordNet id, tab, synonyms): the first synonym; else the class itself."""
+    """Return readable names: the first synonym in `words.txt` (WordNet id, tab, synonyms), else the class itself."""
     words = root / "words.txt"
     if not words.is_file():
         return classes

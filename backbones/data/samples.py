@@ -1,7 +1,7 @@
-"""A data set as arrays: which images, of which class, with which boxes.  Readers of file formats fill them in.
+"""A data set as arrays: images, their classes and their boxes, filled in by readers of file formats.
 
-A reader is a function registered in `DATASETS` that turns (root, split, warnings) into `Samples`; what readers share
-is in reading.py, what makes other sets of a set (versions, held-out parts) in versions.py.  N samples, M boxes of all
+A reader is a function registered in `DATASETS` that turns (root, split, warnings) into `Samples`; reading.py holds the
+code that readers share, versions.py derives other sets (versions, held-out parts).  Letters: N samples, M boxes of all
 samples together, K classes, P images in memory, Q painted rectangles.
 """
 
@@ -19,16 +19,16 @@ from backbones.core.run_log import get_logger
 from backbones.core.warning_counter import WarningCounter
 from backbones.data.masking import Colour, paint_around
 
-UNUSED = "classes without image"  # as counted warnings name them
+UNUSED = "classes without image"  # name of the counted warning
 DATASETS = Registry("data set")  # name -> function(root: Path, split: str, warnings: WarningCounter) -> Samples
 
 
 @dataclass(frozen=True)
 class StoredImages:
-    """Images of a data set that lies in memory (CIFAR, SVHN ...).
+    """Images of a data set that is held in memory (CIFAR, SVHN ...).
 
-    pixels: (P, H, W, 3) uint8 RGB, all of the split that was read.
-    rows: (N,) int64, the row of each sample: a part of a data set shares the pixels of the whole.
+    pixels: (P, H, W, 3) uint8 RGB, all images of the split that was read.
+    rows: (N,) int64, the row of each sample, as a part of a data set shares the pixels of the whole.
     digest: fingerprint of `pixels`.
     """
 
@@ -39,11 +39,11 @@ class StoredImages:
 
 @dataclass(frozen=True)
 class PaintedObjects:
-    """Objects that the image of each sample shows painted over ("mask" version, ALS Sec. 4.1).
+    """Objects that are painted over in the image of each sample ("mask" version, ALS Sec. 4.1).
 
     boxes: (Q, 4) float32 as `Samples.boxes`, the objects of all images together.
-    ranges: (N, 2) int64, sample i paints the rows ranges[i, 0] .. ranges[i, 1] - 1 (its own object may be among them:
-        pixels inside of the sample's own boxes are never painted).
+    ranges: (N, 2) int64, sample i paints the rows ranges[i, 0] .. ranges[i, 1] - 1 (its own object can be among them:
+        pixels inside the sample's own boxes are never painted).
     colour: uint8 RGB.
     """
 
@@ -59,14 +59,14 @@ class Samples:
     paths: N file names. labels: (N,) int64.
     boxes: (M, 4) float32 x0, y0, x1, y1, half-open source pixels, clipped to the image, none of zero area, all of the
         sample's own class; those of sample i are rows offsets[i] .. offsets[i + 1] - 1.
-    offsets: (N + 1,) int64. classes: K names in the order of the labels.
-    fingerprint: 12 hex digits over all that decides the samples; independent of the data's place.
-    relative: paths below the root. sizes: (N, 2) int64 width, height. display_names: K names for people.
-    stored: the images, where they are in memory instead of files; `paths` then only name them.
-    painted: what is painted over when an image is loaded; None: nothing.
+    offsets: (N + 1,) int64. classes: K names in label order.
+    fingerprint: 12 hex digits over everything that defines the samples; independent of the location of the data.
+    relative: paths below the root. sizes: (N, 2) int64 width, height. display_names: K readable names.
+    stored: the images if they are held in memory; `paths` then are only names.
+    painted: objects to paint over when an image is loaded; None: nothing.
     clean_labels: (N,) int64, the labels before noise was added; None: no noise.
-    source: fingerprint of the data set before anything was drawn by the run's seed (held-out part, noise), so that
-        runs of different seeds know each other.
+    source: fingerprint of the data set before any draw with the run's seed (held-out part, noise), which runs with
+        different seeds share.
     """
 
     paths: list[str]
@@ -94,7 +94,7 @@ class Samples:
         return len(self.paths)
 
     def load_image(self, index: int) -> np.ndarray:
-        """One image as a uint8 (H, W, 3) RGB array of its own; `InputError` names a broken file."""
+        """Return one image as a new uint8 (H, W, 3) RGB array; raise `InputError` for a broken file."""
         if self.stored is not None:
             image = self.stored.pixels[self.stored.rows[index]].copy()
         else:
@@ -105,25 +105,25 @@ class Samples:
         return image
 
     def boxes_of(self, index: int) -> np.ndarray:
-        """(m, 4) boxes of one sample."""
+        """Return the (m, 4) boxes of one sample."""
         return self.boxes[self.offsets[index] : self.offsets[index + 1]]
 
     def box_counts(self) -> np.ndarray:
-        """(N,) number of boxes of each sample."""
+        """Return the number of boxes per sample, (N,)."""
         return np.diff(self.offsets)
 
     def require_boxes(self) -> None:
-        """`InputError` that names the first image without a usable box."""
+        """Raise `InputError` if an image has no usable box, with the first one's path."""
         without = np.flatnonzero(self.box_counts() == 0)
         if len(without):
             raise InputError(
                 f"{len(without)} of {len(self)} images of {self.name} '{self.split}' have no usable box of their "
-                f"class, which this run needs, the first is {self.paths[without[0]]}; "
+                f"class, which this run needs; the first is {self.paths[without[0]]}; "
                 "annotate them, or drop them for every method with DATA.VERSION box"
             )
 
     def subset(self, kept: np.ndarray) -> "Samples":
-        """The samples with these sorted indices, with a fingerprint of their own."""
+        """Return the samples with these sorted indices, with a fingerprint of their own."""
         part = build_samples(
             paths=[self.paths[i] for i in kept],
             relative=[self.relative[i] for i in kept],
@@ -157,7 +157,7 @@ def build_samples(
     stored: StoredImages | None = None,
     painted: PaintedObjects | None = None,
 ) -> Samples:
-    """`Samples` from one (m, 4) array of boxes an image, or all of them with `offsets`; the order is kept."""
+    """Build `Samples` from one (m, 4) array of boxes per image, or one array of all boxes and `offsets`, in order."""
     labels = np.asarray(labels, np.int64)
     if offsets is None:
         offsets = _offsets([len(b) for b in boxes])
@@ -177,7 +177,7 @@ def _offsets(counts: Iterable[int]) -> np.ndarray:
 
 
 def ragged_rows(offsets: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """The rows of the samples `kept` in a ragged array with these (N + 1,) offsets, in their order."""
+    """Return the rows of the samples `kept`, in order, in a ragged array with these (N + 1,) offsets."""
     counts = np.diff(offsets)[kept]
     starts = np.repeat(offsets[:-1][kept] - _offsets(counts)[:-1], counts)
     return starts + np.arange(len(starts))
@@ -196,7 +196,7 @@ def load_samples(
 
     Args:
         drop_without_box: leave out (and count) images without a usable box, whatever the method.
-        need_boxes: an image without a usable box is an `InputError`.
+        need_boxes: raise `InputError` if an image has no usable box.
     """
     read = DATASETS.get(name)
     if not str(root) or not Path(root).is_dir():
@@ -213,11 +213,11 @@ def load_samples(
 
 
 def log_samples(samples: Samples) -> None:
-    """One line: how many images and boxes, and how evenly they are spread over the classes."""
+    """Log one line with the numbers of images and boxes, and the range of images per class."""
     counts = np.bincount(samples.labels, minlength=len(samples.classes))
     get_logger().info(
         f"{samples.name} '{samples.split}': {len(samples):,} images, {len(samples.boxes):,} boxes, "
-        f"{len(samples.classes)} classes of {counts.min():,} to {counts.max():,} images "
+        f"{len(samples.classes)} classes with {counts.min():,} to {counts.max():,} images "
         f"(median {np.median(counts):,.0f}), fingerprint {samples.fingerprint}"
     )
 

@@ -4,8 +4,8 @@
     ROOT/val/images/*.JPEG               ROOT/val/val_annotations.txt            file, wnid, x0, y0, x1, y1
     ROOT/words.txt                       optional: wnid, tab, readable names
 
-Corners are inclusive, from 0 to 63: an object with x0 = x1 is one pixel wide.  Such boxes (17 in the shared subset)
-are kept, so that every image keeps its box, and counted.  The classes are the folders of `train`, sorted.
+Corners are inclusive, from 0 to 63: an object with x0 = x1 is one pixel wide.  Such boxes (17 in the shared subset) are
+kept, so that every image has its box, but counted.  The classes are the folders of `train`, sorted.
 """
 
 import math
@@ -45,7 +45,7 @@ def tiny_imagenet(root: Path, split: str, warnings: WarningCounter) -> Samples:
 
 
 def _read_rows(path: Path, classes: list[str], name: str | None) -> dict[str, Row]:
-    """File name -> class and box; `name` is the class of a file that has no column for it."""
+    """Read file name -> (class, box); `name` is the class for a file without a class column."""
     rows: dict[str, Row] = {}
     for number, line in enumerate(load_text(path).split("\n"), 1):
         if not line.strip():

@@ -1,7 +1,7 @@
-"""Samples to augmented tensors for training.  Images stay uint8: the device normalises them.
+"""Training data set: samples as augmented tensors.  Images stay uint8; they are normalised on the device.
 
-Every random draw of a sample comes from `position_rng(seed, epoch, index)`, so a sample is the same whichever process
-loads it and after whatever restart.  Objectness is computed from the crop rectangle, never from a mask.
+Every random draw of a sample comes from `position_rng(seed, epoch, index)`, so that a sample is the same in every
+process and after every restart.  Objectness is computed from the crop rectangle, never from a mask.
 """
 
 import numpy as np
@@ -17,24 +17,24 @@ from backbones.data.items import Item
 from backbones.data.masking import Colour, paint_boxes
 from backbones.data.samples import Samples
 
-# Streams of a position's random numbers; the image itself has the first.
+# Streams of random numbers of a position; the image itself uses stream 0.
 SECOND_VIEW, CONTEXT = 1, 2
 
 
 class TrainingSet(Dataset):
-    """Random crop, resize, flip and colours, as torchvision's; the keys of DATA say which (backbones/data/defaults.py).
+    """Samples with random crop, resize, flip and colours as in torchvision; see the keys of DATA in defaults.py.
 
     Args:
         size: side of the crop in pixels after resizing.
-        crop_area: share of the image's area, low and high, in (0, 1].
-        crop_ratio: width / height of the crop in the source, low and high.
+        crop_area: lower and upper share of the image's area, in (0, 1].
+        crop_ratio: lower and upper width / height of the crop in the source.
         flip: probability of a horizontal flip.
-        needs: optional fields of the batch to fill: "objectness", "boxes", "is_context", "second_view"; `index` always
-            is, and what a loader cannot know is left to others.
+        needs: optional fields of the batch to fill: "objectness", "boxes", "is_context", "second_view"; other names are
+            ignored, and `index` is always filled.
         augmentation: random_resized_crop (with crop_area, crop_ratio), pad_crop (pad), resize_crop (resize), none.
         color_jitter, lighting: see `ColorChange`; zeros change nothing.
-        context_share: probability that all objects of a sample are painted with `context_colour` (methods.md 2.6); the
-            image, its crop and its colours are those that the sample has without.
+        context_share: probability that all objects of a sample are painted with `context_colour` (methods.md 2.6);
+            crop, flip and colours of the sample do not depend on it.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""Other sets made of a set: the held-out part, one sample an object, at most so many a class.  Nothing is copied.
+"""Sets derived from a set of samples: the held-out part, one sample per object, a limit per class.  No image is copied.
 
-N samples; "image" is a source image, of which the `mask` version has several samples.
+"image" means a source image, of which the `mask` version has several samples.  Letters: N samples.
 """
 
 import dataclasses
@@ -13,20 +13,20 @@ from backbones.core.warning_counter import WarningCounter
 from backbones.data.masking import Colour
 from backbones.data.samples import PaintedObjects, Samples, build_samples
 
-# Numbers that keep the draws of one seed apart.
+# Streams that make the draws with one seed independent.
 _HOLDOUT_STREAM, _CAP_STREAM = 101, 102
 CAP_SEED = 0  # the choice is part of the data set, not of a run
 
 
 def split_holdout(samples: Samples, count: int, seed: int, *, held_out: bool) -> Samples:
-    """The `count` images drawn by `seed`, or all others; together they are the whole set, whatever the process."""
-    numbers: dict[str, int] = {}  # of the images, in the order of the samples
+    """Return the `count` images drawn with `seed`, or all others; together they are the whole set, in every process."""
+    numbers: dict[str, int] = {}  # of the images, in sample order
     names = np.array([numbers.setdefault(name, len(numbers)) for name in samples.relative])
     images = len(numbers)
     if not 0 < count < images:
         raise InputError(
             f"DATA.HOLDOUT {count} is not less than the {images} images of {samples.name} '{samples.split}'; "
-            "lower it, so that some are left to train on"
+            "lower it, so that some are left for training"
         )
     rng = draw_rng(seed, _HOLDOUT_STREAM)
     chosen = np.zeros(images, bool)
@@ -35,10 +35,12 @@ def split_holdout(samples: Samples, count: int, seed: int, *, held_out: bool) ->
 
 
 def mask_objects(samples: Samples, colour: Colour) -> Samples:
-    """One sample an object, in whose image the other objects are painted (ALS Sec. 4.1, App. A.2).
+    """Make one sample per object, with the other objects of its image painted over (ALS Sec. 4.1, App. A.2).
 
-    An image of one object stays as it is, and of samples that are objects only the colour is set.  Raises `InputError`
-    for an image without box.
+    An image with one object is unchanged; if the samples already are objects, only the colour is set.
+
+    Raises:
+        InputError: an image has no usable box.
     """
     if samples.painted is not None:
         recoloured = dataclasses.replace(samples.painted, colour=colour)
@@ -64,7 +66,7 @@ def mask_objects(samples: Samples, colour: Colour) -> Samples:
 
 
 def cap_classes(samples: Samples, cap: int, warnings: WarningCounter) -> Samples:
-    """At most `cap` samples of each class, a random choice that is the same for every run (ALS App. A.2)."""
+    """Keep at most `cap` samples per class, a random choice that is the same for every run (ALS App. A.2)."""
     rng = draw_rng(CAP_SEED, _CAP_STREAM)
     order = rng.permutation(len(samples))
     by_class = order[np.argsort(samples.labels[order], kind="stable")]

@@ -1,8 +1,7 @@
-"""The backgrounds of `scenes`: a texture and a colour family each, always dark.
+"""Backgrounds of `scenes`: a texture and a colour family each, always dark.
 
-A texture function takes the generator and coordinates u, v (S, S) float32 that run over
-about [0, 1] (slightly turned and scaled, so that no two images share a grid) and returns
-a pattern (S, S) in [0, 1] that blends the two colours of the image.
+A texture function takes the generator and coordinates u, v (S, S) float32 in about [0, 1] (slightly rotated and scaled,
+so that no two images share a grid) and returns a pattern (S, S) in [0, 1] that blends the two colours of the image.
 """
 
 from collections.abc import Callable
@@ -14,13 +13,13 @@ TAU = 2 * np.pi
 
 
 def noise(rng: np.random.Generator, size: int, columns: int, rows: int) -> np.ndarray:
-    """Smooth noise (size, size) in [0, 1] with about columns x rows bumps."""
+    """Draw smooth noise (size, size) in [0, 1] with about columns x rows bumps."""
     coarse = rng.random((rows, columns), dtype=np.float32)
     return cv2.resize(coarse, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
 def wave(x: np.ndarray) -> np.ndarray:
-    """A sine of period 1 between 0 and 1."""
+    """Return a sine of period 1 between 0 and 1."""
     return 0.5 + 0.5 * np.sin(TAU * x)
 
 
@@ -96,16 +95,16 @@ BACKGROUNDS: tuple[str, ...] = tuple(KINDS)
 
 
 def colour(hue: float, saturation: float, value: float) -> np.ndarray:
-    """RGB (3,) in [0, 1] of hue (degrees), saturation and value."""
+    """Convert hue (degrees), saturation and value to RGB (3,) in [0, 1]."""
     sector = (np.array([5.0, 3.0, 1.0]) + hue / 60) % 6
     return (value - value * saturation * np.clip(np.minimum(sector, 4 - sector), 0, 1)).astype(np.float32)
 
 
 def draw_background(kind: str, rng: np.random.Generator, size: int) -> np.ndarray:
-    """An image (size, size, 3) float32 RGB in [0, 1] of that kind, of value below about 0.4."""
+    """Draw a background of a kind: (size, size, 3) float32 RGB in [0, 1], with values below about 0.4."""
     texture, hue, saturation = KINDS[kind]
     turn, scale = rng.uniform(-0.2, 0.2), rng.uniform(0.75, 1.3)
-    # Python floats: a numpy float64 would turn every float32 array here into float64, at half the speed.
+    # Python floats: a numpy float64 would convert every float32 array here to float64, at half the speed.
     cos, sin = float(scale * np.cos(turn)), float(scale * np.sin(turn))
     x = np.arange(size, dtype=np.float32) / size
     y = x[:, None]

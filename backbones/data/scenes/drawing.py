@@ -1,7 +1,7 @@
-"""One image of `scenes`, as a pure function of (seed, split, index).
+"""Drawing of an image of `scenes`, as a pure function of (seed, split, index).
 
-Images are painted at `size` pixels; masks, boxes and areas come from a map of owners
-(which object is seen at each pixel) kept at `factor` times that resolution.
+Images are painted at `size` pixels; masks, boxes and areas come from an owner map (the object visible at each pixel) of
+`factor` times that resolution.
 """
 
 import zlib
@@ -13,38 +13,38 @@ import numpy as np
 from backbones.data.scenes.backgrounds import BACKGROUNDS, colour, draw_background, noise, wave
 from backbones.data.scenes.shapes import CLASSES, Shape, distractor_shape, drawn_shape, fill_ratio, paint_mask
 
-SHARE_RANGE = (0.05, 0.8)  # of the image that the box of the whole object covers, log-uniform
-OCCLUSION_PROBABILITY = 0.2  # that something hides a part of an object
-LEAST_VISIBLE = 0.65  # of an object, under such an occluder
-LIGHTEST_BACKGROUND = 0.4  # every distractor and occluder is below this, too: only objects are light
+SHARE_RANGE = (0.05, 0.8)  # share of the image covered by the box of the whole object, log-uniform
+OCCLUSION_PROBABILITY = 0.2  # probability that an object is partly hidden
+LEAST_VISIBLE = 0.65  # smallest visible share of a partly hidden object
+LIGHTEST_BACKGROUND = 0.4  # distractors and occluders are below this, too: only objects are light
 
 FILE_SIZE = 512  # pixels of a detection image
-DRAWN_SIZE = 256  # pixels it is painted at before it is enlarged (a third of the time)
+DRAWN_SIZE = 256  # pixels at which it is painted before it is enlarged (a third of the time)
 MAX_OBJECTS = 8
-# Areas of whole objects in file pixels, one range drawn uniformly, then log-uniform in it: COCO's
-# buckets (limits 32**2 and 96**2) with a margin for what is hidden.
+# Areas of whole objects in file pixels: one range is drawn uniformly, then an area log-uniformly in it.  The ranges are
+# COCO's (limits 32**2 and 96**2) with a margin for hidden parts.
 AREA_RANGES = ((380, 960), (1200, 8600), (10500, 60000))
-MOST_OVERLAP = 0.25  # of the smaller of two boxes
+MOST_OVERLAP = 0.25  # largest share of the smaller of two boxes
 
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1, half-open pixels
 
 
 @dataclass(frozen=True)
 class ObjectImage:
-    """A classification image: image (S, S, 3) uint8 RGB with one object."""
+    """A classification image (S, S, 3) uint8 RGB with one object."""
 
     image: np.ndarray
     class_name: str
     background: str
-    share: float  # of the image in the box of the whole object, hidden parts included
+    share: float  # share of the image in the box of the whole object, including hidden parts
     mask: np.ndarray  # (S, S) bool, the visible part
-    box: Box  # of the visible part
+    box: Box  # box of the visible part
     occluded: bool
 
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One object of a detection image; box and area (pixels) of its visible part."""
+    """One object of a detection image, with box and area (pixels) of its visible part."""
 
     class_name: str
     box: Box
@@ -53,7 +53,7 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class SceneImage:
-    """A detection image: image (512, 512, 3) uint8 RGB; owner (512, 512) is i + 1 where objects[i] is seen."""
+    """A detection image (512, 512, 3) uint8 RGB; owner (512, 512) is i + 1 where objects[i] is visible."""
 
     image: np.ndarray
     background: str
@@ -62,12 +62,12 @@ class SceneImage:
 
 
 def image_rng(seed: int, split: str, index: int) -> np.random.Generator:
-    """The generator that draws image `index` of a split."""
+    """Return the generator that draws image `index` of a split."""
     return np.random.default_rng([seed, zlib.crc32(split.encode()), index])
 
 
 def mask_box(mask: np.ndarray) -> Box:
-    """The tight box of a non-empty mask (H, W) bool."""
+    """Return the tight box of a non-empty mask (H, W) bool."""
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
@@ -81,7 +81,7 @@ class Canvas:
         self.owner = np.zeros((self.size, self.size), np.uint8)
 
     def cut(self, shape: Shape, box: Box) -> tuple[np.ndarray, tuple[slice, slice]]:
-        """The mask of a shape over `box` (owner pixels) and where it lies, on whole image pixels."""
+        """Return the mask of a shape over `box` (owner pixels) and its place, aligned to image pixels."""
         f = self.factor
         x0, y0 = max(box[0], 0) // f * f, max(box[1], 0) // f * f
         x1, y1 = min(-(-box[2] // f) * f, self.size), min(-(-box[3] // f) * f, self.size)
@@ -98,15 +98,15 @@ class Canvas:
         target += alpha * (texture[: target.shape[0], : target.shape[1]] - target)
 
     def finished(self, rng: np.random.Generator) -> np.ndarray:
-        """The image as uint8, with the noise of a camera."""
+        """Return the image as uint8, with camera noise."""
         grain = rng.standard_normal(self.image.shape[:2], dtype=np.float32) * rng.uniform(1, 5)
         levels = self.image * 255
         levels += grain[..., None]
-        return cv2.convertScaleAbs(np.maximum(levels, 0, out=levels))  # rounds, and stops at 255
+        return cv2.convertScaleAbs(np.maximum(levels, 0, out=levels))  # rounds, and clips at 255
 
 
 def object_texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """A light texture (height, width, 3): plain, shaded, striped or mottled, of any pale colour."""
+    """Draw a light texture (height, width, 3): plain, shaded, striped or mottled, of any pale colour."""
     base = colour(rng.uniform(0, 360), rng.uniform(0, 0.4), rng.uniform(0.85, 1.0))
     direction, unit = rng.uniform(0, 2 * np.pi), np.float32(1 / max(height, width))
     x, y = np.arange(width, dtype=np.float32) * unit, np.arange(height, dtype=np.float32)[:, None] * unit
@@ -124,12 +124,12 @@ def object_texture(rng: np.random.Generator, height: int, width: int) -> np.ndar
 
 
 def clutter_texture(rng: np.random.Generator) -> np.ndarray:
-    """A plain colour (1, 1, 3), no lighter than a background."""
+    """Draw a plain colour (1, 1, 3), no lighter than a background."""
     return colour(rng.uniform(0, 360), rng.uniform(0.1, 0.7), rng.uniform(0.1, LIGHTEST_BACKGROUND))[None, None]
 
 
 def add_outline(mask: np.ndarray, texture: np.ndarray, factor: int) -> np.ndarray:
-    """The texture, darkened along the inside of the outline, so that light objects stand out from each other."""
+    """Darken a texture along the inside of the outline, so that light objects stand out from each other."""
     reach = max(3, 2 * round(0.02 * max(mask.shape)) + 1)
     inside = cv2.erode(mask, np.ones((reach, reach), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
     inside = cv2.resize(inside.astype(np.float32), texture.shape[1::-1], interpolation=cv2.INTER_AREA)[..., None]
@@ -155,14 +155,14 @@ def add_distractors(canvas: Canvas, rng: np.random.Generator, most: int) -> None
 
 
 def add_occluder(canvas: Canvas, rng: np.random.Generator, box: Box, owner: int) -> bool:
-    """Hide a part of this object alone, at most 1 - LEAST_VISIBLE of it, from its edge; False if no try did."""
+    """Hide a part of this object only, at most 1 - LEAST_VISIBLE, from its edge; return False if all tries fail."""
     whole = np.count_nonzero(canvas.owner == owner)
     width, height = box[2] - box[0], box[3] - box[1]
     for _ in range(5):
         w, h = int(width * rng.uniform(0.25, 0.6)) + 1, int(height * rng.uniform(0.25, 0.6)) + 1
         edge = rng.permutation(
             np.array([rng.integers(2), rng.uniform()])
-        )  # a point of two opposite sides, turned or not
+        )  # a point on two opposite sides, horizontal or vertical
         x, y = int(box[0] + edge[0] * width - w / 2), int(box[1] + edge[1] * height - h / 2)
         x, y = min(max(x, 0), canvas.size - w), min(max(y, 0), canvas.size - h)
         mask, place = canvas.cut(distractor_shape(rng), (x, y, x + w, y + h))
@@ -174,7 +174,7 @@ def add_occluder(canvas: Canvas, rng: np.random.Generator, box: Box, owner: int)
 
 
 def draw_kind(rng: np.random.Generator, label: int, correlation: float) -> str:
-    """The background of an image of class `label`: its own with probability `correlation`, else any other."""
+    """Draw the background of an image of class `label`: its own with probability `correlation`, else any other."""
     if rng.random() < correlation:
         return BACKGROUNDS[label]
     other = rng.integers(len(BACKGROUNDS) - 1)
@@ -182,18 +182,18 @@ def draw_kind(rng: np.random.Generator, label: int, correlation: float) -> str:
 
 
 def placed_box(rng: np.random.Generator, width: float, height: float, size: int) -> Box:
-    """A box of about that size (pixels) somewhere inside the image."""
+    """Draw a box of about this size (pixels), placed uniformly inside the image."""
     w, h = (int(np.clip(round(extent), 4, size)) for extent in (width, height))
     x, y = int(rng.integers(size - w + 1)), int(rng.integers(size - h + 1))
     return x, y, x + w, y + h
 
 
 def draw_object_image(seed: int, split: str, index: int, *, size: int = 64, correlation: float = 0.8) -> ObjectImage:
-    """Classification image `index` of a split: class index % 12, the rest at random.
+    """Draw classification image `index` of a split: class index % 12, the rest at random.
 
     Args:
         size: side in pixels.
-        correlation: P(background is the class's own), in [0, 1]; 1 / 12 makes it independent of the class.
+        correlation: P(background is that of the class), in [0, 1]; 1 / 12 makes it independent of the class.
     """
     rng = image_rng(seed, split, index)
     label = index % len(CLASSES)
@@ -212,7 +212,7 @@ def draw_object_image(seed: int, split: str, index: int, *, size: int = 64, corr
 
 
 def overlap(box: Box, others: list[Box]) -> float:
-    """The largest intersection of `box` with another, over the smaller of the two areas."""
+    """Return the largest intersection of `box` with another box, over the smaller of the two areas."""
     if not others:
         return 0.0
     a, b = np.array(box, dtype=float), np.array(others, dtype=float)
@@ -222,7 +222,7 @@ def overlap(box: Box, others: list[Box]) -> float:
 
 
 def plan_objects(rng: np.random.Generator) -> list[tuple[str, Shape, Box]]:
-    """1 to 8 objects and boxes (file pixels), large ones first; one that finds no place is left out."""
+    """Draw 1 to 8 objects and boxes (file pixels), large ones first; an object that does not fit is left out."""
     wanted = []
     for _ in range(rng.integers(1, MAX_OBJECTS + 1)):
         name = CLASSES[rng.integers(len(CLASSES))]
@@ -241,7 +241,7 @@ def plan_objects(rng: np.random.Generator) -> list[tuple[str, Shape, Box]]:
 
 
 def draw_detection_image(seed: int, split: str, index: int) -> SceneImage:
-    """Detection image `index` of a split: any background, 1 to 8 objects of any classes."""
+    """Draw detection image `index` of a split: any background, 1 to 8 objects of any classes."""
     rng = image_rng(seed, f"detection/{split}", index)
     kind = BACKGROUNDS[rng.integers(len(BACKGROUNDS))]
     canvas = Canvas(draw_background(kind, rng, DRAWN_SIZE), factor=FILE_SIZE // DRAWN_SIZE)
@@ -255,7 +255,7 @@ def draw_detection_image(seed: int, split: str, index: int) -> SceneImage:
     objects = []
     for owner, (name, _, _) in enumerate(planned, start=1):
         seen = canvas.owner == owner
-        assert seen.any()  # MOST_OVERLAP and LEAST_VISIBLE leave something of each
+        assert seen.any()  # MOST_OVERLAP and LEAST_VISIBLE leave a part of each visible
         objects.append(SceneObject(name, mask_box(seen), int(np.count_nonzero(seen))))
     image = cv2.resize(canvas.finished(rng), (FILE_SIZE, FILE_SIZE), interpolation=cv2.INTER_LINEAR)
     return SceneImage(image, kind, tuple(objects), canvas.owner)

@@ -1,6 +1,6 @@
-"""A whole set of `scenes`: train, val and val_shifted, detection/train and detection/val.
+"""Writing of a whole set of `scenes`: train, val and val_shifted, detection/train and detection/val.
 
-ROOT/scenes.json holds the parameters and the fingerprint; where it is, the set is complete.
+ROOT/scenes.json holds the parameters and the fingerprint; if it exists, the set is complete.
 """
 
 import shutil
@@ -16,16 +16,16 @@ from backbones.data.scenes.backgrounds import BACKGROUNDS
 from backbones.data.scenes.shapes import CLASSES
 from backbones.data.scenes.writing import classification_split, detection_split, drawing_processes
 
-VERSION = 1  # raise it when an image of the same parameters changes
+VERSION = 1  # raise it when images change for the same parameters
 STAGING = ".scenes-unfinished"
 ENTRIES = ("train", "val", "val_shifted", "annotations", "classes.txt", "detection", "contact_sheet.png",
            "contact_sheet_detection.png", "scenes.json")  # fmt: skip
-INDEPENDENT = 1 / len(BACKGROUNDS)  # the correlation at which the background says nothing about the class
+INDEPENDENT = 1 / len(BACKGROUNDS)  # the correlation at which the background is independent of the class
 
 
 @dataclass(frozen=True)
 class SceneParameters:
-    """What defines a set.  Counts are images; `val` is also the size of val_shifted; see draw_object_image."""
+    """Parameters of a set; counts are images, `val` is also the size of val_shifted; see draw_object_image."""
 
     seed: int = 0
     image_size: int = 64
@@ -38,29 +38,29 @@ class SceneParameters:
     def __post_init__(self) -> None:
         for name in ("seed", "train", "val", "detection_train", "detection_val"):
             check_range(f"scenes: {name}", getattr(self, name), 0)
-        check_range("scenes: image_size", self.image_size, 32)  # pixels, which shapes need
+        check_range("scenes: image_size", self.image_size, 32)  # pixels needed to show the shapes
         check_range("scenes: correlation", self.correlation, 0, 1)
 
 
 def count_files(root: Path) -> int:
-    """The number of images and annotations of a set."""
+    """Count the images and annotations of a set."""
     return sum(
         1 for entry in ENTRIES for path in (root / entry).rglob("*.*") if path.suffix in (".JPEG", ".xml", ".jpg")
     )
 
 
 def held_set(root: Path) -> dict | None:
-    """The scenes.json of a folder, None without one; `InputError` if somebody else's data is in the way."""
+    """Return the scenes.json of a folder, or None; raise `InputError` if the folder holds foreign data."""
     if (root / "scenes.json").exists():
         return load_json(root / "scenes.json")
     held = [entry for entry in ENTRIES if (root / entry).exists()]
-    if held and not (root / STAGING).exists():  # with it, they are the rest of a run that was killed
+    if held and not (root / STAGING).exists():  # otherwise, they are left over from a killed run
         raise InputError(f"{root} holds '{held[0]}' but no scenes.json; choose another --output-dir")
     return None
 
 
 def check_same(root: Path, held: dict, parameters: SceneParameters) -> None:
-    """`InputError` unless the folder holds exactly this set, complete."""
+    """Raise `InputError` unless the folder holds exactly this set, complete."""
     advice = "choose another --output-dir, or add --overwrite"
     if held.get("version") != VERSION or held.get("parameters") != asdict(parameters):
         raise InputError(f"{root} holds another set of scenes ({held.get('parameters')}); {advice}")
@@ -69,7 +69,7 @@ def check_same(root: Path, held: dict, parameters: SceneParameters) -> None:
 
 
 def remove_entries(root: Path, names: tuple[str, ...]) -> None:
-    """Delete what a set consists of, and nothing else; scenes.json goes first so that no rest passes for a set."""
+    """Delete only the entries of a set, scenes.json first, so that a partial set is not mistaken for a complete one."""
     for path in (root / name for name in reversed(names)):
         if path.is_dir():
             shutil.rmtree(path)
@@ -78,7 +78,7 @@ def remove_entries(root: Path, names: tuple[str, ...]) -> None:
 
 
 def write_all(root: Path, parameters: SceneParameters, workers: int) -> dict[str, Any]:
-    """Write every split below `root`; returns the content of scenes.json."""
+    """Write every split below `root`, and return the content of scenes.json."""
     p = parameters
     correlations = {"train": p.correlation, "val": p.correlation, "val_shifted": INDEPENDENT}
     prints = {}
@@ -103,13 +103,13 @@ def write_all(root: Path, parameters: SceneParameters, workers: int) -> dict[str
 def write_scenes(
     root: str | Path, parameters: SceneParameters | None = None, *, workers: int = 1, overwrite: bool = False
 ) -> tuple[dict, bool]:
-    """Write a whole set, unless the folder holds it already.
+    """Write a whole set, unless the folder already holds it.
 
-    Everything is drawn in a folder inside `root` and moved up when complete, scenes.json last, so that a
-    killed run leaves nothing that passes for a set and an earlier set survives until the new one is there.
+    Everything is drawn in a folder inside `root` and moved up when complete, scenes.json last: a killed run leaves
+    nothing that could be mistaken for a set, and an earlier set is kept until the new one is complete.
 
     Returns:
-        the content of scenes.json, and whether anything was drawn.
+        The content of scenes.json, and whether anything was drawn.
     """
     root, parameters = Path(root), parameters or SceneParameters()
     held = held_set(root)

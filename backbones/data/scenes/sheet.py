@@ -1,4 +1,4 @@
-"""Contact sheets of `scenes`: what the images look like, at a glance."""
+"""Contact sheets of `scenes`: an overview of the images."""
 
 from pathlib import Path
 
@@ -11,20 +11,20 @@ from backbones.data.scenes.sets import SceneParameters
 from backbones.data.scenes.shapes import CLASSES
 
 TILE = 96  # pixels of a classification image on the sheet
-COLUMNS = 12  # images of each class, by rising share
+COLUMNS = 12  # images per class, by increasing share
 SCENE_TILE = 320
 SCENES = 12
-MARGIN = 120  # for the names of the classes
+MARGIN = 120  # pixels for the class names
 RED, INK = (220, 30, 30), (20, 20, 20)
 
 
 def write_text(image: np.ndarray, text: str, x: int, y: int, ink: tuple[int, int, int] = INK) -> None:
-    """Small letters on the image, baseline at (x, y)."""
+    """Write small letters on the image, baseline at (x, y)."""
     cv2.putText(image, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.45, ink, 1, cv2.LINE_AA)
 
 
 def object_tile(scene: ObjectImage) -> np.ndarray:
-    """An image enlarged to (TILE, TILE, 3) with its box."""
+    """Return an image enlarged to (TILE, TILE, 3) with its box."""
     scale = TILE / len(scene.image)
     tile = cv2.resize(scene.image, (TILE, TILE), interpolation=cv2.INTER_NEAREST)
     x0, y0, x1, y1 = (round(edge * scale) for edge in scene.box)
@@ -32,7 +32,7 @@ def object_tile(scene: ObjectImage) -> np.ndarray:
 
 
 def class_sheet(seed: int, split: str, *, size: int, correlation: float) -> np.ndarray:
-    """A labelled row of images per class, by rising share: (rows * TILE, MARGIN + COLUMNS * TILE, 3) uint8 RGB."""
+    """Draw a labelled row of images per class, by increasing share: (rows * TILE, MARGIN + COLUMNS * TILE, 3) uint8."""
     rows = []
     for label, name in enumerate(CLASSES):
         indices = range(label, COLUMNS * len(CLASSES), len(CLASSES))
@@ -44,7 +44,7 @@ def class_sheet(seed: int, split: str, *, size: int, correlation: float) -> np.n
 
 
 def scene_sheet(seed: int, split: str) -> np.ndarray:
-    """SCENES detection images, four a row, with boxes and names: (3 * SCENE_TILE, 4 * SCENE_TILE, 3) uint8 RGB."""
+    """Draw SCENES detection images, four per row, with boxes and names: (3 * SCENE_TILE, 4 * SCENE_TILE, 3) uint8."""
     tiles = []
     for index in range(SCENES):
         scene = draw_detection_image(seed, split, index)

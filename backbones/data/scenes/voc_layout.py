@@ -1,9 +1,9 @@
-"""Images of `scenes` with boxes, in the layout of Pascal VOC's devkit: its scenes, or its object images as tiles.
+"""`scenes` in the layout of Pascal VOC's devkit: detection images, or tiled classification images, with boxes.
 
 ROOT/JPEGImages/<split>_<number>.jpg
-ROOT/Annotations/<split>_<number>.xml     corners inclusive and counted from 1, as VOC's
+ROOT/Annotations/<split>_<number>.xml     corners inclusive and counted from 1, as in VOC
 ROOT/ImageSets/Main/<split>.txt
-ROOT/scenes-voc.json                      parameters and fingerprint; where it is, the set is complete
+ROOT/scenes-voc.json                      parameters and fingerprint; if it exists, the set is complete
 """
 
 import shutil
@@ -21,7 +21,7 @@ from backbones.data.scenes.drawing import Box, draw_detection_image, draw_object
 from backbones.data.scenes.sets import INDEPENDENT
 from backbones.data.scenes.writing import drawing_processes, jpeg_bytes, run_chunks
 
-VERSION = 1  # raise it when an image or an annotation of the same parameters changes
+VERSION = 1  # raise it when images or annotations change for the same parameters
 RECORD = "scenes-voc.json"
 TILE = 64  # pixels
 Named = tuple[str, Box]  # class and box of an object
@@ -57,11 +57,11 @@ OBJECT = """\
 
 @dataclass(frozen=True)
 class VocParameters:
-    """What defines a set.
+    """Parameters of a set.
 
-    tiles: 0: scenes of 512 px, those of `SceneParameters` with the same seed, a third of whose objects are below 32^2
-        pixels.  n: n x n classification images of 64 px side by side, drawn at random, each with one object; the
-        backgrounds say nothing about the class.  A detector learns their classes in minutes.
+    tiles: 0: scenes of 512 px, the same as of `SceneParameters` with this seed; a third of their objects are below 32^2
+        pixels.  n: n x n classification images of 64 px side by side, drawn at random, each with one object, on
+        backgrounds that are independent of the class.  A detector learns their classes in minutes.
     """
 
     seed: int = 0
@@ -76,7 +76,7 @@ class VocParameters:
 
 
 def image_xml(size: int, objects: Sequence[Named], stem: str) -> str:
-    """The annotation of an image, in VOC's form."""
+    """Return the annotation of an image in VOC's format."""
     items = ""
     for name, (x0, y0, x1, y1) in objects:
         items += OBJECT.format(name=name, xmin=x0 + 1, ymin=y0 + 1, xmax=x1, ymax=y1)
@@ -84,13 +84,13 @@ def image_xml(size: int, objects: Sequence[Named], stem: str) -> str:
 
 
 def draw_scene(seed: int, split: str, index: int) -> tuple[np.ndarray, list[Named]]:
-    """A detection image (512, 512, 3) and its objects."""
+    """Draw a detection image (512, 512, 3) and its objects."""
     scene = draw_detection_image(seed, split, index)
     return scene.image, [(item.class_name, item.box) for item in scene.objects]
 
 
 def draw_tiles(seed: int, split: str, index: int, tiles: int) -> tuple[np.ndarray, list[Named]]:
-    """`tiles` x `tiles` classification images of TILE px as one, and their objects."""
+    """Draw `tiles` x `tiles` classification images of TILE px as one image, and their objects."""
     split = f"{split} tiles"
     numbers = image_rng(seed, split, index).integers(2**31, size=(tiles, tiles)).tolist()
     rows, objects = [], []
@@ -104,13 +104,13 @@ def draw_tiles(seed: int, split: str, index: int, tiles: int) -> tuple[np.ndarra
 
 
 def write_scenes_voc(root: Path, parameters: VocParameters, *, workers: int, overwrite: bool) -> tuple[dict, bool]:
-    """Write the set below `root`, unless it is there; RECORD goes first when replaced and comes last when written.
+    """Write the set below `root`, unless it exists; RECORD is deleted first and written last.
 
     Returns:
-        the content of scenes-voc.json, and whether anything was drawn.
+        The content of scenes-voc.json, and whether anything was drawn.
 
     Raises:
-        InputError: another set, or somebody else's folders, without `overwrite`; a folder that cannot be written.
+        InputError: the folder holds another set or foreign folders and `overwrite` is False, or it cannot be written.
     """
     wanted = {"version": VERSION, "parameters": asdict(parameters)}
     held = load_json(root / RECORD) if (root / RECORD).exists() else {}
@@ -144,7 +144,7 @@ def _write(root: Path, parameters: VocParameters, workers: int) -> list[str]:
 
 
 def _write_images(indices: range, root: str, seed: int, split: str, tiles: int) -> list[str]:
-    """Draw and write some images; a fingerprint of each image and its annotation."""
+    """Draw and write images; return a fingerprint of each image with its annotation."""
     prints = []
     for index in indices:
         image, objects = draw_tiles(seed, split, index, tiles) if tiles else draw_scene(seed, split, index)

@@ -1,8 +1,8 @@
-"""Writes the splits of `scenes` in the formats that real data comes in, in parallel.
+"""Parallel writing of the splits of `scenes` in the formats of real data.
 
 ROOT/<split>/<class>/<stem>.JPEG                    classification
 ROOT/annotations/<split>/<class>/<stem>.xml         ILSVRC XML, coordinates inclusive and from 0
-ROOT/classes.txt                                    one class a line, in label order
+ROOT/classes.txt                                    one class per line, in label order
 ROOT/detection/<split>/<number>.jpg                 detection
 ROOT/detection/annotations/instances_<split>.json   COCO
 """
@@ -23,8 +23,8 @@ from backbones.data.scenes.drawing import FILE_SIZE, ObjectImage, draw_detection
 from backbones.data.scenes.shapes import CLASSES
 
 JPEG_QUALITY = 92
-CHUNK = 50  # images a task of the pool
-RunMap = Callable[[Callable[[range], list], list[range]], Iterable[list]]  # as the built-in `map`
+CHUNK = 50  # images per task of the pool
+RunMap = Callable[[Callable[[range], list], list[range]], Iterable[list]]  # like the built-in `map`
 
 XML = """\
 <annotation>
@@ -56,21 +56,21 @@ XML = """\
 
 
 def object_xml(scene: ObjectImage, stem: str) -> str:
-    """The annotation of a classification image; its box becomes inclusive, `truncated` means partly hidden."""
+    """Return the annotation of a classification image; its box becomes inclusive, `truncated` means partly hidden."""
     x0, y0, x1, y1 = scene.box
     return XML.format(name=scene.class_name, stem=stem, size=len(scene.image), truncated=int(scene.occluded),
                       xmin=x0, ymin=y0, xmax=x1 - 1, ymax=y1 - 1)  # fmt: skip
 
 
 def jpeg_bytes(image: np.ndarray) -> bytes:
-    """A JPEG file of an RGB image (H, W, 3) uint8."""
+    """Encode an RGB image (H, W, 3) uint8 as JPEG."""
     ok, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     assert ok
     return data.tobytes()
 
 
 def write_object_images(indices: range, root: str, seed: int, split: str, size: int, correlation: float) -> list[str]:
-    """Draw and write some images of a classification split; a fingerprint of each image and box."""
+    """Draw and write images of a classification split; return a fingerprint of each image with its annotation."""
     prints = []
     for index in indices:
         scene = draw_object_image(seed, split, index, size=size, correlation=correlation)
@@ -84,10 +84,10 @@ def write_object_images(indices: range, root: str, seed: int, split: str, size: 
 
 
 def write_detection_images(indices: range, folder: str, seed: int, split: str) -> list[tuple[dict, list[dict], str]]:
-    """Draw and write some detection images; for each its COCO image, annotations (without ids) and fingerprint.
+    """Draw and write detection images; return the COCO image, annotations (without ids) and fingerprint of each.
 
-    `segmentation` is an empty list: the objects have boxes and areas only, a box drawn as a polygon would
-    pass for a mask, and readers skip an empty list but stumble over a missing key.
+    `segmentation` is an empty list: the objects have only boxes and areas, a box as a polygon would be mistaken for a
+    mask, and readers skip an empty list but fail on a missing key.
     """
     records = []
     for index in indices:
@@ -106,13 +106,13 @@ def write_detection_images(indices: range, folder: str, seed: int, split: str) -
 
 
 def start_worker() -> None:
-    """One thread a process: the pool already fills the cores."""
+    """Use one thread per process, as the pool already uses all cores."""
     cv2.setNumThreads(1)
 
 
 @contextmanager
 def drawing_processes(workers: int) -> Iterator[RunMap]:
-    """`map` in order: the built-in one, or over that many processes."""
+    """Yield an ordered `map`: the built-in one, or one over `workers` processes."""
     if workers <= 1:
         yield map
         return
@@ -122,10 +122,10 @@ def drawing_processes(workers: int) -> Iterator[RunMap]:
 
 
 def run_chunks(run_map: RunMap, task: Callable[[range], list], count: int, title: str) -> list:
-    """What `task` returns for the images 0 .. count - 1, in order, under a progress bar."""
+    """Return the results of `task` for the images 0 .. count - 1, in order, with a progress bar."""
     chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
     results: list = []
-    with tqdm(total=count, desc=title, unit="pic", mininterval=0.5) as bar:
+    with tqdm(total=count, desc=title, unit="image", mininterval=0.5) as bar:
         for found in run_map(task, chunks):
             results += found
             bar.update(len(found))
@@ -135,7 +135,7 @@ def run_chunks(run_map: RunMap, task: Callable[[range], list], count: int, title
 def classification_split(
     root: Path, split: str, count: int, run_map: RunMap, *, seed: int, size: int, correlation: float
 ) -> str:
-    """`write_classification` over given processes."""
+    """Do the work of `write_classification` with the given processes."""
     for name in CLASSES:
         (root / split / name).mkdir(parents=True, exist_ok=True)
         (root / "annotations" / split / name).mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ def classification_split(
 
 
 def detection_split(root: Path, split: str, count: int, run_map: RunMap, *, seed: int) -> str:
-    """`write_detection` over given processes."""
+    """Do the work of `write_detection` with the given processes."""
     folder = root / "detection" / split
     folder.mkdir(parents=True, exist_ok=True)
     task = partial(write_detection_images, folder=str(folder), seed=seed, split=split)
@@ -165,12 +165,12 @@ def detection_split(root: Path, split: str, count: int, run_map: RunMap, *, seed
 def write_classification(
     root: str | Path, split: str, count: int, *, seed: int, size: int = 64, correlation: float = 0.8, workers: int = 1
 ) -> str:
-    """Write one classification split and classes.txt below `root`; returns the fingerprint of its content."""
+    """Write one classification split and classes.txt below `root`, and return the fingerprint of its content."""
     with drawing_processes(workers) as run_map:
         return classification_split(Path(root), split, count, run_map, seed=seed, size=size, correlation=correlation)
 
 
 def write_detection(root: str | Path, split: str, count: int, *, seed: int, workers: int = 1) -> str:
-    """Write one detection split below `root`/detection; returns the fingerprint of its content."""
+    """Write one detection split below `root`/detection, and return the fingerprint of its content."""
     with drawing_processes(workers) as run_map:
         return detection_split(Path(root), split, count, run_map, seed=seed)
