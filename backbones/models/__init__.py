@@ -1,4 +1,4 @@
-"""Networks: every one maps images to logits and stage features (`Outputs`), and is built by `build_model`."""
+"""Networks: each maps images to logits and stage features (`Outputs`), and is built by `build_model`."""
 
 from backbones.models import cifar, resnet, resnet_cifar, zoo  # noqa: F401  (they register the networks)
 from backbones.models.base import MODELS, Outputs, build_model

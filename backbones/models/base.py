@@ -1,19 +1,20 @@
-"""What a network is: a module that maps images to `Outputs`, found by name in `MODELS`.
+"""Interface of networks: modules that map images to `Outputs`, found by name in `MODELS`.
 
 A network has the attributes
 
     arch           its name in MODELS
-    depth          number of convolutions and linear layers, those of shortcuts left out: 18 for resnet18
+    depth          number of convolutions and linear layers, without those of shortcuts: 18 for resnet18
     num_classes    outputs of `fc`
     norm           MODEL.NORM, "BN" or "GN"
     stem           "imagenet" (7x7 of stride 2, then pooling), "cifar" (stride 1, no pooling) or the network's own name
-    stride_in_1x1  whether bottlenecks stride in their first 1x1 convolution; False where there are none
+    stride_in_1x1  whether bottlenecks stride in their first 1x1 convolution; False without bottlenecks
     fc             the last layer, `nn.Linear`
-    pooled         whether `fc` sees the global average of the last feature map, as class activation maps suppose
+    pooled         whether the input of `fc` is the global average of the last feature map, as assumed by class
+                   activation maps
 
-and the methods `stages(x)`, the features by name; `stage_modules()`, the modules whose outputs these are; and
-`feature_channels()`, the channels of each, in order: auxiliary heads are built from it.  Features are called "res2",
-"res3", ... in every network, as detectron2 does; the last one is what `fc` (or the layers before it) sees.
+and the methods `stages(x)`, the features by name; `stage_modules()`, the modules that output them; and
+`feature_channels()`, the channels of each, in order, from which auxiliary heads are built.  Features are called "res2",
+"res3", ... in every network, as in detectron2; the last one is the input of `fc` (or of the layers before it).
 
 Letters: B images, C channels, H x W pixels, K classes.
 """
@@ -33,10 +34,10 @@ MODELS = Registry("model")  # name -> function(num_classes, norm) -> nn.Module
 
 @dataclass
 class Outputs:
-    """What a network returns for B images of H x W pixels and K classes.
+    """Outputs of a network for B images of H x W pixels and K classes.
 
     logits: (B, K).
-    features: the output of each stage; after an ImageNet stem "res2" is (B, C, H/4, W/4), "res5" (B, C, H/32, W/32).
+    features: the output of each stage; after an ImageNet stem, "res2" is (B, C, H/4, W/4), "res5" (B, C, H/32, W/32).
     """
 
     logits: Tensor
@@ -44,7 +45,7 @@ class Outputs:
 
 
 class StagedNetwork(nn.Module):
-    """A network given as its parts: entry -> stages -> global average -> neck -> fc.
+    """A network composed of parts: entry -> stages -> global average -> neck -> fc.
 
     Its state dict has the prefixes `entry.`, `body.res2.` ..., `neck.` and `fc.`.
     """
@@ -66,10 +67,10 @@ class StagedNetwork(nn.Module):
     ) -> None:
         """
         Args:
-            entry: what precedes the first stage.
+            entry: module before the first stage.
             stages: (module, channels of its output), in order.
-            neck: between pooling and `fc`; without pooling it maps (B, C, H, W) to (B, in_features of fc).
-            sizes: least and greatest side of an image, in pixels, that the network can take.
+            neck: module between pooling and `fc`; without pooling it maps (B, C, H, W) to (B, in_features of fc).
+            sizes: smallest and largest image side, in pixels, that the network accepts.
         """
         super().__init__()
         self.entry = entry
@@ -83,12 +84,12 @@ class StagedNetwork(nn.Module):
         self._channels = [channels for _, channels in stages]
 
     def stages(self, x: Tensor) -> dict[str, Tensor]:
-        """Features of images (B, 3, H, W), by name, in order."""
+        """Return the features of images (B, 3, H, W) by name, in order; raise `InputError` for an unsupported size."""
         least, most = self.sizes
         if not least <= min(x.shape[2:]) <= max(x.shape[2:]) <= most:
             bounds = f"{least} to {most}" if most < 2**31 else f"at least {least}"
             raise InputError(
-                f"DATA.IMAGE_SIZE, DATA.EVAL_CROP: {self.arch} takes images of {bounds} pixels a side, "
+                f"DATA.IMAGE_SIZE, DATA.EVAL_CROP: {self.arch} takes images of {bounds} pixels per side, "
                 f"not {x.shape[2]} x {x.shape[3]}; change the size, or MODEL.ARCH"
             )
         x = self.entry(x)
@@ -98,11 +99,11 @@ class StagedNetwork(nn.Module):
         return features
 
     def stage_modules(self) -> tuple:
-        """The modules that compute the features, in order."""
+        """Return the modules that compute the features, in order."""
         return tuple(self.body.values())
 
     def feature_channels(self) -> dict[str, int]:
-        """Channels of each feature map, in order."""
+        """Return the channels of each feature map, in order."""
         return dict(zip(self.body, self._channels, strict=True))
 
     def forward(self, x: Tensor) -> Outputs:
@@ -114,7 +115,7 @@ class StagedNetwork(nn.Module):
 
 
 def build_model(arch: str, num_classes: int, norm: str = "BN") -> nn.Module:
-    """The network registered as `arch`, randomly initialised, with a linear classifier of `num_classes` outputs.
+    """Build the network registered as `arch`, randomly initialised, with a linear classifier of `num_classes` outputs.
 
     norm: "BN" (batch normalisation) or "GN" (group normalisation, which needs no batch statistics).
     """
@@ -124,26 +125,26 @@ def build_model(arch: str, num_classes: int, norm: str = "BN") -> nn.Module:
 
 
 def build_norm(norm: str) -> Callable[[int], nn.Module]:
-    """The constructor `channels -> normalisation layer` called `norm` in the config (MODEL.NORM)."""
+    """Return the constructor `channels -> normalisation layer` called `norm` in the config (MODEL.NORM)."""
     return NORMS[check_choice("MODEL.NORM", norm, NORMS)]
 
 
 def refuse_group_norm(arch: str, norm: str, why: str) -> None:
-    """For networks that have only their own normalisation, or none: MODEL.NORM must keep its default."""
+    """Raise `InputError` unless MODEL.NORM has its default, for networks with a fixed normalisation or none."""
     build_norm(norm)
     if norm != "BN":
         raise InputError(f"MODEL.NORM {norm} is not possible for MODEL.ARCH {arch}: {why}; set MODEL.NORM BN")
 
 
 def initialize_convolutions(module: nn.Module) -> None:
-    """Normal weights of variance 2 / (k^2 C_out) (He et al. 2015, arXiv:1502.01852), as every ResNet has."""
+    """Draw normal weights of variance 2 / (k^2 C_out) (He et al. 2015, arXiv:1502.01852), as in every ResNet."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:
-    """32 groups (Wu & He 2018), or the nearest smaller power of two that divides the channels."""
+    """Build a group norm of 32 groups (Wu & He 2018), or the largest smaller power of two that divides the channels."""
     groups = 32
     while channels % groups:
         groups //= 2

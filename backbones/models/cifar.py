@@ -1,4 +1,4 @@
-"""Other networks for images of 32 pixels: WRN-34-10, DenseNet-BC-40, LeNet and AlexNet, all of ILS's tables.
+"""Other networks for images of 32 pixels, all from ILS's tables: WRN-34-10, DenseNet-BC-40, LeNet and AlexNet.
 
 Letters: B images, C channels, H x W pixels, K classes.
 """
@@ -12,7 +12,7 @@ from backbones.models.base import MODELS, StagedNetwork, build_norm, initialize_
 class WideBlock(nn.Module):
     """Pre-activation block (Zagoruyko & Komodakis 2016, Fig. 1): norm, relu, 3x3, norm, relu, 3x3.
 
-    Where the shape changes, the shortcut is a 1x1 convolution of the activated input.
+    If the shape changes, the shortcut is a 1x1 convolution of the activated input.
     """
 
     def __init__(self, into: int, channels: int, stride: int, norm: str) -> None:
@@ -33,10 +33,10 @@ class WideBlock(nn.Module):
 
 @MODELS.register()
 def wrn34_10(num_classes: int, norm: str) -> StagedNetwork:
-    """WRN-34-10 (arXiv:1605.07146), ILS "ResNet32W": 5 blocks a stage of 160, 320, 640 channels; no dropout.
+    """WRN-34-10 (arXiv:1605.07146), ILS "ResNet32W": 5 blocks per stage of 160, 320, 640 channels; no dropout.
 
-    46,160,474 parameters at 10 classes.  `depth` is 32, ILS's number: the name's 34 counts 3 shortcuts, and not `fc`.
-    NOTE: the ILS code gives every convolution a bias, and its shortcuts the input before its activation.
+    46,160,474 parameters at 10 classes.  `depth` is 32, as in ILS: the 34 in the name counts 3 shortcuts, but not `fc`.
+    NOTE: in the ILS code, every convolution has a bias, and shortcuts take the input before its activation.
     """
     stages, into = [], 16
     for channels, stride in ((160, 1), (320, 2), (640, 2)):
@@ -56,9 +56,9 @@ def densenet_bc40(num_classes: int, norm: str) -> StagedNetwork:
     """DenseNet-BC of 40 layers, growth 12 (Huang et al. 2017, arXiv:1608.06993, Sec. 3), ILS "DenseNet40".
 
     176,122 parameters at 10 classes: three blocks of 6 bottlenecks, transitions that halve the channels; torchvision's
-    layers behind a 3x3 stem of 24 channels.  "res2" and "res3" are taken before the transitions.
+    layers after a 3x3 stem of 24 channels.  "res2" and "res3" are the features before the transitions.
     """
-    refuse_group_norm("densenet_bc40", norm, "torchvision builds it with batch normalisation alone")
+    refuse_group_norm("densenet_bc40", norm, "torchvision builds it with batch normalisation only")
     blocks: tuple = (6, 6, 6)
     net = DenseNet(growth_rate=12, block_config=blocks, num_init_features=24, num_classes=num_classes)
     parts = dict(net.features.named_children())
@@ -68,7 +68,7 @@ def densenet_bc40(num_classes: int, norm: str) -> StagedNetwork:
         (nn.Sequential(parts["transition2"], parts["denseblock3"], parts["norm5"], nn.ReLU(inplace=True)), 132),
     ]
     entry = nn.Conv2d(3, 24, 3, padding=1, bias=False)
-    nn.init.kaiming_normal_(entry.weight)  # as torchvision does for all others
+    nn.init.kaiming_normal_(entry.weight)  # like torchvision's other convolutions
     return StagedNetwork("densenet_bc40", norm=norm, stem="cifar", entry=entry, stages=stages, fc=net.classifier)
 
 
@@ -88,8 +88,8 @@ def lenet(num_classes: int, norm: str) -> StagedNetwork:
 def alexnet(num_classes: int, norm: str) -> StagedNetwork:
     """AlexNet (Krizhevsky et al. 2012) for 32 pixels, the student of ILS Table IV.
 
-    Its five convolutions are torchvision's with kernels of 3 and a first stride of 2; three linear layers with dropout.
-    NOTE: ILS does not say which CIFAR variant it used, and its code has a network of 3 convolutions in this place.
+    torchvision's five convolutions with 3x3 kernels and a first stride of 2; three linear layers with dropout.
+    NOTE: ILS does not state its CIFAR variant, and its code has a network of 3 convolutions instead.
     """
     refuse_group_norm("alexnet", norm, "it has no normalisation")
     middle = [nn.Conv2d(192, 384, 3, padding=1), nn.ReLU(inplace=True)]
@@ -118,6 +118,6 @@ def _pooled(convolution: nn.Conv2d) -> nn.Sequential:
 def _unpooled(
     arch: str, norm: str, stages: list, neck: nn.Module, fc: nn.Linear, sizes: tuple[int, int]
 ) -> StagedNetwork:
-    """A network whose linear layers see every position of the last feature map, so that the image's size is fixed."""
+    """Build a network whose linear layers take all positions of the last feature map, so that image size is fixed."""
     parts = {"entry": nn.Identity(), "stages": stages, "neck": neck, "fc": fc}
     return StagedNetwork(arch, norm=norm, stem=arch, pooled=False, sizes=sizes, **parts)

@@ -1,8 +1,8 @@
-"""The ImageNet ResNets (He et al. 2016, arXiv:1512.03385), with torchvision's blocks and parameter names.
+"""ImageNet ResNets (He et al. 2016, arXiv:1512.03385), with torchvision's blocks and parameter names.
 
-`resnet<depth>` has the ImageNet stem.  `resnet<depth>_cifar` is the same network for images of 32 pixels, as OLS
-(Zhang et al. 2021, Table I) uses it: a 3x3 stem of stride 1, no pooling, stages of 64 to 512 channels at strides 1 to
-8.  The thin ResNets of He et al.'s CIFAR section are in resnet_cifar.py.
+`resnet<depth>` has the ImageNet stem.  `resnet<depth>_cifar` is the same network for images of 32 pixels, as used by
+OLS (Zhang et al. 2021, Table I): a 3x3 stem of stride 1, no pooling, stages of 64 to 512 channels at strides 1 to 8.
+The thin ResNets of He et al.'s CIFAR section are in resnet_cifar.py.
 
 Bottlenecks stride in their 3x3 convolution, as in torchvision.  Letters: B images, C channels, H x W pixels.
 """
@@ -15,7 +15,7 @@ from backbones.models.base import MODELS, Outputs, build_norm, initialize_convol
 
 
 class ResNet(TorchvisionResNet):
-    """torchvision's ResNet that also returns its stage features; the state dict is torchvision's, key by key."""
+    """torchvision's ResNet that also returns its stage features; its state dict has torchvision's keys."""
 
     stride_in_1x1 = False
     pooled = True
@@ -35,7 +35,7 @@ class ResNet(TorchvisionResNet):
         """
         super().__init__(block, layers, num_classes=num_classes, norm_layer=build_norm(norm))
         convolutions_per_block = 3 if block is Bottleneck else 2
-        self.depth = convolutions_per_block * sum(layers) + 2  # with conv1 and fc, the number in the network's name
+        self.depth = convolutions_per_block * sum(layers) + 2  # with conv1 and fc: the number in the name
         self.arch = f"resnet{self.depth}"
         self.num_classes = num_classes
         self.norm = norm
@@ -47,12 +47,12 @@ class ResNet(TorchvisionResNet):
             self.maxpool = nn.Identity()
 
     def feature_channels(self) -> dict[str, int]:
-        """Channels of each feature map, in order."""
+        """Return the channels of each feature map, in order."""
         last = self.fc.in_features
         return {"res2": last // 8, "res3": last // 4, "res4": last // 2, "res5": last}
 
     def stages(self, x: Tensor) -> dict[str, Tensor]:
-        """Features "res2" to "res5" of images (B, 3, H, W), at strides 4 to 32; 1 to 8 with the CIFAR stem."""
+        """Return "res2" to "res5" of images (B, 3, H, W), at strides 4 to 32, or 1 to 8 with the CIFAR stem."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         features = {}
         for name, layer in zip(("res2", "res3", "res4", "res5"), self.stage_modules(), strict=True):
@@ -60,10 +60,10 @@ class ResNet(TorchvisionResNet):
         return features
 
     def stage_modules(self) -> tuple:
-        """The modules that compute "res2" to "res5", in order."""
+        """Return the modules that compute "res2" to "res5", in order."""
         return self.layer1, self.layer2, self.layer3, self.layer4
 
-    def forward(self, x: Tensor) -> Outputs:  # type: ignore[override]  # torchvision's gives the logits alone
+    def forward(self, x: Tensor) -> Outputs:  # type: ignore[override]  # torchvision's returns only the logits
         features = self.stages(x)
         return Outputs(self.fc(flatten(self.avgpool(features["res5"]), 1)), features)
 

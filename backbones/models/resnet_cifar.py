@@ -1,12 +1,12 @@
 """Thin residual networks for images of 32 pixels: three stages at strides 1, 2 and 4, a 3x3 (ResNeXt: 1x1) stem.
 
-    resnet29/56/74/110_cifar  bottlenecks of 16, 32, 64 (x 4) channels, (d - 2) / 9 a stage; the networks of OLS
+    resnet29/56/74/110_cifar  bottlenecks of 16, 32, 64 (x 4) channels, (d - 2) / 9 per stage; the networks of OLS
                               (Zhang et al. 2021, Tables V, VI, IX, X)
-    resnet110_basic           basic blocks of 16, 32, 64 channels, (d - 2) / 6 a stage, shortcuts without parameters
+    resnet110_basic           basic blocks of 16, 32, 64 channels, (d - 2) / 6 per stage, shortcuts without parameters
                               (He et al. 2016, Sec. 4.2); the "ResNet110" of ILS (Maher & Kull 2021, Table III)
     resnet110_sd, resnet152_sd   the same with stochastic depth (Huang et al. 2016, arXiv:1603.09382); "ResNet110SD"
                               and "ResNet152SD" of ILS
-    resnext29_2x64d, resnext29_32x4d   aggregated bottlenecks of 256, 512, 1024 channels, 3 a stage; OLS Table I
+    resnext29_2x64d, resnext29_32x4d   aggregated bottlenecks of 256, 512, 1024 channels, 3 per stage; OLS Table I
 
 Letters: B images, C channels, H x W pixels.
 """
@@ -20,7 +20,7 @@ from backbones.models.base import MODELS, StagedNetwork, build_norm, initialize_
 
 
 def shortcut_a(x: Tensor, stride: int, channels: int) -> Tensor:
-    """Shortcut of type A (He et al. 2016, Sec. 3.3): every `stride`-th pixel, new channels are 0; no parameters.
+    """Apply the shortcut of type A (He et al. 2016, Sec. 3.3): every `stride`-th pixel, new channels 0, no parameters.
 
     NOTE: the ILS code averages stride x stride pixels instead of taking one.
     """
@@ -31,12 +31,12 @@ def shortcut_a(x: Tensor, stride: int, channels: int) -> Tensor:
 def stochastic_depth(residual: Tensor, death_rate: float, training: bool) -> Tensor:
     """Drop the residual of the whole batch with probability `death_rate` in training (Huang et al. 2016, Sec. 3).
 
-    A residual that survives is divided by the probability to do so: its mean is that of evaluation, which keeps all
-    of them.  NOTE: the paper multiplies at evaluation instead; the ILS code divides in training, as here.
+    A surviving residual is divided by its survival probability, so that its mean equals that in evaluation, where all
+    are kept.  NOTE: the paper multiplies in evaluation instead; the ILS code divides in training, as here.
 
-    A dropped branch is multiplied by 0, not skipped: each of its parameters keeps a gradient (of zeros), without which
-    distributed training would wait for ever.  The draw comes from the CPU: no synchronisation with the device, the
-    same on each kind, and repeated exactly by a resumed run, since the engine seeds every step.
+    A dropped branch is multiplied by 0, not skipped: its parameters get a gradient of zeros, without which distributed
+    training would wait forever.  The draw is made on the CPU: it needs no synchronisation with the device, is the same
+    on every device, and is repeated exactly by a resumed run, since the engine seeds every step.
     """
     if not training or death_rate == 0:
         return residual
@@ -45,7 +45,7 @@ def stochastic_depth(residual: Tensor, death_rate: float, training: bool) -> Ten
 
 
 class BasicBlockA(nn.Module):
-    """Two 3x3 convolutions beside a shortcut of type A; the residual may die (`death_rate` in [0, 1))."""
+    """Two 3x3 convolutions and a shortcut of type A; drops the residual with probability `death_rate` in [0, 1)."""
 
     def __init__(self, into: int, channels: int, stride: int, norm: str, death_rate: float) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class BasicBlockA(nn.Module):
 
 
 def _basic_network(arch: str, depth: int, num_classes: int, norm: str, final_death_rate: float = 0.0) -> StagedNetwork:
-    """Block l of L dies with probability final_death_rate * l / L (Huang et al. 2016, Eq. 4: linear decay)."""
+    """Build a network that drops block l of L with probability final_death_rate * l / L (Huang et al. 2016, Eq. 4)."""
     blocks, total = (depth - 2) // 6, (depth - 2) // 2
     stages, into, number = [], 16, 0
     for channels, stride in ((16, 1), (32, 2), (64, 2)):
@@ -89,7 +89,7 @@ def _bottleneck_network(
     groups: int = 1,
     base_width: int = 64,
 ) -> StagedNetwork:
-    """`blocks` torchvision bottlenecks a stage, of 4 * planes channels; entry: channels and kernel of the stem."""
+    """Build `blocks` torchvision bottlenecks per stage, of 4 * planes channels; entry: channels, kernel of the stem."""
     build = build_norm(norm)
     stages, into = [], entry[0]
     for number, width in enumerate(planes):
@@ -123,43 +123,43 @@ def _thin(depth: int, num_classes: int, norm: str) -> StagedNetwork:
 
 @MODELS.register()
 def resnet29_cifar(num_classes: int, norm: str) -> StagedNetwork:
-    """OLS Tables VI and X: 3 bottlenecks a stage."""
+    """OLS Tables VI and X: 3 bottlenecks per stage."""
     return _thin(29, num_classes, norm)
 
 
 @MODELS.register()
 def resnet56_cifar(num_classes: int, norm: str) -> StagedNetwork:
-    """OLS Tables V and IX: 6 bottlenecks a stage."""
+    """OLS Tables V and IX: 6 bottlenecks per stage."""
     return _thin(56, num_classes, norm)
 
 
 @MODELS.register()
 def resnet74_cifar(num_classes: int, norm: str) -> StagedNetwork:
-    """OLS Table IX: 8 bottlenecks a stage."""
+    """OLS Table IX: 8 bottlenecks per stage."""
     return _thin(74, num_classes, norm)
 
 
 @MODELS.register()
 def resnet110_cifar(num_classes: int, norm: str) -> StagedNetwork:
-    """OLS Table IX: 12 bottlenecks a stage.  The "ResNet110" of ILS is `resnet110_basic`."""
+    """OLS Table IX: 12 bottlenecks per stage.  The "ResNet110" of ILS is `resnet110_basic`."""
     return _thin(110, num_classes, norm)
 
 
 @MODELS.register()
 def resnet110_basic(num_classes: int, norm: str) -> StagedNetwork:
-    """ILS "ResNet110": 18 basic blocks a stage; 1,727,962 parameters at 10 classes."""
+    """ILS "ResNet110": 18 basic blocks per stage; 1,727,962 parameters at 10 classes."""
     return _basic_network("resnet110_basic", 110, num_classes, norm)
 
 
 @MODELS.register()
 def resnet110_sd(num_classes: int, norm: str) -> StagedNetwork:
-    """ILS "ResNet110SD": `resnet110_basic` whose blocks die with a rate that grows linearly to 0.5."""
+    """ILS "ResNet110SD": `resnet110_basic` with blocks dropped at a rate that grows linearly to 0.5."""
     return _basic_network("resnet110_sd", 110, num_classes, norm, final_death_rate=0.5)
 
 
 @MODELS.register()
 def resnet152_sd(num_classes: int, norm: str) -> StagedNetwork:
-    """ILS "ResNet152SD" (SVHN): 25 basic blocks a stage, death rates as in `resnet110_sd`."""
+    """ILS "ResNet152SD" (SVHN): 25 basic blocks per stage, dropped at rates as in `resnet110_sd`."""
     return _basic_network("resnet152_sd", 152, num_classes, norm, final_death_rate=0.5)
 
 
@@ -176,6 +176,6 @@ def resnext29_32x4d(num_classes: int, norm: str) -> StagedNetwork:
 
 
 def _resnext29(groups: int, width: int, num_classes: int, norm: str) -> StagedNetwork:
-    """Xie et al. 2017 (arXiv:1611.05431), with the 1x1 stem of the OLS code (theirs is 3x3)."""
+    """ResNeXt-29 (Xie et al. 2017, arXiv:1611.05431) with the 1x1 stem of the OLS code instead of their 3x3 stem."""
     arch, sizes = f"resnext29_{groups}x{width}d", {"groups": groups, "base_width": width}
     return _bottleneck_network(arch, num_classes, norm, blocks=3, entry=(64, 1), planes=(64, 128, 256), **sizes)

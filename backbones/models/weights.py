@@ -1,7 +1,7 @@
-"""The backbone file: the weights of a classifier, what its input looks like, and where it comes from.
+"""The backbone file: weights of a classifier, specification of its input, and provenance.
 
-It is what pretraining leaves for every later stage.  A backbone is known by the hash of its weights: copying or
-renaming the file keeps the identity, changing one weight changes it.
+Pretraining writes it for all later stages.  A backbone is identified by the hash of its weights: copying or renaming
+the file keeps the identity, changing one weight changes it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,10 +19,10 @@ from backbones.models.base import build_model
 
 FILE_NAME = "backbone.pth"
 FORMAT = "smooth2det backbone 1"
-LAST_LAYER = "fc."  # of every network
+LAST_LAYER = "fc."  # prefix of the last layer of every network
 SPEC_KEYS = (
     "arch",  # name in MODELS
-    "depth",  # convolutions and linear layers without those of shortcuts, 18 for resnet18
+    "depth",  # number of convolutions and linear layers, without those of shortcuts: 18 for resnet18
     "num_classes",  # outputs of the classifier
     "norm",  # "BN" or "GN"
     "stem",  # "imagenet": 7x7 of stride 2 and max pooling; "cifar": stride 1, no pooling; or the arch with its own
@@ -41,16 +41,16 @@ _SPEC_TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("pixel_range", "mean", "std"), (float, int)),
     "stride_in_1x1": (bool,),
 }
-# What the networks here compute and are fed; an imported backbone may say otherwise, which only detectors can honour.
+# Properties of the networks here and their input; an imported backbone can differ, which only detectors support.
 OWN_FORM = {"stride_in_1x1": False, "channel_order": "RGB", "pixel_range": 1.0}
 PROVENANCE_KEYS = ("label", "method", "seed", "config_hash", "data_fingerprint", "version")
 
 
 @dataclass
 class BackboneFile:
-    """A backbone: state dict, input specification (SPEC_KEYS), provenance (PROVENANCE_KEYS), 12 hex digits.
+    """A backbone: state dict, input specification (SPEC_KEYS), provenance (PROVENANCE_KEYS), hash (12 hex digits).
 
-    path: of the file that it was loaded from; "" for one that was not.
+    path: the file that it was loaded from; "" if it was not loaded from a file.
     """
 
     state: dict[str, Tensor]
@@ -61,27 +61,27 @@ class BackboneFile:
 
     @property
     def name(self) -> str:
-        """ "backbone 0123456789ab (runs/ce/backbone.pth)" """
+        """Name for messages: "backbone 0123456789ab (runs/ce/backbone.pth)"."""
         return f"backbone {self.hash} ({self.path or self.provenance['label']})"
 
     def build(self) -> nn.Module:
-        """The classifier with these weights, in evaluation mode; `InputError` if the file holds none of our form."""
+        """Return the classifier with these weights, in evaluation mode; raise `InputError` if that is not possible."""
         if not self.spec["num_classes"]:
             raise InputError(
-                f"backbone {self.hash} ({self.provenance['label']}) has no classifier, so that it cannot classify; "
-                "detectors and MODEL.WEIGHTS take it"
+                f"backbone {self.hash} ({self.provenance['label']}) has no classifier, so it cannot classify; "
+                "use it in a detector or as MODEL.WEIGHTS"
             )
         refuse_other_form(self)
         model = build_model(self.spec["arch"], self.spec["num_classes"], self.spec["norm"])
         load_state(model, self.state, where=self.name)
-        model.origin = self.name  # type: ignore[assignment]  # for messages about what it predicts
+        model.origin = self.name  # type: ignore[assignment]  # for messages about its predictions
         return model.eval()
 
 
 def backbone_spec(
     model: nn.Module, *, mean: Sequence[float], std: Sequence[float], image_size: int, classes: Sequence[str]
 ) -> dict:
-    """The input specification of `model`, trained on RGB images in 0..1 normalised with `mean` and `std`."""
+    """Return the specification of `model`, trained on RGB images in [0, 1] normalised with `mean` and `std`."""
     return {
         "arch": model.arch,
         "depth": model.depth,
@@ -99,7 +99,7 @@ def backbone_spec(
 
 
 def state_hash(state: Mapping[str, Tensor]) -> str:
-    """12 hex digits of the tensors' names, types, shapes and bytes, whatever their order."""
+    """Return a hash (12 hex digits) of the tensors' names, types, shapes and bytes, independent of their order."""
     parts = []
     for name in sorted(state):
         tensor = state[name].detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -109,12 +109,15 @@ def state_hash(state: Mapping[str, Tensor]) -> str:
 
 
 def save_backbone(path: str | Path, model: nn.Module, spec: dict, provenance: dict) -> str:
-    """Write the backbone file of `model` atomically; returns its hash."""
+    """Write the backbone file of `model` atomically, and return its hash."""
     return save_backbone_state(path, model.state_dict(), spec, provenance)
 
 
 def save_backbone_state(path: str | Path, state: Mapping[str, Tensor], spec: dict, provenance: dict) -> str:
-    """Write a backbone file atomically from a state dict, which may lack the classifier (num_classes 0); its hash."""
+    """Write a backbone file atomically from a state dict, and return its hash.
+
+    A state dict without the classifier is allowed, with num_classes 0.
+    """
     _require(spec, SPEC_KEYS, "spec")
     _require(provenance, PROVENANCE_KEYS, "provenance")
     state = {name: tensor.detach().cpu() for name, tensor in state.items()}
@@ -124,15 +127,19 @@ def save_backbone_state(path: str | Path, state: Mapping[str, Tensor], spec: dic
 
 
 def load_backbone(path: str | Path) -> BackboneFile:
-    """Read a backbone file, or the one of a run folder; refuses anything else, or one whose bytes have changed."""
+    """Read a backbone file, or the one of a run folder.
+
+    Raises:
+        InputError: the file is missing, not a backbone file, damaged, or holds values that are not finite.
+    """
     path = Path(path)
     if path.is_dir():
         path = path / FILE_NAME
     if not path.is_file():
-        raise InputError(f"no backbone at {path}: give the folder of a finished pretraining run, or its {FILE_NAME}")
+        raise InputError(f"no backbone at {path}; give the folder of a finished pretraining run, or its {FILE_NAME}")
     content = load_checkpoint(path)
     if content.get("format") != FORMAT or not {"state", "hash"} <= content.keys() or not _is_state(content["state"]):
-        raise InputError(f"{path} is not a backbone file: give the {FILE_NAME} that pretraining wrote")
+        raise InputError(f"{path} is not a backbone file; give the {FILE_NAME} that pretraining wrote")
     _require(content.get("spec"), SPEC_KEYS, f"{path}: spec")
     _require(content.get("provenance"), PROVENANCE_KEYS, f"{path}: provenance")
     _check_spec(content["spec"], path)
@@ -143,10 +150,10 @@ def load_backbone(path: str | Path) -> BackboneFile:
 
 
 def start_from(model: nn.Module, file: BackboneFile) -> None:
-    """Give `model` the file's weights, all but those of `fc`, which stay as they were drawn: its classes are others.
+    """Load the file's weights into `model`, except those of `fc`, which keep their random values for other classes.
 
     Raises:
-        InputError: another network, or an imported one that sees or computes something else.
+        InputError: the file holds another network, or an imported one with another input or other strides.
     """
     refuse_other_form(file)
     if (file.spec["arch"], file.spec["norm"]) != (model.arch, model.norm):
@@ -160,19 +167,19 @@ def start_from(model: nn.Module, file: BackboneFile) -> None:
 
 
 def refuse_other_form(file: BackboneFile) -> None:
-    """`InputError` for an (imported) backbone whose input or strides are not those of the networks here."""
+    """Raise `InputError` for an (imported) backbone whose input or strides differ from those of the networks here."""
     for key, own in OWN_FORM.items():
         if file.spec[key] != own:
             raise InputError(
                 f"backbone {file.hash} ({file.provenance['label']}) has {key} {file.spec[key]}, the classifiers here "
-                f"{own}: its numbers would be wrong; only a detector config can say so (ENGINE detectron2)"
+                f"{own}: its numbers would be wrong; only a detector config can state it (ENGINE detectron2)"
             )
 
 
 def differing_classes(own: Sequence[str], other: Sequence[str]) -> str:
-    """Where two lists of class names differ, for a message; "" if they are equal, in the same order.
+    """Describe for a message where two lists of class names differ; "" if they are equal, in the same order.
 
-    own: of the backbone. other: of the data.
+    own: classes of the backbone. other: classes of the data.
     """
     if list(own) == list(other):
         return ""
@@ -184,13 +191,13 @@ def differing_classes(own: Sequence[str], other: Sequence[str]) -> str:
 
 
 def identity(file: BackboneFile) -> BackboneIdentity:
-    """Under which name a backbone's results are joined over the stages."""
+    """Return the identity by which a backbone's results are joined over the stages."""
     provenance = file.provenance
     return BackboneIdentity(provenance["label"], provenance["method"], provenance["seed"], file.hash)
 
 
 def _check_spec(spec: Mapping, path: Path) -> None:
-    """`InputError` names a value of another type than `backbone_spec` writes."""
+    """Raise `InputError` for a value whose type differs from that written by `backbone_spec`."""
     for key, kinds in _SPEC_TYPES.items():
         values = spec[key] if key in _LISTS else [spec[key]]
         if (key in _LISTS and not isinstance(values, list | tuple)) or not all(type(v) in kinds for v in values):

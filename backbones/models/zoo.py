@@ -1,6 +1,6 @@
-"""Networks that torchvision and timm provide, in this project's interface; never with their weights.
+"""Networks of torchvision and timm with this project's interface, always without pretrained weights.
 
-`mobilenetv2` and `efficientnet_b7` serve OLS's fine-grained tables, `inceptionv4_cifar` ILS's Table IV.
+`mobilenetv2` and `efficientnet_b7` are used in OLS's fine-grained tables, `inceptionv4_cifar` in ILS's Table IV.
 """
 
 from torch import nn
@@ -41,16 +41,16 @@ def inceptionv4(num_classes: int, norm: str) -> StagedNetwork:
 
 @MODELS.register()
 def inceptionv4_cifar(num_classes: int, norm: str) -> StagedNetwork:
-    """ILS "InceptionV4" for 32 pixels: the tensors of `inceptionv4`, its stem without strides.
+    """ILS "InceptionV4" for 32 pixels: the tensors of `inceptionv4`, but a stem without strides.
 
-    As in the ILS code, which has it from a collection of CIFAR networks: every 3x3 layer of the stem but the first is
-    padded, so that 32 pixels are 30 x 30 at "res3", 14 x 14 at "res4" and 6 x 6 at "res5".
+    As in the ILS code, which takes it from a collection of CIFAR networks, every 3x3 layer of the stem but the first is
+    padded, so that 32 x 32 pixels become 30 x 30 at "res3", 14 x 14 at "res4" and 6 x 6 at "res5".
     """
     return _inception("inceptionv4_cifar", num_classes, norm)
 
 
 def _inception(arch: str, num_classes: int, norm: str) -> StagedNetwork:
-    from timm.models.inception_v4 import InceptionV4  # timm takes seconds to import, and no other network needs it
+    from timm.models.inception_v4 import InceptionV4  # timm takes seconds to import; only this network needs it
 
     build_norm(norm)
     net = InceptionV4(num_classes=num_classes, norm_layer={"BN": "batchnorm2d", "GN": "groupnorm"}[norm])
