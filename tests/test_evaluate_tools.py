@@ -203,7 +203,7 @@ def test_options_of_the_evaluation(root, run_dir, tmp_path):
     moved |= {"ece15_pycalib", "ece100_pycalib", "mce100_pycalib"}
     same = set(plain["metrics"]) - moved
     assert {n: plain["metrics"][n] for n in same} == {n: more["metrics"][n] for n in same}
-    with pytest.raises(InputError, match="TEMPERATURE_SPLIT 'val' is what is measured"):
+    with pytest.raises(InputError, match="TEMPERATURE_SPLIT 'val' is the measured split"):
         metrics("EVAL.TEMPERATURE_SPLIT", "val")
     with pytest.raises(InputError, match="did you mean 'blur'"):
         metrics("EVAL.CONTEXT_FILLS", "['blurr']")

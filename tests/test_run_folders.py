@@ -99,7 +99,7 @@ def test_a_stage_of_a_suite_finds_the_others_of_its_backbone(suite, row, kind):
 def test_runs_by_hand_are_found_as_before(suite, tmp_path):
     run = shutil.copytree(suite / RUNS / f"A-s0-pretrain-{HASH}", tmp_path / "ce")
     (found,) = find_backbones([run])
-    with pytest.raises(InputError, match=r"ce is not evaluated; call tools/evaluate_backbone\.py"):
+    with pytest.raises(InputError, match=r"ce is not evaluated; run tools/evaluate_backbone\.py"):
         found.evaluation()
     shutil.copytree(suite / RUNS / f"A-s0-evaluate-{HASH}", run / "evaluation")
     for path in (run, run / "evaluation"):
@@ -116,7 +116,7 @@ def test_two_evaluations_of_a_backbone_are_named(suite, tmp_path):
     output = shutil.copytree(suite, tmp_path / "out")
     first = output / RUNS / f"A-s0-evaluate-{HASH}"
     second = shutil.copytree(first, output / RUNS / f"A-s0-evaluate-{HASH[::-1]}")
-    with pytest.raises(InputError, match=f"has 2 evaluations, .*{first.name} and .*{second.name}; name one of them"):
+    with pytest.raises(InputError, match=f"has 2 evaluations, .*{first.name} and .*{second.name}; give one of them"):
         find_evaluation(output / RUNS / f"A-s0-pretrain-{HASH}")
     assert find_evaluation(second) == second
     assert labels_of(find_backbones([output])) == ["net0", "net1"]  # the report says which
@@ -145,7 +145,7 @@ def test_every_figure_reads_what_a_suite_has_left(suite, tmp_path):
     (point,) = plot("ablation", [suite], png, "--key", "SOLVER.BASE_LR", "--metric", "nll")
     assert point["runs"] == 2
     assert plot("classes", by_folder[:1], png) == {"train": [4] * 6, "val": [4] * 6}
-    with pytest.raises(InputError, match=r"shows the data of one run, .*holds 2; name one"):
+    with pytest.raises(InputError, match=r"shows the data of one run, .*holds 2; give one"):
         plot("classes", [suite], png)
 
 

@@ -37,7 +37,7 @@ def describe_kind(path: str | Path) -> str | None:
     if start[257:262] == b"ustar":
         return f"a tar archive{_PACKED}"
     if _is_html(start):
-        return "an HTML page; download the file it links to"
+        return "an HTML page; download the file itself from the page"
     if _is_safetensors(start, path.stat().st_size):
         return (
             "a safetensors file; write its tensors as a torch file: "

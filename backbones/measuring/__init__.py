@@ -1,1 +1,1 @@
-"""Measure a classifier: accuracy, calibration, context, robustness, localisation, and the figures of these."""
+"""Measurements of a classifier: accuracy, calibration, context, robustness, localisation, and their figures."""

@@ -1,13 +1,13 @@
-"""How far the stated confidence of a classifier is from its accuracy.
+"""Calibration of a classifier: the difference between its confidence and its accuracy.
 
-Everything is computed in float64 and over the sample (no mean of batch means).
+Everything is computed in float64 and over all samples (no mean of batch means).
 
 Letters: n samples, K classes, N bins; p (n, K) probabilities, log_p (n, K) their natural logarithms,
-t the label, c = max_k p_k the confidence, h = 1 where the first argmax of p is t ("right"), else 0.
+t the label, c = max_k p_k the confidence, h = 1 if the first argmax of p is t ("right"), else 0.
 
-Two families of calibration errors share a name in the literature and never mix here:
-the standard one (bins on [0, 1], a bin stands for its mean confidence) and the one of the package
-pycalib (`*_pycalib`, in `backbones.measuring.pycalib`), which the tables of adaptive label smoothing report.
+Two families of calibration errors share a name in the literature and are kept apart here: the standard one (bins on
+[0, 1], a bin is represented by its mean confidence) and the one of the package pycalib (`*_pycalib`, in
+`backbones.measuring.pycalib`), which the tables of adaptive label smoothing report.
 """
 
 from collections.abc import Callable
@@ -19,19 +19,19 @@ from scipy.optimize import minimize_scalar
 from backbones.measuring.pycalib import PYCALIB
 
 Closed = Literal["right", "left"]
-WIDE_BOUNDS = (0.05, 20.0)  # of a fitted temperature
-PARITY_BOUNDS = (0.8, 3.0)  # those of the code of Maher & Kull 2021
+WIDE_BOUNDS = (0.05, 20.0)  # bounds of a fitted temperature
+PARITY_BOUNDS = (0.8, 3.0)  # bounds in the code of Maher & Kull 2021
 
 
 class Reliability(NamedTuple):
-    """Bins of a reliability diagram; each array is (N,), and accuracy and confidence are nan in an empty bin."""
+    """Bins of a reliability diagram; each array is (N,), accuracy and confidence are nan in an empty bin."""
 
     count: np.ndarray
     accuracy: np.ndarray
     confidence: np.ndarray
 
     def gaps(self) -> np.ndarray:
-        """|accuracy - mean confidence| per bin, (N,), 0 in an empty bin."""
+        """Return |accuracy - mean confidence| per bin, (N,), 0 in an empty bin."""
         return np.abs(np.nan_to_num(self.accuracy - self.confidence))
 
 
@@ -39,14 +39,14 @@ class Reliability(NamedTuple):
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Log-probabilities (n, K) float64, without clipping: finite wherever the logits are."""
+    """Return log-probabilities (n, K) float64, without clipping: finite wherever the logits are."""
     z = np.asarray(logits, dtype=np.float64)
     z = z - z.max(axis=1, keepdims=True)
     return z - np.log(np.exp(z).sum(axis=1, keepdims=True))
 
 
 def topk_accuracy(p: np.ndarray, labels: np.ndarray, k: int) -> float:
-    """Share of samples whose label is among the k largest p; of equal values the lower class comes first."""
+    """Return the share of samples whose label is among the k largest p; ties go to the lower class."""
     own = np.take_along_axis(p, labels[:, None], axis=1)
     earlier = np.arange(p.shape[1]) < labels[:, None]
     rank = ((p > own) | ((p == own) & earlier)).sum(axis=1)
@@ -54,25 +54,25 @@ def topk_accuracy(p: np.ndarray, labels: np.ndarray, k: int) -> float:
 
 
 def accuracy(p: np.ndarray, labels: np.ndarray) -> float:
-    """Share of samples whose first argmax is the label."""
+    """Return the share of samples whose first argmax is the label."""
     return _mean(p.argmax(axis=1) == labels)
 
 
 def nll(log_p: np.ndarray, labels: np.ndarray) -> float:
-    """Negative log-likelihood in nats: mean of -log p_t."""
+    """Return the negative log-likelihood in nats: mean of -log p_t."""
     return _mean(-np.take_along_axis(log_p, labels[:, None], axis=1))
 
 
 def brier(p: np.ndarray, labels: np.ndarray) -> float:
-    """Mean over samples of sum_k (p_k - [k = t])^2, in [0, 2]."""
+    """Return the Brier score: mean over samples of sum_k (p_k - [k = t])^2, in [0, 2]."""
     own = np.take_along_axis(p, labels[:, None], axis=1)[:, 0]
     return _mean((p * p).sum(axis=1) - 2 * own + 1)
 
 
 def confidence_statistics(p: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Mean confidence, overconfidence (mean c of the wrong) and underconfidence (mean 1 - c of the right).
+    """Return mean confidence, overconfidence (mean c of wrong samples) and underconfidence (mean 1 - c of right ones).
 
-    A statistic over no sample at all is nan.  average = accuracy (1 - under) + (1 - accuracy) over.
+    A statistic over no samples is nan.  average = accuracy (1 - under) + (1 - accuracy) over.
     """
     confidence, right = p.max(axis=1), p.argmax(axis=1) == labels
     return {
@@ -90,8 +90,8 @@ def reliability(scores: np.ndarray, hits: np.ndarray, bins: int, closed: Closed 
 
     Args:
         scores: (n,) in [0, 1].
-        hits: (n,) bool, what the score predicts.
-        closed: which end of a bin belongs to it; the outermost bins hold both ends.
+        hits: (n,) bool, the event whose probability the score states.
+        closed: which end of a bin belongs to it; the outermost bins include both ends.
     """
     scaled = scores * bins
     index = np.ceil(scaled) - 1 if closed == "right" else np.floor(scaled)
@@ -103,35 +103,35 @@ def reliability(scores: np.ndarray, hits: np.ndarray, bins: int, closed: Closed 
 
 
 def ece(p: np.ndarray, labels: np.ndarray, bins: int = 15, closed: Closed = "right") -> float:
-    """Expected calibration error: sum_b n_b/n |accuracy_b - confidence_b| (Guo et al. 2017)."""
+    """Return the expected calibration error: sum_b n_b/n |accuracy_b - confidence_b| (Guo et al. 2017)."""
     return _weighted_gap(_confidence_bins(p, labels, bins, closed))
 
 
 def mce(p: np.ndarray, labels: np.ndarray, bins: int = 15, closed: Closed = "right") -> float:
-    """Maximum calibration error: the largest gap of a non-empty bin.
+    """Return the maximum calibration error: the largest gap of a non-empty bin.
 
-    At N = 100 near-empty bins decide it: report `mce_bin_count` beside it, and rank nothing by it.
+    At N = 100 it is determined by nearly empty bins: report `mce_bin_count` beside it, and do not rank by it.
     """
     return float(_confidence_bins(p, labels, bins, closed).gaps().max()) if len(labels) else np.nan
 
 
 def mce_bin_count(p: np.ndarray, labels: np.ndarray, bins: int = 15, closed: Closed = "right") -> int:
-    """Number of samples in the bin that decides the maximum calibration error."""
+    """Return the number of samples in the bin that determines the maximum calibration error."""
     table = _confidence_bins(p, labels, bins, closed)
     return int(table.count[table.gaps().argmax()])
 
 
 def cwece(p: np.ndarray, labels: np.ndarray, bins: int = 15, closed: Closed = "right") -> float:
-    """Class-wise ECE (Kull et al. 2019): for each class bin p_k of all samples; mean over the classes."""
+    """Return the class-wise ECE (Kull et al. 2019): the mean over the classes of the ECE of p_k over all samples."""
     gaps = [_weighted_gap(reliability(p[:, k], labels == k, bins, closed)) for k in range(p.shape[1])]
     return float(np.mean(gaps))
 
 
 def cwece_trueclass(p: np.ndarray, labels: np.ndarray, bins: int = 15, closed: Closed = "right") -> float:
-    """Mean over true classes of the confidence ECE within the class: what ILS's code calls class-wise ECE.
+    """Return the mean over true classes of the confidence ECE within the class, called class-wise ECE in ILS's code.
 
-    Not a calibration error (conditioning on the truth makes it positive for a perfect model):
-    only for comparison with the tables of Maher & Kull 2021.
+    Not a calibration error (conditioning on the true class makes it positive for a perfect model); only for comparison
+    with the tables of Maher & Kull 2021.
     """
     gaps = [ece(p[labels == k], labels[labels == k], bins, closed) for k in np.unique(labels)]
     return _mean(np.array(gaps))
@@ -147,7 +147,7 @@ def _weighted_gap(table: Reliability) -> float:
 
 
 def _mean(values: np.ndarray) -> float:
-    """Mean, and nan without numpy's warning where there is nothing to average."""
+    """Return the mean, or nan without numpy's warning if there are no values."""
     return float(np.mean(values)) if values.size else np.nan
 
 
@@ -157,10 +157,10 @@ def _mean(values: np.ndarray) -> float:
 def fit_temperature(
     logits: np.ndarray, labels: np.ndarray, bounds: tuple[float, float] = WIDE_BOUNDS, tolerance: float = 1e-6
 ) -> float:
-    """Temperature T that minimises the NLL of softmax(logits / T).
+    """Return the temperature T that minimises the NLL of softmax(logits / T).
 
     The NLL is convex in 1/T, so a bounded scalar search on log T finds the optimum (or the bound).
-    `bounds=PARITY_BOUNDS` repeats Maher & Kull 2021, whose lower bound is active in their label smoothing rows.
+    `bounds=PARITY_BOUNDS` reproduces Maher & Kull 2021, whose lower bound is active in their label smoothing rows.
     """
     z = np.asarray(logits, dtype=np.float64)
     found = minimize_scalar(
@@ -175,14 +175,14 @@ def fit_temperature(
 def cross_fit_temperature(
     logits: np.ndarray, labels: np.ndarray, seed: int = 0, bounds: tuple[float, float] = WIDE_BOUNDS
 ) -> tuple[float, np.ndarray]:
-    """Temperature scaling without measuring on the samples it was fitted on.
+    """Scale each sample with a temperature that was fitted on other samples.
 
-    The samples are permuted (by `seed`) and split in two halves; each half is scaled with the
-    temperature fitted on the other.
+    The samples are permuted (with `seed`) and split into two halves; each half is scaled with the temperature fitted on
+    the other.
 
     Returns:
-        the mean of the two temperatures, and the scaled log-probabilities (n, K) in the given order;
-        nan for fewer than two samples.
+        The mean of the two temperatures, and the scaled log-probabilities (n, K) in the given order; nan for fewer than
+        two samples.
     """
     z = np.asarray(logits, dtype=np.float64)
     if len(labels) < 2:
@@ -210,7 +210,7 @@ _OF_PROBABILITIES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 
 
 def calibration_metrics(log_p: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Every number of this module that needs no further fitting, by its name in results.json.
+    """Return all metrics of this module that need no fitting, by their names in results.json.
 
     Args:
         log_p: (n, K) float64 log-probabilities (`log_softmax(logits)`).
@@ -225,10 +225,12 @@ def calibration_metrics(log_p: np.ndarray, labels: np.ndarray) -> dict[str, floa
 def scaled_metrics(
     log_p: np.ndarray, labels: np.ndarray, seed: int = 0, fit: tuple[np.ndarray, np.ndarray] | None = None
 ) -> dict[str, float]:
-    """`temperature`, `nll_scaled`, `ece15_scaled`; and with `PARITY_BOUNDS` `temperature_parity`, `nll_scaled_parity`.
+    """Return `temperature`, `nll_scaled`, `ece15_scaled`, and `temperature_parity`, `nll_scaled_parity`.
 
-    fit: logits and labels of a validation split to fit on; without one the halves of the samples serve each other
-        (see `cross_fit_temperature`).
+    The latter two use `PARITY_BOUNDS`.
+
+    fit: logits and labels of a validation split to fit on; if None, each half of the samples is scaled with the
+        temperature fitted on the other (see `cross_fit_temperature`).
     """
     metrics = {}
     for suffix, bounds in (("", WIDE_BOUNDS), ("_parity", PARITY_BOUNDS)):

@@ -1,4 +1,4 @@
-"""Class activation maps of a classifier's last stage, through the `grad-cam` package.
+"""Class activation maps of a classifier's last stage, computed with the `grad-cam` package.
 
 Letters: B images, C channels, h x w positions of the last stage, H x W pixels of the input.
 With A_k the feature map of channel k and z_t the logit of the class, a map is relu(sum_k w_k A_k) with
@@ -7,7 +7,7 @@ With A_k the feature map of channel k and z_t the logit of the class, a map is r
     GradCAM     w_k = mean over positions of g_k = dz_t / dA_k (Selvaraju et al. 2017, arXiv:1610.02391)
     GradCAMPlusPlus  w_k = sum over positions of alpha_k relu(g_k) (Chattopadhay et al. 2018, arXiv:1710.11063)
 
-resized to H x W (bilinear) and stretched to [0, 1]; a map without any contrast is 0 everywhere.
+resized to H x W (bilinear) and stretched to [0, 1]; a constant map becomes 0 everywhere.
 For a network that ends in average pooling and a linear layer, CAM and GradCAM are the same map.
 """
 
@@ -35,7 +35,7 @@ CAMS = Registry("localisation method")  # name -> pytorch_grad_cam.BaseCAM, buil
 
 @CAMS.register()
 class CAM(pytorch_grad_cam.base_cam.BaseCAM):
-    """Weights from the classifier itself: no backward pass.
+    """CAM with the weights of the classifier, without a backward pass.
 
     NOTE: differs from Zhou et al. 2016, who keep negative evidence: the package cuts it off, as Grad-CAM does.
     """
@@ -44,7 +44,7 @@ class CAM(pytorch_grad_cam.base_cam.BaseCAM):
         super().__init__(model, target_layers, uses_gradients=False)
         if not model.network.pooled:
             raise InputError(
-                f"LOCALIZE.METHOD CAM needs a classifier that sees the average of the last stage; {model.network.arch} "
+                f"LOCALIZE.METHOD CAM needs a linear classifier of the averaged last stage; {model.network.arch} "
                 "has more linear layers; set LOCALIZE.METHOD GradCAM"
             )
 
@@ -55,16 +55,16 @@ class CAM(pytorch_grad_cam.base_cam.BaseCAM):
 
 @CAMS.register()
 class GradCAM(pytorch_grad_cam.GradCAM):
-    """As the package computes it."""
+    """Grad-CAM of the package, unchanged."""
 
 
 @CAMS.register()
 class GradCAMPlusPlus(pytorch_grad_cam.GradCAMPlusPlus):
-    """With exact weights.
+    """Grad-CAM++ with exact weights.
 
     The paper's alpha = g^2 / (2 g^2 + S g^3), S = sum over positions of A_k, is 1 / (2 + S g) where g != 0.  The
-    package adds 1e-6 to the denominator, which is not small there: g is about 1e-3 for a 7 x 7 stage, so that
-    it halves the weight of some channels and not of others.
+    package adds 1e-6 to the denominator, which is not negligible: g is about 1e-3 for a 7 x 7 stage, so that the weight
+    of some channels is halved and that of others is not.
     """
 
     def get_cam_weights(self, input_tensor, target_layers, target_category, activations, grads) -> np.ndarray:
@@ -74,7 +74,7 @@ class GradCAMPlusPlus(pytorch_grad_cam.GradCAMPlusPlus):
 
 
 class LogitsOnly(nn.Module):
-    """A network as the package expects it: images in, logits out.  Its parameters need no gradient any more."""
+    """A network as the package expects it: images in, logits out; disables the gradients of its parameters."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -88,11 +88,11 @@ class LogitsOnly(nn.Module):
 
 
 class ClassMaps:
-    """Maps of given classes: `ClassMaps(model, "CAM")(images, labels)`.  The model cannot be trained afterwards."""
+    """Class activation maps: `ClassMaps(model, "CAM")(images, labels)`.  The model cannot be trained afterwards."""
 
     def __init__(self, model: nn.Module, method: str) -> None:
         wrapped, self.network = LogitsOnly(model), model
-        # Before the package's hooks, which then see the leaf: the backward pass stops at the last stage.
+        # Registered before the package's hooks, which then get the leaf: the backward pass stops at the last stage.
         wrapped.last_stage().register_forward_hook(_cut_graph)
         self.cam = CAMS.get(method)(wrapped, [wrapped.last_stage()])
 
@@ -105,7 +105,7 @@ class ClassMaps:
             maps (B, H, W) float32 in [0, 1], and logits (B, K) float32.
         """
         targets = [ClassifierOutputTarget(int(label)) for label in labels]
-        # What is not finite is refused with the image's name (`localize`), not by a warning of numpy's.
+        # Values that are not finite are refused with the image's name (`localize`), not by a numpy warning.
         with torch.enable_grad(), np.errstate(invalid="ignore", over="ignore"):
             maps = self.cam(images, targets)
         return stretch(maps), self.cam.outputs.detach().float().cpu().numpy()
@@ -116,7 +116,7 @@ def _cut_graph(_module: nn.Module, _inputs: tuple, output: Tensor) -> Tensor | N
 
 
 def stretch(maps: np.ndarray) -> np.ndarray:
-    """Each map (B, H, W) linearly to [0, 1] exactly; a constant one to 0."""
+    """Scale each map (B, H, W) linearly to exactly [0, 1]; a constant map becomes 0."""
     low = maps.min(axis=(1, 2), keepdims=True)
     span = maps.max(axis=(1, 2), keepdims=True) - low
     return ((maps - low) / np.where(span > 0, span, 1)).astype(np.float32)
@@ -147,7 +147,7 @@ def localize(
     """Yield the samples with these numbers, resized directly to size x size pixels (no crop).
 
     Raises:
-        InputError: logits or a map that are not finite, with the image and the network's file.
+        InputError: the logits or a map are not finite; names the image and the network's file.
     """
     channels = [torch.tensor(values, dtype=inputs.dtype, device=inputs.device) for values in (inputs.mean, inputs.std)]
     subset = Subset(EvaluationSet(samples, resize=size, stretch=True), numbers.tolist())

@@ -1,12 +1,12 @@
-"""Context alone: images whose objects are covered, and an image of nothing (Krothapalli & Abbott, Table 1).
+"""Context images: objects are covered, or the whole image is uniform (Krothapalli & Abbott, Table 1).
 
-A classifier that is confident where no object is left relies on the background.  Three fills:
+A classifier that is confident when no object is visible relies on the background.  Three fills:
 
-    mean     every box of the source image becomes the data set's mean colour, which the network sees as zeros (the
-             paper's).  A painted rectangle still tells the object's aspect ratio, and networks trained with painted
-             rectangles know its look: hence the controls.
-    blur     every box is blurred until nothing of the object but its colours is left; no edge gives the box away.
-    uniform  the mean colour everywhere: what the network says when it sees nothing at all, one image for a network.
+    mean     every box of the source image is painted with the data set's mean colour, zeros for the network (as in the
+             paper).  The rectangle still shows the object's aspect ratio, and networks trained with painted rectangles
+             have learned them; the other fills are controls for this.
+    blur     every box is blurred until only the colours of the object are left; no edge shows the box.
+    uniform  the mean colour everywhere: the prediction without any content, one image per network.
 """
 
 from collections.abc import Sequence
@@ -25,28 +25,29 @@ from backbones.measuring.calibration import confidence_statistics
 from backbones.measuring.predictions import Predictions
 
 FILLS = ("mean", "blur", "uniform")
-# Standard deviation of the blur, as a share of the geometric mean of the box's sides.  A wave as long as the side keeps
-# exp(-2 pi^2 / 16) = 0.29 of its contrast, one half as long 0.007.
+# Standard deviation of the blur, as a share of the geometric mean of the box's sides.  A wave with the length of the
+# side keeps exp(-2 pi^2 / 16) = 0.29 of its contrast, one with half that length keeps 0.007.
 BLUR_SHARE = 0.25
 _NAMES = ("top1", "average_confidence", "overconfidence", "underconfidence")
 
 
 def check_fills(fills: Sequence[str], key: str) -> None:
-    """`InputError` for an unknown fill."""
+    """Raise `InputError` for an unknown fill."""
     for fill in fills:
         check_choice(key, fill, FILLS)
 
 
 def build_cover(fill: str, mean: Sequence[float]) -> Cover:
-    """What `EvaluationSet(cover=...)` does to a source image; mean: RGB in [0, 1]."""
+    """Build the function for `EvaluationSet(cover=...)`; mean: RGB in [0, 1]."""
     return blur if fill == "blur" else partial(paint_boxes, colour=mean_colour(list(mean)))
 
 
 def blur(image: np.ndarray, boxes: np.ndarray, share: float = BLUR_SHARE) -> None:
-    """Replace every pixel of (H, W, 3) that a box touches by a Gaussian mean of the image around it, in place.
+    """Replace every pixel of (H, W, 3) that a box touches with a Gaussian mean of its neighbourhood, in place.
 
-    share: standard deviation over sqrt(width height) of the box.  Boxes are blurred from the image as it was, so
-    that their order does not matter where they do not overlap.
+    Every box is blurred from the original image, so that the order of boxes matters only where they overlap.
+
+    share: standard deviation over sqrt(width height) of the box.
     """
     source = image.copy()
     for rows, columns in _touched(boxes):
@@ -62,9 +63,9 @@ def blur(image: np.ndarray, boxes: np.ndarray, share: float = BLUR_SHARE) -> Non
 
 
 def _smooth(region: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur; a wide one on a smaller copy, with at least 4 of its pixels a standard deviation: far faster.
+    """Apply a Gaussian blur; a wide one on a smaller copy with at least 4 pixels per standard deviation, much faster.
 
-    Not by OpenCV: its threads, once started, would hang the loader processes that are forked later.
+    OpenCV is not used: its threads, once started, would make loader processes hang that are forked later.
     """
     height, width = region.shape[:2]
     factor = max(1.0, sigma / 4)
@@ -79,22 +80,22 @@ def _resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def _touched(boxes: np.ndarray) -> list[tuple[slice, slice]]:
-    """Rows and columns of the pixels that each (x0, y0, x1, y1) touches."""
+    """Return the rows and columns of the pixels that each (x0, y0, x1, y1) touches."""
     low, high = np.floor(boxes[:, :2]).astype(int).tolist(), np.ceil(boxes[:, 2:]).astype(int).tolist()
     return [(slice(y0, y1), slice(x0, x1)) for (x0, y0), (x1, y1) in zip(low, high, strict=True)]
 
 
 def uniform_batch(mean: Sequence[float], side: int) -> Batch:
-    """One image of side x side pixels in the mean colour; its label means nothing."""
+    """Return a batch of one image of side x side pixels in the mean colour; its label has no meaning."""
     colour = torch.tensor(mean_colour(list(mean)), dtype=torch.uint8)
     nothing = torch.zeros(1, dtype=torch.int64)
     return Batch(colour[None, :, None, None].expand(1, 3, side, side), nothing, index=nothing)
 
 
 def context_metrics(fill: str, found: Predictions | None) -> dict[str, float]:
-    """`context_*` for the fill "mean", `context_<fill>_*` for the others; nan where nothing was predicted.
+    """Return `context_*` for the fill "mean", `context_<fill>_*` for the others; nan without predictions.
 
-    Good is a low accuracy and confidence, and a high underconfidence.
+    Low accuracy and confidence and high underconfidence are better.
     """
     prefix = "context_" if fill == "mean" else f"context_{fill}_"
     names = ("average_confidence",) if fill == "uniform" else _NAMES

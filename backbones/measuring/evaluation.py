@@ -1,7 +1,7 @@
-"""The numbers of a trained classifier: accuracy, calibration, context.
+"""Metrics of a trained classifier: accuracy, calibration, context.
 
-Letters: n images, K classes, c the confidence (largest probability), o the objectness (share of the image that
-objects of its class cover).
+Letters: n images, K classes, c the confidence (largest probability), o the objectness (share of the image covered by
+objects of its class).
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ FITTED_ELSEWHERE = "fitted on EVAL.TEMPERATURE_SPLIT"
 
 @dataclass(frozen=True)
 class Measurement:
-    """Flat metrics (None where one cannot be computed), details with the reasons, and the predictions by split."""
+    """Flat metrics (None if not computable), details with the reasons, and the predictions by split."""
 
     metrics: dict[str, float | None]
     details: dict
@@ -50,11 +50,11 @@ def evaluate_backbone(
     pycalib: Subsample | None = None,
     human: np.ndarray | None = None,
 ) -> Measurement:
-    """Measure a classifier on `val`; and, where given, on `shifted` and on `val` with its objects covered.
+    """Measure a classifier on `val` and, if given, on `shifted` and on `val` with covered objects.
 
-    context: fills of `backbones.measuring.context.FILLS`, none: not measured.
-    temperature: fit the temperature here instead of on halves of `val`.
-    pycalib: random subsets over which the `*_pycalib` numbers are averaged.
+    context: fills of `backbones.measuring.context.FILLS`; empty: not measured.
+    temperature: samples to fit the temperature on, instead of halves of `val`.
+    pycalib: random subsets over which the `*_pycalib` metrics are averaged.
     human: (n, K) shares of human votes for the images of `val`.
     """
     boxed = np.flatnonzero(val.box_counts() > 0)
@@ -81,7 +81,7 @@ def evaluate_backbone(
 def _predict_context(
     model: nn.Module, fill: str, val: Samples, boxed: np.ndarray, inputs: Inputs
 ) -> Predictions | None:
-    """None where no image has a box."""
+    """Predict the context images of a fill; None if no image has a box."""
     if fill == "uniform":
         nothing = uniform_batch(inputs.mean, inputs.crop)
         names = ["an image of the mean colour"]
@@ -94,7 +94,7 @@ def _predict_context(
 def _val_metrics(
     val: Predictions, temperature: Predictions | None, pycalib: Subsample | None
 ) -> tuple[dict[str, float], dict]:
-    """Metrics, and the details of those that are means over subsets."""
+    """Return metrics and details, with the deviation of metrics that are means over subsets."""
     fit = None if temperature is None else (temperature.log_p, temperature.labels)
     metrics = calibration_metrics(val.log_p, val.labels) | scaled_metrics(val.log_p, val.labels, fit=fit)
     details: dict = {"temperature": FITTED_ELSEWHERE if temperature else CROSS_FITTED}
@@ -108,7 +108,7 @@ def _val_metrics(
 
 
 def _objectness_metrics(val: Predictions) -> dict[str, float]:
-    """Mean of o, and of |c - o| (Krothapalli & Abbott, Sec. 4.2), of the evaluated crop and of the whole image."""
+    """Return the means of o and of |c - o| (Krothapalli & Abbott, Sec. 4.2), for the crop and for the whole image."""
     confidence = np.exp(val.log_p).max(axis=1)
     metrics = {}
     for suffix, share in (("", val.objectness), ("_full", val.objectness_full)):
@@ -140,7 +140,7 @@ def _details(predictions: dict[str, Predictions], boxed: np.ndarray) -> dict:
 
 
 def null_reasons(metrics: dict[str, float | None], boxed: int, images: int, context: Sequence[str]) -> dict[str, str]:
-    """Why a metric is null, by its name."""
+    """Return the reason for each metric that is null, by its name."""
     without = f"{images - boxed} of {images} images have no box"
     unasked = "" if "mean" in context else "'mean' is not in EVAL.CONTEXT_FILLS"
     causes = {

@@ -1,4 +1,4 @@
-"""Read the folders of runs into the numbers that `figures` draws: plain lists, which are saved beside the figure."""
+"""Data of the figures that `figures` draws, read from run folders as plain lists and saved beside each figure."""
 
 from argparse import Namespace
 from collections.abc import Sequence
@@ -39,13 +39,13 @@ MAP_SIZE = 224
 
 
 def check_request(args: Namespace) -> None:
-    """Options of tools/plot_backbone.py: `InputError` for one out of range and for a run that would not be drawn."""
+    """Raise `InputError` for options of tools/plot_backbone.py that are out of range or would be ignored."""
     if args.output.suffix != ".png":
-        raise InputError(f"--output: {args.output} must end in .png; its numbers go to the .json of the same name")
+        raise InputError(f"--output: {args.output} must end in .png; the data go to the .json of the same name")
     for name, low in (("bins", 0), ("images", 1), ("classes", 1), ("per_class", 1), ("seed", 0)):
         check_range(f"--{name.replace('_', '-')}", getattr(args, name), low)
     if args.kind == "classes" and len(args.runs) > 1:
-        raise InputError("classes shows the data of one run; name one")
+        raise InputError("classes shows the data of one run; give one")
     if args.kind == "ablation" and not args.key:
         raise InputError("ablation needs the option that differs, such as --key METHOD.OLS.hard_weight")
 
@@ -54,7 +54,7 @@ def check_request(args: Namespace) -> None:
 
 
 def reliability_panels(runs: Sequence[Path], variant: str, bins: int, split: str = "val") -> list[dict[str, Any]]:
-    """See `figures.draw_reliability`; of the logits that tools/evaluate_backbone.py left."""
+    """Return the data of `figures.draw_reliability`, from the logits that tools/evaluate_backbone.py has saved."""
     return [_reliability_panel(found.evaluation(), variant, bins, split) for found in find_backbones(runs)]
 
 
@@ -67,7 +67,7 @@ def _reliability_panel(run: Path, variant: str, bins: int, split: str) -> dict[s
         classes = len(np.union1d(labels, p.argmax(axis=1)))
         panel |= {"low": 1 / classes, "ece": ece_pycalib(p, labels, bins), "confidence": table.centre.tolist()}
     elif variant == "pycalib":
-        raise InputError(f"{run}: one class alone occurs; pycalib's bins need two")
+        raise InputError(f"{run}: only one class occurs; pycalib's bins need two")
     else:
         table = reliability(p.max(axis=1), p.argmax(axis=1) == labels, bins)
         panel |= {"low": 0.0, "ece": ece(p, labels, bins), "confidence": _plain(table.confidence)}
@@ -75,10 +75,10 @@ def _reliability_panel(run: Path, variant: str, bins: int, split: str) -> dict[s
 
 
 def load_predictions(run: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Log-probabilities (n, K) float64 and labels (n,) that tools/evaluate_backbone.py left.
+    """Load log-probabilities (n, K) float64 and labels (n,) that tools/evaluate_backbone.py has saved.
 
     Args:
-        run: that of a backbone, or the folder of its evaluation.
+        run: folder of a backbone or of its evaluation.
     """
     folder = find_evaluation(run)
     path = folder / load_results(folder)["files"].get("predictions", "predictions.npz")
@@ -99,18 +99,18 @@ def _plain(values: np.ndarray) -> list[float | None]:
 
 
 def curves(runs: Sequence[Path], name: str) -> list[dict[str, Any]]:
-    """See `figures.draw_curves`; `name` is a number of metrics.jsonl without its "train_", such as top1 or loss."""
+    """Return the data of `figures.draw_curves`; `name` is a key of metrics.jsonl without "train_": top1, loss ..."""
     found = []
     for folders in find_backbones(runs):
         run = folders.run(METRICS_FILE)
         if not (run / METRICS_FILE).is_file():
-            raise InputError(f"no {METRICS_FILE} in {run}; name the folder of a pretraining run")
+            raise InputError(f"no {METRICS_FILE} in {run}; give the folder of a pretraining run")
         lines, results = read_metrics(run / METRICS_FILE), load_results(folders.run())
         known = sorted({key for line in lines for key in line} - {"iteration"})
         train = _curve(lines, f"train_{name}") or _curve(lines, name)
         if not train:
             raise InputError(f"{run / METRICS_FILE} has no '{name}'{suggestion(name, known)}")
-        # With EVAL.REPORT best it is of an earlier epoch, and the place of a dot is the end.
+        # With EVAL.REPORT best, the number is of an earlier epoch, but the dot would be drawn at the end.
         last = None if results["details"].get("reported_epoch") == "best" else results["metrics"].get(name)
         found.append(
             {
@@ -129,7 +129,10 @@ def _curve(lines: Sequence[dict], key: str) -> dict[str, list]:
 
 
 def ablation_points(runs: Sequence[Path], key: str, metric: str) -> list[dict[str, Any]]:
-    """See `figures.draw_ablation`: mean and standard deviation over the runs of equal `key`; evaluations win."""
+    """Return the data of `figures.draw_ablation`: mean and standard deviation over runs with equal `key`.
+
+    A metric of an evaluation takes precedence over that of the run.
+    """
     by_value: dict[Any, list[float]] = {}
     for folders in find_backbones(runs):
         run = folders.run()
@@ -160,10 +163,10 @@ def ablation_points(runs: Sequence[Path], key: str, metric: str) -> list[dict[st
 
 
 def class_counts(run: Path, overrides: Sequence[str]) -> dict[str, list[int]]:
-    """Samples per class of the training and the validation split of a run."""
+    """Count the samples per class of the training and the validation split of a run."""
     found = find_backbones([run])
     if len(found) > 1:
-        raise InputError(f"classes shows the data of one run, {run} holds {len(found)}; name one")
+        raise InputError(f"classes shows the data of one run, {run} holds {len(found)}; give one")
     cfg, _ = load_run(found[0].run(), overrides)
     splits = [read_split(cfg, split, WarningCounter()) for split in (cfg.DATA.TRAIN_SPLIT, cfg.DATA.VAL_SPLIT)]
     return {s.split: np.bincount(s.labels, minlength=len(s.classes)).tolist() for s in splits}
@@ -172,7 +175,7 @@ def class_counts(run: Path, overrides: Sequence[str]) -> dict[str, list[int]]:
 def map_rows(
     runs: Sequence[Path], overrides: Sequence[str], method: str, images: int
 ) -> tuple[list[list[Tile]], list[str]]:
-    """The same evenly spaced images by every backbone: a row an image, a tile a backbone; and their labels."""
+    """Return one row per evenly spaced image with one tile per backbone, and the labels of the backbones."""
     columns, labels, fingerprints = [], [], set()
     for found in find_backbones(runs):
         label, model, samples, inputs = _open(found.run(), overrides)
@@ -191,11 +194,11 @@ def map_rows(
 def embedding_panels(
     runs: Sequence[Path], overrides: Sequence[str], *, classes: int, per_class: int, seed: int
 ) -> list[dict[str, Any]]:
-    """See `figures.draw_embedding`: t-SNE of what enters the classifier's last layer, of evenly spaced classes.
+    """Return the data of `figures.draw_embedding`: t-SNE of the last layer's input, for evenly spaced classes.
 
-    "spread": mean distance of the features to their class's centre over the mean distance between centres.
+    "spread": mean distance of the features to the centre of their class, over the mean distance between centres.
     """
-    from sklearn.manifold import TSNE  # a slow import, needed here alone
+    from sklearn.manifold import TSNE  # a slow import, needed only here
 
     panels = []
     for found in find_backbones(runs):
@@ -223,7 +226,7 @@ def embedding_panels(
 
 @torch.inference_mode()
 def penultimate_features(model: nn.Module, samples: Samples, chosen: np.ndarray, inputs: Inputs) -> np.ndarray:
-    """(n, C) inputs of the classifier's last layer for the samples numbered `chosen`."""
+    """Return the inputs (n, C) of the classifier's last layer for the samples numbered `chosen`."""
     seen: list[np.ndarray] = []
     hook = model.fc.register_forward_pre_hook(lambda _, given: seen.append(given[0].flatten(1).float().cpu().numpy()))
     channels = [torch.tensor(values, dtype=inputs.dtype, device=inputs.device) for values in (inputs.mean, inputs.std)]
@@ -237,7 +240,7 @@ def penultimate_features(model: nn.Module, samples: Samples, chosen: np.ndarray,
 
 
 def class_spread(features: np.ndarray, classes: np.ndarray) -> float:
-    """Mean distance to the own class's centre over the mean distance of two centres; small: tight clusters."""
+    """Return the mean distance to the centre of the own class over that between centres; small: tight clusters."""
     names = np.unique(classes)
     centres = np.stack([features[classes == k].mean(axis=0) for k in names])
     within = np.linalg.norm(features - centres[np.searchsorted(names, classes)], axis=1).mean()

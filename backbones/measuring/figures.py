@@ -1,4 +1,4 @@
-"""The papers' figures of classifiers as drawings: every function takes plain numbers and returns a matplotlib figure.
+"""Drawing of the papers' classifier figures: every function takes plain numbers and returns a matplotlib figure.
 
 Reliability diagrams (ALS Fig. 2), samples per class (ALS Fig. 5), class activation maps of several backbones (ALS
 Figs. 6 to 8), features in the plane (OLS Fig. 3), training curves (OLS Fig. 4), a metric over an option (OLS Fig. 5).
@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 
 from backbones.measuring.gallery import RIGHT, WRONG, Tile
 
-# Okabe and Ito's colours, told apart by colour-blind readers, as in the report of a comparison.
+# Okabe and Ito's colours, which colour-blind readers can distinguish, as in the report of a comparison.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#B8A900", "#222222")
 FAINT, GRID = "#6a737d", "#dfe3e8"
-FEWEST = 10  # samples of a bin that is drawn: fewer say nothing
+FEWEST = 10  # smallest number of samples of a bin that is drawn: fewer are not informative
 COLUMNS = 4
 
 
@@ -35,12 +35,12 @@ def _tidy(axes: Axes, xlabel: str, ylabel: str, title: str = "") -> None:
 
 
 def draw_reliability(panels: Sequence[Mapping], variant: str) -> Figure:
-    """One diagram a backbone, over the counts of its bins; above the diagonal is underconfident.
+    """Draw one diagram per backbone, with the counts of its bins below it; above the diagonal is underconfident.
 
-    panels: {"label", "ece", "low", "count", "accuracy", "confidence"}, the last three one number a bin, None where
+    panels: {"label", "ece", "low", "count", "accuracy", "confidence"}, the last three with one number per bin, None if
         empty; "low": the left end of the bins, whose right end is 1.
     variant: "standard" (bars of bins with at least `FEWEST` samples, points at their mean confidence) or "pycalib"
-        (steps over all bins; an empty bin lies on the diagonal).
+        (steps over all bins; an empty bin is on the diagonal).
     """
     columns = min(COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
@@ -69,12 +69,12 @@ def draw_reliability(panels: Sequence[Mapping], variant: str) -> Figure:
 
 
 def draw_histogram(counts: Mapping[str, Sequence[int]]) -> Figure:
-    """Samples per class, the most frequent class first, one line a split."""
+    """Draw the samples per class, the most frequent class first, one line per split."""
     figure = _figure(6.4, 3.8)
     axes = figure.subplots()
     for colour, (split, values) in zip(COLOURS, counts.items(), strict=False):
         ordered = np.sort(np.asarray(values))[::-1]
-        text = f"{split}: {len(ordered)} classes, {ordered.min()} to {ordered.max()}, {ordered.sum():,} in all"
+        text = f"{split}: {len(ordered)} classes, {ordered.min()} to {ordered.max()}, {ordered.sum():,} in total"
         axes.stairs(ordered, np.arange(len(ordered) + 1), color=colour, linewidth=1.5, label=text)
     _tidy(axes, "classes, the most frequent first", "samples")
     axes.set_ylim(bottom=0)
@@ -83,7 +83,7 @@ def draw_histogram(counts: Mapping[str, Sequence[int]]) -> Figure:
 
 
 def draw_maps(rows: Sequence[Sequence[Tile]], labels: Sequence[str], title: str) -> Figure:
-    """An image a row; the image, then its map and three most probable classes by each backbone."""
+    """Draw one row per image: the image, then its map and three most probable classes for each backbone."""
     columns = 1 + len(labels)
     figure = _figure(1.9 * columns, 2.45 * len(rows) + 0.5)
     figure.suptitle(title, fontsize=10)
@@ -102,7 +102,7 @@ def draw_maps(rows: Sequence[Sequence[Tile]], labels: Sequence[str], title: str)
 
 
 def draw_embedding(panels: Sequence[Mapping]) -> Figure:
-    """Points in the plane, coloured by class. panels: {"label", "points" (n, 2), "classes" (n,), "names"}."""
+    """Draw points in the plane, coloured by class; panels: {"label", "points" (n, 2), "classes" (n,), "names"}."""
     figure = _figure(3.6 * len(panels), 4.1)
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels, strict=True):
         points, classes = np.array(panel["points"]), np.array(panel["classes"])
@@ -119,7 +119,7 @@ def draw_embedding(panels: Sequence[Mapping]) -> Figure:
 
 
 def draw_curves(runs: Sequence[Mapping], name: str) -> Figure:
-    """One solid line a run (training), a dashed one where it has a validation curve, a dot for its last validation.
+    """Draw per run a solid training curve, a dashed validation curve if any, and a dot for the last validation.
 
     runs: {"label", "train": {"iteration", "value"}, "val": the same or None, "last": number or None}.
     """
@@ -137,7 +137,7 @@ def draw_curves(runs: Sequence[Mapping], name: str) -> Figure:
 
 
 def draw_ablation(points: Sequence[Mapping], key: str, metric: str) -> Figure:
-    """A metric over an option: {"value", "mean", "deviation" or None}, a bar where there are several seeds."""
+    """Draw a metric over an option: {"value", "mean", "deviation" or None}, with an error bar for several seeds."""
     figure = _figure(5.4, 3.8)
     axes = figure.subplots()
     x = [point["value"] for point in points]

@@ -1,4 +1,4 @@
-"""Predictions that are not numbers are refused: a mean over them, or an argmax, would still look like a result."""
+"""Refusal of predictions that are not finite: a mean over them, or an argmax, would still look like a result."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,12 @@ from backbones.core.errors import InputError
 
 
 def refuse_not_finite(values: np.ndarray, names: Sequence[str], model: nn.Module, what: str = "logits") -> None:
-    """`InputError` names the first of n images whose values hold NaN or infinity, and the file of the network.
+    """Raise `InputError` for the first of n images with NaN or infinite values, with the file of the network.
 
     Args:
-        values: (n, ...) what the network gave for each image, on the host.
+        values: (n, ...) outputs of the network for each image, on the host.
         names: n files (or other names) of the images.
-        model: the network; one that `BackboneFile.build` made knows its file.
+        model: the network; one built by `BackboneFile.build` holds the name of its file.
     """
     if np.isfinite(values).all():
         return
@@ -23,15 +23,15 @@ def refuse_not_finite(values: np.ndarray, names: Sequence[str], model: nn.Module
 
 
 def refuse_image(name: str, model: nn.Module, what: str = "logits", among: str = "") -> None:
-    """The `InputError` about one image."""
+    """Raise the `InputError` for one image."""
     origin = getattr(model, "origin", "")
     counted = f" ({among} images)" if among else ""
     if origin:
         raise InputError(
             f"{origin} gives NaN or infinite {what} for {name}{counted}: its weights are damaged or too large; "
-            "name another backbone, or train it again"
+            "use another backbone, or train it again"
         )
-    # A grid of a suite takes a training that says so for one that diverged.
+    # By this message, the grid of a suite recognises a diverged training run.
     raise InputError(
         f"the {what} of the network in training are not finite for {name}{counted}: it diverged; "
         "lower SOLVER.BASE_LR, clip gradients or check the data"

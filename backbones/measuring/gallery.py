@@ -1,4 +1,4 @@
-"""Images of what a classifier looks at: tiles with the map and the boxes, and a contact sheet of them."""
+"""Gallery of class activation maps: tiles of images with map and boxes, and their contact sheet."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ CELLS_PER_ROW = 2
 
 
 class Tile(NamedTuple):
-    """An image of the gallery; top3: [(class, probability)], the largest first."""
+    """An image of the gallery; top3: [(class, probability)], sorted by descending probability."""
 
     image_id: str
     label: str
@@ -42,14 +42,14 @@ def make_tiles(localized: Iterable[Localized], samples: Samples, said: Predictio
 
 
 def blend(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Lay the map (H, W) in [0, 1] over (H, W, 3) uint8, the more opaque the larger it is."""
+    """Overlay (H, W, 3) uint8 with a map (H, W) in [0, 1], more opaque where it is larger."""
     heat = 255 * matplotlib.colormaps[COLOURS](values)[..., :3]
     opacity = STRENGTH * values[..., None]
     return ((1 - opacity) * image + opacity * heat).round().astype(np.uint8)
 
 
 def draw_boxes(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """A copy with the outlines of half-open boxes (m, 4): white on black, to be seen on any ground."""
+    """Return a copy with the outlines of half-open boxes (m, 4): white on black, visible on any background."""
     drawn = np.ascontiguousarray(image).copy()
     low, high = np.floor(boxes[:, :2]).astype(int), np.ceil(boxes[:, 2:]).astype(int) - 1
     for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
@@ -59,7 +59,7 @@ def draw_boxes(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 
 def save_gallery(run_dir: Path, tiles: Sequence[Tile], title: str) -> dict[str, str]:
-    """Write gallery.png, gallery.json and gallery/NN.png; returns their names for results.json."""
+    """Write gallery.png, gallery.json and gallery/NN.png, and return their names for results.json."""
     listed = []
     for number, tile in enumerate(tiles):
         name = f"gallery/{number:02d}.png"
@@ -81,7 +81,7 @@ def save_image(path: Path, image: np.ndarray) -> None:
 
 
 def draw_sheet(tiles: Sequence[Tile], title: str) -> Figure:
-    """Every tile as a cell: the image, the map over it, and the three largest probabilities (green: right)."""
+    """Draw every tile as a cell: the image, the image with its map, and the three top probabilities (green: right)."""
     rows = -(-len(tiles) // CELLS_PER_ROW)
     figure = Figure(figsize=(6.6 * CELLS_PER_ROW, 0.5 + 2.3 * rows), dpi=100, facecolor="white", layout="constrained")
     figure.suptitle(f"{title}\n", fontsize=12)

@@ -1,8 +1,8 @@
-"""How well a map of one class covers the boxes of that class (weakly supervised localisation).
+"""Weakly supervised localisation: how well a map of the true class covers the boxes of that class.
 
-Letters: n images, m boxes of an image, H and W the map in pixels.
-A map is (H, W) float in [0, 1].  A box is x0, y0, x1, y1, half-open, in pixels of the map, that is of the
-image after its direct resize to H x W; the label is known (the map is that of the true class).
+Letters: n images, m boxes of an image, H and W the size of the map in pixels.
+A map is (H, W) float in [0, 1].  A box is x0, y0, x1, y1, half-open, in pixels of the map, which are those of the image
+after its direct resize to H x W.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,15 +19,15 @@ THRESHOLDS = 1000  # shares of the map's maximum: 0, 0.001 ... 0.999
 class BoxOverlap(NamedTuple):
     """Best IoU with a true box at each threshold, (THRESHOLDS,) float64."""
 
-    largest: np.ndarray  # of the box around the largest contour
-    any: np.ndarray  # of the boxes around all contours
+    largest: np.ndarray  # for the box around the largest contour
+    any: np.ndarray  # for the boxes around all contours
 
 
 # ---- MaxBoxAcc ---------------------------------------------------------------------------------
 
 
 def inclusive_boxes(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Half-open float boxes (m, 4) as the first and last pixel whose centre they hold (at least one pixel)."""
+    """Convert half-open float boxes (m, 4) to the first and last pixel whose centres they contain (at least one)."""
     low = np.ceil(boxes[:, :2] - 0.5).astype(np.int64)
     high = np.ceil(boxes[:, 2:] - 0.5).astype(np.int64) - 1
     limit = np.array([width - 1, height - 1])
@@ -36,9 +36,9 @@ def inclusive_boxes(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def box_overlap(levels: np.ndarray, boxes: np.ndarray) -> BoxOverlap:
-    """Best IoU at every threshold of one map, as the benchmark of Choe et al. 2020 computes it.
+    """Return the best IoU at every threshold of one map, computed as in the benchmark of Choe et al. 2020.
 
-    The map is cut at > int(threshold * maximum); a box encloses each contour (inner ones too).
+    The map is binarised at > int(threshold * maximum); a box encloses each contour (including inner ones).
 
     Args:
         levels: (H, W) uint8, the map times 255.
@@ -47,8 +47,8 @@ def box_overlap(levels: np.ndarray, boxes: np.ndarray) -> BoxOverlap:
     if len(boxes) == 0:
         return BoxOverlap(np.zeros(THRESHOLDS), np.zeros(THRESHOLDS))
     cuts = (np.arange(0, 1, 1 / THRESHOLDS) * levels.max()).astype(np.int64)
-    # A uint8 map has at most 256 different binarisations: two cuts between the same two neighbouring values
-    # of the map give one.  `runs` numbers them.
+    # A uint8 map has at most 256 different binarisations: all cuts between two adjacent values of the map give the
+    # same one.  `runs` numbers them.
     values = np.unique(levels)
     _, first, runs = np.unique(np.searchsorted(values, cuts, side="right"), return_index=True, return_inverse=True)
     best = np.array([_overlap_at(levels, int(cuts[i]), boxes) for i in first])
@@ -56,10 +56,10 @@ def box_overlap(levels: np.ndarray, boxes: np.ndarray) -> BoxOverlap:
 
 
 def max_box_accuracy(overlaps: Sequence[BoxOverlap]) -> dict[str, float]:
-    """`max_box_acc` and `max_box_acc_v2`, fractions; the threshold is tuned on the very images measured.
+    """Return the fractions `max_box_acc` and `max_box_acc_v2`; the threshold is tuned on the measured images.
 
-    MaxBoxAcc: share of images whose largest contour's box has IoU >= 0.5, at the best threshold.
-    V2: any contour's box, at the best threshold for each IoU 0.3, 0.5, 0.7; mean of the three (each too).
+    MaxBoxAcc: share of images in which the box of the largest contour has IoU >= 0.5, at the best threshold.
+    V2: the box of any contour, at the best threshold for each IoU 0.3, 0.5, 0.7; each of the three, and their mean.
     """
     largest = np.stack([overlap.largest for overlap in overlaps])
     of_any = np.stack([overlap.any for overlap in overlaps])
@@ -68,16 +68,16 @@ def max_box_accuracy(overlaps: Sequence[BoxOverlap]) -> dict[str, float]:
 
 
 def best_threshold(overlaps: Sequence[BoxOverlap], iou: float = 0.5) -> float:
-    """Threshold (share of the map's maximum) at which most largest contours reach `iou`; the first of equals."""
+    """Return the first threshold (share of the map's maximum) at which most largest contours reach `iou`."""
     hits = np.stack([overlap.largest for overlap in overlaps]) >= iou
     return float(hits.mean(axis=0).argmax() / THRESHOLDS)
 
 
 def contour_boxes(levels: np.ndarray, cut: int) -> tuple[np.ndarray, int]:
-    """Boxes (k, 4) around the contours of levels > cut, and which of them has the largest area.
+    """Return boxes (k, 4) around the contours of levels > cut, and the index of the contour with the largest area.
 
-    NOTE: x1 and y1 are one pixel beyond the contour unless that is outside the map, although the IoU counts
-    them as inside: so does the benchmark's code, and its published numbers.
+    NOTE: x1 and y1 are one pixel beyond the contour, unless that is outside the map, although the IoU counts them as
+    inside, as in the benchmark's code and its published numbers.
     """
     height, width = levels.shape
     _, binary = cv2.threshold(levels, cut, 255, cv2.THRESH_BINARY)
@@ -90,7 +90,7 @@ def contour_boxes(levels: np.ndarray, cut: int) -> tuple[np.ndarray, int]:
 
 
 def pairwise_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """IoU (k, m) of inclusive boxes a (k, 4) and b (m, 4)."""
+    """Return the IoU (k, m) of inclusive boxes a (k, 4) and b (m, 4)."""
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
     shared = (high - low + 1).clip(min=0).prod(axis=2)
@@ -105,7 +105,7 @@ def _overlap_at(levels: np.ndarray, cut: int, boxes: np.ndarray) -> tuple[float,
 
 
 def _best_share(overlap: np.ndarray, iou: float) -> float:
-    """Share of rows with overlap >= iou, at the column where it is largest.  overlap: (n, THRESHOLDS)."""
+    """Return the largest share over the columns of rows with overlap >= iou.  overlap: (n, THRESHOLDS)."""
     return float((overlap >= iou).mean(axis=0).max())
 
 
@@ -113,26 +113,26 @@ def _best_share(overlap: np.ndarray, iou: float) -> float:
 
 
 def pointing_hit(point: tuple[float, float], boxes: np.ndarray, tolerance: float) -> bool:
-    """Whether a point (x, y) lies in a box (m, 4), or at most `tolerance` pixels (Euclidean) away from one."""
+    """Whether a point (x, y) is in one of the boxes (m, 4), or at most `tolerance` pixels (Euclidean) from one."""
     outside = np.maximum(boxes[:, :2] - point, point - boxes[:, 2:]).clip(min=0)
     return bool((np.hypot(outside[:, 0], outside[:, 1]) <= tolerance).any())
 
 
 def peak(values: np.ndarray) -> tuple[float, float]:
-    """(x, y) of the centre of the map's largest pixel; the first in reading order of equal ones."""
+    """Return the centre (x, y) of the map's largest pixel; of equal ones, the first in reading order."""
     y, x = np.unravel_index(values.argmax(), values.shape)
     return float(x + 0.5), float(y + 0.5)
 
 
 def energy_in_boxes(values: np.ndarray, boxes: np.ndarray) -> float:
-    """Share of the map's sum inside the union of the boxes; 0 for a map that is 0 everywhere."""
+    """Return the share of the map's sum inside the union of the boxes; 0 for a map that is 0 everywhere."""
     total = float(values.sum(dtype=np.float64))
     inside = float(values[union_mask(boxes, *values.shape)].sum(dtype=np.float64))
     return inside / total if total > 0 else 0.0
 
 
 def union_mask(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(H, W) bool: the pixels whose centre is in a box."""
+    """Return a mask (H, W) bool of the pixels whose centres are in a box."""
     x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
     columns = (x >= boxes[:, :1]) & (x < boxes[:, 2:3])
     rows = (y >= boxes[:, 1:2]) & (y < boxes[:, 3:])
@@ -144,13 +144,13 @@ def union_mask(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def evenly_spaced(numbers: np.ndarray, count: int) -> np.ndarray:
-    """At most `count` of the sorted sample numbers, from the middles of equal parts; the same for every backbone."""
+    """Choose at most `count` of the sorted sample numbers, the middles of equal parts; the same for every backbone."""
     count = min(count, len(numbers))
     return numbers[(2 * np.arange(count) + 1) * len(numbers) // (2 * max(count, 1))]
 
 
 class LocalizationEvaluator:
-    """Collects maps with their boxes; `metrics()` and `details()` speak about all of them."""
+    """Accumulates the scores of maps; `metrics()` and `details()` cover all maps processed."""
 
     def __init__(self) -> None:
         self.overlaps: list[BoxOverlap] = []
@@ -161,7 +161,7 @@ class LocalizationEvaluator:
         Args:
             values: (H, W) map in [0, 1].
             boxes: (m, 4) half-open, pixels of the map; m >= 1.
-            right: whether the classifier named the class, seeing the image at the map's size.
+            right: whether the classifier predicts the class, for the image at the map's size.
         """
         height, width = values.shape
         # Truncated, not rounded, as the benchmark does.
@@ -182,14 +182,14 @@ class LocalizationEvaluator:
         )
 
     def metrics(self) -> Mapping[str, float | None]:
-        """max_box_acc, max_box_acc_v2, pointing, pointing_exact, energy_in_box; null where nothing was processed."""
+        """Return max_box_acc, max_box_acc_v2, pointing, pointing_exact, energy_in_box; None without any map."""
         names = ("pointing", "pointing_exact", "energy_in_box")
         if not self.scores:
             return dict.fromkeys(("max_box_acc", "max_box_acc_v2", *names))
         return {**max_box_accuracy(self.overlaps), **{name: self._mean(name) for name in names}}
 
     def details(self) -> dict:
-        """Baselines that see no image, the tuned threshold, and the count of maps that are 0 everywhere."""
+        """Return baselines that do not use the image, the tuned threshold, and the number of maps that are all 0."""
         if not self.scores:
             return {"images": 0, "null": "no image of the split has a box"}
         return {

@@ -1,4 +1,4 @@
-"""Run a classifier over samples: its outputs, every sample once.
+"""Predictions of a classifier for samples, each sample exactly once.
 
 Letters: n samples, K classes.
 """
@@ -23,11 +23,11 @@ from backbones.measuring.finite import refuse_not_finite
 
 @dataclass(frozen=True)
 class Predictions:
-    """Outputs for n samples, in the order of their index; every sample once.
+    """Outputs for n samples, sorted by index, each sample exactly once.
 
     logits: (n, K) float32 or float64.
     labels, index: (n,) int64.
-    objectness, objectness_full: (n,) float64 of the evaluated crop and of the whole image, or None.
+    objectness, objectness_full: (n,) float64, for the evaluated crop and the whole image, or None.
     """
 
     logits: np.ndarray
@@ -38,23 +38,23 @@ class Predictions:
 
     @property
     def log_p(self) -> np.ndarray:
-        """(n, K) float64 log-probabilities."""
+        """Log-probabilities (n, K) float64."""
         return log_softmax(self.logits)
 
     def top1(self) -> float:
-        """Share of right predictions."""
+        """Return the share of right predictions."""
         return accuracy(self.logits, self.labels)
 
     def nll(self) -> float:
-        """Mean negative log-likelihood, in nats."""
+        """Return the mean negative log-likelihood in nats."""
         return nll(self.log_p, self.labels)
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """How images reach the network.
+    """Settings of the network's input.
 
-    resize: shorter side in pixels (0: as it is), both sides with `stretch`; then a centre crop of side `crop`.
+    resize: shorter side in pixels (0: unchanged), both sides with `stretch`; then a centre crop of side `crop`.
     mean, std: channel statistics, RGB in [0, 1].
     precision: see `predict`.
     """
@@ -71,19 +71,19 @@ class Inputs:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the model and its input."""
+        """Type of the model and its input."""
         return _dtype(self.precision)
 
     def normalization(self) -> dict:
-        """How pixels become the network's input."""
+        """Return the settings that map pixels to the network's input."""
         return {"mean": self.mean, "std": self.std, "dtype": str(self.dtype)}
 
     def size(self) -> dict:
-        """The size of the images, as `EvaluationSet` takes it."""
+        """Return the size of the images as arguments of `EvaluationSet`."""
         return {"resize": self.resize, "crop": self.crop} | ({"stretch": True} if self.stretch else {})
 
     def protocol(self) -> dict:
-        """What decides the numbers; batch size, processes and device do not."""
+        """Return the settings that determine the numbers; batch size, processes and device do not."""
         return self.size() | self.normalization()
 
 
@@ -97,17 +97,17 @@ def predict(
     precision: str,
     names: Sequence[str] | None = None,
 ) -> Predictions:
-    """Run `model` in evaluation mode over all batches, of all processes.
+    """Run `model` in evaluation mode over the batches of all processes.
 
     Args:
-        batches: uint8 images, this process's share of them.
+        batches: this process's share of the uint8 images.
         mean, std: channel statistics, RGB in [0, 1].
-        precision: "float64" for a float64 model; all others mean float32, also those that train under autocast:
-            logits rounded to 8 bits would show in the calibration.
-        names: of the images, by the samples' index, for messages.
+        precision: "float64" for a float64 model; float32 for all others, including those that train with autocast:
+            logits rounded to 8 bits would affect the calibration.
+        names: names of the images by sample index, for messages.
 
     Raises:
-        InputError: logits that are not finite, with the image and the network's file.
+        InputError: the logits are not finite; names the image and the network's file.
     """
     channels = [torch.tensor(values, dtype=_dtype(precision), device=device) for values in (mean, std)]
     was_training = model.training
@@ -129,7 +129,7 @@ def _dtype(precision: str) -> torch.dtype:
 
 
 def _gather(parts: list[tuple]) -> Predictions:
-    """Join the batches of all processes and sort them by the samples' index."""
+    """Concatenate the batches of all processes, sorted by sample index."""
     columns = list(zip(*(part for process in gather_objects(parts) for part in process), strict=True))
     logits, labels, index = (torch.cat(column).numpy() for column in columns[:3])
     order = np.argsort(index, kind="stable")
@@ -147,9 +147,9 @@ def predict_samples(
     with_objectness: bool = False,
     cover: Cover | None = None,
 ) -> Predictions:
-    """Predictions for the samples numbered `chosen` (all by default), every one exactly once.
+    """Predict the samples numbered `chosen` (default: all), each exactly once.
 
-    cover: hides the objects before resizing, so that only context is left to see (`backbones.measuring.context`).
+    cover: covers the objects before resizing, so that only context is visible (`backbones.measuring.context`).
     """
     images = EvaluationSet(samples, **inputs.size(), cover=cover, with_objectness=with_objectness)
     numbers = np.arange(len(samples.labels)) if chosen is None else chosen

@@ -1,7 +1,8 @@
-"""Calibration errors as the package pycalib computes them: those of the tables of adaptive label smoothing.
+"""Calibration errors of the package pycalib, as reported in the tables of adaptive label smoothing.
 
-They are not those of `calibration.py`: bins lie on [1/K, 1], a bin stands for its nominal centre and not for its
-mean confidence, and its benchmark reports means over random subsets.  They can be smaller than |accuracy - confidence|.
+They differ from those of `calibration.py`: the bins are on [1/K, 1], a bin is represented by its nominal centre instead
+of its mean confidence, and the package's benchmark reports means over random subsets.  They can be smaller than
+|accuracy - confidence|.
 
 Letters: n samples, K classes, N bins; p (n, K) probabilities.
 """
@@ -13,7 +14,7 @@ import numpy as np
 
 
 class PycalibBins(NamedTuple):
-    """Each (N,); accuracy is nan in an empty bin."""
+    """Bins of pycalib; each array is (N,), accuracy is nan in an empty bin."""
 
     count: np.ndarray
     accuracy: np.ndarray
@@ -21,7 +22,7 @@ class PycalibBins(NamedTuple):
 
 
 class Subsample(NamedTuple):
-    """Random subsets of the samples, each drawn without replacement; pycalib's ImageNet script takes 10 of 10,000."""
+    """Random subsets of the samples, each drawn without replacement; pycalib's ImageNet script uses 10 of 10,000."""
 
     splits: int
     size: int
@@ -29,7 +30,7 @@ class Subsample(NamedTuple):
 
 
 def pycalib_bins(p: np.ndarray, labels: np.ndarray, bins: int = 100) -> PycalibBins | None:
-    """Bins on [1/K, 1], K the number of classes that occur in labels or predictions; None if that is one class."""
+    """Return bins on [1/K, 1], K the number of classes that occur in labels or predictions; None if K is 1."""
     predicted, confidence = p.argmax(axis=1), p.max(axis=1)
     lowest = 1 / max(1, len(np.union1d(labels, predicted)))
     if not lowest < 1:
@@ -37,20 +38,20 @@ def pycalib_bins(p: np.ndarray, labels: np.ndarray, bins: int = 100) -> PycalibB
     grid = {"bins": bins, "range": (lowest, 1.0)}
     count = np.histogram(confidence, **grid)[0]
     right = np.histogram(confidence, weights=(predicted == labels).astype(np.float64), **grid)[0]
-    # NOTE: not the true centres (those are lowest + (1 - lowest)(b + 1/2)/N), but pycalib's; equal for large K.
+    # NOTE: pycalib's centres, not the true ones, lowest + (1 - lowest)(b + 1/2)/N; equal for large K.
     centres = np.linspace(lowest + 1 / (2 * bins), 1 - 1 / (2 * bins), bins)
     with np.errstate(invalid="ignore"):
         return PycalibBins(count, right / count, centres)
 
 
 def ece_pycalib(p: np.ndarray, labels: np.ndarray, bins: int = 100) -> float:
-    """pycalib's expected calibration error."""
+    """Return pycalib's expected calibration error."""
     count, gaps = _gaps(p, labels, bins)
     return float(np.average(gaps, weights=count)) if len(gaps) else np.nan
 
 
 def mce_pycalib(p: np.ndarray, labels: np.ndarray, bins: int = 100) -> float:
-    """pycalib's maximum calibration error: the largest gap of a non-empty bin, on the bins of `ece_pycalib`."""
+    """Return pycalib's maximum calibration error: the largest gap of a non-empty bin, with `ece_pycalib`'s bins."""
     _, gaps = _gaps(p, labels, bins)
     return float(gaps.max()) if len(gaps) else np.nan
 
@@ -65,9 +66,9 @@ PYCALIB: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 def pycalib_metrics(
     p: np.ndarray, labels: np.ndarray, subsample: Subsample
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Mean and standard deviation (n - 1) over random subsets of the `*_pycalib` numbers, as pycalib reports them.
+    """Return the mean and standard deviation (n - 1) of the `*_pycalib` metrics over random subsets, as pycalib does.
 
-    All samples once, with a deviation of nan, where there are no more than a subset holds.
+    With no more samples than in a subset, all samples are used once and the deviation is nan.
     """
     rng, n = np.random.default_rng(subsample.seed), len(labels)
     if n <= subsample.size:
@@ -79,7 +80,7 @@ def pycalib_metrics(
 
 
 def _gaps(p: np.ndarray, labels: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
-    """Counts and gaps of the non-empty bins."""
+    """Return counts and gaps of the non-empty bins."""
     table = pycalib_bins(p, labels, bins)
     if table is None:
         return np.empty(0), np.empty(0)

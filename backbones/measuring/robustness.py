@@ -1,15 +1,15 @@
-"""Attacks on a classifier: small changes of the pixels that raise its loss (Zhang et al. 2021, Tables VI and VII).
+"""Attacks on a classifier: small pixel changes that increase its loss (Zhang et al. 2021, Tables VI and VII).
 
     fgsm        x + bound sign(g), g the gradient of the cross-entropy (Goodfellow et al. 2015, arXiv:1412.6572)
-    pgd         STEPS times bound / 4 along the sign, each projected to the ball, from the image (Kurakin et al. 2017,
-                arXiv:1607.02533)
+    pgd         STEPS steps of bound / 4 along the sign, each projected to the ball, from the image (Kurakin et al.
+                2017, arXiv:1607.02533)
     pgd_random  the same from uniformly random points of the ball (Madry et al. 2018, arXiv:1706.06083)
     margin      pgd_random on max_{j != t} z_j - z_t (Carlini & Wagner 2017, arXiv:1608.04644)
 
-A network that states probabilities near 0 and 1 has cross-entropy gradients that vanish, and label smoothing shrinks
-them too: such a network resists the first three and is not robust.  The margin does not vanish; claim no robustness
-without it.  Pixels are in [0, 1] and stay there, normalisation is inside of the attacked function, every image is
-attacked, also those that are wrong without it, and an image is wrong if one of the starts makes it so.
+A network with probabilities near 0 and 1 has vanishing cross-entropy gradients, and label smoothing also shrinks them:
+such a network resists the first three attacks without being robust.  The gradient of the margin does not vanish; do not
+claim robustness without it.  Pixels stay in [0, 1], normalisation is a part of the attacked function, every image is
+attacked, including those that are misclassified without an attack, and an image counts as wrong if any start succeeds.
 
 Letters: B images, K classes, t the label, z the logits, x (B, 3, H, W) in [0, 1].
 """
@@ -34,7 +34,7 @@ WHITE = 255
 
 
 class Method(NamedTuple):
-    """steps: None: as the attack says; restarts: whether it starts at random points."""
+    """Definition of an attack; steps: None: those of the `Attack`; random: whether it starts at random points."""
 
     loss: Loss
     steps: int | None
@@ -42,7 +42,7 @@ class Method(NamedTuple):
 
 
 class Attack(NamedTuple):
-    """bound: largest change in 1/255; the step is a quarter of it (of fgsm: all of it)."""
+    """An attack to run; bound: largest change in 1/255; the step is a quarter of it (for fgsm, all of it)."""
 
     method: str
     bound: float
@@ -51,17 +51,17 @@ class Attack(NamedTuple):
 
     @property
     def name(self) -> str:
-        """ "pgd_8" """
+        """Name in metrics, such as "pgd_8"."""
         return f"{self.method}_{self.bound:g}"
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Sum over the images of -log p_t."""
+    """Return the sum over the images of -log p_t."""
     return F.cross_entropy(logits, labels, reduction="sum")
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """Sum over the images of max_{j != t} z_j - z_t; positive for an image that is wrong."""
+    """Return the sum over the images of max_{j != t} z_j - z_t, which is positive for a misclassified image."""
     own = logits.gather(1, labels[:, None])
     others = logits.scatter(1, labels[:, None], -torch.inf)
     return (others.amax(dim=1) - own[:, 0]).sum()
@@ -76,10 +76,11 @@ METHODS: dict[str, Method] = {
 
 
 def build_attacks(methods: Sequence[str], bounds: Sequence[float], steps: int, restarts: int) -> list[Attack]:
-    """Every method at every bound (in 1/255).
+    """Build an attack for every method and bound (in 1/255).
 
     Raises:
-        InputError: an unknown method, a bound outside [0, 255], one of them twice (attacks are counted by their name).
+        InputError: a method is unknown, a bound is outside [0, 255], or one of them is duplicated (attacks are counted
+            by name).
     """
     for method in methods:
         check_choice("ATTACK.METHODS", method, METHODS)
@@ -90,14 +91,14 @@ def build_attacks(methods: Sequence[str], bounds: Sequence[float], steps: int, r
     attacks = [Attack(m, float(b), steps, restarts if METHODS[m].random else 1) for m in methods for b in bounds]
     for name, times in Counter(attack.name for attack in attacks).items():
         if times > 1:
-            raise InputError(f"ATTACK.METHODS and ATTACK.BOUNDS ask for {name} {times} times; name each one once")
+            raise InputError(f"ATTACK.METHODS and ATTACK.BOUNDS ask for {name} {times} times; list each one once")
     return attacks
 
 
 def perturb(scores: Scores, x: Tensor, labels: Tensor, attack: Attack, generator: torch.Generator | None) -> Tensor:
-    """The images after one run of the attack, in [0, 1] and nowhere farther than the bound from x.
+    """Return the images after one run of the attack, in [0, 1] and at most the bound from x everywhere.
 
-    generator: of the random start; unused by a method without one.
+    generator: for the random start; unused by a method without one.
     """
     method, bound = METHODS[attack.method], attack.bound / WHITE
     steps = method.steps or attack.steps
@@ -107,31 +108,31 @@ def perturb(scores: Scores, x: Tensor, labels: Tensor, attack: Attack, generator
     if method.random:
         noise = torch.rand(x.shape, dtype=x.dtype, device=x.device, generator=generator)
         found = torch.clamp(x + bound * (2 * noise - 1), low, high)
-    for _ in range(steps):  # nothing in here waits for the device
+    for _ in range(steps):  # no synchronisation with the device
         found = found.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(method.loss(scores(found), labels), found)
-        # The ball's and the range's projection at once: both are boxes around x.
+        # Projects to the ball and to the range of pixels at once, as both are boxes.
         found = torch.clamp(found.detach() + step * gradient.sign(), low, high)
     return found.detach()
 
 
 def check_gradients(scores: Scores, x: Tensor, labels: Tensor) -> None:
-    """`InputError` for a model through which no gradient reaches the pixels: nothing would attack it.
+    """Raise `InputError` for a model whose gradient does not reach the pixels, so that no attack could change them.
 
-    Asked of the margin, whose gradient does not vanish where the model is merely certain.
+    The margin is used, as its gradient does not vanish when the model is merely confident.
     """
     x = x.detach().requires_grad_()
     loss = margin(scores(x), labels)
     gradient = torch.autograd.grad(loss, x, allow_unused=True)[0] if loss.requires_grad else None
     if gradient is None or not gradient.any():
         raise InputError(
-            "no gradient of the model's logits reaches the pixels, so that gradient attacks cannot move them and would "
-            "call it robust; attack a differentiable model (no detached, quantised or constant layer on the way)"
+            "no gradient of the model's logits reaches the pixels, so gradient attacks cannot change them and would "
+            "report it as robust; use a differentiable model (without detached, quantised or constant layers)"
         )
 
 
 class Errors:
-    """Counts of wrong images; added on the device, read once."""
+    """Counts of misclassified images, summed on the device and read once."""
 
     def __init__(self, names: Sequence[str], device: torch.device) -> None:
         self.names = list(names)
@@ -139,11 +140,11 @@ class Errors:
         self.total = 0
 
     def add(self, name: str, wrong: Tensor) -> None:
-        """wrong: (2, B) bool, by top-1 and top-5."""
+        """Add the errors of a batch; wrong: (2, B) bool, for top-1 and top-5."""
         self.counts[self.names.index(name)] += wrong.sum(dim=1)
 
     def metrics(self, classes: int) -> dict[str, float]:
-        """`<attack>_top1_error` and, of more than 5 classes, `<attack>_top5_error`, shares in [0, 1]."""
+        """Return `<attack>_top1_error` and, for more than 5 classes, `<attack>_top5_error`, shares in [0, 1]."""
         shares = (self.counts.double() / self.total if self.total else self.counts * torch.nan).tolist()
         pairs = list(zip(self.names, shares, strict=True))
         metrics = {f"{name}_top1_error": share[0] for name, share in pairs}
@@ -151,9 +152,9 @@ class Errors:
 
 
 def wrong_predictions(logits: Tensor, labels: Tensor) -> Tensor:
-    """(2, B) bool: the label is not the first, not among the first five; of equal logits the lower class is first."""
+    """Return (2, B) bool: the label is not the first, not among the first five; ties go to the lower class."""
     own, numbers = logits.gather(1, labels[:, None]), torch.arange(logits.shape[1], device=logits.device)
-    # Logits that are not numbers are no right answer.
+    # NaN logits never count as right.
     before = (logits > own) | ((logits == own) & (numbers < labels[:, None])) | logits.isnan() | own.isnan()
     rank = before.sum(dim=1)
     return torch.stack([rank >= 1, rank >= 5])
@@ -171,16 +172,17 @@ def attack_model(
     seed: int = 0,
     names: Sequence[str] | None = None,
 ) -> dict[str, float]:
-    """Top-1 and top-5 error without an attack (`clean`), under each, and under any of the same bound (`any_8`).
+    """Return top-1 and top-5 errors without an attack (`clean`), under each, and under any of one bound (`any_8`).
 
     Args:
         batches: uint8 images (B, 3, H, W) with labels.
-        mean, std: channel statistics, RGB in [0, 1]; dtype: of the model.
-        seed: of the random starts.
-        names: of the images, by the samples' index, for messages.
+        mean, std: channel statistics, RGB in [0, 1].
+        dtype: type of the model.
+        seed: seed of the random starts.
+        names: names of the images by sample index, for messages.
 
     Raises:
-        InputError: logits that are not finite, with the image and the network's file.
+        InputError: the logits are not finite; names the image and the network's file.
     """
     scores = _WatchedScores(model, *(torch.tensor(v, dtype=dtype, device=device)[:, None, None] for v in (mean, std)))
     bounds = list(dict.fromkeys(attack.bound for attack in attacks))
@@ -211,14 +213,14 @@ def attack_model(
 
 
 class _WatchedScores:
-    """The logits of a model for pixels in [0, 1]; knows which images of a batch ever had some that are not finite."""
+    """Computes the logits of a model for pixels in [0, 1], and records images with logits that are not finite."""
 
     def __init__(self, model: nn.Module, center: Tensor, scale: Tensor) -> None:
         self.model, self.center, self.scale = model, center, scale
         self.finite = torch.ones(0, dtype=torch.bool)
 
     def begin(self, count: int, device: torch.device) -> None:
-        """A new batch of `count` images."""
+        """Start a new batch of `count` images."""
         self.finite = torch.ones(count, dtype=torch.bool, device=device)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -227,7 +229,10 @@ class _WatchedScores:
         return logits
 
     def check(self, batch: Batch, names: Sequence[str] | None) -> None:
-        """Waits for the device: twice in a batch, beside some 900 passes.  `InputError` names the first image."""
+        """Raise `InputError` for the first image with logits that are not finite.
+
+        Synchronises with the device, twice per batch of about 900 forward passes.
+        """
         if not self.finite.all():
             row = int((~self.finite).nonzero()[0])
             index = row if batch.index is None else int(batch.index[row])
@@ -235,7 +240,7 @@ class _WatchedScores:
 
 
 def _wrong_under(scores: Scores, x: Tensor, labels: Tensor, attack: Attack, generator: torch.Generator) -> Tensor:
-    """(2, B) wrong after any of the restarts."""
+    """Return (2, B) bool: wrong after any of the restarts."""
     wrong = torch.zeros(2, len(labels), dtype=torch.bool, device=x.device)
     for _ in range(attack.restarts):
         with torch.enable_grad():
@@ -246,7 +251,7 @@ def _wrong_under(scores: Scores, x: Tensor, labels: Tensor, attack: Attack, gene
 
 
 class _frozen:
-    """Evaluation mode, and no gradients of parameters, which would cost memory; both are put back."""
+    """Context of evaluation mode without gradients of parameters, which would cost memory; restores both."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model

@@ -1,4 +1,4 @@
-"""What the tools that measure a finished pretraining run share: arguments, the run, its data, a table."""
+"""Code shared by the tools that measure a finished pretraining run: arguments, run, data, table."""
 
 import argparse
 import os
@@ -24,7 +24,7 @@ from backbones.pretraining.building import read_split
 
 
 class RunArguments(argparse.Namespace):
-    """The command line of a tool that measures a run: `RUN [--output-dir DIR] [KEY VALUE ...]` in any order."""
+    """Command line of a tool that measures a run: `RUN [--output-dir DIR] [KEY VALUE ...]` in any order."""
 
     run: Path
     output_dir: Path
@@ -34,12 +34,14 @@ class RunArguments(argparse.Namespace):
 def takes_run(
     doc: str | None, folder: str, stage: str
 ) -> Callable[[Callable[[RunArguments], int]], Callable[[Sequence[str] | None], int]]:
-    """Make the `main(argv)` of a tool from what it does with its arguments, while it holds the folder it writes to.
+    """Return a decorator that makes the `main(argv)` of a tool from a function of its parsed arguments.
+
+    `main` parses the arguments, refuses a folder with results of another stage, and locks the output folder.
 
     Args:
-        doc: the tool's help.
-        folder: below the run, the default of --output-dir.
-        stage: of the results that may be in that folder.
+        doc: help of the tool.
+        folder: default of --output-dir, relative to the run.
+        stage: the stage whose results the output folder can already hold.
     """
 
     def wrap(measure: Callable[[RunArguments], int]) -> Callable[[Sequence[str] | None], int]:
@@ -67,7 +69,7 @@ def _parse(doc: str | None, folder: str, argv: Sequence[str] | None) -> RunArgum
 
 
 def load_run(run: str | Path, overrides: Sequence[str]) -> tuple[CfgNode, BackboneFile]:
-    """The validated config (with `KEY VALUE` overrides) and the backbone of a pretraining run's folder."""
+    """Load the validated config (with `KEY VALUE` overrides) and the backbone of a pretraining run's folder."""
     folder = Path(run)
     backbone = load_backbone(folder)
     cfg = load_config(get_defaults(), (folder if folder.is_dir() else folder.parent) / CONFIG_FILE, overrides)
@@ -85,9 +87,9 @@ def build_samples(cfg: CfgNode, split: str, backbone: BackboneFile, warnings: Wa
 
 
 def refuse_other_classes(samples: Samples, backbone: BackboneFile, where: str) -> None:
-    """`InputError` where output k of the backbone is not class k of the data: every number would be of other classes.
+    """Raise `InputError` unless output k of the backbone is class k of the data: all numbers would be wrong.
 
-    where: names the data.
+    where: name of the data for the message.
     """
     own = backbone.spec["classes"]
     if difference := differing_classes(own, samples.classes):
@@ -103,7 +105,7 @@ def refuse_other_classes(samples: Samples, backbone: BackboneFile, where: str) -
 
 
 def compare_with_data(cfg: CfgNode, backbone: BackboneFile) -> str:
-    """Refuse the backbone if its classes are not those of the config's data; says whether the data could be read."""
+    """Refuse the backbone if its classes are not those of the config's data; return whether they were compared."""
     if not backbone.spec["num_classes"]:
         return "without classes to compare with the data"
     if not expand_path(cfg.DATA.ROOT).is_dir():
@@ -114,7 +116,7 @@ def compare_with_data(cfg: CfgNode, backbone: BackboneFile) -> str:
 
 
 def build_inputs(cfg: CfgNode, device: torch.device) -> Inputs:
-    """How the config says that images reach the network in evaluation."""
+    """Return the settings of the network's input in evaluation, from the config."""
     return Inputs(
         resize=cfg.DATA.EVAL_RESIZE,
         stretch=cfg.DATA.EVAL_STRETCH,
@@ -129,7 +131,10 @@ def build_inputs(cfg: CfgNode, device: torch.device) -> Inputs:
 
 
 def changed_settings(cfg: CfgNode, images: int) -> dict:
-    """What the protocol names of EVAL beyond its defaults: a new option leaves the protocols of before as they are."""
+    """Return the EVAL settings for the protocol, without those at their defaults.
+
+    Thus a new option does not change the hash of existing protocols.
+    """
     asked = {}
     if cfg.EVAL.CONTEXT and list(cfg.EVAL.CONTEXT_FILLS) != ["mean"]:
         asked["context_fills"] = list(cfg.EVAL.CONTEXT_FILLS)
@@ -143,29 +148,29 @@ def changed_settings(cfg: CfgNode, images: int) -> dict:
 
 
 def check_splits(cfg: CfgNode) -> None:
-    """`InputError` for a temperature that would be measured on the images it is fitted on."""
+    """Raise `InputError` if the temperature would be measured on the images it is fitted on."""
     if cfg.EVAL.TEMPERATURE_SPLIT == cfg.DATA.VAL_SPLIT:
         raise InputError(
-            f"EVAL.TEMPERATURE_SPLIT '{cfg.EVAL.TEMPERATURE_SPLIT}' is what is measured (DATA.VAL_SPLIT); name another "
-            "split, or leave it empty: then the halves of the measured split serve each other"
+            f"EVAL.TEMPERATURE_SPLIT '{cfg.EVAL.TEMPERATURE_SPLIT}' is the measured split (DATA.VAL_SPLIT); set "
+            "another split, or leave it empty to fit on one half of the measured split and measure on the other"
         )
 
 
 def warn_of_choice(run: Path, cfg: CfgNode, warnings: WarningCounter) -> None:
-    """Count a measured split on which the reported epoch was chosen: numbers on it are too good."""
+    """Add a warning if the reported epoch was chosen on a measured split, whose numbers are then too good."""
     trained = load_config(get_defaults(), (run if run.is_dir() else run.parent) / CONFIG_FILE)
     if trained.EVAL.REPORT == "best" and trained.DATA.VAL_SPLIT in (cfg.DATA.VAL_SPLIT, cfg.DATA.SHIFTED_SPLIT):
         warnings.add("measured split on which the reported epoch was chosen (EVAL.REPORT best)", trained.DATA.VAL_SPLIT)
 
 
 def describe_samples(samples: Samples) -> dict:
-    """What results.json says about a split."""
+    """Return the entry of a split in results.json."""
     return {
         "name": samples.name,
         "images": len(samples),
         "boxes": len(samples.boxes),
         "classes": len(samples.classes),
-        # Of the data before the run's seed drew a part of it: runs of all seeds are measured by one protocol.
+        # Fingerprint of the data before any draw with the run's seed, so that all seeds share one protocol.
         "fingerprint": samples.source,
     }
 
@@ -181,7 +186,7 @@ def save_predictions(path: Path, predictions: dict[str, Predictions]) -> None:
 
 
 def print_table(label: str, metrics: dict[str, float | None], names: Sequence[str]) -> None:
-    """Print the numbers one looks at first."""
+    """Print the main metrics."""
     print(label)
     for name in names:
         value = metrics[name]

@@ -1,10 +1,10 @@
-"""The folders of a backbone, from whatever of them the user names.
+"""Find the folders of a backbone from any one of them that the user gives.
 
-    RUN, RUN/evaluation                                         by hand
-    OUT/runs/CE-s0-pretrain-<hash>, OUT/runs/CE-s0-evaluate-<hash>, OUT/runs, OUT     by tools/benchmark.py
+    RUN, RUN/evaluation                                                               of single runs
+    OUT/runs/CE-s0-pretrain-<hash>, OUT/runs/CE-s0-evaluate-<hash>, OUT/runs, OUT     of tools/benchmark.py
 
-What a suite made lies side by side and is joined by the hash of the backbone; its output folder stands for all rows of
-its reports.
+The folders of a suite are side by side and are joined by the hash of the backbone; the output folder of a suite means
+all rows of its reports.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from backbones.core.errors import InputError
 from backbones.core.files import load_json
 from backbones.core.results import FILE_NAME, load_results
 
-EVALUATION = "evaluation"  # folder of tools/evaluate_backbone.py inside of a run
+EVALUATION = "evaluation"  # folder of tools/evaluate_backbone.py inside a run
 BACKBONE = "backbone.pth"
-# Of a suite: the folder of its stages, and what each report was made of.
+# In a suite's output: the folder of its stages, and the inputs of each report.
 RUNS, REPORTS = "runs", "report*/inputs.json"
 _STAGE = re.compile(r"-(pretrain|select|grid|evaluate)-[0-9a-f]{12}$")
 
 
 @dataclass(frozen=True)
 class BackboneFolders:
-    """Where a backbone and what was measured of it lie.
+    """Folders of a backbone and of its measurements.
 
     Attributes:
-        given: what the user named.
-        runs: the folders of its pretraining (or its file); several where a selection has copied it, the copy first.
-        evaluations: of tools/evaluate_backbone.py.
+        given: the path given by the user.
+        runs: the folders of its pretraining (or its file); several if a selection has copied it, the copy first.
+        evaluations: folders written by tools/evaluate_backbone.py.
     """
 
     given: Path
@@ -41,36 +41,36 @@ class BackboneFolders:
     evaluations: tuple[Path, ...]
 
     def run(self, holding: str = "") -> Path:
-        """The run, or the first of its folders that holds a file; `InputError` where there is none."""
+        """Return the first run that holds the file `holding`, else the first run; raise `InputError` without a run."""
         if not self.runs:
-            raise InputError(f"{self.given}: the run of this backbone is not beside it; name the folder of the run")
-        return min(self.runs, key=lambda run: not (holding and (run / holding).is_file()))  # the first of equals
+            raise InputError(f"{self.given}: the run of this backbone is not beside it; give the folder of the run")
+        return min(self.runs, key=lambda run: not (holding and (run / holding).is_file()))  # ties: the first
 
     def evaluation(self) -> Path:
-        """The evaluation; `InputError` where there is none or more than one."""
+        """Return the evaluation; raise `InputError` unless there is exactly one."""
         first, *others = self.evaluations or (None,)
         if first is None:
-            raise InputError(f"{self.given} is not evaluated; call tools/evaluate_backbone.py on it first")
+            raise InputError(f"{self.given} is not evaluated; run tools/evaluate_backbone.py on it first")
         if others:
             names = " and ".join(map(str, self.evaluations))
-            raise InputError(f"{self.given} has {len(self.evaluations)} evaluations, {names}; name one of them")
+            raise InputError(f"{self.given} has {len(self.evaluations)} evaluations, {names}; give one of them")
         return first
 
 
 def find_backbones(paths: Sequence[str | Path]) -> list[BackboneFolders]:
-    """The backbones of runs, evaluations, backbone files and outputs of suites, in the order in which they are named.
+    """Find the backbones of runs, evaluations, backbone files and suite outputs, in the order given.
 
     Raises:
-        InputError: results that cannot be read, or a suite's output without any backbone.
+        InputError: results cannot be read, or a suite's output holds no backbone.
     """
     return [found for path in map(Path, paths) for found in _find(path)]
 
 
 def find_evaluation(path: str | Path) -> Path:
-    """The evaluation of the one backbone that `path` names."""
+    """Return the evaluation of the only backbone at `path`."""
     found = find_backbones([path])
     if len(found) > 1:
-        raise InputError(f"{path} holds {len(found)} backbones; name one of them")
+        raise InputError(f"{path} holds {len(found)} backbones; give one of them")
     return found[0].evaluation()
 
 
@@ -80,7 +80,7 @@ def _find(path: Path) -> list[BackboneFolders]:
         return [_of_results(path)]
     if (output / RUNS).is_dir():
         return _of_suite(path, output)
-    evaluation = path / EVALUATION  # of a run that has not finished, or was copied without its results
+    evaluation = path / EVALUATION  # for an unfinished run, or one copied without its results
     return [BackboneFolders(path, (path,), (evaluation,) if (evaluation / FILE_NAME).is_file() else ())]
 
 
@@ -96,13 +96,13 @@ def _of_results(path: Path) -> BackboneFolders:
 
 
 def _of_suite(path: Path, output: Path) -> list[BackboneFolders]:
-    """One for each backbone that the reports show, or, without any report, that is there."""
+    """Return the folders of each backbone in the reports, or, without any report, of each existing backbone."""
     stages = list(_stages(output / RUNS))
     reported = _reported(output)
     shown = [one for one in stages if not reported or one[0].name in reported]
     rows = dict.fromkeys(results["backbone"].get("hash") for _, kind, results in shown if kind != "grid")
     if not rows:
-        raise InputError(f"no finished pretraining in {output / RUNS}; name the output folder of a suite that has run")
+        raise InputError(f"no finished pretraining in {output / RUNS}; give the output folder of a suite that has run")
     found = []
     for digest in rows:
         runs, _ = _join(digest, stages)
@@ -112,13 +112,13 @@ def _of_suite(path: Path, output: Path) -> list[BackboneFolders]:
 
 
 def _reported(output: Path) -> dict[str, None]:
-    """Names of the folders that the reports were made of; paths may be of another place."""
+    """Return the names of the reports' input folders; only names, as the output might have been moved."""
     records = [load_json(path) for path in sorted(output.glob(REPORTS))]
     return dict.fromkeys(Path(run).name for record in records for run in record.get("runs", []))
 
 
 def _stages(folder: Path) -> Iterator[tuple[Path, str, dict[str, Any]]]:
-    """(folder, kind, results) of what a suite has pretrained, chosen and evaluated below `folder`."""
+    """Yield (folder, kind, results) of a suite's finished pretraining, selection and evaluation stages in `folder`."""
     for path in sorted(folder.iterdir()):
         kind = _STAGE.search(path.name)
         if kind and (path / FILE_NAME).is_file():
@@ -128,7 +128,7 @@ def _stages(folder: Path) -> Iterator[tuple[Path, str, dict[str, Any]]]:
 def _join(
     digest: str | None, stages: Sequence[tuple[Path, str, dict[str, Any]]]
 ) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """The runs (what a grid has trained last) and the evaluations of the backbone with this hash."""
+    """Return the runs (those of a grid last) and the evaluations of the backbone with this hash."""
     own = [(path, kind) for path, kind, results in stages if results["backbone"].get("hash") == digest]
     runs = sorted((kind == "grid", path) for path, kind in own if kind != "evaluate")
     return tuple(path for _, path in runs), tuple(path for path, kind in own if kind == "evaluate")
