@@ -1,4 +1,4 @@
-"""What is trained in a replicate: the candidates of every row's grid, and the soft targets that each learns from.
+"""Candidates of a replicate: the networks of every row's grid, and the soft targets of each.
 
 A candidate is one network with fixed hyper-parameters; a row of a table chooses among candidates (`rows`).
 """
@@ -17,12 +17,12 @@ from backbones.core.errors import InputError, suggestion
 from backbones.gaussian.task import CLASSES
 from backbones.methods.functional import instance_amount, instance_targets, smooth_labels
 
-LARGEST_AMOUNT = 0.2  # of ILS Eq. 3
+LARGEST_AMOUNT = 0.2  # largest amount in ILS Eq. 3
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One network: its method and, where the method has them, its hyper-parameters (nan otherwise).
+    """One network: its method and the method's hyper-parameters (nan for those that it does not have).
 
     method: "hard", "ls", "ils1", "ils2", "ils", or "distil_<teacher>" with the teachers of Tables II and VI.
     eps: smoothing amount, over all classes in "ls" (y_t = 1 - eps + eps/K), over the wrong ones in "ils2".
@@ -43,19 +43,19 @@ class Candidate:
         return " ".join([self.method, *(f"{k}={v:g}" for k, v in settings.items() if not np.isnan(v))])
 
     def seed_key(self) -> int:
-        """A number of its own: a candidate's seed does not depend on what else is trained."""
+        """Return a number from the name, so that a candidate's seed does not depend on other candidates."""
         return zlib.crc32(self.name.encode())
 
 
 @dataclass(frozen=True)
 class Grids:
-    """Hyper-parameters that are tried (ILS, App. A); `figure_*` is the grid of Fig. 11."""
+    """Hyper-parameter grids (ILS, App. A); `figure_*` is the grid of Fig. 11."""
 
     eps: tuple[float, ...] = (0.001, 0.005, 0.01, 0.03, 0.05, 0.07, 0.09, 0.11, 0.13, 0.15, 0.17, 0.19)
     p1: tuple[float, ...] = (0.75, 0.775, 0.8, 0.825, 0.85)
     p2: tuple[float, ...] = (0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
-    # NOTE: differs from the paper, whose text says T in `t_text` while its mean chosen T is above all of these: `t` is
-    # the grid of the paper's real data, and ILS2 is reported with `t_text` as well.
+    # NOTE: differs from the paper: its text has T in `t_text`, but its mean chosen T is above all of these.  `t` is the
+    # grid of the paper's real data; ILS2 is also reported with `t_text`.
     t: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0)
     t_text: tuple[float, ...] = (1.0, 2.0, 4.0, 6.0)
     figure_p1: tuple[float, ...] = tuple(0.7 + 0.025 * i for i in range(12))
@@ -71,7 +71,7 @@ TEACHERS = ("bayes", "hard", "ls", "ils")
 
 
 def check_families(chosen: Iterable[str]) -> tuple[str, ...]:
-    """The chosen families in their usual order; an unknown one is an `InputError`."""
+    """Return the chosen families in their usual order; raise `InputError` for an unknown one."""
     chosen = list(chosen)
     for name in chosen:
         if name not in FAMILIES:
@@ -80,7 +80,7 @@ def check_families(chosen: Iterable[str]) -> tuple[str, ...]:
 
 
 def build_candidates(grids: Grids, families: Sequence[str]) -> list[Candidate]:
-    """Every student that needs no student before it, each once (grids overlap)."""
+    """Build every candidate that does not learn from another candidate, each once, as grids overlap."""
     curve = itertools.product(grids.p1, grids.p2)
     members = {
         "ls": [Candidate("ls", eps=eps) for eps in (*grids.eps, LARGEST_AMOUNT)],
@@ -97,11 +97,11 @@ def build_candidates(grids: Grids, families: Sequence[str]) -> list[Candidate]:
 
 
 class Teacher(NamedTuple):
-    """What the students of a replicate may learn from, at the training points: (n, K) float64 unless said.
+    """What the students of a replicate can learn from at the training points; (n, K) float64 unless stated.
 
-    logits: of the hard-label network; they give the distribution.
-    calibrated: its probabilities after temperature scaling; they give the amount.
-    posterior: Bayes'.
+    logits: logits of the hard-label network, which determine the distribution.
+    calibrated: its probabilities after temperature scaling, which determine the amount.
+    posterior: the Bayes posterior.
     """
 
     labels: np.ndarray  # (n,) int64
@@ -111,7 +111,7 @@ class Teacher(NamedTuple):
 
 
 def build_targets(candidates: Sequence[Candidate], teacher: Teacher) -> np.ndarray:
-    """Targets (J, n, K) float64 of each candidate."""
+    """Return the targets (J, n, K) float64 of the candidates."""
     labels, logits, calibrated, posterior = map(torch.from_numpy, teacher)
     p_true = calibrated.gather(1, labels[:, None])[:, 0]
     given = {"distil_bayes": posterior, "distil_hard": logits.softmax(dim=1)}

@@ -1,4 +1,4 @@
-"""Which smoothing amount suits which confidence of the teacher (ILS, Sec. IV-A: 50 bins on [0.2, 1])."""
+"""The best smoothing amount for each confidence of the teacher (ILS, Sec. IV-A: 50 bins on [0.2, 1])."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -14,7 +14,7 @@ BINS, LOWEST = 50, 0.2
 
 
 def bin_sums(teacher: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points per bin of the teacher's p_t (n,), and the sum of each column (C, n) per bin: (BINS,), (C, BINS)."""
+    """Return the points per bin of the teacher's p_t (n,), (BINS,), and the sum per bin of each column, (C, BINS)."""
     index = np.minimum((teacher - LOWEST) / (1 - LOWEST) * BINS, BINS - 1)
     used = index >= 0
     index = index[used].astype(np.int64)
@@ -23,7 +23,7 @@ def bin_sums(teacher: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 class Curve(NamedTuple):
-    """Per bin that has points: mean p_t of the teacher, of Bayes, of the student of each amount, and the best amount.
+    """Per non-empty bin: mean p_t of the teacher, of Bayes and of the student of each amount, and the best amount.
 
     teacher, bayes, best: (B,); eps: (E,); students: (E, B); count: (B,) points over all replicates.
     """
@@ -37,9 +37,10 @@ class Curve(NamedTuple):
 
 
 def build_curve(count: np.ndarray, sums: np.ndarray, eps: np.ndarray) -> Curve:
-    """From `bin_sums` added over replicates; the columns are teacher, Bayes and the student of each amount.
+    """Build the curve from `bin_sums` added over replicates.
 
-    The best amount of a bin is the one whose students' mean p_t is nearest to the teacher's.
+    The columns are the teacher, Bayes and the student of each amount.  The best amount of a bin is the one whose
+    students' mean p_t is closest to the teacher's.
     """
     used = count > 0
     teacher, bayes, *students = sums[:, used] / count[used]
@@ -48,17 +49,17 @@ def build_curve(count: np.ndarray, sums: np.ndarray, eps: np.ndarray) -> Curve:
 
 
 def curve_amount(p_true: np.ndarray, p1: float, p2: float) -> np.ndarray:
-    """The amount of ILS1 (Eq. 3)."""
+    """Return the amount of ILS1 (Eq. 3)."""
     return instance_amount(torch.from_numpy(p_true), p1, p2, LARGEST_AMOUNT).numpy()
 
 
 def sine_amount(p_true: np.ndarray, p1: float, p2: float) -> np.ndarray:
-    """The amount of the sinusoidal variant."""
+    """Return the amount of the sinusoidal variant."""
     return instance_amount_sine(torch.from_numpy(p_true), p1, p2).numpy()
 
 
 def fit_curves(curve: Curve) -> Mapping[str, tuple[float, float]]:
-    """(P1, P2) of both curves by least squares on the best amounts, a bin weighing as its points."""
+    """Fit (P1, P2) of both curves to the best amounts by least squares, with bins weighted by their points."""
     weight = np.sqrt(curve.count / curve.count.sum())
 
     def fit(amount, start: tuple[float, float]) -> tuple[float, float]:

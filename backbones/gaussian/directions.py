@@ -1,7 +1,7 @@
-"""Which published directions appear here: paired differences of two rows over the replicates.
+"""Comparison with published directions, from paired differences of two rows over the replicates.
 
-The direction is the sign of the difference of the published numbers; ours appears or is opposite where its paired
-difference is at least two standard errors from zero, and is not decided otherwise.
+A direction is the sign of the difference of the published numbers.  If our paired difference is at least two standard
+errors from zero, the direction has appeared or is opposite; otherwise it is not decided.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from backbones.gaussian.study import mean_and_error
 from backbones.gaussian.tables import COLUMN, finite
 
 APPEARED, OPPOSITE, UNDECIDED = "appeared", "opposite", "not decided"
-ERRORS = 2.0  # standard errors from zero that decide
+ERRORS = 2.0  # standard errors from zero from which a direction is decided
 TRUE_CLASS, EQ2 = "cwece15_trueclass", "cwece15"
 
 
@@ -39,14 +39,14 @@ PAIRS = (
     Pair(EQ2, "ls", "hard"),
     Pair(TRUE_CLASS, "ls_scaled", "hard_scaled"),
     Pair(EQ2, "ls_scaled", "hard_scaled"),
-    # how much of it, and temperature
+    # amount of smoothing, and temperature
     Pair("ce", "ls02", "ls"),
     Pair("ece15", "ls02", "ls"),
     Pair("ce", "hard_scaled", "hard"),
     Pair("ce", "ls_scaled", "ls"),
     Pair("eps", "ls_scaled", "ls"),
     Pair("temperature", "ls02_scaled", "hard_scaled"),
-    # dense and sparse parts want different amounts
+    # different amounts for the dense and the sparse part
     Pair("eps", "ls_on_sparse", "ls_on_dense"),
     Pair("acc_dense", "ls_on_sparse", "ls_on_dense"),
     Pair("acc_sparse", "ls_on_sparse", "ls_on_dense"),
@@ -76,7 +76,7 @@ PAIRS = (
 def compare_directions(
     study: Mapping[str, np.ndarray], published: Published, titles: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """One entry per pair whose rows were run: statement, difference, its standard error, published, verdict."""
+    """Return an entry per pair whose rows were run: statement, difference, standard error, published, verdict."""
     rows = study["rows"].tolist()
     found = []
     for pair in PAIRS:
@@ -84,7 +84,7 @@ def compare_directions(
             continue
         column = study["values"][:, :, COLUMNS.index(pair.column)]
         mean, error = mean_and_error(column[:, rows.index(pair.first)] - column[:, rows.index(pair.second)])
-        # The paper has one cwECE, so Eq. 2 is held against its direction too.
+        # The paper has one cwECE, so Eq. 2 is compared with its direction, too.
         there = TRUE_CLASS if pair.column == EQ2 else pair.column
         paper = published[pair.first][there] - published[pair.second][there]
         found.append(
@@ -103,7 +103,7 @@ def compare_directions(
 
 
 def verdict(difference: float, error: float, published: float) -> str:
-    """Appeared, opposite or not decided; a difference without a standard error decides nothing."""
+    """Return appeared, opposite or not decided; the latter also without a standard error."""
     if not (np.isfinite(error) and abs(difference) >= ERRORS * error and difference * published != 0):
         return UNDECIDED
     return APPEARED if difference * published > 0 else OPPOSITE
@@ -115,12 +115,12 @@ def _statement(pair: Pair, published: float, titles: Mapping[str, str]) -> str:
     return f"{what} of {titles[pair.first]} is {side} than that of {titles[pair.second]}"
 
 
-# The Bayes-optimal classifier needs no training, so it checks the task and the measures themselves.
+# The Bayes-optimal classifier needs no training, so it checks the task and the measures.
 BAYES_TOLERANCE = {"acc": 0.003, "acc_dense": 0.003, "acc_sparse": 0.003, "ce": 0.003}
 
 
 def check_bayes(summary: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Our Bayes-optimal row against the published one, with the tolerance that it shall keep."""
+    """Compare our Bayes-optimal row with the published one, with the allowed tolerance."""
     checks = []
     for column, tolerance in BAYES_TOLERANCE.items():
         cell = summary["bayes"][column]

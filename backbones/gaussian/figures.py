@@ -1,7 +1,7 @@
-"""The study's figures, drawn from the stacked replicates; each comes with a caption that says what it is.
+"""Figures of the study, drawn from the stacked replicates, each with a caption.
 
-The published text gives the data of the curve (Figs. 4, 6, 7) and of the grid (Fig. 11), but not always what a
-figure's number shows: a caption says where the choice is ours.
+The published text gives the data of the curve (Figs. 4, 6, 7) and of the grid (Fig. 11), but does not always state what
+a figure shows; captions state where the choice is ours.
 """
 
 from collections.abc import Mapping
@@ -16,13 +16,13 @@ from backbones.gaussian.curve import Curve, build_curve, curve_amount, fit_curve
 from backbones.gaussian.replicate import MAP_X, MAP_Y, Settings, draw_data
 from backbones.gaussian.task import DENSE_MEANS, SPARSE_MEANS, log_posterior
 
-# Okabe and Ito's colours, told apart by colour-blind readers.
+# Okabe and Ito's colours, which colour-blind readers can distinguish.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
-SHOWN_POINTS = 400  # of the test points, so that the components stay visible
+SHOWN_POINTS = 400  # test points shown per class on average, few enough to keep the components visible
 
 
 class StudyFigure(NamedTuple):
-    """name: of the file; title and caption: what the page says of it."""
+    """A figure; name: that of its file; title and caption: its text on the page."""
 
     name: str
     title: str
@@ -37,7 +37,7 @@ def draw_figures(
     tuned: tuple[float, float],
     titles: Mapping[str, str],
 ) -> list[StudyFigure]:
-    """Every figure for which something was run; `grid` is the published one of Fig. 11, `tuned` the text's curve."""
+    """Draw every figure that has data; `grid`: published values of Fig. 11; `tuned`: P1 and P2 of the text's curve."""
     figures = [_task(settings)]
     curve = study_curve(study)
     if curve is not None:
@@ -50,14 +50,14 @@ def draw_figures(
 
 
 def study_curve(study: Mapping[str, np.ndarray]) -> Curve | None:
-    """The bins added over replicates; None where no label smoothing was run."""
+    """Return the curve of the bins added over replicates; None if label smoothing was not run."""
     if not len(study["curve_eps"]):
         return None
     return build_curve(study["curve_count"].sum(axis=0), study["curve_sums"].sum(axis=0), study["curve_eps"])
 
 
 def figure11(study: Mapping[str, np.ndarray]) -> dict[tuple[float, float], tuple[float, float]]:
-    """(P1, P2) -> mean test cross-entropy of ILS1 with these fixed, and its standard error."""
+    """Return (P1, P2) -> mean test cross-entropy of ILS1 with these values, and its standard error."""
     found = {}
     for c, name in enumerate(study["candidates"].tolist()):
         method, *settings = name.split()
@@ -87,8 +87,8 @@ def _task(settings: Settings) -> StudyFigure:
     axes.set(xlabel="x1", ylabel="x2", xlim=(MAP_X[0], MAP_X[-1]), ylim=(MAP_Y[0], MAP_Y[-1]))
     caption = (
         "Test points of the first replicate (circles dense, triangles sparse; colour is the class; + the means) over "
-        "the regions in which the Bayes-optimal classifier chooses each class. That the paper's Fig. 2 shows the task "
-        "is our reading."
+        "the regions in which the Bayes-optimal classifier chooses each class. We assume that the paper's Fig. 2 shows "
+        "the task."
     )
     return StudyFigure("figure_2", "Figure 2: the task", caption, figure)
 
@@ -101,9 +101,9 @@ def _best_amounts(curve: Curve, tuned: tuple[float, float]) -> StudyFigure:
     axes.legend()
     caption = (
         "For each of 50 bins of the teacher's calibrated probability of the true class: the amount of label smoothing "
-        "whose students' mean probability is nearest to the teacher's, over the test points of all replicates; area "
-        f"shows the number of points. The line is Eq. 3 with the paper's P1 = {tuned[0]:g} and P2 = {tuned[1]:g}. "
-        "On which points the paper takes the means is not stated."
+        "whose students' mean probability is closest to the teacher's, over the test points of all replicates; the "
+        f"area of a dot shows the number of points. The line is Eq. 3 with the paper's P1 = {tuned[0]:g} and P2 = "
+        f"{tuned[1]:g}. The paper does not state over which points the means are taken."
     )
     return StudyFigure("figure_4", "Figure 4: the best amount for each confidence of the teacher", caption, figure)
 
@@ -117,11 +117,11 @@ def _students(curve: Curve) -> StudyFigure:
     axes.plot([0.2, 1], [0.2, 1], color="#9a9a9a", linewidth=0.8, label="teacher")
     axes.legend()
     caption = (
-        "Mean probability of the true class by students of several amounts, and by Bayes, in the bins of Fig. 4: where "
-        "a student's line crosses the grey one, its amount is the best of the bin. That the paper's Fig. 6 shows this "
-        "is our reading."
+        "Mean probability of the true class for students of several amounts, and for Bayes, in the bins of Fig. 4: "
+        "where a student's line crosses the grey one, its amount is the best of the bin. We assume that the paper's "
+        "Fig. 6 shows this."
     )
-    return StudyFigure("figure_6", "Figure 6: what students say where the teacher is so confident", caption, figure)
+    return StudyFigure("figure_6", "Figure 6: students' and teacher's probability of the true class", caption, figure)
 
 
 def _fitted(curve: Curve) -> StudyFigure:
@@ -136,8 +136,8 @@ def _fitted(curve: Curve) -> StudyFigure:
     axes.legend()
     caption = (
         "The bins of Fig. 4 with the curve of ILS1, min(0.2, P2 (p - P1)²), and the sine variant that the paper "
-        "mentions, 0.1 (sin(P2 (p - P1)) + 1), each fitted by least squares with a bin weighing as its points. That "
-        "the paper's Fig. 7 compares the two is our reading; the fit is ours."
+        "mentions, 0.1 (sin(P2 (p - P1)) + 1), each fitted by least squares with bins weighted by their points. We "
+        "assume that the paper's Fig. 7 compares the two; the fit is ours."
     )
     return StudyFigure("figure_7", "Figure 7: two curves through the best amounts", caption, figure)
 
@@ -159,9 +159,9 @@ def _maps(study: Mapping[str, np.ndarray], titles: Mapping[str, str]) -> StudyFi
         axis.set_title(title, fontsize=10)
     figure.colorbar(drawn[0], ax=axes.tolist(), label="confidence")
     caption = (
-        "Confidence (largest probability) over the plane and borders of the chosen class, for the networks that the "
-        "first replicate chose, without temperature scaling. What the paper's Fig. 8 shows is not known to us; this is "
-        "our choice."
+        "Confidence (largest probability) over the plane and borders of the predicted class, for the networks chosen "
+        "in the first replicate, without temperature scaling. The content of the paper's Fig. 8 is not known to us; "
+        "this is our choice."
     )
     return StudyFigure("figure_8", "Figure 8: confidence over the plane", caption, figure)
 
@@ -188,9 +188,9 @@ def _grid(
         axis.set_xticks(range(len(p2)), [f"{v:g}" for v in p2])
         axis.set_yticks(range(len(p1)), [f"{v:g}" for v in p1])
     caption = (
-        "Mean test cross-entropy of ILS1 with P1 and P2 fixed (no choice by validation); each panel has its own "
-        f"colours. Mean standard error of ours: {error:.4f}; much of it is common to all cells, which share the points "
-        "of a replicate, so differences between cells are surer than that."
+        "Mean test cross-entropy of ILS1 with fixed P1 and P2 (not chosen by validation); each panel has its own "
+        f"colour scale. Mean standard error of ours: {error:.4f}; much of it is common to all cells, which share the "
+        "points of a replicate, so differences between cells have smaller errors."
     )
     return StudyFigure("figure_11", "Figure 11: ILS1 with fixed P1 and P2", caption, figure)
 

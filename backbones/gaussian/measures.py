@@ -1,4 +1,4 @@
-"""Measures of many networks on the same points at once; the definitions are those of `backbones.measuring.calibration`.
+"""Measures of many networks on the same points at once, defined as in `backbones.measuring.calibration`.
 
 Letters: J networks, n points, K classes; everything is float64.
 """
@@ -9,25 +9,25 @@ from backbones.gaussian.task import Points
 
 BINS = 15
 T_BOUNDS = (0.05, 20.0)
-BISECTIONS = 36  # the bounds are 6.0 apart in log T: to 1e-10
-PARITY_BOUNDS = (0.8, 3.0)  # of the paper's code; the lower one is active in its label smoothing rows
+BISECTIONS = 36  # precision 1e-10 in log T, in which the bounds are 6.0 apart
+PARITY_BOUNDS = (0.8, 3.0)  # bounds in the paper's code; the lower one is active in its label smoothing rows
 MEASURES = ("acc", "acc_dense", "acc_sparse", "ce", "ece15", "cwece15", "cwece15_trueclass")
 
 
 def log_softmax(logits: np.ndarray, temperature: np.ndarray | float = 1.0) -> np.ndarray:
-    """Log-probabilities (J, n, K) float64 of logits (J, n, K) divided by temperatures (J,)."""
+    """Return log-probabilities (J, n, K) float64 of logits (J, n, K) divided by temperatures (J,)."""
     z = logits.astype(np.float64) / np.reshape(temperature, (-1, 1, 1))
     z -= z.max(axis=2, keepdims=True)
     return z - np.log(np.exp(z).sum(axis=2, keepdims=True))
 
 
 def cross_entropy(log_p: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Mean of -log p_t, (J,)."""
+    """Return the mean of -log p_t, (J,)."""
     return -log_p[:, np.arange(len(labels)), labels].mean(axis=1)
 
 
 def measure(log_p: np.ndarray, points: Points) -> np.ndarray:
-    """`MEASURES` of log-probabilities (J, n, K), as (J, 7); nan on a subset that has no point."""
+    """Return `MEASURES` of log-probabilities (J, n, K), as (J, 7); nan for a subset without points."""
     p = np.exp(log_p)
     confidence, right = p.max(axis=2), p.argmax(axis=2) == points.labels
     kinds = np.arange(p.shape[2])
@@ -46,9 +46,9 @@ def measure(log_p: np.ndarray, points: Points) -> np.ndarray:
 
 
 def _gap(scores: np.ndarray, hits: np.ndarray) -> np.ndarray:
-    """Sum over bins of n_b/n |hit rate - mean score|, (J,) for scores (J, n); hits (J, n) or (n,).
+    """Return the sum over bins of n_b/n |hit rate - mean score|, (J,), for scores (J, n) and hits (J, n) or (n,).
 
-    n_b cancels: what remains is the sum of hits minus scores within a bin.
+    n_b cancels, so that a bin contributes the absolute sum of its hits minus scores, over n.
     """
     index = (np.ceil(scores * BINS) - 1).clip(0, BINS - 1).astype(np.int64)
     index += BINS * np.arange(len(scores))[:, None]
@@ -61,10 +61,10 @@ def _mean(values: np.ndarray) -> np.ndarray:
 
 
 def fit_temperatures(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Temperatures (J,) in `T_BOUNDS` that minimise each network's NLL of softmax(z / T); logits (J, n, K).
+    """Return temperatures (J,) in `T_BOUNDS` that minimise each network's NLL of softmax(z / T); logits (J, n, K).
 
-    The NLL is convex in b = 1/T and its slope is the mean of E_p[z] - z_t: bisection of log b by the slope's sign,
-    which ends at a bound where the optimum is beyond it.  Within narrower bounds the optimum is this one, clipped.
+    The NLL is convex in b = 1/T and its slope is the mean of E_p[z] - z_t: log b is bisected by the sign of the slope,
+    which ends at a bound if the optimum is beyond it.  For narrower bounds, clip the result.
     """
     z = logits.astype(np.float64)
     z -= z[:, np.arange(len(labels)), labels][..., None]  # so that small slopes are not lost to rounding

@@ -1,8 +1,8 @@
 """Many fully connected networks as one batch: each layer is one batched matrix product over all networks.
 
 A network's parameters are one row of a stack (J, P): for each layer its weights (in, out), then its biases (out).
-The backward pass is written out: it reuses the forward's activations and leaves the gradient in the same row layout,
-which a plain optimizer can then follow.
+The backward pass is explicit: it reuses the activations of the forward pass and writes the gradient in the same row
+layout, for use with a plain optimizer.
 
 Letters: J networks, B points, P parameters.
 """
@@ -19,19 +19,19 @@ Layers = list[tuple[Tensor, Tensor]]
 
 
 def count_parameters(sizes: Sequence[int] = SIZES) -> int:
-    """P."""
+    """Return the number of parameters P."""
     return sum((n_in + 1) * n_out for n_in, n_out in itertools.pairwise(sizes))
 
 
 def initial_parameters(rng: np.random.Generator, sizes: Sequence[int] = SIZES) -> np.ndarray:
-    """One row (P,) float64, uniform in +-1/sqrt(in) for weights and biases: what torch.nn.Linear starts from."""
+    """Draw one row (P,) float64, uniform in +-1/sqrt(in) for weights and biases, as torch.nn.Linear does."""
     bounds = [np.full((n_in + 1) * n_out, n_in**-0.5) for n_in, n_out in itertools.pairwise(sizes)]
     bound = np.concatenate(bounds)
     return bound * (2 * rng.random(len(bound)) - 1)
 
 
 def split_layers(parameters: Tensor, sizes: Sequence[int] = SIZES) -> Layers:
-    """Views of (J, P) as weights (J, in, out) and biases (J, 1, out), layer by layer."""
+    """Return views of (J, P) as weights (J, in, out) and biases (J, 1, out), layer by layer."""
     layers, start = [], 0
     for n_in, n_out in itertools.pairwise(sizes):
         stop = start + n_in * n_out
@@ -42,7 +42,7 @@ def split_layers(parameters: Tensor, sizes: Sequence[int] = SIZES) -> Layers:
 
 
 def forward(layers: Layers, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Logits (J, B, K) of points (J, B, 2), and the input of every layer, which `gradients` wants."""
+    """Return logits (J, B, K) of points (J, B, 2), and the input of every layer, for `gradients`."""
     inputs = [x]
     for weights, biases in layers[:-1]:
         inputs.append(torch.baddbmm(biases, inputs[-1], weights).relu_())
@@ -51,7 +51,7 @@ def forward(layers: Layers, x: Tensor) -> tuple[Tensor, list[Tensor]]:
 
 
 def gradients(layers: Layers, inputs: list[Tensor], slope: Tensor, out: Tensor) -> None:
-    """Write the gradient of every network into `out` (J, P); `slope` (J, B, K) is the gradient by the logits."""
+    """Write the gradient of every network to `out` (J, P); `slope` (J, B, K): gradient with respect to the logits."""
     parts = []
     for number in reversed(range(len(layers))):
         parts += [slope.sum(1), torch.bmm(inputs[number].mT, slope).flatten(1)]
@@ -62,12 +62,12 @@ def gradients(layers: Layers, inputs: list[Tensor], slope: Tensor, out: Tensor) 
 
 
 def cross_entropy_slope(logits: Tensor, targets: Tensor) -> Tensor:
-    """Gradient by the logits of each network's mean soft cross-entropy: (softmax(z) - y) / B."""
+    """Return the gradient of each network's mean soft cross-entropy by the logits: (softmax(z) - y) / B."""
     return (logits.softmax(dim=2) - targets).div_(logits.shape[1])
 
 
 def predict(parameters: Tensor, x: Tensor, sizes: Sequence[int] = SIZES, points: int = 1024) -> Tensor:
-    """Logits (J, n, K) of all networks on the same points (n, 2), a cache's worth of points at a time."""
+    """Return logits (J, n, K) of all networks on the same points (n, 2), in chunks that fit into the cache."""
     layers = split_layers(parameters, sizes)
     parts = [forward(layers, part.expand(len(parameters), -1, -1))[0] for part in x.split(points)]
     return torch.cat(parts, dim=1)

@@ -1,4 +1,4 @@
-"""The published numbers of the study, read from docs/paper_tables: none is typed here."""
+"""Published numbers of the study, read from docs/paper_tables; none is typed here."""
 
 import csv
 from pathlib import Path
@@ -9,8 +9,8 @@ from backbones.core.errors import InputError
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "paper_tables"
 
-# Header of the paper's tables -> our column.  The paper's cwECE is the code's quantity (the ECE within each true
-# class), and Table V prints the headers of P1 and P2 exchanged.
+# Header in the paper's tables -> our column.  The paper's cwECE is that of its code (the ECE within each true class),
+# and Table V has the headers of P1 and P2 swapped.
 HEADERS = {
     "Acc": "acc",
     "Accuracy": "acc",
@@ -41,13 +41,13 @@ Published = dict[str, dict[str, float]]  # row key -> column -> value, fractions
 
 
 def load_tables(folder: Path = FOLDER) -> dict[str, Published]:
-    """Tables "I", "II", "V" and "VI"."""
+    """Load the tables "I", "II", "V" and "VI"."""
     files = {"I": "ils_table1.csv", "II": "ils_table2.csv", "V": "ils_table5.csv", "VI": "ils_table6.csv"}
     return {table: _load_table(folder / name) for table, name in files.items()}
 
 
 def load_all(folder: Path = FOLDER) -> Published:
-    """Every row of the four tables; they agree where they overlap."""
+    """Load all rows of the four tables, which agree where they overlap."""
     merged: Published = {}
     for table in load_tables(folder).values():
         for key, row in table.items():
@@ -56,7 +56,7 @@ def load_all(folder: Path = FOLDER) -> Published:
 
 
 def load_figure11(folder: Path = FOLDER) -> dict[tuple[float, float], float]:
-    """(P1, P2) -> mean test cross-entropy of ILS1."""
+    """Load (P1, P2) -> mean test cross-entropy of ILS1."""
     lines = read_csv(folder / "extra_ils_fig11_grid.csv")
     return {
         (float(line["P1"]), float(header.removeprefix("P2="))): float(value)
@@ -67,7 +67,7 @@ def load_figure11(folder: Path = FOLDER) -> dict[tuple[float, float], float]:
 
 
 def load_tuned_curve(folder: Path = FOLDER) -> tuple[float, float]:
-    """P1 and P2 of the curve that the paper's text gives for the synthetic data."""
+    """Load P1 and P2 of the curve that the paper's text states for the synthetic data."""
     for line in read_csv(folder / "prose.csv"):
         values = list(line.values())
         if "Tuned ILS1 curve on synthetic data" in values:
@@ -78,14 +78,14 @@ def load_tuned_curve(folder: Path = FOLDER) -> tuple[float, float]:
 
 
 def load_suspicions(folder: Path = FOLDER) -> list[dict[str, str]]:
-    """What is wrong or doubtful in the four tables and the text around them."""
+    """Load the wrong or doubtful numbers of the four tables and the text around them."""
     lines = read_csv(folder / "suspected_errors.csv")
     tables = ("ILS I", "ILS V", "ILS I-III, V, VI", "ILS II", "ILS VI")
     return [line for line in lines if next(iter(line.values())) in tables]
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Lines by header; a missing file is an `InputError`."""
+    """Read lines as dicts by header; raise `InputError` for a missing file."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
@@ -94,7 +94,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def parse_number(text: str) -> float:
-    """ "78.45%" is 0.7845; "-" and "" are nan."""
+    """Parse a number: "78.45%" is 0.7845; "-" and "" are nan."""
     text = text.strip()
     if text in ("", "-"):
         return np.nan

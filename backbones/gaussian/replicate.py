@@ -1,4 +1,4 @@
-"""One replicate of the study: draw points, train every candidate, choose per row, measure on the test points."""
+"""One replicate of the study: draw points, train all candidates, choose one per row, measure on the test points."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,18 +32,18 @@ MAP_ROWS = ("hard", "ls", "ils1", "ils")
 
 @dataclass(frozen=True)
 class Settings:
-    """All that a replicate's numbers depend on, apart from its number."""
+    """Everything that determines a replicate's numbers, apart from its index."""
 
     recipe: Recipe = field(default_factory=Recipe)
     grids: Grids = field(default_factory=Grids)
     families: tuple[str, ...] = ()
-    per_class: tuple[int, int, int] = (50, 50, 5000)  # training, validation, test points of a class
+    per_class: tuple[int, int, int] = (50, 50, 5000)  # training, validation, test points per class
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class Data:
-    """The points of a replicate."""
+    """Points of a replicate."""
 
     train: Points
     val: Points
@@ -51,7 +51,7 @@ class Data:
 
 
 def draw_data(settings: Settings, number: int) -> Data:
-    """Three independent samples; a replicate's data do not depend on anything that is trained."""
+    """Draw three independent samples; the data of a replicate do not depend on the networks trained."""
     streams = np.random.SeedSequence(settings.seed, spawn_key=(number, DATA_STREAM)).spawn(3)
     drawn = [
         sample_points(np.random.default_rng(stream), count)
@@ -61,7 +61,7 @@ def draw_data(settings: Settings, number: int) -> Data:
 
 
 class Students:
-    """The trained candidates of a replicate, growing, with what is known of them on the validation points."""
+    """A growing list of a replicate's trained candidates, with their scores on the validation points."""
 
     def __init__(self, settings: Settings, number: int, data: Data) -> None:
         self.settings, self.number, self.data = settings, number, data
@@ -84,12 +84,12 @@ class Students:
         self.candidates += candidates
 
     def logits(self, indices: Sequence[int], x: np.ndarray) -> np.ndarray:
-        """Logits (len(indices), n, K) of some candidates."""
+        """Return the logits (len(indices), n, K) of the candidates `indices` at points x (n, 2)."""
         chosen = self.parameters[list(indices)]
         return predict(chosen, _float(x), self.settings.recipe.sizes).numpy()
 
     def _score(self, parameters: Tensor) -> dict[str, np.ndarray]:
-        """Validation cross-entropies (J,), plain, scaled and of the two parts, and the temperatures."""
+        """Return validation cross-entropies (J,), plain, scaled, dense and sparse, and the temperatures."""
         val = self.data.val
         logits = predict(parameters, _float(val.x), self.settings.recipe.sizes).numpy()
         free = fit_temperatures(logits, val.labels)
@@ -106,7 +106,7 @@ class Students:
 
 
 def run_replicate(settings: Settings, number: int) -> dict[str, np.ndarray]:
-    """Every number of a replicate, as arrays that can be stacked over replicates (see `_result`)."""
+    """Return all numbers of a replicate as arrays that can be stacked over replicates (see `_result`)."""
     data = draw_data(settings, number)
     students = Students(settings, number, data)
     students.train([HARD], np.eye(3)[data.train.labels][None])
@@ -122,7 +122,7 @@ def run_replicate(settings: Settings, number: int) -> dict[str, np.ndarray]:
 
 
 def distil_chosen(students: Students) -> None:
-    """Students of the networks that the rows LS and ILS chose: they learn the teacher's probabilities at T = 1."""
+    """Train students of the networks chosen for the rows LS and ILS, on their probabilities at T = 1."""
     rows = {row.key: row for row in build_rows(students.settings.grids, students.candidates)}
     teachers = [key for key in ("ls", "ils") if key in rows]
     if not teachers:
@@ -133,9 +133,9 @@ def distil_chosen(students: Students) -> None:
 
 
 def _result(students: Students) -> dict[str, np.ndarray]:
-    """The arrays of a replicate.
+    """Return the arrays of a replicate.
 
-    candidates (J,) names and their scores (J,); test_ce (J,), nan where it is not needed;
+    candidates (J,) names and their scores (J,); test_ce (J,), nan if not needed;
     rows (R,) keys, values (R, C) of `COLUMNS`, chosen (R,) names;
     curve_count (BINS,), curve_sums (2 + E, BINS), curve_eps (E,); maps (4, n, K) of the first replicate.
     """
@@ -166,11 +166,11 @@ def _result(students: Students) -> dict[str, np.ndarray]:
 
 
 def _row_values(students: Students, row: Row, index: int, log_p: np.ndarray) -> list[float]:
-    """The values of `COLUMNS`; `log_p` (1, n, K) of the row's network at T = 1."""
+    """Return the values of `COLUMNS`; `log_p`: (1, n, K), of the row's network at T = 1."""
     scores = {key: float(value[index]) for key, value in students.scores.items()}
     if row.scaled:
         scores["val_ce"] = scores["val_ce_scaled"]
-        log_p = log_softmax(log_p, scores["temperature"])  # logits up to a constant of each point
+        log_p = log_softmax(log_p, scores["temperature"])  # equals the logits up to a constant per point
     else:
         scores["temperature"] = 1.0
     candidate = students.candidates[index]
@@ -186,7 +186,7 @@ def _bayes_values(data: Data) -> list[float]:
 
 
 def _curve(students: Students, log_p: Mapping[int, np.ndarray]) -> dict[str, np.ndarray]:
-    """Sums of p_t over the test points, per bin of the calibrated teacher's p_t."""
+    """Return sums of p_t over the test points, per bin of the calibrated teacher's p_t."""
     test = students.data.test
     own = np.arange(len(test.labels)), test.labels
     members = [c for c, candidate in enumerate(students.candidates) if candidate.method == "ls"]
@@ -198,7 +198,7 @@ def _curve(students: Students, log_p: Mapping[int, np.ndarray]) -> dict[str, np.
 
 
 def _maps(students: Students, chosen: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """Probabilities over the plane, for an image; the first replicate's are enough."""
+    """Return probabilities over the plane for Fig. 8; only for the first replicate."""
     if students.number:
         return {}
     x = np.stack(np.meshgrid(MAP_X, MAP_Y), axis=2).reshape(-1, 2)

@@ -1,4 +1,4 @@
-"""What a study leaves to read: numbers.json, tables.md, report.html, the four tables as csv, the figures as png."""
+"""Report of a study: numbers.json, tables.md, report.html, the four tables as csv, the figures as png."""
 
 import base64
 import io
@@ -47,7 +47,7 @@ PIXELS_PER_INCH = 110
 
 
 def write_report(settings: Settings, folder: str | Path, replicates: int) -> Path:
-    """Write every file from the replicates in `folder`; returns the path of the page."""
+    """Write all files of the report from the replicates in `folder`, and return the path of the page."""
     folder = Path(folder)
     study = load_study(folder, replicates)
     papers, titles = published.load_all(), row_titles(settings)
@@ -77,47 +77,47 @@ def write_report(settings: Settings, folder: str | Path, replicates: int) -> Pat
 
 
 def row_titles(settings: Settings) -> dict[str, str]:
-    """Row key -> the name that tables show, for every row that can be."""
+    """Return row key -> name in tables, for all possible rows."""
     return {BAYES: "Bayes-Optimal"} | {row.key: row.method for row in all_rows(settings.grids)}
 
 
 def verdict_sentence(directions: Sequence[Mapping[str, Any]]) -> str:
-    """How many of the published directions appeared."""
+    """Return a sentence with the number of published directions that appeared."""
     count = Counter(entry["verdict"] for entry in directions)
     return (
         f"Of {len(directions)} published directions {count[APPEARED]} appeared, {count[OPPOSITE]} "
         f"{'is' if count[OPPOSITE] == 1 else 'are'} opposite and {count[UNDECIDED]} could not be decided. A direction "
-        "is decided where the paired difference over the replicates is at least two standard errors from zero; of so "
-        f"many comparisons about {len(directions) * 0.05:.0f} would be decided by chance alone."
+        "is decided if the paired difference over the replicates is at least two standard errors from zero; of so many "
+        f"comparisons, about {len(directions) * 0.05:.0f} would be decided by chance alone."
     )
 
 
 def protocol_sentence(settings: Mapping[str, Any], replicates: int) -> str:
-    """What was run, in two sentences."""
+    """Return a description of the protocol in two sentences."""
     recipe, counts = settings["recipe"], settings["per_class"]
     return (
         f"{replicates} replicates; {counts[0]} training, {counts[1]} validation and {counts[2]} test points per class; "
         f"network {'-'.join(map(str, recipe['sizes']))}, Adam with learning rate {recipe['lr']:g}, batch "
         f"{recipe['batch_size']}, at most {recipe['max_epochs']} epochs, stopped after {recipe['patience']} without a "
-        "lower validation cross-entropy, best epoch restored. Every network has a seed of its own."
+        "lower validation cross-entropy, best epoch restored. Every network has its own seed."
     )
 
 
 NOTES = (
     "Each cell: ours ± standard error over the replicates (published).",
-    "cwECE: the paper's column is the ECE within each true class, which its code computes (“true class” here); "
-    "“Eq. 2” is the class-wise ECE that its text defines. The published number stands beside the first only.",
+    "cwECE: the paper's column is the ECE within each true class, as computed by its code (“true class” here); "
+    "“Eq. 2” is the class-wise ECE defined in its text. The published number is shown only beside the former.",
     "TempS rows use the temperature fitted on the validation points within the bounds [0.8, 3.0] of the paper's code; "
     "“T, free” has no such bound.",
-    "The paper's text gives the teacher's temperatures 1, 2, 4, 6, yet its mean chosen one is above 6; the rows ILS2 "
-    "and ILS use 1, 2, 4, 8, 16, and the row with the text's temperatures stands beside them.",
-    "Table V prints the headers of P1 and P2 exchanged; they are put right here.",
+    "The paper's text gives the teacher's temperatures 1, 2, 4, 6, but its mean chosen temperature is above 6; the "
+    "rows ILS2 and ILS use 1, 2, 4, 8, 16, and an additional row uses the temperatures of the text.",
+    "Table V of the paper has the headers of P1 and P2 swapped; they are corrected here.",
 )
-OTHER_CWECE = "† Of the paper's cwECE, the ECE within each true class: ours of Eq. 2 is held against its direction."
+OTHER_CWECE = "† The paper's cwECE is the ECE within each true class; our Eq. 2 is compared with its direction."
 
 
 def render_markdown(numbers: Mapping[str, Any], titles: Mapping[str, str]) -> str:
-    """tables.md."""
+    """Return the text of tables.md."""
     parts = [
         "# Synthetic study of instance-based label smoothing",
         protocol_sentence(numbers["settings"], numbers["replicates"]),
@@ -134,7 +134,7 @@ def render_markdown(numbers: Mapping[str, Any], titles: Mapping[str, str]) -> st
 
 
 def direction_texts(entry: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    """Statement, verdict, our difference with its error, the published one."""
+    """Return statement, verdict, our difference with its error, and the published difference."""
     column = entry["column"]
     ours = format_number(column, entry["difference"], sign=True)
     if entry["se"] is not None:
@@ -146,7 +146,7 @@ def direction_texts(entry: Mapping[str, Any]) -> tuple[str, str, str, str]:
 def render_page(
     numbers: Mapping[str, Any], titles: Mapping[str, str], figures: Sequence[StudyFigure], drawn: Mapping[str, bytes]
 ) -> str:
-    """report.html, which needs no other file."""
+    """Return report.html, which needs no other file."""
     env = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     source = files("backbones.gaussian").joinpath("templates", PAGE).read_text(encoding="utf-8")
     return env.from_string(source).render(
@@ -180,7 +180,7 @@ def _check_texts(check: Mapping[str, Any]) -> tuple[str, str, str, str, bool]:
 
 
 def _candidates(study: Mapping[str, np.ndarray]) -> dict[str, dict[str, float | None]]:
-    """Means over replicates of every single candidate."""
+    """Return the means over replicates of every candidate."""
     columns = ("val_ce", "val_ce_scaled", "test_ce", "temperature_free", "epoch")
     means = {column: study[column].mean(axis=0) for column in columns}
     names = study["candidates"].tolist()
@@ -196,7 +196,7 @@ def _figure11(study: Mapping[str, np.ndarray]) -> list[dict[str, float | None]]:
 
 
 def _curve(study: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
-    """The bins of Figs. 4, 6 and 7, and (P1, P2) of the fitted curves."""
+    """Return the bins of Figs. 4, 6 and 7, and (P1, P2) of the fitted curves."""
     curve = study_curve(study)
     if curve is None:
         return None

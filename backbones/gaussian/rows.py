@@ -1,7 +1,7 @@
-"""The rows of the paper's tables: which candidates each chooses among, and by what.
+"""Rows of the paper's tables: the candidates each chooses from, and the criterion.
 
-A row is measured at T = 1 or, with temperature scaling, at the temperature of its own validation points within
-`measures.PARITY_BOUNDS`; then the choice is by the scaled validation cross-entropy as well (ILS, App. A).
+A row is measured at T = 1 or, with temperature scaling, at the temperature fitted on its validation points within
+`measures.PARITY_BOUNDS`; then the scaled validation cross-entropy is also the criterion (ILS, App. A).
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ PLAIN, SCALED, ON_DENSE, ON_SPARSE = "val_ce", "val_ce_scaled", "val_ce_dense", 
 
 
 class Row(NamedTuple):
-    """key: its name in results.json; method and scaled: its names in the paper's tables."""
+    """A row of a table; key: its name in numbers.json; method: its name in the paper's tables."""
 
     key: str
     method: str
@@ -25,14 +25,14 @@ class Row(NamedTuple):
 
 
 def build_rows(grids: Grids, candidates: Sequence[Candidate]) -> list[Row]:
-    """Every row whose whole grid was trained. Fig. 11 holds a part of ILS1's grid, which is not a row."""
+    """Return every row whose whole grid was trained; the part of ILS1's grid in Fig. 11 does not make a row."""
     trained, whole = {c.name for c in candidates}, build_candidates(grids, FAMILIES)
     rows = [row for row in all_rows(grids) if any(map(row.member, candidates))]
     return [row for row in rows if trained >= {c.name for c in whole if row.member(c)}]
 
 
 def all_rows(grids: Grids) -> list[Row]:
-    """Every row, in the order of the paper's tables."""
+    """Return all rows in the order of the paper's tables."""
     of_t = {t: (lambda c, t=t: c.method == "ils2" and c.t in t) for t in (grids.t, grids.t_text)}
     rows = [
         *_pair("hard", "No LS", lambda c: c.method == "hard"),
@@ -54,7 +54,7 @@ def all_rows(grids: Grids) -> list[Row]:
 
 
 def choose(row: Row, candidates: Sequence[Candidate], scores: dict[str, np.ndarray]) -> int:
-    """Index of the row's candidate with the lowest criterion; of equal ones the first."""
+    """Return the index of the row's candidate with the lowest criterion; of equal ones, the first."""
     members = np.flatnonzero([row.member(c) for c in candidates])
     return int(members[scores[row.criterion][members].argmin()])
 

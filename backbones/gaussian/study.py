@@ -1,7 +1,7 @@
-"""All replicates of the study: in processes of one thread each, every finished replicate in a file of its own.
+"""Running all replicates of the study in processes of one thread each, with one file per finished replicate.
 
-<folder>/study.json             the settings; another study is refused
-<folder>/replicates/0000.npz    `replicate.run_replicate`; what is there is not run again
+<folder>/study.json             the settings; a study with other settings is refused
+<folder>/replicates/0000.npz    result of `replicate.run_replicate`; existing replicates are not run again
 """
 
 import json
@@ -21,12 +21,12 @@ from backbones.core.errors import InputError
 from backbones.core.files import load_json, save_atomic, save_json
 from backbones.gaussian.replicate import Settings, run_replicate
 
-VERSION = 1  # of the files; raise it when a replicate's numbers change
+VERSION = 1  # version of the files; raise it when a replicate's numbers change
 SETTINGS_FILE = "study.json"
 
 
 def run_study(settings: Settings, folder: str | Path, replicates: int, workers: int = 1) -> None:
-    """Run the replicates 0 .. replicates - 1 that `folder` lacks; progress goes to standard error."""
+    """Run those of the replicates 0 .. replicates - 1 that `folder` lacks; progress goes to standard error."""
     folder = Path(folder)
     _open(settings, folder)
     missing = [number for number in range(replicates) if not replicate_file(folder, number).exists()]
@@ -50,19 +50,19 @@ def run_study(settings: Settings, folder: str | Path, replicates: int, workers: 
 
 
 def load_study(folder: str | Path, replicates: int) -> dict[str, np.ndarray]:
-    """The arrays of all replicates stacked (N, ...); names, which are the same in each, and the maps come once."""
+    """Load the arrays of all replicates, stacked (N, ...), except names, which are the same in each, and maps."""
     loaded = [_load(replicate_file(Path(folder), number)) for number in range(replicates)]
     once = {key: loaded[0][key] for key in ("candidates", "rows", "curve_eps", "map_rows", "maps")}
     return once | {key: np.stack([one[key] for one in loaded]) for key in loaded[0] if key not in once}
 
 
 def replicate_file(folder: Path, number: int) -> Path:
-    """Where a replicate is kept."""
+    """Return the path of a replicate's file."""
     return folder / "replicates" / f"{number:04d}.npz"
 
 
 def describe(settings: Settings) -> dict[str, Any]:
-    """The settings on which numbers depend, as JSON has them."""
+    """Return the settings on which the numbers depend, as JSON values."""
     known = asdict(settings)
     del known["recipe"]["slots"]
     return json.loads(json.dumps({"version": VERSION, **known}))
@@ -83,7 +83,7 @@ def _open(settings: Settings, folder: Path) -> None:
 
 
 def _difference(key: str, old: Any, new: Any) -> str:
-    """Names the innermost setting that differs."""
+    """Describe the innermost setting that differs."""
     if isinstance(old, dict) and isinstance(new, dict):
         inner = next(k for k in new if old.get(k) != new[k])
         return _difference(f"{key}.{inner}", old.get(inner), new[inner])
@@ -113,7 +113,7 @@ def _one_thread() -> None:
 
 
 def mean_and_error(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean over replicates (N, ...) and its standard error, nan for a single replicate."""
+    """Return the mean over replicates (N, ...) and its standard error, nan for a single replicate."""
     count = len(values)
     with np.errstate(invalid="ignore", divide="ignore"):
         spread = ((values - values.mean(axis=0)) ** 2).sum(axis=0) / np.float64(count - 1)

@@ -1,4 +1,4 @@
-"""The numbers of the study beside the published ones: Tables I, II, V and VI of ILS."""
+"""Tables I, II, V and VI of ILS, with the study's numbers beside the published ones."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ from backbones.gaussian.study import mean_and_error
 
 
 class Column(NamedTuple):
-    """title: in tables; scale: what a number is multiplied with for reading; digits: after the point."""
+    """Format of a column; title: its header; scale: factor for display; digits: decimal places."""
 
     title: str
     scale: float = 1.0
@@ -45,7 +45,7 @@ _ILS = tuple(f"{key}{end}" for key in ("ils1", "ils2", "ils2_text", "ils") for e
 
 
 class Table(NamedTuple):
-    """What a table of the paper holds; `columns` adds our second cwECE and free temperature."""
+    """Rows and columns of a table of the paper; `columns` adds our second cwECE and free temperature."""
 
     title: str
     rows: tuple[str, ...]
@@ -67,12 +67,12 @@ TABLES = {
     ),
     "VI": Table("Table VI: self-distillation, with ILS", (*_DISTILLED, "distil_ils"), ("acc", *_CALIBRATION)),
 }
-NO_ERROR = 1e-12  # what rounding leaves of the spread of a constant
+NO_ERROR = 1e-12  # a constant has a standard error up to this, due to rounding
 Summary = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 def summarize(study: Mapping[str, np.ndarray], published: Published) -> Summary:
-    """row -> column -> {mean, se, n, published, difference}; None where a row has no such number."""
+    """Return row -> column -> {mean, se, n, published, difference}; None for missing numbers."""
     mean, error = mean_and_error(study["values"])
     summary = {}
     for r, key in enumerate(study["rows"].tolist()):
@@ -91,17 +91,17 @@ def _cell(mean: float, error: float, count: int, published: float | None) -> dic
 
 
 def finite(value: float) -> float | None:
-    """A float, or None for nan, which JSON has not."""
+    """Return a float, or None for nan, which JSON lacks."""
     return float(value) if np.isfinite(value) else None
 
 
 def table_rows(table: Table, summary: Summary) -> list[str]:
-    """The rows of a table that were run."""
+    """Return the rows of a table that were run."""
     return [key for key in table.rows if key in summary]
 
 
 def csv_text(table: Table, summary: Summary, titles: Mapping[str, str]) -> str:
-    """A line per row; for each column ours, its standard error, the published number and the difference."""
+    """Return a csv with one line per row: for each column ours, its standard error, published and difference."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(
@@ -117,13 +117,13 @@ def csv_text(table: Table, summary: Summary, titles: Mapping[str, str]) -> str:
 
 
 def shown_columns(table: Table, summary: Summary) -> list[str]:
-    """The columns in which some row has a number."""
+    """Return the columns in which at least one row has a number."""
     rows = table_rows(table, summary)
     return [c for c in table.columns if any(summary[key][c]["mean"] is not None for key in rows)]
 
 
 def markdown_table(table: Table, summary: Summary, titles: Mapping[str, str]) -> str:
-    """ "ours ± standard error (published)" in each cell."""
+    """Return a markdown table with "ours ± standard error (published)" in each cell."""
     columns = shown_columns(table, summary)
     lines = [["Method", *(COLUMN[column].title for column in columns)]]
     for key in table_rows(table, summary):
@@ -133,13 +133,13 @@ def markdown_table(table: Table, summary: Summary, titles: Mapping[str, str]) ->
 
 
 def markdown_lines(lines: Sequence[Sequence[str]]) -> str:
-    """A markdown table; the first line is the header."""
+    """Return a markdown table; the first line is the header."""
     texts = ["| " + " | ".join(line) + " |" for line in lines]
     return "\n".join([texts[0], "|" + " --- |" * len(lines[0]), *texts[1:]])
 
 
 def format_cell(column: str, cell: Mapping[str, Any]) -> tuple[str, str]:
-    """("ours ± error", "(published)"), each empty where there is none."""
+    """Return ("ours ± error", "(published)"), each empty if missing."""
     ours = format_number(column, cell["mean"])
     if ours and (cell["se"] or 0) > NO_ERROR:
         ours += f" ± {format_number(column, cell['se'])}"
@@ -148,6 +148,6 @@ def format_cell(column: str, cell: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def format_number(column: str, value: float | None, sign: bool = False) -> str:
-    """A number as its column is read."""
+    """Format a number in the scale and with the digits of its column."""
     how = COLUMN[column]
     return "" if value is None else f"{value * how.scale:{'+' if sign else ''}.{how.digits}f}"

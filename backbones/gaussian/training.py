@@ -1,8 +1,8 @@
-"""Training many networks at once, each stopped early by itself.
+"""Training of many networks at once, each with its own early stopping.
 
-A fixed number of slots holds the networks that are being trained.  When one stops, the next that waits takes its
-slot, and when none waits the last slot moves into the gap: no step is spent on a network that has stopped.  What a
-network becomes depends only on its own seed and targets, never on its neighbours.
+A fixed number of slots holds the networks in training.  When one stops, the next waiting network takes its slot, and
+if none is waiting, the last slot is moved into the gap, so that no step is spent on a network that has stopped.  The
+result of a network depends only on its own seed and targets, never on other networks.
 
 Letters: J networks, S slots, n training points, K classes, P parameters.
 """
@@ -29,18 +29,18 @@ from backbones.gaussian.network import (
 
 @dataclass(frozen=True)
 class Recipe:
-    """How every network is trained (ILS, App. A); the paper states no batch size."""
+    """Training recipe of every network (ILS, App. A); the paper states no batch size."""
 
-    lr: float = 1e-2  # of Adam
-    batch_size: int = 32  # the last batch of an epoch may be smaller
+    lr: float = 1e-2  # Adam's learning rate
+    batch_size: int = 32  # the last batch of an epoch can be smaller
     max_epochs: int = 500
     patience: int = 10  # epochs without a lower validation cross-entropy before a network stops
     sizes: tuple[int, ...] = SIZES
-    slots: int = 32  # networks in work at once: parameters and moments stay in the cache; no result depends on it
+    slots: int = 32  # networks trained at once: parameters and moments fit in the cache; results do not depend on it
 
 
 class Problem(NamedTuple):
-    """x (n, 2) and the targets (J, n, K) of every network; val_x (m, 2) and val_labels (m,) int64 stop them."""
+    """Data: x (n, 2), targets (J, n, K) of all networks; val_x (m, 2), val_labels (m,) int64 for early stopping."""
 
     x: Tensor
     targets: Tensor
@@ -49,7 +49,7 @@ class Problem(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """Of each network the epoch with the lowest validation cross-entropy: parameters (J, P), val_ce, epoch (J,)."""
+    """Each network at its lowest validation cross-entropy: parameters (J, P), val_ce (J,), epoch (J,)."""
 
     parameters: Tensor
     val_ce: Tensor
@@ -66,12 +66,12 @@ def train_networks(problem: Problem, seeds: Sequence[np.random.SeedSequence], re
 
 
 def child_seed(seed: np.random.SeedSequence, *key: int) -> np.random.SeedSequence:
-    """An independent stream below `seed`; unlike `seed.spawn`, the same key gives the same stream again."""
+    """Return an independent stream derived from `seed`; unlike `seed.spawn`, equal keys give equal streams."""
     return np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, *key))
 
 
 class Slots:
-    """The networks in work, in the first `active` rows of the stacks (S, P)."""
+    """The networks in training, in the first `active` rows of the stacks (S, P)."""
 
     def __init__(self, problem: Problem, seeds: Sequence[np.random.SeedSequence], recipe: Recipe) -> None:
         self.problem, self.seeds, self.recipe = problem, seeds, recipe
@@ -92,7 +92,7 @@ class Slots:
             self._load(slot, slot)
 
     def train_epoch(self) -> None:
-        """One pass over the training points for every network, each in its own order."""
+        """Make one pass over the training points for every network, each in its own order."""
         layers = split_layers(self.parameters[: self.active], self.recipe.sizes)
         n, slopes, network = len(self.problem.x), self.slopes[: self.active], self.network[: self.active, None]
         order = torch.from_numpy(np.stack([rng.permutation(n) for rng in self.orders[: self.active]]))
@@ -104,13 +104,13 @@ class Slots:
             self.adam.optimizer.step()
 
     def validate(self) -> Tensor:
-        """Cross-entropy (active,) float64 of each network against the labels of the validation points."""
+        """Return the cross-entropy (active,) float64 of each network on the labels of the validation points."""
         logits = predict(self.parameters[: self.active], self.problem.val_x, self.recipe.sizes)
         log_p = logits.double().log_softmax(dim=2)
         return -log_p[:, torch.arange(len(self.problem.val_labels)), self.problem.val_labels].mean(dim=1)
 
     def end_epoch(self, val_ce: Tensor) -> None:
-        """Remember what improved; give the slots of networks that stop to others."""
+        """Store the networks that improved, and give the slots of networks that stop to others."""
         if not bool(val_ce.isfinite().all()):
             raise FloatingPointError(f"a validation cross-entropy is not finite at lr {self.recipe.lr}")
         now = slice(self.active)
@@ -131,10 +131,10 @@ class Slots:
             return
         self.active -= 1
         self._move(self.active, slot)
-        self.adam.rows[self.active].grad = None  # the optimizer passes it over
+        self.adam.rows[self.active].grad = None  # the optimizer skips it
 
     def _load(self, slot: int, network: int) -> None:
-        """Start a network: its seed gives two independent streams, the initial parameters and the order."""
+        """Start a network; its seed gives two independent streams, for the initial parameters and the order."""
         init, order = (np.random.default_rng(child_seed(self.seeds[network], key)) for key in (0, 1))
         self.parameters[slot] = torch.from_numpy(initial_parameters(init, self.recipe.sizes)).to(self.parameters)
         self.orders[slot] = order
@@ -149,7 +149,7 @@ class Slots:
 
 
 class StackedAdam(NamedTuple):
-    """Adam over the rows of a stack, and its state as stacks, so that a row can be moved or begun anew."""
+    """Adam over the rows of a stack, with its state as stacks, so that a row can be moved or restarted."""
 
     optimizer: torch.optim.Adam
     rows: list[torch.nn.Parameter]
@@ -157,7 +157,7 @@ class StackedAdam(NamedTuple):
 
 
 def stacked_adam(parameters: Tensor, lr: float) -> StackedAdam:
-    """One torch Adam whose parameters are the rows (P,) of `parameters`: each row counts its own steps."""
+    """Build one torch Adam whose parameters are the rows (P,) of `parameters`; each row counts its own steps."""
     first, second = torch.zeros_like(parameters), torch.zeros_like(parameters)
     steps = torch.zeros(len(parameters), dtype=torch.float32, device=parameters.device)
     rows = [torch.nn.Parameter(row, requires_grad=False) for row in parameters]
