@@ -68,7 +68,7 @@ def test_a_config_fits_its_network_and_says_its_cost(arch):
     cost = re.search(r"Cost: (\S+) (\w) multiply-adds forward for an image of (\d+) px", text)
     assert float(cost[1]) * UNITS[cost[2]] == pytest.approx(multiply_adds, rel=0.01)
     assert int(cost[3]) == cfg.DATA.IMAGE_SIZE
-    if total := re.search(r"(\d+) epochs of ([\d,]+) images are (\S+) (\w),", text):
+    if total := re.search(r"(\d+) epochs of ([\d,]+) images take (\S+) (\w),", text):
         assert int(total[1]) == cfg.SOLVER.MAX_EPOCH
         images = int(total[2].replace(",", "")) * int(total[1])
         assert float(total[3]) * UNITS[total[4]] == pytest.approx(3 * multiply_adds * images, rel=0.02)
