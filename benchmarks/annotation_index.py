@@ -1,15 +1,15 @@
-"""Time indexing ILSVRC annotations against reading them with ElementTree, on one core and with a warm page cache.
+"""Time indexing of ILSVRC annotations against reading them with ElementTree, on one core with a warm page cache.
 
     OMP_NUM_THREADS=1 python benchmarks/annotation_index.py [--files N] [--folder DIR]
 
-Writes N synthetic images (tiny JPEGs) with XML in ILSVRC's form to a temporary folder, 1 to 3 objects each, in
-classes of 1000, then reads all of them once so that they are cached.  Both sides do the same work, with no cached
-index: list the folders, read each XML and each image's header, clip the boxes.
+Writes N synthetic images (tiny JPEGs) with ILSVRC XML of 1 to 3 objects each to a temporary folder, in classes of 1000,
+then reads all of them once so that they are cached.  Both sides do the same work, without a cached index: list the
+folders, read each XML and each image header, clip the boxes.
 
-    index           the pass of `tools/prepare_data.py imagenet-boxes --workers 1`, shards and index file included
+    index           the pass of `tools/prepare_data.py imagenet-boxes --workers 1`, including shards and index file
     elementtree     ElementTree for the XML and PIL for the header, file by file; on every 10th class
 
-Target: 5000 files (XML with its image) a second and core.  About 2 minutes, most of it writing and deleting.
+Target: 5000 files (XML with its image) per second and core.  About 2 minutes, most of it writing and deleting.
 """
 
 import argparse
@@ -59,10 +59,10 @@ OBJECT = """\t<object>
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Write, measure and print; the last line is JSON."""
+    """Write the data, measure, and print the result as one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=100_000, help="annotations to write")
-    parser.add_argument("--folder", type=Path, help="where the temporary folder is made; default: the system's place")
+    parser.add_argument("--folder", type=Path, help="parent of the temporary folder; default: the system's folder")
     args = parser.parse_args(arguments)
     if args.files < 1:
         raise InputError(f"--files is {args.files}; give 1 or more")
@@ -92,7 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def write_files(root: Path, count: int) -> list[str]:
-    """Write the data set; returns its classes.  Images of one size are one file under many names."""
+    """Write the data set, and return its classes.  All images of one size are hard links to one file."""
     rng, names = np.random.default_rng(0), [f"n{k:08d}" for k in range(-(-count // CLASS_SIZE))]
     for kind, size in enumerate(SIZES):
         Image.new("RGB", size).save(root / f"{kind}.JPEG")
@@ -108,7 +108,7 @@ def write_files(root: Path, count: int) -> list[str]:
 
 
 def annotation(rng: np.random.Generator, name: str, stem: str, size: tuple[int, int]) -> str:
-    """One XML with 1 to 3 objects."""
+    """Return an XML annotation with 1 to 3 objects."""
     width, height = size
     text = HEAD.format(name=name, stem=stem, width=width, height=height)
     for _ in range(int(rng.integers(1, 4))):
@@ -126,14 +126,14 @@ def warm_up(folder: Path) -> None:
 
 
 def time_index(root: Path) -> tuple[float, int]:
-    """Seconds of this process for the whole index, and the number of boxes in it."""
+    """Return the CPU seconds of this process for the whole index, and the number of boxes in it."""
     started = time.process_time()
     classes = build_index(root, SPLIT, workers=1, overwrite=False)
     return time.process_time() - started, sum(len(c.boxes) for c in classes)
 
 
 def time_elementtree(root: Path, names: list[str]) -> tuple[float, int]:
-    """Seconds and number of files, for the plain way over some classes."""
+    """Return CPU seconds and number of files for the reference implementation on the classes `names`."""
     started, count = time.process_time(), 0
     for name in names:
         for file in sorted((root / SPLIT / name).iterdir()):

@@ -2,17 +2,17 @@
 
     OMP_NUM_THREADS=1 python benchmarks/coco_eval.py [--images N] [--objects N] [--detections N] [--repeats N]
 
-The problem: 5,000 images, 36,000 objects (1 % of them crowds) of 80 classes whose frequencies fall as COCO's do, a
-third of them below 32² pixels, clustered in images; 350,000 detections: jittered copies of the objects (some of a
-wrong class, some several times) that score higher the better they fit, and as many false ones as are left.
+The problem: 5,000 images with 36,000 objects (1 % of them crowds) of 80 classes with frequencies as in COCO, a third of
+them below 32² pixels, clustered in images; 350,000 detections: jittered copies of the objects (some of a wrong class,
+some duplicated), with higher scores for better fits, and false ones for the rest.
 
-Both sides start from the same ground truth (a dict) and the same list of results in memory, and end with 12 numbers:
+Both sides start from the same ground truth (a dict) and the same list of results in memory, and return 12 numbers:
 
-    ours            evaluate_coco, per-class AP and AR and the matches of the bootstrap included, written nowhere
+    ours            evaluate_coco, including per-class AP and AR and the matches for the bootstrap, without writing
     pycocotools     createIndex, loadRes (reading), and evaluate, accumulate, summarize (evaluation)
 
-`ratio` compares our whole with its evaluation alone; `ratio_with_reading` compares whole with whole.  Target: 5 times
-faster and the 12 numbers identical to 1e-9.  About 2 minutes.
+`ratio` compares our total with pycocotools' evaluation only; `ratio_with_reading` compares both totals.  Target: 5
+times faster, with the 12 numbers identical to 1e-9.  About 2 minutes.
 """
 
 import argparse
@@ -36,12 +36,12 @@ JITTERED_PER_OBJECT = (2.5, 0.12)  # detections around one object, and the share
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Generate, measure and print; the last line is JSON."""
+    """Generate the problem, measure, and print the result as one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=5_000)
     parser.add_argument("--objects", type=int, default=36_000)
     parser.add_argument("--detections", type=int, default=350_000)
-    parser.add_argument("--repeats", type=int, default=3, help="of ours, which is quick; the least time counts")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of our evaluation, of which the fastest counts")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(arguments)
     if min(args.images, args.objects, args.detections, args.repeats) < 1:
@@ -67,18 +67,18 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds of this process, which its neighbours on the machine do not lengthen, and the result."""
+    """Return the CPU seconds of this process, which other processes do not affect, and the result."""
     started = time.process_time()
     result = work()
     return time.process_time() - started, result
 
 
 def time_pycocotools(truth: dict, detections: list[dict]) -> tuple[dict[str, float], list[float]]:
-    """Seconds of every part, and the 12 numbers."""
+    """Return the seconds of every part, and the 12 numbers."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    results: Any = copy.deepcopy(detections)  # both are written into
+    results: Any = copy.deepcopy(detections)  # pycocotools modifies both
     seconds: dict[str, float] = {}
     with contextlib.redirect_stdout(io.StringIO()):
         known = COCO()
@@ -92,7 +92,7 @@ def time_pycocotools(truth: dict, detections: list[dict]) -> tuple[dict[str, flo
 
 
 def largest_difference(ours: dict[str, float], theirs: list[float]) -> float:
-    """Over the 12 numbers; infinite where one side alone has a number."""
+    """Return the largest difference of the 12 numbers; infinite if only one side has a number."""
     pairs = [(a, b) for a, b in zip(ours.values(), theirs, strict=True) if not (math.isnan(a) and math.isnan(b))]
     return max(math.inf if math.isnan(a) or math.isnan(b) else abs(a - b) for a, b in pairs)
 
@@ -101,10 +101,10 @@ def largest_difference(ours: dict[str, float], theirs: list[float]) -> float:
 
 
 def generate(images: int, objects: int, detections: int, seed: int = 0) -> tuple[dict, list[dict]]:
-    """COCO ground truth and COCO results; a pure function of the arguments."""
+    """Generate COCO ground truth and COCO results; a pure function of the arguments."""
     rng = np.random.default_rng(seed)
     image, category, boxes = _objects(rng, images, objects)
-    area = boxes[:, 2] * boxes[:, 3] * rng.uniform(0.4, 0.95, objects)  # of the segmentation
+    area = boxes[:, 2] * boxes[:, 3] * rng.uniform(0.4, 0.95, objects)  # area of the segmentation
     crowd = rng.random(objects) < CROWD_SHARE
     truth = {
         "images": [{"id": n + 1, "width": SIDE[0], "height": SIDE[1]} for n in range(images)],
@@ -123,7 +123,7 @@ def generate(images: int, objects: int, detections: int, seed: int = 0) -> tuple
 
 
 def _objects(rng: np.random.Generator, images: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Image, class and box of every object: images hold few classes, each several times."""
+    """Draw image, class and box of every object; images hold few classes with several objects each."""
     share = 1 / np.arange(2, CLASSES + 2)
     share[0] = 0.4 * share.sum()  # persons
     groups = -(-count // 2)
@@ -133,7 +133,7 @@ def _objects(rng: np.random.Generator, images: int, count: int) -> tuple[np.ndar
 
 
 def _boxes(rng: np.random.Generator, count: int) -> np.ndarray:
-    """(count, 4) x, y, w, h inside the image; geometric mean of the sides between 5 and 400 pixels."""
+    """Draw boxes (count, 4) x, y, w, h inside the image; geometric mean of the sides between 5 and 400 pixels."""
     side = np.exp(rng.uniform(np.log(8), np.log(330), count))
     stretch = np.exp(rng.normal(0, 0.4, count))
     sides = np.minimum(np.stack([side * stretch, side / stretch], 1), SIDE)
@@ -143,7 +143,7 @@ def _boxes(rng: np.random.Generator, count: int) -> np.ndarray:
 def _detections(
     rng: np.random.Generator, images: int, count: int, image: np.ndarray, category: np.ndarray, boxes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Image, class, box and score of every detection, by image."""
+    """Draw image, class, box and score of every detection, sorted by image."""
     around, wrong = JITTERED_PER_OBJECT
     source = rng.permutation(np.repeat(np.arange(len(boxes)), rng.poisson(around, len(boxes))))[:count]
     jitter = np.abs(rng.normal(0, 0.13, len(source)))
@@ -162,9 +162,9 @@ def _detections(
     where = rng.integers(images, size=rest)
     columns = (
         np.concatenate([image[source], where]),
-        np.concatenate([label, rng.choice(category, rest)]),  # a detector's mistakes follow the frequencies
+        np.concatenate([label, rng.choice(category, rest)]),  # errors of a detector follow the class frequencies
         np.concatenate([near, _boxes(rng, rest)]).round(2),
-        np.concatenate([score, rng.beta(0.7, 9, rest)]).round(5),  # five digits: some tie
+        np.concatenate([score, rng.beta(0.7, 9, rest)]).round(5),  # five digits, for some ties
     )
     order = np.argsort(columns[0], kind="stable")
     return columns[0][order], columns[1][order], columns[2][order], columns[3][order]

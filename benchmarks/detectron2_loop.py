@@ -1,20 +1,20 @@
-"""Time detectron2 fine-tuning by our engine against a loop written as detectron2's tools/train_net.py is.
+"""Time detectron2 fine-tuning with our engine against a loop written like detectron2's tools/train_net.py.
 
     OMP_NUM_THREADS=1 python benchmarks/detectron2_loop.py [--depth 50] [--size N] [--rounds N] [--amp]
 
 ours    detection/engines/detectron2/training.py: seeded iterations, losses checked and written to metrics.jsonl and
         TensorBoard, progress bar
 plain   detectron2's SimpleTrainer (AMPTrainer) with DefaultTrainer's hooks: IterationTimer, LRScheduler, PeriodicWriter
-        with the default writers; the seeds, without which it would not do the same work, are not counted
+        with the default writers; the seeds, which it needs to do the same work, are not timed
 
-Same config, same weights, same optimizer, both fed by our loader.  First, on the CPU, both train the same 20 iterations
-at a small size: the losses must be identical.  Then they take turns, iteration by
-iteration, each in a thread of its own that waits while the other runs, so that a busy machine slows both alike; 20 of
-ours (one line of the log) are compared with the 20 plain ones among them, and the median of these ratios counts.  On a
-GPU the clock is read, after synchronising; on the CPU the processor time.
+Both use the same config, weights, optimizer and loader.  First, on the CPU, both train the same 20 iterations at a
+small size: the losses must be identical.  Then they take turns, iteration by iteration, each in its own thread that
+waits while the other runs, so that a busy machine slows both down alike; 20 of our iterations (one line of the log) are
+compared with the 20 plain ones between them, and the result is the median of these ratios.  On a GPU, wall time is
+measured after synchronising; on the CPU, processor time.
 
-Target: at most 1.03.  About 2 minutes on one CPU core, with fewer proposals and channels, so that what a loop adds
-weighs more, not less; a GPU takes 800 px, 16 images and R50-FPN as it is.  One JSON line on stdout.
+Target: at most 1.03.  About 2 minutes on one CPU core, with fewer proposals and channels, so that the overhead of a
+loop weighs more, not less; a GPU uses 800 px, 16 images and the full R50-FPN.  One JSON line on stdout.
 """
 
 import argparse
@@ -42,10 +42,10 @@ from detection.engines.detectron2.config import fill_config
 from detection.engines.detectron2.engine import import_detectron2
 from detection.engines.detectron2.training import Run
 
-PERIOD = 20  # iterations of a comparison, a log period
-WARM_UP = 10  # iterations that are not counted
+PERIOD = 20  # iterations per comparison, one log period
+WARM_UP = 10  # iterations that are not timed
 TARGET = 1.03
-SMALL = {"depth": 18, "size": 64, "images": 2, "workers": 0, "amp": False, "full": False}  # to compare losses
+SMALL = {"depth": 18, "size": 64, "images": 2, "workers": 0, "amp": False, "full": False}  # for comparing losses
 FEW = {
     "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 200, "MODEL.RPN.POST_NMS_TOPK_TRAIN": 100, "MODEL.FPN.OUT_CHANNELS": 64,
     "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 64, "MODEL.ROI_BOX_HEAD.FC_DIM": 256,
@@ -79,18 +79,18 @@ def main(argv: list[str] | None = None) -> None:
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     gpu = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--depth", type=int, default=50 if gpu else 18, choices=(18, 34, 50, 101), help="of the ResNet")
-    parser.add_argument("--size", type=int, default=800 if gpu else 128, help="short side of the images in pixels")
-    parser.add_argument("--images", type=int, default=16 if gpu else 2, help="images of an iteration")
-    parser.add_argument("--workers", type=int, default=8 if gpu else 0, help="processes that read images")
-    parser.add_argument("--full", action="store_true", default=gpu, help="as many proposals and channels as usual")
+    parser.add_argument("--depth", type=int, default=50 if gpu else 18, choices=(18, 34, 50, 101), help="ResNet depth")
+    parser.add_argument("--size", type=int, default=800 if gpu else 128, help="shorter side of the images in pixels")
+    parser.add_argument("--images", type=int, default=16 if gpu else 2, help="images per iteration")
+    parser.add_argument("--workers", type=int, default=8 if gpu else 0, help="loader processes")
+    parser.add_argument("--full", action="store_true", default=gpu, help="default numbers of proposals and channels")
     parser.add_argument("--rounds", type=int, default=9, help=f"comparisons, of {PERIOD} iterations each")
     parser.add_argument("--amp", action="store_true", help="mixed precision (needs a GPU)")
     return parser.parse_args(argv)
 
 
 def build_cfg(options: argparse.Namespace) -> CfgNode:
-    """R-FPN from random weights: BN that trains, nothing frozen."""
+    """Build the config of an R-FPN from random weights, with trained BN and nothing frozen."""
     keys = {
         "ENGINE": "detectron2", "MODEL.RESNETS.DEPTH": options.depth, "MODEL.RESNETS.NORM": "BN",
         "MODEL.RESNETS.RES2_OUT_CHANNELS": 64 if options.depth < 50 else 256, "MODEL.BACKBONE.FREEZE_AT": 0,
@@ -104,7 +104,7 @@ def build_cfg(options: argparse.Namespace) -> CfgNode:
 
 
 class Loop:
-    """A detector with its optimizer, and how it is trained; between two iterations it waits for `take_turns`."""
+    """A detector with its optimizer and training loop, which waits for `take_turns` between two iterations."""
 
     def __init__(self, d2: SimpleNamespace, options: Any, data: DetectionData, device: torch.device, out: Path) -> None:
         out.mkdir()
@@ -122,10 +122,10 @@ class Loop:
         raise NotImplementedError
 
     def before_step(self) -> None:
-        """Here one iteration ends and the next begins."""
+        """Stop the clock of an iteration, wait for this loop's turn, and start the clock of the next."""
         if self.relay is None:
             return
-        # detectron2 keeps the storage of the trainer that runs in a global list.
+        # detectron2 keeps the storage of the running trainer in a global list.
         stack = self.d2.utils.events._CURRENT_STORAGE_STACK
         own, (go, done) = list(stack), self.relay
         self.seconds.append(self.now() - self.began)
@@ -154,7 +154,7 @@ class Loop:
             done.release()
 
     def keep_losses(self) -> None:
-        """Note the sum of the losses of every iteration to come."""
+        """Record the sum of the losses of every further iteration."""
         self.run.model.register_forward_hook(lambda *call: self.losses.append(sum(call[-1].values()).item()))
 
 
@@ -180,20 +180,20 @@ class PlainLoop(Loop):
         trainer.train(0, stop)
 
     def relay_and_seed(self, trainer: Any) -> None:
-        """Before the clock starts: a plain loop has no seeds, but the two shall do the same work."""
+        """Seed before the clock starts: a plain loop has no seeds, but both loops must do the same work."""
         self.before_step()
         seed_step(0, trainer.iter)
         self.began = self.now()
 
 
 def take_turns(loops: list[Loop], iterations: int) -> None:
-    """Fill `seconds` of each loop, one iteration after the other; another loop begins each time."""
+    """Fill `seconds` of each loop, one iteration at a time, alternating which loop comes first."""
     threads = []
     for loop in loops:
         loop.relay = threading.Semaphore(0), threading.Semaphore(0)
         threads.append(threading.Thread(target=loop.in_a_thread, args=(iterations + 1,), daemon=True))
         threads[-1].start()
-    for number in range(iterations + 2):  # up to the first iteration, the iterations, the one after the last
+    for number in range(iterations + 2):  # the start, the iterations, and the one after the last
         for loop in loops if number % 2 else loops[::-1]:
             go, done = loop.relay
             go.release()
@@ -201,11 +201,11 @@ def take_turns(loops: list[Loop], iterations: int) -> None:
             if loop.error:
                 raise loop.error
     for loop in loops:
-        del loop.seconds[0]  # up to the first iteration
+        del loop.seconds[0]  # the time until the first iteration
 
 
 def compare_losses(d2: SimpleNamespace, data: DetectionData, folder: Path) -> float:
-    """The largest difference between the losses of the two loops over PERIOD iterations; an error beyond 1e-6."""
+    """Return the largest difference of the two loops' losses over PERIOD iterations; raise InputError above 1e-6."""
     loops = [kind(d2, argparse.Namespace(**SMALL), data, torch.device("cpu"), folder / f"small {kind.__name__}")
              for kind in (OurLoop, PlainLoop)]  # fmt: skip
     for loop in loops:
@@ -219,7 +219,7 @@ def compare_losses(d2: SimpleNamespace, data: DetectionData, folder: Path) -> fl
 
 
 def write_data(folder: Path, count: int) -> DetectionData:
-    """Wide images of noise, 160 by 128 pixels, with three boxes each, in COCO's form."""
+    """Write wide images of noise, 160 x 128 pixels, with three boxes each, in COCO's format, and load them."""
     random = np.random.default_rng(0)
     images, annotations = [], []
     for number in range(count):

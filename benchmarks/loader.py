@@ -1,14 +1,14 @@
-"""Time loading against torchvision's reference pipeline, on real JPEGs and one core.
+"""Time loading of images against torchvision's reference pipeline, on real JPEGs and one core.
 
     OMP_NUM_THREADS=1 python benchmarks/loader.py [--images FOLDER] [--annotations COCO.json] [--repeats N]
 
-Both sides go from files to the same normalised float batch at 224 px, crops of 8 to 100 % of the area: ours decodes
-with OpenCV, resizes and flips bytes and normalises the batch; the reference is RandomResizedCrop on PIL,
-RandomHorizontalFlip, ToTensor, Normalize.  Ratios are images a second of this process's CPU time.  The variants
-take turns on small batches and a ratio is the median over all of them, so that a busy machine disturbs few.
+Both sides produce the same normalised float batch of 224 px from files, with crops of 8 to 100 % of the area: ours
+decodes with OpenCV, resizes and flips bytes and normalises the batch; the reference is RandomResizedCrop on PIL,
+RandomHorizontalFlip, ToTensor, Normalize.  Ratios compare images per second of this process's CPU time.  The variants
+take turns on small batches and a ratio is the median over all batches, so that a busy machine affects only a few.
 
     ours_over_torchvision   target >= 1.25
-    objectness              with objectness computed, over without; target >= 0.98
+    objectness              speed with objectness over speed without; target >= 0.98
     parity                  mean absolute difference of equal crops, in 1/255; must be <= 2
 
 About 25 s on one core.
@@ -70,11 +70,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     shared = Path(os.environ.get("SMOOTH2DET_SHARED", ROOT.parent / "shared")) / "data/coco128"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, default=shared / "train2017", help="folder of JPEGs")
-    parser.add_argument("--annotations", type=Path, help="COCO json of their boxes; without: one central box each")
+    parser.add_argument("--annotations", type=Path, help="COCO json with their boxes; default: one box per image")
     parser.add_argument("--repeats", type=int, default=15, help="passes over the images")
     args = parser.parse_args(arguments)
     if args.annotations is None and args.images == shared / "train2017":
@@ -83,7 +83,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def read_samples(images: Path, annotations: Path | None) -> Samples:
-    """The images of a folder, each with the boxes of its most frequent category."""
+    """Return the images of a folder, each with the boxes of its most frequent category."""
     paths = sorted(images.glob("*.jpg")) + sorted(images.glob("*.JPEG"))
     if annotations:
         boxes_of = read_coco_boxes(annotations)
@@ -108,7 +108,7 @@ def read_samples(images: Path, annotations: Path | None) -> Samples:
 
 
 def read_coco_boxes(annotations: Path) -> dict[str, np.ndarray]:
-    """File name -> (m, 4) boxes of the category that the image has most of."""
+    """Read file name -> (m, 4) boxes of the most frequent category of the image."""
     data = load_json(annotations)
     boxes = {}
     for image in data["images"]:
@@ -122,7 +122,7 @@ def read_coco_boxes(annotations: Path) -> dict[str, np.ndarray]:
 
 
 def build_variants(samples: Samples) -> dict[str, LoadBatch]:
-    """What is timed."""
+    """Return the loaders to time, by name."""
     return {
         "ours": our_loader(samples, frozenset()),
         "ours_objectness": our_loader(samples, frozenset({"objectness"})),
@@ -131,7 +131,7 @@ def build_variants(samples: Samples) -> dict[str, LoadBatch]:
 
 
 def our_loader(samples: Samples, needs: frozenset[str]) -> LoadBatch:
-    """The path of `TrainingSet`, and the normalisation that the training step does."""
+    """Return our loader: `TrainingSet`, and the normalisation of the training step."""
     dataset = TrainingSet(samples, size=SIZE, crop_area=AREA, crop_ratio=RATIO, flip=0.5, seed=0, needs=needs)
 
     def load(indices: Sequence[int], epoch: int) -> Tensor:
@@ -141,7 +141,7 @@ def our_loader(samples: Samples, needs: frozenset[str]) -> LoadBatch:
 
 
 def torchvision_loader(samples: Samples) -> LoadBatch:
-    """torchvision's reference classification pipeline (references/classification/presets.py, PIL backend)."""
+    """Return torchvision's reference classification pipeline (references/classification/presets.py, PIL backend)."""
     transform = transforms.Compose(
         [
             transforms.RandomResizedCrop(SIZE, scale=AREA, ratio=RATIO),
@@ -159,11 +159,11 @@ def torchvision_loader(samples: Samples) -> LoadBatch:
 
 
 def measure(variants: dict[str, LoadBatch], length: int, repeats: int) -> dict[str, np.ndarray]:
-    """CPU seconds of every batch of `repeats` passes over the images, by variant; a pass before warms up."""
+    """Return the CPU seconds of every batch in `repeats` passes over the images by variant, after a warm-up pass."""
     names, seconds = list(variants), {name: [] for name in variants}
     for epoch in range(repeats + 1):
         for low in range(0, length, BATCH):
-            # Turn the order, so that no variant always finds the files warmed by another.
+            # Rotate the order, so that no variant always reads files that another has just cached.
             turn = (epoch + low // BATCH) % len(names)
             for name in names[turn:] + names[:turn]:
                 started = time.process_time()
@@ -174,7 +174,7 @@ def measure(variants: dict[str, LoadBatch], length: int, repeats: int) -> dict[s
 
 
 def pixel_difference(samples: Samples) -> float:
-    """Mean absolute difference, in levels of 255, from PIL's crop and resize of equal rectangles."""
+    """Return the mean absolute difference, in 1/255, from PIL's crop and resize of the same rectangles."""
     differences = []
     for index, path in enumerate(samples.paths):
         image = decode_image(path)

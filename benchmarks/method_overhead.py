@@ -1,20 +1,20 @@
-"""Time what every method adds to training with hard labels.
+"""Time the overhead of every method over training with hard labels.
 
     python benchmarks/method_overhead.py [--methods NAME ...] [--arch resnet50] [--batch-size N] [--repeats N]
 
-added_ms    milliseconds of `targets` and `observe` beyond cross-entropy's, 256 samples of 1,000 classes, one core;
-            target of the methods that only make targets: at most 3
-ratios      time of a training step over cross-entropy's: loading JPEGs, forward, backward, update; target-only
-            methods at most 1.02, with a cached teacher 1.03, with an online one 1.40 (the authors of ALS report 1.54
-            for theirs); methods with passes or classifiers of their own have no target
-ols_loop    time of a loop over the samples, as OLS's update is often written, over ours; target: at least 20
+added_ms    milliseconds of `targets` and `observe` beyond those of cross-entropy, for 256 samples of 1,000 classes on
+            one core; target for methods that only compute targets: at most 3
+ratios      time of a training step (loading JPEGs, forward, backward, update) over that of cross-entropy; targets: at
+            most 1.02 for methods that only compute targets, 1.03 with a cached teacher, 1.40 with an online one (the
+            authors of ALS report 1.54 for theirs); none for methods with additional passes or classifiers
+ols_loop    time of OLS's update as a loop over the samples, its common form, over ours; target: at least 20
 
-The methods take turns, on the same images and crops, and each is compared with cross-entropy's turn of the same
-round; the median over the rounds counts.  On a GPU a turn is a block of steps on the clock, with loader processes; on
-the CPU it is one step in processor time, because on a busy machine the clock measures the neighbours.  The quartiles
-and the ratio of the fastest turns, in the details, say how far the figures can be trusted.
+The methods take turns on the same images and crops, and each is compared with the turn of cross-entropy in the same
+round; the result is the median over the rounds.  On a GPU, a turn is a block of steps in wall time, with loader
+processes; on the CPU, it is one step in processor time, as wall time would include other processes.  The quartiles and
+the ratio of the fastest turns, in the details, show how reliable the figures are.
 
-About 15 minutes on a GPU, and 15 minutes on one idle CPU core.  A table goes to stderr, one JSON line to stdout.
+About 15 minutes on a GPU, or on one idle CPU core.  A table goes to stderr, one JSON line to stdout.
 """
 
 import argparse
@@ -38,9 +38,9 @@ from backbones.models import Outputs
 
 BASELINE = "CE"
 NUM_CLASSES = 1000
-# Passes through a network, or classifiers, of their own: no target.
+# Methods with additional passes through a network or classifiers, which have no target.
 HEAVY = {"BYOT", "BYOTOLS", "BetaSmoothing", "TwoView"}
-# A second time with the teacher's logits from a file.
+# Suffix of rows with cached teacher logits.
 CACHED = "-cached"
 
 
@@ -70,18 +70,18 @@ def main(argv: list[str] | None = None) -> None:
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     gpu = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", nargs="+", default=METHODS.names(), help="names; all by default")
+    parser.add_argument("--methods", nargs="+", default=METHODS.names(), help="names; default: all")
     parser.add_argument("--arch", default="resnet50" if gpu else "resnet18", help="name of the network")
-    parser.add_argument("--batch-size", type=int, default=256 if gpu else 8, help="images of a step")
-    parser.add_argument("--steps", type=int, default=20 if gpu else 1, help="timed steps of a method's turn")
-    parser.add_argument("--repeats", type=int, default=7 if gpu else 20, help="rounds; every method has a turn in each")
+    parser.add_argument("--batch-size", type=int, default=256 if gpu else 8, help="images per step")
+    parser.add_argument("--steps", type=int, default=20 if gpu else 1, help="timed steps per turn")
+    parser.add_argument("--repeats", type=int, default=7 if gpu else 20, help="rounds; one turn per method in each")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)) - 1 if gpu else 0, help="loaders")
-    parser.add_argument("--calls", type=int, default=200, help="calls of `targets` and `observe` that are timed")
+    parser.add_argument("--calls", type=int, default=200, help="timed calls of `targets` and `observe`")
     return parser.parse_args(argv)
 
 
 def target(row: str) -> float | None:
-    """The ratio that a row should not exceed."""
+    """Return the ratio that a row should not exceed, None without a target."""
     if row.endswith(CACHED):
         return 1.03
     if needs_teacher(row):
@@ -90,7 +90,7 @@ def target(row: str) -> float | None:
 
 
 def print_table(added: dict[str, float], ratios: dict[str, float], details: dict) -> None:
-    """One line a method, to stderr."""
+    """Print one line per method to stderr."""
     print(f"{'method':<24}{'added ms':>10}{'step ratio':>12}{'target':>8}  quartiles", file=sys.stderr)
     for name, ratio in ratios.items():
         low, high = details["ratio_quartiles"][name]
@@ -103,18 +103,18 @@ def print_table(added: dict[str, float], ratios: dict[str, float], details: dict
 
 
 class Given(nn.Module):
-    """A network whose logits are its input."""
+    """A network that returns its input as logits."""
 
     def forward(self, x: Tensor) -> Outputs:
         return Outputs(x, {})
 
     def feature_channels(self) -> dict[str, int]:
-        """One stage: no shallow classifier."""
+        """Return one stage, so that there is no shallow classifier."""
         return {"res5": 1}
 
 
 def added_milliseconds(names: list[str], calls: int, batch_size: int = 256) -> dict[str, float]:
-    """Median milliseconds of `targets` and `observe` on one core, minus cross-entropy's."""
+    """Return the median milliseconds of `targets` and `observe` on one core, minus those of cross-entropy."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     batch = logits_batch(batch_size)
@@ -132,7 +132,7 @@ def added_milliseconds(names: list[str], calls: int, batch_size: int = 256) -> d
 
 
 def logits_batch(size: int) -> Batch:
-    """Random logits in place of images, with every optional field."""
+    """Return a batch of random logits instead of images, with all optional fields that methods need."""
     random = torch.Generator().manual_seed(0)
     logits = torch.randn(size, NUM_CLASSES, generator=random)
     labels = torch.randint(NUM_CLASSES, (size,), generator=random)
@@ -148,7 +148,7 @@ def logits_batch(size: int) -> Batch:
 
 
 def build_ready(name: str, batch: Batch) -> Method:
-    """The method with its default arguments, set up for a data set that is this batch."""
+    """Build the method with its default arguments, set up for a data set of this batch."""
     method = METHODS.get(name)(Given(), NUM_CLASSES, **get_defaults().METHOD[name])
     method.setup(Context(len(batch), batch.labels, epochs=2, steps_per_epoch=1))
     method.begin_epoch(0)
@@ -156,7 +156,7 @@ def build_ready(name: str, batch: Batch) -> Method:
 
 
 def ols_loop_ratio(calls: int) -> float:
-    """Time of OLS's update written as a loop over the samples, over that of `observe`, on right predictions."""
+    """Return the time of OLS's update as a loop over the samples, over that of `observe`, for right predictions."""
     batch = logits_batch(256)
     logits = batch.images + 20 * torch.nn.functional.one_hot(batch.labels, NUM_CLASSES)
     method, total, count = build_ready("OLS", batch), torch.zeros(NUM_CLASSES, NUM_CLASSES), torch.zeros(NUM_CLASSES)
@@ -180,7 +180,7 @@ def ols_loop_ratio(calls: int) -> float:
 
 
 def timed_cpu(work: Callable[[], None]) -> float:
-    """Processor seconds of `work`."""
+    """Return the processor seconds of `work`."""
     started = time.process_time()
     work()
     return time.process_time() - started

@@ -1,4 +1,4 @@
-"""The training steps that method_overhead.py times."""
+"""Training steps timed by method_overhead.py."""
 
 import argparse
 import tempfile
@@ -24,11 +24,11 @@ from backbones.pretraining.teacher import OnlineTeacher, TaughtBatches
 
 NUM_CLASSES = 1000
 IMAGE_SIZE = 224
-WARM_UP = {"cuda": 10, "cpu": 0}  # steps of a turn before the clock starts: the loader's queue fills
+WARM_UP = {"cuda": 10, "cpu": 0}  # steps of a turn before the clock starts, while the loader's queue fills
 
 
 def take_turns(turns: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """What each turn returns in each round, after one round that is not counted; another one begins each round."""
+    """Return the results of each turn by round, after one uncounted round; the order rotates from round to round."""
     names = list(turns)
     for name in names:
         turns[name]()
@@ -41,7 +41,7 @@ def take_turns(turns: dict[str, Callable[[], float]], rounds: int) -> dict[str, 
 
 
 def step_seconds(names: list[str], args: argparse.Namespace, device: torch.device) -> dict[str, list[float]]:
-    """Seconds of each method's turns, one a round; a name may end in "-cached"."""
+    """Return the seconds of each method's turns, one per round; a name can end in "-cached"."""
     with tempfile.TemporaryDirectory() as folder:
         samples = synthetic_samples(Path(folder), at_least=8 * args.batch_size)
         turns = {name: build_turn(name, samples, args, device) for name in names}
@@ -49,7 +49,7 @@ def step_seconds(names: list[str], args: argparse.Namespace, device: torch.devic
 
 
 def build_teacher(arch: str, device: torch.device) -> OnlineTeacher:
-    """A teacher of the student's architecture, with random weights."""
+    """Build a teacher with the student's architecture and random weights."""
     cfg, classes = get_defaults(), [str(k) for k in range(NUM_CLASSES)]
     model = build_model(arch, NUM_CLASSES)
     spec = backbone_spec(model, mean=cfg.DATA.MEAN, std=cfg.DATA.STD, image_size=IMAGE_SIZE, classes=classes)
@@ -60,7 +60,7 @@ def build_teacher(arch: str, device: torch.device) -> OnlineTeacher:
 
 
 def build_turn(row: str, samples: Samples, args: argparse.Namespace, device: torch.device) -> Callable[[], float]:
-    """A function that trains for one turn and returns its seconds; the n-th turn has the same images for any name."""
+    """Return a function that trains for one turn and returns its seconds; turn n has the same images for all names."""
     cfg, (name, _, cached) = get_defaults(), row.partition("-")
     torch.manual_seed(0)
     model = build_model(args.arch, NUM_CLASSES).to(memory_format=torch.channels_last)
@@ -105,7 +105,7 @@ def build_turn(row: str, samples: Samples, args: argparse.Namespace, device: tor
 
 
 def train_turn(task: ClassificationTask, batches, optimizer: torch.optim.Optimizer, device: torch.device) -> float:
-    """Seconds of the steps after the warm-up."""
+    """Train for one turn, and return the seconds of the steps after the warm-up."""
     remaining = iter(batches)
     for _ in range(WARM_UP[device.type]):
         train_step(task, next(remaining), optimizer, device)
@@ -125,7 +125,7 @@ def train_step(task: ClassificationTask, batch, optimizer: torch.optim.Optimizer
 
 
 def now(device: torch.device) -> float:
-    """Seconds: the clock where the device works beside this process, else this process's processor time."""
+    """Return the time in seconds: wall time after synchronising on a GPU, processor time on the CPU."""
     if device.type == "cpu":
         return time.process_time()
     torch.cuda.synchronize()
@@ -133,7 +133,7 @@ def now(device: torch.device) -> float:
 
 
 def synthetic_samples(folder: Path, at_least: int, files: int = 64) -> Samples:
-    """JPEGs of ImageNet's usual size, 500 x 375, with one box each; listed again until they are `at_least` samples."""
+    """Write JPEGs of ImageNet's usual size, 500 x 375, with one box each; repeat them up to `at_least` samples."""
     random = np.random.default_rng(0)
     paths = []
     for number in range(files):

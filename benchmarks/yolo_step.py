@@ -2,17 +2,17 @@
 
     OMP_NUM_THREADS=1 python benchmarks/yolo_step.py [--arch NAME] [--size PIXELS] [--batch-size N] [--boxes M]
 
-Both take turns on the same images, with 20 classes, mixup weights and boxes of every size:
+Both take turns on the same images, with 20 classes, mixup weights and boxes of all sizes:
 
     bare    forward, the sum of the three maps, backward
-    step    forward, assignment, loss with online soft labels, backward, SGD; what the labels observe is counted, too
+    step    forward, assignment, loss with online soft labels and their `observe`, backward, SGD
 
-step_over_bare  the median over the rounds of the step's time over the bare time of the same round; target at most 1.5
-parts_ms        median milliseconds of the assignment alone, and of the loss (assignment included) with its backward
-                pass into the maps
+step_over_bare  median over the rounds of step time over bare time of the same round; target: at most 1.5
+parts_ms        median milliseconds of the assignment only, and of the loss (including the assignment) with its backward
+                pass to the maps
 
-On a GPU a turn is a block of steps on the clock; on the CPU it is one step in processor time, because on a busy
-machine the clock measures the neighbours.  About a minute on a GPU, and 3 minutes on one CPU core.  One JSON line.
+On a GPU, a turn is a block of steps in wall time; on the CPU, it is one step in processor time, as wall time would
+include other processes.  About a minute on a GPU, 3 minutes on one CPU core.  One JSON line.
 """
 
 import argparse
@@ -71,12 +71,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", default="mobilenetv2", help="MODEL.ARCH")
     parser.add_argument("--size", type=int, default=416, help="side of the input in pixels")
-    parser.add_argument("--batch-size", type=int, default=32 if gpu else 2, help="images of a step")
-    parser.add_argument("--boxes", type=int, default=40, help="boxes of an image, padding included; half are real")
+    parser.add_argument("--batch-size", type=int, default=32 if gpu else 2, help="images per step")
+    parser.add_argument("--boxes", type=int, default=40, help="boxes per image, half of them padding")
     parser.add_argument("--neck-width", type=int, default=512, help="MODEL.NECK_WIDTH")
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--steps", type=int, default=20 if gpu else 1, help="steps of a turn")
-    parser.add_argument("--repeats", type=int, default=9 if gpu else 15, help="rounds; each has a turn of both")
+    parser.add_argument("--steps", type=int, default=20 if gpu else 1, help="steps per turn")
+    parser.add_argument("--repeats", type=int, default=9 if gpu else 15, help="rounds; one turn of both in each")
     args = parser.parse_args(argv)
     if args.size % 32 or args.size < 32:
         raise InputError(f"--size is {args.size}; give a multiple of 32")
@@ -84,7 +84,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 class Bench:
-    """A network, a batch, and what is timed on them."""
+    """A network, a batch, and the timed operations on them."""
 
     def __init__(self, args: argparse.Namespace, device: torch.device) -> None:
         torch.manual_seed(0)
@@ -135,7 +135,7 @@ class Bench:
 
 
 def random_boxes(images: int, number: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes (B, M, 4) of every size, labels (B, M), of which the second half is padding, and weights (B, M)."""
+    """Return boxes (B, M, 4) of all sizes, labels (B, M), the second half of them padding, and weights (B, M)."""
     random = torch.Generator().manual_seed(0)
     size = side * torch.exp(-3.5 * torch.rand(images, number, 2, generator=random))
     corner = torch.rand(images, number, 2, generator=random) * (side - size)
@@ -146,7 +146,7 @@ def random_boxes(images: int, number: int, side: int) -> tuple[Tensor, Tensor, T
 
 
 def timed(work: Callable[[], None], steps: int, device: torch.device) -> float:
-    """Seconds of some steps."""
+    """Return the seconds of `steps` calls of `work`."""
     started = now(device)
     for _ in range(steps):
         work()
@@ -154,7 +154,7 @@ def timed(work: Callable[[], None], steps: int, device: torch.device) -> float:
 
 
 def per_step(seconds: list[float], steps: int) -> float:
-    """Median milliseconds of one step."""
+    """Return the median milliseconds of one step."""
     return round(1000 * median(seconds) / steps, 2)
 
 
