@@ -259,7 +259,7 @@ def test_an_attacked_image_is_watched_too():
         model.fc.weight.copy_(torch.tensor([[-1.0] * 3, [1.0] * 3]))  # brighter is wronger
     clean = colours(0, 226, 100)
     attack_model(model, [clean], [Attack("fgsm", 1.0)], **options)
-    with pytest.raises(InputError, match=r"as it is or attacked, of the network.* for b"):
+    with pytest.raises(InputError, match=r"\(clean or attacked\) of the network.* for b"):
         attack_model(model, [clean], [Attack("fgsm", 8.0)], **options)
     with pytest.raises(InputError, match="for c"):
         attack_model(model, [colours(255, 0, 100)], [Attack("fgsm", 0.0)], **options)

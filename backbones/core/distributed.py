@@ -30,7 +30,7 @@ def setup_distributed() -> torch.device:
     if cuda:
         if device.index >= torch.cuda.device_count():
             raise InputError(
-                f"process {device.index + 1} of this machine has no GPU of its own, as there are only "
+                f"process {device.index + 1} of this machine has no GPU of its own: there are only "
                 f"{torch.cuda.device_count()}; start as many processes as GPUs (torchrun --nproc_per_node)"
             )
         torch.cuda.set_device(device)

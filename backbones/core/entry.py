@@ -49,7 +49,7 @@ def run_tool(main: Callable[[list[str] | None], int | None], *, resume: str = ""
         if REPORTS not in os.environ:
             print(f"interrupted{'; ' * bool(resume)}{resume}", file=sys.stderr)
         code = 130
-    alone = "RANK" not in os.environ  # on any exit code but 0, a launcher ends the other processes
+    alone = "RANK" not in os.environ  # on any exit code except 0, a launcher ends the other processes
     sys.exit(CLOSED if output and output.left and not code and alone else code)
 
 

@@ -25,7 +25,7 @@ GREY = Kind(WARNING, "grey images", "they are converted to RGB")
 DEEP = Kind(WARNING, "grey images of more than 8 bits", "they are scaled to 8 bits and converted to RGB")
 CMYK = Kind(WARNING, "CMYK images", "they are converted to RGB")
 OTHER_COLOURS = Kind(WARNING, "images with a palette, transparency or other colours", "they are converted to RGB")
-TURNED = Kind(WARNING, "images that EXIF turns", "boxes are taken to be of the pixels as read: unturned, but for TIFF")
+TURNED = Kind(WARNING, "images that EXIF turns", "boxes are assumed to be in pixels as read: not turned, except TIFF")
 FRAMES = Kind(WARNING, "images of several frames", "the first frame is read")
 
 _COLOURS = {"1": GREY, "L": GREY, "LA": GREY, "La": GREY, "CMYK": CMYK}  # by PIL's mode

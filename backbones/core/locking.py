@@ -71,7 +71,7 @@ def lock_run(folder: str | Path) -> Iterator[None]:
 
     with ExitStack() as stack:
         refused = ""
-        # A folder without write permission needs no lock: whatever writes to it reports the error.
+        # A folder without write permission needs no lock: any attempt to write to it reports the error.
         if is_main() and (new or os.access(folder, os.W_OK)):
             try:
                 stack.enter_context(hold_lock(folder / RUN_LOCK, refusal, stays=False))

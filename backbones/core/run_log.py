@@ -102,7 +102,7 @@ class MetricsWriter:
         save_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         with writing(self.path):
             self._file = self.path.open("ab", buffering=0)
-        from torch.utils.tensorboard import SummaryWriter  # a slow import, needed by training runs alone
+        from torch.utils.tensorboard import SummaryWriter  # a slow import, needed only by training runs
 
         self._folder = Path(run_dir) / "tensorboard"
         with writing(self._folder):

@@ -195,7 +195,7 @@ def load_samples(
     """Read one split of the data set registered as `name`.
 
     Args:
-        drop_without_box: leave out (and count) images without a usable box, whatever the method.
+        drop_without_box: leave out (and count) images without a usable box, for every method.
         need_boxes: raise `InputError` if an image has no usable box.
     """
     read = DATASETS.get(name)

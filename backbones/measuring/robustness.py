@@ -236,7 +236,7 @@ class _WatchedScores:
         if not self.finite.all():
             row = int((~self.finite).nonzero()[0])
             index = row if batch.index is None else int(batch.index[row])
-            refuse_image(names[index] if names else f"image {index}", self.model, "logits, as it is or attacked,")
+            refuse_image(names[index] if names else f"image {index}", self.model, "logits (clean or attacked)")
 
 
 def _wrong_under(scores: Scores, x: Tensor, labels: Tensor, attack: Attack, generator: torch.Generator) -> Tensor:

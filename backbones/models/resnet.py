@@ -70,59 +70,59 @@ class ResNet(TorchvisionResNet):
 
 @MODELS.register()
 def resnet18(num_classes: int, norm: str) -> ResNet:
-    """11,689,512 parameters at 1,000 classes."""
+    """ResNet-18: 11,689,512 parameters at 1,000 classes."""
     return ResNet(BasicBlock, [2, 2, 2, 2], num_classes=num_classes, norm=norm)
 
 
 @MODELS.register()
 def resnet34(num_classes: int, norm: str) -> ResNet:
-    """21,797,672 parameters at 1,000 classes."""
+    """ResNet-34: 21,797,672 parameters at 1,000 classes."""
     return ResNet(BasicBlock, [3, 4, 6, 3], num_classes=num_classes, norm=norm)
 
 
 @MODELS.register()
 def resnet50(num_classes: int, norm: str) -> ResNet:
-    """25,557,032 parameters at 1,000 classes."""
+    """ResNet-50: 25,557,032 parameters at 1,000 classes."""
     return ResNet(Bottleneck, [3, 4, 6, 3], num_classes=num_classes, norm=norm)
 
 
 @MODELS.register()
 def resnet101(num_classes: int, norm: str) -> ResNet:
-    """44,549,160 parameters at 1,000 classes."""
+    """ResNet-101: 44,549,160 parameters at 1,000 classes."""
     return ResNet(Bottleneck, [3, 4, 23, 3], num_classes=num_classes, norm=norm)
 
 
 @MODELS.register()
 def resnet152(num_classes: int, norm: str) -> ResNet:
-    """60,192,808 parameters at 1,000 classes."""
+    """ResNet-152: 60,192,808 parameters at 1,000 classes."""
     return ResNet(Bottleneck, [3, 8, 36, 3], num_classes=num_classes, norm=norm)
 
 
 @MODELS.register()
 def resnet18_cifar(num_classes: int, norm: str) -> ResNet:
-    """11,220,132 parameters at 100 classes."""
+    """ResNet-18 with the CIFAR stem: 11,220,132 parameters at 100 classes."""
     return ResNet(BasicBlock, [2, 2, 2, 2], num_classes=num_classes, norm=norm, stem="cifar")
 
 
 @MODELS.register()
 def resnet34_cifar(num_classes: int, norm: str) -> ResNet:
-    """21,328,292 parameters at 100 classes; OLS Table I, "ResNet-34"."""
+    """ResNet-34 with the CIFAR stem: 21,328,292 parameters at 100 classes; OLS Table I, "ResNet-34"."""
     return ResNet(BasicBlock, [3, 4, 6, 3], num_classes=num_classes, norm=norm, stem="cifar")
 
 
 @MODELS.register()
 def resnet50_cifar(num_classes: int, norm: str) -> ResNet:
-    """23,705,252 parameters at 100 classes; OLS Table I, "ResNet-50"."""
+    """ResNet-50 with the CIFAR stem: 23,705,252 parameters at 100 classes; OLS Table I, "ResNet-50"."""
     return ResNet(Bottleneck, [3, 4, 6, 3], num_classes=num_classes, norm=norm, stem="cifar")
 
 
 @MODELS.register()
 def resnet101_cifar(num_classes: int, norm: str) -> ResNet:
-    """42,697,380 parameters at 100 classes; OLS Table I, "ResNet-101"."""
+    """ResNet-101 with the CIFAR stem: 42,697,380 parameters at 100 classes; OLS Table I, "ResNet-101"."""
     return ResNet(Bottleneck, [3, 4, 23, 3], num_classes=num_classes, norm=norm, stem="cifar")
 
 
 @MODELS.register()
 def resnet152_cifar(num_classes: int, norm: str) -> ResNet:
-    """58,341,028 parameters at 100 classes."""
+    """ResNet-152 with the CIFAR stem: 58,341,028 parameters at 100 classes."""
     return ResNet(Bottleneck, [3, 8, 36, 3], num_classes=num_classes, norm=norm, stem="cifar")

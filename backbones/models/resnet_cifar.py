@@ -123,25 +123,25 @@ def _thin(depth: int, num_classes: int, norm: str) -> StagedNetwork:
 
 @MODELS.register()
 def resnet29_cifar(num_classes: int, norm: str) -> StagedNetwork:
-    """OLS Tables VI and X: 3 bottlenecks per stage."""
+    """ResNet-29 of OLS Tables VI and X: 3 bottlenecks per stage."""
     return _thin(29, num_classes, norm)
 
 
 @MODELS.register()
 def resnet56_cifar(num_classes: int, norm: str) -> StagedNetwork:
-    """OLS Tables V and IX: 6 bottlenecks per stage."""
+    """ResNet-56 of OLS Tables V and IX: 6 bottlenecks per stage."""
     return _thin(56, num_classes, norm)
 
 
 @MODELS.register()
 def resnet74_cifar(num_classes: int, norm: str) -> StagedNetwork:
-    """OLS Table IX: 8 bottlenecks per stage."""
+    """ResNet-74 of OLS Table IX: 8 bottlenecks per stage."""
     return _thin(74, num_classes, norm)
 
 
 @MODELS.register()
 def resnet110_cifar(num_classes: int, norm: str) -> StagedNetwork:
-    """OLS Table IX: 12 bottlenecks per stage.  The "ResNet110" of ILS is `resnet110_basic`."""
+    """ResNet-110 of OLS Table IX: 12 bottlenecks per stage.  The "ResNet110" of ILS is `resnet110_basic`."""
     return _thin(110, num_classes, norm)
 
 

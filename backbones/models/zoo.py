@@ -12,7 +12,10 @@ from backbones.models.base import MODELS, StagedNetwork, build_norm, refuse_grou
 
 @MODELS.register()
 def mobilenetv2(num_classes: int, norm: str) -> StagedNetwork:
-    """Sandler et al. 2018 (arXiv:1801.04381), torchvision: 3,504,872 parameters at 1,000 classes; strides 4 to 32."""
+    """MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381) of torchvision: 3,504,872 parameters at 1,000 classes.
+
+    Features have the strides 4 to 32.
+    """
     net = mobilenet_v2(num_classes=num_classes, norm_layer=build_norm(norm))
     dropout, fc = net.classifier
     f = net.features
@@ -23,7 +26,10 @@ def mobilenetv2(num_classes: int, norm: str) -> StagedNetwork:
 
 @MODELS.register()
 def efficientnet_b7(num_classes: int, norm: str) -> StagedNetwork:
-    """Tan & Le 2019 (arXiv:1905.11946), torchvision: 66,347,960 parameters at 1,000 classes; strides 4 to 32."""
+    """EfficientNet-B7 (Tan & Le 2019, arXiv:1905.11946) of torchvision: 66,347,960 parameters at 1,000 classes.
+
+    Features have the strides 4 to 32.
+    """
     refuse_group_norm("efficientnet_b7", norm, "torchvision builds it with its own batch normalisation")
     net = torchvision_efficientnet_b7(num_classes=num_classes)
     dropout, fc = net.classifier
@@ -35,7 +41,8 @@ def efficientnet_b7(num_classes: int, norm: str) -> StagedNetwork:
 
 @MODELS.register()
 def inceptionv4(num_classes: int, norm: str) -> StagedNetwork:
-    """Szegedy et al. 2017 (arXiv:1602.07261), timm, for 299 pixels: 42,679,816 parameters at 1,000 classes."""
+    """Inception-v4 (Szegedy et al. 2017, arXiv:1602.07261) of timm, for 299 pixels: 42,679,816 parameters at 1,000
+    classes."""
     return _inception("inceptionv4", num_classes, norm)
 
 
