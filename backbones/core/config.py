@@ -222,7 +222,7 @@ def _nearest_key(key: str, cfg: CfgNode) -> str:
 
 
 def _coerce(value: Any, default: Any, key: str, where: str) -> Any:
-    """Return `value` with the type of `default`, or raise; the text `1e-3`, which yaml does not parse, is a number."""
+    """Return `value` with the type of `default`, or raise; `1e-3`, which yaml reads as text, counts as a number."""
     if value is None and default is not None:
         wanted = _hint(key, value, default, where) or f"; give a value of type {_name(default)}, such as {default!r}"
         empty = f"; give {_EMPTY_TEXT} to leave it empty"

@@ -54,7 +54,7 @@ class _Seen:
 
 
 def check_images(images: Sequence[StatedImage], findings: Findings, *, decode: bool, workers: int) -> np.ndarray:
-    """Check every image, with a progress bar for 500 or more.
+    """Check every image, with a progress bar if there are many.
 
     Args:
         decode: decode each image completely; False reads headers only, which misses truncated files.

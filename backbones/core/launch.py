@@ -123,7 +123,7 @@ def _wait(children: list[subprocess.Popen], reports: Path) -> int:
     """Wait until all processes have succeeded or one has failed, since the others would wait for it forever.
 
     Returns:
-        The exit code of the failed process (minus the signal's number after a signal), or 0.
+        The exit code of the failed process (minus the number of a signal), 2 if one reported an error, or 0.
     """
     while True:
         codes = [child.poll() for child in children]

@@ -98,7 +98,7 @@ def hold_lock(
     Args:
         refusal: returns the error message for a process that finds the lock taken.
         orphans: seconds to wait for processes that still hold the lock of an owner that has ended.
-        stays: keep the file; processes that inherit the descriptor hold the lock, too.
+        stays: keep the file; processes that are passed the descriptor hold the lock, too.
 
     Raises:
         InputError: another process holds the lock, or the folder cannot be written.
