@@ -126,7 +126,7 @@ def test_what_figures_refuse(runs, tmp_path):
         (["ablation"], "--key"),
         (["ablation", "--key", "SEED", "--metric", "topp1"], "topp1"),
         (["curves", "--metric", "lose"], "did you mean 'loss'"),
-        (["classes"], "name one"),
+        (["classes"], "give one"),
         (["reliability", "--bins", "-3"], "--bins is -3; it must be at least 0"),
         (["maps", "--images", "0"], "--images is 0; it must be at least 1"),
         (["tsne", "--classes", "1", "--per-class", "1"], "t-SNE needs 3"),
