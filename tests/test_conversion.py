@@ -19,10 +19,11 @@ from backbones.models.weights import load_backbone, save_backbone_state
 from detection.config import get_defaults
 from detection.engines.detectron2 import engine
 from detection.engines.torchvision.building import build_body, build_detector
-from detection.exchange.compatibility import expected_shapes
 from detection.exchange.export import export_backbone, usage
 from detection.exchange.importing import declare_spec, import_backbone
-from detection.exchange.loading import detectron2_name, to_detectron2, verify_account
+from detection.exchange.loading import to_detectron2, verify_account
+from detection.exchange.names import detectron2_name
+from detection.exchange.resnets import expected_shapes
 
 TENSORS = {18: 100, 34: 180, 50: 265, 101: 520, 152: 775}
 FPN = [(depth, False) for depth in TENSORS]

@@ -9,9 +9,9 @@ from helpers.seeded import make_backbone
 
 from backbones.core.errors import InputError
 from backbones.models.weights import load_backbone, save_backbone_state
-from detection.exchange.compatibility import BLOCKS
 from detection.exchange.export import TARGETS, export_backbone, export_state_dict, usage, verify_export
 from detection.exchange.loading import split_dropped
+from detection.exchange.resnets import BLOCKS
 
 TENSORS = {18: 100, 34: 180, 50: 265, 101: 520, 152: 775}
 

@@ -7,7 +7,8 @@ from scipy.integrate import dblquad
 from torch import nn
 
 from backbones.gaussian import measures
-from backbones.gaussian.candidates import Candidate, Grids, Teacher, build_candidates, build_targets, check_families
+from backbones.gaussian.candidates import Candidate, Grids, Teacher, build_candidates, build_targets
+from backbones.gaussian.families import check_families
 from backbones.gaussian.network import (
     SIZES,
     count_parameters,

@@ -12,7 +12,8 @@ import torch
 
 from backbones.core.errors import InputError
 from backbones.gaussian import curve, directions, published
-from backbones.gaussian.candidates import FAMILIES, QUICK, Candidate, Grids, build_candidates
+from backbones.gaussian.candidates import QUICK, Candidate, Grids, build_candidates
+from backbones.gaussian.families import FAMILIES
 from backbones.gaussian.replicate import COLUMNS, HARD, Settings, Students, distil_chosen, draw_data, run_replicate
 from backbones.gaussian.report import NUMBERS, row_titles, write_report
 from backbones.gaussian.rows import PLAIN, SCALED, all_rows, build_rows, choose

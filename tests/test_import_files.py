@@ -25,7 +25,7 @@ from detection.exchange.array_pickle import load_array_pickle
 from detection.exchange.export import export_backbone
 from detection.exchange.importing import declare_spec, describe, import_backbone
 from detection.exchange.reading import read_checkpoint
-from detection.exchange.sources import select_state
+from detection.exchange.selecting import select_state
 
 CONV = "layer1.0.conv1.weight"
 IMAGES = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))

@@ -59,7 +59,7 @@ AT_TOP = {
     "comparison/papers": set(),
     "comparison/ranking": {"matplotlib"},
     "suites": set(),
-    "tools": {"torch", "matplotlib"},
+    "tools": set(),
 }
 # The one file that may name detectron2 at all.
 DETECTRON2 = "detection/engines/detectron2/engine.py"

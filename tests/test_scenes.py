@@ -14,20 +14,12 @@ from pycocotools.coco import COCO
 from scipy import stats
 
 from backbones.core.errors import InputError
-from backbones.data.scenes import (
-    BACKGROUNDS,
-    CLASSES,
-    INDEPENDENT,
-    LOOK_ALIKES,
-    SHARE_RANGE,
-    SceneParameters,
-    draw_detection_image,
-    draw_object_image,
-    write_classification,
-    write_detection,
-    write_scenes,
-)
-from backbones.data.scenes.shapes import drawn_shape, fill_ratio, paint_mask
+from backbones.data.scenes.backgrounds import BACKGROUNDS
+from backbones.data.scenes.drawing import SHARE_RANGE, draw_detection_image, draw_object_image
+from backbones.data.scenes.parameters import SceneParameters
+from backbones.data.scenes.sets import INDEPENDENT, write_scenes
+from backbones.data.scenes.shapes import CLASSES, LOOK_ALIKES, drawn_shape, fill_ratio, paint_mask
+from backbones.data.scenes.writing import write_classification, write_detection
 
 REPOSITORY = Path(__file__).parents[1]
 prepare_data = runpy.run_path(str(REPOSITORY / "tools" / "prepare_data.py"))["main"]

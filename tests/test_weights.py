@@ -15,8 +15,8 @@ from backbones.core.config import CfgNode
 from backbones.core.errors import InputError
 from detection.exchange import loading as weights
 from detection.exchange import proof as proof_of
-from detection.exchange.compatibility import BLOCKS, expected_shapes
 from detection.exchange.export import export_detectron2, export_state_dict
+from detection.exchange.resnets import BLOCKS, expected_shapes
 
 TENSORS = {18: 100, 34: 180, 50: 265, 101: 520, 152: 775}  # conv weights + 4 of each BN, counted by others
 

@@ -10,8 +10,8 @@ from helpers.yolo_tiny import write_data
 from backbones.core.errors import InputError
 from backbones.core.sampling import Position, StatelessBatchSampler
 from backbones.core.warning_counter import WarningCounter
-from backbones.data.scenes import VocParameters, write_scenes_voc
-from backbones.data.scenes.voc_layout import draw_scene, draw_tiles
+from backbones.data.scenes.parameters import VocParameters
+from backbones.data.scenes.voc_layout import draw_scene, draw_tiles, write_scenes_voc
 from detection.data.catalog import load_data
 from detection.engines.yolo.augmentation import (
     GREY,

@@ -7,33 +7,28 @@ Cost: bounds x steps x (1 + 2 x restarts) forward and backward passes of an imag
 """
 
 import numpy as np
-from torch.utils.data import Subset
 
 from backbones.core.config import config_hash
 from backbones.core.distributed import setup_distributed
 from backbones.core.entry import run_tool
 from backbones.core.results import make_results, save_results
+from backbones.core.run_arguments import RunArguments, takes_run
 from backbones.core.run_log import get_logger
 from backbones.core.runs import open_run
 from backbones.core.warning_counter import WarningCounter
-from backbones.data.evaluation_set import EvaluationSet
-from backbones.data.loader import evaluation_batches
-from backbones.measuring.localization import evenly_spaced
-from backbones.measuring.robustness import attack_model, build_attacks
-from backbones.measuring.run import (
-    RunArguments,
-    build_inputs,
-    build_samples,
-    describe_samples,
-    load_run,
-    print_table,
-    takes_run,
-)
-from backbones.models.weights import identity
 
 
 @takes_run(__doc__, "robustness", "robustness")
 def main(args: RunArguments) -> int:
+    from torch.utils.data import Subset  # slow: imported when the arguments are right
+
+    from backbones.data.evaluation_set import EvaluationSet
+    from backbones.data.loader import evaluation_batches
+    from backbones.measuring.localization import evenly_spaced
+    from backbones.measuring.robustness import attack_model, build_attacks
+    from backbones.measuring.run import build_inputs, build_samples, describe_samples, load_run, print_table
+    from backbones.models.weights import identity
+
     cfg, backbone = load_run(args.run, args.overrides)
     settings = cfg.ATTACK
     attacks = build_attacks(settings.METHODS, settings.BOUNDS, settings.STEPS, settings.RESTARTS)

@@ -8,19 +8,21 @@ those of the teacher's config; KEY VALUE changes it where the student's differ (
 images are held out, teacher and student must have been trained on the same ones.
 """
 
-import torch
-
 from backbones.core.distributed import setup_distributed
 from backbones.core.entry import run_tool
+from backbones.core.run_arguments import RunArguments, takes_run
 from backbones.core.run_log import get_logger
 from backbones.core.warning_counter import WarningCounter
-from backbones.measuring.run import RunArguments, build_samples, load_run, takes_run
-from backbones.pretraining.building import build_evaluation_batches, check_teacher_data, read_split
-from backbones.pretraining.teacher import OnlineTeacher, write_cache
 
 
 @takes_run(__doc__, "teacher", "backbone")
 def main(args: RunArguments) -> int:
+    import torch  # slow: imported when the arguments are right
+
+    from backbones.measuring.run import build_samples, load_run
+    from backbones.pretraining.building import build_evaluation_batches, check_teacher_data, read_split
+    from backbones.pretraining.teacher import OnlineTeacher, write_cache
+
     cfg, backbone = load_run(args.run, args.overrides)
     warnings = WarningCounter()
     samples = read_split(cfg, cfg.DATA.TRAIN_SPLIT, warnings, training=True)

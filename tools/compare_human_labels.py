@@ -16,14 +16,15 @@ from backbones.core.entry import run_tool
 from backbones.core.errors import InputError
 from backbones.core.files import save_json
 from backbones.core.results import load_results
-from backbones.data.cifar10h import check_agreement, load_cifar10h
-from backbones.measuring.figure_data import load_predictions
 from backbones.measuring.human_labels import compare_human_labels
 from backbones.measuring.run_folders import find_backbones
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
+    from backbones.data.cifar10h import check_agreement, load_cifar10h  # slow
+    from backbones.measuring.figure_data import load_predictions
+
     q = load_cifar10h(args.human_labels)
     named = find_backbones(args.runs)
     folders = [one.evaluation() for one in named]

@@ -5,7 +5,10 @@ python tools/estimate_anchors.py --root ~/data --data bccd_trainval --size 416
 Every image is taken as letterboxed into SIZE x SIZE pixels; with multi-scale training give the middle size.
 """
 
+from __future__ import annotations
+
 import argparse
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,13 +17,16 @@ from backbones.core.checks import check_range
 from backbones.core.entry import run_tool
 from backbones.core.run_log import get_logger
 from backbones.core.warning_counter import WarningCounter
-from detection.data.catalog import load_data
-from detection.data.records import DetectionData
 from detection.engines.yolo.anchors import STRIDES, estimate_anchors, split_scales
+
+if TYPE_CHECKING:
+    from detection.data.records import DetectionData
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
+    from detection.data.catalog import load_data  # slow
+
     warnings = WarningCounter()
     data = load_data(args.data, args.root, warnings)
     warnings.log(get_logger())

@@ -8,27 +8,11 @@ from backbones.core.config import config_hash, expand_path
 from backbones.core.distributed import setup_distributed
 from backbones.core.entry import run_tool
 from backbones.core.results import make_results, save_results
+from backbones.core.run_arguments import RunArguments, takes_run
 from backbones.core.run_log import get_logger
 from backbones.core.runs import open_run
 from backbones.core.warning_counter import WarningCounter
-from backbones.data.cifar10h import check_agreement, load_cifar10h
-from backbones.measuring.context import check_fills
-from backbones.measuring.evaluation import evaluate_backbone
 from backbones.measuring.pycalib import Subsample
-from backbones.measuring.run import (
-    RunArguments,
-    build_inputs,
-    build_samples,
-    changed_settings,
-    check_splits,
-    describe_samples,
-    load_run,
-    print_table,
-    save_predictions,
-    takes_run,
-    warn_of_choice,
-)
-from backbones.models.weights import identity
 
 PREDICTIONS = "predictions.npz"
 SHOWN = ("top1", "top1_shifted", "nll", "ece15", "cwece15", "average_confidence", "context_average_confidence")
@@ -36,13 +20,19 @@ SHOWN = ("top1", "top1_shifted", "nll", "ece15", "cwece15", "average_confidence"
 
 @takes_run(__doc__, "evaluation", "backbone")
 def main(args: RunArguments) -> int:
-    cfg, backbone = load_run(args.run, args.overrides)
-    check_splits(cfg)
+    from backbones.data.cifar10h import check_agreement, load_cifar10h  # slow: imported when they are needed
+    from backbones.measuring import run as shared
+    from backbones.measuring.context import check_fills
+    from backbones.measuring.evaluation import evaluate_backbone
+    from backbones.models.weights import identity
+
+    cfg, backbone = shared.load_run(args.run, args.overrides)
+    shared.check_splits(cfg)
     warnings = WarningCounter()
-    warn_of_choice(args.run, cfg, warnings)
-    val = build_samples(cfg, cfg.DATA.VAL_SPLIT, backbone, warnings)
-    shifted = build_samples(cfg, cfg.DATA.SHIFTED_SPLIT, backbone, warnings) if cfg.DATA.SHIFTED_SPLIT else None
-    fitting = cfg.EVAL.TEMPERATURE_SPLIT and build_samples(cfg, cfg.EVAL.TEMPERATURE_SPLIT, backbone, warnings)
+    shared.warn_of_choice(args.run, cfg, warnings)
+    val = shared.build_samples(cfg, cfg.DATA.VAL_SPLIT, backbone, warnings)
+    shifted = shared.build_samples(cfg, cfg.DATA.SHIFTED_SPLIT, backbone, warnings) if cfg.DATA.SHIFTED_SPLIT else None
+    fitting = cfg.EVAL.TEMPERATURE_SPLIT and shared.build_samples(cfg, cfg.EVAL.TEMPERATURE_SPLIT, backbone, warnings)
     fills = tuple(cfg.EVAL.CONTEXT_FILLS) if cfg.EVAL.CONTEXT else ()
     check_fills(fills, "EVAL.CONTEXT_FILLS")
     human = load_cifar10h(expand_path(cfg.EVAL.HUMAN_LABELS)) if cfg.EVAL.HUMAN_LABELS else None
@@ -50,15 +40,15 @@ def main(args: RunArguments) -> int:
         check_agreement(human, val.labels, len(val.classes))
     run_dir = open_run(args.output_dir, cfg)
     warnings.log(get_logger())
-    inputs = build_inputs(cfg, setup_distributed())
+    inputs = shared.build_inputs(cfg, setup_distributed())
     model = backbone.build().to(inputs.device, inputs.dtype)
     subsets = Subsample(cfg.EVAL.PYCALIB_SPLITS, cfg.EVAL.PYCALIB_SIZE)
     measured = evaluate_backbone(
         model, val, shifted, inputs, context=fills, temperature=fitting or None, pycalib=subsets, human=human
     )
-    save_predictions(run_dir / PREDICTIONS, measured.predictions)
-    data = {samples.split: describe_samples(samples) for samples in (val, shifted, fitting) if samples}
-    asked = {"context": cfg.EVAL.CONTEXT} | changed_settings(cfg, len(val))
+    shared.save_predictions(run_dir / PREDICTIONS, measured.predictions)
+    data = {samples.split: shared.describe_samples(samples) for samples in (val, shifted, fitting) if samples}
+    asked = {"context": cfg.EVAL.CONTEXT} | shared.changed_settings(cfg, len(val))
     results = make_results(
         "backbone",
         identity(backbone),
@@ -70,7 +60,7 @@ def main(args: RunArguments) -> int:
         files={"predictions": PREDICTIONS},
     )
     path = save_results(run_dir, results)
-    print_table(identity(backbone).label, results["metrics"], SHOWN)
+    shared.print_table(identity(backbone).label, results["metrics"], SHOWN)
     print(f"all {len(results['metrics'])} numbers: {path}")
     return 0
 

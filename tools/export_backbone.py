@@ -7,16 +7,19 @@ python tools/export_backbone.py --backbone runs/als --to torchvision --output al
 import argparse
 
 from backbones.core.arguments import ArgumentParser, path_argument
+from backbones.core.checks import check_choice
 from backbones.core.entry import run_tool
 from backbones.core.errors import InputError
-from backbones.models.weights import load_backbone
-from detection.exchange.export import TARGETS, export_backbone, usage
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     if args.output.exists():
         raise InputError(f"{args.output} exists; name another --output")
+    from backbones.models.weights import load_backbone  # slow
+    from detection.exchange.export import TARGETS, export_backbone, usage
+
+    check_choice("--to", args.to, TARGETS)
     backbone = load_backbone(args.backbone)
     account = export_backbone(backbone, args.output, args.to)
     kinds = {"besides the ResNet's": account["besides"], "left out on purpose": account["dropped"]}
@@ -39,7 +42,7 @@ def summary(names: list[str]) -> str:
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", required=True, type=path_argument, help="a pretraining run, or a backbone file")
-    parser.add_argument("--to", required=True, choices=TARGETS, help="who shall load it")
+    parser.add_argument("--to", required=True, help="who loads it: detectron2 or torchvision")
     parser.add_argument("--output", required=True, type=path_argument, help="the file to write, .pth")
     return parser.parse_args(argv)
 

@@ -8,19 +8,21 @@ Writes report.html (one file), tables.md, numbers.json, table_*.csv and figure_*
 to resume after an interruption; with more --replicates it adds to the finished ones.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
+from typing import TYPE_CHECKING
 
 from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.checks import ABOVE_0, check_range
 from backbones.core.entry import run_tool
 from backbones.core.files import load_json
 from backbones.core.locking import lock_run
-from backbones.gaussian.candidates import FAMILIES, QUICK, Grids, check_families
-from backbones.gaussian.replicate import Settings
-from backbones.gaussian.report import NUMBERS, verdict_sentence, write_report
-from backbones.gaussian.study import run_study
-from backbones.gaussian.training import Recipe
+from backbones.gaussian.families import FAMILIES, check_families
+
+if TYPE_CHECKING:
+    from backbones.gaussian.replicate import Settings
 
 HEADLINE_LR, SENSITIVITY_LR = 1e-2, 3e-3
 QUICK_EPOCHS, QUICK_POINTS = 3, (20, 20, 200)
@@ -29,6 +31,9 @@ QUICK_EPOCHS, QUICK_POINTS = 3, (20, 20, 200)
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     settings = build_settings(args)
+    from backbones.gaussian.report import NUMBERS, verdict_sentence, write_report
+    from backbones.gaussian.study import run_study
+
     with lock_run(args.output_dir):
         run_study(settings, args.output_dir, args.replicates, args.workers)
         page = write_report(settings, args.output_dir, args.replicates)
@@ -44,6 +49,10 @@ def build_settings(args: argparse.Namespace) -> Settings:
     check_range("--lr", args.lr, ABOVE_0, 1)
     check_range("--seed", args.seed, 0)
     families = check_families(args.rows)
+    from backbones.gaussian.candidates import QUICK, Grids  # slow: imported when the arguments are right
+    from backbones.gaussian.replicate import Settings
+    from backbones.gaussian.training import Recipe
+
     if args.quick:
         return Settings(Recipe(lr=args.lr, max_epochs=QUICK_EPOCHS), QUICK, families, QUICK_POINTS, args.seed)
     return Settings(Recipe(lr=args.lr), Grids(), families, seed=args.seed)

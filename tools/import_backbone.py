@@ -7,16 +7,13 @@ python tools/import_backbone.py --checkpoint moco_v2.pth.tar --source moco --arc
 import argparse
 import json
 
-from backbones.config import get_defaults, validate
 from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.config import CfgNode, load_config
 from backbones.core.entry import run_tool
 from backbones.core.errors import InputError
 from backbones.core.files import save_text
 from backbones.core.runs import CONFIG_FILE
-from backbones.measuring.run import compare_with_data
-from backbones.models.weights import save_backbone_state
-from detection.exchange.importing import ARCHITECTURES, declare_spec, describe, import_backbone, load_classes
+from detection.exchange.resnets import ARCHITECTURES
 from detection.exchange.sources import SOURCES
 
 DECLARED = ("norm", "mean", "std", "pixel_range", "channel_order", "stride_in_1x1", "image_size")
@@ -29,6 +26,10 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError(f"{present[0]} exists; name another --output")
     if args.overrides and not args.config_file:
         raise InputError(f"'{args.overrides[0]}' changes a key of --config-file, which is missing; add it")
+    from backbones.measuring.run import compare_with_data  # slow: imported when the arguments are right
+    from backbones.models.weights import save_backbone_state
+    from detection.exchange.importing import declare_spec, describe, import_backbone, load_classes
+
     spec = declare_spec(args.arch, **{key: getattr(args, key) for key in DECLARED})
     options = {key: getattr(args, key) for key in ("label", "method", "seed", "classifier")}
     options["classes"] = args.classes and load_classes(args.classes)
@@ -44,6 +45,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def build_config(args: argparse.Namespace, spec: dict) -> CfgNode:
     """The config of the data, with the network and the input that the backbone file declares."""
+    from backbones.config import get_defaults, validate
+
     declared = {"MODEL.ARCH": spec["arch"], "MODEL.NORM": spec["norm"], "DATA.MEAN": spec["mean"]}
     declared |= {"DATA.STD": spec["std"], "LABEL": json.dumps(args.label)}  # in quotes: "a: b" is not a mapping
     cfg = load_config(get_defaults(), args.config_file, [*args.overrides, *map(str, sum(declared.items(), ()))])
@@ -64,7 +67,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--norm", default="BN", choices=("BN", "GN"))
     add("--mean", type=float, nargs=3, help="per channel, in --channel-order; default: ImageNet's")
     add("--std", type=float, nargs=3, help="as --mean")
-    add("--pixel-range", type=float, default=1.0, choices=(1.0, 255.0), help="a white pixel, in units of --mean")
+    add("--pixel-range", type=float, default=1.0, choices=(1.0, 255.0), help="value of a white pixel")
     add("--channel-order", default="RGB", choices=("RGB", "BGR"))
     add("--stride-in-1x1", action="store_true", help="bottlenecks stride in their first 1x1 (MSRA, Caffe)")
     add("--image-size", type=int, default=224, help="side of its training images in pixels")

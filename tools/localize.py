@@ -12,23 +12,10 @@ from backbones.core.config import config_hash
 from backbones.core.distributed import setup_distributed
 from backbones.core.entry import run_tool
 from backbones.core.results import make_results, save_results
+from backbones.core.run_arguments import RunArguments, takes_run
 from backbones.core.run_log import get_logger
 from backbones.core.runs import open_run
 from backbones.core.warning_counter import WarningCounter
-from backbones.measuring.cam import ClassMaps, localize
-from backbones.measuring.gallery import make_tiles, save_gallery
-from backbones.measuring.localization import LocalizationEvaluator, evenly_spaced
-from backbones.measuring.predictions import predict_samples
-from backbones.measuring.run import (
-    RunArguments,
-    build_inputs,
-    build_samples,
-    describe_samples,
-    load_run,
-    print_table,
-    takes_run,
-)
-from backbones.models.weights import identity
 
 SIZE = 224  # pixels, whatever the training size: a ResNet ends in 7 x 7 positions there
 SHOWN = ("max_box_acc", "max_box_acc_v2", "pointing", "pointing_exact", "energy_in_box")
@@ -36,6 +23,13 @@ SHOWN = ("max_box_acc", "max_box_acc_v2", "pointing", "pointing_exact", "energy_
 
 @takes_run(__doc__, "localization", "localization")
 def main(args: RunArguments) -> int:
+    from backbones.measuring.cam import ClassMaps, localize  # slow: imported when the arguments are right
+    from backbones.measuring.gallery import make_tiles, save_gallery
+    from backbones.measuring.localization import LocalizationEvaluator, evenly_spaced
+    from backbones.measuring.predictions import predict_samples
+    from backbones.measuring.run import build_inputs, build_samples, describe_samples, load_run, print_table
+    from backbones.models.weights import identity
+
     cfg, backbone = load_run(args.run, args.overrides)
     warnings = WarningCounter()
     samples = build_samples(cfg, cfg.LOCALIZE.SPLIT, backbone, warnings)

@@ -13,19 +13,18 @@ RUN is the folder of a pretraining run or of its evaluation, or the output folde
 import argparse
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.entry import run_tool
 from backbones.core.files import save_atomic, save_json
-from backbones.measuring import figure_data, figures
 
 KINDS = ("reliability", "classes", "maps", "tsne", "curves", "ablation")
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
-    figure_data.check_request(args)
+    from backbones.measuring.figure_data import check_request  # slow
+
+    check_request(args)
     figure, numbers = draw(args)
     save_atomic(args.output, lambda path: figure.savefig(path))
     save_json(args.output.with_suffix(".json"), numbers)
@@ -33,8 +32,10 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def draw(args: argparse.Namespace) -> tuple[Figure, Any]:
-    """The figure and its numbers."""
+def draw(args: argparse.Namespace) -> tuple[Any, Any]:
+    """The figure, of matplotlib, and its numbers."""
+    from backbones.measuring import figure_data, figures
+
     if args.kind == "reliability":
         bins = args.bins or (100 if args.variant == "pycalib" else 15)
         found = figure_data.reliability_panels(args.runs, args.variant, bins, args.split)

@@ -18,8 +18,7 @@ from dataclasses import fields
 from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.entry import run_tool
 from backbones.core.locking import lock_run
-from backbones.data.annotation_index import build_index, describe_index
-from backbones.data.scenes import SceneParameters, VocParameters, write_contact_sheets, write_scenes, write_scenes_voc
+from backbones.data.scenes.parameters import SceneParameters, VocParameters
 
 
 def add_drawn(commands: argparse._SubParsersAction, name: str, parameters: type, meaning: str) -> None:
@@ -38,12 +37,14 @@ def add_drawn(commands: argparse._SubParsersAction, name: str, parameters: type,
 
 def prepare_drawn(args: argparse.Namespace) -> None:
     """Draw the set, unless the folder holds it."""
+    from backbones.data.scenes import sets, sheet, voc_layout  # slow: imported when the arguments are right
+
     parameters = args.parameters(**{field.name: getattr(args, field.name) for field in fields(args.parameters)})
-    write = write_scenes if args.parameters is SceneParameters else write_scenes_voc
+    write = sets.write_scenes if args.parameters is SceneParameters else voc_layout.write_scenes_voc
     with lock_run(args.output_dir):
         summary, drawn = write(args.output_dir, parameters, workers=args.workers, overwrite=args.overwrite)
         if getattr(args, "contact_sheet", False):
-            write_contact_sheets(args.output_dir, parameters)
+            sheet.write_contact_sheets(args.output_dir, parameters)
     done = "written to" if drawn else "already complete in"
     print(f"{args.name} {summary['fingerprint']}: {summary['files']} files {done} {args.output_dir}")
 
@@ -60,6 +61,8 @@ def add_imagenet_boxes(commands: argparse._SubParsersAction) -> None:
 
 def prepare_imagenet_boxes(args: argparse.Namespace) -> None:
     """Index the split and say what was found."""
+    from backbones.data.annotation_index import build_index, describe_index
+
     with lock_run(args.root):
         classes = build_index(args.root, args.split, workers=args.workers, overwrite=args.overwrite)
     print(describe_index(args.root, args.split, classes))

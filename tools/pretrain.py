@@ -6,24 +6,26 @@ torchrun --nproc_per_node 8 tools/pretrain.py ...        trains on 8 GPUs; SOLVE
 
 import argparse
 
-from backbones.config import get_defaults, validate
 from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.config import load_config
 from backbones.core.distributed import is_main, setup_distributed
 from backbones.core.entry import run_tool
 from backbones.core.errors import InputError
 from backbones.core.locking import lock_run
-from backbones.methods import METHODS
-from backbones.pretraining.run import CHECKPOINT, pretrain
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     if args.list_methods:
+        from backbones.methods import METHODS
+
         print("\n".join(METHODS.names()))
         return 0
     if not args.output_dir:
-        raise InputError("--output-dir is missing; name the folder that the run shall leave")
+        raise InputError("--output-dir is missing; give the folder to write the run to")
+    from backbones.config import get_defaults, validate  # slow: imported when the arguments are right
+    from backbones.pretraining.run import CHECKPOINT, pretrain
+
     cfg = load_config(get_defaults(), args.config_file, args.overrides)
     validate(cfg)
     cfg.freeze()

@@ -14,8 +14,6 @@ from backbones.core.checks import ABOVE_0, BELOW_1, check_range
 from backbones.core.entry import run_tool
 from backbones.core.errors import InputError
 from backbones.core.files import save_atomic, save_json
-from comparison.ranking.figure import draw_ranks
-from comparison.ranking.tables import collect_table, direction, load_csv, rank_table, ranks_text
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,6 +21,9 @@ def main(argv: list[str] | None = None) -> int:
     if bool(args.runs) == bool(args.csv):
         raise InputError("name folders of runs, or one file with --csv: one of the two")
     check_range("--level", args.level, ABOVE_0, BELOW_1)
+    from comparison.ranking.figure import draw_ranks  # slow: imported when the arguments are right
+    from comparison.ranking.tables import collect_table, direction, load_csv, rank_table, ranks_text
+
     better = direction(args.metric, args.better)
     table = load_csv(args.csv) if args.csv else collect_table(args.runs, args.metric, args.chosen)
     found = rank_table(table, args.metric, better, args.level)

@@ -12,7 +12,6 @@ from pathlib import Path
 import yaml
 
 from backbones.core.arguments import ArgumentParser, path_argument
-from backbones.core.checkpoint import load_checkpoint, save_checkpoint
 from backbones.core.config import load_yaml
 from backbones.core.entry import run_tool
 from backbones.core.errors import InputError
@@ -20,7 +19,6 @@ from backbones.core.files import save_json, save_text
 from backbones.core.locking import lock_run
 from backbones.core.results import load_results, refuse_other_stage, save_results
 from backbones.core.runs import CONFIG_FILE
-from backbones.models.weights import FILE_NAME as BACKBONE
 from suites.selection import CRITERIA, FILE_NAME, describe, select
 
 
@@ -46,6 +44,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def copy_run(source: Path, target: Path, label: str, selection: dict) -> None:
     """Write the backbone, the config and the results of a run under another label; the weights keep their hash."""
+    from backbones.core.checkpoint import load_checkpoint, save_checkpoint  # slow: imported when they are needed
+    from backbones.models.weights import FILE_NAME as BACKBONE
+
     save_text(target / CONFIG_FILE, yaml.safe_dump(load_yaml(source / CONFIG_FILE) | {"LABEL": label}, sort_keys=False))
     backbone = load_checkpoint(source / BACKBONE)
     save_checkpoint(target / BACKBONE, **backbone | {"provenance": backbone["provenance"] | {"label": label}})

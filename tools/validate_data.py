@@ -19,10 +19,6 @@ from backbones.core.config import expand_path, load_config
 from backbones.core.entry import run_tool
 from backbones.core.errors import InputError
 from backbones.core.findings import Report
-from backbones.data.checks import HUMAN_LABELS, check_samples
-from backbones.data.samples import DATASETS
-from detection.config import get_defaults
-from detection.data.checks import Options, check_config_data, check_detection
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,12 +35,17 @@ def main(argv: list[str] | None = None) -> int:
 
 def collect(args: argparse.Namespace) -> list[Report]:
     """A report on each data set."""
-    options = Options(images=not args.no_images, decode=not args.fast, workers=args.workers)
     if not args.data and not args.config_file:
         raise InputError("nothing to check; give --data NAME or --config-file FILE")
     check_range("--workers", args.workers, 0)
     if args.num_classes is not None and not args.data:
         raise InputError(f"--num-classes {args.num_classes}: the config says it; leave it out, or check by --data")
+    from backbones.data.checks import HUMAN_LABELS, check_samples  # slow: imported when they are needed
+    from backbones.data.samples import DATASETS
+    from detection.config import get_defaults
+    from detection.data.checks import Options, check_config_data, check_detection
+
+    options = Options(images=not args.no_images, decode=not args.fast, workers=args.workers)
     reports = []
     if args.config_file:
         reports += check_config_data(load_config(get_defaults(), args.config_file), args.root, options)

@@ -2,19 +2,30 @@
 
 `torchrun` and backbones/core/launch.py describe the group in the environment, which `setup_distributed` reads.  A
 function started by detectron2's `launch` or `torch.multiprocessing` has already joined a group and keeps it.
+
+Importing this module does not import torch: a tool that needs none locks its folder and logs without it.
 """
+
+from __future__ import annotations
 
 import atexit
 import inspect
 import os
-from typing import Any
-
-import torch
-import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from backbones.core.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+def _group() -> ModuleType | None:
+    """Return `torch.distributed` where this process is in a group; without torch imported it is in none."""
+    dist = sys.modules.get("torch.distributed")
+    return dist if dist and dist.is_initialized() else None
 
 
 def setup_distributed() -> torch.device:
@@ -23,6 +34,9 @@ def setup_distributed() -> torch.device:
     Raises:
         InputError: more processes than GPUs.
     """
+    import torch
+    import torch.distributed as dist
+
     cuda = torch.cuda.is_available()
     if cuda and dist.is_initialized() and "LOCAL_RANK" not in os.environ:
         return torch.device("cuda", torch.cuda.current_device())  # chosen by whoever created the group
@@ -42,12 +56,12 @@ def setup_distributed() -> torch.device:
 
 def rank() -> int:
     """Return this process's rank; 0 without a group."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    return group.get_rank() if (group := _group()) else 0
 
 
 def world_size() -> int:
     """Return the number of processes."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return group.get_world_size() if (group := _group()) else 1
 
 
 def is_main() -> bool:
@@ -57,30 +71,31 @@ def is_main() -> bool:
 
 def barrier() -> None:
     """Wait for all processes."""
-    if dist.is_initialized():
-        dist.barrier()
+    if group := _group():
+        group.barrier()
 
 
 def all_reduce_sum(*tensors: Tensor) -> None:
     """Replace each tensor with its sum over the processes, in place."""
-    if dist.is_initialized():
+    if group := _group():
         for tensor in tensors:
-            dist.all_reduce(tensor)
+            group.all_reduce(tensor)
 
 
 def broadcast(*tensors: Tensor) -> None:
     """Replace each tensor with that of the main process, in place."""
-    if dist.is_initialized():
+    if group := _group():
         for tensor in tensors:
-            dist.broadcast(tensor, 0)
+            group.broadcast(tensor, 0)
 
 
 def gather_objects(obj: Any) -> list[Any]:
     """Return the picklable `obj` of every process, in rank order, on every process."""
-    if not dist.is_initialized():
+    group = _group()
+    if group is None:
         return [obj]
     gathered: list[Any] = [None] * world_size()
-    dist.all_gather_object(gathered, obj)
+    group.all_gather_object(gathered, obj)
     return gathered
 
 
@@ -92,6 +107,8 @@ def wrap_ddp(module: nn.Module, device: torch.device) -> nn.Module:
     """
     if world_size() == 1:
         return module
+    from torch.nn.parallel import DistributedDataParallel
+
     # The argument was renamed in recent torch.
     known = inspect.signature(DistributedDataParallel.__init__).parameters
     argument = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"

@@ -1,5 +1,8 @@
-"""A registry maps a name to a class or function, and nothing else."""
+"""A registry maps a name to a class or function."""
 
+import importlib
+import pkgutil
+from collections.abc import Iterator
 from typing import Any
 
 from fvcore.common.registry import Registry as _Registry
@@ -8,7 +11,17 @@ from backbones.core.checks import check_choice
 
 
 class Registry(_Registry):
-    """fvcore's Registry with an error that names the closest entry."""
+    """fvcore's Registry, whose error names the nearest entry, and which can find its entries itself.
+
+    Args:
+        name: what an entry is called in messages.
+        package: its modules register the entries; all of them are imported before the first look-up, so that a new
+            file needs no line elsewhere. Empty: the entries are those of the modules that were imported.
+    """
+
+    def __init__(self, name: str, package: str = "") -> None:
+        super().__init__(name)
+        self._unread = package
 
     def get(self, name: str) -> Any:
         """Return the entry `name`; if unknown, raise `InputError` with the closest name or all choices."""
@@ -17,3 +30,17 @@ class Registry(_Registry):
     def names(self) -> list[str]:
         """Return all registered names, sorted."""
         return sorted(name for name, _ in self)
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        self._import_package()
+        return super().__iter__()
+
+    def __contains__(self, name: str) -> bool:
+        self._import_package()
+        return super().__contains__(name)
+
+    def _import_package(self) -> None:
+        if self._unread:
+            for module in pkgutil.iter_modules(importlib.import_module(self._unread).__path__, f"{self._unread}."):
+                importlib.import_module(module.name)
+            self._unread = ""

@@ -9,8 +9,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from backbones.core.config import CfgNode, flatten, load_yaml
 from backbones.core.disk import write_error
 from backbones.core.distributed import barrier, is_main
@@ -81,6 +79,8 @@ def check_writable(folder: Path) -> None:
 
 def environment() -> dict[str, Any]:
     """Return the command, versions, device and git state, as needed to repeat the run."""
+    import torch
+
     cuda = torch.cuda.is_available()
     return {
         "command": sys.argv,

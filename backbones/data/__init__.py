@@ -1,6 +1,4 @@
-"""Classification data for pretraining: readers, exact geometry of crops, loading."""
+"""Classification data for pretraining: readers, exact geometry of crops, loading.
 
-from backbones.data import fine_grained, imagenet_v2, imagenet_xml, in_memory, open_images, tiny_imagenet
-
-# Imported so that they are registered.
-__all__ = ["fine_grained", "imagenet_v2", "imagenet_xml", "in_memory", "open_images", "tiny_imagenet"]
+A reader is found in any module of this folder: the registry `samples.DATASETS` imports them all when it is first asked.
+"""

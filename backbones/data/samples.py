@@ -20,7 +20,8 @@ from backbones.core.warning_counter import WarningCounter
 from backbones.data.masking import Colour, paint_around
 
 UNUSED = "classes without image"  # name of the counted warning
-DATASETS = Registry("data set")  # name -> function(root: Path, split: str, warnings: WarningCounter) -> Samples
+# name -> function(root: Path, split: str, warnings: WarningCounter) -> Samples
+DATASETS = Registry("data set", "backbones.data")
 
 
 @dataclass(frozen=True)

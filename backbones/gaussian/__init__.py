@@ -3,6 +3,7 @@
     task         the generative model and its Bayes posterior
     network      many small networks as one stack of parameters, with their gradients
     training     Adam and early stopping for the whole stack
+    families     the groups of rows
     candidates   the networks to train: the grids of the rows of the paper's tables
     measures     the paper's measures and temperatures of many networks at once
     replicate    one replicate: train everything, select, test

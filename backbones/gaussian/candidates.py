@@ -5,7 +5,7 @@ A candidate is one network with fixed hyper-parameters; a row of a table chooses
 
 import itertools
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backbones.core.errors import InputError, suggestion
 from backbones.gaussian.task import CLASSES
 from backbones.methods.functional import instance_amount, instance_targets, smooth_labels
 
@@ -66,17 +65,7 @@ QUICK = Grids(
     eps=(0.01, 0.1), p1=(0.8,), p2=(1.0, 2.0), t=(1.0, 16.0), t_text=(1.0,), figure_p1=(0.7, 0.8), figure_p2=(1.0,)
 )
 
-FAMILIES = ("ls", "ils1", "ils2", "ils", "distillation", "figure11")
 TEACHERS = ("bayes", "hard", "ls", "ils")
-
-
-def check_families(chosen: Iterable[str]) -> tuple[str, ...]:
-    """Return the chosen families in their usual order; raise `InputError` for an unknown one."""
-    chosen = list(chosen)
-    for name in chosen:
-        if name not in FAMILIES:
-            raise InputError(f"--rows: unknown family '{name}'{suggestion(name, FAMILIES)}")
-    return tuple(name for name in FAMILIES if name in chosen)
 
 
 def build_candidates(grids: Grids, families: Sequence[str]) -> list[Candidate]:

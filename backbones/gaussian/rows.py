@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backbones.gaussian.candidates import FAMILIES, LARGEST_AMOUNT, TEACHERS, Candidate, Grids, build_candidates
+from backbones.gaussian.candidates import LARGEST_AMOUNT, TEACHERS, Candidate, Grids, build_candidates
+from backbones.gaussian.families import FAMILIES
 
 PLAIN, SCALED, ON_DENSE, ON_SPARSE = "val_ce", "val_ce_scaled", "val_ce_dense", "val_ce_sparse"
 

@@ -1,71 +1,21 @@
-"""Code shared by the tools that measure a finished pretraining run: arguments, run, data, table."""
+"""Code shared by the tools that measure a finished pretraining run: run, data, table."""
 
-import argparse
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from backbones.config import get_defaults, validate
-from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.config import CfgNode, expand_path, load_config
 from backbones.core.errors import InputError
 from backbones.core.files import save_atomic
-from backbones.core.locking import lock_run
-from backbones.core.results import refuse_other_stage
 from backbones.core.runs import CONFIG_FILE
 from backbones.core.warning_counter import WarningCounter
 from backbones.data.samples import Samples, log_samples
 from backbones.measuring.predictions import Inputs, Predictions
 from backbones.models.weights import BackboneFile, differing_classes, load_backbone
 from backbones.pretraining.building import read_split
-
-
-class RunArguments(argparse.Namespace):
-    """Command line of a tool that measures a run: `RUN [--output-dir DIR] [KEY VALUE ...]` in any order."""
-
-    run: Path
-    output_dir: Path
-    overrides: list[str]
-
-
-def takes_run(
-    doc: str | None, folder: str, stage: str
-) -> Callable[[Callable[[RunArguments], int]], Callable[[Sequence[str] | None], int]]:
-    """Return a decorator that makes the `main(argv)` of a tool from a function of its parsed arguments.
-
-    `main` parses the arguments, refuses a folder with results of another stage, and locks the output folder.
-
-    Args:
-        doc: help of the tool.
-        folder: default of --output-dir, relative to the run.
-        stage: the stage whose results the output folder can already hold.
-    """
-
-    def wrap(measure: Callable[[RunArguments], int]) -> Callable[[Sequence[str] | None], int]:
-        def main(argv: Sequence[str] | None = None) -> int:
-            args = _parse(doc, folder, argv)
-            refuse_other_stage(args.output_dir, stage)
-            if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-                raise InputError("this tool measures in one process; start it without torchrun")
-            with lock_run(args.output_dir):
-                return measure(args)
-
-        return main
-
-    return wrap
-
-
-def _parse(doc: str | None, folder: str, argv: Sequence[str] | None) -> RunArguments:
-    parser = ArgumentParser(description=doc)
-    parser.add_argument("run", type=path_argument, help="folder of a finished pretraining run")
-    parser.add_argument("--output-dir", type=path_argument, help=f"default: RUN/{folder}")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="change config keys")
-    args = parser.parse_intermixed_args(argv, RunArguments())
-    args.output_dir = args.output_dir or args.run / folder
-    return args
 
 
 def load_run(run: str | Path, overrides: Sequence[str]) -> tuple[CfgNode, BackboneFile]:

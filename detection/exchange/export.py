@@ -19,8 +19,9 @@ from backbones.core.checkpoint import load_checkpoint
 from backbones.core.errors import InputError, suggestion
 from backbones.core.files import save_atomic
 from backbones.models.weights import BackboneFile
-from detection.exchange.compatibility import check_state, expected_shapes
+from detection.exchange.compatibility import check_state
 from detection.exchange.loading import split_dropped, to_detectron2
+from detection.exchange.resnets import expected_shapes
 
 ATTRIBUTE = "smooth2det"  # of the plain state dict
 

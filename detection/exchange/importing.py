@@ -17,14 +17,15 @@ from backbones import __version__
 from backbones.core.config import config_hash
 from backbones.core.errors import InputError, suggestion
 from backbones.models.weights import BackboneFile, state_hash
-from detection.exchange.compatibility import BLOCKS, check_state
+from detection.exchange.compatibility import check_state
 from detection.exchange.export import ATTRIBUTE
 from detection.exchange.reading import read_checkpoint
-from detection.exchange.sources import ImportReport, find_source, select_state
+from detection.exchange.resnets import ARCHITECTURES
+from detection.exchange.selecting import ImportReport, select_state
+from detection.exchange.sources import find_source
 from detection.exchange.tensor_types import to_float32
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # RGB, range 0..1
-ARCHITECTURES = {f"resnet{depth}": depth for depth in BLOCKS}
 CLASSIFIER = ("fc.weight", "fc.bias")
 UNKNOWN = "unknown"
 

@@ -2,13 +2,8 @@
 
 A backbone that did not load still trains, and its AP looks plausible; so every tensor is accounted
 for, by name, shape and value, or an error says why not.
-
-Names (torchvision -> detectron2; X stands for 1..3):
-    conv1 -> stem.conv1,  bn1 -> stem.conv1.norm,  layer{i}.{j} -> res{i+1}.{j},
-    convX -> convX,  bnX -> convX.norm,  downsample.0 -> shortcut,  downsample.1 -> shortcut.norm
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -20,6 +15,7 @@ from torch import Tensor, nn
 from backbones.core.errors import InputError
 from backbones.models.weights import BackboneFile
 from detection.exchange.compatibility import check_spec, check_state
+from detection.exchange.names import detectron2_name
 
 __all__ = [
     "DROPPED",
@@ -32,7 +28,6 @@ __all__ = [
     "export_torchvision",
     "split_dropped",
     "to_detectron2",
-    "torchvision_name",
     "verify_account",
 ]
 
@@ -87,40 +82,6 @@ def export_torchvision(backbone: BackboneFile, body: nn.Module) -> LoadReport:
 
 
 # ----------------------------------------------------------------------------------- detectron2
-
-_RENAMES = (
-    (r"^layer(\d)\.", lambda m: f"res{int(m[1]) + 1}."),
-    (r"^conv1\.", "stem.conv1."),
-    (r"^bn1\.", "stem.conv1.norm."),
-    (r"\.bn(\d)\.", r".conv\1.norm."),
-    (r"\.downsample\.0\.", ".shortcut."),
-    (r"\.downsample\.1\.", ".shortcut.norm."),
-)
-
-
-def detectron2_name(name: str) -> str:
-    """detectron2's name of one torchvision tensor; no `backbone.` prefix (FPN would match nothing)."""
-    for pattern, replacement in _RENAMES:
-        name = re.sub(pattern, replacement, name)
-    return name
-
-
-_BACK = (
-    (r"^stem\.fc\.", "fc."),  # as detectron2's tools/convert-torchvision-to-d2.py calls it
-    (r"^stem\.conv1\.norm\.", "bn1."),
-    (r"^stem\.conv1\.", "conv1."),
-    (r"^res([2-5])\.", lambda m: f"layer{int(m[1]) - 1}."),
-    (r"\.conv(\d)\.norm\.", r".bn\1."),
-    (r"\.shortcut\.norm\.", ".downsample.1."),
-    (r"\.shortcut\.", ".downsample.0."),
-)
-
-
-def torchvision_name(name: str) -> str:
-    """torchvision's name of one of detectron2's: the inverse of `detectron2_name`; another name as it is."""
-    for pattern, replacement in _BACK:
-        name = re.sub(pattern, replacement, name)
-    return name
 
 
 def to_detectron2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -2,7 +2,8 @@
 
 import sys
 
-from backbones.data.scenes import VocParameters, write_scenes_voc
+from backbones.data.scenes.parameters import VocParameters
+from backbones.data.scenes.voc_layout import write_scenes_voc
 from helpers.killing import ROOT
 
 TOOL = [sys.executable, str(ROOT / "tools" / "finetune_voc.py")]

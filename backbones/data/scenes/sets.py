@@ -4,15 +4,15 @@ ROOT/scenes.json holds the parameters and the fingerprint; if it exists, the set
 """
 
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from backbones.core.checks import check_range
 from backbones.core.disk import write_error
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint, load_json, save_json
 from backbones.data.scenes.backgrounds import BACKGROUNDS
+from backbones.data.scenes.parameters import SceneParameters
 from backbones.data.scenes.shapes import CLASSES
 from backbones.data.scenes.writing import classification_split, detection_split, drawing_processes
 
@@ -21,25 +21,6 @@ STAGING = ".scenes-unfinished"
 ENTRIES = ("train", "val", "val_shifted", "annotations", "classes.txt", "detection", "contact_sheet.png",
            "contact_sheet_detection.png", "scenes.json")  # fmt: skip
 INDEPENDENT = 1 / len(BACKGROUNDS)  # the correlation at which the background is independent of the class
-
-
-@dataclass(frozen=True)
-class SceneParameters:
-    """Parameters of a set; counts are images, `val` is also the size of val_shifted; see draw_object_image."""
-
-    seed: int = 0
-    image_size: int = 64
-    train: int = 8000
-    val: int = 1000
-    detection_train: int = 1500
-    detection_val: int = 250
-    correlation: float = 0.8
-
-    def __post_init__(self) -> None:
-        for name in ("seed", "train", "val", "detection_train", "detection_val"):
-            check_range(f"scenes: {name}", getattr(self, name), 0)
-        check_range("scenes: image_size", self.image_size, 32)  # pixels needed to show the shapes
-        check_range("scenes: correlation", self.correlation, 0, 1)
 
 
 def count_files(root: Path) -> int:

@@ -8,7 +8,7 @@ ROOT/scenes-voc.json                      parameters and fingerprint; if it exis
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from backbones.core.disk import write_error
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint, load_json, save_json, save_text
 from backbones.data.scenes.drawing import Box, draw_detection_image, draw_object_image, image_rng
+from backbones.data.scenes.parameters import VocParameters
 from backbones.data.scenes.sets import INDEPENDENT
 from backbones.data.scenes.writing import drawing_processes, jpeg_bytes, run_chunks
 
@@ -53,26 +54,6 @@ OBJECT = """\
 \t\t</bndbox>
 \t</object>
 """
-
-
-@dataclass(frozen=True)
-class VocParameters:
-    """Parameters of a set.
-
-    tiles: 0: scenes of 512 px, the same as of `SceneParameters` with this seed; a third of their objects are below 32^2
-        pixels.  n: n x n classification images of 64 px side by side, drawn at random, each with one object, on
-        backgrounds that are independent of the class.  A detector learns their classes in minutes.
-    """
-
-    seed: int = 0
-    train: int = 1500
-    val: int = 250
-    tiles: int = 0
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if value < 0:
-                raise InputError(f"scenes-voc: {name} is {value}; give 0 or more")
 
 
 def image_xml(size: int, objects: Sequence[Named], stem: str) -> str:
