@@ -119,6 +119,7 @@ class Loop:
         self.error: BaseException | None = None
 
     def train(self, stop: int) -> None:
+        """Train to iteration `stop`, with a call of `before_step` before each."""
         raise NotImplementedError
 
     def before_step(self) -> None:
@@ -136,12 +137,14 @@ class Loop:
         self.began = self.now()
 
     def now(self) -> float:
+        """Return seconds: the process's own on a CPU, the clock's once a GPU is done."""
         if self.device.type == "cpu":
             return time.process_time()
         torch.cuda.synchronize()
         return time.perf_counter()
 
     def in_a_thread(self, stop: int) -> None:
+        """Train when it is this loop's turn; keep an error for the main thread."""
         assert self.relay
         go, done = self.relay
         go.acquire()
@@ -159,6 +162,8 @@ class Loop:
 
 
 class OurLoop(Loop):
+    """The engine's own training."""
+
     def train(self, stop: int) -> None:
         own = self.run._before_step
         self.run._before_step = lambda trainer: (self.before_step(), own(trainer))[1]
@@ -166,6 +171,8 @@ class OurLoop(Loop):
 
 
 class PlainLoop(Loop):
+    """detectron2's trainer with the hooks of its DefaultTrainer, and nothing of ours."""
+
     def train(self, stop: int) -> None:
         run, hooks = self.run, self.d2.engine.hooks
         batches = run.build_batches(self.data, 0, stop)

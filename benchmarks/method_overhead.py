@@ -106,6 +106,7 @@ class Given(nn.Module):
     """A network that returns its input as logits."""
 
     def forward(self, x: Tensor) -> Outputs:
+        """Return x (B, K) as logits."""
         return Outputs(x, {})
 
     def feature_channels(self) -> dict[str, int]:

@@ -104,14 +104,17 @@ class Bench:
         self.maps = [raw.detach() for raw in self.forward()]
 
     def forward(self) -> list[Tensor]:
+        """Return the raw maps of the batch."""
         with autocast(self.device, self.precision):
             return self.network(self.images)
 
     def bare(self) -> None:
+        """Forward and backward through a sum: what any loss costs."""
         self.network.zero_grad(set_to_none=True)
         torch.stack([raw.float().sum() for raw in self.forward()]).sum().backward()
 
     def step(self) -> None:
+        """A whole training step: forward, loss with soft labels, backward, observation, optimizer."""
         self.optimizer.zero_grad(set_to_none=True)
         maps = self.forward()
         self.total(maps).backward()
@@ -119,16 +122,19 @@ class Bench:
         self.optimizer.step()
 
     def assignment(self) -> None:
+        """Assign boxes to anchors alone."""
         boxes, labels, _ = self.where
         sizes = [(raw.shape[2], raw.shape[3]) for raw in self.maps]
         assign(boxes, labels >= 0, list(self.loss.anchors), self.loss.strides, sizes, self.loss.assign_iou)
 
     def loss_alone(self) -> None:
+        """The loss and its gradient by the maps, without the network."""
         self.total([raw.requires_grad_() for raw in self.maps]).backward()
         for raw in self.maps:
             raw.grad = None
 
     def total(self, maps: list[Tensor]) -> Tensor:
+        """Return the sum of the losses ()."""
         with autocast(self.device, self.precision):
             losses = self.loss(maps, *self.where, self.labels.targets(self.where[1]))
         return torch.stack(list(losses.values())).sum()

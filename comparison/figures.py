@@ -51,6 +51,7 @@ class Scale(NamedTuple):
     high: float
 
     def x(self, value: float) -> float:
+        """Return the position in pixels of a value, clipped to the plotting area."""
         share = (value - self.low) / (self.high - self.low)
         return round(PLOT_LEFT + (PLOT_RIGHT - PLOT_LEFT) * min(max(share, 0.0), 1.0), 1)
 

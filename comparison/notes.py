@@ -22,6 +22,7 @@ class Compared:
 
     @property
     def name(self) -> str:
+        """Return the row's name in tables."""
         return self.entry["name"]
 
 

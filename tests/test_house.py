@@ -1,6 +1,7 @@
 """What keeps the house tidy: tools that answer, files and functions of a readable size, no network at run time."""
 
 import ast
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -69,3 +70,75 @@ def test_no_weights_are_downloaded(path):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name):
             name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
             assert not (name.startswith(("resnet", "fasterrcnn")) and any(k.arg == "weights" for k in node.keywords))
+
+
+# ---- the whole tree -----------------------------------------------------------------------------------------------
+
+TREES = {path: ast.parse(path.read_text()) for path in SOURCES}
+FUNCTIONS = [
+    (path, node)
+    for path, tree in TREES.items()
+    for node in ast.walk(tree)
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+]
+
+
+def share_within(sizes, limit):
+    return sum(size <= limit for size in sizes) / len(sizes)
+
+
+def test_files_and_functions_are_short_in_the_middle():
+    files = [len(path.read_text().splitlines()) for path in SOURCES]
+    functions = [(node.end_lineno or 0) - node.lineno + 1 for _, node in FUNCTIONS]
+    assert statistics.median(files) <= 130
+    assert share_within(files, 230) >= 0.9
+    assert statistics.median(functions) <= 8
+    assert share_within(functions, 22) >= 0.9
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in SOURCES}), ids=lambda path: str(path))
+def test_a_package_fits_on_one_screen(folder):
+    """The three that are lists by nature, of methods, readers and small tools, may be longer."""
+    if folder.name not in ("core", "data", "methods", "tools"):
+        assert sum(path.stem != "__init__" for path in folder.glob("*.py")) <= 15
+
+
+def test_every_function_says_what_it_returns():
+    assert [f"{path.relative_to(ROOT)}: {node.name}" for path, node in FUNCTIONS if node.returns is None] == []
+
+
+def public_names():
+    """Yield (name, node, class or None) of the functions and classes of every module, and of their classes' methods."""
+    for path, tree in TREES.items():
+        module = path.relative_to(ROOT).with_suffix("").as_posix()
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                yield f"{module}: {node.name}", node, None
+                for one in node.body if isinstance(node, ast.ClassDef) else ():
+                    if isinstance(one, ast.FunctionDef) and not one.name.startswith("_"):
+                        yield f"{module}: {node.name}.{one.name}", one, node
+
+
+def inherits_docstring(method, owner, classes):
+    """Whether a class of ours that `owner` is derived from documents the method that it overrides."""
+    for base in owner.bases:
+        parent = classes.get(ast.unparse(base).rpartition(".")[2])
+        if parent is None or parent is owner:
+            continue
+        own = [one for one in parent.body if isinstance(one, ast.FunctionDef) and one.name == method.name]
+        if any(ast.get_docstring(one) for one in own) or inherits_docstring(method, parent, classes):
+            return True
+    return False
+
+
+def test_what_others_call_is_documented():
+    """An override keeps the contract of the method that it replaces, and need not repeat it."""
+    classes = {node.name: node for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+    names = list(public_names())
+    silent = [
+        name
+        for name, node, owner in names
+        if not ast.get_docstring(node) and not (owner and inherits_docstring(node, owner, classes))
+    ]
+    assert len(names) > 1000
+    assert len(silent) <= 0.05 * len(names), silent

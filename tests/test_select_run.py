@@ -39,8 +39,9 @@ def test_the_chosen_backbone_under_the_new_label(runs, tmp_path, capsys):
     assert "chosen: METHOD.LS.amount 0.2, nll 0.5000" in capsys.readouterr().out
     left, source = load_backbone(tmp_path / "ls"), load_backbone(runs[1])
     assert (identity(left).label, left.hash) == ("LS", source.hash)
+    built = left.build().state_dict()
     for name, value in source.build().state_dict().items():
-        assert torch.equal(left.build().state_dict()[name], value)
+        assert torch.equal(built[name], value)
     assert load_yaml(tmp_path / "ls" / "config.yaml") == {"LABEL": "LS", "METHOD": {"LS": {"amount": 0.2}}}
     results = load_results(tmp_path / "ls")
     assert results["backbone"] == {**load_results(runs[1])["backbone"], "label": "LS"}

@@ -89,6 +89,7 @@ def open_torchvision(read: Callable[[], _T], root: Path, expected: str) -> _T:
 
 
 def check_split(name: str, split: str, splits: tuple[str, ...]) -> None:
+    """Raise `InputError`, with the nearest name, if the data set has no such split."""
     if split not in splits:
         raise InputError(f"{name} has no split '{split}'{suggestion(split, splits)}; splits: {', '.join(splits)}")
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
@@ -195,7 +196,7 @@ def _grid(
     return StudyFigure("figure_11", "Figure 11: ILS1 with fixed P1 and P2", caption, figure)
 
 
-def _curve_axes(label: str = "amount of smoothing"):
+def _curve_axes(label: str = "amount of smoothing") -> tuple[Figure, Axes]:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     axes.set(xlabel="teacher's calibrated p of the true class", ylabel=label, xlim=(0.18, 1.02))

@@ -49,6 +49,7 @@ class CAM(pytorch_grad_cam.base_cam.BaseCAM):
             )
 
     def get_cam_weights(self, input_tensor, target_layers, targets, activations, grads) -> np.ndarray:
+        """Return the classifier's weights (B, C) of the target classes."""
         weight = self.model.network.fc.weight.detach().float().cpu().numpy()
         return weight[[target.category for target in targets]]
 
@@ -68,6 +69,7 @@ class GradCAMPlusPlus(pytorch_grad_cam.GradCAMPlusPlus):
     """
 
     def get_cam_weights(self, input_tensor, target_layers, target_category, activations, grads) -> np.ndarray:
+        """Return weights (B, C) of activations and gradients (B, C, H, W): the sum of alpha relu(g)."""
         total = activations.sum(axis=(2, 3), keepdims=True)
         positive = np.maximum(grads, 0)
         return (positive / (2 + total * positive)).sum(axis=(2, 3))
@@ -81,9 +83,11 @@ class LogitsOnly(nn.Module):
         self.network = network.eval().requires_grad_(False)
 
     def last_stage(self) -> nn.Module:
+        """Return the stage whose activations are mapped."""
         return self.network.stage_modules()[-1]  # type: ignore[operator]  # every network of MODELS has it
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, K) of images (B, 3, H, W)."""
         return self.network(images).logits
 
 

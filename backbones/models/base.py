@@ -107,6 +107,7 @@ class StagedNetwork(nn.Module):
         return dict(zip(self.body, self._channels, strict=True))
 
     def forward(self, x: Tensor) -> Outputs:
+        """Return logits (B, K) and the stages' features of images (B, 3, H, W)."""
         features = self.stages(x)
         x = list(features.values())[-1]
         if self.pooled:

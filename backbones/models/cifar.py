@@ -26,6 +26,7 @@ class WideBlock(nn.Module):
         self.downsample = None if same else nn.Conv2d(into, channels, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, into, H, W) to (B, channels, H / stride, W / stride)."""
         active = self.bn1(x).relu_()
         shortcut = x if self.downsample is None else self.downsample(active)
         return shortcut + self.conv2(self.bn2(self.conv1(active)).relu_())

@@ -64,6 +64,7 @@ class ResNet(TorchvisionResNet):
         return self.layer1, self.layer2, self.layer3, self.layer4
 
     def forward(self, x: Tensor) -> Outputs:  # type: ignore[override]  # torchvision's returns only the logits
+        """Return logits (B, K) and the features of `stages` of images (B, 3, H, W)."""
         features = self.stages(x)
         return Outputs(self.fc(flatten(self.avgpool(features["res5"]), 1)), features)
 

@@ -57,6 +57,7 @@ class BasicBlockA(nn.Module):
         self.stride, self.channels, self.death_rate = stride, channels, death_rate
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, into, H, W) to (B, channels, H / stride, W / stride)."""
         residual = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu_()))
         residual = stochastic_depth(residual, self.death_rate, self.training)
         return (residual + shortcut_a(x, self.stride, self.channels)).relu_()

@@ -72,6 +72,7 @@ class Table:
 
     @property
     def paper(self) -> str:
+        """Return the key of the paper, such as ols."""
         return self.key.split("_")[0]
 
     @property

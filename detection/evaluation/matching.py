@@ -11,6 +11,7 @@ serves every score threshold and every limit on the number of detections.
 Letters: N detections, G objects of a cell, P cells (an image and a class), A area ranges, T IoU thresholds.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +43,7 @@ class Boxes:
         return len(self.image)
 
     def take(self, index: np.ndarray) -> "Boxes":
+        """Return the boxes at `index`, positions or a mask (N,)."""
         return Boxes(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
 
 
@@ -110,7 +112,9 @@ def _match_cells(
         partner[index] = np.where(hit[:, 0, 0, 0], objects_of[here, best[:, 0, 0, 0]], -1)
 
 
-def _cells_by_object_count(detections: Boxes, rank: np.ndarray, objects: Boxes):
+def _cells_by_object_count(
+    detections: Boxes, rank: np.ndarray, objects: Boxes
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield (first detection (P,), objects (P, G)) for every G: cells of equal size need no padding."""
     order = np.lexsort((objects.image, objects.category))  # stable: file order within a cell
     start = np.flatnonzero(_position_in_run(objects.category[order], objects.image[order]) == 0)

@@ -57,6 +57,7 @@ class LoadReport:
     proof: dict[str, Any] = field(default_factory=dict)  # of `detection.exchange.proof`
 
     def counts(self) -> dict[str, int]:
+        """Return how many tensors were loaded, dropped and new."""
         return {"loaded": len(self.loaded), "dropped": len(self.dropped), "new": len(self.new)}
 
 

@@ -9,8 +9,8 @@ from helpers.killing import ROOT
 TOOL = [sys.executable, str(ROOT / "tools" / "pretrain.py")]
 TINY = [
     "DATA.IMAGE_SIZE", 32, "DATA.EVAL_CROP", 32, "DATA.EVAL_RESIZE", 32, "DATA.CROP_AREA", "[0.5, 1.0]",
-    "MODEL.ARCH", "resnet18", "SOLVER.OPTIMIZER", "ADAMW", "SOLVER.BASE_LR", "1e-3", "SOLVER.LR_SCHEDULE", "cosine",
-    "SOLVER.BATCH_SIZE", 8, "LOG_PERIOD", 3,
+    "MODEL.ARCH", "resnet29_cifar", "SOLVER.OPTIMIZER", "ADAMW", "SOLVER.BASE_LR", "1e-3",
+    "SOLVER.LR_SCHEDULE", "cosine", "SOLVER.BATCH_SIZE", 8, "LOG_PERIOD", 3,
 ]  # fmt: skip
 
 
