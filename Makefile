@@ -10,10 +10,10 @@ quickstart: $(VENV)/.installed
 	$(BIN)/python tools/benchmark.py --config-file configs/suites/quick.yaml --output-dir $(OUTPUT)
 
 test: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
 test-all: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile -m ""
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder -m ""
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -15,12 +15,27 @@ from helpers import tools
 from backbones.core.doctor import count_cores, total_memory
 
 ROOT = Path(__file__).resolve().parent.parent
+# Seconds of one core that the longest files take, rounded; a file that is not named counts as OTHERS.  They only decide
+# the order: a process takes a whole file, and one that is left with a long file at the end keeps the others waiting.
+SECONDS = {
+    "test_readme_method": 100,
+    "test_pretraining_methods": 90,
+    "test_suite": 90,
+    "test_pretraining": 80,
+}
+OTHERS = 5
 SHARED = Path(os.environ.get("SMOOTH2DET_SHARED", ROOT.parent / "shared"))
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Processes of `-n auto`: a test process takes one core and up to 2 GB."""
     return max(1, min(count_cores(), int(total_memory() / 2)))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first; within a file, and among files of equal length, the order stays."""
+    items.sort(key=lambda item: -SECONDS.get(item.path.stem, OTHERS))
 
 
 def _shared(name: str) -> Path:
