@@ -53,6 +53,12 @@ def test_what_all_refuse_is_said_once(tmp_path):
     assert (done.returncode, out, error) == (2, "", "error: the key is wrong; set it right\n")
 
 
+def test_a_training_that_diverges_keeps_its_exit_code(tmp_path):
+    done = start("diverge", tmp_path, "--num-gpus", 2)
+    out, error = done.communicate(timeout=120)
+    assert (done.returncode, out, error) == (3, "", "error: the loss is not finite\n")
+
+
 def test_what_one_refuses_ends_the_others(tmp_path):
     with pytest.raises(InputError, match=r"^image 7 is broken; restore it$"):
         main(["image", str(tmp_path), "--num-gpus", "2"])

@@ -10,6 +10,7 @@ import torch
 from helpers.killing import ROOT, assert_equal_trees, kill_after, reported
 from helpers.pretraining import TOOL, arguments, run
 
+from backbones.core import entry
 from backbones.core.checkpoint import load_checkpoint
 from backbones.core.errors import InputError
 from backbones.core.results import load_results
@@ -114,7 +115,6 @@ def test_run_folder_holds_what_it_promises(finished):
         (["MODEL.ARCH", "resnet19"], "unknown model 'resnet19'; did you mean"),
         (["DATA.ROOT", "/absent"], "/absent"),
         (["DATA.NAME", "imagnet_xml"], "imagenet_xml"),
-        (["SOLVER.BASE_LR", "1e30", "SOLVER.CLIP_NORM", 0], "not finite at iteration"),
         (["SOLVER.LR_SCHEDULE", "steps", "SOLVER.STEPS", "[4]", "SOLVER.MAX_EPOCH", 4], "at or beyond"),
         (["SOLVER.BATCH_SIZE", 999], "do not fill one batch of 999"),
         (["METHOD.LS.amount", 2, "METHOD.NAME", "LS"], "METHOD.LS.amount"),
@@ -123,6 +123,17 @@ def test_run_folder_holds_what_it_promises(finished):
 def test_bad_input_is_named(small_scenes, tmp_path, load_tool, overrides, message):
     with pytest.raises(InputError, match=re.escape(message)):
         load_tool("pretrain").main(arguments(small_scenes, tmp_path / "r", *overrides))
+    assert not (tmp_path / "r" / "results.json").exists()
+
+
+def test_a_training_that_diverges_ends_with_exit_code_3(small_scenes, tmp_path, load_tool, capsys):
+    argv = arguments(small_scenes, tmp_path / "r", "SOLVER.BASE_LR", "1e30", "SOLVER.CLIP_NORM", 0)
+    with pytest.raises(SystemExit) as stopped:
+        entry.run_tool(lambda _: load_tool("pretrain").main(argv))
+    assert stopped.value.code == 3
+    said = capsys.readouterr().err
+    assert re.search(r"^error: the (loss is|weights are) not finite (at|after) iteration \d+", said, re.MULTILINE)
+    assert "Traceback" not in said
     assert not (tmp_path / "r" / "results.json").exists()
 
 

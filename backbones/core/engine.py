@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from backbones.core.checks import check_choice
 from backbones.core.distributed import all_reduce_sum, is_main, rank, world_size
-from backbones.core.errors import InputError
+from backbones.core.errors import Diverged, InputError
 from backbones.core.run_log import MetricsWriter
 from backbones.core.schedule import Schedule
 
@@ -73,7 +73,7 @@ def train(
         checkpoint_period: iterations between calls of `save(finished)`, which is also called at the end.
 
     Raises:
-        InputError: the loss (named with its iteration and parts) or the weights are not finite.
+        Diverged: the loss (named with its iteration and parts) or the weights are not finite.
     """
     meters = Meters(start)
     task.train()
@@ -120,7 +120,7 @@ def run_step(
 def check_weights(task: nn.Module, iteration: int) -> None:
     """Refuse weights that are not finite: a finite loss can have a gradient that is not."""
     if not torch.stack([parameter.isfinite().all() for parameter in task.parameters()]).all():
-        raise InputError(
+        raise Diverged(
             f"the weights are not finite after iteration {iteration}; lower SOLVER.BASE_LR or clip gradients"
         )
 
@@ -203,6 +203,6 @@ class Meters:
             return
         bad = int((~torch.isfinite(table)).any(dim=0).nonzero()[0])
         parts = {name: round(value, 4) for name, value in zip(self.losses, table[:, bad].tolist(), strict=True)}
-        raise InputError(
+        raise Diverged(
             f"the loss is not finite at iteration {self.first + bad}: {parts}; lower SOLVER.BASE_LR or check the data"
         )

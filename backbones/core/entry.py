@@ -23,8 +23,8 @@ SECOND_VOICE_SECONDS = 1.0
 def run_tool(main: Callable[[list[str] | None], int | None], *, resume: str = "") -> NoReturn:
     """Call `main(None)` and exit with its exit code (None: 0).
 
-    Exit with 2 and one line on standard error after an `InputError` or on a full disk, with 130 after Ctrl-C, and with
-    141 if the reader of standard output has closed it and nothing else failed.
+    Exit with 2 and one line on standard error after an `InputError` or on a full disk, with 3 after a training that
+    diverged, with 130 after Ctrl-C, and with 141 if the reader of standard output has closed it and nothing else failed.
 
     Args:
         resume: what to do after an interruption, for a tool that can resume.
@@ -36,11 +36,11 @@ def run_tool(main: Callable[[list[str] | None], int | None], *, resume: str = ""
         code = main(None)
         sys.stdout.flush()
     except InputError as error:
-        code = _report(str(error))
+        code = _report(str(error), error.exit_code)
     except OSError as error:
         if error.errno not in (*NO_ROOM, errno.EROFS):
             raise
-        code = _report(_describe(error))
+        code = _report(_describe(error), InputError.exit_code)
         if output:  # otherwise, what could not be written would be tried again at exit
             output.discard()
     except SystemExit as stopped:  # argparse
@@ -74,17 +74,17 @@ def _report_thread(args: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(args)
 
 
-def _report(message: str) -> int:
+def _report(message: str, code: int) -> int:
     line, rank = " ".join(message.split()), os.environ.get("RANK", "0")
     if REPORTS in os.environ:
         part = Path(os.environ[REPORTS], rank)
         try:
-            part.with_suffix(".part").write_text(line, encoding="utf-8")
+            part.with_suffix(".part").write_text(f"{code} {line}", encoding="utf-8")
             part.with_suffix(".part").rename(part)
-            return 2
+            return code
         except OSError:  # the disk of temporary files is full: each process prints its own error
             part.with_suffix(".part").unlink(missing_ok=True)
     if rank != "0":
         time.sleep(SECOND_VOICE_SECONDS)
     print(f"error: {line}", file=sys.stderr)
-    return 2
+    return code

@@ -1,6 +1,6 @@
 """Errors that the user can fix: one line with what is wrong, where, and what to do.
 
-`backbones.core.entry.run_tool` turns them into exit code 2 without a traceback.
+`backbones.core.entry.run_tool` turns them into their exit code without a traceback.
 """
 
 import difflib
@@ -12,7 +12,18 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class InputError(ValueError):
-    """Something the user gave is wrong.  The message says what, where (file, key, id) and what to do."""
+    """Something the user gave is wrong.  The message says what, where (file, key, id) and what to do.
+
+    exit_code: of the tool that ends with it.
+    """
+
+    exit_code = 2
+
+
+class Diverged(InputError):
+    """A training came to losses, weights or predictions that are not finite; with the same settings it would again."""
+
+    exit_code = 3
 
 
 def suggestion(name: str, choices: Iterable[str]) -> str:

@@ -1,7 +1,8 @@
 """Start a tool again in several processes, on one machine or several, and return one exit code and one error.
 
 `torchrun` does the same and works with every tool that trains; but after a wrong key, which each process reports in one
-line, it exits with code 1 and prints a page of its own.  Here the launcher reports the line of the first process.
+line, it exits with code 1 and prints a page of its own.  Here the launcher reports the line of the first process, and
+exits with its code.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from types import FrameType
 
 from backbones.core.checks import check_range
 from backbones.core.entry import REPORTS
-from backbones.core.errors import InputError
+from backbones.core.errors import Diverged, InputError
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 5.0  # between SIGTERM and SIGKILL
@@ -89,8 +90,8 @@ def launch(args: argparse.Namespace, script: str, argv: Sequence[str]) -> int:
         finally:
             _end(children)
             signal.signal(signal.SIGTERM, before)
-        if refused := _refusals(Path(reports)):
-            raise InputError(refused[0].read_text(encoding="utf-8"))
+        if refused := refusals(Path(reports)):
+            raise refused[0]
     if code < 0:
         print(f"error: a process was ended by signal {-code} ({signal.strsignal(-code)})", file=sys.stderr)
     return code if code >= 0 else 128 - code
@@ -130,16 +131,19 @@ def _wait(children: list[subprocess.Popen], reports: Path) -> int:
         failed = [code for code in codes if code]
         if failed:
             return failed[0]
-        if _refusals(reports):
-            return 2
+        if refused := refusals(reports):
+            return refused[0].exit_code
         if None not in codes:
             return 0
         time.sleep(POLL_SECONDS)
 
 
-def _refusals(reports: Path) -> list[Path]:
-    """Return the error files of the processes by rank; unfinished files have names that are not numbers."""
-    return sorted((path for path in reports.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
+def refusals(reports: Path) -> list[InputError]:
+    """Return the errors that processes have left in the folder `reports` (`REPORTS`), by rank."""
+    # The names of unfinished files are not numbers.
+    paths = sorted((path for path in reports.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
+    found = [path.read_text(encoding="utf-8").partition(" ") for path in paths]
+    return [(Diverged if int(code) == Diverged.exit_code else InputError)(line) for code, _, line in found]
 
 
 def _end(children: list[subprocess.Popen]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import nn
 
-from backbones.core.errors import InputError
+from backbones.core.errors import Diverged, InputError
 
 
 def refuse_not_finite(values: np.ndarray, names: Sequence[str], model: nn.Module, what: str = "logits") -> None:
@@ -23,7 +23,7 @@ def refuse_not_finite(values: np.ndarray, names: Sequence[str], model: nn.Module
 
 
 def refuse_image(name: str, model: nn.Module, what: str = "logits", among: str = "") -> None:
-    """Raise the `InputError` for one image."""
+    """Raise the error for one image: an `InputError` for a file, `Diverged` for a network in training."""
     origin = getattr(model, "origin", "")
     counted = f" ({among} images)" if among else ""
     if origin:
@@ -31,8 +31,7 @@ def refuse_image(name: str, model: nn.Module, what: str = "logits", among: str =
             f"{origin} gives NaN or infinite {what} for {name}{counted}: its weights are damaged or too large; "
             "use another backbone, or train it again"
         )
-    # By this message, the grid of a suite recognises a diverged training run.
-    raise InputError(
+    raise Diverged(
         f"the {what} of the network in training are not finite for {name}{counted}: it diverged; "
         "lower SOLVER.BASE_LR, clip gradients or check the data"
     )

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from backbones.core.entry import run_tool
-from backbones.core.errors import InputError
+from backbones.core.errors import Diverged, InputError
 from backbones.core.launch import add_launch_arguments, launch, wants_launch
 
 
@@ -24,6 +24,8 @@ def main(argv=None):
     (args.folder / f"{args.what}-{own}").write_text(str(os.getpid()))
     if args.what == "refuse":
         raise InputError("the key is wrong;\nset it right")
+    if args.what == "diverge":
+        raise Diverged("the loss is not finite")
     if own == 1 and args.what == "image":
         raise InputError("image 7 is broken; restore it")
     if own == 1 and args.what == "crash":

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from backbones.core.engine import Meters, Reporter, Step
-from backbones.core.errors import InputError
+from backbones.core.errors import Diverged
 from backbones.core.run_log import MetricsWriter
 
 
@@ -50,16 +50,16 @@ class TrainingLog:
                 self.scalars.setdefault(name, []).append(float(value))
 
     def report(self, iteration: int, lr: float) -> None:
-        """Write the means since the last line; `InputError` names a loss that was not finite."""
+        """Write the means since the last line; `Diverged` names a loss that was not finite."""
         numbers = self.meters.flush()  # synchronises with the device
         means = {name: sum(values) / len(values) for name, values in self.scalars.items()}
         self.scalars = {}
         self.reporter.report(iteration, lr, numbers | means)
 
-    def diverged(self, iteration: int, reason: Exception) -> InputError:
+    def diverged(self, iteration: int, reason: Exception) -> Diverged:
         """The error for what detectron2 found not to be finite before a line was due."""
         parts = {name: float(f"{value.item():.4g}") for name, value in self.losses.items()}
-        return InputError(
+        return Diverged(
             f"the loss is not finite at iteration {iteration} ({reason}); the one before had {parts}; "
             "lower SOLVER.BASE_LR or check the data"
         )
