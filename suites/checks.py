@@ -1,18 +1,19 @@
 """A suite is checked before it starts: a mistyped key of its last row would cost days otherwise."""
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 from backbones.core.config import CfgNode, load_config
 from backbones.core.errors import InputError
 from suites.plan import Plan
-from suites.stages import Stage
-
-TRAINED = ("pretrain", "select")  # stages that leave a backbone to fine-tune
+from suites.stages import Pretrain, Stage
+from suites.stages.measures import EPOCH
+from suites.stages.results import OfBackbone
 
 
 class Reader(NamedTuple):
-    """How a tool, or that of a kind of stage, reads its settings: its defaults, and what it refuses (`InputError`).
+    """How a tool reads its settings: its defaults, and what it refuses (`InputError`).
 
     checks: of its settings.
     check_backbone: of a fine-tuning, with the backbone that it will get: the settings of the backbone's training (None:
@@ -32,26 +33,26 @@ class Reader(NamedTuple):
 
 
 def check_settings(plan: Plan, readers: Mapping[str, Reader]) -> dict[Stage, CfgNode]:
-    """The settings of every stage whose tool or kind has a reader.
+    """The settings of every stage whose tool has a reader.
+
+    Args:
+        readers: by the name of the tool.
 
     Raises:
         InputError: what the stage's tool would refuse, with its title, or a choice on what is reported.
     """
-    settings = {}
+    settings: dict[Stage, CfgNode] = {}
+    trained = cache(readers[Pretrain.default_tool].load)  # of what a fine-tuning and a measure read
     for stage in plan.stages:
-        reader = readers.get(stage.tool) or readers.get(stage.kind)
-        if not reader:
-            continue
-        try:
-            settings[stage] = reader.load(stage)
-            if reader.check_backbone:
-                trained = next((of for of in stage.inputs if of.kind in TRAINED), None)
-                reader.check_backbone(trained and readers["pretrain"].load(trained), settings[stage])
-        except InputError as error:
-            raise InputError(f"{stage.title}: {error}") from None
-        if stage.kind == "evaluate":
-            for what, of in (("epoch", stage.inputs[0]), ("GRID", stage.selection)):
-                _check_choice(stage.title, what, of and readers["pretrain"].load(of), settings[stage])
+        if reader := readers.get(stage.tool):
+            try:
+                settings[stage] = trained(stage) if isinstance(stage, Pretrain) else reader.load(stage)
+                if reader.check_backbone and isinstance(stage, OfBackbone):
+                    reader.check_backbone(stage.backbone and trained(stage.backbone), settings[stage])
+            except InputError as error:
+                raise InputError(f"{stage.title}: {error}") from None
+            for what, of in stage.chosen_by():
+                _check_choice(stage.title, what, trained(of), settings[stage])
     return settings
 
 
@@ -62,7 +63,7 @@ def mixed_conventions(settings: Mapping[Stage, CfgNode]) -> str:
     """
     found: dict[str, list[str]] = {}
     for stage, cfg in settings.items():
-        convention = cfg.METHOD[cfg.METHOD.NAME].get("convention") if stage.kind in ("pretrain", "grid") else None
+        convention = cfg.METHOD[cfg.METHOD.NAME].get("convention") if isinstance(stage, Pretrain) else None
         if convention:
             found.setdefault(convention, []).append(cfg.LABEL or stage.title.partition(": ")[0])
     silent = {label: way for way, labels in found.items() for label in labels if f"({way})" not in label}
@@ -74,9 +75,9 @@ def mixed_conventions(settings: Mapping[Stage, CfgNode]) -> str:
     )
 
 
-def _check_choice(title: str, what: str, trained: CfgNode | None, cfg: CfgNode) -> None:
+def _check_choice(title: str, what: str, trained: CfgNode, cfg: CfgNode) -> None:
     """`InputError` where `cfg` measures a split on which the epoch to report or the point of a grid is chosen."""
-    if not trained or (what == "epoch" and trained.EVAL.REPORT != "best"):
+    if what == EPOCH and trained.EVAL.REPORT != "best":
         return
     if (split := trained.DATA.VAL_SPLIT) in (cfg.DATA.VAL_SPLIT, cfg.DATA.SHIFTED_SPLIT):
         said = f"its {what} is selected on DATA.VAL_SPLIT '{split}', which EVALUATE would report"

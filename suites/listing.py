@@ -12,10 +12,8 @@ from pathlib import Path
 from backbones.core.config import CfgNode, expand_path
 from backbones.core.errors import InputError
 from suites.plan import Plan, compare_stage
-from suites.stages import TRAININGS, Stage
-
-# Engines of tools/finetune_coco.py that are packages of their own.
-PACKAGES = ("detectron2",)
+from suites.stages import Stage
+from suites.stages.base import External
 
 
 def describe(plan: Plan, settings: Mapping[Stage, CfgNode] | None = None) -> str:
@@ -27,11 +25,12 @@ def describe(plan: Plan, settings: Mapping[Stage, CfgNode] | None = None) -> str
         settings: the complete configs of stages, for what a stage reads that is no stage (data, engine).
     """
     settings = settings or {}
-    stages = [*plan.stages, compare_stage(plan, plan.stages)]
+    last = compare_stage(plan, plan.stages)
+    stages = [*plan.stages, last]
     waiting = [(stage.waits, stage) for stage in plan.stages if stage.waits]
     blocks = ["\n".join(_summary(plan, stages, settings))]
     for number, stage in enumerate(stages, 1):
-        if not (stage.waits or (waiting and stage.kind == "compare")):
+        if not (stage.waits or (waiting and stage is last)):
             blocks.append("\n".join(_block(stage, f"[{number}/{len(stages)}]", settings.get(stage), plan.output)))
     for selection in dict.fromkeys(title for title, _ in waiting):
         count = Counter(stage.title.partition(": ")[0] for title, stage in waiting if title == selection)
@@ -42,16 +41,16 @@ def describe(plan: Plan, settings: Mapping[Stage, CfgNode] | None = None) -> str
 
 def _summary(plan: Plan, stages: Sequence[Stage], settings: Mapping[Stage, CfgNode]) -> Iterator[str]:
     """How much there is to do, and what all of it reads."""
-    kinds = Counter(f"{stage.kind} {stage.protocol}".strip() for stage in stages)
+    kinds = Counter(stage.timing_key for stage in stages)
     complete = sum(stage.complete() for stage in stages)
     yield f"{len(stages)} stages, {complete} complete: {', '.join(f'{n} {kind}' for kind, n in kinds.items())}"
     yield f"output  {plan.output}"
-    if plan.cfg.LAUNCH.NUM_GPUS > 1:
-        yield f"launch  {plan.cfg.LAUNCH.NUM_GPUS} processes a training, by torchrun"
+    if plan.suite.launch.num_gpus > 1:
+        yield f"launch  {plan.suite.launch.num_gpus} processes a training, by torchrun"
     lines = Counter(line for stage, cfg in settings.items() for line in outside(stage, cfg, plan.output))
     for line, count in lines.items():
         yield f"{line} ({count} stages)"
-    if any(not _enters_a_hash(plan, path) for cfg in settings.values() for path in _read_by(cfg)):
+    if any(not _enters_a_hash(plan, path) for stage, cfg in settings.items() for path in stage.paths(cfg)):
         yield "note    a file that DATA does not name enters no hash: a change of it reruns nothing"
     if any(source.stage is None and not source.folder.is_dir() for source in plan.data.values()):
         yield "note    a data folder is missing: the names of the folders that depend on it will be others"
@@ -75,29 +74,14 @@ def _block(stage: Stage, number: str, cfg: CfgNode | None, output: Path) -> Iter
 
 def outside(stage: Stage, cfg: CfgNode, output: Path) -> Iterator[str]:
     """What a stage with these settings reads that no stage of a suite writes."""
-    if stage.kind == "finetune":
-        train, test = (", ".join(names) for names in (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST))
-        yield f"data    {train} -> {test} in {_place(cfg.DATASETS.ROOT, output)}"
-        if (engine := cfg.get("ENGINE")) in PACKAGES:
-            yield f"engine  {engine}" + ("" if find_spec(engine) else ": not installed here")
-        return
-    data, splits = cfg.DATA, [cfg.DATA.VAL_SPLIT]
-    if stage.kind in TRAININGS:
-        splits = [data.TRAIN_SPLIT, *splits]
-    if stage.kind == "evaluate":
-        splits += [data.SHIFTED_SPLIT, cfg.EVAL.TEMPERATURE_SPLIT]
-    version = f", version {data.VERSION}" if stage.kind in TRAININGS and data.VERSION != "full" else ""
-    yield f"data    {data.NAME} {' '.join(filter(None, splits))}{version} in {_place(data.ROOT, output)}"
-    for name, path in (("weights", cfg.MODEL.WEIGHTS), ("teacher", cfg.TEACHER.CACHE)):
-        if path and stage.kind in TRAININGS:
-            yield f"{name} {_place(path, output)}"
+    for external in stage.externals(cfg):
+        yield f"{external.what:<8}{external.text}{_state(external, output)}"
 
 
-def _read_by(cfg: CfgNode) -> list[str]:
-    """The files and folders that the settings of a stage name."""
-    if "DATASETS" in cfg:
-        return [cfg.DATASETS.ROOT]
-    return [path for path in (cfg.DATA.ROOT, cfg.MODEL.WEIGHTS, cfg.TEACHER.RUN, cfg.TEACHER.CACHE) if path]
+def _state(external: External, output: Path) -> str:
+    if external.path:
+        return _place(external.path, output)
+    return "" if find_spec(external.text) else ": not installed here"
 
 
 def _enters_a_hash(plan: Plan, path: str) -> bool:

@@ -12,18 +12,20 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from backbones.core.config import CfgNode, expand_path
+from backbones.core.config import expand_path
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint
 from backbones.core.results import FILE_NAME
-from suites.data import Known, load_known, tree_fingerprint
-from suites.factory import Run, Source
+from suites.config import DataEntry, Row, Suite
+from suites.fingerprints.data import Known, load_known, tree_fingerprint
+from suites.folder import find_suffix
 from suites.references import as_text
-from suites.reports import find_suffix
-from suites.selection import chosen_keys
-from suites.stages import Stage, find_tool, slug, stage_hash
+from suites.stages import KINDS, Compare, Finetune, Prepare, Stage
+from suites.stages.factory import Run, Source
+from suites.stages.measures import Measure
+from suites.stages.naming import find_tool, slug, stage_hash
+from suites.stages.trainings import BackboneStage
 from suites.training import ROOT, Trained, Training, config_file
 
 TOOLS = ROOT / "tools"
@@ -35,10 +37,10 @@ class Plan:
 
     notes: rows that have no stages of their own because they came to the same backbone as another.
     known: digests of data folders, to be kept for the next call.
-    name: of the suite, that of its file; suffix: what it adds to the names of its own files (suites/reports.py).
+    name: of the suite, that of its file; suffix: what it adds to the names of its own files (suites/folder.py).
     """
 
-    cfg: CfgNode
+    suite: Suite
     output: Path
     tools: Path
     stages: tuple[Stage, ...]
@@ -60,9 +62,9 @@ class Plan:
 
 
 def build_plan(
-    cfg: CfgNode, output_dir: str | Path, *, tools: Path = TOOLS, without_data: bool = False, name: str = "suite"
+    suite: Suite, output_dir: str | Path, *, tools: Path = TOOLS, without_data: bool = False, name: str = "suite"
 ) -> Plan:
-    """Lay out the stages of the suite `cfg` (of `load_suite`); reads configs, data and selections, writes nothing.
+    """Lay out the stages of a suite (of `load_suite`); reads configs, data and selections, writes nothing.
 
     Args:
         name: of the suite, which tells its report from those of other suites in the same folder.
@@ -74,64 +76,72 @@ def build_plan(
     """
     output = Path(output_dir).resolve()
     known = load_known(output)
-    data = {f"{{data:{entry['NAME']}}}": _data(entry, output, tools, known, without_data) for entry in cfg.DATA}
-    plan = _Builder(cfg, output, tools, data).build()
+    data = {f"{{data:{entry.name}}}": _data(entry, output, tools, known, without_data) for entry in suite.data}
+    plan = _Builder(suite, output, tools, data).build()
     return replace(plan, known=known, name=name, suffix=find_suffix(output, name))
 
 
-def go_on(plan: Plan) -> Plan:
+def plan_again(plan: Plan) -> Plan:
     """The plan as it is after the selections that were made since; the data is taken to be the same."""
-    again = _Builder(plan.cfg, plan.output, plan.tools, plan.data).build()
+    again = _Builder(plan.suite, plan.output, plan.tools, plan.data).build()
     return replace(again, known=plan.known, name=plan.name, suffix=plan.suffix)
 
 
-def compare_stage(plan: Plan, runs: Sequence[Stage]) -> Stage:
+def compare_stage(plan: Plan, runs: Sequence[Stage]) -> Compare:
     """The comparison of what `runs` measured; its hash covers the content of the results."""
     runs = [run for run in runs if run.compared]
     results = [run.output / FILE_NAME for run in runs]
     contents = [fingerprint(path.read_bytes()) if path.is_file() else "" for path in results]
-    mixed = ["--allow-mixed-protocols"] if len(plan.cfg.FINETUNE) > 1 else []
+    mixed = ["--allow-mixed-protocols"] if len(plan.suite.finetune) > 1 else []
     notes = [text for note in plan.notes for text in ("--note", note)]
-    several = any(len(row["SEEDS"] or plan.cfg.SEEDS) > 1 for row in plan.cfg.ROWS)
-    chosen = [text for key in chosen_keys(plan.cfg.ROWS) if several for text in ("--chosen", key)]
-    arguments = [*mixed, *chosen, *notes, *map(as_text, plan.cfg.COMPARE.ARGUMENTS)]
-    output, tool = plan.report, find_tool(plan.tools, "compare")
-    return Stage(
-        kind="compare",
-        title="compare",
+    several = any(len(plan.suite.seeds_of(row)) > 1 for row in plan.suite.rows)
+    chosen = [text for key in chosen_keys(plan.suite.rows) if several for text in ("--chosen", key)]
+    arguments = [*mixed, *chosen, *notes, *map(as_text, plan.suite.compare.arguments)]
+    output, tool = plan.report, find_tool(plan.tools, Compare.default_tool)
+    return Compare(
+        title=Compare.kind,
         # The files, not their folders: somebody may have measured a run once more, into a folder below it.
         command=(sys.executable, str(tool), "--output-dir", str(output), *arguments, *map(str, results)),
         output=output,
         hash=stage_hash(tool, arguments, None, [*(run.hash for run in runs), *contents]),
         inputs=tuple(runs),
         reads=tuple(run.output for run in runs),
-        cost=plan.cfg.COMPARE.COST,
+        cost=plan.suite.compare.cost,
+        tool=tool.stem,
+        suite=plan.name,
+        root=plan.output,
     )
+
+
+def chosen_keys(rows: Sequence[Row]) -> list[str]:
+    """The config keys whose value each seed of a suite chooses for itself, sorted."""
+    return sorted({key for row in rows for key in row.chosen_keys()})
 
 
 class _Builder:
     """Makes the stages one after the other."""
 
-    def __init__(self, cfg: CfgNode, output: Path, tools: Path, data: Mapping[str, Source]) -> None:
-        self.cfg, self.output, self.tools, self.data = cfg, output, tools, data
-        self.training = Training(cfg, output, tools, data)
+    def __init__(self, suite: Suite, output: Path, tools: Path, data: Mapping[str, Source]) -> None:
+        self.suite, self.output, self.tools, self.data = suite, output, tools, data
+        self.training = Training(suite, output, tools, data)
         self.stages: dict[tuple[Path, str], Stage] = {}  # by folder: points of grids are shared
         self.notes: list[str] = []
 
     def build(self) -> Plan:
+        """The plan, without what the caller knows."""
         self._add(source.stage for source in self.data.values() if source.stage)
-        for row in self.cfg.ROWS:
-            seeds = row["SEEDS"] or self.cfg.SEEDS
+        for row in self.suite.rows:
+            seeds = self.suite.seeds_of(row)
             for seed in seeds:
-                self._row(row, Run(row["LABEL"], seed, len(seeds) > 1))
-        return Plan(self.cfg, self.output, self.tools, tuple(self.stages.values()), tuple(self.notes), self.data, {})
+                self._row(row, Run(row.label, seed, len(seeds) > 1))
+        return Plan(self.suite, self.output, self.tools, tuple(self.stages.values()), tuple(self.notes), self.data, {})
 
     def _add(self, stages: Iterable[Stage]) -> None:
         for stage in stages:
             self.stages.setdefault((stage.output, stage.waits), stage)
 
-    def _row(self, row: Mapping[str, Any], run: Run) -> None:
-        if row["BACKBONE"]:
+    def _row(self, row: Row, run: Run) -> None:
+        if row.backbone:
             self._add(self._finetune(run, None, ""))
             return
         trained, twin, waits = self.training.add(row, run)
@@ -144,46 +154,48 @@ class _Builder:
         self._add(self._finetune(run, trained.run, waits))
 
     def _measure(self, run: Run, trained: Trained, waits: str) -> Iterator[Stage]:
-        for kind, block in (("evaluate", self.cfg.EVALUATE), ("localize", self.cfg.LOCALIZE)):
-            if block.ENABLED:
+        for cls in [cls for cls in KINDS.values() if issubclass(cls, Measure)]:
+            block = self.suite.measuring(cls.kind)
+            if block.enabled:
                 yield self.training.factory(run).make(
-                    kind, run.title, run.name, block.OVERRIDES, backbone=trained.run, folder=[str(trained.run.output)],
-                    cost=block.COST, waits=waits, selection=trained.selection,
+                    cls, run.title, run.name, block.overrides, backbone=trained.run, folder=[str(trained.run.output)],
+                    cost=block.cost, waits=waits, selection=trained.selection,
                 )  # fmt: skip
 
-    def _finetune(self, run: Run, backbone: Stage | None, waits: str) -> Iterator[Stage]:
-        for entry in self.cfg.FINETUNE:
-            config, source = config_file(entry["CONFIG"]), str(backbone.output) if backbone else "random"
+    def _finetune(self, run: Run, backbone: BackboneStage | None, waits: str) -> Iterator[Stage]:
+        for entry in self.suite.finetune:
+            config, source = config_file(entry.config), str(backbone.output) if backbone else "random"
             yield self.training.factory(run).make(
-                "finetune", run.title, run.name, [*entry["OVERRIDES"], *run.overrides], tool=entry["TOOL"],
-                backbone=backbone,
+                Finetune, run.title, run.name, [*entry.overrides, *run.overrides], tool=entry.tool, backbone=backbone,
                 options=["--config-file", str(config), "--backbone", source, "--resume"], config=config,
-                protocol=entry["NAME"], cost=entry["COST"], waits=waits,
+                protocol=entry.name, cost=entry.cost, waits=waits,
             )  # fmt: skip
 
 
-def _data(entry: Mapping[str, Any], output: Path, tools: Path, known: Known, without: bool) -> Source:
-    if not entry["PREPARE"]:
+def _data(entry: DataEntry, output: Path, tools: Path, known: Known, without: bool) -> Source:
+    if not entry.prepare:
         return _existing_folder(entry, output, known, without)
-    tool, arguments = find_tool(tools, "prepare"), entry["PREPARE"]
+    tool, arguments = find_tool(tools, Prepare.default_tool), entry.prepare
     key = stage_hash(tool, arguments, None, [])
-    folder = output / "data" / f"{slug(entry['NAME'])}-{key}" / slug(entry["NAME"])
+    folder = output / "data" / f"{slug(entry.name)}-{key}" / slug(entry.name)
     # The folder is ours and incomplete whenever the tool is called: it may replace what a killed call left.
     command = (sys.executable, str(tool), *arguments, "--overwrite", "--output-dir", str(folder))
-    title = f"data {entry['NAME']}: prepare"
-    stage = Stage("prepare", title, command, folder, key, cost=entry["COST"], compared=False)
+    stage = Prepare(
+        title=f"data {entry.name}: {Prepare.kind}", command=command, output=folder, hash=key, tool=tool.stem,
+        marker=f"{arguments[0]}.json", cost=entry.cost, compared=False,
+    )  # fmt: skip
     return Source(folder, key, stage)
 
 
-def _existing_folder(entry: Mapping[str, Any], output: Path, known: Known, without: bool) -> Source:
-    where = f"DATA {entry['NAME']}: FOLDER"
+def _existing_folder(entry: DataEntry, output: Path, known: Known, without: bool) -> Source:
+    where = f"DATA {entry.name}: FOLDER"
     try:
-        folder = expand_path(entry["FOLDER"]).absolute()
+        folder = expand_path(entry.folder).absolute()
         if not folder.is_dir():
-            raise InputError(f"there is no folder {folder}; check {entry['FOLDER']}")
+            raise InputError(f"there is no folder {folder}; check {entry.folder}")
     except InputError as error:
         if without:
-            return Source(Path(entry["FOLDER"]), "", None)
+            return Source(Path(entry.folder), "", None)
         raise InputError(f"{where}: {error}") from None
     if output.is_relative_to(folder.resolve()):  # what the suite writes would be a part of what it reads
         raise InputError(f"{where}: the output folder {output} lies in {folder}; choose another --output-dir")

@@ -8,10 +8,10 @@ from typing import IO
 
 from backbones.core.errors import InputError
 from backbones.core.files import load_json, save_json
-from suites.stages import COMMAND_MARK, Stage
+from suites.stages import Stage
+from suites.stages.log import last_line
 
 _KEPT = 5  # durations a kind of stage is estimated from
-_TAIL = 1 << 16  # bytes of a log that are searched
 
 
 class Timings:
@@ -51,7 +51,7 @@ class Timings:
         return statistics.median(measured) if measured else stage.cost or None
 
     def left(self, stages: Sequence[Stage], spent: float = 0.0) -> str:
-        """ "about 6 min left"; "over 6 min left" if some of `stages` are unknown; empty if all are.
+        """ "about 6 min left"; "at least 6 min left" if some of `stages` are unknown; empty if all are.
 
         Args:
             spent: seconds that the first of `stages` has been running.
@@ -62,7 +62,7 @@ class Timings:
         known = [seconds for seconds in estimates if seconds is not None]
         if not known:
             return ""
-        return f"{'about' if len(known) == len(estimates) else 'over'} {minutes(sum(known))} left"
+        return f"{'about' if len(known) == len(estimates) else 'at least'} {minutes(sum(known))} left"
 
 
 class Display:
@@ -96,20 +96,6 @@ class Display:
         """Finish the line."""
         start = f"\r\x1b[K{self.head}" if self.stream.isatty() else ""
         print(f"{start}{text}", file=self.stream, flush=True)
-
-
-def last_line(log: Path, start: str = "") -> str:
-    """What the tool said last, empty if nothing; progress bars end their lines with a carriage return.
-
-    Args:
-        start: of the line that is wanted, which may have others after it.
-    """
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - (_TAIL if start else 4096)))
-        text = file.read().decode("utf-8", errors="replace")
-    lines = [line.strip() for line in text.replace("\r", "\n").split("\n")]
-    said = next((line for line in reversed(lines) if line and line.startswith((start, COMMAND_MARK))), "")
-    return "" if said.startswith(COMMAND_MARK) else said
 
 
 def minutes(seconds: float) -> str:

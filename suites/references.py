@@ -9,12 +9,12 @@ A reference is handled as the text that it is, such as "{run:CE}".
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from backbones.core.errors import InputError, suggestion
 
-KINDS = ("data", "run", "chosen")
+KINDS = DATA, RUN, CHOSEN = "data", "run", "chosen"
 # No space after the colon: "{a: 1}" is a mapping.
 _REFERENCE = re.compile(r"\{\w+:[^{}\s][^{}]*\}")
 
@@ -28,14 +28,14 @@ class Reference(NamedTuple):
 
 
 def as_text(value: Any) -> str:
-    """A value of a yaml list as it would stand on a command line."""
+    """A value of a yaml list as on a command line."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def parse(text: str) -> Reference:
     """A reference in its parts; a label may hold colons, a key cannot."""
     kind, _, rest = text[1:-1].partition(":")
-    name, _, key = rest.rpartition(":") if kind == "chosen" else (rest, "", "")
+    name, _, key = rest.rpartition(":") if kind == CHOSEN else (rest, "", "")
     return Reference(kind, name, key)
 
 
@@ -46,31 +46,31 @@ def find(texts: Sequence[str], *kinds: str) -> list[str]:
 
 
 def fill(text: str, values: Mapping[str, str]) -> str:
-    """`text` with every reference that stands in `values` replaced by its value."""
+    """`text` with every reference of `values` replaced by its value."""
     return _REFERENCE.sub(lambda match: values.get(match[0], match[0]), text)
 
 
-def check(texts: Sequence[str], data: Sequence[str], earlier: Mapping[str, Mapping[str, Any]], where: str) -> None:
+def check(texts: Sequence[str], data: Sequence[str], above: Mapping[str, Collection[str]], where: str) -> None:
     """`InputError` for a reference to nothing.
 
     Args:
         data: names of the entries of DATA.
-        earlier: the rows that may be referred to, by label: those above.  So there are no circles.
+        above: the rows that may be referred to, by label, and the keys that the grid of each chooses: pretrained rows
+            above the one that refers.  So there are no circles.
     """
     for text in find(texts):
         reference = parse(text)
         if reference.kind not in KINDS:
-            raise InputError(f"{where}: '{text}' is no reference{suggestion(reference.kind, KINDS)}")
-        if reference.kind == "data":
+            raise InputError(f"{where}: '{text}' is not a reference{suggestion(reference.kind, KINDS)}")
+        if reference.kind == DATA:
             if reference.name not in data:
                 hint = suggestion(reference.name, data)
                 raise InputError(f"{where}: there is no DATA entry '{reference.name}'{hint}")
             continue
-        row = earlier.get(reference.name)
-        if row is None or row["BACKBONE"]:
-            hint = suggestion(reference.name, [label for label in earlier if not earlier[label]["BACKBONE"]])
+        if reference.name not in above:
+            hint = suggestion(reference.name, above)
             raise InputError(f"{where}: '{text}' names no pretrained row above this one{hint}")
-        keys = row["GRID"].get("KEYS", {})
-        if reference.kind == "chosen" and reference.key not in keys:
+        keys = above[reference.name]
+        if reference.kind == CHOSEN and reference.key not in keys:
             what = suggestion(reference.key, keys) if keys else "; that row has no GRID"
             raise InputError(f"{where}: '{text}': nothing chooses a '{reference.key}' there{what}")

@@ -13,7 +13,6 @@ from backbones.core.config import flatten, load_yaml
 from backbones.core.errors import InputError
 from backbones.core.files import load_json
 from backbones.core.results import load_results
-from suites.references import find
 
 # Metrics of a pretraining's results.json; the lowest is the best.
 CRITERIA = ("nll", "nll_fitted")
@@ -49,19 +48,6 @@ def select(runs: Sequence[str | Path], keys: Sequence[str], by: str) -> dict[str
     chosen = {"candidate": number} | {k: v for k, v in candidates[number].items() if k != "reason"}
     warnings = [*_edges(candidates, number, keys), *_diverged(candidates)]
     return {"by": by, "chosen": chosen, "candidates": candidates, "warnings": warnings}
-
-
-def chosen_keys(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The config keys whose value each seed of a suite chooses for itself, sorted.
-
-    Args:
-        rows: ROWS of the suite; what refers to a choice counts as well as what a GRID tries.
-    """
-    keys = {key for row in rows for key in row["GRID"].get("KEYS", {})}
-    for row in rows:
-        pairs = zip(row["OVERRIDES"][::2], row["OVERRIDES"][1::2], strict=True)
-        keys |= {key for key, value in pairs if find([value], "chosen")}
-    return sorted(keys)
 
 
 def describe(values: Mapping[str, Any]) -> str:

@@ -4,18 +4,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from backbones.core.config import CfgNode, expand_path
-from backbones.core.files import load_json
-from suites.factory import Factory, Run, Source, as_overrides, sorted_overrides
-from suites.grid import points, texts
-from suites.references import fill, find, parse
-from suites.selection import FILE_NAME
-from suites.sources import class_source
-from suites.stages import Stage
+from backbones.core.config import expand_path
+from suites.config import Row, Suite
+from suites.fingerprints.sources import class_source
+from suites.grid import Grid
+from suites.references import CHOSEN, RUN, fill, find, parse
+from suites.stages import GridPoint, Pretrain, Select
+from suites.stages.factory import Factory, Run, Source, as_overrides, sorted_overrides
+from suites.stages.trainings import BackboneStage
 
 ROOT = Path(__file__).resolve().parent.parent
+P = TypeVar("P", bound=Pretrain)
 
 
 @dataclass(frozen=True)
@@ -29,36 +30,37 @@ class Trained:
     undecided: title of the row's own selection until it has chosen.
     """
 
-    stages: tuple[Stage, ...]
+    stages: tuple[BackboneStage, ...]
     trainings: frozenset[str]
-    selection: Stage | None = None
+    selection: Select | None = None
     chosen: Mapping[str, str] | None = None
     undecided: str = ""
 
     @property
-    def run(self) -> Stage:
+    def run(self) -> BackboneStage:
+        """The stage that leaves the backbone."""
         return self.stages[-1]
 
 
 class Training:
     """Plans one row after the other, and knows those that it has planned."""
 
-    def __init__(self, cfg: CfgNode, output: Path, tools: Path, data: Mapping[str, Source]) -> None:
-        self.cfg, self.output, self.tools, self.data = cfg, output, tools, data
+    def __init__(self, suite: Suite, output: Path, tools: Path, data: Mapping[str, Source]) -> None:
+        self.suite, self.output, self.tools, self.data = suite, output, tools, data
         self.done: dict[tuple[str, int], Trained] = {}
-        self.points: dict[str, Stage] = {}  # of all grids, by hash: each is trained once
+        self.points: dict[str, GridPoint] = {}  # of all grids, by hash: each is trained once
         self.source_of = cache(class_source)  # one plan goes by one state of the files
 
-    def add(self, row: Mapping[str, Any], run: Run) -> tuple[Trained, str, str]:
+    def add(self, row: Row, run: Run) -> tuple[Trained, str, str]:
         """Plan a row.
 
         Returns:
             its training; the earlier row that came to the same weights, "" for none, whose run it then goes by; title
             of the selection that is still to decide what the run's folder is, or whose twin it is, "" for none.
         """
-        trained = self._grid(row, run) if row["GRID"] else self._plain(row, run)
+        trained = self._grid(row, row.grid, run) if row.grid else self._plain(row, run)
         twin, waits = self._twin(trained, run)
-        if twin and trained.run.kind == "pretrain":  # not trained again
+        if twin and isinstance(trained.run, Pretrain):  # not trained again
             trained = replace(trained, stages=(*trained.stages[:-1], self.done[twin, run.seed].run))
         self.done[run.label, run.seed] = trained
         return trained, twin, waits
@@ -70,7 +72,7 @@ class Training:
             for (label, seed), trained in self.done.items()
             if seed == run.seed
         }
-        return Factory(self.output, self.tools, {**self.data, **runs}, self.cfg.LAUNCH.NUM_GPUS, self.source_of)
+        return Factory(self.output, self.tools, {**self.data, **runs}, self.suite.launch.num_gpus, self.source_of)
 
     def _twin(self, trained: Trained, run: Run) -> tuple[str, str]:
         if trained.run.waits:
@@ -83,23 +85,22 @@ class Training:
 
     # ---- a row -----------------------------------------------------------------------------------
 
-    def _plain(self, row: Mapping[str, Any], run: Run) -> Trained:
-        overrides, waits = self._fill([*self.cfg.PRETRAIN.OVERRIDES, *row["OVERRIDES"]], run)
+    def _plain(self, row: Row, run: Run) -> Trained:
+        overrides, waits = self._fill([*self.suite.pretrain.overrides, *row.overrides], run)
         stage = self._pretrain(row, run, overrides, waits)
         return Trained((stage,), frozenset([self._unlabelled(row, run, overrides).hash]))
 
-    def _grid(self, row: Mapping[str, Any], run: Run) -> Trained:
-        grid = row["GRID"]
-        overrides, waits = self._fill([*self.cfg.PRETRAIN.OVERRIDES, *row["OVERRIDES"]], run)
-        shorter, waits_too = self._fill(grid["OVERRIDES"], run)
-        waits = waits or waits_too or self._fill(list(texts(grid)), run)[1]
-        values = points(grid, lambda text: self._fill([text], run)[0][0], f"ROWS {run.label}: GRID")
+    def _grid(self, row: Row, grid: Grid, run: Run) -> Trained:
+        overrides, waits = self._fill([*self.suite.pretrain.overrides, *row.overrides], run)
+        shorter, waits_too = self._fill(grid.overrides, run)
+        waits = waits or waits_too or self._fill(list(grid.texts()), run)[1]
+        values = grid.points(lambda text: self._fill([text], run)[0][0], f"ROWS {run.label}: GRID")
         stages = [
             self._point(row, run, [*overrides, *as_overrides(value), *shorter], f"{number} of {len(values)}", waits)
             for number, value in enumerate(values, 1)
         ]
-        choice = self._select(row, run, stages, waits)
-        number = _choice(choice)
+        choice = self._select(grid, run, stages, waits)
+        number = choice.choice()
         undecided = choice.title if number is None else ""
         chosen = values[number or 0]
         if not shorter:
@@ -113,37 +114,36 @@ class Training:
 
     # ---- a stage ---------------------------------------------------------------------------------
 
-    def _pretrain(self, row: Mapping[str, Any], run: Run, overrides: Sequence[str], waits: str) -> Stage:
-        return self._stage("pretrain", row, run, run.name, [*overrides, *run.overrides], waits=waits)
+    def _pretrain(self, row: Row, run: Run, overrides: Sequence[str], waits: str) -> Pretrain:
+        return self._stage(Pretrain, row, run, run.name, [*overrides, *run.overrides], waits=waits)
 
-    def _point(self, row: Mapping[str, Any], run: Run, overrides: Sequence[str], title: str, waits: str) -> Stage:
+    def _point(self, row: Row, run: Run, overrides: Sequence[str], title: str, waits: str) -> GridPoint:
         """One training of a grid, the one that is there if another row has it."""
         stage = self._unlabelled(row, run, overrides, waits)
         stage = replace(stage, title=f"{stage.title} {title}")
         return stage if waits else self.points.setdefault(stage.hash, stage)
 
-    def _unlabelled(self, row: Mapping[str, Any], run: Run, overrides: Sequence[str], waits: str = "") -> Stage:
+    def _unlabelled(self, row: Row, run: Run, overrides: Sequence[str], waits: str = "") -> GridPoint:
         """A training whose folder and hash say nothing of the row."""
         settings = sorted_overrides([*overrides, "SEED", str(run.seed)])
         name = ["point", f"s{run.seed}"]
-        return self._stage("grid", row, run, name, settings, waits=waits, compared=False)
+        return self._stage(GridPoint, row, run, name, settings, waits=waits, compared=False)
 
     def _stage(
-        self, kind: str, row: Mapping[str, Any], run: Run, name: Sequence[str], overrides: Sequence[str], **others: Any
-    ) -> Stage:
-        config = config_file(row["CONFIG"] or self.cfg.PRETRAIN.CONFIG)
+        self, cls: type[P], row: Row, run: Run, name: Sequence[str], overrides: Sequence[str], **others: Any
+    ) -> P:
+        config = config_file(row.config or self.suite.pretrain.config)
         options = ["--config-file", str(config), "--resume"]
-        cost = self.cfg.PRETRAIN.COST
+        cost = self.suite.pretrain.cost
         return self.factory(run).make(
-            kind, run.title, name, overrides, options=options, config=config, cost=cost, **others
+            cls, run.title, name, overrides, options=options, config=config, cost=cost, **others
         )
 
-    def _select(self, row: Mapping[str, Any], run: Run, points: Sequence[Stage], waits: str) -> Stage:
-        grid = row["GRID"]
-        keys = [text for key in grid["KEYS"] for text in ("--key", key)]
-        options = ["--by", grid["SELECT"], "--label", run.label, *keys]
+    def _select(self, grid: Grid, run: Run, points: Sequence[GridPoint], waits: str) -> Select:
+        keys = [text for key in grid.keys for text in ("--key", key)]
+        options = ["--by", grid.select, "--label", run.label, *keys]
         stage = self.factory(run).make(
-            "select", run.title, run.name, options=options, inputs=points, arguments=options, waits=waits,
+            Select, run.title, run.name, options=options, inputs=points, arguments=options, waits=waits,
             folder=[str(point.output) for point in points],
         )  # fmt: skip
         return replace(stage, config=points[0].config, overrides=points[0].overrides, places=points[0].places)
@@ -151,7 +151,7 @@ class Training:
     def _fill(self, overrides: Sequence[str], run: Run) -> tuple[list[str], str]:
         """`overrides` with every `{chosen:...}` replaced, and the title of a selection that they still wait for."""
         values, waits = {}, ""
-        for text in find(overrides, "run", "chosen"):
+        for text in find(overrides, RUN, CHOSEN):
             _, label, key = parse(text)
             source = self.done[label, run.seed]
             if key:
@@ -164,8 +164,3 @@ class Training:
 def config_file(path: str) -> Path:
     """A CONFIG of a suite, looked for below the repository's root."""
     return ROOT / expand_path(path)
-
-
-def _choice(choice: Stage) -> int | None:
-    """Number of the point that was chosen, None until then."""
-    return load_json(choice.output / FILE_NAME)["chosen"]["candidate"] if choice.complete() else None

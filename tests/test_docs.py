@@ -115,7 +115,7 @@ def test_every_target_of_make_exists(path):
 @pytest.mark.parametrize("path", PAGES, ids=named)
 def test_every_config_key_exists(path):
     trees = [module.get_defaults() for module in (backbones.config, detection.config, detection.engines.yolo.config)]
-    known = {key for tree in [*trees, suites.config._C] for key, _ in flatten(tree)}
+    known = {key for tree in [*trees, suites.config.DEFAULTS] for key, _ in flatten(tree)}
     known |= {key.rsplit(".", n)[0] for key in known for n in range(1, key.count(".") + 1)}
     blocks = "|".join(sorted({key.split(".")[0] for key in known if "." in key}))
     keys = set(re.findall(rf"(?<![\w.$])(?:{blocks})\.[A-Za-z_]\w*(?:\.\w+)*", path.read_text()))

@@ -15,7 +15,9 @@ from comparison.ranking.tables import collect_table
 from comparison.rows import collect_rows
 from comparison.summary import build_comparison
 from comparison.tables import short_name, terminal_table
-from suites.selection import chosen_keys
+from suites.config import Row
+from suites.grid import Grid
+from suites.plan import chosen_keys
 
 
 def change(folder, **blocks):
@@ -138,7 +140,7 @@ def test_what_a_grid_chooses_may_differ_between_seeds(tmp_path):
 
 def test_a_suite_names_what_its_seeds_choose():
     def row(*overrides, grid=()):
-        return {"OVERRIDES": list(overrides), "GRID": {"KEYS": dict.fromkeys(grid)} if grid else {}}
+        return Row(overrides=overrides, grid=Grid(dict.fromkeys(grid, ("1",))) if grid else None)
 
     rows = [row("A", "1"), row("A", "{run:CE}", "B", "{chosen:LS:A}", grid=("D", "C")), row("E", "{data:x}")]
     assert chosen_keys(rows) == ["B", "C", "D"]

@@ -25,7 +25,7 @@ from backbones.core.locking import RUN_LOCK, lock_run
 from backbones.core.run_log import MetricsWriter, get_logger, log_to_file, read_metrics
 from backbones.core.runs import check_writable
 from backbones.measuring.run import save_predictions
-from suites.lock import LOCK, lock_folder
+from suites.folder import LOCK, lock_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 DISK = 1 << 20  # bytes

@@ -38,7 +38,7 @@ from detection.data.scan import FIXED, NO_OBJECTS
 from detection.engines.yolo.config import get_defaults as yolo_defaults
 from detection.evaluation.reading import GroundTruth, read_detections
 from detection.exchange.reading import read_checkpoint
-from suites.config import load_suite
+from suites.loading import load_suite
 
 SIZE = (40, 30)
 XML = """<?xml version="1.0" encoding="utf-8"?>
@@ -268,11 +268,11 @@ def suite_format(folder: Path) -> Format:
 
     def check(data: bytes) -> None:
         path.write_bytes(data)
-        cfg = load_suite(path)
+        suite = load_suite(path)
         written = yaml.safe_load(data)
-        assert [row["LABEL"] for row in cfg.ROWS] == [row["LABEL"] for row in written["ROWS"]]
-        assert [entry["NAME"] for entry in cfg.FINETUNE] == [entry["NAME"] for entry in written.get("FINETUNE", [])]
-        assert list(cfg.SEEDS) == [int(float(seed)) for seed in written.get("SEEDS", [0])]  # '1e3' is a number
+        assert [row.label for row in suite.rows] == [row["LABEL"] for row in written["ROWS"]]
+        assert [entry.name for entry in suite.finetune] == [entry["NAME"] for entry in written.get("FINETUNE", [])]
+        assert list(suite.seeds) == [int(float(seed)) for seed in written.get("SEEDS", [0])]  # '1e3' is a number
 
     def dump(value: Any) -> bytes:
         return yaml.safe_dump(value, allow_unicode=True).encode("utf-8", "surrogatepass")

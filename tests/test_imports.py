@@ -59,6 +59,8 @@ AT_TOP = {
     "comparison/papers": set(),
     "comparison/ranking": {"matplotlib"},
     "suites": set(),
+    "suites/fingerprints": set(),
+    "suites/stages": set(),
     "tools": set(),
 }
 # The one file that may name detectron2 at all.

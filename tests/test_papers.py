@@ -20,7 +20,7 @@ from backbones.pretraining.building import build_method
 from comparison.metrics import DETECTION, METRICS
 from comparison.papers import rows as papers
 from comparison.papers.files import stale_files, write_papers
-from suites.config import load_suite
+from suites.loading import load_suite
 from suites.plan import build_plan
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -224,21 +224,21 @@ def yaml_leaves(tree, prefix=""):
 @pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
 def test_suites_of_the_papers(path, load_tool, tmp_path, capsys):
     assert path.read_text().startswith(f"# python tools/benchmark.py --config-file configs/suites/{path.name}")
-    cfg = load_suite(path)
+    suite = load_suite(path)
     staged = [p for p in SUITES if p.name.startswith("ils_table3")]
     if path in staged[SLOW_PLANS:]:
         return
     load_tool("benchmark").main(["--config-file", str(path), "--output-dir", str(tmp_path / "out"), "--dry-run"])
     planned = capsys.readouterr().out
     assert not (tmp_path / "out").exists()
-    for row in cfg.ROWS:
-        decided = not row["GRID"] and "{chosen:" not in str(row["OVERRIDES"])
-        measures = ["evaluate"] if cfg.EVALUATE.ENABLED else []
-        measures += [rf"finetune \({entry['NAME']}\)" for entry in cfg.FINETUNE]
+    for row in suite.rows:
+        decided = not row.grid and "{chosen:" not in str(row.overrides)
+        measures = ["evaluate"] if suite.evaluate.enabled else []
+        measures += [rf"finetune \({entry.name}\)" for entry in suite.finetune]
         for stage in ("pretrain", *measures) if decided else ():
-            title = rf"^\[\d+/\d+\] {re.escape(row['LABEL'])}( seed \d)?: {stage}: to run$"
-            assert len(re.findall(title, planned, re.MULTILINE)) == len(row["SEEDS"] or cfg.SEEDS), title
-        assert f"{row['LABEL']} seed" in planned or f"{row['LABEL']}:" in planned  # perhaps after a choice
+            title = rf"^\[\d+/\d+\] {re.escape(row.label)}( seed \d)?: {stage}: to run$"
+            assert len(re.findall(title, planned, re.MULTILINE)) == len(suite.seeds_of(row)), title
+        assert f"{row.label} seed" in planned or f"{row.label}:" in planned  # perhaps after a choice
     assert "localize" not in planned
 
 
@@ -246,7 +246,7 @@ def test_the_suites_of_ils_have_the_columns_of_the_table():
     columns = [
         c for c in read("ils_table3_ce.csv")[0] if not c.endswith("rank") and c not in ("Model", "Dataset", "source")
     ]
-    rows = [row["LABEL"] for row in load_suite(SUITES[[p.stem for p in SUITES].index("ils_table3_lenet_cifar10")]).ROWS]
+    rows = [row.label for row in load_suite(SUITES[[p.stem for p in SUITES].index("ils_table3_lenet_cifar10")]).rows]
     assert set(columns) == {*rows, "No LS+TempS"}  # the same training as No LS
 
 

@@ -14,8 +14,9 @@ from backbones.core.results import make_results, save_results
 from backbones.measuring import figure_data
 from backbones.measuring.run_folders import REPORTS, RUNS, find_backbones, find_evaluation
 from backbones.models.weights import identity, load_backbone
-from suites.factory import Factory
-from suites.stages import REPORT_RECORD
+from suites.stages import Pretrain
+from suites.stages.comparison import REPORT_RECORD
+from suites.stages.factory import Factory
 
 pytest_plugins = ["helpers.noise_fixtures", "helpers.suite_fixtures"]
 
@@ -64,7 +65,7 @@ def test_the_layout_is_that_of_a_suite(first_run, tmp_path):
     assert list(lab.output.glob(REPORTS))
     names = {path.name.split("-s0-")[1][:-13] for path in (lab.output / RUNS).iterdir()}
     assert {"pretrain", "evaluate"} <= names
-    stage = Factory(tmp_path, lab.tools, {}).make("pretrain", "title", ["a", "s0"])
+    stage = Factory(tmp_path, lab.tools, {}).make(Pretrain, "title", ["a", "s0"])
     assert re.fullmatch(r"a-s0-pretrain-[0-9a-f]{12}", stage.output.name)
     assert stage.output.parent == tmp_path / RUNS
 

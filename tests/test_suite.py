@@ -23,8 +23,8 @@ from helpers.suite_lab import (
 import backbones
 from backbones.core.config import flatten, load_yaml
 from backbones.core.errors import InputError
-from suites.config import load_suite
 from suites.listing import describe
+from suites.loading import load_suite
 from suites.plan import build_plan
 
 pytest_plugins = ["helpers.suite_fixtures"]
@@ -165,7 +165,7 @@ def test_report_that_was_deleted_is_made_again(finished):
         ({"ROWS": [{"LABL": "x"}]}, r"ROWS\[0\]: unknown key 'LABL'; did you mean 'LABEL'"),
         ({"ROWS": ["CE"]}, r"ROWS\[0\] must be a mapping"),
         ({"ROWS": [{"OVERRIDES": []}]}, r"ROWS\[0\]: LABEL is missing"),
-        ({"ROWS": [{"LABEL": "a"}, {"LABEL": "a"}]}, "ROWS: LABEL 'a' stands twice"),
+        ({"ROWS": [{"LABEL": "a"}, {"LABEL": "a"}]}, "ROWS: LABEL 'a' is duplicated"),
         ({"ROWS": [{"LABEL": "a", "OVERRIDES": ["SEED"]}]}, "ROWS a: OVERRIDES come as KEY VALUE pairs; 'SEED' has no"),
         ({"ROWS": [{"LABEL": "a", "OVERRIDES": "SEED 1"}]}, r"ROWS\[0\]: OVERRIDES must be of type list"),
         ({"ROWS": [{"LABEL": "a", "BACKBONE": "rand"}]}, "ROWS a: BACKBONE is 'rand'"),
@@ -213,19 +213,20 @@ def small_data(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("small_data")
 @pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
-def test_suites_of_the_project(run_tool, path, tmp_path):
-    done = run_tool("benchmark", "--config-file", path, "--output-dir", tmp_path / "out", "--dry-run")
-    assert (done.returncode, done.stderr) == (0, "")
+def test_suites_of_the_project(load_tool, path, tmp_path, capsys):
+    arguments = ["--config-file", str(path), "--output-dir", str(tmp_path / "out"), "--dry-run"]
+    assert load_tool("benchmark").main(arguments) == 0
+    assert capsys.readouterr().err == ""
     assert not (tmp_path / "out").exists()
-    cfg = load_suite(path)
-    if any(row["BACKBONE"] for row in cfg.ROWS):
-        methods = [dict(zip(r["OVERRIDES"][::2], r["OVERRIDES"][1::2], strict=True)) for r in cfg.ROWS]
-        labels = [row["LABEL"].removesuffix(" (all)") for row in cfg.ROWS]
+    suite = load_suite(path)
+    if any(row.backbone for row in suite.rows):
+        methods = [dict(zip(r.overrides[::2], r.overrides[1::2], strict=True)) for r in suite.rows]
+        labels = [row.label.removesuffix(" (all)") for row in suite.rows]
         assert labels == ["random", *(m["METHOD.NAME"] for m in methods[1:])]
     assert path.read_text().startswith(("# python tools/benchmark.py", "# SMOOTH2DET_DATA=", "# IMAGENET="))
-    for stage in build_plan(cfg, tmp_path / "out").stages:
+    for stage in build_plan(suite, tmp_path / "out").stages:
         if stage.kind == "finetune" and any(
-            row["BACKBONE"] for row in cfg.ROWS
+            row.backbone for row in suite.rows
         ):  # random initialisation forbids frozen statistics, for every row
             settings = dict(flatten(load_yaml(stage.config)))
             assert (settings["MODEL.RESNETS.NORM"], settings["MODEL.BACKBONE.FREEZE_AT"]) == ("BN", 0)

@@ -8,7 +8,7 @@ import yaml
 
 import backbones.config
 from backbones.core.config import load_config
-from suites.config import load_suite
+from suites.loading import load_suite
 
 ROOT = Path(__file__).resolve().parent.parent
 SUITES = sorted((ROOT / "configs" / "suites").glob("*.yaml"))
@@ -17,17 +17,17 @@ SUITES = sorted((ROOT / "configs" / "suites").glob("*.yaml"))
 def conventions(path):
     """{label: convention} of the rows whose method has one."""
     suite, found = load_suite(path), {}
-    for row in suite.ROWS:
-        if row["BACKBONE"]:
+    for row in suite.rows:
+        if row.backbone:
             continue
-        overrides = [*suite.PRETRAIN.OVERRIDES, *row["OVERRIDES"]]
+        overrides = [*suite.pretrain.overrides, *row.overrides]
         pairs = zip(overrides[::2], overrides[1::2], strict=True)
         method = [
             text for key, value in pairs if key.startswith("METHOD.") and "{" not in value for text in (key, value)
         ]
-        cfg = load_config(backbones.config.get_defaults(), ROOT / (row["CONFIG"] or suite.PRETRAIN.CONFIG), method)
+        cfg = load_config(backbones.config.get_defaults(), ROOT / (row.config or suite.pretrain.config), method)
         if convention := cfg.METHOD[cfg.METHOD.NAME].get("convention"):
-            found[row["LABEL"]] = convention
+            found[row.label] = convention
     return found
 
 

@@ -7,8 +7,8 @@ import pytest
 from helpers.suite_lab import FINETUNE
 
 from backbones.core.errors import InputError
-from suites import data as suite_data
-from suites.data import tree_fingerprint
+from suites.fingerprints import data as suite_data
+from suites.fingerprints.data import tree_fingerprint
 
 pytest_plugins = ["helpers.suite_fixtures"]
 FILES = {

@@ -11,7 +11,7 @@ import backbones.config
 from backbones.core.config import flatten, load_config
 from backbones.core.errors import InputError
 from suites import listing as suite_listing
-from suites.config import load_suite
+from suites.loading import load_suite
 from suites.plan import build_plan
 
 pytest_plugins = ["helpers.suite_fixtures"]

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from helpers.suite_lab import output_of, set_compare, short
 
-from suites.record import RECORD
+from suites.stages.record import RECORD
 
 pytest_plugins = ["helpers.suite_fixtures"]
 

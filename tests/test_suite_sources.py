@@ -1,6 +1,5 @@
 """The source of a method is a part of its stages' hashes: what counts of it, and what does not."""
 
-import io
 import shutil
 
 import pytest
@@ -11,9 +10,8 @@ import detection.engines.yolo.config
 from backbones.core.errors import InputError
 from backbones.methods import METHODS
 from detection.engines.yolo.labels import CLASS_LABELS
-from suites import sources as suite_sources
-from suites.runner import run_plan
-from suites.sources import BY_TOOL, class_source, named_class
+from suites.fingerprints import sources as suite_sources
+from suites.fingerprints.sources import BY_TOOL, class_source, named_class
 
 pytest_plugins = ["helpers.suite_fixtures"]
 
@@ -201,11 +199,12 @@ def test_a_mistyped_method_is_refused_when_the_suite_is_planned(lab):
 
 
 def test_a_source_that_changes_while_the_suite_runs_trains_nothing_under_the_old_name(lab, code):
-    plan, stream = lab.plan(), io.StringIO()
+    plan = lab.plan()
     code("backbones/methods/functional.py", "amount = beta * (1 -", "amount = beta * (2 -")
-    assert run_plan(plan, stream) == 1
+    result, said = lab.run_plan(plan)
+    assert result == 1
     why = "not run: the source of METHOD.NAME ALS has changed since the suite was started; start it again"
-    assert f"ALS: pretrain ... {why}" in stream.getvalue()
+    assert f"ALS: pretrain ... {why}" in said
     assert not [name for name in lab.called() if name.startswith("ALS")]
     assert lab.run()[0] == 0
     assert "ALS pretrain" in lab.called()

@@ -1,6 +1,7 @@
 """The suites whose rows are class labels of one detector: FINETUNE names another tool."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from helpers.suite_lab import Lab
 from backbones.core.config import load_config
 from backbones.core.errors import InputError
 from detection.engines.yolo.config import get_defaults, label_name
-from suites.config import load_suite
+from suites.loading import load_suite
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPECTED = {
@@ -19,16 +20,18 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_every_label_is_a_fine_tuning_of_the_same_backbone(run_tool, tmp_path, name):
+def test_every_label_is_a_fine_tuning_of_the_same_backbone(load_tool, tmp_path, capsys, name):
     path = ROOT / "configs" / "suites" / f"{name}.yaml"
-    done = run_tool("benchmark", "--config-file", path, "--output-dir", tmp_path / "out", "--dry-run")
-    assert (done.returncode, done.stderr) == (0, "")
-    commands = [line for line in done.stdout.splitlines() if "tools/finetune_voc.py" in line]
-    cfg = load_suite(path)
+    arguments = ["--config-file", str(path), "--output-dir", str(tmp_path / "out"), "--dry-run"]
+    assert load_tool("benchmark").main(arguments) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    commands = [line for line in said.out.splitlines() if "tools/finetune_voc.py" in line]
+    suite = load_suite(path)
     seeds, labels = EXPECTED[name]
-    assert len(cfg.SEEDS) == seeds
+    assert len(suite.seeds) == seeds
     assert len(commands) == seeds * len(labels)
-    of_entries = [load_config(get_defaults(), ROOT / e["CONFIG"], _known(e["OVERRIDES"])) for e in cfg.FINETUNE]
+    of_entries = [load_config(get_defaults(), ROOT / e.config, _known(e.overrides)) for e in suite.finetune]
     assert [label_name(one.CLASS_LABELS) for one in of_entries] == labels
     assert len({command.split("--backbone ")[1].split()[0] for command in commands}) == seeds
 
@@ -38,12 +41,13 @@ def _known(overrides):
     return [text for key, value in pairs if key != "DATASETS.ROOT" for text in (key, value)]
 
 
-def test_a_mistyped_key_of_yolo_stops_the_suite(run_tool, tmp_path):
+def test_a_mistyped_key_of_yolo_stops_the_suite(load_tool, tmp_path):
     entry = "[{NAME: a, TOOL: finetune_voc, CONFIG: configs/yolo/quick.yaml, OVERRIDES: [CLASS_LABELS.NAMEE, OLS]}]"
     path = ROOT / "configs" / "suites" / "quick_yolo.yaml"
-    done = run_tool("benchmark", "--config-file", path, "--output-dir", tmp_path / "out", "FINETUNE", entry)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "CE: finetune (a): command line: unknown key 'CLASS_LABELS.NAMEE'; did you mean" in done.stderr
+    arguments = ["--config-file", str(path), "--output-dir", str(tmp_path / "out"), "FINETUNE", entry]
+    message = re.escape("CE: finetune (a): command line: unknown key 'CLASS_LABELS.NAMEE'; did you mean")
+    with pytest.raises(InputError, match=message):
+        load_tool("benchmark").main(arguments)
 
 
 @pytest.fixture

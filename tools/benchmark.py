@@ -16,19 +16,19 @@ from pathlib import Path
 
 import backbones.config
 import detection.config
-import detection.engines.yolo.config
 from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.config import CfgNode
 from backbones.core.entry import run_tool
 from backbones.measuring.run import check_splits
 from backbones.models.weights import BackboneFile
 from backbones.pretraining.run import expect_backbone
+from detection.engines.yolo import config as yolo
 from detection.engines.yolo.building import check_backbone
 from detection.exchange.compatibility import check_spec
 from detection.finetune import check_config
 from suites.checks import Reader, check_settings, mixed_conventions
-from suites.config import load_suite
 from suites.listing import describe
+from suites.loading import load_suite
 from suites.plan import build_plan
 from suites.runner import run_plan
 
@@ -39,24 +39,23 @@ def expected(trained: CfgNode | None) -> BackboneFile | None:
 
 
 PRETRAINING = Reader(backbones.config.get_defaults, (backbones.config.validate,))
-READERS = {
-    "grid": PRETRAINING,
+READERS = {  # by tool
     "pretrain": PRETRAINING,
-    "evaluate": PRETRAINING._replace(checks=(*PRETRAINING.checks, check_splits)),
+    "evaluate_backbone": PRETRAINING._replace(checks=(*PRETRAINING.checks, check_splits)),
     "localize": PRETRAINING,
-    "finetune": Reader(detection.config.get_defaults, (check_config,), lambda t, cfg: check_spec(expected(t), cfg)),
+    "finetune_coco": Reader(
+        detection.config.get_defaults, (check_config,), lambda trained, cfg: check_spec(expected(trained), cfg)
+    ),
     "finetune_voc": Reader(
-        detection.engines.yolo.config.get_defaults,
-        (detection.engines.yolo.config.validate,),
-        lambda t, cfg: check_backbone(cfg.MODEL, expected(t)),
+        yolo.get_defaults, (yolo.validate,), lambda trained, cfg: check_backbone(cfg.MODEL, expected(trained))
     ),
 }
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
-    cfg, name = load_suite(args.config_file, args.overrides), Path(args.config_file).stem
-    plan = build_plan(cfg, args.output_dir, without_data=args.dry_run, name=name)
+    suite, name = load_suite(args.config_file, args.overrides), Path(args.config_file).stem
+    plan = build_plan(suite, args.output_dir, without_data=args.dry_run, name=name)
     settings = check_settings(plan, READERS)
     if warning := mixed_conventions(settings):
         print(f"warning: {warning}", file=sys.stderr)

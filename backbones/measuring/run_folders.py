@@ -23,7 +23,7 @@ EVALUATION = "evaluation"  # folder of tools/evaluate_backbone.py inside a run
 BACKBONE = "backbone.pth"
 # In a suite's output: the folder of its stages, and the inputs of each report.
 RUNS, REPORTS = "runs", "report*/inputs.json"
-_STAGE = re.compile(r"-(pretrain|select|grid|evaluate)-[0-9a-f]{12}$")
+_STAGE = re.compile(r"-(?:pretrain|select|(?P<point>grid)|(?P<measure>evaluate))-[0-9a-f]{12}$")
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _of_suite(path: Path, output: Path) -> list[BackboneFolders]:
     stages = list(_stages(output / RUNS))
     reported = _reported(output)
     shown = [one for one in stages if not reported or one[0].name in reported]
-    rows = dict.fromkeys(results["backbone"].get("hash") for _, kind, results in shown if kind != "grid")
+    rows = dict.fromkeys(results["backbone"].get("hash") for _, name, results in shown if not name["point"])
     if not rows:
         raise InputError(f"no finished pretraining in {output / RUNS}; give the output folder of a suite that has run")
     found = []
@@ -117,18 +117,18 @@ def _reported(output: Path) -> dict[str, None]:
     return dict.fromkeys(Path(run).name for record in records for run in record.get("runs", []))
 
 
-def _stages(folder: Path) -> Iterator[tuple[Path, str, dict[str, Any]]]:
-    """Yield (folder, kind, results) of a suite's finished pretraining, selection and evaluation stages in `folder`."""
+def _stages(folder: Path) -> Iterator[tuple[Path, re.Match[str], dict[str, Any]]]:
+    """Yield (folder, match of its name, results) of a suite's finished pretrainings, selections and evaluations."""
     for path in sorted(folder.iterdir()):
-        kind = _STAGE.search(path.name)
-        if kind and (path / FILE_NAME).is_file():
-            yield path, kind[1], load_results(path)
+        name = _STAGE.search(path.name)
+        if name and (path / FILE_NAME).is_file():
+            yield path, name, load_results(path)
 
 
 def _join(
-    digest: str | None, stages: Sequence[tuple[Path, str, dict[str, Any]]]
+    digest: str | None, stages: Sequence[tuple[Path, re.Match[str], dict[str, Any]]]
 ) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     """Return the runs (those of a grid last) and the evaluations of the backbone with this hash."""
-    own = [(path, kind) for path, kind, results in stages if results["backbone"].get("hash") == digest]
-    runs = sorted((kind == "grid", path) for path, kind in own if kind != "evaluate")
-    return tuple(path for _, path in runs), tuple(path for path, kind in own if kind == "evaluate")
+    own = [(path, name) for path, name, results in stages if results["backbone"].get("hash") == digest]
+    runs = sorted((bool(name["point"]), path) for path, name in own if not name["measure"])
+    return tuple(path for _, path in runs), tuple(path for path, name in own if name["measure"])

@@ -1,4 +1,4 @@
-"""Fixtures of the two test files of the suite."""
+"""Fixtures of the test files of suites."""
 
 import pytest
 
@@ -12,12 +12,14 @@ def lab(tmp_path):
 
 @pytest.fixture(scope="session")
 def first_run(tmp_path_factory):
-    """A lab whose suite has run, what it said and its calls."""
+    """A lab whose suite has run, each stage in a process of its own; what it said, and its calls."""
     lab = Lab(tmp_path_factory.mktemp("first") / "lab")
     for block in ("PRETRAIN", "EVALUATE", "LOCALIZE", "COMPARE"):
         lab.tree.setdefault(block, {})["COST"] = 60
     lab.tree["DATA"][0]["COST"] = lab.tree["FINETUNE"][0]["COST"] = 60
+    lab.processes = True
     code, said = lab.run()
+    lab.processes = False
     assert code == 0
     return lab, said, lab.calls()
 

@@ -1,4 +1,4 @@
-"""A suite in a folder of its own, with fake tools that log their calls and leave what the real ones would."""
+"""A suite in a folder of its own, with the fake tools of suite_fakes.py."""
 
 import copy
 import io
@@ -9,120 +9,40 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import yaml
 
-from suites.config import load_suite
+from backbones.core.errors import InputError
+from helpers import suite_fakes
+from helpers.suite_fakes import SCRIPT
 from suites.listing import describe
+from suites.loading import load_suite
 from suites.plan import build_plan
+from suites.process import run_command
 from suites.runner import run_plan
+from suites.stages.log import COMMAND_MARK
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("prepare_data", "pretrain", "select_run", "evaluate_backbone", "localize", "finetune_coco", "compare")
-STAGES = {
-    "pretrain": "pretraining",
-    "select_run": "pretraining",
-    "evaluate_backbone": "backbone",
-    "localize": "localization",
-    "finetune_coco": "detection",
-}
-# A pretraining's backbone has the hash that `weights` says, as have the results that read it; the label of a folder's
-# name may have its own: {"CE": "1"}.
-# `calls` gets a line a call; a call whose folder contains the text of the file `fail` or `hang` does that.
-# A pretraining's nll is the sum of what `losses` holds for its overrides: {"KEY VALUE": nll}, null for a NaN, or
-# "diverge"; nll_fitted the same with `fitted`.
-FAKE = f"""
-import json, os, sys, time
-from pathlib import Path
-me = Path(__file__)
-arguments = sys.argv[1:]
-out = Path(arguments[arguments.index("--output-dir") + 1])
-with (me.parent / "calls").open("a") as file:
-    print(json.dumps([me.stem, arguments]), file=file)
-def told_to(what):
-    order = me.parent / what
-    return order.exists() and order.read_text() in str(out)
-if told_to("hang"):
-    (me.parent / "pid").write_text(str(os.getpid()))
-    time.sleep(60)
-if told_to("fail"):
-    print("Traceback\\nerror: told to fail", file=sys.stderr)
-    sys.exit(2)
-if told_to("die"):
-    os.kill(os.getpid(), 9)
-out.mkdir(parents=True, exist_ok=True)
-if me.stem == "prepare_data":
-    (out / "scenes.json").write_text("{{}}")
-elif me.stem == "compare":
-    print("the table\\n\\nreport: elsewhere")
-    (out / "index.html").write_text("")
-elif not told_to("forget"):
-    metrics = {{}}
-    if me.stem == "pretrain":
-        overrides = dict(zip(*[iter(arguments[arguments.index("--output-dir") + 2 :])] * 2))
-        tree = {{}}
-        for key, value in overrides.items():
-            *parents, leaf = key.split(".")
-            node = tree
-            for parent in parents:
-                node = node.setdefault(parent, {{}})
-            node[leaf] = json.loads(value) if value[0].isdigit() else value
-        (out / "config.yaml").write_text(json.dumps(tree))
-        for name in ("losses", "fitted"):
-            table = json.loads((me.parent / name).read_text()) if (me.parent / name).exists() else {{}}
-            parts = [table.get(f"{{key}} {{value}}", 0) for key, value in overrides.items()]
-            if "diverge" in parts:
-                print("error: the loss is not finite at iteration 7: {{}}", file=sys.stderr)
-                sys.exit(2)
-            metrics["nll_fitted" if name == "fitted" else "nll"] = None if None in parts else sum(parts)
-    if me.stem == "select_run":
-        sys.path.insert(0, os.getcwd())
-        from suites.selection import select
-        from backbones.core.errors import InputError
-        of = lambda option: [b for a, b in zip(arguments, arguments[1:]) if a == option]
-        folders = [text for text in arguments[arguments.index("--output-dir") + 2 :]]
-        try:
-            found = select(folders, of("--key"), of("--by")[0])
-        except InputError as error:
-            print(f"error: {{error}}", file=sys.stderr)
-            sys.exit(2)
-        (out / "selection.json").write_text(json.dumps(found))
-        print(f"chosen: {{found['chosen']['values']}}")
-    told = me.parent / "weights"
-    backbone, details = {{}}, {{}}
-    if told.exists():
-        def left(folder):
-            return json.loads((Path(folder) / "results.json").read_text())["backbone"]
-        if me.stem == "pretrain":
-            name = out.name.split("-")[0]
-            backbone = dict(hash=json.loads(told.read_text()).get(name, name))
-            if "TEACHER.RUN" in overrides:
-                details = dict(teacher=left(overrides["TEACHER.RUN"])["hash"])
-        elif me.stem == "select_run":
-            backbone = left(folders[found["chosen"]["candidate"]])
-        elif "--backbone" in arguments:
-            source = arguments[arguments.index("--backbone") + 1]
-            backbone = dict(hash="random") if source == "random" else left(source)
-        else:
-            backbone = left(arguments[arguments.index("--output-dir") + 2])
-    results = dict(schema_version=1, stage={STAGES!r}[me.stem], metrics=metrics,
-                   backbone=dict(dict(label="x", method="x", seed=0, hash=""), **backbone),
-                   protocol=dict(name="p", hash="1"),
-                   data={{}}, details=details, warnings=[], files={{}})
-    (out / "results.json").write_text(json.dumps(results))
-"""
 
 
 class Lab:
-    """A suite file, its configs and the fake tools in one folder."""
+    """A suite file, its configs and the fake tools in one folder.
+
+    processes: whether the tools are called in processes of their own, which takes ten times as long.
+    exit_codes: {exit code of a tool: what it ends with instead}, where they are not.
+    """
+
+    processes, exit_codes = False, {}
 
     def __init__(self, folder):
         self.folder, self.tools, self.output, self.name = folder, folder / "tools", folder / "out", "suite"
         self.tools.mkdir(parents=True)
         for name in NAMES:
-            (self.tools / f"{name}.py").write_text(FAKE)
+            (self.tools / f"{name}.py").write_text(SCRIPT)
         (folder / "photos").mkdir()
         (folder / "photos" / "a.jpg").write_text("a")
         (folder / "base.yaml").write_text("DEPTH: 18\n")
@@ -158,11 +78,31 @@ class Lab:
 
     def run(self, *overrides):
         """Exit code, and everything the suite said."""
+        return self.run_plan(self.plan(*overrides))
+
+    def run_plan(self, plan):
+        """The same of a plan."""
         stream = io.StringIO()
-        return run_plan(self.plan(*overrides), stream), stream.getvalue()
+        code = run_plan(plan, stream, call=run_command if self.processes else self.call_here)
+        return code, stream.getvalue()
 
     def tell(self, what, text):
         (self.tools / what).write_text(text)
+
+    def call_here(self, stage, lock, tick):
+        """`run_command` without a process."""
+        _, script, *arguments = stage.command
+        stage.log.parent.mkdir(parents=True, exist_ok=True)
+        with stage.log.open("a") as log, ExitStack() as files:
+            print(COMMAND_MARK, *stage.command, file=log)
+            apart = stage.standard_output != stage.log
+            out = files.enter_context(stage.standard_output.open("w")) if apart else log
+            try:
+                code = suite_fakes.call(script, arguments, out, log, alone=False)
+            except InputError as error:
+                print(f"error: {error}", file=log)
+                code = error.exit_code
+        return self.exit_codes.get(code, code)
 
     def to_run(self):
         """`ALS pretrain` for every stage that a dry run lists as not complete."""
@@ -184,7 +124,7 @@ class Lab:
         """The suite in a process of its own, which can be killed."""
         code = (
             "import sys; from pathlib import Path; from suites.plan import build_plan;"
-            "from suites.config import load_suite; from suites.runner import run_plan;"
+            "from suites.loading import load_suite; from suites.runner import run_plan;"
             "sys.exit(run_plan(build_plan(load_suite(sys.argv[1]), sys.argv[2], tools=Path(sys.argv[3]))))"
         )
         command = [sys.executable, "-c", code, str(self.write()), str(self.output), str(self.tools)]
@@ -213,7 +153,7 @@ def short(call):
     return tool if tool in ("compare", "prepare_data") else f"{label} {tool}"
 
 
-def wait_for(condition, seconds=10.0):
+def wait_for(condition, seconds=60.0):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():

@@ -15,7 +15,7 @@ from backbones.core.config import flatten, load_yaml
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint, load_json, save_json
 from backbones.core.results import load_results
-from suites.data import tree_fingerprint
+from suites.fingerprints.data import tree_fingerprint
 
 RECORD = "suite.json"
 CONFIG = "config.yaml"

@@ -17,9 +17,9 @@ import yaml
 
 from backbones.core.errors import InputError, suggestion
 from backbones.core.files import fingerprint
-from suites.syntax import Module, chain_of, chains, names_in, parse, text_of
+from suites.fingerprints.syntax import Module, chain_of, chains, names_in, parse, text_of
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("backbones", "detection")
 # Modules whose functions and constants are followed; a base class is, wherever in our packages it is defined.
 FOLLOWED = ("backbones.methods", "detection.engines.yolo")

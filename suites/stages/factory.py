@@ -5,15 +5,19 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from backbones.core.config import load_yaml
 from backbones.core.errors import InputError
-from suites.references import fill, find
-from suites.sources import class_source, named_class
-from suites.stages import TRAININGS, Stage, find_tool, slug, stage_hash
+from suites.fingerprints.sources import class_source, named_class
+from suites.references import DATA, RUN, fill, find
+from suites.stages.base import Stage
+from suites.stages.naming import find_tool, slug, stage_hash
+from suites.stages.results import OfBackbone, ResultStage
+
+S = TypeVar("S", bound=Stage)
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Run:
 
     @property
     def title(self) -> str:
+        """LABEL, with the seed where there are several."""
         return f"{self.label} seed {self.seed}" if self.several_seeds else self.label
 
     @property
@@ -45,6 +50,7 @@ class Run:
 
     @property
     def overrides(self) -> list[str]:
+        """Its label and seed, for the config of a stage."""
         return ["LABEL", yaml_text(self.label), "SEED", str(self.seed)]
 
 
@@ -63,52 +69,56 @@ class Factory:
     source_of: Callable[[str, str], str] = class_source
 
     def make(
-        self, kind: str, title: str, name: Sequence[str], overrides: Sequence[str] = (), *, options: Sequence[str] = (),
-        config: Path | None = None, backbone: Stage | None = None, folder: Sequence[str] = (), protocol: str = "",
-        inputs: Sequence[Stage] = (), tool: str = "", arguments: Sequence[str] | None = None, **others: Any,
-    ) -> Stage:  # fmt: skip
+        self, cls: type[S], title: str, name: Sequence[str], overrides: Sequence[str] = (), *,
+        options: Sequence[str] = (), config: Path | None = None, backbone: ResultStage | None = None,
+        folder: Sequence[str] = (), protocol: str = "", inputs: Sequence[Stage] = (), tool: str = "",
+        arguments: Sequence[str] | None = None, **others: Any,
+    ) -> S:  # fmt: skip
         """`tool options --output-dir O folder overrides`, in the only order argparse takes them in.
 
         Several processes are started by torchrun, of which the hash knows nothing.
 
         Args:
+            cls: the kind of stage.
             name: parts of the folder's name; kind, protocol and hash follow.
             overrides: with references to `sources`; their hashes enter the stage's, their folders do not.
             backbone: the run that is read; what has no config of its own goes by that of the backbone.
             inputs: more stages that are read.
-            tool: default: that of TOOLS.
+            tool: default: that of the kind.
             arguments: what the hash covers; default: `protocol` and `overrides`.
+            others: fields of the stage.
         """
-        path = find_tool(self.tools, kind, tool)
-        used = {text: self.sources[text] for text in find(overrides, "data", "run")}
+        path = find_tool(self.tools, tool or cls.default_tool)
+        used = {text: self.sources[text] for text in find(overrides, DATA, RUN)}
         read = [*([backbone] if backbone else []), *inputs]
         upstream = [backbone.hash if backbone else "", *(s.hash for s in inputs), *(s.hash for s in used.values())]
         tree = load_yaml(config) if config else None
-        labels, source = self._labels(f"{title}: {kind}", path.stem, tree, overrides)
+        labels, source = self._labels(f"{title}: {cls.kind}", path.stem, tree, overrides)
         key = stage_hash(path, [protocol, *overrides] if arguments is None else arguments, tree, upstream, source)
-        output = self.output / "runs" / "-".join([*name, kind, *filter(None, [slug(protocol)]), key])
+        output = self.output / "runs" / "-".join([*name, cls.kind, *filter(None, [slug(protocol)]), key])
         filled = [fill(text, {text: str(source.folder) for text, source in used.items()}) for text in overrides]
         settings = filled if config else [*(backbone.overrides if backbone else ()), *filled]
         # What reads the config in a run's folder is told where the data lies now.
         places = _places(overrides, filled) if config or not backbone else backbone.places
         told = [] if config else places
-        processes = self.processes if kind in TRAININGS else 1
-        return Stage(
-            kind=kind,
-            title=f"{title}: {kind}" + (f" ({protocol})" if protocol else ""),
+        processes = self.processes if cls.trains else 1
+        if issubclass(cls, OfBackbone):
+            others["backbone"] = backbone
+        return cls(
+            title=f"{title}: {cls.kind}" + (f" ({protocol})" if protocol else ""),
             command=(*launcher(processes), str(path), *options, "--output-dir", str(output), *folder, *told, *filled),
             output=output,
             hash=key,
+            tool=path.stem,
             inputs=(*read, *(source.stage for source in used.values() if source.stage)),
             reads=(*(stage.output for stage in read), *(source.folder for source in used.values())),
             config=config or (backbone.config if backbone else None),
             overrides=tuple(settings),
+            places=tuple(places),
             protocol=protocol,
             processes=processes,
-            tool=path.stem,
             labels=labels,
             source=source,
-            places=tuple(places),
             **others,
         )
 
@@ -126,7 +136,7 @@ class Factory:
 def _places(overrides: Sequence[str], filled: Sequence[str]) -> list[str]:
     """The KEY VALUE that refer to data, filled in."""
     pairs = zip(overrides[::2], overrides[1::2], filled[1::2], strict=True)
-    return [text for key, value, place in pairs if find([value], "data") for text in (key, place)]
+    return [text for key, value, place in pairs if find([value], DATA) for text in (key, place)]
 
 
 def launcher(processes: int) -> list[str]:

@@ -1,0 +1,1 @@
+"""What enters the hash of a stage besides its settings: the content of data folders, the source of a method."""

@@ -1,0 +1,107 @@
+"""Read a suite and refuse what is wrong with it, at its key: types, contradictions, references to nothing."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from backbones.core.checks import check_choice, check_range
+from backbones.core.config import load_config
+from backbones.core.errors import InputError
+from suites.config import DEFAULTS, DETECTORS, Row, Suite
+from suites.entries import read
+from suites.references import CHOSEN, RUN, check, find, parse
+
+
+def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
+    """Read and check a suite: its yaml, its `_BASE_` files and KEY VALUE of a command line.
+
+    Raises:
+        InputError: unknown key (with the nearest one), wrong type, a name that is duplicated or of nothing.
+    """
+    suite = read(Suite, load_config(DEFAULTS, path, overrides))
+    _check_suite(suite)
+    return suite
+
+
+def _check_suite(suite: Suite) -> None:
+    _check_seeds(suite.seeds, "SEEDS")
+    check_range("LAUNCH.NUM_GPUS", suite.launch.num_gpus, 1)
+    for entry in suite.data:
+        if bool(entry.prepare) == bool(entry.folder):
+            raise InputError(f"DATA {entry.name}: give either PREPARE (to write it) or FOLDER (where it is)")
+        if entry.prepare and entry.prepare[0].startswith("-"):
+            raise InputError(
+                f"DATA {entry.name}: PREPARE begins with {entry.prepare[0]}; put the data set's name first"
+            )
+    for row in suite.rows:
+        _check_row(row, suite)
+    _check_references(suite)
+
+
+def _check_row(row: Row, suite: Suite) -> None:
+    where = f"ROWS {row.label}"
+    _check_seeds(suite.seeds_of(row), f"{where}: SEEDS")
+    if row.backbone not in ("", "random"):
+        raise InputError(f"{where}: BACKBONE is '{row.backbone}'; it is 'random', or left out to pretrain one")
+    if row.backbone and (row.config or row.overrides or row.grid):
+        raise InputError(f"{where}: a random backbone is not pretrained; delete its CONFIG, OVERRIDES and GRID")
+    if row.grid and not suite.evaluate.enabled:  # the report would show the validation that chose it
+        raise InputError(f"{where}: a GRID needs EVALUATE, on another split than it is selected on; enable it")
+    if row.backbone and not suite.finetune:
+        raise InputError(f"{where}: nothing measures a random backbone without FINETUNE; add a protocol")
+    if not (row.backbone or row.config or suite.pretrain.config):
+        raise InputError(f"{where}: has no CONFIG and PRETRAIN.CONFIG is empty; name the config of its pretraining")
+
+
+def _check_seeds(seeds: Sequence[Any], where: str) -> None:
+    if not seeds or any(type(seed) is not int or seed < 0 for seed in seeds) or len(set(seeds)) < len(seeds):
+        raise InputError(f"{where}: {list(seeds)}: must be one or more different integers from 0 on")
+
+
+def _check_references(suite: Suite) -> None:
+    """Overrides come in pairs and refer to what there is; there is something to run."""
+    data = [entry.name for entry in suite.data]
+    lists = {f"{name}.OVERRIDES": block.overrides for name, block in (
+        ("PRETRAIN", suite.pretrain), ("EVALUATE", suite.evaluate), ("LOCALIZE", suite.localize),
+    )}  # fmt: skip
+    lists |= {f"FINETUNE {entry.name}: OVERRIDES": entry.overrides for entry in suite.finetune}
+    for where, overrides in lists.items():
+        _check_pairs(overrides, where)
+        if rows := find(overrides, RUN, CHOSEN):
+            raise InputError(f"{where}: '{rows[0]}' has a meaning only in the OVERRIDES or the GRID of a row")
+        check(overrides, data, {}, where)
+    if not suite.rows:
+        raise InputError("ROWS is empty; add a row such as {LABEL: CE, OVERRIDES: [METHOD.NAME, CE]}")
+    for number, row in enumerate(suite.rows):
+        _check_references_of_row(row, suite, data, suite.rows[:number])
+    for entry in suite.finetune:
+        if not entry.config:
+            raise InputError(f"FINETUNE {entry.name}: CONFIG is missing; name the config of the fine-tuning")
+        check_choice("TOOL", entry.tool, DETECTORS, f"FINETUNE {entry.name}")
+
+
+def _check_references_of_row(row: Row, suite: Suite, data: Sequence[str], above: Iterable[Row]) -> None:
+    where, texts = f"ROWS {row.label}", list(row.overrides)
+    _check_pairs(row.overrides, f"{where}: OVERRIDES")
+    if row.grid:
+        _check_pairs(row.grid.overrides, f"{where}: GRID: OVERRIDES")
+        for key in row.grid.keys:
+            if key in row.overrides[::2] or key in row.grid.overrides[::2]:
+                raise InputError(f"{where}: GRID: KEYS {key} is in OVERRIDES, too; delete one")
+        texts += row.grid.texts()
+    pretrained = {other.label: other for other in above if not other.backbone}
+    check(texts, data, {label: other.grid.keys if other.grid else () for label, other in pretrained.items()}, where)
+    _check_seeds_of_references(texts, suite, row, pretrained)
+
+
+def _check_seeds_of_references(texts: Sequence[str], suite: Suite, row: Row, rows: Mapping[str, Row]) -> None:
+    for text in find(texts, RUN, CHOSEN):
+        there = suite.seeds_of(rows[parse(text).name])
+        missing = [seed for seed in suite.seeds_of(row) if seed not in there]
+        if missing:
+            raise InputError(f"ROWS {row.label}: '{text}': that row has no seed {missing[0]}; give both the same SEEDS")
+
+
+def _check_pairs(overrides: Sequence[str], where: str) -> None:
+    if len(overrides) % 2:
+        raise InputError(f"{where} come as KEY VALUE pairs; '{overrides[-1]}' has no value")

@@ -1,0 +1,104 @@
+"""The process of a stage: its command is run with its output in the stage's log, and it never outlives this one."""
+
+import os
+import shlex
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from backbones.core.disk import append, shortage, writing
+from backbones.core.entry import REPORTS
+from backbones.core.launch import die_with_parent, end_with_parent, refusals
+from suites.stages import Stage
+from suites.stages.log import COMMAND_MARK, last_line
+from suites.training import ROOT
+
+# Seconds: between two looks at a child, and for it to end when told to; torchrun gives its processes 30 s.
+_TICK, _GRACE, _GRACE_OF_SEVERAL = 1.0, 10.0, 45.0
+
+
+def run_command(stage: Stage, lock: int, tick: Callable[[float], None]) -> int:
+    """Run the command of a stage; return its exit code, minus the signal's number where a signal ended it.
+
+    torchrun ends with 1 whatever its processes end with; of several processes it is the code of the first that refused
+    something.
+
+    Args:
+        lock: descriptor of the suite's lock, which the child holds as well.
+        tick: called about every second, with the seconds so far.
+    """
+    with writing(stage.log):
+        stage.log.parent.mkdir(parents=True, exist_ok=True)
+    if stage.processes == 1:
+        return _run(stage, lock, tick)
+    with tempfile.TemporaryDirectory() as reports:
+        code = _run(stage, lock, tick, reports)
+        refused = refusals(Path(reports))
+        if refused and code > 0:
+            with stage.log.open("ab", buffering=0) as log:
+                append(log, f"error: {refused[0]}\n".encode())
+            return refused[0].exit_code
+        return code
+
+
+def _run(stage: Stage, lock: int, tick: Callable[[float], None], reports: str = "") -> int:
+    begun = time.monotonic()
+    with ExitStack() as files:
+        with writing(stage.log):
+            log = files.enter_context(stage.log.open("ab", buffering=0))
+            append(log, f"{COMMAND_MARK} {shlex.join(stage.command)}\n".encode())
+            apart = stage.standard_output != stage.log
+            output = files.enter_context(stage.standard_output.open("wb", buffering=0)) if apart else log
+        child = subprocess.Popen(
+            stage.command, stdin=subprocess.DEVNULL, stdout=output, stderr=log, cwd=ROOT, pass_fds=[lock],
+            preexec_fn=end_with_parent if reports else die_with_parent,
+            # The encoding is that in which its output is read again.
+            env=os.environ | {"PYTHONIOENCODING": "utf-8"} | ({REPORTS: reports} if reports else {}),
+        )  # fmt: skip
+        try:
+            while True:
+                with suppress(subprocess.TimeoutExpired):
+                    return child.wait(_TICK)
+                tick(time.monotonic() - begun)
+        finally:
+            _stop(child, _GRACE_OF_SEVERAL if reports else _GRACE)
+
+
+def reason_of(code: int, stage: Stage) -> str:
+    """Why a stage failed whose process ended with `code`, in a line."""
+    said = last_line(stage.log)
+    if stage.processes > 1 and code > 0:  # torchrun says a page after what its processes said
+        said = last_line(stage.log, "error: ") or said
+    if code < 0:
+        return f"ended by {signal.Signals(-code).name}"
+    if code == 0:
+        return "ended without writing its results"
+    return said or f"ended with exit code {code} and not a word{shortage(stage.log)}"
+
+
+@contextmanager
+def terminate_as_interrupt() -> Iterator[None]:
+    """SIGTERM ends a suite as Ctrl-C does: with its child."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stop(child: subprocess.Popen, grace: float) -> None:
+    if child.poll() is None:
+        child.terminate()
+        try:
+            child.wait(grace)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()

@@ -1,0 +1,84 @@
+"""Stages whose tool leaves a results.json, which says of which backbone it is."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from backbones.core.errors import InputError
+from suites.stages import record as records
+from suites.stages.base import Stage
+
+# Files of a run that nobody reads once it is finished, so that they may be deleted.
+DISPENSABLE = ("checkpoint", "metrics")
+
+
+class ResultStage(Stage):
+    """A stage that leaves results.
+
+    results_stage: what its results say that they are.
+    """
+
+    results_stage: ClassVar[str]
+
+    def finished(self) -> bool:
+        """Whether its results are of its tool and of the weights that lie there, with all files that they name."""
+        results = records.read_results(self.output)
+        needed = [self.output / str(path) for name, path in results["files"].items() if name not in DISPENSABLE]
+        right = results["stage"] == self.results_stage and not self.outdated(results)
+        return right and all(path.exists() for path in needed)
+
+    def recorded(self) -> bool:
+        """Whether its results are those that were recorded."""
+        return records.has_record(self.own_folder) and not records.difference(self.output)
+
+    def record(self) -> None:
+        """Record its results, and the config beside them."""
+        records.write_record(self.output)
+
+    def foreign(self) -> str:
+        """Its results are of another tool, of other weights or not those that were recorded."""
+        try:
+            results = records.read_results(self.output)
+            outdated = self.outdated(results)
+        except InputError:
+            return ""  # no finished results yet, or broken ones
+        if results["stage"] != self.results_stage:
+            return f"it holds results of the stage {results['stage']}"
+        if outdated:
+            return "its results are of weights that have been made again since"
+        try:
+            return records.difference(self.output)
+        except InputError as error:
+            return str(error)
+
+    def outdated(self, results: Mapping[str, Any]) -> bool:
+        """Whether `results` are of other weights than those that lie in the folders of the stages it read.
+
+        Weights are no part of a stage's hash, and a training that was deleted and made again has others.
+        """
+        hashes = [(then, stage.weights()) for stage, then in self.backbones_of(results)]
+        return any(then != now for then, now in hashes if then is not None and now is not None)
+
+    @abstractmethod
+    def backbones_of(self, results: Mapping[str, Any]) -> Iterator[tuple["ResultStage", str | None]]:
+        """The stages whose backbones were read, each with the hash that its backbone had by then, as far as known."""
+
+    def weights(self) -> str | None:
+        """Hash of the backbone that it has left, None where it has none."""
+        try:
+            return records.read_results(self.output)["backbone"].get("hash")
+        except InputError:
+            return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfBackbone(ResultStage):
+    """A stage that reads the backbone of one training; None: random weights."""
+
+    backbone: ResultStage | None = field(default=None, compare=False)  # the first of `inputs`
+
+    def backbones_of(self, results: Mapping[str, Any]) -> Iterator[tuple[ResultStage, str | None]]:
+        """Its backbone, which its results name."""
+        if self.backbone:  # a detector that is told apart by more than its backbone says so
+            yield self.backbone, results["details"].get("backbone_hash", results["backbone"].get("hash"))

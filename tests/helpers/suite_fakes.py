@@ -1,0 +1,150 @@
+"""Fake tools of a suite: they log their calls and leave what the real ones would, in this process or in one of theirs.
+
+Beside the tools lie what they are told:
+    calls               gets a line a call
+    fail, hang, die, forget   a call whose folder contains the text of that file does so
+    weights             a pretraining's backbone has this hash, as have the results that read it; the label of a
+                        folder's name may have its own: {"CE": "1"}
+    losses, fitted      nll and nll_fitted of a pretraining are the sums of these for its overrides:
+                        {"KEY VALUE": number}, null for a NaN, or "diverge"
+"""
+
+import json
+import os
+import signal
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import IO, Any
+
+from backbones.core.errors import Diverged, InputError
+
+STAGES = {
+    "pretrain": "pretraining",
+    "select_run": "pretraining",
+    "evaluate_backbone": "backbone",
+    "localize": "localization",
+    "finetune_coco": "detection",
+    "finetune_voc": "detection",
+}
+# The text of a tool that is called in a process of its own; its name is that of the file.
+SCRIPT = f"""
+import sys
+sys.path[:0] = {[str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]!r}
+from backbones.core.entry import run_tool
+from helpers.suite_fakes import call
+run_tool(lambda _: call(__file__, sys.argv[1:], sys.stdout, sys.stderr))
+"""
+
+
+def call(script: str | Path, arguments: list[str], out: IO[str], err: IO[str], *, alone: bool = True) -> int:
+    """Carry out one call of the tool `script`; return its exit code.
+
+    Args:
+        alone: in a process of its own, which may hang and be killed.
+
+    Raises:
+        InputError: it is told to fail or to diverge, or cannot choose.
+    """
+    folder, tool = Path(script).parent, Path(script).stem
+    output = Path(arguments[arguments.index("--output-dir") + 1])
+    with (folder / "calls").open("a") as file:
+        print(json.dumps([tool, arguments]), file=file)
+
+    def told_to(what: str) -> bool:
+        order = folder / what
+        return order.exists() and order.read_text() in str(output)
+
+    if told_to("hang"):
+        assert alone
+        (folder / "pid").write_text(str(os.getpid()))
+        time.sleep(60)
+    if told_to("fail"):
+        print("Traceback", file=err)
+        raise InputError("told to fail")
+    if told_to("die"):
+        if alone:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return -signal.SIGKILL
+    output.mkdir(parents=True, exist_ok=True)
+    if tool == "prepare_data":
+        (output / "scenes.json").write_text("{}")
+    elif tool == "compare":
+        print("the table\n\nreport: elsewhere", file=out)
+        (output / "index.html").write_text("")
+    elif not told_to("forget"):
+        _leave_results(folder, tool, arguments, output, out)
+    return 0
+
+
+def _leave_results(folder: Path, tool: str, arguments: list[str], output: Path, out: IO[str]) -> None:
+    rest = arguments[arguments.index("--output-dir") + 2 :]
+    metrics: dict[str, Any] = {}
+    found: dict[str, Any] = {}
+    if tool == "pretrain":
+        overrides = _pairs(rest)
+        (output / "config.yaml").write_text(json.dumps(_tree(overrides)))
+        for name, metric in (("losses", "nll"), ("fitted", "nll_fitted")):
+            table = _told(folder / name) or {}
+            parts = [table.get(f"{key} {value}", 0) for key, value in overrides.items()]
+            if "diverge" in parts:
+                raise Diverged("the loss is not finite at iteration 7: {}")
+            metrics[metric] = None if None in parts else sum(parts)
+    if tool == "select_run":
+        from suites.selection import select  # a slow import, for this tool alone
+
+        found = select(rest, _options(arguments, "--key"), _options(arguments, "--by")[0])
+        (output / "selection.json").write_text(json.dumps(found))
+        print(f"chosen: {found['chosen']['values']}", file=out)
+    backbone, details = _weights(folder, tool, arguments, rest, output, found)
+    results = {
+        "schema_version": 1, "stage": STAGES[tool], "metrics": metrics,
+        "backbone": {"label": "x", "method": "x", "seed": 0, "hash": "", **backbone},
+        "protocol": {"name": "p", "hash": "1"}, "data": {}, "details": details, "warnings": [], "files": {},
+    }  # fmt: skip
+    (output / "results.json").write_text(json.dumps(results))
+
+
+def _weights(
+    folder: Path, tool: str, arguments: list[str], rest: list[str], output: Path, found: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Blocks `backbone` and `details` of the results, so far as the tool is told to name weights."""
+    told = _told(folder / "weights")
+    if told is None:
+        return {}, {}
+    if tool == "pretrain":
+        name, overrides = output.name.split("-")[0], _pairs(rest)
+        teacher = overrides.get("TEACHER.RUN")
+        return {"hash": told.get(name, name)}, {"teacher": _backbone(teacher)["hash"]} if teacher else {}
+    if tool == "select_run":
+        return _backbone(rest[found["chosen"]["candidate"]]), {}
+    if source := _options(arguments, "--backbone"):
+        return ({"hash": "random"} if source == ["random"] else _backbone(source[0])), {}
+    return _backbone(rest[0]), {}
+
+
+def _backbone(folder: str) -> dict[str, Any]:
+    return json.loads((Path(folder) / "results.json").read_text())["backbone"]
+
+
+def _told(path: Path) -> Any:
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    return dict(zip(texts[::2], texts[1::2], strict=True))
+
+
+def _options(arguments: list[str], name: str) -> list[str]:
+    return [value for option, value in pairwise(arguments) if option == name]
+
+
+def _tree(overrides: dict[str, str]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key, value in overrides.items():
+        *parents, leaf = key.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = json.loads(value) if value[0].isdigit() else value
+    return tree

@@ -1,0 +1,150 @@
+"""Each kind of stage is one class: nothing outside its room asks for a kind by name, and each says what it needs."""
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+from helpers.suite_lab import ROOT
+
+from backbones.core.errors import Diverged
+from suites.config import Suite
+from suites.stages import KINDS, Stage
+from suites.stages.measures import Measure
+
+pytest_plugins = ["helpers.suite_fixtures"]
+
+PACKAGES = ("backbones", "detection", "comparison", "suites", "tools")
+# What a registry holds -> its names, and the folders whose files may compare with them.
+REGISTERED = {"kinds of stages": (KINDS.keys(), ("suites/stages",))}
+
+
+def compared_literals(tree):
+    """(line, text) of every literal that something is compared with: ==, in, match, and keys that are looked up."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            operands = [node.left, *node.comparators]
+        elif isinstance(node, ast.MatchValue):
+            operands = [node.value]
+        elif isinstance(node, ast.Subscript) and isinstance(node.value, ast.Dict):
+            operands = node.value.keys
+        else:
+            continue
+        for operand in operands:
+            items = operand.elts if isinstance(operand, ast.Tuple | ast.List | ast.Set) else [operand]
+            yield from ((item.lineno, item.value) for item in items if isinstance(item, ast.Constant))
+
+
+@pytest.mark.parametrize("what", REGISTERED)
+def test_no_comparison_with_a_registered_name(what):
+    names, rooms = REGISTERED[what]
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {text!r}"
+        for package in PACKAGES
+        for path in sorted((ROOT / package).rglob("*.py"))
+        if not str(path.relative_to(ROOT)).startswith(tuple(f"{room}/" for room in rooms))
+        for line, text in compared_literals(ast.parse(path.read_text()))
+        if text in names
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("stage.kind == 'grid'", ["grid"]),
+        ("'grid' != stage.kind", ["grid"]),
+        ("stage.kind in ('grid', 'select')", ["grid", "select"]),
+        ("match kind:\n    case 'grid':\n        pass", ["grid"]),
+        ("{'grid': 1}[kind]", ["grid"]),
+        ("kind = 'grid'", []),
+    ],
+)
+def test_a_comparison_is_found_however_it_is_written(source, found):
+    assert [text for _, text in compared_literals(ast.parse(source))] == found
+
+
+def subclasses(cls):
+    for sub in cls.__subclasses__():
+        yield from (sub, *subclasses(sub))
+
+
+def test_every_kind_is_registered_once():
+    named = [cls for cls in subclasses(Stage) if "kind" in vars(cls)]
+    assert {cls.kind: cls for cls in named} == dict(KINDS)
+    assert len(named) == len(KINDS) == 8
+    for cls in KINDS.values():
+        assert not cls.__abstractmethods__
+        assert (ROOT / "tools" / f"{cls.default_tool}.py").is_file()
+        if issubclass(cls, Measure):
+            assert Suite().measuring(cls.kind).enabled
+
+
+def test_a_plan_has_a_stage_of_every_kind_and_each_knows_itself(lab):
+    grid = {"KEYS": {"METHOD.LS.amount": [0.1, 0.2]}}
+    lab.tree["ROWS"].append({"LABEL": "LS", "OVERRIDES": ["METHOD.NAME", "LS"], "GRID": grid})
+    assert lab.run()[0] == 0
+    stages = lab.plan().stages
+    assert {stage.kind for stage in stages} == set(KINDS) - {"compare"}
+    for stage in stages:
+        assert type(stage) is KINDS[stage.kind]
+        assert stage.complete()
+        assert stage.log.is_file()
+        assert stage.trains == ("--resume" in stage.command)
+        assert (stage.verdict() != "") == stage.decides
+        assert (stage.cached(), stage.table()) == ("cached", "")
+        marker = Path(stage.own_folder) / "suite.json"
+        stage.forget()
+        assert not marker.exists()
+        assert not stage.complete()
+        stage.record()
+        assert stage.complete()
+        assert stage.foreign() == ""
+
+
+def test_only_a_point_of_a_grid_may_diverge(lab):
+    grid = {"KEYS": {"METHOD.LS.amount": [0.1, 0.2]}}
+    lab.tree["ROWS"] = [{"LABEL": "LS", "OVERRIDES": ["METHOD.NAME", "LS"], "GRID": grid}, lab.tree["ROWS"][1]]
+    for stage in lab.plan().stages:
+        stage.output.mkdir(parents=True, exist_ok=True)
+        assert stage.accept_divergence("it diverged") == (stage.kind == "grid") == stage.complete()
+        assert stage.cached() == ("cached, diverged" if stage.kind == "grid" else "cached")
+
+
+def test_a_training_diverges_by_its_exit_code_not_by_its_words(lab):
+    """A message that only sounds like it, such as that about a box, fails the stage."""
+    lab.tree["ROWS"] = [
+        {"LABEL": "LS", "OVERRIDES": ["METHOD.NAME", "LS"], "GRID": {"KEYS": {"METHOD.LS.amount": [0.1, 0.2]}}}
+    ]
+    lab.tree |= {"FINETUNE": [], "LOCALIZE": {"ENABLED": False}}
+    lab.tell("losses", json.dumps({"METHOD.LS.amount 0.2": "diverge"}))
+    codes = lab.exit_codes = {Diverged.exit_code: 2}  # what the tool ends with instead
+    code, said = lab.run()
+    assert code == 1
+    assert "LS: grid 2 of 2: error: the loss is not finite" in said
+    codes.clear()
+    code, said = lab.run()
+    assert code == 0
+    assert "LS: grid 2 of 2 ... diverged after" in said
+
+
+def test_candidates_are_paired_by_name(lab):
+    """The order in which a selection lists them says nothing."""
+    lab.tell("weights", json.dumps({"point": "same"}))
+    lab.tree["ROWS"] = [
+        {"LABEL": "LS", "OVERRIDES": ["METHOD.NAME", "LS"], "GRID": {"KEYS": {"METHOD.LS.amount": [0.1, 0.2]}}}
+    ]
+    assert lab.run()[0] == 0
+    select = next(stage for stage in lab.plan().stages if stage.decides)
+    first, second = select.inputs
+    results = json.loads((first.output / "results.json").read_text())
+    results["backbone"]["hash"] = "others"
+    (first.output / "results.json").write_text(json.dumps(results))
+    path = select.output / "selection.json"
+    selection = json.loads(path.read_text())
+    assert [item["run"] for item in selection["candidates"]] == [first.output.name, second.output.name]
+    selection["candidates"][0]["backbone"] = "others"
+    assert select.foreign() == "its results are of weights that have been made again since"
+    path.write_text(json.dumps(selection | {"candidates": selection["candidates"][::-1]}))
+    assert select.finished()
+    assert select.foreign() == ""
