@@ -16,13 +16,14 @@ class Reader(NamedTuple):
     """How a tool reads its settings: its defaults, and what it refuses (`InputError`).
 
     checks: of its settings.
-    check_backbone: of a fine-tuning, with the backbone that it will get: the settings of the backbone's training (None:
-        random weights), and its own.
+    leaves: of a training: the backbone that it will leave, so far as its settings tell.
+    check_backbone: of a fine-tuning, with the backbone that it will get (None: random weights) and its settings.
     """
 
     defaults: Callable[[], CfgNode]
     checks: tuple[Callable[[CfgNode], Any], ...]
-    check_backbone: Callable[[CfgNode | None, CfgNode], Any] | None = None
+    leaves: Callable[[CfgNode], Any] | None = None
+    check_backbone: Callable[[Any, CfgNode], Any] | None = None
 
     def load(self, stage: Stage) -> CfgNode:
         """The complete settings of a stage, checked."""
@@ -42,13 +43,15 @@ def check_settings(plan: Plan, readers: Mapping[str, Reader]) -> dict[Stage, Cfg
         InputError: what the stage's tool would refuse, with its title, or a choice on what is reported.
     """
     settings: dict[Stage, CfgNode] = {}
-    trained = cache(readers[Pretrain.default_tool].load)  # of what a fine-tuning and a measure read
+    training = readers[Pretrain.default_tool]
+    trained = cache(training.load)  # of what a fine-tuning and a measure read
+    left = cache(lambda stage: stage and training.leaves and training.leaves(trained(stage)))
     for stage in plan.stages:
         if reader := readers.get(stage.tool):
             try:
                 settings[stage] = trained(stage) if isinstance(stage, Pretrain) else reader.load(stage)
                 if reader.check_backbone and isinstance(stage, OfBackbone):
-                    reader.check_backbone(stage.backbone and trained(stage.backbone), settings[stage])
+                    reader.check_backbone(left(stage.backbone), settings[stage])
             except InputError as error:
                 raise InputError(f"{stage.title}: {error}") from None
             for what, of in stage.chosen_by():

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from backbones.core.config import expand_path
+from backbones.core.config import expand_path, load_yaml
 from suites.config import Row, Suite
 from suites.fingerprints.sources import class_source
 from suites.grid import Grid
@@ -49,7 +49,7 @@ class Training:
         self.suite, self.output, self.tools, self.data = suite, output, tools, data
         self.done: dict[tuple[str, int], Trained] = {}
         self.points: dict[str, GridPoint] = {}  # of all grids, by hash: each is trained once
-        self.source_of = cache(class_source)  # one plan goes by one state of the files
+        self.source_of, self.tree_of = cache(class_source), cache(load_yaml)  # one plan goes by one state of the files
 
     def add(self, row: Row, run: Run) -> tuple[Trained, str, str]:
         """Plan a row.
@@ -72,7 +72,8 @@ class Training:
             for (label, seed), trained in self.done.items()
             if seed == run.seed
         }
-        return Factory(self.output, self.tools, {**self.data, **runs}, self.suite.launch.num_gpus, self.source_of)
+        sources, processes = {**self.data, **runs}, self.suite.launch.num_gpus
+        return Factory(self.output, self.tools, sources, processes, self.source_of, self.tree_of)
 
     def _twin(self, trained: Trained, run: Run) -> tuple[str, str]:
         if trained.run.waits:

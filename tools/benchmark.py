@@ -17,10 +17,8 @@ from pathlib import Path
 import backbones.config
 import detection.config
 from backbones.core.arguments import ArgumentParser, path_argument
-from backbones.core.config import CfgNode
 from backbones.core.entry import run_tool
 from backbones.measuring.run import check_splits
-from backbones.models.weights import BackboneFile
 from backbones.pretraining.run import expect_backbone
 from detection.engines.yolo import config as yolo
 from detection.engines.yolo.building import check_backbone
@@ -32,22 +30,14 @@ from suites.loading import load_suite
 from suites.plan import build_plan
 from suites.runner import run_plan
 
-
-def expected(trained: CfgNode | None) -> BackboneFile | None:
-    """The backbone that a training will leave, so far as it is known before; None: random weights."""
-    return expect_backbone(trained) if trained else None
-
-
-PRETRAINING = Reader(backbones.config.get_defaults, (backbones.config.validate,))
+PRETRAINING = Reader(backbones.config.get_defaults, (backbones.config.validate,), leaves=expect_backbone)
 READERS = {  # by tool
     "pretrain": PRETRAINING,
     "evaluate_backbone": PRETRAINING._replace(checks=(*PRETRAINING.checks, check_splits)),
     "localize": PRETRAINING,
-    "finetune_coco": Reader(
-        detection.config.get_defaults, (check_config,), lambda trained, cfg: check_spec(expected(trained), cfg)
-    ),
+    "finetune_coco": Reader(detection.config.get_defaults, (check_config,), check_backbone=check_spec),
     "finetune_voc": Reader(
-        yolo.get_defaults, (yolo.validate,), lambda trained, cfg: check_backbone(cfg.MODEL, expected(trained))
+        yolo.get_defaults, (yolo.validate,), check_backbone=lambda left, cfg: check_backbone(cfg.MODEL, left)
     ),
 }
 

@@ -58,8 +58,9 @@ class Run:
 class Factory:
     """Makes the stages that read from `sources`, by their reference, with folders below `output`/runs.
 
-    processes: of each training.
+    processes: of each training, started by torchrun; the hash knows nothing of them.
     source_of: fingerprint of the class of labels of a tool, by the names of both.
+    tree_of: content of a config file.
     """
 
     output: Path
@@ -67,6 +68,7 @@ class Factory:
     sources: Mapping[str, Source]
     processes: int = 1
     source_of: Callable[[str, str], str] = class_source
+    tree_of: Callable[[Path], Mapping[str, Any]] = load_yaml
 
     def make(
         self, cls: type[S], title: str, name: Sequence[str], overrides: Sequence[str] = (), *,
@@ -76,31 +78,26 @@ class Factory:
     ) -> S:  # fmt: skip
         """`tool options --output-dir O folder overrides`, in the only order argparse takes them in.
 
-        Several processes are started by torchrun, of which the hash knows nothing.
-
         Args:
             cls: the kind of stage.
             name: parts of the folder's name; kind, protocol and hash follow.
             overrides: with references to `sources`; their hashes enter the stage's, their folders do not.
             backbone: the run that is read; what has no config of its own goes by that of the backbone.
-            inputs: more stages that are read.
-            tool: default: that of the kind.
+            inputs: more stages that are read; tool: default: that of the kind.
             arguments: what the hash covers; default: `protocol` and `overrides`.
-            others: fields of the stage.
         """
         path = find_tool(self.tools, tool or cls.default_tool)
         used = {text: self.sources[text] for text in find(overrides, DATA, RUN)}
         read = [*([backbone] if backbone else []), *inputs]
         upstream = [backbone.hash if backbone else "", *(s.hash for s in inputs), *(s.hash for s in used.values())]
-        tree = load_yaml(config) if config else None
+        tree = self.tree_of(config) if config else None
         labels, source = self._labels(f"{title}: {cls.kind}", path.stem, tree, overrides)
         key = stage_hash(path, [protocol, *overrides] if arguments is None else arguments, tree, upstream, source)
         output = self.output / "runs" / "-".join([*name, cls.kind, *filter(None, [slug(protocol)]), key])
         filled = [fill(text, {text: str(source.folder) for text, source in used.items()}) for text in overrides]
-        settings = filled if config else [*(backbone.overrides if backbone else ()), *filled]
-        # What reads the config in a run's folder is told where the data lies now.
-        places = _places(overrides, filled) if config or not backbone else backbone.places
-        told = [] if config else places
+        of = None if config else backbone  # whose config is read where it lies, and told where the data is now
+        places = of.places if of else tuple(_places(overrides, filled))
+        told = () if config else places
         processes = self.processes if cls.trains else 1
         if issubclass(cls, OfBackbone):
             others["backbone"] = backbone
@@ -113,8 +110,8 @@ class Factory:
             inputs=(*read, *(source.stage for source in used.values() if source.stage)),
             reads=(*(stage.output for stage in read), *(source.folder for source in used.values())),
             config=config or (backbone.config if backbone else None),
-            overrides=tuple(settings),
-            places=tuple(places),
+            overrides=(*(of.overrides if of else ()), *filled),
+            places=places,
             protocol=protocol,
             processes=processes,
             labels=labels,
