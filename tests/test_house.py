@@ -28,7 +28,7 @@ def test_every_tool_answers_help(load_tool, capsys, name):
 
 
 # Their bodies still stand in the tool's own file or in a module that imports torch.
-STILL_SLOW = {"benchmark", "finetune_coco", "finetune_voc"}
+STILL_SLOW = {"finetune_coco", "finetune_voc"}
 SLOW = {"torch", "torchvision", "matplotlib", "detectron2", "scipy", "cv2"}
 # In a process of its own, which no other test has filled with modules.
 HELP = f"""

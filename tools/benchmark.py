@@ -14,45 +14,49 @@ import argparse
 import sys
 from pathlib import Path
 
-import backbones.config
-import detection.config
 from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.entry import run_tool
-from backbones.measuring.run import check_splits
-from backbones.pretraining.run import expect_backbone
-from detection.engines.yolo import config as yolo
-from detection.engines.yolo.building import check_backbone
-from detection.exchange.compatibility import check_spec
-from detection.finetune import check_config
 from suites.checks import Reader, check_settings, mixed_conventions
 from suites.listing import describe
 from suites.loading import load_suite
 from suites.plan import build_plan
 from suites.runner import run_plan
 
-PRETRAINING = Reader(backbones.config.get_defaults, (backbones.config.validate,), leaves=expect_backbone)
-READERS = {  # by tool
-    "pretrain": PRETRAINING,
-    "evaluate_backbone": PRETRAINING._replace(checks=(*PRETRAINING.checks, check_splits)),
-    "localize": PRETRAINING,
-    "finetune_coco": Reader(detection.config.get_defaults, (check_config,), check_backbone=check_spec),
-    "finetune_voc": Reader(
-        yolo.get_defaults, (yolo.validate,), check_backbone=lambda left, cfg: check_backbone(cfg.MODEL, left)
-    ),
-}
-
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     suite, name = load_suite(args.config_file, args.overrides), Path(args.config_file).stem
     plan = build_plan(suite, args.output_dir, without_data=args.dry_run, name=name)
-    settings = check_settings(plan, READERS)
+    settings = check_settings(plan, readers())
     if warning := mixed_conventions(settings):
         print(f"warning: {warning}", file=sys.stderr)
     if args.dry_run:
         print(describe(plan, settings))
         return 0
     return run_plan(plan)
+
+
+def readers() -> dict[str, Reader]:
+    """How each tool reads its settings, by the tool's name; imports slowly what the tools would."""
+    import backbones.config
+    import detection.config
+    from backbones.measuring.run import check_splits
+    from backbones.pretraining.run import expect_backbone
+    from detection.engines.yolo import config as yolo
+    from detection.engines.yolo.building import check_backbone
+    from detection.exchange.compatibility import check_spec
+    from detection.finetune import check_config
+
+    pretraining = Reader(backbones.config.get_defaults, (backbones.config.validate,), leaves=expect_backbone)
+    return {
+        "pretrain": pretraining,
+        "evaluate_backbone": pretraining._replace(checks=(*pretraining.checks, check_splits)),
+        "localize": pretraining,
+        "finetune_coco": Reader(detection.config.get_defaults, (check_config,), check_backbone=check_spec),
+        "finetune_voc": Reader(
+            yolo.get_defaults, (yolo.validate,), check_backbone=lambda left, cfg: check_backbone(cfg.MODEL, left)
+        ),
+    }
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

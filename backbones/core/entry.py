@@ -24,7 +24,8 @@ def run_tool(main: Callable[[list[str] | None], int | None], *, resume: str = ""
     """Call `main(None)` and exit with its exit code (None: 0).
 
     Exit with 2 and one line on standard error after an `InputError` or on a full disk, with 3 after a training that
-    diverged, with 130 after Ctrl-C, and with 141 if the reader of standard output has closed it and nothing else failed.
+    diverged, with 130 after Ctrl-C, and with 141 if the reader of standard output has closed it and nothing else
+    failed.
 
     Args:
         resume: what to do after an interruption, for a tool that can resume.
