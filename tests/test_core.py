@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from backbones.core import distributed
@@ -163,16 +164,30 @@ def test_warnings_are_counted():
 
 
 def test_lines_after_the_checkpoint_are_dropped(tmp_path):
-    writer = MetricsWriter(tmp_path)
-    for i in range(4):
-        writer.write(i, loss=float(i))
-    writer.close()
+    with MetricsWriter(tmp_path) as writer:
+        for i in range(4):
+            writer.write(i, loss=float(i))
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"iteration": 4, "lo')  # cut short by a kill
-    writer = MetricsWriter(tmp_path, start=2)
-    writer.write(2, loss=20.0)
-    writer.close()
+    with MetricsWriter(tmp_path, start=2) as writer:
+        writer.write(2, loss=20.0)
     assert [(line["iteration"], line["loss"]) for line in read_metrics(writer.path)] == [(0, 0.0), (1, 1.0), (2, 20.0)]
+
+
+def test_an_exception_loses_no_number(tmp_path):
+    """Neither a line of metrics.jsonl nor an event of TensorBoard, which a thread writes."""
+
+    def write_then_fail() -> None:
+        with MetricsWriter(tmp_path) as writer:
+            for i in range(3):
+                writer.write(i, loss=i + 0.5)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_then_fail()
+    assert [line["loss"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [0.5, 1.5, 2.5]
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(0, 0.5), (1, 1.5), (2, 2.5)]
 
 
 def test_a_file_where_the_folder_should_be_is_named(tmp_path):

@@ -78,17 +78,14 @@ def test_clipping_bounds_the_step():
 
 def test_resumed_run_equals_the_uninterrupted_one(tmp_path):
     whole, halves = Line(), Line()
-    writer = MetricsWriter(tmp_path / "whole")
-    run(whole, 0, 10, writer=writer)
-    writer.close()
+    with MetricsWriter(tmp_path / "whole") as writer:
+        run(whole, 0, 10, writer=writer)
 
-    first = MetricsWriter(tmp_path / "halves")
-    optimizer = run(halves, 0, 5, end=10, writer=first)
-    first.close()
+    with MetricsWriter(tmp_path / "halves") as writer:
+        optimizer = run(halves, 0, 5, end=10, writer=writer)
     torch.manual_seed(999)  # whatever happened in between
-    second = MetricsWriter(tmp_path / "halves", start=5)
-    run(halves, 5, 10, optimizer=optimizer, writer=second)
-    second.close()
+    with MetricsWriter(tmp_path / "halves", start=5) as writer:
+        run(halves, 5, 10, optimizer=optimizer, writer=writer)
 
     assert torch.equal(whole.w, halves.w)
     lines = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("whole", "halves")]
@@ -100,9 +97,8 @@ def test_resumed_run_equals_the_uninterrupted_one(tmp_path):
 def test_logged_loss_is_the_mean_since_the_last_line(tmp_path):
     task = Line(dropout=0.0)
     optimizer = build_optimizer([nn.Parameter(torch.zeros(1))], "SGD", lr=1.0, weight_decay=0.0)  # nothing learns
-    writer = MetricsWriter(tmp_path)
-    run(task, 0, 7, optimizer=optimizer, writer=writer)
-    writer.close()
+    with MetricsWriter(tmp_path) as writer:
+        run(task, 0, 7, optimizer=optimizer, writer=writer)
     losses = [batch.x.mean().item() for batch in batches(0, 7)]
     lines = read_metrics(writer.path)
     assert [line["iteration"] for line in lines] == [2, 4, 5, 6]  # every 3, every checkpoint, and the end

@@ -139,6 +139,10 @@ def test_events_of_tensorboard(disk, monkeypatch):
         thread.join()
     with pytest.raises(InputError, match="tensorboard"):
         writer.close()
+    with pytest.raises(InputError, match="tensorboard"), writer:
+        pass
+    with pytest.raises(ValueError, match="the first error"), writer:
+        raise ValueError("the first error")
 
 
 def test_log(disk):

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from backbones.core.disk import append, writing
 from backbones.core.distributed import is_main
+from backbones.core.errors import InputError
 from backbones.core.files import save_text
 
 METRICS_FILE = "metrics.jsonl"
@@ -85,7 +86,7 @@ def _remove(logger: logging.Logger, kind: type[logging.Handler]) -> None:
 
 
 class MetricsWriter:
-    """Writes numbers to metrics.jsonl and TensorBoard; only the main process writes.
+    """Writes numbers to metrics.jsonl and TensorBoard; a context that closes them.  Only the main process writes.
 
     Args:
         run_dir: the run's folder.
@@ -107,6 +108,17 @@ class MetricsWriter:
         self._folder = Path(run_dir) / "tensorboard"
         with writing(self._folder):
             self._events = SummaryWriter(str(self._folder), purge_step=start)
+
+    def __enter__(self) -> "MetricsWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """Finish the files, after an exception too; of two errors, the first one is raised."""
+        try:
+            self.close()
+        except InputError:
+            if error is None:
+                raise
 
     def write(self, iteration: int, **numbers: float) -> None:
         """Write one line with the 0-based iteration and its numbers; raise `InputError` on a full disk."""
