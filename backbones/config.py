@@ -8,8 +8,8 @@ from backbones.core.config import CfgNode as CN
 from backbones.core.config import flatten
 from backbones.core.errors import InputError
 from backbones.data.defaults import check_data, data_defaults
-from backbones.methods import METHODS
-from backbones.methods.defaults import method_defaults
+from backbones.methods.base import METHODS
+from backbones.methods.manual import method_defaults
 
 _C = CN()
 
@@ -36,10 +36,10 @@ _C.MODEL.NORM = "BN"
 # the last layer, which is new (fine-grained data, OLS Table IV).  Empty: random weights.
 _C.MODEL.WEIGHTS = ""
 
-# ---- Method: backbones/methods/defaults.py ----
+# ---- Method: the arguments of the classes of backbones/methods/; `tools/pretrain.py --list-methods` prints them ----
 _C.METHOD = method_defaults()
 
-# ---- Teacher of ILS1, ILS1Sine, ILS2, ILS, SelfDistillation and KD: one of the two ----
+# ---- Teacher of the methods that need teacher_logits (--list-methods): one of the two ----
 _C.TEACHER = CN()
 # Folder of a finished pretraining on the same data: the teacher sees the student's augmented images.
 _C.TEACHER.RUN = ""

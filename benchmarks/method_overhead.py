@@ -33,13 +33,12 @@ from torch import Tensor, nn
 from backbones.config import get_defaults, needs_teacher
 from backbones.core.entry import run_tool
 from backbones.data.batch import Batch
-from backbones.methods import METHODS, Context, Method
-from backbones.models import Outputs
+from backbones.methods.base import METHODS, Context, Method
+from backbones.methods.manual import DEFAULT
+from backbones.models import Outputs, build_model
 
-BASELINE = "CE"
+BASELINE = DEFAULT
 NUM_CLASSES = 1000
-# Methods with additional passes through a network or classifiers, which have no target.
-HEAVY = {"BYOT", "BYOTOLS", "BetaSmoothing", "TwoView"}
 # Suffix of rows with cached teacher logits.
 CACHED = "-cached"
 
@@ -86,7 +85,14 @@ def target(row: str) -> float | None:
         return 1.03
     if needs_teacher(row):
         return 1.40
-    return None if row in HEAVY else 1.02
+    return None if is_heavy(row) else 1.02
+
+
+def is_heavy(name: str) -> bool:
+    """Whether the method has additional passes through a network, or classifiers."""
+    method = METHODS.get(name)(build_model("resnet18", NUM_CLASSES), NUM_CLASSES)
+    own = len(list(method.parameters())) - len(list(method.model.parameters()))
+    return own > 0 or "second_view" in method.needs
 
 
 def print_table(added: dict[str, float], ratios: dict[str, float], details: dict) -> None:

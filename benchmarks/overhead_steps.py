@@ -16,7 +16,7 @@ from backbones.core.optimizer import build_optimizer
 from backbones.data.loader import training_batches
 from backbones.data.samples import Samples
 from backbones.data.training_set import TrainingSet
-from backbones.methods import METHODS, Context
+from backbones.methods.base import METHODS, Context
 from backbones.models import backbone_spec, build_model
 from backbones.models.weights import BackboneFile
 from backbones.pretraining.task import ClassificationTask

@@ -12,7 +12,7 @@ from backbones.config import idle_settings, needs_teacher
 from backbones.config import validate as validate_pretraining
 from backbones.core.config import expand_path, load_config
 from backbones.data.samples import DATASETS
-from backbones.methods import METHODS
+from backbones.methods.base import METHODS
 from backbones.models import MODELS
 from detection.config import get_defaults as detection_defaults
 from detection.config import protocol_hash

@@ -298,7 +298,7 @@ def test_context_images_go_only_to_a_method_that_knows_them(small_scenes):
 
 
 def test_a_method_that_learns_from_context_needs_it(small_scenes, monkeypatch):
-    from backbones.methods import METHODS
+    from backbones.methods.base import METHODS
 
     monkeypatch.setattr(METHODS.get("CE"), "needs", frozenset({"is_context"}))
     with pytest.raises(InputError, match=r"METHOD\.NAME CE .*DATA\.CONTEXT_SHARE is 0"):

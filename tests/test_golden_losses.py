@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from backbones.data.batch import Batch
-from backbones.methods import METHODS
+from backbones.methods.base import METHODS
 from backbones.models import Outputs
 
 OLS = {

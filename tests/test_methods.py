@@ -12,13 +12,12 @@ from backbones.config import get_defaults
 from backbones.core.errors import InputError
 from backbones.core.run_log import get_logger
 from backbones.data.batch import Batch
-from backbones.methods import METHODS, Context
 from backbones.methods import functional as F
+from backbones.methods.base import METHODS, Context
 from backbones.models import Outputs
 
 K, B, SIZE = 6, 16, 20
 CLASSES = [2, 3, 10, 1000]
-OLS = {"init": "uniform", "sum_weights": False, "freeze_at": 0.0}
 
 
 class Given(nn.Module):
@@ -200,7 +199,7 @@ def test_class_stays_on_top_exactly_where_theory_says(num_classes):
     ("convention", "beta", "share", "warns"),
     [("k-1", 1.0, 0.1, True), ("k-1", 1.0, 0.04, False), ("all", 1.0, 0.5, False), ("k-1", 0.5, 0.5, False)],
 )
-def test_warns_once_where_labels_speak_against_their_class(warnings, convention, beta, share, warns):
+def test_warns_once_where_labels_contradict_their_class(warnings, convention, beta, share, warns):
     method, batch = build("ALS", beta=beta, convention=convention), random_batch(size=100)
     below = int(share * 100)
     batch.objectness = torch.tensor([0.9 / K] * below + [1.1 / K] * (100 - below))
@@ -226,9 +225,9 @@ def test_warns_once_where_labels_speak_against_their_class(warnings, convention,
         ("ALS", {"beta": -0.1, "convention": "all"}, "METHOD.ALS.beta is -0.1"),
         ("CutMix", {"alpha": 0.0, "probability": 1.0}, "METHOD.CutMix.alpha is 0.0; it must be above 0"),
         ("CutMix", {"alpha": 1.0, "probability": 2.0}, "METHOD.CutMix.probability is 2.0"),
-        ("OLS", {"hard_weight": 2, "period": 0, "empty": "keep", **OLS}, "METHOD.OLS.hard_weight is 2"),
-        ("OLS", {"hard_weight": 0.5, "period": -1, "empty": "keep", **OLS}, "METHOD.OLS.period: -1"),
-        ("OLS", {"hard_weight": 0.5, "period": 0, "empty": "zero", **OLS}, "unknown METHOD.OLS.empty 'zero'"),
+        ("OLS", {"hard_weight": 2, "period": 0, "empty": "keep"}, "METHOD.OLS.hard_weight is 2"),
+        ("OLS", {"hard_weight": 0.5, "period": -1, "empty": "keep"}, "METHOD.OLS.period: -1"),
+        ("OLS", {"hard_weight": 0.5, "period": 0, "empty": "zero"}, "unknown METHOD.OLS.empty 'zero'"),
     ],
 )
 def test_refuses_arguments_out_of_range(name, arguments, message):
@@ -237,7 +236,7 @@ def test_refuses_arguments_out_of_range(name, arguments, message):
 
 
 def test_ols_without_hard_label_warns(warnings):
-    build("OLS", hard_weight=0.0, period=0, empty="uniform", **OLS)
+    build("OLS", hard_weight=0.0, period=0, empty="uniform")
     assert any("METHOD.OLS.hard_weight 0" in message for message in warnings)
-    assert build("OLS", hard_weight=0.5, period=7, empty="uniform", **OLS).period == 7
-    assert build("OLS", hard_weight=0.5, period=0, empty="uniform", **OLS).period is None
+    assert build("OLS", hard_weight=0.5, period=7, empty="uniform").period == 7
+    assert build("OLS", hard_weight=0.5, period=0, empty="uniform").period is None

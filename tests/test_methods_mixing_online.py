@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from backbones.data.batch import Batch
-from backbones.methods import METHODS, online
 from backbones.methods import functional as F
+from backbones.methods import online
+from backbones.methods.base import METHODS
 from backbones.methods.regions import cut_rectangle
 from backbones.models import Outputs
 

@@ -163,11 +163,6 @@ def test_checkpoint_of_another_kind_is_refused(small_scenes, finished, tmp_path,
         main(arguments(small_scenes, tmp_path, "SOLVER.MAX_EPOCH", 1, "MODEL.ARCH", "resnet34", resume=True))
 
 
-def test_list_methods(load_tool, capsys):
-    load_tool("pretrain").main(["--list-methods"])
-    assert {"CE", "LS", "ALS", "CutMix", "OLS"} <= set(capsys.readouterr().out.split())
-
-
 def test_other_data_and_idle_settings_are_noticed(
     small_scenes, finished, tmp_path, load_tool, run_tool, caplog, monkeypatch
 ):

@@ -1,6 +1,6 @@
 """Every method trained as its users do: two epochs under bfloat16, interrupted and resumed, and on two processes.
 
-Two methods of each kind always; all of them with `make test-all` (marker `exhaustive`).
+Twelve methods always; all of them with `make test-all` (marker `exhaustive`).
 """
 
 import itertools
@@ -10,42 +10,25 @@ import sys
 import pytest
 import torch
 from helpers.killing import ROOT, assert_equal_trees, reported
+from helpers.method_images import treats_samples_alone
 from helpers.own_methods import OWN
 from helpers.pretraining import arguments, run
 
-from backbones.config import get_defaults, needs_teacher
+from backbones.config import needs_teacher
 from backbones.core.checkpoint import load_checkpoint
 from backbones.core.errors import InputError
 from backbones.core.results import load_results
 from backbones.core.run_log import MetricsWriter
-from backbones.methods import METHODS
+from backbones.methods.base import METHODS
 
-# One list per kind; the first two of each are always tested.
-KINDS = {
-    "labels": ["LS", "ClassSimilarityLS", "CE", "TFKD", "DisturbLabel", "BetaSmoothing"],
-    "objectness": ["ALSContext", "ALSCutMix", "ALS"],
-    "mixing": ["CutMix", "RICAP", "Mixup", "CutOut", "CutOutLS"],
-    "online": ["OLS", "PSKD", "OLSSingle", "CutOutOLS", "BYOTOLS"],
-    "teacher": ["ILS", "KD", "ILS1", "ILS1Sine", "ILS2", "SelfDistillation"],
-    "losses": ["BYOT", "SCE", "Bootsoft", "Boothard", "GCE", "PairwiseConfusion", "TwoView"],
-}
-ALL = [name for names in KINDS.values() for name in names]
-ALWAYS = [name for names in KINDS.values() for name in names[:2]]
-ADDED = [name for name in METHODS.names() if name not in ALL]  # by a reader of README
-# On two processes each draws for its own half of the batch, or looks at it alone: not the same as one process.
-OWN_HALF = {
-    "ALSCutMix", "BetaSmoothing", "CutMix", "CutOut", "CutOutLS", "CutOutOLS", "DisturbLabel", "Mixup", "OLSSingle",
-    "PairwiseConfusion", "RICAP",
-}  # fmt: skip
-
-
-def each(names):
-    return [n if n in ALWAYS else pytest.param(n, marks=pytest.mark.exhaustive) for n in names]
-
-
-def test_every_method_of_readmes_table_is_of_a_kind():
-    assert sorted(ALL) == OWN
-    assert set(ALL) <= set(METHODS.names())
+# Two that differ in their labels, two that know objects, two that mix images, two that learn online, two with a teacher
+# and two with losses of their own.
+ALWAYS = [
+    "LS", "ClassSimilarityLS", "ALSContext", "ALSCutMix", "CutMix", "RICAP", "OLS", "PSKD", "ILS", "KD", "BYOT", "SCE",
+]  # fmt: skip
+ADDED = [name for name in METHODS.names() if name not in OWN]  # by a reader of README
+OTHERS = [name for name in METHODS.names() if name not in (*ALWAYS, *ADDED)]
+EACH = [*ALWAYS, *ADDED, *(pytest.param(name, marks=pytest.mark.exhaustive) for name in OTHERS)]
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +47,14 @@ def argv(small_scenes, teacher):
         options = ["METHOD.NAME", name, "SOLVER.MAX_EPOCH", 2, "SOLVER.CHECKPOINT_PERIOD", 0.4]
         if needs_teacher(name):
             options += ["TEACHER.RUN", teacher]
-        if name == "ALSContext":
+        if "is_context" in METHODS.get(name).needs:
             options += ["DATA.CONTEXT_SHARE", 0.3]
         return arguments(small_scenes, folder, *options, *overrides, resume=resume)
 
     return build
 
 
-@pytest.mark.parametrize("name", [*each(ALL), *ADDED])
+@pytest.mark.parametrize("name", EACH)
 def test_interrupted_and_resumed_is_bit_equal(name, argv, tmp_path, load_tool, monkeypatch):
     main = load_tool("pretrain").main
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -105,7 +88,7 @@ def check_two_processes(names, argv, folder, load_tool):
     for name in names:
         two = load_checkpoint(folder / "two" / name / "checkpoint.pth")
         assert two["iteration"] == 10
-        if name in OWN_HALF:
+        if not treats_samples_alone(name):  # each process draws for its own half of the batch, or looks at it alone
             assert all(t.isfinite().all() for t in two["method"].values()), name
             continue
         load_tool("pretrain").main(argv(name, folder / "one" / name, *EXACT))
@@ -124,7 +107,7 @@ def test_two_processes_equal_one(argv, tmp_path, load_tool):
 
 @pytest.mark.exhaustive
 def test_two_processes_equal_one_with_every_other_method(argv, tmp_path, load_tool):
-    check_two_processes([name for name in ALL if name not in ALWAYS], argv, tmp_path, load_tool)
+    check_two_processes(OTHERS, argv, tmp_path, load_tool)
 
 
 def test_what_a_method_cannot_do_without_is_refused(argv, small_scenes, teacher, tmp_path, load_tool):
@@ -153,8 +136,3 @@ def test_a_cached_teacher_is_another_method(argv, teacher, small_scenes, tmp_pat
     assert [b["method"] for b in backbones] == ["ILS-cached", "ILS"]
     assert [b["label"] for b in backbones] == ["ILS-cached", "ILS"]
     assert backbones[0]["hash"] != backbones[1]["hash"]
-
-
-def test_defaults_of_the_config_are_the_methods():
-    """Every method has a block, so that a yaml of one line selects it."""
-    assert {*ALL, *ADDED} == {name for name in get_defaults().METHOD if name != "NAME"}

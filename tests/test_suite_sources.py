@@ -8,7 +8,7 @@ from helpers.suite_lab import ALS, ROOT
 import backbones.config
 import detection.engines.yolo.config
 from backbones.core.errors import InputError
-from backbones.methods import METHODS
+from backbones.methods.base import METHODS
 from detection.engines.yolo.labels import CLASS_LABELS
 from suites.fingerprints import sources as suite_sources
 from suites.fingerprints.sources import BY_TOOL, class_source, named_class
@@ -66,7 +66,8 @@ METHODS_FOLDER = "backbones/methods"
         ("adaptive.py", "beta > 0 else 0.0", "beta > 0 else 1.0", "ALS ALSContext"),
         ("functional.py", 'CONVENTIONS = ("all", ', "CONVENTIONS = (", "LS ALS ALSContext ALSCutMix CutOutLS"),
         # a default
-        ("defaults.py", '_C.ALS.convention = "k-1"', '_C.ALS.convention = "all"', "ALS"),
+        ("adaptive.py", 'convention: str = "k-1"', 'convention: str = "all"', "ALS ALSContext"),
+        ("smoothing.py", "amount: float = 0.1", "amount: float = 0.2", "LS CutOutLS"),  # the base's: its class counts
         # what changes no number
         ("adaptive.py", "WARNING_SHARE = 0.05", "WARNING_SHARE = 0.05  # five percent", ""),
         ("adaptive.py", '"""Adaptive label smoothing: the label', '"""The label', ""),

@@ -19,7 +19,7 @@ from backbones.core.warning_counter import WarningCounter
 from backbones.data.batch import Batch
 from backbones.data.samples import load_samples
 from backbones.measuring.calibration import fit_temperature, log_softmax, nll
-from backbones.methods import METHODS
+from backbones.methods.base import METHODS
 from backbones.models.weights import load_backbone
 from backbones.pretraining.building import build_evaluation_batches
 from backbones.pretraining.task import ClassificationTask

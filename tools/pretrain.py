@@ -17,9 +17,9 @@ from backbones.core.locking import lock_run
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     if args.list_methods:
-        from backbones.methods import METHODS
+        from backbones.methods.manual import list_methods
 
-        print("\n".join(METHODS.names()))
+        print(list_methods())
         return 0
     if not args.output_dir:
         raise InputError("--output-dir is missing; give the folder to write the run to")
@@ -47,7 +47,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--config-file", type=path_argument, help="yaml file; keys: backbones/config.py")
     parser.add_argument("--output-dir", type=path_argument, help="the run's folder")
     parser.add_argument("--resume", action="store_true", help="resume from the run's checkpoint, if it has one")
-    parser.add_argument("--list-methods", action="store_true", help="print the names for METHOD.NAME and exit")
+    parser.add_argument("--list-methods", action="store_true", help="print every method with its arguments and exit")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="change config keys")
     return parser.parse_intermixed_args(argv)
 

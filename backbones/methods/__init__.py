@@ -1,15 +1,5 @@
-"""Methods: what becomes of the label during pretraining.  One class per name in `METHODS`."""
+"""Methods: what becomes of the label during pretraining.  One class each, in `backbones.methods.base.METHODS`.
 
-from backbones.methods import (  # noqa: F401  (registers the methods)
-    adaptive,
-    bootstrapping,
-    byot,
-    distillation,
-    instance,
-    mixing,
-    online,
-    smoothing,
-)
-from backbones.methods.base import METHODS, Context, Method, MethodStep
-
-__all__ = ["METHODS", "Context", "Method", "MethodStep"]
+A method is found in any module of this folder: the registry imports them all when it is first asked.  This package
+imports none of them, so that `functional` and `tables` cost their users nothing else.
+"""

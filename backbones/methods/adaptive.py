@@ -17,7 +17,7 @@ from backbones.models.base import Outputs
 
 
 class MisleadingCrops(Learnt):
-    """Counts the crops whose label speaks against their class; once they are more than 5 %, a warning says so.
+    """Counts the crops whose label contradicts their class; logs a warning once they are more than 5 %.
 
     With "k-1" a crop that shows less than `least_objectness` of its object is taught to be anything but its class.
     """
@@ -59,7 +59,7 @@ class MisleadingCrops(Learnt):
             self.warned = True
             get_logger().warning(
                 f"METHOD.{self.name}.convention k-1: {share:.0%} of the crops show so little of their object "
-                f"(objectness below {self.least_objectness:.3g}) that their label speaks against its class; "
+                f"(objectness below {self.least_objectness:.3g}) that their label contradicts its class; "
                 "with few classes use convention all, or a smaller beta"
             )
 
@@ -70,19 +70,20 @@ class ALS(Method):
 
     needs = frozenset({"objectness"})
 
-    def __init__(self, model: nn.Module, num_classes: int, *, beta: float, convention: str) -> None:
+    def __init__(self, model: nn.Module, num_classes: int, *, beta: float = 1.0, convention: str = "k-1") -> None:
         """
         Args:
-            beta: share of the adaptive label in [0, 1]; 0 is the hard label, 1 the paper's default.
-            convention: "k-1" is the paper's formula; "all" never teaches against the class, for a small K.
+            beta: weight of the adaptive label against the one-hot one, in [0, 1]; 0 is CE, 1 the paper's default.
+            convention: "k-1" is the paper's formula; "all" is uniform where the object is outside the crop, and never
+                teaches against the class (for a small K).
         """
         super().__init__(model, num_classes)
         self.beta = self.check_range("beta", beta, 0, 1)
         self.convention = self.check_choice("convention", convention, CONVENTIONS)
-        self.counter = MisleadingCrops("ALS", num_classes, beta, convention)
+        self.counter = MisleadingCrops(type(self).__name__, num_classes, beta, convention)
 
     def targets(self, batch: Batch) -> Tensor:
-        assert batch.objectness is not None  # `forward` has seen to what the method needs
+        assert batch.objectness is not None  # `forward` has checked what the method needs
         return adaptive_targets(
             batch.labels, batch.objectness, self.num_classes, self.beta, self.convention, self.target_dtype
         )
@@ -93,32 +94,17 @@ class ALS(Method):
 
 
 @METHODS.register()
-class ALSContext(Method):
+class ALSContext(ALS):
     """ALS, and the uniform label for images whose objects are painted over (Sec. 4.1, "Context").
 
-    DATA.CONTEXT_SHARE says how many of the samples are such images, 0.15 in the paper; beta does not apply to them.
+    DATA.CONTEXT_SHARE is the share of the samples that are such images, 0.15 in the paper; beta does not apply to them.
     """
 
     needs = frozenset({"objectness", "is_context"})
 
-    def __init__(self, model: nn.Module, num_classes: int, *, beta: float, convention: str) -> None:
-        """
-        Args:
-            beta: share of the adaptive label in [0, 1], of the images with their objects.
-            convention: "k-1" is the paper's formula; "all" never teaches against the class, for a small K.
-        """
-        super().__init__(model, num_classes)
-        self.beta = self.check_range("beta", beta, 0, 1)
-        self.convention = self.check_choice("convention", convention, CONVENTIONS)
-        self.counter = MisleadingCrops("ALSContext", num_classes, beta, convention)
-
     def targets(self, batch: Batch) -> Tensor:
-        assert batch.objectness is not None
         assert batch.is_context is not None
-        adaptive = adaptive_targets(
-            batch.labels, batch.objectness, self.num_classes, self.beta, self.convention, self.target_dtype
-        )
-        return adaptive.masked_fill(batch.is_context[:, None], 1 / self.num_classes)
+        return super().targets(batch).masked_fill(batch.is_context[:, None], 1 / self.num_classes)
 
     def observe(self, outputs: Outputs, batch: Batch) -> None:
         assert batch.objectness is not None
@@ -128,7 +114,7 @@ class ALSContext(Method):
 
 @METHODS.register()
 class ALSCutMix(Method):
-    """CutMix with adaptive labels; the paper does not say how it combines them, so three readings are offered.
+    """CutMix with adaptive labels, which the paper reports without a description: three readings are offered.
 
     "visible" (default): a class weighs the share of the image in which its object is still to be seen.
     "targets": the adaptive labels of the two whole crops, mixed by area.
@@ -138,14 +124,22 @@ class ALSCutMix(Method):
     needs = frozenset({"objectness", "boxes"})
 
     def __init__(
-        self, model: nn.Module, num_classes: int, *, alpha: float, probability: float, reading: str, convention: str
+        self,
+        model: nn.Module,
+        num_classes: int,
+        *,
+        alpha: float = 1.0,
+        probability: float = 1.0,
+        reading: str = "visible",
+        convention: str = "k-1",
     ) -> None:
         """
         Args:
-            alpha: the kept share of the image is Beta(alpha, alpha), before clipping; 1 is uniform.
+            alpha: the kept share of the image is Beta(alpha, alpha), before clipping; above 0, 1 is uniform.
             probability: share of the batches that are mixed, in [0, 1]; 0 is ALS.
-            reading: "visible", "targets" or "both".
-            convention: as for ALS.
+            reading: "visible": a class weighs the share of pixels in which its object is seen; "targets": the two
+                adaptive labels by area; "both": adaptive labels of what is seen, by area.
+            convention: "k-1" or "all", as for ALS.
         """
         super().__init__(model, num_classes)
         self.draw = CutMixDraw(self.check_positive("alpha", alpha), self.check_range("probability", probability, 0, 1))

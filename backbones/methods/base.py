@@ -10,7 +10,8 @@ A method differs from plain cross-entropy in the hooks it overrides, most in exa
     gather()                             before the state dict is saved, on every process
 
 What must survive a restart is a buffer or a parameter: the state dict of the method is the checkpoint.
-The block METHOD.<NAME> of the config holds exactly the keyword-only arguments of the class of that name.
+The keyword-only arguments of `__init__` with their defaults are the block METHOD.<NAME> of the config, and the section
+`Args:` of its docstring is their manual (backbones/methods/manual.py): meaning, range, neutral value, unit, source.
 Letters: B batch, K classes.
 """
 
@@ -28,7 +29,7 @@ from backbones.data.batch import Batch
 from backbones.methods import functional
 from backbones.models.base import Outputs
 
-METHODS = Registry("method")  # name -> class
+METHODS = Registry("method", package="backbones.methods")  # name -> class
 
 
 @dataclass

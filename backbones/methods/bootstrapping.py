@@ -25,10 +25,11 @@ from backbones.models.base import Outputs
 class Bootsoft(Method):
     """Cross-entropy against the label and the network's own prediction."""
 
-    def __init__(self, model: nn.Module, num_classes: int, *, hard_weight: float, detach: bool) -> None:
+    def __init__(self, model: nn.Module, num_classes: int, *, hard_weight: float = 0.95, detach: bool = False) -> None:
         """
         Args:
-            hard_weight: share of the label in [0, 1]; 1 is the hard label, 0.95 in the papers.
+            hard_weight: share of the label in [0, 1], the rest is the network's own prediction; 1 is CE, 0.95 in the
+                papers.
             detach: the prediction is a constant in the target; False in the authors' code.
         """
         super().__init__(model, num_classes)
@@ -43,10 +44,10 @@ class Bootsoft(Method):
 class Boothard(Method):
     """Cross-entropy against the label and the class that the network predicts."""
 
-    def __init__(self, model: nn.Module, num_classes: int, *, hard_weight: float) -> None:
+    def __init__(self, model: nn.Module, num_classes: int, *, hard_weight: float = 0.8) -> None:
         """
         Args:
-            hard_weight: share of the label in [0, 1]; 1 is the hard label, 0.8 in the papers.
+            hard_weight: share of the label in [0, 1], the rest is the predicted class; 1 is CE, 0.8 in the papers.
         """
         super().__init__(model, num_classes)
         self.hard_weight = self.check_range("hard_weight", hard_weight, 0, 1)
@@ -59,11 +60,11 @@ class Boothard(Method):
 class DisturbLabel(Method):
     """Hard labels, some of them replaced by wrong ones, drawn anew at every iteration."""
 
-    def __init__(self, model: nn.Module, num_classes: int, *, rate: float) -> None:
+    def __init__(self, model: nn.Module, num_classes: int, *, rate: float = 0.1) -> None:
         """
         Args:
             rate: share in [0, 1] of labels drawn uniformly from all classes, so that rate (K - 1) / K are wrong; 0 is
-                the hard label, 0.1 in the paper.
+                CE, 0.1 in the paper.
         """
         super().__init__(model, num_classes)
         self.rate = self.check_range("rate", rate, 0, 1)
@@ -82,11 +83,13 @@ class SCE(Method):
 
     FLOOR = 1e-4
 
-    def __init__(self, model: nn.Module, num_classes: int, *, alpha: float, beta: float, form: str) -> None:
+    def __init__(
+        self, model: nn.Module, num_classes: int, *, alpha: float = 6.0, beta: float = 0.1, form: str = "paper"
+    ) -> None:
         """
         Args:
-            alpha: weight of cross-entropy; 6.0 for CIFAR-100, 0.1 for CIFAR-10.
-            beta: weight of the reverse; 0.1 for CIFAR-100, 1.0 for CIFAR-10; 0 with alpha 1 is the hard label.
+            alpha: weight of cross-entropy, at least 0; 6.0 for CIFAR-100, 0.1 for CIFAR-10.
+            beta: weight of the reverse, at least 0; 0.1 for CIFAR-100, 1.0 for CIFAR-10; 0 with alpha 1 is CE.
             form: "paper"; or "reference", the code of Zhang et al. 2021, which clips the label in both terms.
         """
         super().__init__(model, num_classes)
@@ -104,7 +107,7 @@ class SCE(Method):
 class GCE(Method):
     """Generalised cross-entropy: (1 - p_t^q) / q."""
 
-    def __init__(self, model: nn.Module, num_classes: int, *, exponent: float) -> None:
+    def __init__(self, model: nn.Module, num_classes: int, *, exponent: float = 0.7) -> None:
         """
         Args:
             exponent: q in (0, 1]; towards 0 cross-entropy, 1 the mean absolute error, 0.7 in the paper.
@@ -120,10 +123,10 @@ class GCE(Method):
 class PairwiseConfusion(Method):
     """Cross-entropy, and the distance between the predictions for the two halves of a batch, pair by pair."""
 
-    def __init__(self, model: nn.Module, num_classes: int, *, weight: float, form: str) -> None:
+    def __init__(self, model: nn.Module, num_classes: int, *, weight: float = 10.0, form: str = "pairs") -> None:
         """
         Args:
-            weight: of the distance, at least 0; 0 is the hard label, 10 in the paper.
+            weight: of the distance, at least 0; 0 is CE, 10 in the paper.
             form: "pairs", the distances of probabilities, pair by pair (paper); "reference", of logits, over the batch
                 axis (the code of Zhang et al. 2021); both are sums over the size of the batch.
         """

@@ -32,23 +32,27 @@ class StageClassifiers(nn.ModuleDict):
 
 @METHODS.register()
 class BYOT(Method):
-    """w_f H(y, p_f) + w_s sum over the shallow s of ((1 - c) H(y, p_s) + c H(softmax(z_f / T), softmax(z_s / T)))."""
+    """Be your own teacher: a classifier on every stage learns from the labels and from the deepest one.
+
+    w_f H(y, p_f) + w_s sum over the shallow s of ((1 - c) H(y, p_s) + c H(softmax(z_f / T), softmax(z_s / T))).
+    """
 
     def __init__(
         self,
         model: nn.Module,
         num_classes: int,
         *,
-        final_weight: float,
-        shallow_weight: float,
-        distillation: float,
-        temperature: float,
+        final_weight: float = 1.5,
+        shallow_weight: float = 0.5,
+        distillation: float = 0.0,
+        temperature: float = 3.0,
     ) -> None:
         """
         Args:
-            final_weight: w_f, at least 0; 1.5 in the code of OLS, 1 in BYOT's; with shallow_weight 0 the hard label.
+            final_weight: w_f, at least 0; 1.5 in the code of OLS, 1 in BYOT's; 1 with shallow_weight 0 is CE.
             shallow_weight: w_s, at least 0; 0.5 in the code of OLS, 1 in BYOT's.
-            distillation: c in [0, 1]; 0 in the code of OLS, 0.3 in BYOT's.
+            distillation: c in [0, 1], share of the deepest classifier's prediction in the label of the shallow ones; 0
+                in the code of OLS, 0.3 in BYOT's.
             temperature: T above 0; 3.
         """
         super().__init__(model, num_classes)
@@ -83,9 +87,9 @@ class BYOTOLS(Method):
         model: nn.Module,
         num_classes: int,
         *,
-        final_weight: float,
-        shallow_weight: float,
-        shallow_soft_weight: float,
+        final_weight: float = 1.5,
+        shallow_weight: float = 0.5,
+        shallow_soft_weight: float = 0.25,
     ) -> None:
         """
         Args:

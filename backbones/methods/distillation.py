@@ -28,14 +28,16 @@ from backbones.models.base import Outputs
 
 @METHODS.register()
 class SelfDistillation(Method):
-    """The label is what a teacher of the same architecture says; one generation ("Dis")."""
+    """The label is the prediction of a teacher of the same architecture; one generation ("Dis")."""
 
     needs = frozenset({"teacher_logits"})
 
-    def __init__(self, model: nn.Module, num_classes: int, *, hard_weight: float, temperature: float) -> None:
+    def __init__(
+        self, model: nn.Module, num_classes: int, *, hard_weight: float = 0.0, temperature: float = 1.0
+    ) -> None:
         """
         Args:
-            hard_weight: share of the one-hot label in [0, 1]; 0 as stated for the synthetic task, 1 the hard label.
+            hard_weight: share of the one-hot label in [0, 1]; 0 as stated for the synthetic task, 1 is CE.
             temperature: of the teacher, above 0; 1 as stated.
         """
         super().__init__(model, num_classes)
@@ -50,18 +52,19 @@ class SelfDistillation(Method):
 
 @METHODS.register()
 class PSKD(Method):
-    """The label is mixed with the last epoch's prediction for the sample, more and more as training goes on.
+    """The label is mixed with the last epoch's prediction for the sample, with a weight that grows with the epochs.
 
     y = (1 - a_e) onehot + a_e p_(e-1), a_e = final_weight (e + 1) / E; hard labels in the first epoch.
+    The memory holds 2 N K numbers on the device.
     """
 
     needs = frozenset({"index"})
     weight: Tensor
 
-    def __init__(self, model: nn.Module, num_classes: int, *, final_weight: float) -> None:
+    def __init__(self, model: nn.Module, num_classes: int, *, final_weight: float = 0.8) -> None:
         """
         Args:
-            final_weight: a of the last epoch, in [0, 1]; 0 is the hard label, 0.8 in the paper.
+            final_weight: a of the last epoch, in [0, 1]; 0 is CE, 0.8 in the paper.
         """
         super().__init__(model, num_classes)
         self.final_weight = self.check_range("final_weight", final_weight, 0, 1)
@@ -88,7 +91,7 @@ class PSKD(Method):
 
 @METHODS.register()
 class KD(Method):
-    """Knowledge distillation: (1 - w) H(onehot, p) + w T^2 KL(teacher at its T || student at T)."""
+    """Distillation into another network: (1 - w) H(onehot, p) + w T^2 KL(teacher at its T || student at T)."""
 
     needs = frozenset({"teacher_logits"})
 
@@ -97,13 +100,13 @@ class KD(Method):
         model: nn.Module,
         num_classes: int,
         *,
-        weight: float,
-        teacher_temperature: float,
-        student_temperature: float,
+        weight: float = 0.9,
+        teacher_temperature: float = 20.0,
+        student_temperature: float = 20.0,
     ) -> None:
         """
         Args:
-            weight: w in [0, 1]; 0 is the hard label, 0.9 in Maher & Kull 2021, Table IV.
+            weight: w in [0, 1]; 0 is CE, 0.9 in Maher & Kull 2021, Table IV.
             teacher_temperature: above 0; 20.
             student_temperature: T above 0, whose square scales the second term; 20 (the text says 1).
         """
@@ -130,13 +133,19 @@ class TFKD(Method):
     """
 
     def __init__(
-        self, model: nn.Module, num_classes: int, *, weight: float, confidence: float, temperature: float
+        self,
+        model: nn.Module,
+        num_classes: int,
+        *,
+        weight: float = 0.95,
+        confidence: float = 0.99,
+        temperature: float = 6.0,
     ) -> None:
         """
         Args:
-            weight: of the teacher in [0, 1]; 0 is the hard label, 0.95 in the code.
-            confidence: the teacher's probability of the label, in [0, 1]; 0.99.
-            temperature: above 0; 40 for MobileNetV2, 6 for ResNet-50.
+            weight: of the teacher in [0, 1]; 0 is CE, 0.95 in the code.
+            confidence: the teacher's probability of the label before it is softened, in [0, 1]; 0.99.
+            temperature: that softens the teacher, above 0; 40 for MobileNetV2, 6 for ResNet-50.
         """
         super().__init__(model, num_classes)
         self.weight = self.check_range("weight", weight, 0, 1)
@@ -157,10 +166,18 @@ class BetaSmoothing(Method):
     NOTE: Maher & Kull print the mean as `amount`, which is impossible for w > amount.
     """
 
-    def __init__(self, model: nn.Module, num_classes: int, *, amount: float, hard_weight: float, decay: float) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        num_classes: int,
+        *,
+        amount: float = 0.1,
+        hard_weight: float = 0.4,
+        decay: float = 0.999,
+    ) -> None:
         """
         Args:
-            amount: mean smoothing in (0, 1 - hard_weight); towards 0 the hard label.
+            amount: mean smoothing in (0, 1 - hard_weight); towards 0 CE.
             hard_weight: w in [0, 1); 0.4.
             decay: of the averaged weights, at each iteration, in [0, 1]; 0.999.
         """
@@ -197,14 +214,14 @@ class BetaSmoothing(Method):
 
 @METHODS.register()
 class TwoView(Method):
-    """Cross-entropy on two augmentations of each image, which must agree (Xu & Liu, without their feature term).
+    """Cross-entropy on two augmentations of each image, which must agree (Xu & Liu 2019, without their feature term).
 
     Mean of the two cross-entropies + weight (KL(p_a || p_b) + KL(p_b || p_a)) / 2; the gradient flows through both.
     """
 
     needs = frozenset({"second_view"})
 
-    def __init__(self, model: nn.Module, num_classes: int, *, weight: float, temperature: float) -> None:
+    def __init__(self, model: nn.Module, num_classes: int, *, weight: float = 1.0, temperature: float = 1.0) -> None:
         """
         Args:
             weight: of the divergence, at least 0; the paper's is not known, 1.

@@ -1,4 +1,4 @@
-"""Instance-based label smoothing: a teacher says how much each sample is smoothed, and towards which classes.
+"""Instance-based label smoothing: a teacher decides how much each sample is smoothed, and towards which classes.
 
 ILS: Maher & Kull, ICMLA 2021, Sec. IV.  The teacher is a network of the same architecture that was trained with hard
 labels.  Its calibrated temperature T_cal (fitted on the validation split) decides the amount, another one, T, chosen
@@ -28,7 +28,7 @@ class CalibratedTeacher(nn.Module):
         self.register_buffer("temperature", torch.ones(()))
 
     def setup(self, context: Context) -> None:
-        """Fit the temperature, unless a checkpoint brings it."""
+        """Fit the temperature, unless a checkpoint holds it."""
         if context.teacher_temperature is not None and not context.resumed:
             self.temperature.fill_(context.teacher_temperature())
 
@@ -41,15 +41,20 @@ class CalibratedTeacher(nn.Module):
 
 @METHODS.register()
 class ILS1(Method):
-    """Every sample its own amount: the further the teacher's p_t is from P1, the more (Eq. 3)."""
+    """Every sample its own amount: min(0.2, P2 (p_t - P1)^2), p_t the calibrated teacher's probability of the label.
+
+    The further p_t is from P1, the more is smoothed (Eq. 3).
+    """
 
     needs = frozenset({"teacher_logits"})
+    # The amount (B,) as a function of p_t (B,), P1 and P2.
+    curve = staticmethod(instance_amount)
 
-    def __init__(self, model: nn.Module, num_classes: int, *, shift: float, coefficient: float) -> None:
+    def __init__(self, model: nn.Module, num_classes: int, *, shift: float = 0.9, coefficient: float = 1.5) -> None:
         """
         Args:
-            shift: P1 in [0, 1], the p_t of the teacher at which nothing is smoothed.
-            coefficient: P2, at least 0; 0 is the hard label.
+            shift: P1 in [0, 1], the teacher's p_t at which nothing is smoothed; with the sinusoidal curve 0.1.
+            coefficient: P2, at least 0; 0 is CE, with the sinusoidal curve LS of 0.1.
         """
         super().__init__(model, num_classes)
         self.shift = self.check_range("shift", shift, 0, 1)
@@ -60,35 +65,18 @@ class ILS1(Method):
         self.teacher.setup(context)
 
     def targets(self, batch: Batch) -> Tensor:
-        p_true = self.teacher.true_class(batch, self.target_dtype)
-        amount = instance_amount(p_true, self.shift, self.coefficient)
-        return smooth_labels(batch.labels, self.num_classes, amount, "all", self.target_dtype)
+        return smooth_labels(batch.labels, self.num_classes, self.amounts(batch), "all", self.target_dtype)
+
+    def amounts(self, batch: Batch) -> Tensor:
+        """The amount of each sample, (B,)."""
+        return self.curve(self.teacher.true_class(batch, self.target_dtype), self.shift, self.coefficient)
 
 
 @METHODS.register()
-class ILS1Sine(Method):
-    """ILS1 with the sinusoidal curve that the paper discusses and finds slightly worse."""
+class ILS1Sine(ILS1):
+    """ILS1 with the sinusoidal curve 0.1 (sin(P2 (p_t - P1)) + 1), which the paper finds slightly worse."""
 
-    needs = frozenset({"teacher_logits"})
-
-    def __init__(self, model: nn.Module, num_classes: int, *, shift: float, coefficient: float) -> None:
-        """
-        Args:
-            shift: P1 in [0, 1], the p_t at which the amount is 0.1.
-            coefficient: P2, at least 0; 0 is label smoothing of 0.1.
-        """
-        super().__init__(model, num_classes)
-        self.shift = self.check_range("shift", shift, 0, 1)
-        self.coefficient = self.check_range("coefficient", coefficient, 0)
-        self.teacher = CalibratedTeacher()
-
-    def setup(self, context: Context) -> None:
-        self.teacher.setup(context)
-
-    def targets(self, batch: Batch) -> Tensor:
-        p_true = self.teacher.true_class(batch, self.target_dtype)
-        amount = instance_amount_sine(p_true, self.shift, self.coefficient)
-        return smooth_labels(batch.labels, self.num_classes, amount, "all", self.target_dtype)
+    curve = staticmethod(instance_amount_sine)
 
 
 @METHODS.register()
@@ -97,10 +85,10 @@ class ILS2(Method):
 
     needs = frozenset({"teacher_logits"})
 
-    def __init__(self, model: nn.Module, num_classes: int, *, amount: float, temperature: float) -> None:
+    def __init__(self, model: nn.Module, num_classes: int, *, amount: float = 0.1, temperature: float = 1.0) -> None:
         """
         Args:
-            amount: smoothing in [0, 1]; 0 is the hard label.
+            amount: smoothed mass in [0, 1]; 0 is CE.
             temperature: of the teacher, above 0; high: as LS "k-1".
         """
         super().__init__(model, num_classes)
@@ -114,44 +102,38 @@ class ILS2(Method):
 
 
 @METHODS.register()
-class ILS(Method):
-    """ILS1's amount, shared as ILS2 does."""
-
-    needs = frozenset({"teacher_logits"})
+class ILS(ILS1):
+    """ILS1's amount, shared among the wrong classes as ILS2 does."""
 
     def __init__(
         self,
         model: nn.Module,
         num_classes: int,
         *,
-        shift: float,
-        coefficient: float,
-        temperature: float,
-        shared_temperature: bool,
+        shift: float = 0.9,
+        coefficient: float = 1.5,
+        temperature: float = 1.0,
+        shared_temperature: bool = False,
     ) -> None:
         """
         Args:
-            shift: P1 in [0, 1].
-            coefficient: P2, at least 0; 0 is the hard label.
+            shift: P1 in [0, 1], the teacher's p_t at which nothing is smoothed.
+            coefficient: P2, at least 0; 0 is CE.
             temperature: of the teacher for the distribution, above 0.
-            shared_temperature: `temperature` also decides the amount, in place of the calibrated one.
+            shared_temperature: `temperature` decides the amount too, in place of the one fitted on the validation
+                split.
         """
-        super().__init__(model, num_classes)
-        self.shift = self.check_range("shift", shift, 0, 1)
-        self.coefficient = self.check_range("coefficient", coefficient, 0)
+        super().__init__(model, num_classes, shift=shift, coefficient=coefficient)
         self.temperature = self.check_positive("temperature", temperature)
         self.shared_temperature = shared_temperature
-        self.teacher = CalibratedTeacher()
         if shared_temperature:
             self.teacher.temperature.fill_(temperature)
 
     def setup(self, context: Context) -> None:
         if not self.shared_temperature:
-            self.teacher.setup(context)
+            super().setup(context)
 
     def targets(self, batch: Batch) -> Tensor:
         assert batch.teacher_logits is not None
-        p_true = self.teacher.true_class(batch, self.target_dtype)
-        amount = instance_amount(p_true, self.shift, self.coefficient)
         logits = batch.teacher_logits.to(self.target_dtype)
-        return instance_targets(batch.labels, logits, amount, self.temperature)
+        return instance_targets(batch.labels, logits, self.amounts(batch), self.temperature)

@@ -89,26 +89,30 @@ class SoftLabels(Learnt):
 
 @METHODS.register()
 class OLS(Method):
-    """Online label smoothing; mixed samples are trained on but not observed."""
+    """Online label smoothing: the soft label of a class is the mean of the last period's right predictions for it.
+
+    Mixed samples are trained on but not observed.
+    """
 
     def __init__(
         self,
         model: nn.Module,
         num_classes: int,
         *,
-        hard_weight: float,
-        period: int,
-        empty: str,
-        init: str,
-        sum_weights: bool,
-        freeze_at: float,
+        hard_weight: float = 0.5,
+        period: int = 0,
+        empty: str = "uniform",
+        init: str = "uniform",
+        sum_weights: bool = False,
+        freeze_at: float = 0.0,
     ) -> None:
         """
         Args:
-            hard_weight: share of the one-hot label in [0, 1]; 1 is plain cross-entropy, 0.5 the paper's default.
+            hard_weight: share of the one-hot label in [0, 1]; 1 is CE, 0.5 the paper's default.
             period: iterations between two updates of the soft labels; 0: one epoch, as in the paper.
             empty: soft label of a class that had no right prediction: "uniform", or "keep" the last one.
-            init: soft labels of the first period: "uniform" (paper), or "zeros" (code; they do not sum to 1).
+            init: soft labels of the first period: "uniform" (paper), or "zeros" (the authors' logs; they do not sum to
+                1).
             sum_weights: add both losses with weight 1, twice the loss (code of the fine-grained experiments).
             freeze_at: a row whose largest entry has reached this stays (0.88 in that code); 0: none does.
         """
@@ -148,7 +152,8 @@ class OLS(Method):
 class OLSSingle(Method):
     """The ablation of OLS: the soft label is the last epoch's prediction for one other sample of the class.
 
-    Right or wrong; of a class with one sample it is its own.  In the first epoch the soft label is uniform.
+    Right or wrong; of a class with one sample it is its own.  In the first epoch the soft label is uniform.  The memory
+    holds 2 N K numbers on the device.
     """
 
     needs = frozenset({"index"})
@@ -157,10 +162,10 @@ class OLSSingle(Method):
     first: Tensor
     size: Tensor
 
-    def __init__(self, model: nn.Module, num_classes: int, *, hard_weight: float) -> None:
+    def __init__(self, model: nn.Module, num_classes: int, *, hard_weight: float = 0.5) -> None:
         """
         Args:
-            hard_weight: share of the one-hot label in [0, 1]; 0.5 in the paper.
+            hard_weight: share of the one-hot label in [0, 1]; 1 is CE, 0.5 in the paper.
         """
         super().__init__(model, num_classes)
         self.hard_weight = self.check_range("hard_weight", hard_weight, 0, 1)

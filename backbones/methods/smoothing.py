@@ -22,11 +22,11 @@ class CE(Method):
 class LS(Method):
     """Label smoothing by the same amount for every sample (functional.smooth_labels)."""
 
-    def __init__(self, model: nn.Module, num_classes: int, *, amount: float, convention: str) -> None:
+    def __init__(self, model: nn.Module, num_classes: int, *, amount: float = 0.1, convention: str = "all") -> None:
         """
         Args:
-            amount: smoothing in [0, 1]; 0 is the hard label.
-            convention: "all" spreads it over all classes, "k-1" over the wrong ones.
+            amount: smoothed mass in [0, 1]; 0 is CE.
+            convention: "all" spreads the mass over all K classes (ILS, OLS, torch), "k-1" over the wrong ones (ALS).
         """
         super().__init__(model, num_classes)
         self.amount = self.check_range("amount", amount, 0, 1)
@@ -45,11 +45,11 @@ class ClassSimilarityLS(Method):
 
     table: Tensor
 
-    def __init__(self, model: nn.Module, num_classes: int, *, amount: float, temperature: float) -> None:
+    def __init__(self, model: nn.Module, num_classes: int, *, amount: float = 0.1, temperature: float = 1.0) -> None:
         """
         Args:
-            amount: smoothing in [0, 1]; 0 is the hard label.
-            temperature: above 0, in mean distances; high: as LS "k-1", low: all to the nearest class.
+            amount: smoothed mass in [0, 1]; 0 is CE.
+            temperature: in mean distances between classes, above 0; high: as LS "k-1", low: all to the nearest class.
         """
         super().__init__(model, num_classes)
         self.amount = self.check_range("amount", amount, 0, 1)

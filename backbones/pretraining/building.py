@@ -25,7 +25,7 @@ from backbones.data.noise import add_noise
 from backbones.data.samples import Samples, load_samples, log_samples
 from backbones.data.training_set import TrainingSet
 from backbones.data.versions import cap_classes, mask_objects, split_holdout
-from backbones.methods import METHODS, Context, Method
+from backbones.methods.base import METHODS, Context, Method
 from backbones.models import build_model
 from backbones.models.weights import load_backbone, start_from
 from backbones.pretraining.task import ClassificationTask

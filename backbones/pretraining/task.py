@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from backbones.core.engine import Step
 from backbones.data.batch import Batch
 from backbones.data.images import normalize
-from backbones.methods import Method
+from backbones.methods.base import Method
 from backbones.pretraining.teacher import OnlineTeacher
 
 

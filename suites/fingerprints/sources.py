@@ -29,18 +29,19 @@ class Registered(NamedTuple):
     """Where a tool finds the class of its labels.
 
     key: of the config, which names the class; default: its value there; package: where the classes are registered.
-    defaults: module that assigns the class's arguments; block: what they are assigned to, before the class's name.
+    defaults: module that assigns the class's arguments, if its `__init__` does not; block: what they are assigned to,
+        before the class's name.
     """
 
     key: str
     default: str
     package: str
-    defaults: str
-    block: tuple[str, ...]
+    defaults: str = ""
+    block: tuple[str, ...] = ()
 
 
 BY_TOOL = {
-    "pretrain": Registered("METHOD.NAME", "CE", "backbones.methods", "backbones.methods.defaults", ("_C",)),
+    "pretrain": Registered("METHOD.NAME", "CE", "backbones.methods"),
     "finetune_voc": Registered(
         "CLASS_LABELS.NAME", "Hard", "detection.engines.yolo", "detection.engines.yolo.config", ("_C", "CLASS_LABELS")
     ),

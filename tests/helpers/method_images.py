@@ -5,7 +5,7 @@ from torch import nn
 
 from backbones.config import get_defaults
 from backbones.data.batch import Batch
-from backbones.methods import METHODS, Context
+from backbones.methods.base import METHODS, Context
 from backbones.models import Outputs
 
 B, K, SIZE = 12, 5, 32
@@ -64,3 +64,24 @@ def batch(num_classes=K, seed=1, dtype=torch.float32):
         second_view=torch.randn(B, 3, SIZE, SIZE, generator=random, dtype=dtype),
         teacher_logits=2 * torch.randn(B, num_classes, generator=random, dtype=dtype),
     )
+
+
+def take(whole: Batch, rows: slice) -> Batch:
+    """Some samples of a batch."""
+    return Batch(**{name: value[rows] for name, value in vars(whole).items()})
+
+
+def treats_samples_alone(name: str) -> bool:
+    """Whether a step depends on each sample alone: it draws nothing, and compares no sample with another.
+
+    Then two processes, each with half of a batch, do what one does with all of it.
+    """
+    method, whole = build(name).double(), batch(dtype=torch.float64)
+    for seed in range(5):
+        losses = []
+        for part in (whole, take(whole, slice(0, B // 2)), take(whole, slice(B // 2, B))):
+            torch.manual_seed(seed)
+            losses.append(method(part).loss.item())
+        if abs(losses[0] - (losses[1] + losses[2]) / 2) > 1e-9:
+            return False
+    return True

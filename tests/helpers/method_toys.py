@@ -5,7 +5,7 @@ from torch import nn
 
 from backbones.config import get_defaults
 from backbones.data.batch import Batch
-from backbones.methods import METHODS, Context
+from backbones.methods.base import METHODS, Context
 from backbones.models import Outputs
 
 K, B = 5, 12
