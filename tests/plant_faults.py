@@ -37,7 +37,7 @@ class Fault(NamedTuple):
 
 FUNCTIONAL, MIXING, REGIONS = (f"backbones/methods/{name}.py" for name in ("functional", "mixing", "regions"))
 ONLINE, MEMORY, DISTILLATION = (f"backbones/methods/{name}.py" for name in ("online", "memory", "distillation"))
-ADAPTIVE = "backbones/methods/adaptive.py"
+ADAPTIVE, TABLES, LEARNT = (f"backbones/methods/{name}.py" for name in ("adaptive", "tables", "learnt"))
 GEOMETRY, CALIBRATION, SAMPLING = (
     "backbones/data/geometry.py",
     "backbones/measuring/calibration.py",
@@ -94,9 +94,10 @@ FAULTS = [
         "test_methods_regions",
     ),
     # What is remembered
-    Fault(ONLINE, "right &= ~batch.mixed", "right &= True", "test_methods_mixing_online"),
+    Fault(TABLES, "right &= counted", "right &= True", "test_methods_mixing_online"),
     Fault(ONLINE, "step = 1 + (drawn", "step = (drawn", "test_methods_memory"),
-    Fault(MEMORY, "self.seen.zero_()", "self.seen.clone()", "test_methods_memory"),
+    Fault(MEMORY, "self.clear()", "self.seen.clone()", "test_methods_memory"),
+    Fault(LEARNT, "part.zero_()", "part.clone()", "test_methods_memory"),
     Fault(DISTILLATION, "self.final_weight * (epoch + 1)", "self.final_weight * epoch", "test_methods_memory"),
     Fault("backbones/methods/instance.py", ".to(dtype) / self.temperature)", ".to(dtype))", "test_methods_instance"),
     Fault(
@@ -105,13 +106,14 @@ FAULTS = [
         "self.logits[: len(batch)]",
         "test_teacher -k rows",
     ),
-    Fault(ONLINE, "keepdim=True) >= self.freeze_at", "keepdim=True) <= self.freeze_at", "test_methods_memory"),
+    Fault(TABLES, "keepdim=True) >= self.freeze_at", "keepdim=True) <= self.freeze_at", "test_methods_memory"),
     Fault(
         "backbones/pretraining/task.py",
         "finished % self.period == 0",
         "finished % self.epoch == 0",
         "test_methods_memory",
     ),
+    Fault("backbones/pretraining/task.py", " and finished < self.stop", "", "test_methods_memory"),
     # Geometry, calibration, sampling
     Fault(GEOMETRY, "length += y1 - max(y0, end)", "length += y1 - y0", "test_geometry"),
     Fault(GEOMETRY, "width - mapped[:, 2], mapped[:, 1]", "width - mapped[:, 0], mapped[:, 1]", "test_geometry"),

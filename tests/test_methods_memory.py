@@ -11,7 +11,7 @@ from scipy.stats import chisquare
 from backbones.core.errors import InputError
 from backbones.data.batch import Batch
 from backbones.methods import functional as F
-from backbones.methods import memory, online, smoothing
+from backbones.methods import learnt, memory, smoothing
 from backbones.pretraining.task import MethodHook
 
 DOUBLE = torch.float64
@@ -34,7 +34,7 @@ def test_last_epochs_prediction_is_the_loop_over_samples():
     method = build("PSKD", final_weight=0.8)
     method.setup(context(labels, epochs=epochs))
     method.begin_epoch(0)
-    hook = MethodHook(method, 2)
+    hook = MethodHook(method, 2, 2 * epochs)
     last = {i: F.one_hot(labels[i : i + 1], K, DOUBLE)[0] for i in range(N)}
     finished, left_out = 0, set(range(N))
     for epoch in range(epochs):
@@ -78,7 +78,7 @@ def test_one_other_sample_of_the_class_over_epochs_that_leave_samples_out():
     labels = torch.tensor([0, 1, 1, 2, 2, 2, 3, 3, 3, 3, 4])
     method = build("OLSSingle", hard_weight=0.5)
     method.setup(context(labels))
-    hook = MethodHook(method, 2)
+    hook = MethodHook(method, 2, 8)
     last = torch.full((N, K), 1 / K, dtype=DOUBLE)
     finished = 0
     for epoch in range(4):
@@ -163,21 +163,39 @@ def test_sure_row_stays_as_it_is():
 @pytest.mark.parametrize("period", [0, 3, 5])
 def test_period_is_counted_in_iterations(period):
     method, epoch = build("OLS", period=period), 4
-    hook, ends = MethodHook(method, epoch), []
+    hook, ends = MethodHook(method, epoch, 12), []
     method.end_period = lambda: ends.append(finished)
     for finished in range(1, 13):
         hook.after_step(finished)
     assert ends == [i for i in range(1, 13) if i % (period or epoch) == 0]
 
 
+@pytest.mark.parametrize("killed", range(1, 13))
+def test_an_epoch_begins_once_before_its_first_step(killed):
+    """And none after the last one; a run that is killed and resumed begins the same epochs."""
+    method, epoch, stop = build("PSKD", final_weight=0.8), 4, 12
+    method.setup(context(torch.arange(N) % K, epochs=stop // epoch))
+    begun, begin_epoch = [], method.begin_epoch
+    method.begin_epoch = lambda number: (begun.append(number), begin_epoch(number))
+    for start, end in ((0, killed), (killed, stop)):
+        hook = MethodHook(method, epoch, stop)
+        hook.begin(start)
+        for iteration in range(start, end):
+            assert begun == list(range(iteration // epoch + 1))
+            hook.after_step(iteration + 1)
+    assert begun == [0, 1, 2]
+    assert method.weight.item() == pytest.approx(0.8)  # as in the last epoch
+
+
 # Two processes
 
 
-def on_both(monkeypatch, module, methods, tensors, hook):
+def on_both(monkeypatch, methods, tensors, hook):
     """Call `hook` of both with sums over the two; tensors: what of a method is summed, before either began."""
     for method, other in zip(methods, copy.deepcopy(methods)[::-1], strict=True):
         theirs = iter(tensors(other))
-        monkeypatch.setattr(module, "all_reduce_sum", lambda *mine, t=theirs: [m.add_(next(t)) for m in mine])
+        for module in (memory, learnt):
+            monkeypatch.setattr(module, "all_reduce_sum", lambda *mine, t=theirs: [m.add_(next(t)) for m in mine])
         getattr(method, hook)()
     monkeypatch.undo()
 
@@ -201,11 +219,11 @@ def test_memory_of_two_processes_is_that_of_one(monkeypatch, name):
             for i, method in enumerate(two):
                 method(Batch(batch.images[i::2], batch.labels[i::2], index=batch.index[i::2]))
             if number == 0:  # a checkpoint inside the epoch: process 0 writes, both read
-                on_both(monkeypatch, memory, two, observed, "gather")
+                on_both(monkeypatch, two, observed, "gather")
                 for method in two:
                     method.load_state_dict(copy.deepcopy(two[0].state_dict()))
         one.end_period()
-        on_both(monkeypatch, memory, two, observed, "end_period")
+        on_both(monkeypatch, two, observed, "end_period")
         for method in two:
             assert torch.equal(method.memory.last, one.memory.last)
             assert method.memory.seen.sum() == 0
@@ -236,7 +254,7 @@ def test_similarity_of_two_processes_is_that_of_one(monkeypatch):
 @pytest.mark.parametrize("name", ["CutOutOLS", "BYOTOLS"])
 def test_methods_with_a_table_gather_it(monkeypatch, name):
     asked = []
-    monkeypatch.setattr(online, "all_reduce_sum", lambda *mine: asked.append(len(mine)))
+    monkeypatch.setattr(learnt, "all_reduce_sum", lambda *mine: asked.append(len(mine)))
     method = build_with_network(name)
     method.gather()
     method.end_period()

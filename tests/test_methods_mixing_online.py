@@ -10,7 +10,7 @@ from torch import nn
 
 from backbones.data.batch import Batch
 from backbones.methods import functional as F
-from backbones.methods import online
+from backbones.methods import learnt
 from backbones.methods.base import METHODS
 from backbones.methods.regions import cut_rectangle
 from backbones.models import Outputs
@@ -30,8 +30,7 @@ def build(name, **arguments):
 
 
 def build_ols(hard_weight=0.5, period=0, empty="uniform"):
-    others = {"init": "uniform", "sum_weights": False, "freeze_at": 0.0}
-    return build("OLS", hard_weight=hard_weight, period=period, empty=empty, **others)
+    return build("OLS", hard_weight=hard_weight, period=period, empty=empty)
 
 
 def random_batch(seed=0):
@@ -178,7 +177,7 @@ def test_ols_of_two_processes_is_ols_of_one(monkeypatch):
         # The sum over the processes: what the other one held before either began.
         for method, other in zip(two, copy.deepcopy(two)[::-1], strict=True):
             theirs = iter((other.table.local_total, other.table.local_count))
-            monkeypatch.setattr(online, "all_reduce_sum", lambda *mine, t=theirs: [m.add_(next(t)) for m in mine])
+            monkeypatch.setattr(learnt, "all_reduce_sum", lambda *mine, t=theirs: [m.add_(next(t)) for m in mine])
             getattr(method, hook)()
 
     for seed in range(3):

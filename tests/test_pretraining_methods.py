@@ -20,6 +20,7 @@ from backbones.core.errors import InputError
 from backbones.core.results import load_results
 from backbones.core.run_log import MetricsWriter
 from backbones.methods.base import METHODS
+from backbones.pretraining.task import MethodHook
 
 # Two that differ in their labels, two that know objects, two that mix images, two that learn online, two with a teacher
 # and two with losses of their own.
@@ -75,6 +76,28 @@ def test_interrupted_and_resumed_is_bit_equal(name, argv, tmp_path, load_tool, m
     assert_equal_trees(load_checkpoint(whole / "checkpoint.pth"), load_checkpoint(parts / "checkpoint.pth"))
     assert reported(whole) == reported(parts)
     assert load_results(whole)["backbone"]["method"] == name
+
+
+def test_epochs_begin_as_the_contract_says(argv, tmp_path, load_tool, monkeypatch):
+    """0 .. MAX_EPOCH - 1, once each, also where the run is interrupted; the weight stays that of the last epoch."""
+    main, method, begun = load_tool("pretrain").main, METHODS.get("PSKD"), []
+    begin_epoch, after_step = method.begin_epoch, MethodHook.after_step
+
+    def interrupted(hook: MethodHook, finished: int) -> None:
+        after_step(hook, finished)
+        if finished == 7:  # of 10; the last checkpoint is that of 6
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(method, "begin_epoch", lambda self, epoch: (begun.append(epoch), begin_epoch(self, epoch)))
+    monkeypatch.setattr(MethodHook, "after_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        main(argv("PSKD", tmp_path))
+    assert begun == [0, 1]
+    monkeypatch.setattr(MethodHook, "after_step", after_step)
+    main(argv("PSKD", tmp_path, resume=True))
+    assert begun == [0, 1]
+    state = load_checkpoint(tmp_path / "checkpoint.pth")
+    assert (state["iteration"], state["method"]["weight"].item()) == (10, pytest.approx(0.8))
 
 
 EXACT = ["MODEL.NORM", "GN", "PRECISION", "float64", "SOLVER.BASE_LR", "1e-4"]

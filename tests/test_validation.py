@@ -113,7 +113,8 @@ class Scripted:
         for finished in range(1, 3 * len(values) + 1):
             self.epoch = (finished + 2) // 3
             torch.nn.init.constant_(self.model.weight, self.epoch)
-            self.validation.after_step(finished)
+            if self.validation.is_due(finished):
+                self.validation.validate(finished)
 
     def measure(self) -> Any:
         return SimpleNamespace(nll=lambda: self.values.pop(self.epoch), top1=lambda: 0.0)

@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
+from backbones.core.checkpoint import load_state
 from backbones.core.errors import InputError
-from detection.engines.yolo import labels as module
+from backbones.methods import learnt
 from detection.engines.yolo.labels import CLASS_LABELS, LS, OLS, Hard, sigmoid_distribution
 
 K = 3
@@ -56,24 +57,24 @@ def test_the_online_table_by_hand():
     labels = torch.tensor([0, 0, 0, 2, -1])  # right, right, wrong, right, nothing
     kind.observe(p[:2].log(), labels[:2])
     kind.observe(p[2:].log() + 5, labels[2:])  # a constant does not matter
-    assert kind.soft.eq(1 / K).all()  # not before the period has ended
+    assert kind.table.soft.eq(1 / K).all()  # not before the period has ended
     kind.end_period()
     expected = torch.tensor([[0.6, 0.15, 0.25], [1 / 3, 1 / 3, 1 / 3], [0.2, 0.3, 0.5]])
-    torch.testing.assert_close(kind.soft, expected)
+    torch.testing.assert_close(kind.table.soft, expected)
     torch.testing.assert_close(kind.targets(torch.tensor([0])), torch.tensor([[0.8, 0.075, 0.125]]))
     kind.end_period()  # nothing was seen: uniform again
-    torch.testing.assert_close(kind.soft, torch.full((K, K), 1 / K))
+    torch.testing.assert_close(kind.table.soft, torch.full((K, K), 1 / K))
 
 
 def test_an_empty_class_may_keep_its_label():
     kind = build_ols(empty="keep")
     kind.observe(torch.tensor([[2.0, 1, 0]]), torch.tensor([0]))
     kind.end_period()
-    table = kind.soft.clone()
+    table = kind.table.soft.clone()
     kind.observe(torch.tensor([[0.0, 3, 0]]), torch.tensor([1]))
     kind.end_period()
-    assert kind.soft[0].equal(table[0])
-    assert not kind.soft[1].equal(table[1])
+    assert kind.table.soft[0].equal(table[0])
+    assert not kind.table.soft[1].equal(table[1])
 
 
 def test_the_sigmoid_form_divides_by_the_sum():
@@ -86,7 +87,7 @@ def test_the_sigmoid_form_divides_by_the_sum():
     kind = build_ols(form="sigmoid")
     kind.observe(logits, torch.tensor([0]))
     kind.end_period()
-    torch.testing.assert_close(kind.soft[:1], expected)
+    torch.testing.assert_close(kind.table.soft[:1], expected)
     assert not torch.allclose(expected, logits.softmax(dim=1), atol=0.05)
 
 
@@ -103,10 +104,10 @@ def test_a_prediction_that_is_not_finite_is_not_seen():
     kind = build_ols()
     kind.observe(torch.tensor([[float("nan"), 0, 0], [4.0, 0, 0]]), torch.tensor([0, 0]))
     kind.end_period()
-    torch.testing.assert_close(kind.soft[0], torch.tensor([4.0, 0, 0]).softmax(dim=0))
+    torch.testing.assert_close(kind.table.soft[0], torch.tensor([4.0, 0, 0]).softmax(dim=0))
 
 
-def test_a_resumed_table_goes_on_as_if_nothing_had_happened():
+def test_a_resumed_table_equals_an_uninterrupted_one():
     random = torch.Generator().manual_seed(0)
     batches = [(torch.randn(50, K, generator=random), torch.randint(-1, K, (50,), generator=random)) for _ in range(6)]
     whole, first, second = build_ols(), build_ols(), build_ols()
@@ -124,6 +125,21 @@ def test_a_resumed_table_goes_on_as_if_nothing_had_happened():
         assert second.state_dict()[name].equal(value), name
 
 
+def test_a_checkpoint_names_the_table_as_it_always_did():
+    """As of the labels themselves, at any depth; so that checkpoints of earlier versions load."""
+    kind, loaded = build_ols(), build_ols()
+    kind.observe(torch.tensor([[2.0, 1, 0]]), torch.tensor([0]))
+    state = kind.state_dict()
+    assert set(state) == {"soft", "total", "count", "local_total", "local_count"}
+    assert state["local_count"].tolist() == [1, 0, 0]
+    nested = torch.nn.ModuleDict({"labels": loaded, "soft": torch.nn.Linear(1, 1)})
+    assert set(nested.state_dict()) == {*(f"labels.{name}" for name in state), "soft.weight", "soft.bias"}
+    earlier = {f"labels.{name}": tensor.clone() for name, tensor in state.items()}
+    load_state(nested, {**earlier, **nested["soft"].state_dict(prefix="soft.")}, where="a file")
+    assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in state.items())
+    assert set(earlier) == {f"labels.{name}" for name in state}  # as it was
+
+
 def test_two_processes_share_one_table(monkeypatch):
     random = torch.Generator().manual_seed(0)
     logits, labels = torch.randn(40, K, generator=random).double(), torch.randint(K, (40,), generator=random)
@@ -132,11 +148,11 @@ def test_two_processes_share_one_table(monkeypatch):
     one.end_period()
     for kind, part in zip(halves, (slice(0, 15), slice(15, 40)), strict=True):
         kind.observe(logits[part], labels[part])
-    total = [sum(getattr(kind, name) for kind in halves) for name in ("local_total", "local_count")]
-    monkeypatch.setattr(module, "all_reduce_sum", lambda *own: [a.copy_(b) for a, b in zip(own, total, strict=True)])
+    total = [sum(getattr(kind.table, name) for kind in halves) for name in ("local_total", "local_count")]
+    monkeypatch.setattr(learnt, "all_reduce_sum", lambda *own: [a.copy_(b) for a, b in zip(own, total, strict=True)])
     for kind in halves:
         kind.end_period()
-        torch.testing.assert_close(kind.soft, one.soft, rtol=1e-12, atol=0)
+        torch.testing.assert_close(kind.table.soft, one.table.soft, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize(

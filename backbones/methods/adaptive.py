@@ -6,11 +6,12 @@ ALS: Krothapalli & Abbott 2020, arXiv:2009.06432.  Letters: B batch, K classes, 
 import torch
 from torch import Tensor, nn
 
-from backbones.core.distributed import all_reduce_sum, is_main
+from backbones.core.distributed import is_main
 from backbones.core.run_log import get_logger
 from backbones.data.batch import Batch
-from backbones.methods.base import METHODS, Learnt, Method
+from backbones.methods.base import METHODS, Method
 from backbones.methods.functional import CONVENTIONS, adaptive_targets, visible_area_targets
+from backbones.methods.learnt import Learnt
 from backbones.methods.mixing import CutMixDraw
 from backbones.methods.regions import Rectangle, clip_to_rectangle, union_areas
 from backbones.models.base import Outputs
@@ -34,22 +35,13 @@ class MisleadingCrops(Learnt):
         # Below this objectness y_t < y_j: at beta 1 it is 1 / K, at beta <= (K - 1) / K there is none.
         self.least_objectness = 1 - (1 - 1 / num_classes) / beta if convention == "k-1" and beta > 0 else 0.0
         self.warned = False
-        for buffer in ("crops", "misleading"):
-            self.register_buffer(buffer, torch.zeros((), dtype=torch.int64))  # of the run, over the processes
-            self.register_buffer(f"local_{buffer}", torch.zeros((), dtype=torch.int64))  # of this one, not yet gathered
+        for name in ("crops", "misleading"):  # of the run
+            self.add_sum(name, torch.zeros((), dtype=torch.int64))
 
     def observe(self, objectness: Tensor, counted: Tensor) -> None:
         """objectness: (B,) in [0, 1]. counted: (B,) bool, the samples whose label depends on it."""
         self.local_crops += counted.sum()
         self.local_misleading += ((objectness < self.least_objectness) & counted).sum()
-
-    def gather(self) -> None:
-        """Bring the processes' counts together."""
-        all_reduce_sum(self.local_crops, self.local_misleading)
-        self.crops += self.local_crops
-        self.misleading += self.local_misleading
-        self.local_crops.zero_()
-        self.local_misleading.zero_()
 
     def end_period(self) -> None:
         """Log a warning, once, if the share is too high."""

@@ -27,6 +27,7 @@ from backbones.core.errors import InputError
 from backbones.core.registry import Registry
 from backbones.data.batch import Batch
 from backbones.methods import functional
+from backbones.methods.learnt import Learnt
 from backbones.models.base import Outputs
 
 METHODS = Registry("method", package="backbones.methods")  # name -> class
@@ -59,18 +60,6 @@ class Context:
     unaugmented: Callable[[], Iterable[Batch]] | None = None
     teacher_temperature: Callable[[], float] | None = None
     resumed: bool = False
-
-
-class Learnt(nn.Module):
-    """What a method learns from its predictions, in buffers; a method calls the hooks of all that it holds."""
-
-    def gather(self) -> None:
-        """Bring together what the processes observed."""
-        raise NotImplementedError
-
-    def end_period(self) -> None:
-        """Take over what was observed."""
-        raise NotImplementedError
 
 
 class Method(nn.Module):
@@ -133,7 +122,7 @@ class Method(nn.Module):
         """The optimizer has changed the parameters."""
 
     def gather(self) -> None:
-        """Bring together what the processes observed, so that all have the same state dict. Every process calls it."""
+        """Gather what the processes observed, so that all have the same state dict. Every process calls it."""
         for learnt in self._learnt():
             learnt.gather()
 

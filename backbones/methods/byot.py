@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from backbones.data.batch import Batch
 from backbones.methods.base import METHODS, Method
 from backbones.methods.functional import full_precision, soft_cross_entropy
-from backbones.methods.online import SoftLabels
+from backbones.methods.tables import SoftLabelTable
 from backbones.models.base import Outputs
 
 
@@ -107,7 +107,7 @@ class BYOTOLS(Method):
             )
         ]
         self.shallow = StageClassifiers(model, num_classes)
-        self.table = SoftLabels(num_classes, self.target_dtype)
+        self.table = SoftLabelTable(num_classes, self.target_dtype)
         # Of final hard, final soft, shallow hard, shallow soft.  Of every classifier in every epoch, if only 0: several
         # processes expect a gradient of each.
         self.register_buffer("weights", torch.tensor([1.0, 0, 0, 0], dtype=self.target_dtype))
@@ -126,4 +126,4 @@ class BYOTOLS(Method):
         return loss
 
     def observe(self, outputs: Outputs, batch: Batch) -> None:
-        self.table.observe(outputs.logits, batch)
+        self.table.observe(outputs.logits, batch.labels, ~batch.mixed)

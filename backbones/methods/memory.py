@@ -1,10 +1,10 @@
-"""What the network said of every sample in the last epoch.  N samples, K classes: 2 N K numbers on the device."""
+"""The predictions of the network in the last epoch.  N samples, K classes: 2 N K numbers on the device."""
 
 import torch
 from torch import Tensor
 
 from backbones.core.distributed import all_reduce_sum
-from backbones.methods.base import Learnt
+from backbones.methods.learnt import Learnt
 
 
 class PredictionMemory(Learnt):
@@ -20,10 +20,9 @@ class PredictionMemory(Learnt):
 
     def __init__(self, num_classes: int, dtype: torch.dtype) -> None:
         super().__init__()
-        for name, shape in (("last", (0, num_classes)), ("fresh", (0, num_classes))):
-            self.register_buffer(name, torch.zeros(shape, dtype=dtype))
-        self.register_buffer("seen", torch.zeros(0, dtype=dtype))  # 1 where `fresh` is this epoch's
-        self.register_buffer("local_seen", torch.zeros(0, dtype=dtype))  # the same, of this process, not yet gathered
+        for name in ("last", "fresh"):
+            self.register_buffer(name, torch.zeros((0, num_classes), dtype=dtype))
+        self.add_sum("seen", torch.zeros(0, dtype=dtype))  # 1 where `fresh` is this epoch's
 
     def resize(self, start: Tensor) -> None:
         """Begin with the predictions `start` (N, K)."""
@@ -38,15 +37,15 @@ class PredictionMemory(Learnt):
         self.local_seen.index_fill_(0, index, 1)
 
     def gather(self) -> None:
-        """Bring the processes' predictions together; a sample belongs to one process in an epoch."""
-        theirs = self.fresh * self.local_seen[:, None]
-        all_reduce_sum(theirs, self.local_seen)
-        self.fresh.copy_(torch.where(self.local_seen[:, None] > 0, theirs, self.fresh))
-        self.seen.add_(self.local_seen).clamp_(max=1)
-        self.local_seen.zero_()
+        """Exchange the predictions of the processes; a sample belongs to one process in an epoch."""
+        theirs, before = self.fresh * self.local_seen[:, None], self.seen.clone()
+        all_reduce_sum(theirs)
+        super().gather()
+        self.fresh.copy_(torch.where(self.seen[:, None] > before[:, None], theirs, self.fresh))
+        self.seen.clamp_(max=1)
 
     def end_period(self) -> None:
         """The running epoch's predictions become the last one's."""
         self.gather()
         self.last.copy_(torch.where(self.seen[:, None] > 0, self.fresh, self.last))
-        self.seen.zero_()
+        self.clear()

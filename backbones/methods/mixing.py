@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from backbones.data.batch import Batch
 from backbones.methods.base import METHODS, Method
-from backbones.methods.online import SoftLabels
 from backbones.methods.regions import (
     Rectangle,
     cut_rectangle,
@@ -25,6 +24,7 @@ from backbones.methods.regions import (
     quarters,
 )
 from backbones.methods.smoothing import LS
+from backbones.methods.tables import SoftLabelTable
 from backbones.models.base import Outputs
 
 
@@ -207,7 +207,7 @@ class CutOutOLS(Method):
         super().__init__(model, num_classes)
         self.size = int(self.check_range("size", size, 0))
         self.hard_weight = self.check_range("hard_weight", hard_weight, 0, 1)
-        self.table = SoftLabels(num_classes, self.target_dtype)
+        self.table = SoftLabelTable(num_classes, self.target_dtype)
 
     def targets(self, batch: Batch) -> Tensor:
         return self.table.targets(batch.labels, self.hard_weight)
@@ -216,4 +216,4 @@ class CutOutOLS(Method):
         return cut_out(batch, self.size), targets
 
     def observe(self, outputs: Outputs, batch: Batch) -> None:
-        self.table.observe(outputs.logits, batch)
+        self.table.observe(outputs.logits, batch.labels, ~batch.mixed)

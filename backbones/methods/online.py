@@ -8,83 +8,14 @@ right.  Letters: B batch, K classes, N samples.
 import torch
 from torch import Tensor, nn
 
-from backbones.core.distributed import all_reduce_sum
 from backbones.core.errors import InputError
 from backbones.core.run_log import get_logger
 from backbones.data.batch import Batch
-from backbones.methods.base import METHODS, Context, Learnt, Method
-from backbones.methods.functional import full_precision, mean_predictions, right_predictions, table_targets
+from backbones.methods.base import METHODS, Context, Method
+from backbones.methods.functional import full_precision
 from backbones.methods.memory import PredictionMemory
+from backbones.methods.tables import EMPTY, INIT, SoftLabelTable
 from backbones.models.base import Outputs
-
-
-class SoftLabels(Learnt):
-    """The table of soft labels, and the sums from which the next one is made.
-
-    Args:
-        empty: soft label of a class that had no right prediction: "uniform", or "keep" the last one.
-        init: the first table: "uniform", or "zeros" (the loss values that the authors' code logs).
-        freeze_at: a row whose largest entry has reached this stays as it is; 0: none does.
-    """
-
-    soft: Tensor
-    total: Tensor
-    count: Tensor
-    local_total: Tensor
-    local_count: Tensor
-
-    def __init__(
-        self,
-        num_classes: int,
-        dtype: torch.dtype,
-        *,
-        empty: str = "uniform",
-        init: str = "uniform",
-        freeze_at: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.num_classes, self.empty, self.freeze_at = num_classes, empty, freeze_at
-        # Row k of `soft` is the label of class k.  Buffers, so that a resumed run goes on from the same labels.
-        # The local ones hold this process's sums: never broadcast them between processes.
-        square = torch.zeros(num_classes, num_classes, dtype=dtype)
-        self.register_buffer("soft", torch.full_like(square, 1 / num_classes if init == "uniform" else 0.0))
-        self.register_buffer("total", square.clone())
-        self.register_buffer("count", square[0].clone())
-        self.register_buffer("local_total", square.clone())
-        self.register_buffer("local_count", square[0].clone())
-
-    def targets(self, labels: Tensor, hard_weight: float) -> Tensor:
-        """(B, K): the one-hot label with `hard_weight`, the soft one with the rest."""
-        return table_targets(labels, self.soft, hard_weight)
-
-    def observe(self, logits: Tensor, batch: Batch) -> None:
-        """Add the right predictions (B, K) of samples that are not mixed."""
-        p, right = right_predictions(logits, batch.labels)
-        right &= ~batch.mixed
-        # Zeros instead of a selection of rows: the shape is known, so nothing waits for the device.  Multiplied, as
-        # filling by a mask takes four times longer on a CPU; 0 times NaN is not 0, so NaN goes first.
-        seen = p.nan_to_num_(nan=0.0).mul_(right[:, None]).to(self.local_total)
-        self.local_total.index_add_(0, batch.labels, seen)
-        self.local_count.index_add_(0, batch.labels, right.to(seen))
-
-    def gather(self) -> None:
-        """Bring the sums of all processes together."""
-        all_reduce_sum(self.local_total, self.local_count)
-        self.total += self.local_total
-        self.count += self.local_count
-        self.local_total.zero_()
-        self.local_count.zero_()
-
-    def end_period(self) -> None:
-        """Make the new labels, and start to sum anew."""
-        self.gather()
-        unseen = torch.full_like(self.soft, 1 / self.num_classes) if self.empty == "uniform" else self.soft
-        new = mean_predictions(self.total, self.count, unseen)
-        if self.freeze_at:
-            new = torch.where(self.soft.amax(dim=1, keepdim=True) >= self.freeze_at, self.soft, new)
-        self.soft.copy_(new)
-        self.total.zero_()
-        self.count.zero_()
 
 
 @METHODS.register()
@@ -130,11 +61,11 @@ class OLS(Method):
             get_logger().warning(
                 "METHOD.OLS.hard_weight 0: the first period has no class signal, training may never start"
             )
-        self.table = SoftLabels(
+        self.table = SoftLabelTable(
             num_classes,
             self.target_dtype,
-            empty=self.check_choice("empty", empty, ("uniform", "keep")),
-            init=self.check_choice("init", init, ("uniform", "zeros")),
+            empty=self.check_choice("empty", empty, EMPTY),
+            init=self.check_choice("init", init, INIT),
             freeze_at=self.check_range("freeze_at", freeze_at, 0, 1),
         )
 
@@ -145,7 +76,7 @@ class OLS(Method):
         return self.scale * super().loss(outputs, targets, batch)
 
     def observe(self, outputs: Outputs, batch: Batch) -> None:
-        self.table.observe(outputs.logits, batch)
+        self.table.observe(outputs.logits, batch.labels, ~batch.mixed)
 
 
 @METHODS.register()

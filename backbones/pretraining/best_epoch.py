@@ -17,8 +17,8 @@ from backbones.measuring.predictions import Predictions
 
 
 class Validation:
-    """A hook of the training loop.  Its state is a part of the checkpoint, weights included: a killed run that resumes
-    has the same best epoch, whatever was found after that checkpoint.
+    """The validations of a training.  Their state is a part of the checkpoint, weights included: a killed run that is
+    resumed has the same best epoch, whatever was found after that checkpoint.
 
     Args:
         model: the network that is trained.
@@ -45,26 +45,31 @@ class Validation:
     ) -> None:
         self.model, self.measure, self.period, self.measured = model, measure, period, measured
         self.iterations, self.stop = epoch, stop
-        self.writer: MetricsWriter | None = None
         self.metrics: dict[str, float] = {"best_nll": math.inf, "best_top1": math.nan}
         self.epoch = 0
         self.weights: dict[str, Tensor] = {}
 
-    def after_step(self, finished: int) -> None:
-        if not self.period or (finished % (self.period * self.iterations) and finished != self.stop):
-            return
+    def is_due(self, finished: int) -> bool:
+        """Whether a validation follows on `finished` iterations."""
+        return bool(self.period) and (finished % (self.period * self.iterations) == 0 or finished == self.stop)
+
+    def validate(self, finished: int) -> dict[str, float]:
+        """Measure the network after `finished` iterations, and keep it if it is the best; every process calls it.
+
+        Returns:
+            `val_nll` and `val_top1`.
+        """
         # Every process has batch statistics of its own; the main process's are those that are saved.
         broadcast(*self.model.buffers())
         predictions = self.measure()
         value, top1 = predictions.nll(), predictions.top1()
         epoch = finished // self.iterations
         get_logger().info("epoch %d: validation nll %.4f, top-1 %.4f", epoch, value, top1)
-        if self.writer:
-            self.writer.write(finished - 1, val_nll=value, val_top1=top1)
         best = self.metrics["best_nll"]
         if not self.weights or math.isnan(best) or value < best:  # of equal epochs the first
             self.metrics, self.epoch = {"best_nll": value, "best_top1": top1}, epoch
             self.weights = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+        return {"val_nll": value, "val_top1": top1}
 
     def restore(self) -> None:
         """Give the network its best weights."""
@@ -91,6 +96,17 @@ class Validation:
             )
         if state:
             self.metrics, self.epoch, self.weights = dict(state["metrics"]), state["epoch"], dict(state["weights"])
+
+
+class ValidationHook:
+    """Validates when it is due, and writes what was found to metrics.jsonl."""
+
+    def __init__(self, validation: Validation, writer: MetricsWriter) -> None:
+        self.validation, self.writer = validation, writer
+
+    def after_step(self, finished: int) -> None:
+        if self.validation.is_due(finished):
+            self.writer.write(finished - 1, **self.validation.validate(finished))
 
 
 def fitted_metrics(predictions: Predictions) -> dict[str, float]:

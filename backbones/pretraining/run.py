@@ -24,7 +24,7 @@ from backbones.data.samples import Samples
 from backbones.measuring.predictions import Predictions, predict
 from backbones.models.base import build_model
 from backbones.models.weights import BackboneFile, backbone_spec, identity, load_backbone, save_backbone
-from backbones.pretraining.best_epoch import Validation, fitted_metrics
+from backbones.pretraining.best_epoch import Validation, ValidationHook, fitted_metrics
 from backbones.pretraining.building import (
     build_batches,
     build_context,
@@ -109,30 +109,29 @@ class Pretraining:
             open_run(self.run_dir, cfg)
         if distributed.is_main():
             save_noise(self.run_dir, self.samples)
-        if start == 0:
-            method.begin_epoch(0)
         batches = build_batches(cfg, self.samples, method, start, self.stop)
         online = teacher if isinstance(teacher, OnlineTeacher) else None
         get_logger().info("%s: iterations %d to %d on %s", cfg.METHOD.NAME, start, self.stop, self.device)
-        writer = self.validation.writer = MetricsWriter(self.run_dir, start)
-        train(
-            distributed.wrap_ddp(build_task(cfg, method, online, self.device), self.device),
-            teacher.fill(batches) if isinstance(teacher, CachedTeacher) else batches,
-            self.optimizer,
-            build_learning_rate(cfg, self.epoch),
-            start=start,
-            stop=self.stop,
-            seed=cfg.SEED,
-            precision=cfg.PRECISION,
-            clip_norm=cfg.SOLVER.CLIP_NORM,
-            log_period=cfg.LOG_PERIOD,
-            checkpoint_period=max(round(cfg.SOLVER.CHECKPOINT_PERIOD * self.epoch), 1),
-            save=self._save,
-            writer=writer,
-            device=self.device,
-            hooks=[MethodHook(method, self.epoch), self.validation],
-        )
-        writer.close()
+        hook = MethodHook(method, self.epoch, self.stop)
+        hook.begin(start)
+        with MetricsWriter(self.run_dir, start) as writer:
+            train(
+                distributed.wrap_ddp(build_task(cfg, method, online, self.device), self.device),
+                teacher.fill(batches) if isinstance(teacher, CachedTeacher) else batches,
+                self.optimizer,
+                build_learning_rate(cfg, self.epoch),
+                start=start,
+                stop=self.stop,
+                seed=cfg.SEED,
+                precision=cfg.PRECISION,
+                clip_norm=cfg.SOLVER.CLIP_NORM,
+                log_period=cfg.LOG_PERIOD,
+                checkpoint_period=max(round(cfg.SOLVER.CHECKPOINT_PERIOD * self.epoch), 1),
+                save=self._save,
+                writer=writer,
+                device=self.device,
+                hooks=[hook, ValidationHook(self.validation, writer)],
+            )
         if distributed.world_size() > 1:  # each process has its own batch statistics: all measure with the saved ones
             self._restore()
 
@@ -191,7 +190,7 @@ class Pretraining:
         distributed.barrier()
 
     def _restore(self) -> int:
-        """Load the checkpoint, if there is one; return the iteration to go on from."""
+        """Load the checkpoint, if there is one; return the number of finished iterations."""
         path = self.run_dir / CHECKPOINT
         if not path.exists():
             get_logger().info("no checkpoint yet in %s: starting from the beginning", self.run_dir)

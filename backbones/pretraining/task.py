@@ -54,16 +54,24 @@ class ClassificationTask(nn.Module):
 
 
 class MethodHook:
-    """Calls a method's hooks at the right iterations."""
+    """Calls the hooks of a method at their iterations.
 
-    def __init__(self, method: Method, iterations_per_epoch: int) -> None:
-        self.method = method
-        self.epoch = iterations_per_epoch
-        self.period = method.period or iterations_per_epoch
+    Args:
+        epoch, stop: iterations of an epoch, and of the whole training.
+    """
+
+    def __init__(self, method: Method, epoch: int, stop: int) -> None:
+        self.method, self.epoch, self.stop = method, epoch, stop
+        self.period = method.period or epoch
+
+    def begin(self, start: int) -> None:
+        """Begin the first epoch; the state of a later start is that of its checkpoint, in which the epoch has begun."""
+        if start == 0:
+            self.method.begin_epoch(0)
 
     def after_step(self, finished: int) -> None:
         self.method.after_step()
         if finished % self.period == 0:
             self.method.end_period()
-        if finished % self.epoch == 0:
+        if finished % self.epoch == 0 and finished < self.stop:
             self.method.begin_epoch(finished // self.epoch)

@@ -3,33 +3,24 @@
 YOLO's classes are independent sigmoids, trained by binary cross-entropy against a (K,) target: the one-hot label, or
 a softer one.  OLS: Zhang et al. 2021 (arXiv:2011.12562), Sec. IV-D; LS there is delta / K everywhere.
 
-A kind of label has `targets(labels)`, `observe(logits, labels)` for what was predicted at the positives, and
+A kind of label has `targets(labels)`, `observe(logits, labels)` for the predictions at the positives, and
 `end_period()`, called after every epoch.  Letters: n boxes or positives, K classes.
 """
 
-import torch
 from torch import Tensor, nn
 
 from backbones.core.checks import check_choice, check_range
-from backbones.core.distributed import all_reduce_sum
 from backbones.core.errors import InputError
 from backbones.core.registry import Registry
-from backbones.methods.functional import (
-    CONVENTIONS,
-    full_precision,
-    mean_predictions,
-    one_hot,
-    right_predictions,
-    smooth_labels,
-    table_targets,
-)
+from backbones.methods.functional import CONVENTIONS, full_precision, one_hot, smooth_labels
+from backbones.methods.tables import EMPTY, SoftLabelTable
 
 CLASS_LABELS = Registry("class labels")  # name -> subclass of ClassLabels
 FORMS = ("softmax", "sigmoid")
 
 
 class ClassLabels(nn.Module):
-    """Targets of the class loss; `_targets` is what a kind defines, the other hooks do nothing by default."""
+    """Targets of the class loss; a kind defines `_targets`, the other hooks do nothing by default."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -46,7 +37,7 @@ class ClassLabels(nn.Module):
         """Learn from the class logits (n, K) at positives of labels (n,) int64; -1 is not counted."""
 
     def gather(self) -> None:
-        """Bring the sums of all processes together; called on every process before a checkpoint."""
+        """Add up the sums of all processes; called on every process before a checkpoint."""
 
     def end_period(self) -> None:
         """An epoch has ended; called on every process."""
@@ -87,12 +78,6 @@ class OLS(ClassLabels):
     NOTE: the paper does not say how sigmoids make a distribution; see `form`.
     """
 
-    soft: Tensor
-    total: Tensor
-    count: Tensor
-    local_total: Tensor
-    local_count: Tensor
-
     def __init__(self, num_classes: int, *, hard_weight: float, form: str, empty: str) -> None:
         """
         Args:
@@ -102,45 +87,37 @@ class OLS(ClassLabels):
         """
         super().__init__(num_classes)
         self.hard_weight = check_range("CLASS_LABELS.OLS.hard_weight", hard_weight, 0, 1)
-        self.form = check_choice("CLASS_LABELS.OLS.form", form, FORMS)
-        self.empty = check_choice("CLASS_LABELS.OLS.empty", empty, ("uniform", "keep"))
-        # Row k of `soft` is the label of class k.  Buffers, so that a resumed run goes on from the same labels.
-        # The local ones hold this process's sums: never broadcast them between processes.
-        square = torch.zeros(num_classes, num_classes)
-        self.register_buffer("soft", torch.full_like(square, 1 / num_classes))
-        self.register_buffer("total", square.clone())
-        self.register_buffer("count", square[0].clone())
-        self.register_buffer("local_total", square.clone())
-        self.register_buffer("local_count", square[0].clone())
+        check_choice("CLASS_LABELS.OLS.form", form, FORMS)
+        check_choice("CLASS_LABELS.OLS.empty", empty, EMPTY)
+        distribution = sigmoid_distribution if form == "sigmoid" else None
+        self.table = SoftLabelTable(num_classes, empty=empty, distribution=distribution)
+        # A checkpoint names the tensors of the table as those of the labels themselves.
+        self.register_state_dict_post_hook(_leave_out_table)
+        self.register_load_state_dict_pre_hook(_put_in_table)
 
     def _targets(self, labels: Tensor) -> Tensor:
-        return table_targets(labels, self.soft, self.hard_weight)
+        return self.table.targets(labels, self.hard_weight)
 
-    @torch.no_grad()
     def observe(self, logits: Tensor, labels: Tensor) -> None:
-        own = labels.clamp(min=0)
-        p, right = right_predictions(logits, own)
-        if self.form == "sigmoid":
-            p = sigmoid_distribution(logits)
-        right = right & (labels >= 0)
-        # Zeros instead of a selection of rows: nothing waits for the device.  0 times NaN is not 0, so NaN goes first.
-        seen = (p.nan_to_num(nan=0.0) * right[:, None]).to(self.local_total)
-        self.local_total.index_add_(0, own, seen)
-        self.local_count.index_add_(0, own, right.to(seen))
+        self.table.observe(logits, labels.clamp(min=0), labels >= 0)
 
     def gather(self) -> None:
-        all_reduce_sum(self.local_total, self.local_count)
-        self.total += self.local_total
-        self.count += self.local_count
-        self.local_total.zero_()
-        self.local_count.zero_()
+        self.table.gather()
 
     def end_period(self) -> None:
-        self.gather()
-        unseen = torch.full_like(self.soft, 1 / self.num_classes) if self.empty == "uniform" else self.soft
-        self.soft.copy_(mean_predictions(self.total, self.count, unseen))
-        self.total.zero_()
-        self.count.zero_()
+        self.table.end_period()
+
+
+def _leave_out_table(labels: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Rename `table.soft` to `soft`, and so on."""
+    for key in [key for key in state if key.startswith(f"{prefix}table.")]:
+        state[prefix + key.removeprefix(f"{prefix}table.")] = state.pop(key)
+
+
+def _put_in_table(labels: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Undo `_leave_out_table`."""
+    for key in [key for key in state if key.startswith(prefix)]:
+        state[f"{prefix}table.{key.removeprefix(prefix)}"] = state.pop(key)
 
 
 def sigmoid_distribution(logits: Tensor) -> Tensor:

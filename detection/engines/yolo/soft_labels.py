@@ -1,4 +1,4 @@
-"""The table of online labels of a run, as a file: which classes the detector takes for which.
+"""The table of online labels of a run, as a file: which classes each class is confused with.
 
 soft_labels.json: {"iteration": finished ones, "classes": [K names], "counts": [K] right predictions of the last
 period, "table": [K][K], row k the soft label of class k}
@@ -20,7 +20,7 @@ FILE = "soft_labels.json"
 
 
 class SoftLabelHook:
-    """Ends the period of the labels after every epoch, and keeps the table that came of it beside the run.
+    """Ends the period of the labels after every epoch, and writes the new table into the run's folder.
 
     Args:
         epoch: iterations.
@@ -44,12 +44,16 @@ class SoftLabelHook:
 
 
 def load_soft_labels(run_dir: Path) -> dict[str, Any] | None:
-    """What the file holds; None where there is none."""
+    """Read the file of a run; None if the run has none."""
     return load_json(run_dir / FILE) if (run_dir / FILE).exists() else None
 
 
 def confusions(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """For every class the other one that its soft label says most of: {"class", "looks_like", "share", "count"}."""
+    """For every class, the other class with the largest share of its soft label.
+
+    Returns:
+        {"class", "looks_like", "share", "count"} of each, the count that of its right predictions.
+    """
     table, classes = np.array(found["table"]), found["classes"]
     others = np.where(np.eye(len(classes), dtype=bool), -1, table)
     return [

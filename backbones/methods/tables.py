@@ -1,0 +1,79 @@
+"""The table of soft labels of online label smoothing, of classifiers and of YOLO.
+
+OLS: Zhang et al. 2021, arXiv:2011.12562, Sec. III-B.  Letters: B samples or boxes, K classes.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from backbones.methods.functional import mean_predictions, right_predictions, table_targets
+from backbones.methods.learnt import Learnt
+
+EMPTY = ("uniform", "keep")
+INIT = ("uniform", "zeros")
+
+
+class SoftLabelTable(Learnt):
+    """S (K, K): row k is the soft label of class k, the mean right prediction for it in the last period (Eq. 5).
+
+    Args:
+        empty: soft label of a class that had no right prediction: "uniform", or "keep" the last one.
+        init: the first table: "uniform", or "zeros" (the loss values that the authors' code logs).
+        freeze_at: a row whose largest entry has reached this stays as it is; 0: none does.
+        distribution: from the logits (B, K) the prediction (B, K) that is averaged; None: their softmax.
+    """
+
+    soft: Tensor
+    total: Tensor
+    count: Tensor
+    local_total: Tensor
+    local_count: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        dtype: torch.dtype = torch.float32,
+        *,
+        empty: str = "uniform",
+        init: str = "uniform",
+        freeze_at: float = 0.0,
+        distribution: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_classes, self.empty, self.freeze_at, self.distribution = num_classes, empty, freeze_at, distribution
+        square = torch.zeros(num_classes, num_classes, dtype=dtype)
+        self.register_buffer("soft", torch.full_like(square, 1 / num_classes if init == "uniform" else 0.0))
+        self.add_sum("total", square)  # of the right predictions of each class
+        self.add_sum("count", square[0])  # their numbers
+
+    def targets(self, labels: Tensor, hard_weight: float) -> Tensor:
+        """(B, K): the one-hot label with `hard_weight`, the soft one with the rest."""
+        return table_targets(labels, self.soft, hard_weight)
+
+    @torch.no_grad()
+    def observe(self, logits: Tensor, labels: Tensor, counted: Tensor) -> None:
+        """Add the predictions of samples that are counted and classified right.
+
+        logits: (B, K). labels: (B,) int64 in 0 .. K - 1, also where not counted. counted: (B,) bool.
+        """
+        p, right = right_predictions(logits, labels)
+        if self.distribution:
+            p = self.distribution(logits)
+        right &= counted
+        # Zeros instead of a selection of rows: the shape is known, so nothing waits for the device.  Multiplied, as
+        # filling by a mask takes four times longer on a CPU; 0 times NaN is not 0, so NaN goes first.
+        seen = p.nan_to_num_(nan=0.0).mul_(right[:, None]).to(self.local_total)
+        self.local_total.index_add_(0, labels, seen)
+        self.local_count.index_add_(0, labels, right.to(seen))
+
+    def end_period(self) -> None:
+        """Make the new soft labels, and start to sum anew."""
+        self.gather()
+        unseen = torch.full_like(self.soft, 1 / self.num_classes) if self.empty == "uniform" else self.soft
+        new = mean_predictions(self.total, self.count, unseen)
+        if self.freeze_at:
+            new = torch.where(self.soft.amax(dim=1, keepdim=True) >= self.freeze_at, self.soft, new)
+        self.soft.copy_(new)
+        self.clear()
