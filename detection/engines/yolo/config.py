@@ -9,7 +9,16 @@ from __future__ import annotations
 from backbones.core.config import CfgNode, config_hash, flatten
 from detection.engines.yolo.config_checks import validate
 
-__all__ = ["NOT_PROTOCOL", "get_defaults", "label_name", "label_settings", "protocol_hash", "protocol_name", "validate"]
+__all__ = [
+    "NOT_PROTOCOL",
+    "are_hard",
+    "get_defaults",
+    "label_name",
+    "label_settings",
+    "protocol_hash",
+    "protocol_name",
+    "validate",
+]
 
 _C = CfgNode()
 # Seed of the new layers, the order of images and every augmentation.
@@ -190,11 +199,16 @@ def label_settings(labels: CfgNode) -> dict[str, object]:
     return dict(labels[labels.NAME])
 
 
+def are_hard(labels: CfgNode) -> bool:
+    """Whether the class labels are the default, with which a result is that of the backbone alone."""
+    return labels.NAME == _C.CLASS_LABELS.NAME
+
+
 def label_name(labels: CfgNode) -> str:
     """What a table calls them: "hard labels", "LS 0.1 labels", "OLS labels"; what is not the default is said."""
-    if labels.NAME == "Hard":
+    if are_hard(labels):
         return "hard labels"
-    usual = _C.CLASS_LABELS[labels.NAME]
-    parts = [f"{key} {value}" for key, value in labels[labels.NAME].items() if value != usual[key] and key != "amount"]
-    amount = [f"{labels.LS.amount:g}"] if labels.NAME == "LS" else []
+    settings, usual = labels[labels.NAME], _C.CLASS_LABELS[labels.NAME]
+    parts = [f"{key} {value}" for key, value in settings.items() if value != usual[key] and key != "amount"]
+    amount = [f"{settings.amount:g}"] if "amount" in settings else []
     return " ".join([labels.NAME, *amount, *parts, "labels"])

@@ -18,7 +18,15 @@ from detection.data.records import DetectionData
 from detection.engines import save_loading
 from detection.engines.finite import FiniteOutputs
 from detection.engines.yolo.building import build_yolo, check_backbone, frozen_stages
-from detection.engines.yolo.config import TESTING, label_name, label_settings, protocol_hash, protocol_name, validate
+from detection.engines.yolo.config import (
+    TESTING,
+    are_hard,
+    label_name,
+    label_settings,
+    protocol_hash,
+    protocol_name,
+    validate,
+)
 from detection.engines.yolo.data import InferenceImages, Square, inference_batches
 from detection.engines.yolo.inference import Rules, View, detect
 from detection.engines.yolo.soft_labels import confusions, load_soft_labels
@@ -119,7 +127,7 @@ def name_row(cfg: CfgNode, backbone: BackboneFile | None) -> BackboneIdentity:
     """
     own = name_backbone(cfg, backbone)
     label = f"{own.label}, {label_name(cfg.CLASS_LABELS)}"
-    if cfg.CLASS_LABELS.NAME == "Hard":
+    if are_hard(cfg.CLASS_LABELS):
         return BackboneIdentity(label, own.method, own.seed, own.hash)
     settings = config_hash({"name": cfg.CLASS_LABELS.NAME, **label_settings(cfg.CLASS_LABELS)})
     # Of one backbone, several detectors differ in their seed.
