@@ -9,7 +9,7 @@ from backbones.core.results import load_results
 from backbones.data.noise import NOISE_FILE
 
 TINY = [
-    "DATA.IMAGE_SIZE", 32, "DATA.EVAL_CROP", 32, "DATA.EVAL_RESIZE", 32, "MODEL.ARCH", "resnet18",
+    "DATA.IMAGE_SIZE", 32, "DATA.EVAL_CROP", 32, "DATA.EVAL_RESIZE", 32, "MODEL.ARCH", "lenet",
     "SOLVER.BATCH_SIZE", 8, "SOLVER.LR_SCHEDULE", "constant", "SOLVER.BASE_LR", 1e-3, "SOLVER.MAX_EPOCH", 1,
 ]  # fmt: skip
 DATA = [
