@@ -50,7 +50,7 @@ def test_no_slow_library_is_imported_before_the_arguments_are_right():
     done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True, cwd=ROOT)
     said = dict(line.partition(",")[::2] for line in done.stdout.split())
     assert said.keys() == set(TOOLS)
-    assert {name for name, imported in said.items() if imported} == STILL_SLOW
+    assert {name for name, imported in said.items() if imported} <= STILL_SLOW
 
 
 @pytest.mark.parametrize("name", TOOLS)

@@ -42,7 +42,7 @@ def one_and_two(small_scenes, tmp_path_factory, load_tool):
 
     def argv(processes, method):
         return arguments(
-            small_scenes, folder / processes / method, "METHOD.NAME", method, "METHOD.OLS.period", 6,
+            small_scenes, folder / processes / method, "METHOD.NAME", method, "METHOD.OLS.period", 7,
             "MODEL.NORM", "GN", "PRECISION", "float64", "SOLVER.MAX_EPOCH", 4, "SOLVER.BASE_LR", "1e-4",
             "SOLVER.CHECKPOINT_PERIOD", 0.6,
         )  # fmt: skip
