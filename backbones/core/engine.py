@@ -42,7 +42,8 @@ class Step:
 class Hook(Protocol):
     """Callback after every step, with the number of finished iterations (1 .. stop)."""
 
-    def after_step(self, finished: int) -> None: ...
+    def after_step(self, finished: int) -> None:
+        """Called when `finished` iterations are done; 1 after the first."""
 
 
 def train(
@@ -158,6 +159,7 @@ class Reporter:
         self.bar.close()
 
     def report(self, iteration: int, lr: float, numbers: dict[str, float]) -> None:
+        """Show the loss in the bar and write one line of numbers, with the clock's."""
         self.bar.set_postfix_str(f"loss {numbers['loss']:.3f}", refresh=False)
         # Timings: the only numbers that differ between two identical runs.
         pace = (time.perf_counter() - self.began) / (iteration + 1 - self.start)
@@ -166,6 +168,7 @@ class Reporter:
             self.writer.write(iteration, lr=lr, **numbers, **clock)
 
     def advance(self) -> None:
+        """Move the bar by one iteration."""
         self.bar.update()
 
 
@@ -178,12 +181,14 @@ class Meters:
         self.counts: dict[str, list[tuple[Tensor, int]]] = {}
 
     def add(self, step: Step) -> None:
+        """Keep the losses and counts of a step, on the device."""
         for name, value in {"loss": step.loss, **step.losses}.items():
             self.losses.setdefault(name, []).append(value.detach())
         for name, pair in step.counts.items():
             self.counts.setdefault(name, []).append(pair)
 
     def flush(self) -> dict[str, float]:
+        """Return the means over all processes since the last call; raise `Diverged` for a loss that is not finite."""
         table = torch.stack([torch.stack(values).double() for values in self.losses.values()])
         all_reduce_sum(table)  # for the mean over processes; also, a loss that is not finite stops all of them
         table = table.cpu() / world_size()
