@@ -53,6 +53,7 @@ FEW = {
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Measure, and print one line of JSON."""
     args = parse_arguments(argv)
     d2, device = import_detectron2(), torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as folder:
@@ -77,6 +78,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Return the options; the defaults suit the device."""
     gpu = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--depth", type=int, default=50 if gpu else 18, choices=(18, 34, 50, 101), help="ResNet depth")

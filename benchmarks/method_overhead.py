@@ -44,6 +44,7 @@ CACHED = "-cached"
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Measure, and print one line of JSON."""
     args = parse_arguments(argv)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     added = added_milliseconds(args.methods, args.calls)
@@ -67,6 +68,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Return the options; the defaults suit the device."""
     gpu = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", default=METHODS.names(), help="names; default: all")

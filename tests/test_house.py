@@ -126,18 +126,21 @@ def public_names():
 def inherits_docstring(method, owner, classes):
     """Whether a class of ours that `owner` is derived from documents the method that it overrides."""
     for base in owner.bases:
-        parent = classes.get(ast.unparse(base).rpartition(".")[2])
-        if parent is None or parent is owner:
-            continue
-        own = [one for one in parent.body if isinstance(one, ast.FunctionDef) and one.name == method.name]
-        if any(ast.get_docstring(one) for one in own) or inherits_docstring(method, parent, classes):
-            return True
+        for path, parent in classes.get(ast.unparse(base).rpartition(".")[2], ()):
+            own = [one for one in parent.body if isinstance(one, ast.FunctionDef) and one.name == method.name]
+            above = {name: [pair for pair in pairs if pair != (path, parent)] for name, pairs in classes.items()}
+            if any(ast.get_docstring(one) for one in own) or inherits_docstring(method, parent, above):
+                return True
     return False
 
 
 def test_what_others_call_is_documented():
     """An override keeps the contract of the method that it replaces, and need not repeat it."""
-    classes = {node.name: node for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+    classes = {}
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                classes.setdefault(node.name, []).append((path, node))
     names = list(public_names())
     silent = [
         name

@@ -192,6 +192,7 @@ class BetaSmoothing(Method):
         self.averaged = copy.deepcopy(model).eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> "BetaSmoothing":
+        """Set the mode; the moving average always computes as in evaluation."""
         super().train(mode)
         self.averaged.eval()
         return self

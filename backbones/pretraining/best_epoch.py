@@ -105,6 +105,7 @@ class ValidationHook:
         self.validation, self.writer = validation, writer
 
     def after_step(self, finished: int) -> None:
+        """Measure after every `period` epochs and after the last iteration; keep the weights of the best epoch."""
         if self.validation.is_due(finished):
             self.writer.write(finished - 1, **self.validation.validate(finished))
 

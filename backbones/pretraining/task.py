@@ -41,6 +41,7 @@ class ClassificationTask(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=dtype), persistent=False)
 
     def forward(self, batch: Batch) -> Step:
+        """Return the loss of a batch, and how many images the network gets right."""
         if self.teacher is not None:
             batch = replace(batch, teacher_logits=self.teacher(batch.images))
         if batch.second_view is not None:
@@ -70,6 +71,7 @@ class MethodHook:
             self.method.begin_epoch(0)
 
     def after_step(self, finished: int) -> None:
+        """Call the method after a step, at the end of its period, and where an epoch begins."""
         self.method.after_step()
         if finished % self.period == 0:
             self.method.end_period()
