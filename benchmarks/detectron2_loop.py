@@ -139,14 +139,14 @@ class Loop:
         self.began = self.now()
 
     def now(self) -> float:
-        """Return seconds: the process's own on a CPU, the clock's once a GPU is done."""
+        """Return the time in seconds: processor time on a CPU, wall time after synchronising on a GPU."""
         if self.device.type == "cpu":
             return time.process_time()
         torch.cuda.synchronize()
         return time.perf_counter()
 
     def in_a_thread(self, stop: int) -> None:
-        """Train when it is this loop's turn; keep an error for the main thread."""
+        """Train in turns with the other loop, and keep an error for the main thread."""
         assert self.relay
         go, done = self.relay
         go.acquire()
@@ -164,7 +164,7 @@ class Loop:
 
 
 class OurLoop(Loop):
-    """The engine's own training."""
+    """The training loop of our engine."""
 
     def train(self, stop: int) -> None:
         own = self.run._before_step
@@ -173,7 +173,7 @@ class OurLoop(Loop):
 
 
 class PlainLoop(Loop):
-    """detectron2's trainer with the hooks of its DefaultTrainer, and nothing of ours."""
+    """detectron2's trainer with the hooks of its DefaultTrainer, without our code."""
 
     def train(self, stop: int) -> None:
         run, hooks = self.run, self.d2.engine.hooks

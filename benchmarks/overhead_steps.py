@@ -116,7 +116,7 @@ def train_turn(task: ClassificationTask, batches, optimizer: torch.optim.Optimiz
 
 
 def train_step(task: ClassificationTask, batch, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """One step as the training loop makes it: forward, backward, optimizer, the method's own."""
+    """Run one step like the training loop: forward, backward, optimizer, `after_step` of the method."""
     with autocast(device, "bfloat16" if device.type == "cuda" else "float32"):
         loss = task(batch.to(device, non_blocking=True)).loss
     loss.backward()

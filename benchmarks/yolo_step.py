@@ -111,12 +111,12 @@ class Bench:
             return self.network(self.images)
 
     def bare(self) -> None:
-        """Forward and backward through a sum: what any loss costs."""
+        """Run forward and backward through a sum, the minimum cost of any loss."""
         self.network.zero_grad(set_to_none=True)
         torch.stack([raw.float().sum() for raw in self.forward()]).sum().backward()
 
     def step(self) -> None:
-        """A whole training step: forward, loss with soft labels, backward, observation, optimizer."""
+        """Run a whole training step: forward, loss with soft labels, backward, observation, optimizer."""
         self.optimizer.zero_grad(set_to_none=True)
         maps = self.forward()
         self.total(maps).backward()
@@ -124,13 +124,13 @@ class Bench:
         self.optimizer.step()
 
     def assignment(self) -> None:
-        """Assign boxes to anchors alone."""
+        """Run only the assignment of boxes to anchors."""
         boxes, labels, _ = self.where
         sizes = [(raw.shape[2], raw.shape[3]) for raw in self.maps]
         assign(boxes, labels >= 0, list(self.loss.anchors), self.loss.strides, sizes, self.loss.assign_iou)
 
     def loss_alone(self) -> None:
-        """The loss and its gradient by the maps, without the network."""
+        """Compute the loss and its gradient with respect to the maps, without the network."""
         self.total([raw.requires_grad_() for raw in self.maps]).backward()
         for raw in self.maps:
             raw.grad = None

@@ -3,7 +3,7 @@
 `torchrun` and backbones/core/launch.py describe the group in the environment, which `setup_distributed` reads.  A
 function started by detectron2's `launch` or `torch.multiprocessing` has already joined a group and keeps it.
 
-Importing this module does not import torch: a tool that needs none locks its folder and logs without it.
+This module does not import torch, so that a tool that does not need torch can lock its folder and log without it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def _group() -> ModuleType | None:
-    """Return `torch.distributed` where this process is in a group; without torch imported it is in none."""
+    """Return `torch.distributed` if this process is in a group, else None; without torch, it is not in one."""
     dist = sys.modules.get("torch.distributed")
     return dist if dist and dist.is_initialized() else None
 

@@ -11,12 +11,12 @@ from backbones.core.checks import check_choice
 
 
 class Registry(_Registry):
-    """fvcore's Registry, whose error names the nearest entry, and which can find its entries itself.
+    """fvcore's Registry with an error that names the closest entry, and optional import of the registering modules.
 
     Args:
-        name: what an entry is called in messages.
-        package: its modules register the entries; all of them are imported before the first look-up, so that a new
-            file needs no line elsewhere. Empty: the entries are those of the modules that were imported.
+        name: the kind of an entry, in messages.
+        package: package whose modules register the entries; all of them are imported before the first look-up, so that
+            a new file needs no line elsewhere.  Empty: only entries of modules imported elsewhere.
     """
 
     def __init__(self, name: str, package: str = "") -> None:

@@ -30,7 +30,7 @@ class Output(io.FileIO):
         self.progress, self.left = progress, False
 
     def write(self, data: "io.ReadableBuffer", /) -> int:  # type: ignore[name-defined, override]
-        """Return the number of bytes of `data`, whether or not the reader still takes them."""
+        """Write `data` and return its number of bytes, even if the reader has closed the stream."""
         try:
             return super().write(data)
         except OSError as error:

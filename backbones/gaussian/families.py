@@ -1,4 +1,4 @@
-"""Families of candidates: groups of rows that are studied, or left out, together."""
+"""Families of candidates: groups of rows that are included or left out together."""
 
 from collections.abc import Iterable
 

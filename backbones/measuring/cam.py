@@ -83,7 +83,7 @@ class LogitsOnly(nn.Module):
         self.network = network.eval().requires_grad_(False)
 
     def last_stage(self) -> nn.Module:
-        """Return the stage whose activations are mapped."""
+        """Return the last stage, whose activations are mapped."""
         return self.network.stage_modules()[-1]  # type: ignore[operator]  # every network of MODELS has it
 
     def forward(self, images: Tensor) -> Tensor:

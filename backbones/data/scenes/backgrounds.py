@@ -24,7 +24,7 @@ def wave(x: np.ndarray) -> np.ndarray:
 
 
 def bricks(rng: np.random.Generator, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Rows of bricks, every second one shifted by half a brick, with bright mortar."""
+    """Draw rows of bricks, every second one shifted by half a brick, with bright mortar."""
     row = np.floor(v * 8)
     across, down = (u * 4 + 0.5 * (row % 2)) % 1, (v * 8) % 1
     mortar = (across < 0.1) | (down < 0.2)
@@ -32,59 +32,59 @@ def bricks(rng: np.random.Generator, u: np.ndarray, v: np.ndarray) -> np.ndarray
 
 
 def grass(rng: np.random.Generator, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Noise of thin upright blades."""
+    """Draw noise of thin upright blades."""
     return 0.6 * noise(rng, len(u), 40, 7) + 0.4 * noise(rng, len(u), 24, 12)
 
 
 def water(rng: np.random.Generator, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Horizontal waves, bent by noise."""
+    """Draw horizontal waves, bent by noise."""
     return wave(6 * v + 0.35 * np.sin(TAU * (1.5 * u + rng.random())) + 0.6 * noise(rng, len(u), 4, 4))
 
 
 def sand(rng: np.random.Generator, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """White noise on smooth dunes."""
+    """Draw white noise on smooth dunes."""
     return 0.45 * rng.random(u.shape, dtype=np.float32) + 0.55 * noise(rng, len(u), 5, 5)
 
 
 def night(rng: np.random.Generator, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """A dark sky with specks."""
+    """Draw a dark sky with specks."""
     specks = (rng.random((44, 44)) > 0.96).astype(np.float32)
     return np.clip(0.25 * noise(rng, len(u), 3, 3) + cv2.resize(specks, u.shape), 0, 1)
 
 
 def wood(rng: np.random.Generator, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Upright rings, bent and dimmed by noise."""
+    """Draw upright rings, bent and dimmed by noise."""
     return wave(9 * u + 1.3 * noise(rng, len(u), 3, 4)) * (0.75 + 0.25 * noise(rng, len(u), 30, 3))
 
 
 def checks(rng: np.random.Generator, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """A chessboard of 6 x 6 fields."""
+    """Draw a chessboard of 6 x 6 squares."""
     return ((np.floor(u * 6) + np.floor(v * 6)) % 2).astype(np.float32)
 
 
 def stripes(rng: np.random.Generator, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Six diagonal stripes with hard edges."""
+    """Draw six diagonal stripes with hard edges."""
     return (wave(6 * (u + v)) > 0.5).astype(np.float32)
 
 
 def dots(rng: np.random.Generator, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Discs on a 6 x 6 grid."""
+    """Draw discs on a 6 x 6 grid."""
     across, down = (u * 6) % 1 - 0.5, (v * 6) % 1 - 0.5
     return (across**2 + down**2 < 0.09).astype(np.float32)
 
 
 def clouds(rng: np.random.Generator, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Smooth noise of two sizes."""
+    """Draw smooth noise of two sizes."""
     return 0.6 * noise(rng, len(u), 4, 4) + 0.4 * noise(rng, len(u), 9, 9)
 
 
 def grid(rng: np.random.Generator, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Thin lines on a 7 x 7 grid."""
+    """Draw a 7 x 7 grid of thin lines."""
     return (((u * 7) % 1 < 0.16) | ((v * 7) % 1 < 0.16)).astype(np.float32)
 
 
 def zigzag(rng: np.random.Generator, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Horizontal zigzag waves."""
+    """Draw horizontal zigzag waves."""
     return wave(7 * v + 0.9 * np.abs((5 * u) % 1 - 0.5) * 2)
 
 

@@ -1,4 +1,4 @@
-"""What defines a set of scenes: every option of `tools/prepare_data.py` that changes an image."""
+"""Parameters of a set of scenes: every option of `tools/prepare_data.py` that changes an image."""
 
 from dataclasses import asdict, dataclass
 
