@@ -1,53 +1,54 @@
 """Every option of pretraining and of measuring a classifier, with its meaning, unit and neutral value.
 
-This file is the manual: `configs/pretrain/*.yaml` change a few lines of it.
+This file is the manual: `configs/pretrain/*.yaml` change a few lines of it.  What depends on a key is its role
+(backbones/core/roles.py), which stands around its default, or around that of its block.
 """
 
 from backbones.core.checks import ABOVE_0, NO_LIMIT, check_choice, check_ranges
-from backbones.core.config import CfgNode as CN
-from backbones.core.config import flatten
+from backbones.core.config import CfgNode, flatten
 from backbones.core.errors import InputError
-from backbones.data.defaults import check_data, data_defaults
+from backbones.core.roles import COMPARED, CONTENT, MACHINE, NAMING, NUMBER, SEED, TEST, Block, Roles
+from backbones.data.defaults import HOLDOUT, check_data, data_defaults
 from backbones.methods.base import METHODS
 from backbones.methods.manual import method_defaults
 
-_C = CN()
+_C = Block()
 
 # Seed of initialisation, order, augmentation and everything random inside a step.
-_C.SEED = 0
+_C.SEED = SEED(0)
 # Name of the row in every table; empty: the method's name.
-_C.LABEL = ""
+_C.LABEL = NAMING("")
 # bfloat16 (autocast) | float32 | float64.
-_C.PRECISION = "float32"
+_C.PRECISION = NUMBER("float32")
 # NHWC tensors: faster convolutions on most CPUs and on GPUs with tensor cores.
-_C.CHANNELS_LAST = False
+_C.CHANNELS_LAST = NUMBER(False)
 # Iterations between two lines of metrics.jsonl.
-_C.LOG_PERIOD = 50
+_C.LOG_PERIOD = MACHINE(50)
 
 # ---- Data: backbones/data/defaults.py ----
 _C.DATA = data_defaults()
 
 # ---- Network ----
-_C.MODEL = CN()
+_C.MODEL = Block(NUMBER)
 _C.MODEL.ARCH = "resnet50"
 # BN | GN (group normalisation: no batch statistics).
 _C.MODEL.NORM = "BN"
 # Folder of a finished pretraining of the same network, or its backbone.pth: training starts from these weights, all but
 # the last layer, which is new (fine-grained data, OLS Table IV).  Empty: random weights.
-_C.MODEL.WEIGHTS = ""
+_C.MODEL.WEIGHTS = CONTENT("")
 
 # ---- Method: the arguments of the classes of backbones/methods/; `tools/pretrain.py --list-methods` prints them ----
-_C.METHOD = method_defaults()
+_C.METHOD = COMPARED(method_defaults())
 
 # ---- Teacher of the methods that need teacher_logits (--list-methods): one of the two ----
-_C.TEACHER = CN()
+_C.TEACHER = Block(CONTENT)
 # Folder of a finished pretraining on the same data: the teacher sees the student's augmented images.
 _C.TEACHER.RUN = ""
 # Folder that tools/cache_teacher.py wrote: its logits of the images without augmentation.
 _C.TEACHER.CACHE = ""
 
 # ---- Optimisation ----
-_C.SOLVER = CN()
+_C.SOLVER = Block(NUMBER)
 _C.SOLVER.OPTIMIZER = "SGD"  # SGD | ADAM | ADAMW
 # Learning rate for SOLVER.BATCH_SIZE.
 _C.SOLVER.BASE_LR = 0.1
@@ -68,16 +69,16 @@ _C.SOLVER.WARMUP_FACTOR = 0.001
 # Largest norm of the gradient; 0: no clipping.
 _C.SOLVER.CLIP_NORM = 0.0
 # Epochs between two checkpoints (a fraction is rounded to iterations).
-_C.SOLVER.CHECKPOINT_PERIOD = 1.0
+_C.SOLVER.CHECKPOINT_PERIOD = MACHINE(1.0)
 
 # ---- Measuring the trained classifier (tools/evaluate_backbone.py) ----
-_C.EVAL = CN()
+_C.EVAL = Block(TEST)
 _C.EVAL.BATCH_SIZE = 100
 # Epochs between two validations during the training, on DATA.VAL_SPLIT; the last epoch always is one.  0: none.
 _C.EVAL.PERIOD = 0
 # last | best: the epoch of the weights in backbone.pth; best is that of the lowest validation cross-entropy (Maher &
 # Kull 2021, Sec. IV), which best.pth holds in any case where PERIOD is not 0.
-_C.EVAL.REPORT = "last"
+_C.EVAL.REPORT = NUMBER("last")
 # Measure again with every object covered: EVAL.CONTEXT_FILLS.
 _C.EVAL.CONTEXT = True
 # With what: mean (the data set's mean colour) | blur | uniform (nothing but the mean colour);
@@ -93,7 +94,7 @@ _C.EVAL.TEMPERATURE_SPLIT = ""
 _C.EVAL.HUMAN_LABELS = ""
 
 # ---- Attacks on the trained classifier (tools/attack_backbone.py) ----
-_C.ATTACK = CN()
+_C.ATTACK = Block(TEST)
 _C.ATTACK.SPLIT = "val"
 # fgsm | pgd (starts at the image) | pgd_random (random starts) | margin (PGD on the margin of the logits, random
 # starts): backbones/measuring/robustness.py.
@@ -109,7 +110,7 @@ _C.ATTACK.MAX_IMAGES = 1000
 _C.ATTACK.BATCH_SIZE = 50
 
 # ---- Localisation by class activation maps (tools/localize.py) ----
-_C.LOCALIZE = CN()
+_C.LOCALIZE = Block(TEST)
 _C.LOCALIZE.METHOD = "CAM"  # CAM | GradCAM | GradCAMPlusPlus
 _C.LOCALIZE.SPLIT = "val"
 # Evenly spaced over the split; 0: all images.
@@ -118,20 +119,26 @@ _C.LOCALIZE.BATCH_SIZE = 25
 # Images of the gallery, the same ones for every backbone.
 _C.LOCALIZE.GALLERY = 8
 
+ROLES = Roles(_C)
 
-def get_defaults() -> CN:
+
+def get_defaults() -> CfgNode:
     """A fresh copy of the defaults."""
     return _C.clone()
 
 
-def validate(cfg: CN) -> None:
+def validate(cfg: CfgNode) -> None:
     """Raise `InputError` with key and value for what cannot work, before any work starts."""
-    check_ranges(dict(flatten(cfg)), _RANGES)
+    values = dict(flatten(cfg))
+    check_ranges(values, _RANGES)
     check_data(cfg.DATA)
+    if not cfg.DATA.HOLDOUT and (key := next((key for key in _SPLITS if values[key] == HOLDOUT), "")):
+        raise InputError(f"{key} '{HOLDOUT}' needs DATA.HOLDOUT above 0, the number of images held out")
     if cfg.SOLVER.OPTIMIZER == "SGD" and cfg.SOLVER.NESTEROV and cfg.SOLVER.MOMENTUM <= 0:
         raise InputError("SOLVER.NESTEROV True needs SOLVER.MOMENTUM above 0; set it, or NESTEROV False")
     check_choice("METHOD.NAME", cfg.METHOD.NAME, [name for name in cfg.METHOD if name != "NAME"])
     _check_teacher(cfg)
+    _check_context(cfg.METHOD.NAME, cfg.DATA.CONTEXT_SHARE)
     steps = list(cfg.SOLVER.STEPS)
     if cfg.SOLVER.LR_SCHEDULE == "steps" and steps and max(steps) >= cfg.SOLVER.MAX_EPOCH:
         raise InputError(
@@ -147,7 +154,7 @@ def validate(cfg: CN) -> None:
         raise InputError("EVAL.REPORT best needs validations during the training; set EVAL.PERIOD, such as 1")
 
 
-def _check_teacher(cfg: CN) -> None:
+def _check_teacher(cfg: CfgNode) -> None:
     if not needs_teacher(cfg.METHOD.NAME):
         return
     if cfg.TEACHER.RUN and cfg.TEACHER.CACHE:
@@ -159,12 +166,24 @@ def _check_teacher(cfg: CN) -> None:
         )
 
 
+def _check_context(name: str, share: float) -> None:
+    knows = "is_context" in METHODS.get(name).needs
+    if knows and not share:
+        raise InputError(
+            f"METHOD.NAME {name} learns from context images, but DATA.CONTEXT_SHARE is 0; set it (ALS+Context: 0.15)"
+        )
+    if share and not knows:
+        raise InputError(
+            f"DATA.CONTEXT_SHARE is {share}, but METHOD.NAME {name} takes context images for others; set it to 0"
+        )
+
+
 def needs_teacher(method: str) -> bool:
     """Whether the method of this name learns from a teacher."""
     return "teacher_logits" in METHODS.get(method).needs
 
 
-def idle_settings(cfg: CN) -> list[str]:
+def idle_settings(cfg: CfgNode) -> list[str]:
     """The changed keys that METHOD.NAME does not read: those of other methods, and a teacher's."""
     defaults = dict(flatten(_C.METHOD))
     others = [pair for pair in flatten(cfg.METHOD) if pair[0].split(".")[0] not in ("NAME", cfg.METHOD.NAME)]
@@ -174,6 +193,8 @@ def idle_settings(cfg: CN) -> list[str]:
     return idle
 
 
+# The splits that are measured.
+_SPLITS = ("DATA.VAL_SPLIT", "DATA.SHIFTED_SPLIT", "EVAL.TEMPERATURE_SPLIT", "ATTACK.SPLIT", "LOCALIZE.SPLIT")
 _RANGES = {
     "SEED": (0, 2**31),
     "LOG_PERIOD": (1, NO_LIMIT),

@@ -13,13 +13,6 @@ from comparison.row import Row
 
 PRETRAINING, DETECTION = "pretraining", "detection"
 MEASURES = ("backbone", "localization", "robustness", DETECTION)
-# Keys of a fine-tuning's config that its hash leaves out: detection.config.NOT_PROTOCOL.
-SAME_PROTOCOL = (
-    *("SEED", "LABEL", "PROTOCOL", "DATASETS.ROOT", "DATASETS.TRAIN", "DATASETS.TEST"),
-    *("DATALOADER.NUM_WORKERS", "DATALOADER.CACHE_IMAGES"),
-    *("SOLVER.CHECKPOINT_PERIOD", "SOLVER.LOG_PERIOD", "TEST.EXPECTED_RESULTS"),
-)
-LABELS = "CLASS_LABELS."  # of YOLO: what its rows differ in, as others differ in their pretraining
 _SHOWN = 3  # differences of two protocols
 
 
@@ -78,34 +71,48 @@ def _first_of_each(rows: Sequence[Row], stage: str) -> dict[str, Row]:
 
 def _unlike(row: Row, other: Row, stage: str) -> str:
     """ ", which differ in ENGINE (detectron2, torchvision) and SOLVER.MAX_ITER (400, 800)"; empty where unknown."""
-    a, b = (dict(_settings(one, stage)) for one in (row, other))
+    a, b = _settings([row, other], stage)
     keys = [key for key in {**a, **b} if a.get(key) != b.get(key) and not _is_name_of_same(key, a, b)]
     said = [f"{key} ({a.get(key)}, {b.get(key)})" for key in keys[:_SHOWN]]
     said += [f"{len(keys) - _SHOWN} more"] if len(keys) > _SHOWN else []
     return f", which differ in {' and '.join(said)}" if said else ""
 
 
-def _settings(row: Row, stage: str) -> Iterator[tuple[str, Any]]:
-    """What a reader knows of how a row was measured: the engine, the images, the config beside the results."""
+def _settings(rows: Sequence[Row], stage: str) -> list[dict[str, Any]]:
+    """What a reader knows of how each of the rows was measured: the engine, the data, the settings of its protocol.
+
+    Results of an earlier version do not hold these: then what the config beside them says of the same keys; of any key
+    where no row holds them.
+    """
+    stated = [row.results[stage]["protocol"].get("settings") for row in rows]
+    keys = {key for settings in stated for key in settings or ()}
+    found = []
+    for row, settings in zip(rows, stated, strict=True):
+        if settings is None:
+            settings = {key: value for key, value in _config(row, stage) if key in keys or not keys}
+        found.append({**dict(_facts(row, stage)), **settings})
+    return found
+
+
+def _facts(row: Row, stage: str) -> Iterator[tuple[str, Any]]:
     results = row.results[stage]
     if "engine" in results["details"]:
         yield "ENGINE", results["details"]["engine"]
     for key, value in flatten(results["data"]):
         if key.endswith((".name", ".fingerprint")):
             yield key, value
-    config: Path = row.folders[stage] / "config.yaml"
-    if stage == DETECTION and config.is_file():
-        yield from ((key, value) for key, value in flatten(load_yaml(config)) if not _is_free(key))
+
+
+def _config(row: Row, stage: str) -> Iterator[tuple[str, Any]]:
+    path: Path = row.folders[stage] / "config.yaml"
+    if stage == DETECTION and path.is_file():  # the data are among the facts, by name and fingerprint
+        yield from ((key, value) for key, value in flatten(load_yaml(path)) if not key.startswith("DATASETS."))
 
 
 def _is_name_of_same(key: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     """Whether `key` is the name of a data set whose fingerprints are equal: the same data, called by its place."""
     mark = key.removesuffix(".name") + ".fingerprint"
     return key.endswith(".name") and a.get(mark) is not None and a.get(mark) == b.get(mark)
-
-
-def _is_free(key: str) -> bool:
-    return key in SAME_PROTOCOL or key.startswith(LABELS)
 
 
 # ---- pretraining ------------------------------------------------------------------------------------------------

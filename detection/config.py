@@ -2,70 +2,74 @@
 
 Keys are named, and mean, what detectron2 names and means; a few of ours are marked so.  One
 CfgNode serves both engines: each engine says by name which value it cannot honour
-(`check_config` in detection/engines), so that no key is ever ignored.
+(`check_config` in detection/engines), so that no key is ever ignored.  What depends on a key is its
+role (backbones/core/roles.py), which stands around its default, or around that of its block.
 """
 
 from __future__ import annotations
 
-from backbones.core.config import CfgNode, config_hash, flatten
+from typing import Any
+
+from backbones.core.config import CfgNode, config_hash
+from backbones.core.roles import CONTENT, MACHINE, NAMING, NUMBER, PROTOCOL, SEED, TEST, WEIGHTS, Block, Roles
 from detection.config_checks import ENGINES, validate
 
-__all__ = ["ENGINES", "NOT_PROTOCOL", "TESTING", "get_defaults", "protocol_hash", "protocol_name", "validate"]
+__all__ = ["ENGINES", "ROLES", "describe_protocol", "get_defaults", "protocol_hash", "protocol_name", "validate"]
 
-_C = CfgNode()
+_C = Block()
 # Which implementation trains: "torchvision" needs nothing outside the package index;
 # "detectron2" is the engine of the paper-scale configs and must be installed.
-_C.ENGINE = "torchvision"
+_C.ENGINE = NUMBER("torchvision")
 # Seed of the new layers, the order of images, flips and the sampling of proposals.
-_C.SEED = 0
+_C.SEED = SEED(0)
 # Name of the row in tables; empty: the backbone's own label.  (ours)
-_C.LABEL = ""
+_C.LABEL = NAMING("")
 # Readable name of the protocol; results compare only under one protocol hash.  Empty: derived.  (ours)
-_C.PROTOCOL = ""
+_C.PROTOCOL = NAMING("")
 
-_C.DATASETS = CfgNode()
+_C.DATASETS = Block()
 # Folder that the names of detection/data/catalog.py are below; ~ and $VARIABLES are expanded, and where
 # SMOOTH2DET_DATA is not set, DETECTRON2_DATASETS stands in for it.  (ours)
-_C.DATASETS.ROOT = "$SMOOTH2DET_DATA"
+_C.DATASETS.ROOT = MACHINE("$SMOOTH2DET_DATA")
 # Names from the catalog, or "coco:<json>:<image folder>" or "voc:<folder>:<split>".
 # Several training sets are joined (VOC 07+12); there is exactly one test set.
-_C.DATASETS.TRAIN = ("scenes_train",)
-_C.DATASETS.TEST = ("scenes_val",)
+_C.DATASETS.TRAIN = CONTENT(("scenes_train",))
+_C.DATASETS.TEST = CONTENT(("scenes_val",))
 
-_C.DATALOADER = CfgNode()
+_C.DATALOADER = Block()
 # Processes that read images; 0 reads in the training process.
-_C.DATALOADER.NUM_WORKERS = 4
+_C.DATALOADER.NUM_WORKERS = MACHINE(4)
 # Batches hold only wide or only tall images, which saves padding.
-_C.DATALOADER.ASPECT_RATIO_GROUPING = True
+_C.DATALOADER.ASPECT_RATIO_GROUPING = NUMBER(True)
 # Leave out training images without any box to learn from.
-_C.DATALOADER.FILTER_EMPTY_ANNOTATIONS = True
+_C.DATALOADER.FILTER_EMPTY_ANNOTATIONS = NUMBER(True)
 # Keep decoded, resized training images in memory (per worker); for small sets and one
 # MIN_SIZE_TRAIN: 1,500 images of 128 px are 74 MB.  (ours)
-_C.DATALOADER.CACHE_IMAGES = False
+_C.DATALOADER.CACHE_IMAGES = MACHINE(False)
 
-_C.INPUT = CfgNode()
+_C.INPUT = Block(NUMBER)
 # Channel order the backbone was trained with.
 _C.INPUT.FORMAT = "RGB"
 # Length of the shorter side in pixels; of several values one is drawn per image.
 _C.INPUT.MIN_SIZE_TRAIN = (640, 672, 704, 736, 768, 800)
 _C.INPUT.MAX_SIZE_TRAIN = 1333
-_C.INPUT.MIN_SIZE_TEST = 800
-_C.INPUT.MAX_SIZE_TEST = 1333
+_C.INPUT.MIN_SIZE_TEST = TEST(800)
+_C.INPUT.MAX_SIZE_TEST = TEST(1333)
 # "horizontal" (probability one half) or "none".
 _C.INPUT.RANDOM_FLIP = "horizontal"
 
-_C.MODEL = CfgNode()
+_C.MODEL = Block(NUMBER)
 # Mean and standard deviation per channel, range 0..255, in the order of INPUT.FORMAT.
 _C.MODEL.PIXEL_MEAN = [123.675, 116.280, 103.530]
 _C.MODEL.PIXEL_STD = [58.395, 57.120, 57.375]
 
-_C.MODEL.BACKBONE = CfgNode()
+_C.MODEL.BACKBONE = Block()
 # "build_resnet_fpn_backbone" (FPN) or "build_resnet_backbone" (C4).
 _C.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
 # Stages that do not train: 0 none, 1 stem, 2 + res2, 3 + res3, 4 + res4, 5 + res5 (C4: the head's, too; ours).
 _C.MODEL.BACKBONE.FREEZE_AT = 2
 
-_C.MODEL.RESNETS = CfgNode()
+_C.MODEL.RESNETS = Block()
 # 18, 34, 50, 101 or 152.
 _C.MODEL.RESNETS.DEPTH = 50
 # "BN" (statistics of this process), "FrozenBN" (the backbone's statistics), "SyncBN" or "GN".
@@ -75,18 +79,18 @@ _C.MODEL.RESNETS.STRIDE_IN_1X1 = False
 # 256 with bottlenecks; 64 for ResNet-18 and ResNet-34.
 _C.MODEL.RESNETS.RES2_OUT_CHANNELS = 256
 
-_C.MODEL.FPN = CfgNode()
+_C.MODEL.FPN = Block()
 _C.MODEL.FPN.OUT_CHANNELS = 256
 # "" (none), "BN", "SyncBN" or "GN".
 _C.MODEL.FPN.NORM = ""
 
-_C.MODEL.ANCHOR_GENERATOR = CfgNode()
+_C.MODEL.ANCHOR_GENERATOR = Block()
 # Side lengths in pixels of the network's input, one list per level p2..p6.
 _C.MODEL.ANCHOR_GENERATOR.SIZES = [[32], [64], [128], [256], [512]]
 # Height over width; one list serves every level.
 _C.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS = [[0.5, 1.0, 2.0]]
 
-_C.MODEL.RPN = CfgNode()
+_C.MODEL.RPN = Block()
 # Anchors per image in the loss, and the largest share of them that is positive.
 _C.MODEL.RPN.BATCH_SIZE_PER_IMAGE = 256
 _C.MODEL.RPN.POSITIVE_FRACTION = 0.5
@@ -94,14 +98,14 @@ _C.MODEL.RPN.POSITIVE_FRACTION = 0.5
 _C.MODEL.RPN.IOU_THRESHOLDS = [0.3, 0.7]
 # Proposals kept per level before suppression, and per image after it.
 _C.MODEL.RPN.PRE_NMS_TOPK_TRAIN = 2000
-_C.MODEL.RPN.PRE_NMS_TOPK_TEST = 1000
+_C.MODEL.RPN.PRE_NMS_TOPK_TEST = TEST(1000)
 _C.MODEL.RPN.POST_NMS_TOPK_TRAIN = 1000
-_C.MODEL.RPN.POST_NMS_TOPK_TEST = 1000
+_C.MODEL.RPN.POST_NMS_TOPK_TEST = TEST(1000)
 _C.MODEL.RPN.NMS_THRESH = 0.7
 # Point where smooth L1 turns from quadratic to linear; 0 is plain L1.
 _C.MODEL.RPN.SMOOTH_L1_BETA = 0.0
 
-_C.MODEL.ROI_HEADS = CfgNode()
+_C.MODEL.ROI_HEADS = Block()
 # "StandardROIHeads" (FPN), "Res5ROIHeads" (C4) or "Res5ROIHeadsExtraNorm" (C4 with a RESNETS.NORM after res5, as MoCo).
 _C.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
 # Number of categories listed in the data, without background; checked against the data.
@@ -109,11 +113,11 @@ _C.MODEL.ROI_HEADS.NUM_CLASSES = 80
 _C.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 512
 _C.MODEL.ROI_HEADS.POSITIVE_FRACTION = 0.25
 _C.MODEL.ROI_HEADS.IOU_THRESHOLDS = [0.5]
-_C.MODEL.ROI_HEADS.NMS_THRESH_TEST = 0.5
+_C.MODEL.ROI_HEADS.NMS_THRESH_TEST = TEST(0.5)
 # Detections are made once, at score 0: the only value.  AP has TEST.AP_SCORE_THRESH.
-_C.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
+_C.MODEL.ROI_HEADS.SCORE_THRESH_TEST = TEST(0.0)
 
-_C.MODEL.ROI_BOX_HEAD = CfgNode()
+_C.MODEL.ROI_BOX_HEAD = Block()
 _C.MODEL.ROI_BOX_HEAD.NUM_FC = 2
 _C.MODEL.ROI_BOX_HEAD.FC_DIM = 1024
 # Cells per side of a pooled region; samples per cell and side (0: as many as pixels).
@@ -123,7 +127,7 @@ _C.MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO = 0
 _C.MODEL.ROI_BOX_HEAD.POOLER_TYPE = "ROIAlignV2"
 _C.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA = 0.0
 
-_C.SOLVER = CfgNode()
+_C.SOLVER = Block(NUMBER)
 # "SGD" or "ADAMW".  (ours)
 _C.SOLVER.OPTIMIZER = "SGD"
 # Images per iteration, over all processes.
@@ -145,50 +149,35 @@ _C.SOLVER.WEIGHT_DECAY = 0.0001
 _C.SOLVER.WEIGHT_DECAY_NORM = 0.0
 # Weight decay of biases; negative: WEIGHT_DECAY.
 _C.SOLVER.WEIGHT_DECAY_BIAS = -1.0
-_C.SOLVER.CLIP_GRADIENTS = CfgNode()
+_C.SOLVER.CLIP_GRADIENTS = Block()
 _C.SOLVER.CLIP_GRADIENTS.ENABLED = False
 # "full_model": the norm over all parameters; "norm": detectron2's, each parameter's own norm.
 _C.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
 _C.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 1.0
-_C.SOLVER.AMP = CfgNode()
+_C.SOLVER.AMP = Block()
 # Mixed precision: bfloat16 in the torchvision engine, detectron2's own in the other.
 _C.SOLVER.AMP.ENABLED = False
 # Iterations between resumable checkpoints (one is always written at the end).
-_C.SOLVER.CHECKPOINT_PERIOD = 5000
+_C.SOLVER.CHECKPOINT_PERIOD = MACHINE(5000)
 # Iterations between lines of metrics.jsonl.  (ours)
-_C.SOLVER.LOG_PERIOD = 20
+_C.SOLVER.LOG_PERIOD = MACHINE(20)
 
-_C.TEST = CfgNode()
+_C.TEST = Block(TEST)
 _C.TEST.DETECTIONS_PER_IMAGE = 100
 # AP, COCO's and VOC's, counts detections above this score (detectron2's 0.05; the ALS paper's code 0); AR all.  (ours)
 _C.TEST.AP_SCORE_THRESH = 0.05
-_C.TEST.PRECISE_BN = CfgNode()
-# Estimate batch norm's statistics anew, over NUM_ITER training batches, before the test.
+_C.TEST.PRECISE_BN = Block(NUMBER)
+# Estimate batch norm's statistics anew, over NUM_ITER training batches, before the test; the weights keep them.
 _C.TEST.PRECISE_BN.ENABLED = False
 _C.TEST.PRECISE_BN.NUM_ITER = 200
 # [[what, value, largest difference], ...] that a run must end with: "loss" of the last line of
 # metrics.jsonl, "detections", or a COCO number.  (detectron2 has the same for its own metrics)
-_C.TEST.EXPECTED_RESULTS = []
+_C.TEST.EXPECTED_RESULTS = MACHINE([])
 # Images per batch and process at inference.  (ours)
 _C.TEST.IMS_PER_BATCH = 8
 
-# Keys that change neither what is learned nor how it is measured.
-NOT_PROTOCOL = (
-    "SEED",
-    "LABEL",
-    "PROTOCOL",
-    "DATASETS.ROOT",
-    "DATASETS.TRAIN",  # data sets enter the hash as their fingerprints: a path does not identify data
-    "DATASETS.TEST",
-    "DATALOADER.NUM_WORKERS",
-    "DATALOADER.CACHE_IMAGES",
-    "SOLVER.CHECKPOINT_PERIOD",
-    "SOLVER.LOG_PERIOD",
-    "TEST.EXPECTED_RESULTS",
-)
-
-# What --eval-only may change of a finished run.
-TESTING = ("TEST.*", "*_TEST", "LABEL", "PROTOCOL")
+ROLES = Roles(_C)
+TESTING = ROLES  # its earlier name
 
 
 def get_defaults() -> CfgNode:
@@ -202,8 +191,7 @@ def protocol_hash(cfg: CfgNode, *fingerprints: str) -> str:
     Args:
         fingerprints: of the training and the test data.
     """
-    settings = {key: value for key, value in flatten(cfg) if key not in NOT_PROTOCOL}
-    return config_hash({"settings": settings, "data": list(fingerprints)})
+    return config_hash({"settings": ROLES.select(cfg, *PROTOCOL), "data": list(fingerprints)})
 
 
 def protocol_name(cfg: CfgNode) -> str:
@@ -212,3 +200,16 @@ def protocol_name(cfg: CfgNode) -> str:
     pyramid = "FPN" if model.BACKBONE.NAME == "build_resnet_fpn_backbone" else "C4"
     derived = f"R{model.RESNETS.DEPTH}-{pyramid} {model.RESNETS.NORM} freeze{model.BACKBONE.FREEZE_AT}"
     return cfg.PROTOCOL or f"{derived} {cfg.SOLVER.MAX_ITER} it"
+
+
+def describe_protocol(cfg: CfgNode, *fingerprints: str) -> dict[str, Any]:
+    """The protocol as results.json has it: name, hash (of `protocol_hash`), and the settings that the hash covers."""
+    settings = ROLES.select(cfg, *PROTOCOL)
+    return {"name": protocol_name(cfg), "hash": protocol_hash(cfg, *fingerprints), "settings": settings}
+
+
+def weight_settings(cfg: CfgNode) -> dict[str, Any]:
+    """Every setting that the weights depend on; how many batches PRECISE_BN takes counts only where it is enabled."""
+    settings, precise = ROLES.select(cfg, *WEIGHTS), cfg.TEST.PRECISE_BN
+    kept = {key: value for key, value in settings.items() if not key.startswith("TEST.PRECISE_BN.")}
+    return kept | {"TEST.PRECISE_BN": precise.NUM_ITER if precise.ENABLED else "off"}

@@ -18,7 +18,7 @@ from backbones.core.results import BackboneIdentity, make_results, random_identi
 from backbones.core.run_log import get_logger, hold_log
 from backbones.core.warning_counter import WarningCounter
 from backbones.models.weights import BackboneFile, identity, load_backbone
-from detection.config import TESTING, protocol_hash, protocol_name, validate
+from detection.config import ROLES, describe_protocol, validate
 from detection.config_pairs import warn_pairs
 from detection.data.catalog import load_data
 from detection.data.records import DetectionData, check_categories, shared_images
@@ -64,11 +64,11 @@ def finetune(
     """
     setup_distributed()
     hold_log()
-    check_folder(run_dir, cfg, TESTING, resume=resume, eval_only=eval_only)
+    check_folder(run_dir, cfg, ROLES, resume=resume, eval_only=eval_only)
     warnings = WarningCounter()
     warn_pairs(cfg, world_size(), warnings)
     train, test = load_both(cfg.DATASETS, cfg.MODEL.ROI_HEADS.NUM_CLASSES, "MODEL.ROI_HEADS.NUM_CLASSES", warnings)
-    place = choose_folder(run_dir, cfg, train, test, TESTING, resume=resume, eval_only=eval_only)
+    place = choose_folder(run_dir, cfg, train, test, ROLES, resume=resume, eval_only=eval_only)
     engine = build_engine(cfg.ENGINE)
     predictions = engine.finetune(cfg, backbone, train, test, run_dir, resume, eval_only, place.open)
     results: dict[str, Any] = {}
@@ -126,7 +126,7 @@ def save_evaluation(
     """Evaluate the predictions and write what the run leaves."""
     return save_detection(
         name_backbone(cfg, backbone),
-        {"name": protocol_name(cfg), "hash": protocol_hash(cfg, train.fingerprint, test.fingerprint)},
+        describe_protocol(cfg, train.fingerprint, test.fingerprint),
         train,
         test,
         predictions,
@@ -139,7 +139,7 @@ def save_evaluation(
 
 def save_detection(
     who: BackboneIdentity,
-    protocol: dict[str, str],
+    protocol: dict[str, Any],
     train: DetectionData,
     test: DetectionData,
     predictions: list[dict[str, Any]],

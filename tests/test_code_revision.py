@@ -87,13 +87,14 @@ def test_how_a_revision_is_written(code, said):
 def test_numbers_that_replace_those_of_another_protocol_are_called_out(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(get_logger(), "propagate", True)  # to where caplog listens
 
-    def save(digest):
+    def save(digest, **settings):
         caplog.clear()
-        save_results(tmp_path, make_results("backbone", ME, {"name": "p", "hash": digest}, {}))
+        save_results(tmp_path, make_results("backbone", ME, {"name": "p", "hash": digest} | settings, {}))
         return caplog.text
 
     assert save("1") == ""
     assert save("1") == ""
+    assert save("1", settings={"SIZE": 3}) == ""  # the first ones are of an earlier version, without settings
     assert "replaces {'name': 'p', 'hash': '1'}, another protocol" in save("2")
     (tmp_path / "results.json").write_text('{"cut')
     assert save("3") == ""

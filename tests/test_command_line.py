@@ -173,6 +173,47 @@ def test_a_mistyped_option_is_one_line_with_the_nearest(load_tool, capsys, argv,
     assert capsys.readouterr().err == f"{line}\n"
 
 
+OF_A_RUN = ("evaluate_backbone", "localize", "attack_backbone", "cache_teacher")
+MISTYPED = {
+    "pretrain": ["--output-dir", "{}/out", "DATA.ROOT", "{}/no-data"],
+    **{name: ["{}", "--output-dir", "{}/out"] for name in OF_A_RUN},
+    "finetune_coco": [
+        *("--config-file", "configs/detection/quick.yaml", "--backbone", "{}/none.pth", "--output-dir", "{}/out"),
+        *("DATASETS.ROOT", "{}/no-data"),
+    ],
+    "finetune_voc": [
+        *("--config-file", "configs/yolo/quick.yaml", "--backbone", "{}/none.pth", "--output-dir", "{}/out"),
+        *("DATASETS.ROOT", "{}/no-data"),
+    ],
+    "import_backbone": [
+        *("--checkpoint", "{}/none.pth", "--source", "torchvision", "--arch", "resnet18", "--label", "x"),
+        *("--output", "{}/out/x.pth", "--config-file", "configs/pretrain/quick_scenes.yaml"),
+    ],
+    "benchmark": ["--config-file", "configs/suites/quick.yaml", "--output-dir", "{}/out"],
+}
+
+
+def test_every_tool_that_takes_overrides_is_asked(load_tool, monkeypatch):
+    asked = {
+        name for name in TOOLS for parser in parsers_of(load_tool(name), monkeypatch)
+        if "overrides" in {action.dest for action in parser._actions}
+    }  # fmt: skip
+    assert asked == MISTYPED.keys()
+
+
+@pytest.mark.parametrize("name", MISTYPED)
+def test_a_mistyped_key_is_answered_before_anything_is_read(tmp_path, name):
+    """Data, backbone and checkpoint are not there, which the tool would say otherwise; a suite's data are not drawn."""
+    (tmp_path / "config.yaml").write_text("DATA:\n  ROOT: no-data\n")
+    key, nearest = ("COMPARE.ARGUMENT", "COMPARE.ARGUMENTS") if name == "benchmark" else ("SEDE", "SEED")
+    arguments = [text.format(tmp_path) for text in MISTYPED[name]]
+    process = start(f"tools/{name}.py", *arguments, key, "1", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    out, error = process.communicate(timeout=60)
+    assert (process.returncode, out) == (2, b"")
+    assert error.decode() == f"error: command line: unknown key '{key}'; did you mean '{nearest}'?\n"
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").glob("[!.]*"))
+
+
 # ---------------------------------------------------------------------------------------------- values
 
 

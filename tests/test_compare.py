@@ -11,8 +11,7 @@ from helpers.result_folders import METRIC_NAMES, add, add_detection, add_suite, 
 
 import detection.config
 from backbones.core.errors import InputError
-from backbones.core.results import BackboneIdentity, load_results
-from comparison.protocols import SAME_PROTOCOL
+from backbones.core.results import BackboneIdentity, load_results, save_results
 from comparison.rows import collect_rows
 from comparison.summary import build_comparison
 from comparison.tables import terminal_table
@@ -221,6 +220,29 @@ def test_two_protocols_are_two_sections_or_refused(tmp_path, other, options, unl
     assert all(section.count("| AP ↑ |") == 1 for section in sections)  # each its own table
 
 
+@pytest.mark.parametrize(
+    ("stated", "unlike"),
+    [
+        ("both", "SOLVER.MAX_ITER (3, 5)"),  # by the results alone
+        ("one", "SOLVER.MAX_ITER (3, 5)"),  # the other's config is read for the keys that the hash covers
+        ("none", "SEED (0, 1) and SOLVER.MAX_ITER (3, 5)"),  # of an earlier version: any key may be what differs
+    ],
+)
+def test_results_name_the_settings_of_their_protocol(tmp_path, stated, unlike):
+    for n, (protocol, iterations) in enumerate((("a@1", 3), ("a@2", 5))):
+        folder = add_detection(tmp_path, backbone("CE"), 0.5, protocol=protocol)
+        results = json.loads((folder / "results.json").read_text())
+        if stated == "both" or (stated == "one" and n == 0):
+            results["protocol"]["settings"] = {"SOLVER.MAX_ITER": iterations, "SOLVER.STEPS": [1]}
+        save_results(folder, results)
+        if stated != "both":
+            config = {"SEED": n, "SOLVER": {"MAX_ITER": iterations, "STEPS": [1]}}
+            (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(InputError) as refused:
+        compare_runs(tmp_path, tmp_path / "out")
+    assert f", which differ in {unlike}: their numbers" in str(refused.value)
+
+
 def test_engine_and_test_set_are_a_part_of_the_hash():
     cfg = detection.config.get_defaults()
     other = detection.config.get_defaults()
@@ -231,7 +253,6 @@ def test_engine_and_test_set_are_a_part_of_the_hash():
         protocol_hash(cfg, "train", "t"),
     }
     assert len(hashes) == 3
-    assert set(SAME_PROTOCOL) == set(detection.config.NOT_PROTOCOL)
 
 
 def test_measures_of_several_protocols_are_called_out_too(runs, tmp_path):

@@ -273,7 +273,8 @@ def test_versions_of_training_and_validation_are_set_apart(small_scenes):
     [
         (["DATA.VERSION", "masked"], r"unknown DATA\.VERSION 'masked'; did you mean 'mask'"),
         (["DATA.AUGMENTATION", "padcrop"], r"unknown DATA\.AUGMENTATION 'padcrop'; did you mean 'pad_crop'"),
-        (["DATA.VAL_SPLIT", "holdout"], r"'holdout' needs DATA\.HOLDOUT"),
+        (["DATA.VAL_SPLIT", "holdout"], r"DATA\.VAL_SPLIT 'holdout' needs DATA\.HOLDOUT above 0"),
+        (["EVAL.TEMPERATURE_SPLIT", "holdout"], r"EVAL\.TEMPERATURE_SPLIT 'holdout' needs DATA\.HOLDOUT above 0"),
         (["DATA.HOLDOUT", "-1"], r"DATA\.HOLDOUT"),
         (["DATA.CONTEXT_SHARE", "1.5"], r"DATA\.CONTEXT_SHARE is 1\.5"),
         (["DATA.COLOR_JITTER", "[0.4]"], r"DATA\.COLOR_JITTER is \[0\.4\]; it must be 3 numbers \(brightness"),
@@ -292,18 +293,18 @@ def test_a_key_without_effect_is_said(small_scenes, caplog):
     assert [r.getMessage() for r in caplog.records] == ["DATA.CROP_AREA has no effect: DATA.AUGMENTATION is pad_crop"]
 
 
-def test_context_images_go_only_to_a_method_that_knows_them(small_scenes):
+def test_context_images_go_only_to_a_method_that_knows_them():
     with pytest.raises(InputError, match=r"CONTEXT_SHARE is 0\.15, but METHOD\.NAME CE"):
-        build_configured(configured(small_scenes, "DATA.CONTEXT_SHARE", 0.15), "train", WarningCounter(), training=True)
+        validate(configured(Path("x"), "DATA.CONTEXT_SHARE", 0.15))
 
 
-def test_a_method_that_learns_from_context_needs_it(small_scenes, monkeypatch):
+def test_a_method_that_learns_from_context_needs_it(monkeypatch):
     from backbones.methods.base import METHODS
 
     monkeypatch.setattr(METHODS.get("CE"), "needs", frozenset({"is_context"}))
     with pytest.raises(InputError, match=r"METHOD\.NAME CE .*DATA\.CONTEXT_SHARE is 0"):
-        build_configured(configured(small_scenes), "train", WarningCounter(), training=True)
-    build_configured(configured(small_scenes, "DATA.CONTEXT_SHARE", 0.15), "train", WarningCounter(), training=True)
+        validate(configured(Path("x")))
+    validate(configured(Path("x"), "DATA.CONTEXT_SHARE", 0.15))
 
 
 def test_more_held_out_than_there_are(small_scenes):

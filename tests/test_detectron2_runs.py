@@ -96,7 +96,7 @@ def test_testing_again_gives_the_same_numbers(command, finished, load_tool):
     (other,) = finished.glob("evaluation-*")  # in a folder of its own
     assert {"results.json", "predictions.json", "matches.npz", "config.yaml"} <= {path.name for path in other.iterdir()}
     shutil.rmtree(other)  # as the other tests want it
-    with pytest.raises(InputError, match=r"other settings: TEST\.PRECISE_BN \(3 -> 9\)"):
+    with pytest.raises(InputError, match=r"cannot resume .*: TEST\.PRECISE_BN\.NUM_ITER was 3 and is now 9"):
         tool.main([*command(finished, 0, "--eval-only"), "TEST.PRECISE_BN.NUM_ITER", "9"])
 
 

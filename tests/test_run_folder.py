@@ -144,6 +144,8 @@ def test_moved_data_are_the_same_data(detector, tmp_path):
         assert not list(run.glob("evaluation-*"))
         assert load_results(run)["protocol"] == own["protocol"]
         assert load_results(run)["metrics"] == own["metrics"]
+    assert "SOLVER.MAX_ITER" in own["protocol"]["settings"]
+    assert str(detector.data) not in json.dumps(own["protocol"])  # data sets go by their fingerprints
     before = contents(run)
     image = sorted((*moved.glob("JPEGImages/train*"), *moved.glob("train/*")))[0]
     image.write_bytes(image.read_bytes() + b"\0")  # another file

@@ -8,7 +8,6 @@ Cost: bounds x steps x (1 + 2 x restarts) forward and backward passes of an imag
 
 import numpy as np
 
-from backbones.core.config import config_hash
 from backbones.core.distributed import setup_distributed
 from backbones.core.entry import run_tool
 from backbones.core.results import make_results, save_results
@@ -26,7 +25,8 @@ def main(args: RunArguments) -> int:
     from backbones.data.loader import evaluation_batches
     from backbones.measuring.localization import evenly_spaced
     from backbones.measuring.robustness import attack_model, build_attacks
-    from backbones.measuring.run import build_inputs, build_samples, describe_samples, load_run, print_table
+    from backbones.measuring.run import build_inputs, build_samples, describe_protocol, describe_samples, load_run
+    from backbones.measuring.run import print_table
     from backbones.models.weights import identity
 
     cfg, backbone = load_run(args.run, args.overrides)
@@ -56,7 +56,7 @@ def main(args: RunArguments) -> int:
     results = make_results(
         "robustness",
         identity(backbone),
-        {"name": "attacks", "hash": config_hash(inputs.protocol() | data | asked)},
+        describe_protocol("attacks", inputs.protocol() | asked, data),
         metrics,
         data=data,
         details=asked | {"seed": cfg.SEED},

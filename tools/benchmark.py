@@ -40,7 +40,7 @@ def readers() -> dict[str, Reader]:
     """How each tool reads its settings, by the tool's name; imports slowly what the tools would."""
     import backbones.config
     import detection.config
-    from backbones.measuring.run import check_splits
+    from backbones.measuring.run import check_evaluation
     from backbones.pretraining.run import expect_backbone
     from detection.engines.yolo import config as yolo
     from detection.engines.yolo.building import check_backbone
@@ -50,7 +50,7 @@ def readers() -> dict[str, Reader]:
     pretraining = Reader(backbones.config.get_defaults, (backbones.config.validate,), leaves=expect_backbone)
     return {
         "pretrain": pretraining,
-        "evaluate_backbone": pretraining._replace(checks=(*pretraining.checks, check_splits)),
+        "evaluate_backbone": pretraining._replace(checks=(*pretraining.checks, check_evaluation)),
         "localize": pretraining,
         "finetune_coco": Reader(detection.config.get_defaults, (check_config,), check_backbone=check_spec),
         "finetune_voc": Reader(

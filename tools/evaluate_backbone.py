@@ -4,7 +4,7 @@ python tools/evaluate_backbone.py runs/als                         writes runs/a
 python tools/evaluate_backbone.py runs/als DATA.ROOT /elsewhere    with another place for the data
 """
 
-from backbones.core.config import config_hash, expand_path
+from backbones.core.config import expand_path
 from backbones.core.distributed import setup_distributed
 from backbones.core.entry import run_tool
 from backbones.core.results import make_results, save_results
@@ -22,19 +22,17 @@ SHOWN = ("top1", "top1_shifted", "nll", "ece15", "cwece15", "average_confidence"
 def main(args: RunArguments) -> int:
     from backbones.data.cifar10h import check_agreement, load_cifar10h  # slow: imported when they are needed
     from backbones.measuring import run as shared
-    from backbones.measuring.context import check_fills
     from backbones.measuring.evaluation import evaluate_backbone
     from backbones.models.weights import identity
 
     cfg, backbone = shared.load_run(args.run, args.overrides)
-    shared.check_splits(cfg)
+    shared.check_evaluation(cfg)
     warnings = WarningCounter()
     shared.warn_of_choice(args.run, cfg, warnings)
     val = shared.build_samples(cfg, cfg.DATA.VAL_SPLIT, backbone, warnings)
     shifted = shared.build_samples(cfg, cfg.DATA.SHIFTED_SPLIT, backbone, warnings) if cfg.DATA.SHIFTED_SPLIT else None
     fitting = cfg.EVAL.TEMPERATURE_SPLIT and shared.build_samples(cfg, cfg.EVAL.TEMPERATURE_SPLIT, backbone, warnings)
     fills = tuple(cfg.EVAL.CONTEXT_FILLS) if cfg.EVAL.CONTEXT else ()
-    check_fills(fills, "EVAL.CONTEXT_FILLS")
     human = load_cifar10h(expand_path(cfg.EVAL.HUMAN_LABELS)) if cfg.EVAL.HUMAN_LABELS else None
     if human is not None:
         check_agreement(human, val.labels, len(val.classes))
@@ -48,11 +46,11 @@ def main(args: RunArguments) -> int:
     )
     shared.save_predictions(run_dir / PREDICTIONS, measured.predictions)
     data = {samples.split: shared.describe_samples(samples) for samples in (val, shifted, fitting) if samples}
-    asked = {"context": cfg.EVAL.CONTEXT} | shared.changed_settings(cfg, len(val))
+    settings = inputs.protocol() | {"context": cfg.EVAL.CONTEXT} | shared.changed_settings(cfg, len(val))
     results = make_results(
         "backbone",
         identity(backbone),
-        {"name": "backbone-eval", "hash": config_hash(inputs.protocol() | data | asked)},
+        shared.describe_protocol("backbone-eval", settings, data),
         measured.metrics,
         data=data,
         details=measured.details,

@@ -5,7 +5,6 @@ python tools/import_backbone.py --checkpoint moco_v2.pth.tar --source moco --arc
 """
 
 import argparse
-import json
 
 from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.config import CfgNode, load_config
@@ -26,15 +25,17 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError(f"{present[0]} exists; name another --output")
     if args.overrides and not args.config_file:
         raise InputError(f"'{args.overrides[0]}' changes a key of --config-file, which is missing; add it")
-    from backbones.measuring.run import compare_with_data  # slow: imported when the arguments are right
+    from backbones.config import get_defaults  # slow: imported when the arguments are right
+    from backbones.measuring.run import compare_with_data
     from backbones.models.weights import save_backbone_state
     from detection.exchange.importing import declare_spec, describe, import_backbone, load_classes
 
+    cfg = load_config(get_defaults(), args.config_file, args.overrides) if args.config_file else None
     spec = declare_spec(args.arch, **{key: getattr(args, key) for key in DECLARED})
     options = {key: getattr(args, key) for key in ("label", "method", "seed", "classifier")}
     options["classes"] = args.classes and load_classes(args.classes)
     backbone, report = import_backbone(args.checkpoint, args.source, spec, **options)
-    cfg = build_config(args, backbone.spec) if args.config_file else None
+    cfg = cfg and complete_config(cfg, backbone.spec, args.label)
     compared = f"; {compare_with_data(cfg, backbone)}" if cfg else ""
     save_backbone_state(args.output, backbone.state, backbone.spec, backbone.provenance)
     if cfg:
@@ -43,13 +44,12 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def build_config(args: argparse.Namespace, spec: dict) -> CfgNode:
+def complete_config(cfg: CfgNode, spec: dict, label: str) -> CfgNode:
     """The config of the data, with the network and the input that the backbone file declares."""
-    from backbones.config import get_defaults, validate
+    from backbones.config import validate
 
-    declared = {"MODEL.ARCH": spec["arch"], "MODEL.NORM": spec["norm"], "DATA.MEAN": spec["mean"]}
-    declared |= {"DATA.STD": spec["std"], "LABEL": json.dumps(args.label)}  # in quotes: "a: b" is not a mapping
-    cfg = load_config(get_defaults(), args.config_file, [*args.overrides, *map(str, sum(declared.items(), ()))])
+    cfg.LABEL, cfg.MODEL.ARCH, cfg.MODEL.NORM = label, spec["arch"], spec["norm"]
+    cfg.DATA.MEAN, cfg.DATA.STD = list(spec["mean"]), list(spec["std"])
     validate(cfg)
     return cfg
 

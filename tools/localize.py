@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from backbones.core.config import config_hash
 from backbones.core.distributed import setup_distributed
 from backbones.core.entry import run_tool
 from backbones.core.results import make_results, save_results
@@ -27,15 +26,16 @@ def main(args: RunArguments) -> int:
     from backbones.measuring.gallery import make_tiles, save_gallery
     from backbones.measuring.localization import LocalizationEvaluator, evenly_spaced
     from backbones.measuring.predictions import predict_samples
-    from backbones.measuring.run import build_inputs, build_samples, describe_samples, load_run, print_table
+    from backbones.measuring.run import build_inputs, build_samples, describe_protocol, describe_samples, load_run
+    from backbones.measuring.run import print_table
     from backbones.models.weights import identity
 
     cfg, backbone = load_run(args.run, args.overrides)
-    warnings = WarningCounter()
-    samples = build_samples(cfg, cfg.LOCALIZE.SPLIT, backbone, warnings)
     inputs = replace(build_inputs(cfg, setup_distributed()), batch_size=cfg.LOCALIZE.BATCH_SIZE)
     model = backbone.build().to(inputs.device, inputs.dtype)
     class_maps = ClassMaps(model, cfg.LOCALIZE.METHOD)
+    warnings = WarningCounter()
+    samples = build_samples(cfg, cfg.LOCALIZE.SPLIT, backbone, warnings)
     run_dir = open_run(args.output_dir, cfg)
     warnings.log(get_logger())
     boxed = np.flatnonzero(samples.box_counts() > 0)
@@ -56,7 +56,7 @@ def main(args: RunArguments) -> int:
     results = make_results(
         "localization",
         who,
-        {"name": f"localization-{cfg.LOCALIZE.METHOD}", "hash": config_hash(settings | inputs.normalization() | data)},
+        describe_protocol(f"localization-{cfg.LOCALIZE.METHOD}", settings | inputs.normalization(), data),
         evaluator.metrics(),
         data=data,
         details=settings | evaluator.details(),

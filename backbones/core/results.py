@@ -2,7 +2,8 @@
 
 {"schema_version": 1, "stage": one of STAGES,
  "backbone": {"label", "method", "seed", "hash"},          what was measured; rows are joined by the hash
- "protocol": {"name", "hash"},                             how; numbers of two protocols are not comparable
+ "protocol": {"name", "hash", "settings": {key: value}},   how; numbers of two hashes are not comparable; the settings
+                                                           that the hash covers are absent in older files
  "metrics": {name: number or null},                        flat; fractions in [0, 1]
  "data": {...}, "details": {...},                          counts and fingerprints; everything that is not a scalar
  "warnings": [{"what", "count", "examples"}],
@@ -52,7 +53,7 @@ def random_identity(seed: int) -> BackboneIdentity:
 def make_results(
     stage: str,
     backbone: BackboneIdentity,
-    protocol: Mapping[str, str],
+    protocol: Mapping[str, Any],
     metrics: Mapping[str, float | None],
     *,
     data: Mapping | None = None,
@@ -65,7 +66,7 @@ def make_results(
         "schema_version": SCHEMA_VERSION,
         "stage": stage,
         "backbone": asdict(backbone),
-        "protocol": dict(protocol),
+        "protocol": _finite(dict(protocol)),
         "metrics": _finite(dict(metrics)),
         "data": _finite(dict(data or {})),
         "details": _finite(dict(details or {})),
@@ -79,12 +80,10 @@ def save_results(run_dir: str | Path, results: Mapping) -> Path:
     """Check and write `run_dir/results.json`, whose presence marks the stage as complete."""
     path = Path(run_dir) / FILE_NAME
     _check(results, path)
-    before = _read_protocol(path)
-    if before not in (None, results["protocol"]):
+    before, now = _read_protocol(path), _identity(results["protocol"])
+    if before not in (None, now):
         # Not `core.run_log`: it imports torch, which a reader of results does not need.
-        logging.getLogger("smooth2det").warning(
-            "%s: %s replaces %s, another protocol", path, results["protocol"], before
-        )
+        logging.getLogger("smooth2det").warning("%s: %s replaces %s, another protocol", path, now, before)
     save_json(path, results)
     return path
 
@@ -94,9 +93,13 @@ def _read_protocol(path: Path) -> dict[str, str] | None:
     if not path.exists():
         return None
     try:
-        return load_results(path)["protocol"]
+        return _identity(load_results(path)["protocol"])
     except InputError:  # broken, or of an earlier version: it is overwritten
         return None
+
+
+def _identity(protocol: Mapping[str, Any]) -> dict[str, str]:
+    return {key: protocol[key] for key in _IDENTITY["protocol"]}
 
 
 def load_results(path: str | Path) -> dict[str, Any]:
@@ -137,6 +140,8 @@ def _check(results: Any, path: Path) -> None:
     _check_fields(results, _BLOCKS, path, "")
     for block, fields in _IDENTITY.items():
         _check_fields(results[block], fields, path, f"{block}: ")
+    if "settings" in results["protocol"]:
+        _check_fields(results["protocol"], {"settings": dict}, path, "protocol: ")
     if "code" in results:
         _check_fields(results, {"code": dict}, path, "")
     for n, warning in enumerate(results["warnings"]):

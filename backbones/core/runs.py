@@ -3,8 +3,7 @@
 import os
 import platform
 import sys
-from collections.abc import Sequence
-from fnmatch import fnmatch
+from collections.abc import Collection
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,42 +14,20 @@ from backbones.core.distributed import barrier, is_main
 from backbones.core.errors import NO_ROOM, InputError
 from backbones.core.files import save_json, save_text
 from backbones.core.revision import code_revision
+from backbones.core.roles import CONTENT, FREE, Role, Roles
 from backbones.core.run_log import log_to_file
 
 CONFIG_FILE = "config.yaml"
 _PACKAGES = ("torch", "torchvision", "numpy", "fvcore", "pycocotools", "detectron2", "opencv-python-headless")
-# Keys that can differ between the start of a run and its resumption without changing its numbers.
-_FREE_KEYS = (
-    "DATA.NUM_WORKERS",
-    "DATALOADER.NUM_WORKERS",
-    "DATALOADER.CACHE_IMAGES",
-    "DATA.ROOT",
-    "DATASETS.ROOT",
-    "DATASETS.TRAIN",  # the checkpoint names the data by its fingerprint
-    # Evaluation after training.
-    "DATA.EVAL_*",
-    "DATA.SHIFTED_SPLIT",
-    "EVAL.*",
-    "ATTACK.*",
-    "LOCALIZE.*",
-    "TEST.EXPECTED_RESULTS",
-)
-# Paths, which can change, as the checkpoint holds the hash of their content; but not between a path and none.
-_PATH_KEYS = ("TEACHER.RUN", "TEACHER.CACHE", "MODEL.WEIGHTS")
 
 
-def open_run(output_dir: str | Path, cfg: CfgNode, *, resume: bool = False, may_change: Sequence[str] = ()) -> Path:
-    """Create a run folder, or reopen it with `resume`, and write config.yaml, environment.json and log.txt.
-
-    Args:
-        may_change: patterns of keys that are allowed to differ from the config of the run that is resumed.
+def open_run(output_dir: str | Path, cfg: CfgNode) -> Path:
+    """Create a run folder, or reopen it, and write config.yaml, environment.json and log.txt.
 
     Raises:
-        InputError: the folder cannot be written, or `resume` with a config that would change the numbers.
+        InputError: the folder cannot be written.
     """
     run_dir = Path(output_dir)
-    if resume:
-        check_resume(run_dir, cfg, may_change)
     check_writable(run_dir)
     if is_main():
         save_text(run_dir / CONFIG_FILE, cfg.dump(sort_keys=False))
@@ -60,9 +37,31 @@ def open_run(output_dir: str | Path, cfg: CfgNode, *, resume: bool = False, may_
     return run_dir
 
 
-def check_resume(run_dir: str | Path, cfg: CfgNode, may_change: Sequence[str] = ()) -> None:
-    """Raise `InputError` for a config that would change the numbers of the run in `run_dir`; write nothing."""
-    _refuse_changes(Path(run_dir) / CONFIG_FILE, cfg, (*_FREE_KEYS, *may_change))
+def check_resume(
+    run_dir: str | Path, cfg: CfgNode, roles: Roles, may_change: Collection[Role] = FREE, keys: Collection[str] = ()
+) -> None:
+    """Raise `InputError` for a config that would change the numbers of the run in `run_dir`; write nothing.
+
+    A key of the role CONTENT may get another value, but not change between a value and none; the caller checks that
+    the content is the same.
+
+    Args:
+        may_change: roles whose keys are allowed to differ.
+        keys: further keys that are allowed to differ.
+    """
+    path = Path(run_dir) / CONFIG_FILE
+    if not path.exists():
+        return
+    before, now = dict(flatten(load_yaml(path))), dict(flatten(cfg))
+    for key in sorted(before.keys() | now.keys()):
+        if roles.of(key) in may_change or key in keys:
+            continue
+        old, new = (list(v) if isinstance(v, tuple) else v for v in (before.get(key), now.get(key)))
+        if old != new and not (roles.of(key) is CONTENT and old and new):
+            raise InputError(
+                f"cannot resume {path.parent}: {key} was {old!r} and is now {new!r}; "
+                "set it back, or start in another folder"
+            )
 
 
 def check_writable(folder: Path) -> None:
@@ -91,21 +90,6 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "git": {key: code_revision()[key] for key in ("commit", "modified")},
     }
-
-
-def _refuse_changes(path: Path, cfg: CfgNode, free: Sequence[str]) -> None:
-    if not path.exists():
-        return
-    before, now = dict(flatten(load_yaml(path))), dict(flatten(cfg))
-    for key in sorted(before.keys() | now.keys()):
-        if any(fnmatch(key, pattern) for pattern in free):
-            continue
-        old, new = (list(v) if isinstance(v, tuple) else v for v in (before.get(key), now.get(key)))
-        if old != new and not (key in _PATH_KEYS and old and new):
-            raise InputError(
-                f"cannot resume {path.parent}: {key} was {old!r} and is now {new!r}; "
-                "set it back, or start in another folder"
-            )
 
 
 def _version(package: str) -> str | None:

@@ -5,8 +5,9 @@ option.
 """
 
 from backbones.core.checks import ABOVE_0, NO_LIMIT, check_choice, check_numbers, check_range
-from backbones.core.config import CfgNode as CN
+from backbones.core.config import CfgNode
 from backbones.core.errors import InputError
+from backbones.core.roles import COMPARED, MACHINE, NUMBER, SEED, TEST, Block
 
 HOLDOUT = "holdout"  # the name of the split that DATA.HOLDOUT makes
 VERSIONS = ("full", "box", "mask")
@@ -18,18 +19,18 @@ AUGMENTATIONS = {
     "none": (),
 }
 
-_C = CN()
+_C = Block(NUMBER)
 # Class folders with ILSVRC XML: imagenet_xml (ImageNet, scenes) | tiny_imagenet | imagenet_v2 | open_images
 # In memory, through torchvision: cifar10 | cifar100 | svhn | fashion_mnist
 # Fine-grained: cub200 | flowers102 | stanford_cars | fgvc_aircraft
 _C.NAME = "imagenet_xml"
 # Folder of the data set; ~ and $VARIABLES are expanded.  The layout is described at the top of its reader.
-_C.ROOT = ""
+_C.ROOT = MACHINE("")
 _C.TRAIN_SPLIT = "train"
 # Metrics without a suffix are measured on this split; holdout: the part of TRAIN_SPLIT held out by HOLDOUT.
-_C.VAL_SPLIT = "val"
+_C.VAL_SPLIT = TEST("val")
 # A second validation set, with backgrounds that are independent of the class; empty: none.
-_C.SHIFTED_SPLIT = ""
+_C.SHIFTED_SPLIT = TEST("")
 
 # Number of images of TRAIN_SPLIT that are not trained on but form the split `holdout`, drawn at random with SEED (ILS
 # App. C: 5000 of CIFAR, 6000 of SVHN); 0: none.
@@ -40,7 +41,7 @@ _C.HOLDOUT = 0
 # images with a usable box, too.
 _C.VERSION = "full"
 # The same for VAL_SPLIT, SHIFTED_SPLIT and `holdout`; ImageNet is validated on all images, Open Images on `mask`.
-_C.EVAL_VERSION = "full"
+_C.EVAL_VERSION = TEST("full")
 # Largest number of training samples per class, a random choice that is the same for every run (ALS App. A.2: 50000);
 # 0: all.
 _C.CLASS_CAP = 0
@@ -48,10 +49,10 @@ _C.CLASS_CAP = 0
 # training (OLS Table V: 0.2 to 0.8); 0: none.  Validation labels are unchanged.
 _C.NOISE_RATE = 0.0
 # Seed of the label noise; -1: SEED.
-_C.NOISE_SEED = -1
+_C.NOISE_SEED = SEED(-1)
 # Probability, in [0, 1], that a training sample is replaced with its context, all its objects painted with MEAN; drawn
 # per sample and epoch (ALS+Context: 0.15).  Required by the methods that use such samples, refused by others; 0: never.
-_C.CONTEXT_SHARE = 0.0
+_C.CONTEXT_SHARE = COMPARED(0.0)
 
 # Side of a training image, in pixels.
 _C.IMAGE_SIZE = 224
@@ -75,15 +76,15 @@ _C.COLOR_JITTER = [0.0, 0.0, 0.0]
 _C.LIGHTING = 0.0
 
 # Evaluation: shorter side in pixels (0: unchanged), then side of the centre crop in pixels.
-_C.EVAL_RESIZE = 256
-_C.EVAL_CROP = 224
+_C.EVAL_RESIZE = TEST(256)
+_C.EVAL_CROP = TEST(224)
 # Resize both sides to EVAL_RESIZE pixels, ignoring the aspect ratio (OLS's fine-grained data).
-_C.EVAL_STRETCH = False
+_C.EVAL_STRETCH = TEST(False)
 # Channel statistics, RGB in [0, 1]; objects are painted over with the colour MEAN.
 _C.MEAN = [0.485, 0.456, 0.406]
 _C.STD = [0.229, 0.224, 0.225]
 # Loader processes; 0 loads in the training process.
-_C.NUM_WORKERS = 0
+_C.NUM_WORKERS = MACHINE(0)
 
 # Smallest and largest value.
 _RANGES = {
@@ -111,12 +112,12 @@ _TRIPLES = {
 }
 
 
-def data_defaults() -> CN:
+def data_defaults() -> Block:
     """Return a fresh copy of the block."""
     return _C.clone()
 
 
-def check_data(data: CN) -> None:
+def check_data(data: CfgNode) -> None:
     """Raise `InputError` with key and value for a setting that cannot work."""
     for key, (low, high) in _RANGES.items():
         if key in _TRIPLES:
@@ -127,18 +128,19 @@ def check_data(data: CN) -> None:
     check_choice("DATA.VERSION", data.VERSION, VERSIONS)
     check_choice("DATA.EVAL_VERSION", data.EVAL_VERSION, VERSIONS)
     _check_crops(data)
-    _check_splits(data)
+    if data.TRAIN_SPLIT == HOLDOUT:
+        raise InputError(f"DATA.TRAIN_SPLIT cannot be '{HOLDOUT}', the part that DATA.HOLDOUT takes out of it")
     if not data.ROOT:
         raise InputError("DATA.ROOT is not set; give the data set's folder, such as: DATA.ROOT /data/imagenet")
 
 
-def idle_data_keys(data: CN) -> list[str]:
+def idle_data_keys(data: CfgNode) -> list[str]:
     """Return the changed keys that belong to other augmentations than AUGMENTATION, and thus have no effect."""
     others = [key for name, keys in AUGMENTATIONS.items() if name != data.AUGMENTATION for key in keys]
     return [key for key in others if data[key] != _C[key]]
 
 
-def _check_crops(data: CN) -> None:
+def _check_crops(data: CfgNode) -> None:
     for key in ("CROP_AREA", "CROP_RATIO"):
         pair = data[key]
         if len(pair) != 2 or not 0 < pair[0] <= pair[1]:
@@ -152,10 +154,3 @@ def _check_crops(data: CN) -> None:
             f"DATA.EVAL_CROP {data.EVAL_CROP} exceeds DATA.EVAL_RESIZE {data.EVAL_RESIZE}; "
             "raise the second or lower the first"
         )
-
-
-def _check_splits(data: CN) -> None:
-    if data.TRAIN_SPLIT == HOLDOUT:
-        raise InputError(f"DATA.TRAIN_SPLIT cannot be '{HOLDOUT}', the part that DATA.HOLDOUT holds out of it")
-    if not data.HOLDOUT and HOLDOUT in (data.VAL_SPLIT, data.SHIFTED_SPLIT):
-        raise InputError(f"the split '{HOLDOUT}' needs DATA.HOLDOUT above 0, the number of images held out")

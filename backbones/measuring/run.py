@@ -1,18 +1,20 @@
 """Code shared by the tools that measure a finished pretraining run: run, data, table."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from backbones.config import get_defaults, validate
-from backbones.core.config import CfgNode, expand_path, load_config
+from backbones.core.config import CfgNode, config_hash, expand_path, flatten, load_config
 from backbones.core.errors import InputError
 from backbones.core.files import save_atomic
 from backbones.core.runs import CONFIG_FILE
 from backbones.core.warning_counter import WarningCounter
 from backbones.data.samples import Samples, log_samples
+from backbones.measuring.context import check_fills
 from backbones.measuring.predictions import Inputs, Predictions
 from backbones.models.weights import BackboneFile, differing_classes, load_backbone
 from backbones.pretraining.building import read_split
@@ -21,11 +23,10 @@ from backbones.pretraining.building import read_split
 def load_run(run: str | Path, overrides: Sequence[str]) -> tuple[CfgNode, BackboneFile]:
     """Load the validated config (with `KEY VALUE` overrides) and the backbone of a pretraining run's folder."""
     folder = Path(run)
-    backbone = load_backbone(folder)
     cfg = load_config(get_defaults(), (folder if folder.is_dir() else folder.parent) / CONFIG_FILE, overrides)
     validate(cfg)
     cfg.freeze()
-    return cfg, backbone
+    return cfg, load_backbone(folder)
 
 
 def build_samples(cfg: CfgNode, split: str, backbone: BackboneFile, warnings: WarningCounter) -> Samples:
@@ -97,8 +98,14 @@ def changed_settings(cfg: CfgNode, images: int) -> dict:
     return asked
 
 
-def check_splits(cfg: CfgNode) -> None:
-    """Raise `InputError` if the temperature would be measured on the images it is fitted on."""
+def check_evaluation(cfg: CfgNode) -> None:
+    """Check the settings that tools/evaluate_backbone.py alone refuses.
+
+    Raises:
+        InputError: an unknown cover, or a temperature that would be measured on the images it is fitted on.
+    """
+    if cfg.EVAL.CONTEXT:
+        check_fills(cfg.EVAL.CONTEXT_FILLS, "EVAL.CONTEXT_FILLS")
     if cfg.EVAL.TEMPERATURE_SPLIT == cfg.DATA.VAL_SPLIT:
         raise InputError(
             f"EVAL.TEMPERATURE_SPLIT '{cfg.EVAL.TEMPERATURE_SPLIT}' is the measured split (DATA.VAL_SPLIT); set "
@@ -111,6 +118,11 @@ def warn_of_choice(run: Path, cfg: CfgNode, warnings: WarningCounter) -> None:
     trained = load_config(get_defaults(), (run if run.is_dir() else run.parent) / CONFIG_FILE)
     if trained.EVAL.REPORT == "best" and trained.DATA.VAL_SPLIT in (cfg.DATA.VAL_SPLIT, cfg.DATA.SHIFTED_SPLIT):
         warnings.add("measured split on which the reported epoch was chosen (EVAL.REPORT best)", trained.DATA.VAL_SPLIT)
+
+
+def describe_protocol(name: str, settings: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the protocol for results.json, of how images are measured, and of which (`describe_samples` per split)."""
+    return {"name": name, "hash": config_hash({**settings, **data}), "settings": dict(flatten(settings))}
 
 
 def describe_samples(samples: Samples) -> dict:

@@ -41,8 +41,6 @@ def read_split(cfg: CfgNode, split: str, warnings: WarningCounter, *, training: 
     data = cfg.DATA
     held_out = split == HOLDOUT
     from_training = held_out or split == data.TRAIN_SPLIT
-    if held_out and not data.HOLDOUT:
-        raise InputError(f"the split '{HOLDOUT}' needs DATA.HOLDOUT above 0, the number of images held out")
     samples = load_samples(
         data.NAME,
         expand_path(data.ROOT),
@@ -82,7 +80,6 @@ def build_samples(cfg: CfgNode, split: str, warnings: WarningCounter, *, trainin
     """
     needs = METHODS.get(cfg.METHOD.NAME).needs
     if training:
-        _check_context(cfg.METHOD.NAME, needs, cfg.DATA.CONTEXT_SHARE)
         for key in idle_data_keys(cfg.DATA):
             get_logger().warning("DATA.%s has no effect: DATA.AUGMENTATION is %s", key, cfg.DATA.AUGMENTATION)
     samples = read_split(cfg, split, warnings, training=training)
@@ -90,17 +87,6 @@ def build_samples(cfg: CfgNode, split: str, warnings: WarningCounter, *, trainin
         samples.require_boxes()
     log_samples(samples)
     return samples
-
-
-def _check_context(name: str, needs: frozenset[str], share: float) -> None:
-    if "is_context" in needs and not share:
-        raise InputError(
-            f"METHOD.NAME {name} learns from context images, but DATA.CONTEXT_SHARE is 0; set it (ALS+Context: 0.15)"
-        )
-    if share and "is_context" not in needs:
-        raise InputError(
-            f"DATA.CONTEXT_SHARE is {share}, but METHOD.NAME {name} takes context images for others; set it to 0"
-        )
 
 
 def build_method(cfg: CfgNode, num_classes: int) -> Method:

@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 from backbones import __version__
-from backbones.config import idle_settings
+from backbones.config import ROLES, idle_settings
 from backbones.core import distributed
 from backbones.core.checkpoint import load_checkpoint, load_state, save_checkpoint
 from backbones.core.config import CfgNode, config_hash, expand_path, flatten, load_yaml
 from backbones.core.engine import check_precision, seed_step, train
 from backbones.core.errors import InputError
 from backbones.core.results import make_results, save_results
+from backbones.core.roles import FREE, NUMBER, TEST, WEIGHTS
 from backbones.core.run_log import MetricsWriter, get_logger, hold_log
 from backbones.core.runs import CONFIG_FILE, check_resume, open_run
 from backbones.core.warning_counter import WarningCounter
@@ -43,8 +44,8 @@ from backbones.pretraining.teacher import CachedTeacher, OnlineTeacher
 
 CHECKPOINT = "checkpoint.pth"
 BACKBONE, BEST = "backbone.pth", "best.pth"
-# Keys that say where something lies (or how fast it is read), not what it is.
-_PLACES = ("DATA.ROOT", "DATA.NUM_WORKERS", "TEACHER.RUN", "TEACHER.CACHE", "MODEL.WEIGHTS", "EVAL.HUMAN_LABELS")
+# Decided after the training: the checkpoint holds the weights of both epochs.
+_REPORT = "EVAL.REPORT"
 
 
 def pretrain(cfg: CfgNode, run_dir: Path, *, resume: bool) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def pretrain(cfg: CfgNode, run_dir: Path, *, resume: bool) -> dict[str, Any]:
     device = distributed.setup_distributed()
     hold_log()
     if resume:
-        check_resume(run_dir, cfg)
+        check_resume(run_dir, cfg, ROLES, (*FREE, TEST), keys=(_REPORT,))
     if not (resume and (run_dir / CHECKPOINT).exists()):
         open_run(run_dir, cfg)
     for key in idle_settings(cfg):
@@ -158,7 +159,7 @@ class Pretraining:
             results = make_results(
                 "pretraining",
                 identity(load_backbone(self.run_dir)),
-                {"name": f"{cfg.DATA.NAME}-{cfg.MODEL.ARCH}", "hash": _protocol_hash(cfg, self.samples, self.start)},
+                describe_protocol(cfg, self.samples.source, self.start),
                 metrics,
                 data={
                     split.split: {"name": split.name, "images": len(split.labels), "fingerprint": split.fingerprint}
@@ -257,16 +258,24 @@ def measure(cfg: CfgNode, model: nn.Module, val: Samples, device: torch.device) 
     return predict(model, batches, device, cfg.DATA.MEAN, cfg.DATA.STD, cfg.PRECISION, val.paths)
 
 
-def _protocol_hash(cfg: CfgNode, samples: Samples, start: str) -> str:
-    """Equal for all rows that differ in nothing but method and seed; start: hash of the weights it starts from."""
-    blocks = ("PRECISION", "CHANNELS_LAST", "SOLVER")
-    data = {key: value for key, value in cfg.DATA.items() if key not in ("ROOT", "NUM_WORKERS", "CONTEXT_SHARE")}
-    tree = {**{name: cfg[name] for name in blocks}, "MODEL": {**cfg.MODEL, "WEIGHTS": start}, "DATA": data}
-    return config_hash(tree | {"fingerprint": samples.source, "report": cfg.EVAL.REPORT})
+def describe_protocol(cfg: CfgNode, data: str, start: str) -> dict[str, Any]:
+    """The protocol as results.json has it: equal for all rows that differ in nothing but method and seed.
+
+    Of the keys of the test those of DATA count, which say what the pretraining itself is validated on; EVAL, ATTACK
+    and LOCALIZE are of the tools that measure it later.
+
+    Args:
+        data: fingerprint of the training data.
+        start: hash of the weights that it starts from.
+    """
+    validated = {key: value for key, value in ROLES.select(cfg, TEST).items() if key.startswith("DATA.")}
+    settings = ROLES.select(cfg, NUMBER) | validated | {"MODEL.WEIGHTS": start}
+    digest = config_hash({"settings": settings, "data": [data]})
+    return {"name": f"{cfg.DATA.NAME}-{cfg.MODEL.ARCH}", "hash": digest, "settings": settings}
 
 
 def _content_hash(cfg: CfgNode, start: str, teacher: str) -> str:
-    """Names the config; what lies at a path goes by its content, not by its place."""
-    settings = {key: value for key, value in flatten(cfg) if key not in _PLACES}
+    """Names what the weights depend on; what lies at a path goes by its content, not by its place."""
+    settings = ROLES.select(cfg, *WEIGHTS)
     cached = bool(cfg.TEACHER.CACHE)
     return config_hash(settings | {"MODEL.WEIGHTS": start, "teacher": teacher, "teacher is cached": cached})

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from backbones.core.config import CfgNode, flatten
+from backbones.core.config import CfgNode
 from backbones.core.distributed import world_size
 from backbones.core.errors import InputError
 from backbones.core.run_log import get_logger
 from backbones.core.schedule import Schedule, build_schedule
 from backbones.models.weights import BackboneFile
-from detection.config import NOT_PROTOCOL
+from detection.config import weight_settings
 from detection.data.records import DetectionData
 
 # Fingerprints among the settings of a checkpoint: data sets go by them, not by name or place.
@@ -23,16 +23,12 @@ def training_settings(
     cfg: CfgNode, data: DetectionData, backbone: BackboneFile | None, test: DetectionData | None = None
 ) -> dict[str, str]:
     """Everything that the weights depend on, as text: settings, data and backbone; and which data the run tests on."""
-    free = {*NOT_PROTOCOL} - {"SEED"}
-    settings = {
-        key: str(list(value) if isinstance(value, tuple) else value)
-        for key, value in flatten(cfg)
-        if key not in free and not key.startswith("TEST.") and not key.endswith("_TEST")
-    }
-    # Of the keys of the test, the only one that changes the weights.
-    precise = cfg.TEST.PRECISE_BN.NUM_ITER if cfg.TEST.PRECISE_BN.ENABLED else "off"
-    settings["TEST.PRECISE_BN"] = str(precise)
-    return {**settings, **name_inputs(data, backbone, test)}
+    return as_texts(weight_settings(cfg)) | name_inputs(data, backbone, test)
+
+
+def as_texts(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Values as a checkpoint holds them: a tuple is written as a list."""
+    return {key: str(list(value) if isinstance(value, tuple) else value) for key, value in settings.items()}
 
 
 def name_inputs(data: DetectionData, backbone: BackboneFile | None, test: DetectionData | None) -> dict[str, str]:

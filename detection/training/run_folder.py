@@ -12,9 +12,8 @@ The run's own files stay as they are.  Data sets are told apart by their fingerp
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,13 @@ from backbones.core.config import CfgNode, config_hash, flatten, load_yaml
 from backbones.core.distributed import barrier, is_main
 from backbones.core.errors import InputError
 from backbones.core.results import FILE_NAME, load_results
+from backbones.core.roles import FREE, NAMING, TEST, Roles
 from backbones.core.runs import CONFIG_FILE, check_resume, open_run
 from detection.data.records import DetectionData
 from detection.training.resuming import TEST_DATA, TRAINING_DATA
 
 CHECKPOINT = "checkpoint.pth"
 TEST_KEY = "DATASETS.TEST"
-# Keys of TESTING that change no number.
-_UNMEASURED = ("TEST.EXPECTED_RESULTS",)
 
 
 @dataclass(frozen=True)
@@ -69,18 +67,14 @@ def results_file(run_dir: Path, results: Mapping[str, Any]) -> Path:
     return run_dir / results["details"].get("evaluation_of", {}).get("folder", "") / FILE_NAME
 
 
-def check_folder(run_dir: Path, cfg: CfgNode, testing: Sequence[str], *, resume: bool, eval_only: bool) -> None:
-    """Everything that can be refused before any data is read.
-
-    Args:
-        testing: patterns of the keys that `eval_only` may change.
-    """
+def check_folder(run_dir: Path, cfg: CfgNode, roles: Roles, *, resume: bool, eval_only: bool) -> None:
+    """Everything that can be refused before any data is read; `eval_only` may change the keys of the test as well."""
     checkpoint = run_dir / CHECKPOINT
     if eval_only and not checkpoint.exists():
         raise InputError(f"no checkpoint at {checkpoint}; check --output-dir, or train first, without --eval-only")
     refuse_other_run(run_dir, resume or eval_only)
     if resume or eval_only:
-        check_resume(run_dir, cfg, (*(testing if eval_only else ()), TEST_KEY))
+        check_resume(run_dir, cfg, roles, (*FREE, TEST) if eval_only else FREE)
 
 
 def refuse_other_run(run_dir: Path, going_on: bool) -> None:
@@ -94,7 +88,7 @@ def choose_folder(
     cfg: CfgNode,
     train: DetectionData,
     test: DetectionData,
-    testing: Sequence[str],
+    roles: Roles,
     *,
     resume: bool,
     eval_only: bool,
@@ -111,7 +105,7 @@ def choose_folder(
             was, now = _listed(before.get(TEST_KEY)), list(cfg.DATASETS.TEST)
             raise InputError(f"cannot resume {run_dir}: {TEST_KEY} was {was!r} and is now {now!r}; set it back")
         _refuse_other_data(run_dir, known, TEST_DATA, TEST_KEY, test)
-    changed = _changes(before, cfg, testing) if eval_only and before else {}
+    changed = _changes(before, cfg, roles) if eval_only and before else {}
     if eval_only and before and (known[TEST_DATA] != test.fingerprint if TEST_DATA in known else moved):
         changed[TEST_KEY] = [_listed(before.get(TEST_KEY)), list(cfg.DATASETS.TEST)]
     results = _evaluation_folder(run_dir, cfg, test, changed) if changed else run_dir
@@ -136,12 +130,10 @@ def _refuse_other_data(run_dir: Path, known: Mapping[str, str], what: str, key: 
         )
 
 
-def _changes(before: Mapping[str, Any], cfg: CfgNode, testing: Sequence[str]) -> dict[str, list[Any]]:
+def _changes(before: Mapping[str, Any], cfg: CfgNode, roles: Roles) -> dict[str, list[Any]]:
     """Key -> [before, now] of what an evaluation changes, apart from the data set."""
     changed = {}
-    for key, value in flatten(cfg):
-        if key == TEST_KEY or key in _UNMEASURED or not any(fnmatch(key, pattern) for pattern in testing):
-            continue
+    for key, value in roles.select(cfg, TEST, NAMING).items():
         old, new = (list(v) if isinstance(v, tuple) else v for v in (before.get(key), value))
         if old != new:
             changed[key] = [old, new]

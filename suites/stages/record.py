@@ -88,7 +88,8 @@ def data_difference(folder: Path) -> str:
 def _identity(folder: Path) -> dict[str, Any]:
     results, config = read_results(folder), folder / CONFIG
     text = fingerprint(config.read_bytes()) if config.is_file() else ""
-    return {"stage": results["stage"], "protocol": results["protocol"], "config_text": text}
+    protocol = {key: results["protocol"].get(key) for key in ("name", "hash")}
+    return {"stage": results["stage"], "protocol": protocol, "config_text": text}
 
 
 def _settings(folder: Path) -> dict[str, str]:

@@ -1,50 +1,45 @@
 """Settings of a YOLO fine-tuning: commented defaults, those of Zhang et al. 2021 (OLS, Table VIII).
 
 Keys that detection/config.py has, too, mean the same here.  What the paper leaves open is that of the code base whose
-values coincide with it, the MobileNetV2 branch of Peterisfar/YOLOV3; where we differ, a NOTE says so.
+values coincide with it, the MobileNetV2 branch of Peterisfar/YOLOV3; where we differ, a NOTE says so.  What depends on
+a key is its role (backbones/core/roles.py), which stands around its default, or around that of its block.
 """
 
 from __future__ import annotations
 
-from backbones.core.config import CfgNode, config_hash, flatten
+from typing import Any
+
+from backbones.core.config import CfgNode, config_hash
+from backbones.core.roles import COMPARED, CONTENT, MACHINE, NAMING, NUMBER, PROTOCOL, SEED, TEST, WEIGHTS, Block, Roles
 from detection.engines.yolo.config_checks import validate
 
-__all__ = [
-    "NOT_PROTOCOL",
-    "are_hard",
-    "get_defaults",
-    "label_name",
-    "label_settings",
-    "protocol_hash",
-    "protocol_name",
-    "validate",
-]
+__all__ = ["ROLES", "are_hard", "describe_protocol", "get_defaults", "label_name", "label_settings", "protocol_hash", "validate"]
 
-_C = CfgNode()
+_C = Block()
 # Seed of the new layers, the order of images and every augmentation.
-_C.SEED = 0
+_C.SEED = SEED(0)
 # First part of the row's name in tables; empty: the backbone's own label.  The class labels are the second part.
-_C.LABEL = ""
+_C.LABEL = NAMING("")
 # Readable name of the protocol; results compare only under one protocol hash.  Empty: derived.
-_C.PROTOCOL = ""
+_C.PROTOCOL = NAMING("")
 
-_C.DATASETS = CfgNode()
+_C.DATASETS = Block()
 # Folder that the names of detection/data/catalog.py are below; ~ and $VARIABLES are expanded.
-_C.DATASETS.ROOT = "$SMOOTH2DET_DATA"
+_C.DATASETS.ROOT = MACHINE("$SMOOTH2DET_DATA")
 # Names from the catalog, or "voc:<folder>:<split>", or "coco:<json>:<image folder>".
 # Several training sets are joined (VOC 07+12); there is exactly one test set.
-_C.DATASETS.TRAIN = ("voc_2007_trainval", "voc_2012_trainval")
-_C.DATASETS.TEST = ("voc_2007_test",)
+_C.DATASETS.TRAIN = CONTENT(("voc_2007_trainval", "voc_2012_trainval"))
+_C.DATASETS.TEST = CONTENT(("voc_2007_test",))
 
-_C.DATALOADER = CfgNode()
+_C.DATALOADER = Block()
 # Processes that read images; 0 reads in the training process.
-_C.DATALOADER.NUM_WORKERS = 4
+_C.DATALOADER.NUM_WORKERS = MACHINE(4)
 # Leave out training images without any box to learn from (`difficult` ones are never learned).
-_C.DATALOADER.FILTER_EMPTY_ANNOTATIONS = True
+_C.DATALOADER.FILTER_EMPTY_ANNOTATIONS = NUMBER(True)
 # Keep decoded training images in memory (per worker), no larger than the largest of INPUT.SIZES needs; small sets.
-_C.DATALOADER.CACHE_IMAGES = False
+_C.DATALOADER.CACHE_IMAGES = MACHINE(False)
 
-_C.INPUT = CfgNode()
+_C.INPUT = Block(NUMBER)
 # Sides in pixels of the square network input, multiples of 32; one is drawn for every PERIOD iterations.
 # NOTE: the reference begins with 448; here the first period is drawn like any other.
 _C.INPUT.SIZES = (320, 352, 384, 416, 448, 480, 512, 544, 576, 608)
@@ -58,7 +53,7 @@ _C.INPUT.TRANSLATION = 0.5
 _C.INPUT.MIXUP = 0.5
 _C.INPUT.MIXUP_ALPHA = 1.5
 
-_C.MODEL = CfgNode()
+_C.MODEL = Block(NUMBER)
 # The backbone: "mobilenetv2", or a ResNet of backbones/models, such as "resnet18".
 _C.MODEL.ARCH = "mobilenetv2"
 # Number of categories listed in the data; checked against it.
@@ -80,7 +75,7 @@ _C.MODEL.NORM = "BN"
 # Stages of the backbone that do not train: 0 none, 1 stem, 2 + res2, 3 + res3, 4 + res4, 5 + res5.
 _C.MODEL.FREEZE_AT = 0
 
-_C.LOSS = CfgNode()
+_C.LOSS = Block(NUMBER)
 # Every anchor above this IoU with a box (centred on each other) learns it; a box without one gets its best anchor.
 _C.LOSS.POSITIVE_IOU = 0.3
 # A cell whose box has at least this IoU with a true one is no background.
@@ -88,7 +83,7 @@ _C.LOSS.IGNORE_IOU = 0.5
 # Exponent of the focal objectness loss; 0 is plain cross-entropy.
 _C.LOSS.FOCAL_GAMMA = 2.0
 
-_C.CLASS_LABELS = CfgNode()
+_C.CLASS_LABELS = Block(COMPARED)
 # Target of the class loss at positives: "Hard" (one-hot), "LS" or "OLS".  It is what a comparison compares, and
 # therefore part of a row's name instead of the protocol.  Blocks hold the arguments of the classes of labels.py.
 _C.CLASS_LABELS.NAME = "Hard"
@@ -106,7 +101,7 @@ _C.CLASS_LABELS.OLS.form = "softmax"
 # Soft label of a class that had no right prediction: "uniform" (paper), or "keep" the last one.
 _C.CLASS_LABELS.OLS.empty = "uniform"
 
-_C.SOLVER = CfgNode()
+_C.SOLVER = Block(NUMBER)
 # "SGD" or "ADAMW".
 _C.SOLVER.OPTIMIZER = "SGD"
 # Images per iteration, over all processes.
@@ -125,18 +120,18 @@ _C.SOLVER.WEIGHT_DECAY = 5e-4
 # ... unless they have their own: scales and shifts of normalisation layers; negative: WEIGHT_DECAY.
 _C.SOLVER.WEIGHT_DECAY_NORM = -1.0
 # Largest norm of the gradient over all parameters.
-_C.SOLVER.CLIP_GRADIENTS = CfgNode()
+_C.SOLVER.CLIP_GRADIENTS = Block()
 _C.SOLVER.CLIP_GRADIENTS.ENABLED = False
 _C.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 10.0
 # Mixed precision in bfloat16.
-_C.SOLVER.AMP = CfgNode()
+_C.SOLVER.AMP = Block()
 _C.SOLVER.AMP.ENABLED = False
 # Iterations between resumable checkpoints (one is always written at the end).
-_C.SOLVER.CHECKPOINT_PERIOD = 2068
+_C.SOLVER.CHECKPOINT_PERIOD = MACHINE(2068)
 # Iterations between lines of metrics.jsonl.
-_C.SOLVER.LOG_PERIOD = 20
+_C.SOLVER.LOG_PERIOD = MACHINE(20)
 
-_C.TEST = CfgNode()
+_C.TEST = Block(TEST)
 # Sides of the square input; with several, detections of all are joined before suppression.
 _C.TEST.SIZES = (544,)
 # Detect on the mirrored image, too.
@@ -155,22 +150,8 @@ _C.TEST.AP_SCORE_THRESH = 0.01
 # Images per batch and process at inference.
 _C.TEST.IMS_PER_BATCH = 8
 
-# Keys that change neither what is learned nor how it is measured, and the labels, which are what is compared.
-NOT_PROTOCOL = (
-    "SEED",
-    "LABEL",
-    "PROTOCOL",
-    "DATASETS.ROOT",
-    "DATASETS.TRAIN",  # data sets enter the hash as their fingerprints: a path is no part of an identity
-    "DATASETS.TEST",
-    "DATALOADER.NUM_WORKERS",
-    "DATALOADER.CACHE_IMAGES",
-    "SOLVER.CHECKPOINT_PERIOD",
-    "SOLVER.LOG_PERIOD",
-)
-LABELS = "CLASS_LABELS."
-# What --eval-only may change of a finished run.
-TESTING = ("TEST.*", "LABEL", "PROTOCOL")
+ROLES = Roles(_C)
+TESTING = ROLES  # its earlier name
 
 
 def get_defaults() -> CfgNode:
@@ -184,14 +165,27 @@ def protocol_hash(cfg: CfgNode, *fingerprints: str) -> str:
     Args:
         fingerprints: of the training and the test data.
     """
-    settings = {key: value for key, value in flatten(cfg) if key not in NOT_PROTOCOL and not key.startswith(LABELS)}
-    return config_hash({"detector": "yolo", "settings": settings, "data": list(fingerprints)})
+    return config_hash({"detector": "yolo", "settings": ROLES.select(cfg, *PROTOCOL), "data": list(fingerprints)})
 
 
 def protocol_name(cfg: CfgNode) -> str:
     """PROTOCOL, or a name made of what matters most, such as "YOLO mobilenetv2 BN 544 px 248160 it"."""
     sizes = "/".join(map(str, cfg.TEST.SIZES)) + (" flip" if cfg.TEST.FLIP else "")
     return cfg.PROTOCOL or f"YOLO {cfg.MODEL.ARCH} {cfg.MODEL.NORM} {sizes} px {cfg.SOLVER.MAX_ITER} it"
+
+
+def describe_protocol(cfg: CfgNode, *fingerprints: str) -> dict[str, Any]:
+    """The protocol as results.json has it: name, hash (of `protocol_hash`), and the settings that the hash covers."""
+    settings = ROLES.select(cfg, *PROTOCOL)
+    return {"name": protocol_name(cfg), "hash": protocol_hash(cfg, *fingerprints), "settings": settings}
+
+
+def weight_settings(cfg: CfgNode) -> dict[str, Any]:
+    """Every setting that the weights depend on; of CLASS_LABELS those of the chosen class, without its name."""
+    labels = cfg.CLASS_LABELS
+    settings = {key: value for key, value in ROLES.select(cfg, *WEIGHTS).items() if not key.startswith("CLASS_LABELS.")}
+    used = {"NAME": labels.NAME, **label_settings(labels)}
+    return settings | {f"CLASS_LABELS.{key}": value for key, value in used.items()}
 
 
 def label_settings(labels: CfgNode) -> dict[str, object]:

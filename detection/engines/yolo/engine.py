@@ -18,15 +18,7 @@ from detection.data.records import DetectionData
 from detection.engines import save_loading
 from detection.engines.finite import FiniteOutputs
 from detection.engines.yolo.building import build_yolo, check_backbone, frozen_stages
-from detection.engines.yolo.config import (
-    TESTING,
-    are_hard,
-    label_name,
-    label_settings,
-    protocol_hash,
-    protocol_name,
-    validate,
-)
+from detection.engines.yolo.config import ROLES, are_hard, describe_protocol, label_name, label_settings, validate
 from detection.engines.yolo.data import InferenceImages, Square, inference_batches
 from detection.engines.yolo.inference import Rules, View, detect
 from detection.engines.yolo.soft_labels import confusions, load_soft_labels
@@ -63,10 +55,10 @@ def finetune(
     """
     device = setup_distributed()
     hold_log()
-    check_folder(run_dir, cfg, TESTING, resume=resume, eval_only=eval_only)
+    check_folder(run_dir, cfg, ROLES, resume=resume, eval_only=eval_only)
     warnings = WarningCounter()
     train, test = load_both(cfg.DATASETS, cfg.MODEL.NUM_CLASSES, "MODEL.NUM_CLASSES", warnings)
-    place = choose_folder(run_dir, cfg, train, test, TESTING, resume=resume, eval_only=eval_only)
+    place = choose_folder(run_dir, cfg, train, test, ROLES, resume=resume, eval_only=eval_only)
     torch.manual_seed(cfg.SEED)
     model, report = build_yolo(cfg.MODEL, backbone)
     task = build_task(cfg, model).to(device)
@@ -109,7 +101,7 @@ def save(
         details["look_alikes"] = confusions(found)
     return save_detection(
         name_row(cfg, backbone),
-        {"name": protocol_name(cfg), "hash": protocol_hash(cfg, train.fingerprint, test.fingerprint)},
+        describe_protocol(cfg, train.fingerprint, test.fingerprint),
         train,
         test,
         predictions,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.core.checkpoint import load_checkpoint, load_state, save_checkpoint
-from backbones.core.config import CfgNode, flatten
+from backbones.core.config import CfgNode
 from backbones.core.distributed import barrier, is_main, rank, world_size, wrap_ddp
 from backbones.core.engine import Step, check_precision, train
 from backbones.core.errors import InputError
@@ -25,13 +25,13 @@ from backbones.core.schedule import Schedule, build_schedule
 from backbones.models.weights import BackboneFile
 from detection.data.loader import trainable
 from detection.data.records import DetectionData, Record
-from detection.engines.yolo.config import LABELS, NOT_PROTOCOL, label_settings
+from detection.engines.yolo.config import label_settings, weight_settings
 from detection.engines.yolo.data import Augmentation, SizedBatchSampler, TrainingImages, YoloBatch, collate
 from detection.engines.yolo.labels import CLASS_LABELS, ClassLabels
 from detection.engines.yolo.loss import YOLOLoss
 from detection.engines.yolo.soft_labels import FILE as SOFT_LABELS
 from detection.engines.yolo.soft_labels import SoftLabelHook
-from detection.training.resuming import name_inputs, refuse_other_settings, warn_of_other_processes
+from detection.training.resuming import as_texts, name_inputs, refuse_other_settings, warn_of_other_processes
 
 CHECKPOINT = "checkpoint.pth"
 
@@ -226,12 +226,4 @@ def training_settings(
     cfg: CfgNode, data: DetectionData, backbone: BackboneFile | None, test: DetectionData | None = None
 ) -> dict[str, str]:
     """Everything that the weights depend on, as text: settings, data and backbone; and which data the run tests on."""
-    free = {*NOT_PROTOCOL} - {"SEED"}
-    settings = {
-        key: str(list(value) if isinstance(value, tuple) else value)
-        for key, value in flatten(cfg)
-        if key not in free and not key.startswith(("TEST.", LABELS))
-    }
-    labels = {f"{LABELS}{key}": str(value) for key, value in label_settings(cfg.CLASS_LABELS).items()}
-    named = {f"{LABELS}NAME": cfg.CLASS_LABELS.NAME, **labels}
-    return {**settings, **named, **name_inputs(data, backbone, test)}
+    return as_texts(weight_settings(cfg)) | name_inputs(data, backbone, test)
