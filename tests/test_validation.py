@@ -1,6 +1,7 @@
 """Validation during the training: the best epoch, what is reported, and that a kill changes nothing."""
 
 import math
+import shutil
 from types import SimpleNamespace
 from typing import Any
 
@@ -58,6 +59,19 @@ def test_what_is_reported_is_what_the_backbone_holds(runs):
     assert load_backbone(runs / "best").hash == load_backbone(runs / "best" / "best.pth").hash
     assert last["backbone"]["hash"] != best["backbone"]["hash"]
     assert last["protocol"]["hash"] != best["protocol"]["hash"]
+
+
+def test_the_reported_epoch_names_and_periods_may_change_after_the_training(runs, small_scenes, tmp_path, load_tool):
+    """Resumed with another EVAL.REPORT, a finished run is the one that reported it from the start."""
+    run, best = tmp_path / "run", load_results(runs / "best")
+    shutil.copytree(runs / "last", run)
+    free = ["EVAL.REPORT", "best", "LABEL", "renamed", "LOG_PERIOD", 2, "SOLVER.CHECKPOINT_PERIOD", 2.0]
+    load_tool("pretrain").main(arguments(small_scenes, run, *UNSTEADY, "EVAL.PERIOD", 1, *free, resume=True))
+    results = load_results(run)
+    assert results["backbone"] == {**best["backbone"], "label": "renamed"}
+    assert results["metrics"] == best["metrics"]
+    assert results["protocol"] == best["protocol"]
+    assert best["protocol"]["settings"]["EVAL.REPORT"] == "best"
 
 
 def test_looking_does_not_change_the_training(runs):

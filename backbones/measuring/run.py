@@ -23,7 +23,10 @@ from backbones.pretraining.building import read_split
 def load_run(run: str | Path, overrides: Sequence[str]) -> tuple[CfgNode, BackboneFile]:
     """Load the validated config (with `KEY VALUE` overrides) and the backbone of a pretraining run's folder."""
     folder = Path(run)
-    cfg = load_config(get_defaults(), (folder if folder.is_dir() else folder.parent) / CONFIG_FILE, overrides)
+    config = (folder if folder.is_dir() else folder.parent) / CONFIG_FILE
+    if not config.is_file():
+        load_backbone(folder)  # refuses a folder that is not a run at all
+    cfg = load_config(get_defaults(), config, overrides)
     validate(cfg)
     cfg.freeze()
     return cfg, load_backbone(folder)
