@@ -1,7 +1,7 @@
 """Every option of pretraining and of measuring a classifier, with its meaning, unit and neutral value.
 
 This file is the manual: `configs/pretrain/*.yaml` change a few lines of it.  What depends on a key is its role
-(backbones/core/roles.py), which stands around its default, or around that of its block.
+(backbones/core/roles.py), stated with its default or with that of its block.
 """
 
 from backbones.core.checks import ABOVE_0, NO_LIMIT, check_choice, check_ranges

@@ -3,7 +3,7 @@
 Keys are named, and mean, what detectron2 names and means; a few of ours are marked so.  One
 CfgNode serves both engines: each engine says by name which value it cannot honour
 (`check_config` in detection/engines), so that no key is ever ignored.  What depends on a key is its
-role (backbones/core/roles.py), which stands around its default, or around that of its block.
+role (backbones/core/roles.py), stated with its default or with that of its block.
 """
 
 from __future__ import annotations

@@ -25,8 +25,14 @@ def main(args: RunArguments) -> int:
     from backbones.data.loader import evaluation_batches
     from backbones.measuring.localization import evenly_spaced
     from backbones.measuring.robustness import attack_model, build_attacks
-    from backbones.measuring.run import build_inputs, build_samples, describe_protocol, describe_samples, load_run
-    from backbones.measuring.run import print_table
+    from backbones.measuring.run import (
+        build_inputs,
+        build_samples,
+        describe_protocol,
+        describe_samples,
+        load_run,
+        print_table,
+    )
     from backbones.models.weights import identity
 
     cfg, backbone = load_run(args.run, args.overrides)

@@ -26,8 +26,14 @@ def main(args: RunArguments) -> int:
     from backbones.measuring.gallery import make_tiles, save_gallery
     from backbones.measuring.localization import LocalizationEvaluator, evenly_spaced
     from backbones.measuring.predictions import predict_samples
-    from backbones.measuring.run import build_inputs, build_samples, describe_protocol, describe_samples, load_run
-    from backbones.measuring.run import print_table
+    from backbones.measuring.run import (
+        build_inputs,
+        build_samples,
+        describe_protocol,
+        describe_samples,
+        load_run,
+        print_table,
+    )
     from backbones.models.weights import identity
 
     cfg, backbone = load_run(args.run, args.overrides)

@@ -2,7 +2,7 @@
 
 Keys that detection/config.py has, too, mean the same here.  What the paper leaves open is that of the code base whose
 values coincide with it, the MobileNetV2 branch of Peterisfar/YOLOV3; where we differ, a NOTE says so.  What depends on
-a key is its role (backbones/core/roles.py), which stands around its default, or around that of its block.
+a key is its role (backbones/core/roles.py), stated with its default or with that of its block.
 """
 
 from __future__ import annotations
