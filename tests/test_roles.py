@@ -30,7 +30,7 @@ from backbones.core.roles import (
 from backbones.core.runs import check_resume
 from backbones.pretraining.run import describe_protocol
 from comparison import families
-from suites import record
+from suites.stages import record
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = {

@@ -23,24 +23,17 @@ def main(args: RunArguments) -> int:
 
     from backbones.data.evaluation_set import EvaluationSet
     from backbones.data.loader import evaluation_batches
+    from backbones.measuring import run as shared
     from backbones.measuring.localization import evenly_spaced
     from backbones.measuring.robustness import attack_model, build_attacks
-    from backbones.measuring.run import (
-        build_inputs,
-        build_samples,
-        describe_protocol,
-        describe_samples,
-        load_run,
-        print_table,
-    )
     from backbones.models.weights import identity
 
-    cfg, backbone = load_run(args.run, args.overrides)
+    cfg, backbone = shared.load_run(args.run, args.overrides)
     settings = cfg.ATTACK
     attacks = build_attacks(settings.METHODS, settings.BOUNDS, settings.STEPS, settings.RESTARTS)
     warnings = WarningCounter()
-    samples = build_samples(cfg, settings.SPLIT, backbone, warnings)
-    inputs = build_inputs(cfg, setup_distributed())
+    samples = shared.build_samples(cfg, settings.SPLIT, backbone, warnings)
+    inputs = shared.build_inputs(cfg, setup_distributed())
     model = backbone.build().to(inputs.device, inputs.dtype)
     run_dir = open_run(args.output_dir, cfg)
     warnings.log(get_logger())
@@ -57,19 +50,19 @@ def main(args: RunArguments) -> int:
         seed=cfg.SEED,
         names=samples.paths,
     )
-    data = {samples.split: describe_samples(samples)}
+    data = {samples.split: shared.describe_samples(samples)}
     asked = {"images": len(chosen), "attacks": {a.name: dict(a._asdict()) for a in attacks}}
     results = make_results(
         "robustness",
         identity(backbone),
-        describe_protocol("attacks", inputs.protocol() | asked, data),
+        shared.describe_protocol("attacks", inputs.protocol() | asked, data),
         metrics,
         data=data,
         details=asked | {"seed": cfg.SEED},
         warnings=warnings.as_list(),
     )
     save_results(run_dir, results)
-    print_table(identity(backbone).label, results["metrics"], [n for n in metrics if n.endswith("top1_error")])
+    shared.print_table(identity(backbone).label, results["metrics"], [n for n in metrics if n.endswith("top1_error")])
     print(f"all {len(metrics)} numbers: {run_dir}")
     return 0
 

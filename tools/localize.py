@@ -22,26 +22,19 @@ SHOWN = ("max_box_acc", "max_box_acc_v2", "pointing", "pointing_exact", "energy_
 
 @takes_run(__doc__, "localization", "localization")
 def main(args: RunArguments) -> int:
+    from backbones.measuring import run as shared
     from backbones.measuring.cam import ClassMaps, localize  # slow: imported when the arguments are right
     from backbones.measuring.gallery import make_tiles, save_gallery
     from backbones.measuring.localization import LocalizationEvaluator, evenly_spaced
     from backbones.measuring.predictions import predict_samples
-    from backbones.measuring.run import (
-        build_inputs,
-        build_samples,
-        describe_protocol,
-        describe_samples,
-        load_run,
-        print_table,
-    )
     from backbones.models.weights import identity
 
-    cfg, backbone = load_run(args.run, args.overrides)
-    inputs = replace(build_inputs(cfg, setup_distributed()), batch_size=cfg.LOCALIZE.BATCH_SIZE)
+    cfg, backbone = shared.load_run(args.run, args.overrides)
+    inputs = replace(shared.build_inputs(cfg, setup_distributed()), batch_size=cfg.LOCALIZE.BATCH_SIZE)
     model = backbone.build().to(inputs.device, inputs.dtype)
     class_maps = ClassMaps(model, cfg.LOCALIZE.METHOD)
     warnings = WarningCounter()
-    samples = build_samples(cfg, cfg.LOCALIZE.SPLIT, backbone, warnings)
+    samples = shared.build_samples(cfg, cfg.LOCALIZE.SPLIT, backbone, warnings)
     run_dir = open_run(args.output_dir, cfg)
     warnings.log(get_logger())
     boxed = np.flatnonzero(samples.box_counts() > 0)
@@ -56,13 +49,13 @@ def main(args: RunArguments) -> int:
         said = predict_samples(model, samples, inputs, chosen=shown)
         tiles = make_tiles(localize(class_maps, samples, shown, inputs, SIZE), samples, said)
 
-    who, data = identity(backbone), {samples.split: describe_samples(samples)}
+    who, data = identity(backbone), {samples.split: shared.describe_samples(samples)}
     settings = {"method": cfg.LOCALIZE.METHOD, "size": SIZE, "max_images": cfg.LOCALIZE.MAX_IMAGES}
     title = f"{who.label}: {cfg.LOCALIZE.METHOD} of the true class at {SIZE} px; probabilities at {inputs.crop} px"
     results = make_results(
         "localization",
         who,
-        describe_protocol(f"localization-{cfg.LOCALIZE.METHOD}", settings | inputs.normalization(), data),
+        shared.describe_protocol(f"localization-{cfg.LOCALIZE.METHOD}", settings | inputs.normalization(), data),
         evaluator.metrics(),
         data=data,
         details=settings | evaluator.details(),
@@ -70,7 +63,7 @@ def main(args: RunArguments) -> int:
         files=save_gallery(run_dir, tiles, title) if tiles else {},
     )
     save_results(run_dir, results)
-    print_table(who.label, results["metrics"], SHOWN)
+    shared.print_table(who.label, results["metrics"], SHOWN)
     print(f"numbers and images: {run_dir}")
     return 0
 

@@ -13,7 +13,16 @@ from backbones.core.config import CfgNode, config_hash
 from backbones.core.roles import COMPARED, CONTENT, MACHINE, NAMING, NUMBER, PROTOCOL, SEED, TEST, WEIGHTS, Block, Roles
 from detection.engines.yolo.config_checks import validate
 
-__all__ = ["ROLES", "are_hard", "describe_protocol", "get_defaults", "label_name", "label_settings", "protocol_hash", "validate"]
+__all__ = [
+    "ROLES",
+    "are_hard",
+    "describe_protocol",
+    "get_defaults",
+    "label_name",
+    "label_settings",
+    "protocol_hash",
+    "validate",
+]
 
 _C = Block()
 # Seed of the new layers, the order of images and every augmentation.
