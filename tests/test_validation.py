@@ -20,8 +20,10 @@ from backbones.measuring.predictions import Predictions
 from backbones.models.weights import load_backbone
 from backbones.pretraining.best_epoch import Validation, fitted_metrics
 
-# A rate at which the validation does not fall all the time.
-UNSTEADY = ["SOLVER.MAX_EPOCH", 5, "SOLVER.BASE_LR", "5e-4", "SOLVER.LR_SCHEDULE", "constant"]
+# A network and a rate with which the validation does not fall all the time.
+UNSTEADY = [
+    "MODEL.ARCH", "resnet18", "SOLVER.MAX_EPOCH", 5, "SOLVER.BASE_LR", "5e-4", "SOLVER.LR_SCHEDULE", "constant",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
