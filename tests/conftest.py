@@ -18,10 +18,13 @@ ROOT = Path(__file__).resolve().parent.parent
 # Seconds of one core that the longest files take, rounded; a file that is not named counts as OTHERS.  They only decide
 # the order: a process takes a whole file, and one that is left with a long file at the end keeps the others waiting.
 SECONDS = {
-    "test_readme_method": 100,
-    "test_pretraining_methods": 90,
-    "test_suite": 90,
-    "test_pretraining": 80,
+    "test_pretraining_methods": 95,
+    "test_pretraining": 90,
+    "test_finetune_tool": 50,
+    "test_finetune_voc_tool": 50,
+    "test_run_folder": 35,
+    "test_readme_method": 25,
+    "test_validation": 25,
 }
 OTHERS = 5
 SHARED = Path(os.environ.get("SMOOTH2DET_SHARED", ROOT.parent / "shared"))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import conftest
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -149,3 +150,8 @@ def test_what_others_call_is_documented():
     ]
     assert len(names) > 1000
     assert len(silent) <= 0.05 * len(names), silent
+
+
+def test_the_files_that_run_first_exist():
+    assert all((ROOT / "tests" / f"{name}.py").exists() for name in conftest.SECONDS)
+    assert "--no-loadscope-reorder" in (ROOT / "Makefile").read_text()  # which would put files of many tests first
