@@ -73,7 +73,7 @@ def test_a_repair_that_is_not_the_only_one_is_none(tmp_path):
         errors, _, data, message = judge(write_coco(tmp_path, change))
         assert data is None
         assert "missing images" in errors
-        assert "several names mean it" in message
+        assert "several names refer to it" in message
 
 
 def test_names_of_categories_that_are_missing_numbers_or_alike_are_counted(tmp_path):
@@ -120,9 +120,9 @@ def test_boxes_of_other_images_are_refused_and_a_few_outside_are_not(tmp_path):
 
     errors, _, data, _ = judge(write_coco(tmp_path, far))
     assert data is None
-    assert "boxes not within their image, most of all" in errors
+    assert "most boxes are not within their image" in errors
     errors, counted, data, _ = judge(write_coco(tmp_path, setting("annotations", 0, bbox=[60, 40, 50, 20])))
-    assert list(errors) == ["boxes that reach out of the image"]  # which training cuts, and says so
+    assert list(errors) == ["boxes that extend beyond the image"]  # which training cuts, and says so
     assert counted == {"box clipped to the image": 1}
     assert rows(data)[0][0] == [60, 40, 36, 20]
 
@@ -145,12 +145,12 @@ def test_images_that_exif_turns(tmp_path, orientation, stated):
         assert any("EXIF" in what for what in check(name)[1])
     else:
         assert "images of another size than stated" in errors
-        assert "stated 72x96, is 96x72, as EXIF would turn it" in message
+        assert "stated 72x96, is 96x72, as EXIF rotates it" in message
 
 
 def test_width_and_height_exchanged_is_named_so(tmp_path):
     message = judge(write_coco(tmp_path, setting("images", 1, width=HEIGHT, height=WIDTH)))[3]
-    assert "stated 72x96, is 96x72: width and height are exchanged" in message
+    assert "stated 72x96, is 96x72: width and height are swapped" in message
 
 
 ODD = [
@@ -205,7 +205,7 @@ def test_links_to_training_images_are_shared_for_checker_and_training(tmp_path):
     second = write_coco(tmp_path / "test")
     keys = ["DATASETS.TRAIN", f"['{first}']", "DATASETS.TEST", f"['{second}']", "MODEL.ROI_HEADS.NUM_CLASSES", "2"]
     reports = check_config_data(load_config(get_defaults(), None, keys), None, Options())
-    assert reports[1].findings.count("test images that are trained on") == 2
+    assert reports[1].findings.count("test images that are also training images") == 2
     one, two = train(first)[0], train(second)[0]
     assert count_shared(one, two) == 2
     assert shared_images([], [r.path for r in two.records]) == []
@@ -226,7 +226,7 @@ READ_CASES = {
     "10-labelstudio": ({SPELLED: 6}, 12),
     "14c-exif3-turned": ({"images that EXIF turns": 10}, 20),
     "20-ignore": ({"annotations with `ignore`": 4}, 8),
-    "25-roboflow": ({"categories left out": 1}, 8),
+    "25-roboflow": ({"categories ignored": 1}, 8),
 }
 
 

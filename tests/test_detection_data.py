@@ -66,7 +66,7 @@ def test_crowds_are_evaluated_but_not_learned(tmp_path):
     assert [record.image_id for record in trainable(data, filter_empty=True)] == [5]
     kept = trainable(data, filter_empty=False)
     assert [(record.image_id, len(record.labels)) for record in kept] == [(3, 0), (5, 2)]
-    with pytest.raises(InputError, match=r"truth\.json: no image has a box to learn from"):
+    with pytest.raises(InputError, match=r"truth\.json: no image has a box to train on"):
         trainable(read_coco(tmp_path, lambda tree: tree["annotations"].__delitem__(slice(2)))[0], True)
 
 

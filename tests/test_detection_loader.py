@@ -177,7 +177,7 @@ def test_a_truncated_jpeg_is_named_when_it_is_read(tmp_path, num_workers):
 def test_a_image_that_changed_or_went_is_named(tmp_path):
     data = load_rectangles(tmp_path, count=1)
     Image.new("RGB", (96, 65)).save(tmp_path / "0.png")
-    with pytest.raises(InputError, match=r"0\.png is 96x65, its annotations say \(96, 64\)"):
+    with pytest.raises(InputError, match=r"0\.png is 96x65, its annotations state \(96, 64\)"):
         training_images(data, short_sides=(64,))[Position(0, 0)]
     (tmp_path / "0.png").unlink()
     with pytest.raises(InputError, match=r"cannot read the image .*0\.png: No such file"):

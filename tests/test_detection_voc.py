@@ -55,7 +55,7 @@ def test_difficult_that_is_missing_is_0_and_counted(tmp_path):
     data, warnings = read_voc(tmp_path, annotation(silent, silent, box("dog", 1, 1, 9, 9, difficult=1)))
     assert data.records[0].iscrowd.tolist() == [False, False, True]
     assert [(w["what"], w["count"]) for w in warnings] == [
-        ("objects without `difficult`: they are taken to be not difficult", 2)
+        ("objects without `difficult`: they count as not difficult", 2)
     ]
 
 

@@ -172,7 +172,7 @@ def test_corners_in_0_to_1_are_an_error(tmp_path):
 
     errors, _, data, message = judge(write_voc(tmp_path, change))
     assert data is None
-    assert "boxes below one pixel, as of coordinates in 0..1" in errors
+    assert "boxes below one pixel, as with coordinates in 0..1" in errors
     assert "6 x boxes below one pixel" in message
 
 

@@ -88,7 +88,7 @@ def test_the_file_that_filename_states_and_what_was_tried(tmp_path, sound):
     assert judge(name)[1] == {}  # a stale name: the file of the stem is taken
     (tmp_path / "JPEGImages" / "b.jpg").unlink()
     errors, counted, data, _ = judge(name)
-    assert (errors, counted) == ({}, {"images found by <filename> alone": 1})
+    assert (errors, counted) == ({}, {"images found only by <filename>": 1})
     assert data.records[1].path.endswith("IMG_1.PNG")
     (tmp_path / "JPEGImages" / "IMG_1.PNG").unlink()
     errors, _, _, message = judge(name)
@@ -104,7 +104,7 @@ def test_a_file_that_two_names_would_mean_is_not_taken(tmp_path):
     errors, _, _, message = judge(name)
     assert list(errors) == ["missing images"]
     assert "2 x missing images" in message
-    assert "several names mean it" in message
+    assert "several names refer to it" in message
 
 
 def test_several_files_of_a_name_are_counted_and_jpg_is_read(tmp_path, sound):

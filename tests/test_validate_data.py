@@ -93,16 +93,16 @@ ERRORS = {
     "id in words": (field("annotations", 2, id="x"), "1 x entries without an integer id", r"annotations\[2\]"),
     "unknown category": (field("annotations", 1, category_id=7), "1 x annotations of an unknown category", "id 11.*7"),
     "unknown image": (field("annotations", 1, image_id=9), "1 x annotations of an unknown image", "id 11: image_id 9"),
-    "box outside": (box(3, [50, 50, 20, 14]), "1 x boxes that reach out of the image", "annotation id 13"),
-    "box far outside": (box(3, [70, 50, 20, 14]), "1 x boxes wholly outside of the image", "annotation id 13"),
+    "box outside": (box(3, [50, 50, 20, 14]), "1 x boxes that extend beyond the image", "annotation id 13"),
+    "box far outside": (box(3, [70, 50, 20, 14]), "1 x boxes completely outside the image", "annotation id 13"),
     "empty box": (box(2, [3, 4, 0, 6]), "1 x boxes of zero width or height", r"annotation id 12 .*bbox \[3, 4, 0, 6\]"),
     "two corners": (box(2, [30, 40, -5, 6]), "1 x boxes of negative width or height", "annotation id 12"),
     "three numbers": (box(2, [3, 4, 5]), "1 x boxes that are not 4 numbers", "annotation id 12"),
     "no box": (box(2, None), "1 x boxes that are not 4 numbers", "annotation id 12"),
     "infinite box": (box(2, [3, 4, float("inf"), 6]), "1 x boxes that are not finite", "annotation id 12"),
     "NaN box": (box(2, [3, 4, float("nan"), 6]), "1 x boxes that are not finite", "annotation id 12"),
-    "NaN area": (field("annotations", 0, area=float("nan")), "1 x areas that are no number", "id 10: area is nan"),
-    "negative area": (field("annotations", 0, area=-1), "1 x areas that are no number", "id 10: area is -1"),
+    "NaN area": (field("annotations", 0, area=float("nan")), "1 x areas that are not a number", "id 10: area is nan"),
+    "negative area": (field("annotations", 0, area=-1), "1 x areas that are not a number", "id 10: area is -1"),
     "missing image": (lambda t, f: (f / "2.jpg").unlink(), "1 x missing images", r"2\.jpg \(image id 2\)"),
     "truncated JPEG": (cut, "1 x unreadable or truncated images", r"2\.jpg .*truncated"),
     "no image": (lambda t, f: (f / "2.jpg").write_text("x"), "1 x unreadable", r"2\.jpg .*not an image"),
@@ -111,12 +111,12 @@ ERRORS = {
     "no width": (lambda t, f: t["images"][0].pop("width"), "1 x images without file_name, width or height", "id 1"),
     "width of no image": (field("images", 0, width=10**30), "1 x wrong values of file_name, width", "id 1: width"),
     "box beyond floats": (box(2, [3, 4, 10**400, 6]), "1 x boxes that are not 4 numbers", "annotation id 12"),
-    "area beyond floats": (field("annotations", 0, area=10**400), "1 x areas that are no number", "id 10"),
+    "area beyond floats": (field("annotations", 0, area=10**400), "1 x areas that are not a number", "id 10"),
     "no name": (lambda t, f: t["images"][0].pop("file_name"), "1 x images without file_name", "id 1"),
     "broken json": (lambda t, f: (f / "truth.json").write_text('{"images": ['), "1 x broken annotation file", "truth"),
     "detections": (lambda t, f: (f / "truth.json").write_text("[]"), "1 x broken annotation file", "no list 'images'"),
     "no images": (lambda t, f: t.update(images=[], annotations=[]), "1 x empty list of images", "0 images"),
-    "no objects": (lambda t, f: t.update(annotations=[]), "1 x set without any usable object", "0 of 0"),
+    "no objects": (lambda t, f: t.update(annotations=[]), "1 x data set without any usable object", "0 of 0"),
 }  # fmt: skip
 WARNINGS = {
     "no area": (lambda t, f: t["annotations"][0].pop("area"), "1 x annotations without area", "id 10"),
@@ -133,9 +133,9 @@ WARNINGS = {
 def test_a_sound_set(judge, tmp_path):
     code, verdict, out = judge("--data", write_coco(tmp_path))
     assert (code, verdict) == (0, "verdict truth: sound")
-    assert "3 images (0 without an object to learn), 6 annotations (1 crowd or difficult), 2 of 2 categories" in out
+    assert "3 images (0 without an object to train on), 6 annotations (1 crowd or difficult), 2 of 2 categories" in out
     assert re.search(r"objects by area: +3 small, 2 medium, 0 large", out)  # 32 x 32 is medium
-    assert re.search(r"objects of a class: +min 2, median 2.5, max 3 \(rarest: cat, commonest: dog\)", out)
+    assert re.search(r"objects per class: +min 2, median 2.5, max 3 \(rarest: cat, commonest: dog\)", out)
 
 
 @pytest.mark.parametrize("case", ERRORS)
@@ -163,7 +163,7 @@ def test_what_the_readers_mend_is_a_warning(judge, tmp_path, case):
 @pytest.mark.parametrize("case", ["box beyond floats", "area beyond floats"])
 def test_the_reader_refuses_numbers_beyond_floats_too(tmp_path, case):
     write_coco(tmp_path, ERRORS[case][0])
-    with pytest.raises(InputError, match=r"1 x (boxes that are not 4 numbers|areas that are no number).*id 1[02]"):
+    with pytest.raises(InputError, match=r"1 x (boxes that are not 4 numbers|areas that are not a number).*id 1[02]"):
         load_coco(tmp_path / "truth.json", tmp_path, "x", WarningCounter())
 
 
@@ -180,7 +180,7 @@ def test_all_problems_are_found_in_one_pass(judge, tmp_path):
     assert found == {
         "repeated annotation ids": 1, "annotations of an unknown category": 1, "missing images": 1,
         "images of another size than stated": 1, "boxes of zero width or height": 9,
-        "boxes wholly outside of the image": 1, "MODEL.ROI_HEADS.NUM_CLASSES that differs": 1,
+        "boxes completely outside the image": 1, "MODEL.ROI_HEADS.NUM_CLASSES that differs": 1,
     }  # fmt: skip
     empty = next(f for f in report["findings"] if f["what"] == "boxes of zero width or height")
     assert len(empty["examples"]) == EXAMPLES
@@ -200,7 +200,7 @@ def test_annotations_can_be_checked_without_images(judge, tmp_path):
     write_coco(tmp_path)
     name = f"coco:{tmp_path / 'truth.json'}:"
     code, verdict, _ = judge("--data", name, "--no-images")
-    assert (code, verdict) == (0, "verdict truth: sound; warnings: 3 x images not looked at")
+    assert (code, verdict) == (0, "verdict truth: sound; warnings: 3 x images not checked")
     (tmp_path / "truth.json").unlink()
     write_coco(tmp_path, ERRORS["box outside"][0])  # against the stated size
     assert judge("--data", name, "--no-images")[0] == 1
@@ -215,7 +215,7 @@ def test_a_few_boxes_among_many_that_training_drops_are_a_warning(tmp_path):
 
     findings = check_detection(write_coco(tmp_path, change), "", Options())[0].findings
     assert {kind.what for kind in findings.of(WARNING)} == {
-        "boxes of zero width or height", "boxes that reach out of the image"
+        "boxes of zero width or height", "boxes that extend beyond the image"
     }  # fmt: skip
     assert not findings.of(ERROR)
 
@@ -264,7 +264,7 @@ def test_a_config_is_checked_as_a_whole(tmp_path):
         return [{kind.what for kind in (*r.findings.of(ERROR), *r.findings.of(WARNING))} for r in reports]
 
     assert check(train, other, 2) == [set(), {"category list that differs within the config"}]
-    assert check(train, train, 2) == [{"test images that are trained on"}]
+    assert check(train, train, 2) == [{"test images that are also training images"}]
     wrong = {"MODEL.ROI_HEADS.NUM_CLASSES that differs"}
     assert check(train, other, 3) == [wrong, wrong | {"category list that differs within the config"}]
 

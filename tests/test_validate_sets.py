@@ -72,7 +72,7 @@ BROKEN = {
     "no class": (SOUND.replace("<name>cat", "<name>"), "a\nb\n", "objects without a name", "a.xml"),
     "no corner": (SOUND.replace("<xmax>9</xmax>", ""), "a\nb\n", "boxes that are not 4 numbers", "a.xml: dog"),
     "infinite": (SOUND.replace("<xmax>9</xmax>", "<xmax>inf</xmax>"), "a\nb\n", "boxes that are not finite", "a.xml"),
-    "outside": (annotation(thing("cat", 1, 1, 42, 9)), "a\nb\n", "boxes that reach out of the image", "a.xml: cat"),
+    "outside": (annotation(thing("cat", 1, 1, 42, 9)), "a\nb\n", "boxes that extend beyond the image", "a.xml: cat"),
     "empty": (annotation(thing("cat", 9, 1, 8, 9)), "a\nb\n", "boxes of zero width or height", "a.xml: cat"),
     "size in words": (SOUND.replace("h>40<", "h>x<"), "a\nb\n", "XML whose size is not a pair of integers", "a.xml"),
     "size of no image": (
@@ -131,7 +131,7 @@ def test_what_the_reader_mends_is_a_warning(check, tmp_path, text, what):
 def test_boxes_are_checked_against_the_image_where_the_size_is_not_stated(check):
     text = annotation(thing("cat", 1, 1, WIDTH + 2, 9)).replace("<width>40<", "<width>0<")
     errors, _, _, _ = check(text)
-    assert errors == {"boxes that reach out of the image": 1}
+    assert errors == {"boxes that extend beyond the image": 1}
 
 
 def test_difficult_objects_are_counted_apart(check):

@@ -1,6 +1,6 @@
-"""Names of detection data sets: which format, and where below DATASETS.ROOT.
+"""Catalog of detection data sets: the format of each name and its place below DATASETS.ROOT.
 
-COCO and VOC lie and are called as in detectron2; VOC may also lie in VOCdevkit/, as its archives unpack.
+Names and folders of COCO and VOC are those of detectron2.  VOC may also be in VOCdevkit/, as its archives unpack.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COCO_SETS = {
         for year in (2014, 2017)
         for split in ("train", "val")
     },
-    # Parts of val2014: 5,000 images to test on, and the others, which were trained on as well before 2017.
+    # Parts of val2014: 5,000 test images, and the rest, which was added to the training images before 2017.
     "coco_2014_minival": ("coco/annotations/instances_minival2014.json", "coco/val2014"),
     "coco_2014_valminusminival": ("coco/annotations/instances_valminusminival2014.json", "coco/val2014"),
     "coco_2017_val_100": ("coco/annotations/instances_val2017_100.json", "coco/val2017"),
@@ -41,14 +41,14 @@ VOC_SETS = {
     },
     "voc2012_100": ("voc2012-100/VOCdevkit/VOC2012", "trainval", VOC_CLASSES),
     **{f"bccd_{split}": ("bccd/BCCD", split, ("Platelets", "RBC", "WBC")) for split in ("trainval", "test")},
-    # The classes that occur: tools/prepare_data.py scenes-voc may draw any.
+    # None: the classes that occur; tools/prepare_data.py scenes-voc can draw any.
     **{f"scenes_voc_{split}": ("scenes-voc", split, None) for split in ("train", "val")},
 }
 
 
 @dataclass(frozen=True)
 class CocoFiles:
-    """A set in COCO's format: its json, and the folder that `file_name`s are below."""
+    """A data set in COCO format: its json, and the folder that its `file_name`s are relative to."""
 
     name: str
     annotations: Path
@@ -56,13 +56,13 @@ class CocoFiles:
 
     @property
     def listing(self) -> Path:
-        """The file that names the images."""
+        """File that lists the images."""
         return self.annotations
 
 
 @dataclass(frozen=True)
 class VocFolder:
-    """A set in VOC's format: the folder that holds JPEGImages; `classes` None: those that occur."""
+    """A data set in VOC format: the folder that holds JPEGImages; `classes` None: those that occur."""
 
     name: str
     folder: Path
@@ -71,30 +71,30 @@ class VocFolder:
 
     @property
     def listing(self) -> Path:
-        """The file that names the images."""
+        """File that lists the images."""
         return self.folder / "ImageSets" / "Main" / f"{self.split}.txt"
 
     @property
     def images(self) -> Path:
-        """The folder of the images."""
+        """Folder that holds the images."""
         return self.folder / "JPEGImages"
 
 
 def load_data(names: Sequence[str], root: str, warnings: WarningCounter) -> DetectionData:
-    """Load and join the data sets called `names`.
+    """Load the data sets `names` and join them.
 
     Args:
-        names: names of the tables above, "coco:<json>:<image folder>" or "voc:<folder>:<split>".
+        names: keys of the tables above, "coco:<json>:<image folder>" or "voc:<folder>:<split>".
         root: DATASETS.ROOT.
 
     Raises:
-        InputError: unknown name, missing folder, or whatever the reader finds.
+        InputError: unknown name, missing folder, or an error that the reader finds.
     """
     return join([_load_one(name, root, warnings) for name in names])
 
 
 def locate(name: str, root: str) -> CocoFiles | VocFolder:
-    """Where the data set called `name` lies; reads none of it.
+    """Return the location of the data set `name` without reading it.
 
     Raises:
         InputError: unknown name, or no root.
@@ -111,7 +111,7 @@ def locate(name: str, root: str) -> CocoFiles | VocFolder:
 
 
 def locate_below(name: str, base: Path) -> CocoFiles | VocFolder:
-    """Where the catalog's set `name` lies below the folder `base`."""
+    """Return the location of the catalog's data set `name` below the folder `base`."""
     if name in COCO_SETS:
         annotations, images = COCO_SETS[name]
         return CocoFiles(name, base / annotations, base / images)
@@ -121,7 +121,7 @@ def locate_below(name: str, base: Path) -> CocoFiles | VocFolder:
 
 
 def require_files(found: CocoFiles | VocFolder, images: bool = True) -> None:
-    """`InputError` that names the file or folder that a data set lacks, and what to set."""
+    """Raise `InputError` if a file or folder of the data set is missing; the message names it and the key to set."""
     missing = ""
     if not found.listing.is_file():
         missing = f"{'no such file:' if isinstance(found, CocoFiles) else 'no split file'} {found.listing}"

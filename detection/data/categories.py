@@ -1,4 +1,4 @@
-"""Names of categories: that they are names, that no two are equal, and the root that Roboflow adds.
+"""Checks of category names: valid text, no duplicates, and the root category that Roboflow adds.
 
 K categories.
 """
@@ -15,20 +15,20 @@ import numpy as np
 from backbones.core.findings import ERROR, WARNING, Findings, Kind
 from detection.data.fields import ABSENT, is_encodable, is_integer, say
 
-BAD_NAME = Kind(ERROR, "category names that are not a text", "write a name that is not empty")
+BAD_NAME = Kind(ERROR, "category names that are not text", "write a name that is not empty")
 REPEATED_NAME = Kind(ERROR, "repeated category names", "rename one of them")
 SIMILAR_NAMES = Kind(
-    WARNING, "groups of category names that differ only by case or white space", "each counts as a class of its own"
+    WARNING, "groups of category names that differ only by case or white space", "each counts as a separate class"
 )
-NO_NAME = Kind(WARNING, "categories without a name", "the id is taken as the name")
+NO_NAME = Kind(WARNING, "categories without a name", "the id is used as the name")
 NUMBER_NAME = Kind(WARNING, "category names that are numbers", "they are read as text")
 ROOT = Kind(
-    WARNING, "categories left out", "each is the supercategory of another that has its name, and has no annotation"
+    WARNING, "categories ignored", "each is the supercategory of a category of the same name and has no annotation"
 )
 
 
 def read_names(entries: Sequence[Entry], ids: np.ndarray, findings: Findings) -> list[str]:
-    """K names; the id stands in for one that is missing or wrong."""
+    """Return K names; the id replaces a missing or invalid name."""
     names = []
     for entry, key in zip(entries, ids.tolist(), strict=True):
         name = entry.get("name", ABSENT)
@@ -42,10 +42,10 @@ def read_names(entries: Sequence[Entry], ids: np.ndarray, findings: Findings) ->
 
 
 def find_roots(entries: Sequence[Entry], ids: np.ndarray, names: Sequence[str], used: Collection[int]) -> np.ndarray:
-    """(K,) bool: the root of the categories, which repeats the name of one of its children.
+    """Find the root category, which repeats the name of one of its children; (K,) bool.
 
     Roboflow exports `{"id": 0, "name": "car", "supercategory": "none"}` above `{"id": 1, "name": "car",
-    "supercategory": "car"}`.  A root that has an annotation is not one.
+    "supercategory": "car"}`.  A category that has an annotation is never a root.
 
     Args:
         used: ids of the categories that have an annotation.
@@ -57,7 +57,7 @@ def find_roots(entries: Sequence[Entry], ids: np.ndarray, names: Sequence[str], 
 
 
 def check_names(names: Sequence[str], findings: Findings) -> None:
-    """Names that are equal, and names that a slip may have made different."""
+    """Find duplicate names, and names that differ only by case or white space."""
     repeated = [name for name, n in Counter(names).items() if n > 1]
     findings.add(REPEATED_NAME, [f"categories: the name '{name}' is duplicated" for name in repeated])
     similar = defaultdict(list)

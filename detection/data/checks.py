@@ -1,4 +1,4 @@
-"""Checks of detection data before a long run: all problems of a set, or of all sets of a config, in one pass."""
+"""Check detection data before a long run: all problems of a data set, or of a config's data sets, in one pass."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from detection.data.scan import Scan, check_use
 from detection.data.summary import describe, summarize
 from detection.data.voc.scan import scan_voc
 
-NOT_LOOKED_AT = Kind(WARNING, "images not looked at", "run again without --no-images")
-OTHER_CATEGORIES = Kind(ERROR, "category list that differs within the config", "use sets of one list")
-SHARED = Kind(WARNING, "test images that are trained on", "do not report such numbers as a test")
+NOT_LOOKED_AT = Kind(WARNING, "images not checked", "run again without --no-images")
+OTHER_CATEGORIES = Kind(ERROR, "category list that differs within the config", "use data sets with the same list")
+SHARED = Kind(WARNING, "test images that are also training images", "do not report such numbers as test results")
 
 
 @dataclass(frozen=True)
 class Options:
-    """How thoroughly to look.
+    """Settings of a check.
 
     Attributes:
-        images: look at the image files at all.
-        decode: decode them wholly; False reads headers alone and misses truncated files.
-        workers: threads; 0: as many as suit the machine.
+        images: check the image files.
+        decode: decode each image fully; False reads only the headers and misses truncated files.
+        workers: number of threads; 0: chosen for the machine.
     """
 
     images: bool = True
@@ -40,15 +40,15 @@ def check_detection(
     """Check one data set.
 
     Args:
-        name: of the catalog, "coco:<json>:<image folder>" or "voc:<folder>:<split>".
+        name: name in the catalog, "coco:<json>:<image folder>" or "voc:<folder>:<split>".
         root: DATASETS.ROOT.
         num_classes: MODEL.ROI_HEADS.NUM_CLASSES; None: not checked.
 
     Returns:
-        the report, and what was read (None: nothing could be).
+        the report, and the scan (None: the annotation file is unreadable).
 
     Raises:
-        InputError: unknown name, or no such folder or annotation file.
+        InputError: unknown name, or missing folder or annotation file.
     """
     found = locate(name, root)
     require_files(found, options.images)
@@ -72,7 +72,7 @@ def check_config_data(cfg: CfgNode, root: str | None, options: Options) -> list[
     """Check every data set of a config, against NUM_CLASSES and each other.
 
     Args:
-        root: in place of DATASETS.ROOT; None: as the config says.
+        root: replaces DATASETS.ROOT; None: the config's value.
     """
     names = list(dict.fromkeys([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]))
     base = cfg.DATASETS.ROOT if root is None else root
@@ -80,7 +80,9 @@ def check_config_data(cfg: CfgNode, root: str | None, options: Options) -> list[
     first = next((scan for _, scan in checked.values() if scan), None)
     for report, scan in checked.values():
         if first and scan and (scan.categories, scan.category_ids) != (first.categories, first.category_ids):
-            report.findings.add(OTHER_CATEGORIES, f"{len(scan.categories)}, the first set has {len(first.categories)}")
+            report.findings.add(
+                OTHER_CATEGORIES, f"{len(scan.categories)}, the first data set has {len(first.categories)}"
+            )
     trained = [path for name in cfg.DATASETS.TRAIN for path in _paths(checked[name][1])]
     for name in cfg.DATASETS.TEST:
         checked[name][0].findings.add(SHARED, shared_images(trained, _paths(checked[name][1])))

@@ -1,9 +1,9 @@
-"""Typed columns of JSON entries: which values are integers, numbers, flags or sizes, and which only look like one.
+"""Typed columns of JSON entries: integers, numbers, flags and sizes, and the values that only look like one.
 
-Nothing is read by Python's truth or converted from text: "1", true and 1.0 are not ids, "96" is not a size.  A column
-whose values all have the expected type takes a few passes in C; only other columns are read value by value.
+Nothing is converted from text or by Python's truth value: "1", true and 1.0 are not ids, "96" is not a size.  A column
+whose values all have the expected type is read in a few passes in C; other columns are read value by value.
 
-n values of a column.
+Letters: n values of a column.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ import numpy as np
 
 from backbones.core.flags import parse_flag
 
-LARGEST_SIDE = 2**31 - 1  # of an image, in pixels; beyond, it is a slip
+LARGEST_SIDE = 2**31 - 1  # pixels; a longer image side is an error
 _INT64 = np.iinfo(np.int64)
 _SHOWN = 80  # characters of a value in a message
 
 
 class Absent:
-    """The value of a key that an entry does not have."""
+    """Marker for a key that an entry does not have."""
 
 
 ABSENT = Absent()
 
 
 def column(items: Iterable[Mapping], key: str) -> list[Any]:
-    """The values of `key`; `ABSENT` where an entry does not have it."""
+    """Return the values of `key`; `ABSENT` for an entry without it."""
     return [item.get(key, ABSENT) for item in items]
 
 
 def say(value: Any) -> str:
-    """A value as messages show it: a text is told from a number."""
+    """Format a value for a message; text and numbers look different."""
     if value is ABSENT:
         return "missing"
     if value is None or isinstance(value, bool):
@@ -51,19 +51,19 @@ def say(value: Any) -> str:
 
 
 def is_integer(value: Any) -> bool:
-    """Whether the value is an integer of Python or numpy, and not a bool."""
+    """Whether the value is a Python or NumPy integer, and not a bool."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def is_number(value: Any) -> bool:
-    """Whether the value is a number of Python or numpy that float64 holds, and not a bool."""
+    """Whether the value is a Python or NumPy number within the range of float64, and not a bool."""
     if isinstance(value, (float, np.floating)):
         return True
     return is_integer(value) and abs(int(value)) <= sys.float_info.max
 
 
 def is_encodable(text: str) -> bool:
-    """Whether UTF-8 can write the text; half of a surrogate pair, which JSON may hold, it cannot."""
+    """Whether the text can be encoded as UTF-8; a lone surrogate, which JSON can hold, cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -72,9 +72,9 @@ def is_encodable(text: str) -> bool:
 
 
 def read_ids(values: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) int64, 0 where bad; (n,) bool: not an integer, or beyond 64 bits."""
+    """Return (n,) int64, 0 where bad; and (n,) bool: not an integer, or beyond 64 bits."""
     if set(map(type, values)) <= {int}:
-        with suppress(OverflowError):  # one is beyond 64 bits: read one by one below
+        with suppress(OverflowError):  # one value is beyond 64 bits: read one by one below
             return np.array(values, np.int64), np.zeros(len(values), bool)
     good = [is_integer(value) and _INT64.min <= value <= _INT64.max for value in values]
     ids = [int(value) if fits else 0 for value, fits in zip(values, good, strict=True)]
@@ -82,12 +82,12 @@ def read_ids(values: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def say_id(key: str, value: Any) -> str:
-    """What is wrong with a value that `read_ids` calls bad."""
+    """Describe what is wrong with a value that `read_ids` marks as bad."""
     return f"{key} must be an integer{' of at most 64 bits' if is_integer(value) else ''}, is {say(value)}"
 
 
 def read_numbers(values: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) float64, which may be infinite or NaN; (n,) bool: not a number (then it is NaN here)."""
+    """Return (n,) float64, which can be infinite or NaN; and (n,) bool: not a number (the float64 is then NaN)."""
     if set(map(type, values)) <= {int, float}:
         with suppress(OverflowError):  # one is beyond every float: read one by one below
             return np.array(values, np.float64), np.zeros(len(values), bool)
@@ -97,7 +97,7 @@ def read_numbers(values: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_rows(values: Sequence[Any], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """(n, size) float64 of lists of numbers; (n,) bool: not `size` numbers (then they are NaN here)."""
+    """Return (n, size) float64 of lists of numbers; and (n,) bool: not `size` numbers (the row is then NaN)."""
     if set(map(type, values)) <= {list, tuple} and set(map(len, values)) <= {size}:
         flat = list(chain.from_iterable(values))
         if set(map(type, flat)) <= {int, float}:
@@ -113,7 +113,7 @@ def read_rows(values: Sequence[Any], size: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def read_flags(values: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) bool of yes-or-no values, False where absent; (n,) bool: says neither."""
+    """Return (n,) bool of yes-or-no values, False where absent; and (n,) bool: neither yes nor no."""
     if set(map(type, values)) <= {int, Absent} and set(values) <= {0, 1, ABSENT}:
         return np.array([value == 1 for value in values], bool), np.zeros(len(values), bool)
     flags = [False if value is ABSENT else parse_flag(value) for value in values]
@@ -121,7 +121,7 @@ def read_flags(values: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_sides(values: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) int64 widths or heights in pixels, 0 where bad; (n,) bool: not a whole number from 1 to `LARGEST_SIDE`."""
+    """Return (n,) int64 widths or heights in pixels, 0 where bad; (n,) bool: not an integer in 1..`LARGEST_SIDE`."""
     numbers, bad = read_numbers(values)
     with np.errstate(invalid="ignore"):
         bad = bad | ~((numbers >= 1) & (numbers <= LARGEST_SIDE) & (numbers == np.floor(numbers)))
@@ -129,9 +129,9 @@ def read_sides(values: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def parse_number(text: str | None) -> float:
-    """The number that a text spells, infinite ones included; NaN where it spells none.
+    """Parse a number, which can be infinite; NaN if the text is not a number.
 
-    Stricter than `float`, which takes "1_000" and the digits of other scripts.
+    Stricter than `float`, which accepts "1_000" and the digits of other scripts.
     """
     if text is None or "_" in text or not text.strip().isascii():
         return float("nan")

@@ -1,6 +1,6 @@
-"""Image files by the names that annotations give them: exactly, or under the spellings that tools are known to change.
+"""Find image files by the names in annotations: exactly, or under spellings that tools are known to produce.
 
-A folder is listed once; no file is looked for one by one.
+Each folder is listed once, instead of looking up every file.
 """
 
 from __future__ import annotations
@@ -14,28 +14,30 @@ from pathlib import Path
 from urllib.parse import unquote
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # in any case
-_SCHEME = re.compile(r"^(?:[A-Za-z][A-Za-z0-9+.-]+://[^/]*|[A-Za-z]:(?=[/\\]))")  # of a URL; a drive letter
-_QUERY = re.compile(r"\?d=([^&]+)$")  # of Label Studio's local files
+_SCHEME = re.compile(
+    r"^(?:[A-Za-z][A-Za-z0-9+.-]+://[^/]*|[A-Za-z]:(?=[/\\]))"
+)  # scheme and host of a URL, or a drive letter
+_QUERY = re.compile(r"\?d=([^&]+)$")  # query of Label Studio's local files
 
 
 def is_hidden(name: str) -> bool:
-    """Whether macOS made the file beside the data."""
+    """Whether the file is one that macOS adds to the data."""
     return name.startswith("._") or name == ".DS_Store"
 
 
 def split_suffix(name: str) -> tuple[str, str]:
-    """(stem, suffix) where the suffix is one of an image, else (name, "")."""
+    """Return (stem, suffix) if the suffix is that of an image, else (name, "")."""
     stem, suffix = os.path.splitext(name)
     return (stem, suffix) if suffix.lower() in SUFFIXES else (name, "")
 
 
 def fold(name: str) -> str:
-    """What equal names have in common whatever their case and their Unicode form (NFC, NFD)."""
+    """Normalise a name, so that names which differ only in case or Unicode form (NFC, NFD) are equal."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
 class Listing:
-    """The names in a folder and, as far as they are asked for, in the folders below it."""
+    """Names in a folder and in its subfolders, each listed on first use."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -44,21 +46,21 @@ class Listing:
         self._images: dict[str, dict[str, list[str]]] = {}
 
     def names(self, below: str = "") -> set[str]:
-        """The names in the folder `below`; empty for a folder that does not exist."""
+        """Return the names in the subfolder `below`; empty for a folder that does not exist."""
         if below not in self._names:
             try:
                 self._names[below] = set(os.listdir(self.folder / below))
-            except (OSError, ValueError):  # absent; a name that no file system takes
+            except (OSError, ValueError):  # missing, or not a valid file name
                 self._names[below] = set()
         return self._names[below]
 
     def has(self, name: str) -> bool:
-        """Whether `name`, which may lie in a folder below, is there exactly so."""
+        """Whether `name`, which may include subfolders, exists with exactly this spelling."""
         below, slash, last = name.rpartition("/")
         return last in self.names(below + slash)
 
     def folded(self, name: str) -> str | None:
-        """The only name that differs from `name` at most in case and Unicode form."""
+        """Return the only name that equals `name` up to case and Unicode form; None: no single one."""
         below, slash, last = name.rpartition("/")
         below += slash
         if below not in self._folded:
@@ -67,7 +69,7 @@ class Listing:
         return f"{below}{found[0]}" if len(found) == 1 else None
 
     def images(self, stem: str) -> list[str]:
-        """The image files of a stem, sorted; `stem` may lie in a folder below."""
+        """Return the image files of a stem, sorted; `stem` may include subfolders."""
         below, slash, last = stem.rpartition("/")
         below += slash
         if below not in self._images:
@@ -76,7 +78,7 @@ class Listing:
         return [f"{below}{name}" for name in self._images[below].get(last, [])]
 
     def repaired(self, name: str) -> str | None:
-        """The file that a name means which is not there exactly so; None: no single one."""
+        """Return the file that a misspelled name refers to; None: no single one."""
         spellings = [tail for text in _spellings(name) for tail in _tails(text)]
         exact = next((text for text in spellings if self.has(text)), None)
         return exact or next((found for text in spellings if (found := self.folded(text))), None)
@@ -90,7 +92,7 @@ def _group(names: Iterable[str], key) -> dict[str, list[str]]:
 
 
 def _spellings(name: str) -> Iterator[str]:
-    """The name as it is, with / for \\, without a URL's front, and unquoted."""
+    """Yield the name with / for \\, without a URL's scheme and host, and unquoted."""
     for text in dict.fromkeys((name, unquote(name))):
         query = _QUERY.search(text)
         slashed = (query[1] if query else text).replace("\\", "/")
@@ -98,7 +100,7 @@ def _spellings(name: str) -> Iterator[str]:
 
 
 def _tails(text: str) -> Iterator[str]:
-    """The path and its ends, the longest first."""
+    """Yield the path and its trailing parts, the longest first."""
     parts = [part for part in text.split("/") if part not in ("", ".")]
     for start in range(len(parts)):
         if ".." not in parts[start:]:

@@ -1,4 +1,4 @@
-"""Images of the detectors, resized on loading.
+"""Load and resize images for the detectors.
 
 An image much larger than the network's input is decoded at a half, quarter or eighth of its size.
 """
@@ -16,9 +16,9 @@ from backbones.core.images import DECODE_FLAGS, decode_image
 
 
 def resized_size(width: int, height: int, short_side: int, longest_side: int) -> tuple[int, int]:
-    """(width, height) with the shorter side at `short_side`, unless the longer one would pass `longest_side`.
+    """Return (width, height) with shorter side `short_side`, or with longer side `longest_side` if that is smaller.
 
-    detectron2's ResizeShortestEdge, with its rounding.
+    Same as detectron2's ResizeShortestEdge, including its rounding.
     """
     scale = short_side / min(width, height)
     if scale * max(width, height) > longest_side:
@@ -27,20 +27,20 @@ def resized_size(width: int, height: int, short_side: int, longest_side: int) ->
 
 
 def load_resized(path: str | Path, size: tuple[int, int], target: tuple[int, int]) -> Tensor:
-    """An image file as uint8 (3, H, W) RGB.
+    """Load an image file as uint8 (3, H, W) RGB.
 
     Args:
         size: (width, height) that the annotations state for the file.
-        target: (W, H) wanted.
+        target: (W, H) of the result.
 
     Raises:
-        InputError: names a file that is unreadable, truncated or of another size.
+        InputError: the file is unreadable, truncated or of another size; the message names it.
     """
     reduction = _reduction(size, target)
     image = decode_image(path, reduction)
     expected = tuple(-(-side // reduction) for side in size)
     if image.shape[1::-1] != expected:
-        raise InputError(f"the image {path} is {image.shape[1]}x{image.shape[0]}, its annotations say {size}")
+        raise InputError(f"the image {path} is {image.shape[1]}x{image.shape[0]}, its annotations state {size}")
     pixels = torch.from_numpy(image).permute(2, 0, 1)
     if image.shape[1::-1] != target:
         pixels = F.interpolate(pixels[None], size=target[::-1], mode="bilinear", antialias=True, align_corners=False)[0]
@@ -48,6 +48,6 @@ def load_resized(path: str | Path, size: tuple[int, int], target: tuple[int, int
 
 
 def _reduction(size: tuple[int, int], target: tuple[int, int]) -> int:
-    """The largest reduction that leaves every side at least as long as wanted."""
+    """Return the largest reduction that leaves every side at least as long as in `target`."""
     fitting = [r for r in DECODE_FLAGS if size[0] >= r * target[0] and size[1] >= r * target[1]]
     return max(fitting, default=1)

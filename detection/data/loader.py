@@ -1,4 +1,4 @@
-"""Batches of images for the detectors, in an order and with flips that are pure functions of the seed.
+"""Batches of images for the detectors; order, sizes and flips are pure functions of the seed.
 
 Letters: B images, 3 x H x W pixels of the padded batch, n boxes of an image.
 """
@@ -21,7 +21,7 @@ from backbones.core.sampling import Position, StatelessBatchSampler, position_rn
 from detection.data.images import load_resized, resized_size
 from detection.data.records import DetectionData, Record
 
-# Every level of a feature pyramid of stride 32 then has whole cells.
+# Padded sizes are multiples of it, so that every level of a feature pyramid up to stride 32 has an integer size.
 SIZE_DIVISOR = 32
 
 
@@ -30,10 +30,10 @@ class DetectionBatch:
     """B images.
 
     Attributes:
-        images: (B, 3, H, W) uint8 RGB; images lie in the top left corner, the rest is padding.
+        images: (B, 3, H, W) uint8 RGB; each image is in the top left corner, the rest is padding.
         sizes: (height, width) of each image in the batch.
-        originals: (height, width) of each image in its file.
-        image_ids: of the data set.
+        originals: (height, width) of each image file.
+        image_ids: ids in the data set.
         boxes: B times (n, 4) float32 x0, y0, x1, y1 in pixels of the batch; empty at inference.
         labels: B times (n,) int64.
     """
@@ -46,7 +46,7 @@ class DetectionBatch:
     labels: list[Tensor]
 
     def to(self, device: torch.device, non_blocking: bool = False) -> DetectionBatch:
-        """The batch with its tensors on `device`."""
+        """Return the batch with its tensors on `device`."""
 
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(device, non_blocking=non_blocking)
@@ -54,7 +54,7 @@ class DetectionBatch:
         return replace(self, images=move(self.images), boxes=[*map(move, self.boxes)], labels=[*map(move, self.labels)])
 
     def pin_memory(self) -> DetectionBatch:
-        """Called by the loader for a GPU."""
+        """Return the batch in pinned memory; the loader calls it for a GPU."""
         return replace(
             self,
             images=self.images.pin_memory(),
@@ -74,7 +74,7 @@ class Item:
 
 
 def trainable(data: DetectionData, filter_empty: bool) -> list[Record]:
-    """The records without crowds; without images that have nothing to learn if `filter_empty`."""
+    """Return the records without crowd boxes; if `filter_empty`, without images that have no other boxes."""
     records = []
     for record in data.records:
         kept = ~record.iscrowd
@@ -82,17 +82,17 @@ def trainable(data: DetectionData, filter_empty: bool) -> list[Record]:
             fields = {name: getattr(record, name)[kept] for name in ("bbox", "labels", "iscrowd", "area")}
             records.append(replace(record, **fields))
     if not records:
-        raise InputError(f"{data.annotations_path}: no image has a box to learn from")
+        raise InputError(f"{data.annotations_path}: no image has a box to train on")
     return records
 
 
 class TrainingImages(Dataset):
-    """Maps a Position to an Item: resized, perhaps flipped, as (seed, epoch, index) say.
+    """Map a Position to an Item, resized and randomly flipped as determined by (seed, epoch, index).
 
     Args:
-        short_sides: one is drawn per image (INPUT.MIN_SIZE_TRAIN).
-        flip: mirror every second image.
-        cache: keep resized images in memory; wants a single short side.
+        short_sides: lengths in pixels, of which one is drawn per image (INPUT.MIN_SIZE_TRAIN).
+        flip: mirror each image with probability 1/2.
+        cache: keep resized images in memory; requires a single short side.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class TrainingImages(Dataset):
 
 
 class InferenceImages(Dataset):
-    """Maps an index to an Item without boxes."""
+    """Map an index to an Item without boxes."""
 
     def __init__(self, records: list[Record], *, short_side: int, longest: int) -> None:
         self.records, self.short_side, self.longest = records, short_side, longest
@@ -138,20 +138,20 @@ class InferenceImages(Dataset):
 
 
 def scale_boxes(record: Record, size: tuple[int, int]) -> np.ndarray:
-    """(n, 4) float32 boxes of a record in pixels of the image resized to (width, height)."""
+    """Return the (n, 4) float32 boxes of a record in pixels of the image resized to `size`, (width, height)."""
     factor = np.array([size[0] / record.width, size[1] / record.height] * 2, np.float32)
     return record.boxes * factor
 
 
 def flip_boxes(boxes: np.ndarray, width: int) -> np.ndarray:
-    """Mirrors (n, 4) boxes in an image of `width` pixels."""
+    """Mirror (n, 4) boxes horizontally in an image of `width` pixels."""
     flipped = boxes.copy()
     flipped[:, 0], flipped[:, 2] = width - boxes[:, 2], width - boxes[:, 0]
     return flipped
 
 
 def collate(items: list[Item]) -> DetectionBatch:
-    """Pads images with zeros at the right and the bottom, to a multiple of SIZE_DIVISOR."""
+    """Pad images with zeros at the right and the bottom, to a multiple of SIZE_DIVISOR."""
     sizes = [(item.image.shape[1], item.image.shape[2]) for item in items]
     height, width = (-(-max(side) // SIZE_DIVISOR) * SIZE_DIVISOR for side in zip(*sizes, strict=True))
     images = torch.zeros(len(items), 3, height, width, dtype=torch.uint8)
@@ -178,11 +178,11 @@ def training_batches(
     num_workers: int,
     pin_memory: bool,
 ) -> GuardedLoader[DetectionBatch]:
-    """This process's share of the batches of iterations `start` .. `stop - 1`.
+    """Return this process's share of the batches of iterations `start` .. `stop - 1`.
 
     Args:
-        batch_size: images of a batch over all processes.
-        group_by_shape: no batch mixes wide and tall images.
+        batch_size: images per batch over all processes.
+        group_by_shape: keep wide and tall images in separate batches.
     """
     groups = np.array([record.width >= record.height for record in images.records], np.int64)
     groups = groups if group_by_shape else np.zeros_like(groups)
@@ -201,12 +201,12 @@ def training_batches(
 
 
 def warn_of_small_groups(groups: np.ndarray, batch_size: int) -> None:
-    """Say which images are never learned, because those of their shape (1: wide) do not fill a batch."""
+    """Warn about images that are never trained on, because their group (1: wide, 0: tall) does not fill a batch."""
     for group in np.unique(groups):
         members = int((groups == group).sum())
         if members < batch_size:
             get_logger().warning(
-                "%d %s images do not fill a batch of %d and are never learned; "
+                "%d %s images do not fill a batch of %d and are never trained on; "
                 "set DATALOADER.ASPECT_RATIO_GROUPING False",
                 members, "wide" if group else "tall", batch_size,
             )  # fmt: skip
@@ -215,15 +215,15 @@ def warn_of_small_groups(groups: np.ndarray, batch_size: int) -> None:
 def inference_batches(
     images: InferenceImages, *, batch_size: int, num_workers: int, pin_memory: bool
 ) -> GuardedLoader[DetectionBatch]:
-    """Every image once over all processes (`shape_batches`)."""
+    """Return batches that hold every image once over all processes (`shape_batches`)."""
     keys = shape_batches(images.records, batch_size)
     return GuardedLoader(images, keys, collate, num_workers=num_workers, pin_memory=pin_memory)
 
 
 def shape_batches(records: Sequence[Record], batch_size: int) -> list[list[int]]:
-    """This process's batches for a test: every record once over all processes, those of a like shape together.
+    """Return this process's test batches: every record once over all processes, similar aspect ratios together.
 
-    The batches do not depend on the number of processes: an image's padding reaches into its features.
+    The batches do not depend on the number of processes, because an image's padding affects its features.
     """
     order = np.argsort([record.width / record.height for record in records], kind="stable").tolist()
     batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]

@@ -1,4 +1,4 @@
-"""From a scan to a verdict on it or to training data: the one way that both the checker and training take."""
+"""Check a scan and turn it into training data; shared by the checker and by training."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from detection.data.scan import NO_IMAGES, Scan, check_boxes, count_warnings, re
 
 
 def examine(scan: Scan, findings: Findings, *, images: bool, decode: bool, workers: int = 0) -> np.ndarray:
-    """Look at the image files and the boxes.
+    """Check the image files and the boxes.
 
     Args:
-        images: look at the files at all.
-        decode: decode them wholly, which finds truncated ones.
-        workers: threads; 0: as many as suit the machine.
+        images: check the image files.
+        decode: decode each image fully, which finds truncated files.
+        workers: number of threads; 0: chosen for the machine.
 
     Returns:
-        (P, 2) width and height of the images as stated, else as the files have them; 0 where unknown.
+        (P, 2) width and height of the images as stated, else as in the files; 0 if unknown.
     """
     if not scan.images:
         findings.add(NO_IMAGES, "0 images")
     sizes = np.array([(image.width, image.height) for image in scan.images], np.int64).reshape(-1, 2)
     if images:
-        blank = [image._replace(width=0, height=0) for image in scan.images]  # sizes are compared here
+        blank = [image._replace(width=0, height=0) for image in scan.images]  # sizes are compared below
         seen = check_images(blank, findings, decode=decode, workers=workers or default_workers())
         other = np.flatnonzero((sizes > 0).all(axis=1) & (seen > 0).all(axis=1) & (sizes != seen).any(axis=1)).tolist()
         findings.add(OTHER_SIZE, (_describe_size(scan.images[n], seen[n].tolist()) for n in other), len(other))
@@ -43,7 +43,7 @@ def _describe_size(image: StatedImage, seen: list[int]) -> str:
     cause = ""
     if (image.height, image.width) == (width, height):
         turned = read_header(image.path).turned
-        cause = ", as EXIF would turn it: store the image turned" if turned else ": width and height are exchanged"
+        cause = ", as EXIF rotates it: store the image rotated" if turned else ": width and height are swapped"
     return f"{image.path} ({image.key}): stated {image.width}x{image.height}, is {width}x{height}{cause}"
 
 
@@ -58,14 +58,14 @@ def build_data(
     form: str = "coco",
     classes_from: str = "",
 ) -> DetectionData:
-    """Training data of a scan whose images were looked at: each exists and has the stated size.
+    """Check a scan and its images, and build the training data; every image exists and has the stated size.
 
     Args:
-        findings: of the scan; its warnings are counted in `warnings`.
-        classes_from: as `DetectionData`.
+        findings: findings of the scan; its warnings are counted in `warnings`.
+        classes_from: as in `DetectionData`.
 
     Raises:
-        InputError: the first error that the checker finds too, and training cannot fix.
+        InputError: the first error of the checker that training cannot fix.
     """
     refuse(findings, str(annotations_path))
     assert scan is not None  # otherwise something was refused

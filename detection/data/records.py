@@ -1,7 +1,7 @@
-"""What every detection data set becomes, whatever its format: images with boxes of numbered classes.
+"""A detection data set in memory, independent of its format: images with boxes of numbered classes.
 
 Boxes in files are (x, y, w, h); boxes for a network (x0, y0, x1, y1).  Both are in pixels of the
-stored image, half-open: a box that covers it wholly is (0, 0, width, height).
+stored image, half-open: a box that covers the whole image is (0, 0, width, height).
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from detection.data.scan import Scan, cut_boxes
 
 @dataclass(frozen=True)
 class Record:
-    """One image of n boxes.
+    """One image with n boxes.
 
     Attributes:
-        image_id: the file format's own id (VOC: 1-based position in the split).
+        image_id: id in the file (VOC: 1-based position in the split).
         bbox: (n, 4) float64 x, y, w, h.
         labels: (n,) int64, positions in the list of categories.
-        iscrowd: (n,) bool; such boxes (COCO's crowds, VOC's `difficult`) are never learned, and
-            detections on them count neither as right nor as wrong.
-        area: (n,) float64, by which COCO calls an object small, medium or large.
+        iscrowd: (n,) bool; such boxes (COCO's crowds, VOC's `difficult`) are never trained on, and
+            detections that match them are ignored.
+        area: (n,) float64, pixels; COCO divides objects into small, medium and large by it.
     """
 
     image_id: int
@@ -51,7 +51,7 @@ class Record:
 
 @dataclass(frozen=True)
 class DetectionData:
-    """A data set: `records` sorted by image id; `categories` [{"id", "name"}] sorted by id."""
+    """A data set: `records` sorted by image id, `categories` [{"id", "name"}] sorted by id."""
 
     name: str
     root: str
@@ -61,25 +61,25 @@ class DetectionData:
     fingerprint: str
     warnings: WarningCounter
     form: str = "coco"  # or "voc": then iscrowd is `difficult`, and VOC's own evaluation applies
-    classes_from: str = ""  # what names the categories, where it is not the file `annotations_path`
+    classes_from: str = ""  # source of the categories, if not the file `annotations_path`
 
     @property
     def area(self) -> str:
-        """Whose area sorts objects by size: "box" (VOC, COCO files converted from it) or "segmentation" (COCO).
+        """Kind of area that defines object sizes: "box" (VOC, COCO files converted from it) or "segmentation" (COCO).
 
-        The boxes decide, as no file says it: a mask fills half to three quarters of its box.
+        Inferred from the boxes, as no file states it: a mask fills half to three quarters of its box.
         """
         shares = np.concatenate([r.area / (r.bbox[:, 2] * r.bbox[:, 3]) for r in self.records])
         return "segmentation" if len(shares) and np.median(shares) < 0.95 else "box"
 
     def stated_categories(self) -> str:
-        """How many categories there are and what says so, as a clause."""
+        """Return the number of categories and its source, as a clause for a message."""
         if self.classes_from:
             return f"{self.classes_from} {len(self.categories)} classes"
         return f"{self.annotations_path} lists {len(self.categories)} categories"
 
     def counts(self) -> dict[str, int]:
-        """Numbers of images, annotations and categories, for the log and results.json."""
+        """Return the numbers of images, annotations and categories, for the log and results.json."""
         present = {int(label) for record in self.records for label in record.labels}
         return {
             "images": len(self.records),
@@ -90,7 +90,7 @@ class DetectionData:
         }
 
     def to_coco(self) -> dict[str, Any]:
-        """Ground truth in COCO's form.  Annotation ids start at 1: pycocotools takes 0 for "no match"."""
+        """Return the ground truth as a COCO tree.  Annotation ids start at 1: pycocotools reads 0 as "no match"."""
         ids = [category["id"] for category in self.categories]
         annotations = [
             {
@@ -117,12 +117,12 @@ class DetectionData:
 
 
 def build_records(scan: Scan, sizes: np.ndarray, warnings: WarningCounter) -> tuple[list[Record], str]:
-    """The records of a scan without errors, sorted as its images, and the fingerprint of the set.
+    """Build the records of a scan without errors, in the order of its images, and the fingerprint of the data set.
 
-    Boxes are cut to their image and empty ones dropped, both counted in `warnings`.
+    Boxes are clipped to their image and empty ones dropped; both are counted in `warnings`.
 
     Args:
-        sizes: (P, 2) width and height of the images, none unknown.
+        sizes: (P, 2) width and height of the images, all known.
     """
     order = np.argsort(scan.image, kind="stable")  # by image, in the file's order within each
     image, labels, iscrowd, area = (getattr(scan, name)[order] for name in ("image", "label", "iscrowd", "area"))
@@ -135,7 +135,7 @@ def build_records(scan: Scan, sizes: np.ndarray, warnings: WarningCounter) -> tu
             warnings.add(what, f"{os.path.basename(cut.path)} ({cut.key})", int(counts[n]))
     if scan.corners is not None:  # VOC has no area
         area = bbox[:, 2] * bbox[:, 3]
-    # Without `area` (COCO: of the segmentation) the box's own area stands in.
+    # Without `area` (in COCO that of the segmentation), use the area of the box.
     with np.errstate(over="ignore"):
         own = stated[:, 2] * stated[:, 3]
     own = np.where(np.isfinite(own), own, bbox[:, 2] * bbox[:, 3])
@@ -150,23 +150,23 @@ def build_records(scan: Scan, sizes: np.ndarray, warnings: WarningCounter) -> tu
     ]
     lines = [f"{os.path.basename(r.path)} {r.image_id} {r.width} {r.height} {os.stat(r.path).st_size}" for r in records]
     categories = json.dumps(list_categories(scan), sort_keys=True)
-    # Names the content: the categories, the images (names, sizes, bytes), every box.
+    # The fingerprint covers the categories, the images (names, sizes, bytes) and every box.
     return records, fingerprint(categories, "\n".join(lines), counts, *columns)
 
 
 def list_categories(scan: Scan) -> list[dict[str, Any]]:
-    """[{"id", "name"}] sorted by id."""
+    """Return [{"id", "name"}] sorted by id."""
     return [{"id": key, "name": name} for key, name in zip(scan.category_ids, scan.categories, strict=True)]
 
 
 def shared_images(one: Iterable[str], other: Iterable[str]) -> list[str]:
-    """The image files that are in both lists of paths, sorted; a link is the file that it leads to."""
+    """Return the image files that are in both lists of paths, sorted; links are resolved."""
     first, second = ({os.path.realpath(path) for path in paths if path} for paths in (one, other))
     return sorted(first & second)
 
 
 def join(parts: list[DetectionData]) -> DetectionData:
-    """Several training sets as one (VOC 07+12); image ids are given anew, from 1."""
+    """Join several training sets (VOC 07+12); images are renumbered from 1."""
     if len(parts) == 1:
         return parts[0]
     first = parts[0]
@@ -188,10 +188,10 @@ def join(parts: list[DetectionData]) -> DetectionData:
 
 
 def check_categories(one: DetectionData, other: DetectionData) -> None:
-    """Refuses two data sets that number different categories."""
+    """Refuse two data sets with different categories."""
     if one.categories != other.categories:
         names = [", ".join(c["name"] for c in data.categories[:3]) for data in (one, other)]
         raise InputError(
             f"the categories of {one.name} ({len(one.categories)}: {names[0]} ...) and of {other.name} "
-            f"({len(other.categories)}: {names[1]} ...) differ; use sets of the same list"
+            f"({len(other.categories)}: {names[1]} ...) differ; use data sets with the same list"
         )

@@ -1,7 +1,7 @@
-"""Where data sets lie: DATASETS.ROOT, and the environment variables that name it.
+"""The root folder of data sets: DATASETS.ROOT, and the environment variables that set it.
 
-The default of DATASETS.ROOT is $SMOOTH2DET_DATA.  Where that variable is not set, DETECTRON2_DATASETS, detectron2's
-own, stands in for it.  So the order is: a folder given in DATASETS.ROOT, SMOOTH2DET_DATA, DETECTRON2_DATASETS.
+The default of DATASETS.ROOT is $SMOOTH2DET_DATA.  If that variable is not set, detectron2's DETECTRON2_DATASETS is
+used.  So the order is: a folder given in DATASETS.ROOT, SMOOTH2DET_DATA, DETECTRON2_DATASETS.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from backbones.core.config import expand_path
 from backbones.core.errors import InputError
 from backbones.core.run_log import get_logger
 
-VARIABLES = ("SMOOTH2DET_DATA", "DETECTRON2_DATASETS")  # the first that is set is taken
+VARIABLES = ("SMOOTH2DET_DATA", "DETECTRON2_DATASETS")  # the first that is set is used
 _OURS = re.compile(rf"\$(?:{VARIABLES[0]}\b|\{{{VARIABLES[0]}\}})")
 
 
 def data_root(text: str, needed_by: str) -> Path:
-    """The folder that DATASETS.ROOT means; the log says which variable named it.
+    """Return the folder that DATASETS.ROOT refers to, and log the variable that set it.
 
     Args:
         text: DATASETS.ROOT.
@@ -39,7 +39,7 @@ def data_root(text: str, needed_by: str) -> Path:
 
 
 def expand_root(text: str) -> tuple[Path, str]:
-    """`expand_path`, and the variable that named the folder ("" where none did)."""
+    """Return `expand_path`, and the variable that set the folder ("" if none did)."""
     if not _OURS.search(text):
         return expand_path(text), ""
     variable = next((name for name in VARIABLES if os.environ.get(name)), "")
@@ -51,7 +51,7 @@ def expand_root(text: str) -> tuple[Path, str]:
     return expand_path(_OURS.sub(lambda _: os.environ[variable], text)), variable
 
 
-@functools.cache  # once, not for every set
+@functools.cache  # log once, not for every data set
 def _log_root(folder: Path, variable: str) -> None:
     absent = "" if variable == VARIABLES[0] else f" ({VARIABLES[0]} is not set)"
     get_logger().info("data root: %s, from %s%s", folder, variable, absent)

@@ -1,6 +1,6 @@
-"""What was read of a detection data set, right or wrong, as arrays; and the checks of its boxes, all at once.
+"""A detection data set as read from its files, valid or not, as arrays; and vectorised checks of its boxes.
 
-P images, n boxes, K categories.  Nothing here stops at the first problem: the check of a data set reports all of
+P images, n boxes, K categories.  The checks do not stop at the first problem: the check of a data set reports all of
 them, training refuses the first error (`refuse`) and counts the warnings (`count_warnings`).
 """
 
@@ -18,59 +18,57 @@ from backbones.core.warning_counter import WarningCounter
 
 MALFORMED = Kind(ERROR, "boxes that are not 4 numbers", "write x, y, width and height (VOC: four corners)")
 NOT_FINITE = Kind(ERROR, "boxes that are not finite", "correct or remove them")
-NORMALISED = Kind(ERROR, "boxes below one pixel, as of coordinates in 0..1", "multiply them by the image's size")
+NORMALISED = Kind(ERROR, "boxes below one pixel, as with coordinates in 0..1", "multiply them by the image's size")
 CORNERS = Kind(ERROR, "boxes that fit their image only as two corners", "a COCO box is x, y, width, height")
-ASTRAY = Kind(ERROR, "boxes not within their image, most of all", "check that they belong to these images and sizes")
+ASTRAY = Kind(ERROR, "most boxes are not within their image", "check that they belong to these images and sizes")
 NEGATIVE = Kind(
     ERROR,
     "boxes of negative width or height",
     "a COCO box is x, y, width, height, not two corners; training drops them",
 )
 EMPTY = Kind(ERROR, "boxes of zero width or height", "remove them; training drops them")
-OUTSIDE = Kind(ERROR, "boxes that reach out of the image", "correct them; training cuts them to the image")
-BEYOND = Kind(ERROR, "boxes wholly outside of the image", "correct or remove them; training drops them")
+OUTSIDE = Kind(ERROR, "boxes that extend beyond the image", "correct them; training clips them to the image")
+BEYOND = Kind(ERROR, "boxes completely outside the image", "correct or remove them; training drops them")
 LARGE_AREA = Kind(ERROR, "areas larger than their box", "correct them, or leave `area` out")
 ZERO_AREA = Kind(WARNING, "areas of 0", "such objects count as small; correct them, or leave `area` out")
 NO_AREA = Kind(WARNING, "annotations without area", "the box's own area decides between small, medium and large")
-POINT = Kind(
-    WARNING, "point boxes (xmin = xmax or ymin = ymax)", "they are read as one pixel wide or high, as VOC counts pixels"
-)
+POINT = Kind(WARNING, "point boxes (xmin = xmax or ymin = ymax)", "they are read as one pixel wide or high, as in VOC")
 NO_IMAGES = Kind(ERROR, "empty list of images", "list the images")
-NO_OBJECTS = Kind(ERROR, "set without any usable object", "annotate the images")
-UNANNOTATED = Kind(WARNING, "images without annotation", "training leaves them out; they are tested on")
-UNUSED = Kind(WARNING, "categories without annotation", "they are neither learned nor in the mean AP")
+NO_OBJECTS = Kind(ERROR, "data set without any usable object", "annotate the images")
+UNANNOTATED = Kind(WARNING, "images without annotation", "training skips them; evaluation includes them")
+UNUSED = Kind(WARNING, "categories without annotation", "they are neither trained on nor part of the mean AP")
 NUM_CLASSES = Kind(ERROR, "MODEL.ROI_HEADS.NUM_CLASSES that differs", "set it to the number of categories")
 
-# Training continues without such boxes, or with what is left of them, and counts them in its own words.
+# Training drops or clips such boxes and counts them with its own messages.
 FIXED = (NEGATIVE, EMPTY, OUTSIDE, BEYOND)
-# Pixels that a box may pass the border by: coordinates rounded to whole numbers or pixel centres.
+# Pixels by which a box may exceed the border: coordinates rounded to integers or pixel centres.
 BORDER = 0.5
-# The official files have a few boxes that training drops and cuts (COCO's train2017 some of zero width or height
-# among 860,001): up to this share they are a warning.
+# The official files have a few boxes that training drops or clips (COCO's train2017 some of zero width or height
+# among 860,001): up to this share of all boxes they are a warning.
 MENDED_SHARE = 1e-4
-# Areas come from masks, whose pixels may stick out of the box a little: so many may, by more than a pixel a side.
+# Areas come from masks, which can extend slightly beyond the box: this share may, by more than a pixel per side.
 LARGE_AREA_SHARE = 0.01
-# From so many boxes on, "most of them" means something.
+# Smallest number of boxes for which "most of them" is meaningful.
 MOST_FROM = 10
 
 
 @dataclass
 class Scan:
-    """A data set as its files state it; rows of boxes that cannot be placed have -1.
+    """A data set as its files state it; -1 marks boxes of an unknown image or category.
 
     Attributes:
-        images: P, each under its first entry.
-        image_ids: P, of the files (VOC: 1-based position in the split).
+        images: P images, the first entry of each id.
+        image_ids: P ids in the file (VOC: 1-based position in the split).
         categories: K names.
-        category_ids: K, of the files.
+        category_ids: K ids in the file.
         image: (n,) int64 position in `images`, or -1.
         label: (n,) int64 position in `categories`, or -1.
-        bbox: (n, 4) float64 x, y, w, h; NaN where it is not a box (already found) or not finite.
-        malformed: (n,) bool, already found.
-        area: (n,) float64; NaN where the file has none, or a wrong one.
+        bbox: (n, 4) float64 x, y, w, h; NaN where malformed; can be infinite or NaN.
+        malformed: (n,) bool, not 4 numbers.
+        area: (n,) float64; NaN if missing or invalid.
         iscrowd: (n,) bool, crowds or `difficult` objects.
-        describe: says where row i stands.
-        corners: (n, 4) xmin, ymin, xmax, ymax as VOC's files state them; None: not VOC.
+        describe: returns a description of box i for messages.
+        corners: (n, 4) xmin, ymin, xmax, ymax as in VOC files; None: not VOC.
     """
 
     images: list[StatedImage]
@@ -87,25 +85,25 @@ class Scan:
     corners: np.ndarray | None = None
 
     def add(self, findings: Findings, kind: Kind, rows: np.ndarray) -> None:
-        """Count the boxes where `rows`, (n,) bool, holds."""
+        """Add the boxes selected by `rows`, (n,) bool, to the findings."""
         found = np.flatnonzero(rows).tolist()
         findings.add(kind, (self.describe(int(n)) for n in found), len(found))
 
     def usable(self) -> np.ndarray:
-        """(n,) bool: a box that has an image, a category and an extent."""
+        """Return (n,) bool: the box has an image, a category, and positive width and height."""
         with np.errstate(invalid="ignore"):
             return (self.image >= 0) & (self.label >= 0) & (self.bbox[:, 2:] > 0).all(axis=1)
 
 
 def refuse(findings: Findings, where: str) -> None:
-    """`InputError` for the first error that training cannot fix; it says how many there are of the kind."""
+    """Raise `InputError` for the first error that training cannot fix; the message counts the errors of its kind."""
     for kind, count in findings.of(ERROR).items():
         if kind not in FIXED:
             raise InputError(f"{where}: {count} x {kind.what}: {findings.example(kind)}; {kind.fix}")
 
 
 def count_warnings(findings: Findings, warnings: WarningCounter) -> None:
-    """What training reads in spite of it, for its log and results.json."""
+    """Count the problems that training tolerates, for its log and results.json."""
     for found in findings.as_list():
         if found["severity"] == WARNING and found["what"] not in {kind.what for kind in FIXED}:
             first, *others = found["examples"]
@@ -116,20 +114,20 @@ def count_warnings(findings: Findings, warnings: WarningCounter) -> None:
 
 
 def cut_boxes(bbox: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes cut to their images, as training learns them.
+    """Clip boxes to their images, as training uses them.
 
     Args:
-        bbox: (n, 4) float64 x, y, w, h, finite; sizes: (n, 2) width and height of the image of each.
+        bbox: (n, 4) float64 x, y, w, h, finite; sizes: (n, 2) width and height of each box's image.
 
     Returns:
-        (n, 4) x, y, w, h; (n,) bool, whether it was cut; (n,) bool, whether something is left of it.
+        (n, 4) x, y, w, h; (n,) bool, the box was clipped; (n,) bool, the clipped box is not empty.
     """
     with np.errstate(over="ignore"):
         corners = np.concatenate([bbox[:, :2], bbox[:, :2] + bbox[:, 2:]], axis=1)
     clipped = np.clip(corners, np.zeros(4), np.tile(sizes, 2).astype(np.float64))
-    # x + w may pass the border by a rounding error, which needs no warning.
+    # x + w can exceed the border by a rounding error, which needs no warning.
     moved = np.abs(clipped - corners).max(axis=1, initial=0) > 1e-3
-    # In float32, which networks compute in: a side that vanishes there would make a loss infinite.
+    # Networks compute in float32: a side that vanishes there would make a loss infinite.
     single = clipped.astype(np.float32)
     kept = (single[:, 2:] > single[:, :2]).all(axis=1) & (bbox[:, 2:] > 0).all(axis=1)
     cut = np.where(moved[:, None], np.concatenate([clipped[:, :2], clipped[:, 2:] - clipped[:, :2]], axis=1), bbox)
@@ -137,10 +135,10 @@ def cut_boxes(bbox: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def check_boxes(scan: Scan, sizes: np.ndarray, findings: Findings) -> None:
-    """Boxes that are not finite, in other units, empty or outside, and their areas.
+    """Find boxes that are malformed, not finite, in other units, empty or outside, and areas larger than their box.
 
     Args:
-        sizes: (P, 2) width and height of the images; 0 where unknown.
+        sizes: (P, 2) width and height of the images; 0 if unknown.
     """
     finite = np.asarray(np.isfinite(scan.bbox).all(axis=1))
     scan.add(findings, MALFORMED, scan.malformed)
@@ -170,7 +168,7 @@ def check_boxes(scan: Scan, sizes: np.ndarray, findings: Findings) -> None:
 def _check_units(
     scan: Scan, bbox: np.ndarray, size: np.ndarray, known: np.ndarray, astray: np.ndarray, findings: Findings
 ) -> None:
-    """Boxes of another meaning: in 0..1, as two corners, or of other images; training on them learns nothing."""
+    """Find boxes in 0..1, boxes given as two corners, and boxes of other images; training on them is useless."""
     ends = scan.corners
     if ends is None:
         with np.errstate(over="ignore"):
@@ -201,13 +199,13 @@ def _point_boxes(scan: Scan) -> np.ndarray:
 
 
 def _add_few(scan: Scan, findings: Findings, kind: Kind, rows: np.ndarray, share: float) -> None:
-    """Count the boxes; a warning where there are few of them among all."""
+    """Add the boxes to the findings, as a warning if they are at most `share` of all."""
     few = rows.sum() <= share * len(rows)
     scan.add(findings, milder(kind) if few else kind, rows)
 
 
 def check_use(scan: Scan, num_classes: int | None, findings: Findings) -> None:
-    """Images and categories without annotation, and NUM_CLASSES (None: not checked)."""
+    """Find images and categories without annotations, and check NUM_CLASSES (None: not checked)."""
     if not scan.images:
         return
     usable = scan.usable()

@@ -1,4 +1,4 @@
-"""What a detection data set holds, in numbers: by COCO's sizes, by class, by image."""
+"""Statistics of a detection data set: objects by COCO's sizes, by class and by image."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from detection.data.scan import Scan
 
 SIZES = ("small", "medium", "large")
-SIZE_BORDERS = (32**2, 96**2)  # pixels; COCO counts an object at a border on both sides, here it is on the larger
+SIZE_BORDERS = (32**2, 96**2)  # pixels; COCO counts an object at a border in both classes, here in the larger
 
 
 def summarize(scan: Scan, sizes: np.ndarray) -> dict[str, Any]:
-    """Counts of a set's usable boxes; crowd and difficult ones apart, as they are not learned.
+    """Count the usable boxes of a data set; crowd and difficult ones separately, as they are not trained on.
 
     Args:
-        sizes: (P, 2) width and height of the images; 0 where unknown.
+        sizes: (P, 2) width and height of the images; 0 if unknown.
     """
     usable = scan.usable()
     crowd = usable & scan.iscrowd
@@ -48,10 +48,10 @@ def summarize(scan: Scan, sizes: np.ndarray) -> dict[str, Any]:
 
 
 def describe(summary: dict[str, Any]) -> list[str]:
-    """The summary for people."""
+    """Format the summary as text lines."""
     s = summary
     lines = [
-        f"{s['images']} images ({s['images_without_objects']} without an object to learn), "
+        f"{s['images']} images ({s['images_without_objects']} without an object to train on), "
         f"{s['annotations']} annotations ({s['crowd_or_difficult']} crowd or difficult), "
         f"{s['categories_annotated']} of {s['categories']} categories annotated",
         f"objects by area:       {_size_line(s['by_area'])}",
@@ -61,8 +61,8 @@ def describe(summary: dict[str, Any]) -> list[str]:
         lines.append(f"crowd or difficult:    {_size_line(s['crowd_by_box_area'])} (by box area)")
     if s["objects"]:
         ends = f" (rarest: {s['rarest_class']}, commonest: {s['commonest_class']})"
-        lines.append(f"objects of a class:    {_spread_line(s['objects_per_class'])}{ends}")
-        lines.append(f"objects of an image:  {_spread_line(s['objects_per_image'])}")
+        lines.append(f"objects per class:     {_spread_line(s['objects_per_class'])}{ends}")
+        lines.append(f"objects per image:    {_spread_line(s['objects_per_image'])}")
     if s["width"]:
         lines.append(f"width, height:         {_spread_line(s['width'])}; {_spread_line(s['height'])}")
     return lines

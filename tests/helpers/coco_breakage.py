@@ -2,7 +2,7 @@
 
 from helpers.detection_files import HEIGHT, WIDTH
 
-SPELLED = "file names spelled otherwise than the files"
+SPELLED = "file names spelled differently from the files"
 
 
 def setting(part, n, **fields):
@@ -118,11 +118,15 @@ REFUSED = {
         "not 4 numbers",
         "id 1 (image id 1, bbox missing)",
     ),
-    "area in text": (setting("annotations", 0, area="522"), "no number of at least 0", "id 1: area is the text '522'"),
-    "area of truth": (setting("annotations", 0, area=True), "no number of at least 0", "id 1: area is true"),
-    "30a empty": (setting("categories", 0, name=""), "names that are not a text", "id 1: name is the text ''"),
-    "30a null": (setting("categories", 0, name=None), "names that are not a text", "id 1: name is null"),
-    "30a list": (setting("categories", 0, name=["red"]), "names that are not a text", "id 1: name is the list ['red']"),
+    "area in text": (
+        setting("annotations", 0, area="522"),
+        "not a number of at least 0",
+        "id 1: area is the text '522'",
+    ),
+    "area of truth": (setting("annotations", 0, area=True), "not a number of at least 0", "id 1: area is true"),
+    "30a empty": (setting("categories", 0, name=""), "names that are not text", "id 1: name is the text ''"),
+    "30a null": (setting("categories", 0, name=None), "names that are not text", "id 1: name is null"),
+    "30a list": (setting("categories", 0, name=["red"]), "names that are not text", "id 1: name is the list ['red']"),
     "25 twins": (
         setting("categories", 1, name="red", supercategory="none"),
         "repeated category names",
@@ -171,6 +175,6 @@ AS_SOUND = {
             tree["categories"].insert(0, {"id": 0, "name": "red", "supercategory": "none"})
             or tree["categories"][1].update(supercategory="red")
         ),
-        {"categories left out": 1},
+        {"categories ignored": 1},
     ),
 }

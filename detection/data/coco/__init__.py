@@ -1,1 +1,1 @@
-"""COCO instances json: its lists and columns, everything that is wrong with it, and the training data in it."""
+"""COCO instances json: its lists and columns, checks that find all its problems, and the reader for training."""

@@ -1,7 +1,7 @@
 """COCO instances json: its three lists, the ids and names of its entries, and the columns of its annotations.
 
-Everything that reads such a file starts here: the check of a data set, training and evaluation.  What is wrong is
-added to `Findings`; whoever cannot go on with it calls `refuse`.
+The check of a data set, training and evaluation all read such files through this module.  Problems are added to
+`Findings`; a caller that cannot continue with them calls `refuse`.
 
 n annotations, K categories.
 """
@@ -32,21 +32,21 @@ BAD_REFERENCE = Kind(ERROR, "annotations whose image_id or category_id is not an
 UNKNOWN_IMAGE = Kind(ERROR, "annotations of an unknown image", "list the image or remove the annotations")
 UNKNOWN_CATEGORY = Kind(ERROR, "annotations of an unknown category", "list the category or remove the annotations")
 BAD_FLAG = Kind(ERROR, "flags that are neither 0 nor 1", "write 0 or 1")
-IGNORE = Kind(WARNING, "annotations with `ignore`", "the key is not honoured, as by pycocotools; iscrowd is")
-BAD_AREA = Kind(ERROR, "areas that are no number of at least 0", "correct them, or leave `area` out")
+IGNORE = Kind(WARNING, "annotations with `ignore`", "the key has no effect, as in pycocotools; iscrowd has")
+BAD_AREA = Kind(ERROR, "areas that are not a number of at least 0", "correct them, or leave `area` out")
 
 
 @dataclass
 class Annotations:
-    """Columns of the annotations that have an id, each id once.
+    """Columns of the annotations that have an id; of a duplicate id, only the first.
 
     Attributes:
         items: n entries.
         ids: (n,) int64.
-        image, category: (n,) int64 positions among the sorted ids; -1: none (already found).
-        bbox: (n, 4) float64, may be infinite or NaN; NaN where malformed.
-        malformed: (n,) bool, not 4 numbers; not yet found.
-        area: (n,) float64; NaN where there is none or a wrong one (already found).
+        image, category: (n,) int64 positions among the sorted ids; -1: unknown id (already reported).
+        bbox: (n, 4) float64, can be infinite or NaN; NaN where malformed.
+        malformed: (n,) bool, not 4 numbers; not yet reported.
+        area: (n,) float64; NaN if missing or invalid (already reported).
         no_area: (n,) bool.
         iscrowd: (n,) bool.
     """
@@ -62,17 +62,17 @@ class Annotations:
     iscrowd: np.ndarray
 
     def describe(self, n: int) -> str:
-        """Where box n stands."""
+        """Describe annotation n by its ids and its box."""
         item = self.items[n]
         image, bbox = (say(item.get(key, ABSENT)).removeprefix("the list ") for key in ("image_id", "bbox"))
         return f"annotation id {self.ids[n]} (image id {image}, bbox {bbox})"
 
 
 def load_instances(path: str | Path) -> dict[str, list[Any]]:
-    """The lists `PARTS` of an instances json.
+    """Load the lists `PARTS` of an instances json.
 
     Raises:
-        InputError: the file cannot be read as JSON, lacks a list, or has one of them twice.
+        InputError: the file cannot be read as JSON, lacks a list, or holds one of them twice.
     """
     tree = load_json(path)
     lists = require_lists(tree, str(path))
@@ -81,7 +81,7 @@ def load_instances(path: str | Path) -> dict[str, list[Any]]:
 
 
 def require_lists(tree: Any, where: str) -> dict[str, list[Any]]:
-    """The lists `PARTS` of a tree; `InputError` names the one that it lacks."""
+    """Return the lists `PARTS` of a tree; raise `InputError` for a missing one."""
     for part in PARTS:
         if not isinstance(tree, Mapping) or not isinstance(tree.get(part), list):
             results = isinstance(tree, list) and tree and isinstance(tree[0], Mapping) and "score" in tree[0]
@@ -91,7 +91,7 @@ def require_lists(tree: Any, where: str) -> dict[str, list[Any]]:
 
 
 def _refuse_repeated_lists(path: Path) -> None:
-    """A JSON object may name a key twice; Python keeps the last list and says nothing."""
+    """Refuse a list that occurs twice in the JSON object, of which Python silently keeps the last."""
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         twice = [part for part in PARTS if _occurs_twice(data, f'"{part}"'.encode())]
     if not twice:
@@ -113,7 +113,7 @@ def _occurs_twice(data: mmap.mmap, key: bytes) -> bool:
 
 
 def unique_entries(items: Sequence[Any], part: str, findings: Findings) -> tuple[list[Mapping], np.ndarray]:
-    """The entries with an integer id, each id once (its first), and their (n,) int64 ids."""
+    """Return the entries with an integer id, the first of each id, and their (n,) int64 ids."""
     objects: list[Any] = list(items)
     if not set(map(type, objects)) <= {dict}:
         wrong = [n for n, item in enumerate(objects) if not isinstance(item, Mapping)]
@@ -142,7 +142,7 @@ def _place(items: Sequence[Any], entry: Mapping) -> int:
 
 
 def sort_entries(entries: list[Mapping], ids: np.ndarray) -> tuple[list[Mapping], np.ndarray]:
-    """Both by rising id."""
+    """Sort entries and ids by ascending id."""
     order = np.argsort(ids)
     return [entries[n] for n in order.tolist()], ids[order]
 
@@ -150,7 +150,7 @@ def sort_entries(entries: list[Mapping], ids: np.ndarray) -> tuple[list[Mapping]
 def read_annotations(
     items: Sequence[Any], image_ids: np.ndarray, category_ids: np.ndarray, findings: Findings
 ) -> Annotations:
-    """The columns of the list "annotations".
+    """Read the columns of the list "annotations".
 
     Args:
         image_ids, category_ids: sorted int64.
@@ -206,7 +206,7 @@ def _positions(
 
 
 def find_positions(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """(n,) int64 position of each value in the sorted `known`; -1: not there."""
+    """Return the (n,) int64 position of each value in the sorted `known`; -1: not found."""
     if not len(known):
         return np.full(len(values), -1, np.int64)
     place = np.minimum(np.searchsorted(known, values), len(known) - 1)

@@ -1,4 +1,4 @@
-"""COCO instances json -> DetectionData, checked as tools/validate_data.py checks it."""
+"""Read a COCO instances json into DetectionData, with the checks of tools/validate_data.py."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from detection.data.records import DetectionData
 def load_coco(annotations: Path, images: Path, name: str, warnings: WarningCounter) -> DetectionData:
     """Read a COCO instances json.
 
-    The categories are those that the file lists, annotated or not, without a root that repeats its child's name.
-    Annotations with `iscrowd` stay, for the evaluation; the loader leaves them out of training.
+    The categories are all that the file lists, annotated or not, except a root that repeats its child's name.
+    Annotations with `iscrowd` are kept for the evaluation; the loader drops them in training.
 
     Args:
         annotations: the json file.
-        images: folder that its `file_name`s are below.
-        warnings: counts boxes clipped or dropped, images converted, and whatever else is read in spite of a flaw.
+        images: folder that its `file_name`s are relative to.
+        warnings: counts clipped or dropped boxes, converted images, and every other flaw that is tolerated.
 
     Raises:
-        InputError: names file, key and id of what is wrong.
+        InputError: the data are invalid; the message names file, key and id.
     """
     if not images.is_dir():
         raise InputError(f"{name}: no image folder {images}; check DATASETS.ROOT")

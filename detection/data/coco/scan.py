@@ -1,4 +1,4 @@
-"""Reads a COCO instances json in spite of what is wrong with it, and finds all that is."""
+"""Read a COCO instances json despite its problems, and report them all."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from detection.data.scan import NO_AREA, ZERO_AREA, Scan
 BROKEN = Kind(ERROR, "broken annotation file", "restore it; it must be a COCO instances json")
 INCOMPLETE = Kind(ERROR, "images without file_name, width or height", "add them")
 WRONG_TYPE = Kind(ERROR, "wrong values of file_name, width or height", "correct them")
-REPEATED_FILE = Kind(WARNING, "files listed under several image ids", "they are learned and tested several times")
-REPAIRED = Kind(WARNING, "file names spelled otherwise than the files", "the files are read; correct the names")
+REPEATED_FILE = Kind(WARNING, "files listed under several image ids", "each entry is trained and tested on")
+REPAIRED = Kind(WARNING, "file names spelled differently from the files", "the files are read; correct the names")
 
 
 def scan_coco(annotations: Path, images: Path, findings: Findings, *, look_for_images: bool = True) -> Scan | None:
-    """The whole file; None for a file that is not a COCO instances json.
+    """Read the whole file; None for a file that is not a COCO instances json.
 
     Args:
-        images: folder that its `file_name`s are below.
+        images: folder that its `file_name`s are relative to.
         look_for_images: look for the files in that folder; False: it need not exist.
     """
     try:
@@ -98,11 +98,11 @@ def _name_wrong_field(entry: Mapping, key: int, findings: Findings) -> None:
 
 
 def _find_files(names: Sequence[str], keys: Sequence[str], images: Path, findings: Findings) -> list[str]:
-    """The path of each file, "" where it is missing; one that is there under another spelling is counted."""
+    """Return the path of each file, "" if missing; a file found under another spelling is counted."""
     listing = Listing(images)
     paths = [str(images / name) if name and listing.has(name) else "" for name in names]
     lost = [n for n, path in enumerate(paths) if names[n] and not path]
-    owners = defaultdict(set)  # of a repaired file: the names that mean it
+    owners = defaultdict(set)  # file found under another spelling -> the names that refer to it
     found = {n: listing.repaired(names[n]) for n in lost}
     for n in lost:
         owners[found[n]].add(names[n])
@@ -112,7 +112,7 @@ def _find_files(names: Sequence[str], keys: Sequence[str], images: Path, finding
         if target is None:
             findings.add(MISSING, where)
         elif len(owners[target]) > 1 or target in exact:
-            findings.add(MISSING, f"{where}: '{target}' is there, but several names mean it")
+            findings.add(MISSING, f"{where}: '{target}' exists, but several names refer to it")
         else:
             findings.add(REPAIRED, f"'{names[n]}' is '{target}'")
             paths[n] = str(images / target)

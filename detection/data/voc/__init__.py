@@ -1,1 +1,1 @@
-"""Pascal VOC folders: split files, annotations, everything that is wrong with them, and the training data in them."""
+"""Pascal VOC folders: split files, annotations, checks that find all their problems, and the reader for training."""

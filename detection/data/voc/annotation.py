@@ -1,7 +1,7 @@
-"""One annotation of VOC in XML: its size, its objects, and everything that is wrong with it.
+"""One VOC annotation in XML: its size, its objects, and all its problems.
 
-An element that a file repeats is never passed over: all <bndbox> of one <object> are boxes of its name (as ybat writes
-them), any other one is refused by name.
+Repeated elements are never ignored: all <bndbox> of one <object> are boxes of its name (as ybat writes them), any other
+repeated element is refused by name.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ BROKEN_XML = Kind(ERROR, "broken XML files", "restore them")
 REPEATED_ELEMENT = Kind(ERROR, "repeated elements in XML", "keep one of them")
 BAD_SIZE = Kind(ERROR, "XML whose size is not a pair of integers", "correct them")
 NO_SIZE = Kind(ERROR, "XML without size", "add the width and height of the image that the boxes refer to")
-ZERO_SIZE = Kind(WARNING, "XML whose size is 0", "the image's own size is taken")
+ZERO_SIZE = Kind(WARNING, "XML whose size is 0", "the size of the image file is used")
 NO_CLASS = Kind(ERROR, "objects without a name", "name their class")
-NO_DIFFICULT = Kind(WARNING, "objects without `difficult`", "they are taken to be not difficult")
+NO_DIFFICULT = Kind(WARNING, "objects without `difficult`", "they count as not difficult")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 class Box(NamedTuple):
-    """One box: its class, its corners as stated (NaN: no number), whether it is difficult."""
+    """One box: its class, its corners as stated (NaN: not a number), whether it is difficult."""
 
     name: str
     corners: tuple[float, ...]
@@ -42,9 +42,9 @@ class Annotation:
     """One XML file.
 
     Attributes:
-        size: width and height in pixels; (0, 0) where not stated.
-        filename: of the image, as the file states it; may be "".
-        problems: kinds, and where.
+        size: width and height in pixels; (0, 0) if not stated.
+        filename: image file name, as stated; can be "".
+        problems: (kind, location) of each problem.
     """
 
     size: tuple[int, int] = (0, 0)
@@ -54,7 +54,7 @@ class Annotation:
 
 
 def read_annotation(path: Path) -> Annotation:
-    """The file in spite of what is wrong with it."""
+    """Read the file despite its problems."""
     found = Annotation()
     try:
         root = parse_xml(path.read_bytes())
@@ -82,7 +82,7 @@ def _read_size(root: ElementTree.Element, path: Path, found: Annotation) -> None
     if element is None:
         found.problems.append((NO_SIZE, str(path)))
         return
-    texts = [only_text(element, side) or "0" for side in ("width", "height")]  # some tools state 0, or nothing
+    texts = [only_text(element, side) or "0" for side in ("width", "height")]  # some tools write 0, or nothing
     numbers = [parse_number(text) for text in texts]
     if min(numbers) <= 0 and all(map(math.isfinite, numbers)):
         found.problems.append((ZERO_SIZE, str(path)))

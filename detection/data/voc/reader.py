@@ -1,8 +1,8 @@
-"""Pascal VOC devkit (JPEGImages, Annotations, ImageSets/Main) -> DetectionData, in COCO's form.
+"""Read a Pascal VOC devkit (JPEGImages, Annotations, ImageSets/Main) into DetectionData, in COCO's convention.
 
 VOC counts pixels from 1 and includes the last one: xmin, xmax become x = xmin - 1, w = xmax - x.
-`difficult` objects become crowds: not learned, and ignored by the evaluation, as in VOC's own.
-Category ids are 1, 2, ... in the order of the classes; image ids 1, 2, ... in that of the split's file.
+`difficult` objects become crowds: not trained on, and ignored by the evaluation, as in VOC's own evaluation.
+Category ids are 1, 2, ... in the order of the classes; image ids are 1, 2, ... in the order of the split file.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def load_voc(
         classes: None: every name that occurs in any annotation of the folder, sorted.
 
     Raises:
-        InputError: names the file of what is wrong.
+        InputError: the data are invalid; the message names the file.
     """
     list_path = root / "ImageSets" / "Main" / f"{split}.txt"
     if not list_path.is_file():

@@ -1,4 +1,4 @@
-"""Reads one split of a VOC folder in spite of what is wrong with it, and finds all that is."""
+"""Read one split of a VOC folder despite its problems, and report them all."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from detection.data.voc.annotation import BROKEN_XML, NO_CLASS, REPEATED_ELEMENT
 from detection.data.voc.split import BROKEN_SPLIT, read_split, read_stems
 
 UNKNOWN_CLASS = Kind(ERROR, "objects of a class that is not in the list", "correct the name or list the class")
-HIDDEN = Kind(WARNING, "files of macOS (._*, .DS_Store)", "they are left out")
+HIDDEN = Kind(WARNING, "files of macOS (._*, .DS_Store)", "they are ignored")
 SEVERAL_FILES = Kind(WARNING, "names with several image files", "one of them is read; remove the others")
-BY_FILENAME = Kind(WARNING, "images found by <filename> alone", "name them as their annotations")
+BY_FILENAME = Kind(WARNING, "images found only by <filename>", "name them like their annotations")
 
 
 def scan_voc(
     folder: Path, listing: Path, classes: Sequence[str] | None, findings: Findings, *, look_for_images: bool = True
 ) -> Scan | None:
-    """The split that `listing` names, None for a file that is not text.
+    """Read the split that `listing` names; None for a file that is not text.
 
     Args:
         folder: holds Annotations and JPEGImages.
@@ -66,7 +66,7 @@ def _place_boxes(
     ]
     place = {name: n for n, name in enumerate(classes)}
     corners = np.array([box.corners for _, _, box in found], np.float64).reshape(-1, 4)
-    # Pixels count from 1 and the last one is included.
+    # Pixels are counted from 1 and the last one is included.
     low = corners[:, :2] - 1
     with np.errstate(over="ignore", invalid="ignore"):
         bbox = np.concatenate([low, corners[:, 2:] - low], axis=1)
@@ -83,7 +83,7 @@ def _place_boxes(
         image=np.array([n for n, _, _ in found], np.int64),
         label=np.array([place.get(box.name, -1) for _, _, box in found], np.int64),
         bbox=bbox,
-        # A corner that is a number, though not a finite one, is infinite here; NaN is not a number.
+        # A corner that is an infinite number stays infinite here; NaN marks text that is not a number.
         malformed=np.asarray(np.isnan(corners).any(axis=1)),
         area=area,
         iscrowd=np.array([box.difficult for _, _, box in found], bool),
@@ -102,7 +102,7 @@ def _count_hidden(xml: Listing, images: Listing, lines: Sequence[str], findings:
 
 
 def _xml_path(xml: Listing, stem: str, findings: Findings) -> Path:
-    """The annotation of a name, which may be spelled in another Unicode form or case."""
+    """Return the annotation file of a name, whose Unicode form or case may differ."""
     name = f"{stem}.xml"
     if not xml.has(name) and (other := xml.folded(name)):
         findings.add(REPAIRED, f"'{name}' is '{other}'")
@@ -111,7 +111,7 @@ def _xml_path(xml: Listing, stem: str, findings: Findings) -> Path:
 
 
 def _all_names(xml: Listing, read: Mapping[str, Annotation], findings: Findings) -> list[str]:
-    """The names that occur in the folder, sorted; what may hide one is found in the files of other splits too."""
+    """Return the class names that occur in the folder, sorted; report files of other splits that could hide a name."""
     others = sorted(name for name in xml.names() if name.endswith(".xml") and not is_hidden(name))
     unlisted = [read_annotation(xml.folder / name) for name in others if name.removesuffix(".xml") not in read]
     for annotation in unlisted:
@@ -124,7 +124,7 @@ def _all_names(xml: Listing, read: Mapping[str, Annotation], findings: Findings)
 
 
 def _find_images(images: Listing, read: Mapping[str, Annotation], findings: Findings) -> list[str]:
-    """The path of each image, "" where it is missing; whatever is not <name>.jpg or one file alone is counted."""
+    """Return the path of each image, "" if missing; other names than <name>.jpg and duplicates are counted."""
     found = {stem: _find_image(images, stem, annotation.filename, findings) for stem, annotation in read.items()}
     owners = Counter(name for name in found.values() if name)
     paths = []
@@ -135,14 +135,14 @@ def _find_images(images: Listing, read: Mapping[str, Annotation], findings: Find
             tried = f"{', '.join(SUFFIXES[1:])} in any case" + (f" and <filename> '{filename}'" if filename else "")
             findings.add(MISSING, f"{where}: no such file; also tried {tried}")
         elif owners[name] > 1:
-            findings.add(MISSING, f"{where}: '{name}' is there, but several names mean it")
+            findings.add(MISSING, f"{where}: '{name}' exists, but several names refer to it")
             name = None
         paths.append(str(images.folder / name) if name else "")
     return paths
 
 
 def _find_image(images: Listing, stem: str, filename: str, findings: Findings) -> str | None:
-    """The file of a name: <name>.jpg, else the one of another suffix, else <filename>, which copies leave stale."""
+    """Return the image file of a name: <name>.jpg, else another suffix, else <filename>, which is often stale."""
     files = images.images(stem)
     stated = filename.replace("\\", "/").rpartition("/")[2]
     if len(files) > 1:

@@ -1,7 +1,7 @@
-"""Split files of VOC (ImageSets/Main): a name a line, or a name and a flag.
+"""VOC split files (ImageSets/Main): one name per line, optionally with a flag.
 
-VOC's own per-class files (cat_train.txt) list every image of the split with 1 (holds the class), -1 (does not) or 0
-(difficult ones alone); all of them are read.
+VOC's own per-class files (cat_train.txt) list every image of the split with 1 (contains the class), -1 (does not) or 0
+(only difficult objects); all images are read.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from backbones.core.files import load_lines
 from backbones.core.findings import ERROR, WARNING, Findings, Kind
 from detection.data.image_files import is_hidden, split_suffix
 
-BROKEN_SPLIT = Kind(ERROR, "broken split file", "it must list an image a line")
+BROKEN_SPLIT = Kind(ERROR, "broken split file", "it must list one image per line")
 REPEATED_LINE = Kind(ERROR, "names listed twice in the split", "remove one of the lines")
-FLAGGED = Kind(WARNING, "lines of the split with flag -1 or 0", "their images are read as all others")
-WORDS = Kind(WARNING, "lines of the split with words after the name", "the first word is taken as the name")
+FLAGGED = Kind(WARNING, "lines of the split with flag -1 or 0", "their images are read like all others")
+WORDS = Kind(WARNING, "lines of the split with words after the name", "the first word is used as the name")
 _FLAG = re.compile(r"^(.*\S)\s+(-1|0|\+?1)$")
 
 
 def read_split(path: Path) -> list[str]:
-    """The lines of a split file that are not blank, without the white space around them.
+    """Return the non-blank lines of a split file, stripped.
 
     Raises:
         InputError: the file cannot be read as text.
@@ -36,14 +36,14 @@ def read_split(path: Path) -> list[str]:
 
 
 def read_stems(lines: Sequence[str], listing: Path, is_known: Callable[[str], bool], findings: Findings) -> list[str]:
-    """The name that each line means, each once.
+    """Return the image name of each line, without duplicates.
 
-    A line is the first of these that `is_known`: the whole line (names may have spaces), the line without a flag, its
-    first word; each also without an image's suffix and without folders.  Where none is known it is the line without
-    a flag.
+    The name is the first of these for which `is_known` holds: the whole line (names can contain spaces), the line
+    without its flag, its first word; each also without an image suffix and without folders.  If none is known, it is
+    the line without its flag.
 
     Args:
-        is_known: whether there is an annotation or an image of this name.
+        is_known: whether an annotation or an image of this name exists.
     """
     stems = []
     for line in lines:
@@ -71,5 +71,5 @@ def _stems(text: str) -> Iterator[str]:
 
 
 def _bare(text: str) -> str:
-    """The text without the suffix of an image or an annotation."""
+    """Return the text without the suffix of an image or annotation."""
     return text[:-4] if text.lower().endswith(".xml") else split_suffix(text)[0]
