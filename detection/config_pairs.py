@@ -1,8 +1,8 @@
-"""Pairs of settings that go wrong together: each cost somebody a benchmark, without any message.
+"""Checks of pairs of settings that do not fit together; each has silently spoiled a benchmark.
 
-`refuse_pairs` raises for rejected settings; `warn_pairs` counts suspicious ones.  A rule is a function of the config (a
-warning also of the number of processes) that returns what it has found, as keys and values, or "".  docs/protocols.md
-lists them.  Sources: issues of detectron2, MoCo and others, by repository and number.
+`refuse_pairs` raises for rejected settings; `warn_pairs` counts suspicious ones.  A rule is a function of the config
+(for warnings, also of the number of processes) that returns the offending keys and values, or "".  docs/protocols.md
+lists all rules.  Sources: issues of detectron2, MoCo and others, by repository and number.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from backbones.core.warning_counter import WarningCounter
 
 FPN_BACKBONE, EXTRA_NORM = "build_resnet_fpn_backbone", "Res5ROIHeadsExtraNorm"
 TRAINED_BN = ("BN", "SyncBN")
-FEWEST_IMAGES = 8  # below, a batch's statistics are too noisy (Wu & He 2018, arXiv:1803.08494, Fig. 1)
-LR_PER_IMAGE = 0.02 / 16  # detectron2's, and its rule of linear scaling (Goyal et al. 2017, arXiv:1706.02677)
-LATE = 0.99  # share of the training after which a last step hardly acts
+FEWEST_IMAGES = 8  # with fewer, the batch statistics are too noisy (Wu & He 2018, arXiv:1803.08494, Fig. 1)
+LR_PER_IMAGE = 0.02 / 16  # detectron2's default and linear scaling rule (Goyal et al. 2017, arXiv:1706.02677)
+LATE = 0.99  # fraction of MAX_ITER after which a last step has hardly any effect
 IMAGENET_RGB = (123.675, 116.280, 103.530)
 
 
 def refuse_pairs(cfg: CfgNode) -> None:
-    """Raises InputError for two settings of which one makes the other meaningless; reads no data."""
+    """Raise InputError for two settings of which one makes the other meaningless; reads no data."""
     for (what, remedy), find in ERRORS.items():
         if found := find(cfg):
             raise InputError(f"{found}: {what}; {remedy}")
 
 
 def warn_pairs(cfg: CfgNode, processes: int, warnings: WarningCounter) -> None:
-    """Count each pair that may be a slip.
+    """Count each suspicious pair.
 
     Args:
-        processes: among which SOLVER.IMS_PER_BATCH is divided.
+        processes: number of processes that share SOLVER.IMS_PER_BATCH.
     """
     for what, find in WARNINGS.items():
         if found := find(cfg, processes):
@@ -44,7 +44,7 @@ def _is_fpn(cfg: CfgNode) -> bool:
 
 
 def _norms(cfg: CfgNode) -> dict[str, str]:
-    """The normalisation of each part that the detector has, by key."""
+    """Return the normalisation of each part of the detector, by key."""
     norms = {"MODEL.RESNETS.NORM": cfg.MODEL.RESNETS.NORM}
     return {**norms, "MODEL.FPN.NORM": cfg.MODEL.FPN.NORM} if _is_fpn(cfg) else norms
 
@@ -73,13 +73,13 @@ def _nothing_to_estimate(cfg: CfgNode) -> str:
 
 # (what is wrong, what to do) -> rule
 ERRORS: dict[tuple[str, str], Callable[[CfgNode], str]] = {
-    ("an FPN that is not normalised on a backbone that is gives NaN (moco#23)", "set MODEL.FPN.NORM SyncBN"): (
+    ("an FPN without norm on a backbone with SyncBN gives NaN (moco#23)", "set MODEL.FPN.NORM SyncBN"): (
         _fpn_without_norm
     ),
     ("the new norm after res5 would be frozen as the identity", "use BN or SyncBN, or Res5ROIHeads"): (
         _frozen_extra_norm
     ),
-    ("no batch norm trains, so its statistics cannot be estimated anew", "set TEST.PRECISE_BN.ENABLED False"): (
+    ("no batch norm is trained, so there are no statistics to recompute", "set TEST.PRECISE_BN.ENABLED False"): (
         _nothing_to_estimate
     ),
 }
@@ -107,7 +107,7 @@ def _few_images(cfg: CfgNode, processes: int) -> str:
     images = cfg.SOLVER.IMS_PER_BATCH
     shares = {"BN": images // processes, "SyncBN": images}
     small = [f"{key} {norm}" for key, norm in _norms(cfg).items() if shares.get(norm, FEWEST_IMAGES) < FEWEST_IMAGES]
-    return f"SOLVER.IMS_PER_BATCH {images} over {processes} process(es), {', '.join(small)}" if small else ""
+    return f"SOLVER.IMS_PER_BATCH {images} on {processes} process(es), {', '.join(small)}" if small else ""
 
 
 def _late_step(cfg: CfgNode, processes: int) -> str:
@@ -137,20 +137,20 @@ def _order_of_channels(cfg: CfgNode, processes: int) -> str:
 
 def _scale_of_pixels(cfg: CfgNode, processes: int) -> str:
     mean, std = list(cfg.MODEL.PIXEL_MEAN), list(cfg.MODEL.PIXEL_STD)
-    # A deviation of 1 is MSRA's and Caffe's, whose weights are BGR.
+    # MSRA's and Caffe's weights use a deviation of 1, and BGR.
     odd = max(map(abs, mean)) <= 1 < 255 * max(std) or (cfg.INPUT.FORMAT == "RGB" and max(std) <= 1)
     return f"INPUT.FORMAT {cfg.INPUT.FORMAT}, MODEL.PIXEL_MEAN {mean}, MODEL.PIXEL_STD {std}" if odd else ""
 
 
-# What may be wrong, as the log and results.json say it -> rule.
+# Text of the warning in the log and in results.json -> rule.
 WARNINGS: dict[str, Callable[[CfgNode, int], str]] = {
-    "batch norm that trains, with stages that are frozen all the same (detectron2#2022)": _frozen_batch_norm,
-    "a frozen backbone whose res5 trains: FREEZE_AT 5 freezes it, too": _part_of_the_backbone_trains,
-    "C4 with batch norm that trains and no norm after res5 (MoCo: Res5ROIHeadsExtraNorm)": _no_norm_after_res5,
+    "trained batch norm, but frozen stages (detectron2#2022)": _frozen_batch_norm,
+    "a frozen backbone whose res5 is trained; FREEZE_AT 5 freezes it, too": _part_of_the_backbone_trains,
+    "C4 with trained batch norm and no norm after res5 (MoCo: Res5ROIHeadsExtraNorm)": _no_norm_after_res5,
     f"batch norm over fewer than {FEWEST_IMAGES} images": _few_images,
-    "a last step so near the end that it hardly acts": _late_step,
+    "a last step so close to the end that it has hardly any effect": _late_step,
     "a step within the warm-up": _step_in_warm_up,
-    "a learning rate that is not 0.02 for 16 images, scaled linearly, within a factor of two": _unscaled_rate,
-    "a mean in the other order of channels": _order_of_channels,
-    "pixels of another scale than 0..255 in RGB": _scale_of_pixels,
+    "a learning rate more than a factor of two from 0.02 per 16 images (linear scaling)": _unscaled_rate,
+    "a mean in the opposite channel order": _order_of_channels,
+    "a mean and deviation that do not fit pixels in 0..255": _scale_of_pixels,
 }

@@ -1,4 +1,4 @@
-"""What this machine can run, as to detection: detectron2, and the data sets below the roots."""
+"""Check what this machine can run for detection: detectron2, and the data sets below the roots."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from detection.data.roots import VARIABLES, expand_root
 from detection.data.voc.split import read_split
 from detection.engines.detectron2 import engine
 
-# Images of the official sets: fewer in the folder are an interrupted download.
+# Number of images of the official data sets; fewer mean an interrupted download.
 IMAGES = {
     "coco_2014_train": 82_783, "coco_2014_val": 40_504, "coco_2017_train": 118_287, "coco_2017_val": 5_000,
     "coco_2014_minival": 40_504, "coco_2014_valminusminival": 40_504, "coco_2017_val_100": 5_000,
@@ -27,7 +27,7 @@ PRETRAINING_ROOTS = ("IMAGENET", "IMAGENET_V2", "OPEN_IMAGES")  # of configs/pre
 
 
 def check_detectron2() -> list[Check]:
-    """detectron2: it imports, in which version, and what of it is absent that can be done without."""
+    """Check that detectron2 can be imported, its version, and its optional parts."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -35,7 +35,7 @@ def check_detectron2() -> list[Check]:
     except InputError as error:
         found = str(error).removeprefix(f"{DETECTRON2}: ").removesuffix(f"; {engine._INSTALL}")
         return [Check("detectron2", PROBLEM, found, engine._INSTALL, (DETECTRON2,))]
-    except Exception as error:  # of another version of torch, it raises anything
+    except Exception as error:  # built for another version of torch, it can raise anything
         return [Check("detectron2", PROBLEM, f"cannot be imported ({reason(error)})", engine._INSTALL, (DETECTRON2,))]
     package = import_quietly("detectron2")
     commit = _installed_commit()
@@ -48,8 +48,8 @@ def check_detectron2() -> list[Check]:
 def _check_compiled() -> Check:
     try:
         import_quietly("detectron2._C")
-    except Exception as error:  # absent, or built for another torch
-        return Check("detectron2._C", OK, f"not usable ({reason(error)}); Faster R-CNN does without")
+    except Exception as error:  # missing, or built for another torch
+        return Check("detectron2._C", OK, f"not usable ({reason(error)}); Faster R-CNN does not need it")
     return Check("detectron2._C", OK, "compiled operators load")
 
 
@@ -70,7 +70,7 @@ def _installed_commit() -> str:
 
 
 def check_data() -> list[Check]:
-    """The environment variables of data, and which sets of the catalog lie below the root, by a cheap look."""
+    """Check the environment variables of data, and find the catalog's data sets below the root; reads no images."""
     checks = [_check_variable(name) for name in (*VARIABLES, *PRETRAINING_ROOTS)]
     try:
         base, variable = expand_root(get_defaults().DATASETS.ROOT)
@@ -78,7 +78,7 @@ def check_data() -> list[Check]:
         export = f"export {VARIABLES[0]}=FOLDER (or {VARIABLES[1]}), the folder that holds coco/ and VOC2007/"
         return [*checks, Check("detection data", PROBLEM, "no data root", export, (SCALE,))]
     if not base.is_dir():
-        return [*checks, Check("detection data", PROBLEM, f"no folder {base}", f"set {variable} anew", (SCALE,))]
+        return [*checks, Check("detection data", PROBLEM, f"no folder {base}", f"correct {variable}", (SCALE,))]
     free = shutil.disk_usage(base).free / GB
     checks.append(Check("detection data", OK, f"{base}, from {variable}; {free:.1f} GB free"))
     looked = {name: look(name, base) for name in (*COCO_SETS, *VOC_SETS)}
@@ -89,7 +89,7 @@ def check_data() -> list[Check]:
 
 
 def look(name: str, base: Path) -> tuple[bool, str] | None:
-    """Whether the catalog's set is complete as far as a look at its folders tells, and what was seen; None: absent."""
+    """Return whether the data set seems complete from its folders, and a description; None: not found."""
     found = locate_below(name, base)
     if not found.listing.is_file() and not found.images.is_dir():
         return None

@@ -100,7 +100,7 @@ def test_parts_of_detectron2_that_are_absent_block_nothing(ask, monkeypatch):
     absent(monkeypatch, "detectron2.model_zoo")
     _, checks, verdict = ask()
     assert verdict["ENGINE detectron2"] == "yes"
-    assert "does without" in checks["detectron2._C"]["found"]
+    assert "does not need it" in checks["detectron2._C"]["found"]
     assert checks["detectron2.model_zoo"]["fix"] == "pip install 'setuptools<81'"
 
 
@@ -242,7 +242,7 @@ def test_a_root_that_does_not_exist_is_named_with_its_variable(ask, monkeypatch,
     code, checks, _ = ask()
     assert code == 0
     assert checks["SMOOTH2DET_DATA"]["state"] == PROBLEM
-    assert checks["detection data"]["fix"] == "set SMOOTH2DET_DATA anew"
+    assert checks["detection data"]["fix"] == "correct SMOOTH2DET_DATA"
 
 
 def test_the_real_sets_are_found(shared_data, monkeypatch):

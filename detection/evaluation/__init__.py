@@ -1,1 +1,1 @@
-"""Evaluate boxes: COCO's and Pascal VOC's numbers from one reading and one matching."""
+"""Evaluate boxes by the definitions of COCO and Pascal VOC."""

@@ -1,4 +1,4 @@
-"""All pairs of a detection and an object that share a key (an image, or an image and a class), in numpy.
+"""Pair detections with objects that share a key (an image, or an image and a class), in NumPy.
 
 Letters: N rows, G columns, P pairs of one chunk.
 """
@@ -13,13 +13,13 @@ CHUNK = 500_000  # pairs in memory at a time: about 100 MB of work arrays
 def best_partner(
     row_keys: np.ndarray, column_keys: np.ndarray, value: Callable[[np.ndarray, np.ndarray], np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The column of equal key with the highest value, for every row; the first of equals.
+    """Find for every row the column of equal key with the highest value, the first in a tie.
 
     Args:
         row_keys, column_keys: (N,) and (G,) integers.
-        value: of rows (P,) with columns (P,): (P,) numbers.
+        value: maps rows (P,) and columns (P,) to (P,) numbers.
     Returns:
-        (N,) the highest value, -inf for a row without partner, and (N,) its column, then -1.
+        (N,) the highest value, -inf for a row without partner; (N,) its column, -1 for a row without partner.
     """
     best, partner = np.full(len(row_keys), -np.inf), np.full(len(row_keys), -1)
     for rows, start, columns in _pairs(row_keys, column_keys):
@@ -32,7 +32,7 @@ def best_partner(
 
 
 def _pairs(row_keys: np.ndarray, column_keys: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield rows that have partners, where each one's run of pairs begins, and the columns (P,) of the pairs."""
+    """Yield the rows with partners, the start of each row's run of pairs, and the columns (P,) of the pairs."""
     order = np.argsort(column_keys, kind="stable")
     first = np.searchsorted(column_keys, row_keys, side="left", sorter=order)
     count = np.searchsorted(column_keys, row_keys, side="right", sorter=order) - first

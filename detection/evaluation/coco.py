@@ -1,9 +1,9 @@
-"""COCO AP and AR of boxes on pycocotools semantics, and the per-image matches that a bootstrap over images needs.
+"""COCO AP and AR of boxes with pycocotools semantics, and the per-image matches that a bootstrap over images needs.
 
-`evaluate_coco` is the one evaluator of every engine.  It works from detections made once, at score 0: the AP family
-uses those above `score_threshold`, the AR family all of them.  (Greedy suppression and the limit of 100 keep the best,
-so the filtered list equals that of an inference at the threshold.)  A size without ground truth gives NaN, never -1.
-`area` is the annotation's own (COCO: of the segmentation).  Agreement with pycocotools to 1e-9 is tested.
+All engines use `evaluate_coco`.  It takes detections made once, at score 0: the AP metrics use those above
+`score_threshold`, the AR metrics all of them.  (Greedy suppression and the limit of 100 keep the highest scores, so
+the filtered list equals that of an inference at the threshold.)  A size without ground truth gives NaN, never -1.
+`area` is that of the annotation (in COCO, of the segmentation).  Agreement with pycocotools to 1e-9 is tested.
 
 Letters: I images, K classes, N detections, G objects, A area ranges, T IoU thresholds.
 """
@@ -38,7 +38,7 @@ def evaluate_coco(
     score_threshold: float,
     matches_path: str | Path | None = None,
 ) -> dict[str, dict]:
-    """The 12 COCO numbers of box detections.
+    """Compute the 12 COCO metrics of box detections.
 
     Args:
         ground_truth: COCO instances json, or its path.
@@ -49,7 +49,7 @@ def evaluate_coco(
         {"metrics": {AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl: fraction or NaN},
          "per_class": {class name: AP or NaN}, "per_class_AR": {class name: AR100 or NaN}, "counts": {...}}
     Raises:
-        InputError: duplicate or unknown ids, boxes or scores that are no finite numbers.
+        InputError: duplicate or unknown ids, boxes or scores that are not finite numbers.
     """
     truth = GroundTruth(ground_truth)
     return coco_numbers(truth, read_detections(detections, truth), score_threshold, matches_path)
@@ -58,7 +58,7 @@ def evaluate_coco(
 def coco_numbers(
     truth: GroundTruth, detections: Boxes, score_threshold: float, matches_path: str | Path | None = None
 ) -> dict[str, dict]:
-    """Return what `evaluate_coco` does, from truth and detections that are read already."""
+    """Compute the result of `evaluate_coco` from ground truth and detections in memory."""
     ranked, rank, index = rank_detections(detections)
     matches = _collect(truth, ranked, rank, score_threshold)
     if matches_path is not None:
@@ -76,7 +76,7 @@ def coco_numbers(
 
 
 def _summarise(matches: Mapping[str, np.ndarray]) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
-    """The 12 numbers, and AP and AR100 of every class (K,)."""
+    """Return the 12 metrics, and AP and AR100 of every class (K,)."""
     precision = {area: _class_precision(matches, area) for area in AREA_NAMES}  # (K, T) each
     whole = precision["all"]
     metrics = {
@@ -92,7 +92,7 @@ def _summarise(matches: Mapping[str, np.ndarray]) -> tuple[dict[str, float], np.
 
 
 def _class_precision(matches: Mapping[str, np.ndarray], area: str) -> np.ndarray:
-    """(K, T) mean interpolated precision at 101 recall points; NaN for a class without ground truth."""
+    """Return (K, T) mean interpolated precision at 101 recall points; NaN for a class without ground truth."""
     objects = _objects_per_class(matches, area)
     above = matches["score"] > matches["score_threshold"]
     above |= matches["score_threshold"] <= 0
@@ -107,7 +107,10 @@ def _class_precision(matches: Mapping[str, np.ndarray], area: str) -> np.ndarray
 
 
 def _interpolated_precision(outcome: np.ndarray, objects: int) -> np.ndarray:
-    """(101,) precision envelope of detections by falling score, read at the recall points; 0 beyond the last recall."""
+    """Return the (101,) precision envelope at the recall points; 0 beyond the last recall.
+
+    Args:
+        outcome: (N,) of the detections, by descending score."""
     hits, misses = np.cumsum(outcome == TRUE_POSITIVE), np.cumsum(outcome == 0)
     precision = hits / (hits + misses + np.spacing(1))
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
@@ -116,7 +119,7 @@ def _interpolated_precision(outcome: np.ndarray, objects: int) -> np.ndarray:
 
 
 def _class_recall(matches: Mapping[str, np.ndarray], area: str, most: int) -> np.ndarray:
-    """(K, T) recall of the `most` best detections per image and class; NaN for a class without ground truth."""
+    """Return (K, T) recall of the `most` best detections per image and class; NaN for a class without ground truth."""
     objects = _objects_per_class(matches, area)
     hits = matches["outcome"][:, AREA_NAMES.index(area)] == TRUE_POSITIVE
     hits &= (matches["rank"] < most)[:, None]
@@ -126,7 +129,7 @@ def _class_recall(matches: Mapping[str, np.ndarray], area: str, most: int) -> np
 
 
 def _objects_per_class(matches: Mapping[str, np.ndarray], area: str) -> np.ndarray:
-    """(K,) number of objects that count."""
+    """Return the (K,) number of counted objects."""
     counts = matches["object_counts"][:, AREA_NAMES.index(area)]
     return np.bincount(matches["object_category"][counts], minlength=len(matches["category_ids"]))
 
@@ -163,7 +166,10 @@ def _collect(truth: GroundTruth, detections: Boxes, rank: np.ndarray, score_thre
 
 
 def nearest_objects(detections: Boxes, objects: Boxes) -> dict[str, np.ndarray]:
-    """own_iou, own_object, other_iou, other_object (N,): which object of its class, and of another, is nearest."""
+    """Find for each detection the nearest object of its class and of any other class.
+
+    Returns:
+        {"own_iou", "own_object", "other_iou", "other_object"}, (N,) each; IoU 0 and object -1 without overlap."""
     kept = np.flatnonzero(~objects.crowd)
     objects = objects.take(kept)
     classes = 1 + max(detections.category.max(initial=0), objects.category.max(initial=0))

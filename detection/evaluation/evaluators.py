@@ -1,4 +1,4 @@
-"""Measure detections by every definition of AP that applies to a test set, from one reading of truth and detections.
+"""Evaluate detections by every definition of AP that applies to a test set; ground truth and detections are read once.
 
 To add an evaluator, write a class like those below and list it in `OF_FORM`.
 """
@@ -20,8 +20,8 @@ class Measured:
     """The numbers of one evaluator, or of several.
 
     metrics: name -> fraction or NaN.
-    details: whatever else results.json holds about them.
-    counts: of images, objects and detections.
+    details: further entries of results.json.
+    counts: numbers of images, objects and detections.
     """
 
     metrics: dict[str, float]
@@ -33,13 +33,13 @@ class Evaluator(Protocol):
     """One definition of AP."""
 
     def evaluate(self, truth: GroundTruth, detections: Boxes) -> Measured:
-        """Return metrics and details under names of its own; change neither argument, which all evaluators share."""
+        """Return metrics and details under unique names; must not modify the arguments, which all evaluators share."""
         ...
 
 
 @dataclass(frozen=True)
 class CocoEvaluator:
-    """The 12 COCO numbers and AP and AR of every class; writes matches.npz."""
+    """The 12 COCO metrics, and AP and AR of every class; writes matches.npz."""
 
     score_threshold: float
     matches_path: Path
@@ -53,7 +53,7 @@ class CocoEvaluator:
 
 @dataclass(frozen=True)
 class VocEvaluator:
-    """Pascal VOC's AP.  Its counts are left out: they are those of COCO, counted in another way."""
+    """Pascal VOC's AP.  Returns no counts: they would repeat those of COCO under another definition."""
 
     score_threshold: float
 
@@ -63,7 +63,7 @@ class VocEvaluator:
         return Measured(found["metrics"], {"voc": {key: found[key] for key in ("per_class", "excluded_classes")}})
 
 
-# Form of a test set (`DetectionData.form`) -> its evaluators beside COCO's, which measures them all.
+# Form of a test set (`DetectionData.form`) -> its evaluators in addition to COCO's, which applies to every form.
 OF_FORM: Mapping[str, Sequence[Callable[[float], Evaluator]]] = {"coco": (), "voc": (VocEvaluator,)}
 
 
@@ -75,7 +75,7 @@ def build_evaluators(form: str, score_threshold: float, matches_path: Path) -> l
 def measure(
     test: DetectionData, predictions: Sequence[Mapping[str, Any]], score_threshold: float, matches_path: Path
 ) -> Measured:
-    """Evaluate the predictions on a test set by all its evaluators; write matches.npz.
+    """Evaluate the predictions on a test set with all its evaluators; write matches.npz.
 
     Args:
         predictions: COCO results.

@@ -1,8 +1,8 @@
-"""TEST.EXPECTED_RESULTS: what a run must end with, so that an instant config is a check of the whole installation.
+"""TEST.EXPECTED_RESULTS: the expected results of a run, so that an instant config checks the whole installation.
 
-[[what, value, largest_difference], ...], where `what` is "loss" (of the last line of metrics.jsonl), "detections"
-(their number) or a metric of results.json.  The end of a run compares; what differs is logged, stored in results.json
-(details.expected) and makes the tool end with exit code 1.
+[[what, value, largest_difference], ...], where `what` is "loss" (in the last line of metrics.jsonl), "detections"
+(their number) or a metric of results.json.  They are compared at the end of a run.  The outcomes are logged and stored
+in results.json (details.expected); if one differs, the tool ends with exit code 1.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ KEY = "TEST.EXPECTED_RESULTS"
 
 
 def check_expected(expected: Sequence) -> None:
-    """Raises InputError for anything but [[name, number, number >= 0], ...] with different names."""
+    """Raise InputError unless `expected` is [[name, number, number >= 0], ...] with distinct names."""
     for entry in expected:
         right = isinstance(entry, (list, tuple)) and len(entry) == 3 and isinstance(entry[0], str) and entry[0]
         if not right or not all(_is_number(value) for value in entry[1:]) or entry[2] < 0:
@@ -31,10 +31,10 @@ def check_expected(expected: Sequence) -> None:
 
 
 def compare_expected(expected: Sequence, measured: Mapping[str, float | None]) -> list[dict[str, Any]]:
-    """One {"what", "expected", "largest_difference", "measured", "as_expected"} an entry.
+    """Return one {"what", "expected", "largest_difference", "measured", "as_expected"} per entry.
 
     Args:
-        measured: name -> number; a name that is absent, null or not finite is not as expected.
+        measured: name -> number; a missing, null or non-finite number is not as expected.
     """
     outcomes = []
     for what, value, most in expected:
@@ -47,7 +47,7 @@ def compare_expected(expected: Sequence, measured: Mapping[str, float | None]) -
 
 
 def check_run(expected: Sequence, metrics: Mapping[str, float | None], detections: int, run_dir: Path) -> list[dict]:
-    """Compare what a finished run left with what it should have, and log it."""
+    """Compare the results of a finished run with the expected ones, and log the outcomes."""
     losses = [line["loss"] for line in read_metrics(run_dir / METRICS_FILE) if "loss" in line]
     measured = {**metrics, "detections": detections, "loss": losses[-1] if losses else None}
     outcomes = compare_expected(expected, measured)
@@ -57,7 +57,7 @@ def check_run(expected: Sequence, metrics: Mapping[str, float | None], detection
 
 
 def differences(results: Mapping) -> list[str]:
-    """What was not as expected in a run's results, for the user; empty too where nothing was expected."""
+    """Describe the results of a run that are not as expected; empty if none, or if nothing was expected."""
     outcomes = results.get("details", {}).get("expected", [])
     return [_describe(outcome) for outcome in outcomes if not outcome["as_expected"]]
 

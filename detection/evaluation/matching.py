@@ -1,12 +1,13 @@
-"""Greedy COCO matching of boxes, for all images and classes at once, in numpy.
+"""Greedy COCO matching of boxes, for all images and classes at once, in NumPy.
 
-The semantics are those of `pycocotools.cocoeval.COCOeval.evaluateImg` (bbox): detections of one image and class go by
-falling score and each takes the free object of highest IoU (the last of equals); an object that does not count
-(a crowd region, or one outside the area range) is taken only where no counted object can be, and then the detection
-does not count either; a crowd region may be taken many times; a free detection outside the area range does not count.
+The semantics are those of `pycocotools.cocoeval.COCOeval.evaluateImg` (bbox).  Detections of one image and class are
+processed by descending score; each is matched to the unmatched object of highest IoU, the last in a tie.  An ignored
+object (a crowd region, or one outside the area range) is matched only if no counted object can be, and the detection
+is then ignored, too.  A crowd region can be matched several times.  An unmatched detection outside the area range is
+ignored.
 
-Because the detections go by falling score, the outcome of a detection does not depend on those below it: one matching
-serves every score threshold and every limit on the number of detections.
+As detections are processed by descending score, the outcome of a detection does not depend on lower-scored ones: one
+matching serves every score threshold and every limit on the number of detections.
 
 Letters: N detections, G objects of a cell, P cells (an image and a class), A area ranges, T IoU thresholds.
 """
@@ -19,7 +20,7 @@ import numpy as np
 from backbones.core.matches import FALSE_POSITIVE, IGNORED, TRUE_POSITIVE
 
 AREA_NAMES = ("all", "small", "medium", "large")
-AREA_RANGES = np.array([[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]])  # square pixels, both ends included
+AREA_RANGES = np.array([[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]])  # square pixels, bounds inclusive
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 MAX_DETECTIONS = (1, 10, 100)  # per image and class
 
@@ -48,7 +49,9 @@ class Boxes:
 
 
 def rank_detections(detections: Boxes) -> tuple[Boxes, np.ndarray, np.ndarray]:
-    """The 100 best detections of every cell by class, image and falling score (stable); ranks (N,); positions (N,)."""
+    """Return the 100 best detections of every cell, their ranks (N,) in the cell and their input positions (N,).
+
+    The result is sorted by class, image and descending score (stable)."""
     order = np.lexsort((-detections.score, detections.image, detections.category))
     detections = detections.take(order)
     rank = _position_in_run(detections.category, detections.image)
@@ -57,15 +60,18 @@ def rank_detections(detections: Boxes) -> tuple[Boxes, np.ndarray, np.ndarray]:
 
 
 def counted(objects: Boxes) -> np.ndarray:
-    """(G, A) bool: which objects count in which area range; crowd regions never do."""
+    """Return (G, A) bool: the object counts in the area range; crowd regions never do."""
     return _inside(objects.area) & ~objects.crowd[:, None]
 
 
 def match(detections: Boxes, rank: np.ndarray, objects: Boxes) -> tuple[np.ndarray, np.ndarray]:
-    """(N, A, T) int8 outcome of every detection: 1 true positive, 0 false positive, -1 does not count.
+    """Match detections to objects.
 
-    And (N,) the object that it takes at the first threshold, of any area, or -1.  `detections` and `rank` are those of
-    `rank_detections`.
+    Args:
+        detections, rank: from `rank_detections`.
+    Returns:
+        (N, A, T) int8 outcome of every detection: 1 true positive, 0 false positive, -1 ignored; and (N,) the object
+        matched at the first threshold in the first area range (all areas), or -1.
     """
     free = np.where(_inside(detections.area), FALSE_POSITIVE, IGNORED).astype(np.int8)
     outcome = np.repeat(free[:, :, None], len(IOU_THRESHOLDS), axis=2)
@@ -84,7 +90,11 @@ def _match_cells(
     outcome: np.ndarray,
     partner: np.ndarray,
 ) -> None:
-    """Fill both results for P cells of G objects each: `first` (P,) is their best detection, `objects_of` (P, G)."""
+    """Fill `outcome` and `partner` for P cells of G objects each.
+
+    Args:
+        first: (P,) best detection of each cell.
+        objects_of: (P, G) objects of each cell."""
     cells, count = objects_of.shape
     crowd = objects.crowd[objects_of][:, None, None, :]
     counts = counted(objects)[objects_of].transpose(0, 2, 1)[:, :, None, :]  # (P, A, 1, G)
@@ -101,7 +111,7 @@ def _match_cells(
         possible = (iou >= least) & (~taken[here] | crowd[here])  # (P, A, T, G)
         better = possible & counts[here]
         pool = np.where(better.any(-1, keepdims=True), better, possible)
-        best = count - 1 - np.argmax(np.where(pool, iou, -1.0)[..., ::-1], axis=-1)[..., None]  # the last of equals
+        best = count - 1 - np.argmax(np.where(pool, iou, -1.0)[..., ::-1], axis=-1)[..., None]  # the last in a tie
         hit = np.take_along_axis(pool, best, -1)
         chosen = taken[here]
         np.put_along_axis(chosen, best, np.take_along_axis(chosen, best, -1) | hit, -1)
@@ -115,13 +125,13 @@ def _match_cells(
 def _cells_by_object_count(
     detections: Boxes, rank: np.ndarray, objects: Boxes
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (first detection (P,), objects (P, G)) for every G: cells of equal size need no padding."""
+    """Yield (first detection (P,), objects (P, G)) for every G: cells of equal G need no padding."""
     order = np.lexsort((objects.image, objects.category))  # stable: file order within a cell
     start = np.flatnonzero(_position_in_run(objects.category[order], objects.image[order]) == 0)
     size = np.diff(np.append(start, len(order)))
     best = np.flatnonzero(rank == 0)
     images = 1 + max(detections.image.max(initial=0), objects.image.max(initial=0))
-    key = detections.category[best] * images + detections.image[best]  # rising, as detections are sorted
+    key = detections.category[best] * images + detections.image[best]  # ascending, as detections are sorted
     wanted = objects.category[order[start]] * images + objects.image[order[start]]
     _, of_detection, of_object = np.intersect1d(key, wanted, assume_unique=True, return_indices=True)
     for count in np.unique(size[of_object]):
@@ -130,12 +140,12 @@ def _cells_by_object_count(
 
 
 def _has_rank(rank: np.ndarray, index: np.ndarray, step: int) -> np.ndarray:
-    """Whether `index` is still in the cell: its rank is then `step`, and not that of the next cell."""
+    """Whether `index` is still in the cell: its rank is then `step`."""
     return (index < len(rank)) & (rank[np.minimum(index, len(rank) - 1)] == step)
 
 
 def _position_in_run(*keys: np.ndarray) -> np.ndarray:
-    """(N,) position of every row among its equal neighbours, for rows sorted by `keys`."""
+    """Return the (N,) position of every row in its run of equal keys, for rows sorted by `keys`."""
     count = len(keys[0])
     new = np.ones(count, dtype=bool)
     if count > 1:
@@ -144,12 +154,14 @@ def _position_in_run(*keys: np.ndarray) -> np.ndarray:
 
 
 def _inside(area: np.ndarray) -> np.ndarray:
-    """(N, A) bool."""
+    """Return (N, A) bool: the area is within the range."""
     return (area[:, None] >= AREA_RANGES[:, 0]) & (area[:, None] <= AREA_RANGES[:, 1])
 
 
 def box_iou(detections: np.ndarray, objects: np.ndarray, crowd: np.ndarray) -> np.ndarray:
-    """(P, G) IoU of (P, 4) with (P, G, 4); over the detection's own area for a crowd region (maskApi.c, bbIou)."""
+    """Return the (P, G) IoU of (P, 4) with (P, G, 4); for crowd regions, intersection over the detection's area.
+
+    Source: maskApi.c, bbIou."""
     a, b = detections[:, None, :], objects
     sides = np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
     inter = np.where((sides > 0).all(-1), sides[..., 0] * sides[..., 1], 0.0)

@@ -1,6 +1,6 @@
-"""Checked reading of COCO's two files: the ground truth (instances json) and the results of a detector.
+"""Read and check the two COCO files: the ground truth (instances json) and the results of a detector.
 
-Every evaluator of boxes starts from here.  The ground truth is read as training reads it
+All evaluators of boxes use it.  The ground truth is read by the same code as in training
 (`detection.data.coco.instances`).  Letters: I images, K classes, N detections, G objects.
 """
 
@@ -54,7 +54,7 @@ class GroundTruth:
         )
 
     def positions(self, items: Sequence[Mapping], where: Callable[[int], str]) -> tuple[np.ndarray, np.ndarray]:
-        """(N,) image and class positions; `InputError` names the first wrong or unknown id."""
+        """Return (N,) image and class positions; raise `InputError` for the first invalid or unknown id."""
         result = []
         for key, known in (("image_id", self.image_ids), ("category_id", self.category_ids)):
             named = column(items, key)
@@ -71,9 +71,9 @@ class GroundTruth:
 
 
 def read_detections(source: Sequence | Mapping | str | Path, truth: GroundTruth) -> Boxes:
-    """COCO results, checked, in their order; `InputError` names the first that does not fit the ground truth.
+    """Read and check COCO results, keeping their order; raise `InputError` for the first that does not fit the truth.
 
-    Numbers may be those of numpy, and a box an array of them.
+    Numbers can be NumPy scalars, and a box can be a NumPy array.
     """
     name = str(source) if isinstance(source, str | Path) else "detections"
     items = load_json(source) if isinstance(source, str | Path) else source
@@ -107,7 +107,7 @@ def read_detections(source: Sequence | Mapping | str | Path, truth: GroundTruth)
 def _finite(
     items: Sequence[Mapping], key: str, values: np.ndarray, bad: np.ndarray, where: Callable[[int], str]
 ) -> np.ndarray:
-    """The (N, size) values; `InputError` names the first item whose values are missing or not finite."""
+    """Return the (N, size) values; raise `InputError` for the first item with missing or non-finite values."""
     bad = bad | ~np.isfinite(values).all(axis=1)
     if bad.any():
         n = int(np.flatnonzero(bad)[0])
@@ -117,5 +117,5 @@ def _finite(
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    """Class names, made distinct by a number where a file repeats one."""
+    """Return class names with a number appended to duplicates."""
     return [f"{name} ({n})" if name in names[:n] else name for n, name in enumerate(names)]

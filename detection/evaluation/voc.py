@@ -1,20 +1,21 @@
 """Pascal VOC's AP of boxes, from the same ground truth and results as `detection.evaluation.coco`.
 
-The definition is the devkit's in the form of `voc_eval.py` (py-faster-rcnn; detectron2's pascal_voc_evaluation.py):
-detections of a class go by falling score; each looks at the object of its image and class that it overlaps most,
-whether that is taken or not (COCO would look for the next); IoU must be strictly above the threshold; the first to
-find an object is right, later ones are false; one that finds a `difficult` object (iscrowd here) does not count.
-AP is the area under the monotone envelope of precision (VOC 2010 on), or its mean at 11 recalls (`_11`: VOC 2007).
-A class without an object that counts has AP NaN and is left out of the means.  (detectron2's mean is then NaN, and it
-fails on a class without detections, whose AP is 0 here.)  Equal scores: by image, then as listed.
+The definition is that of the devkit as in `voc_eval.py` (py-faster-rcnn; detectron2's pascal_voc_evaluation.py).
+Detections of a class are processed by descending score.  Each is compared with the object of its image and class that
+it overlaps most, even if that object is already matched (COCO would try the next).  The IoU must be strictly above the
+threshold.  The first detection of an object is a true positive, later ones are false positives; a detection of a
+`difficult` object (iscrowd here) is ignored.
+AP is the area under the monotone envelope of precision (since VOC 2010), or its mean at 11 recalls (`_11`: VOC 2007).
+A class without a counted object has AP NaN and is excluded from the means.  (detectron2's mean is then NaN, and it
+fails on a class without detections, whose AP is 0 here.)  Ties in the score are ordered by image, then as listed.
 
-Pixels: VOC counts from 1 and includes the last one, so a side is xmax - xmin + 1.  Our boxes are half-open and from 0:
-xmin = x + 1, ymin = y + 1, xmax = x + w, ymax = y + h, for objects and detections alike (as detectron2 writes them).
+Pixels: VOC counts from 1 and includes the last one, so a side is xmax - xmin + 1.  Our boxes are half-open and start at
+0: xmin = x + 1, ymin = y + 1, xmax = x + w, ymax = y + h, for objects and detections (as detectron2 writes them).
 
-Nothing is rounded.  `rounding` repeats what reference code does to detections on their way through a text file:
+By default nothing is rounded.  `rounding` repeats the rounding of reference code that writes detections to text files:
     "detectron2"    PascalVOCDetectionEvaluator: scores to 3 decimals, the corners above to 1
-    "yolo"          Peterisfar/YOLOV3, on which the OLS paper's detector rests: scores to 4 decimals, the corners above
-                    cut to integers (its network learns VOC's own corners, so that it adds nothing)
+    "yolo"          Peterisfar/YOLOV3, on which the OLS paper's detector is based: scores to 4 decimals, the corners
+                    above truncated to integers (its network learns VOC's own corners, so it adds no offset)
 
 Letters: K classes, N detections, G objects, T IoU thresholds.
 """
@@ -32,7 +33,7 @@ from detection.evaluation.matching import Boxes
 from detection.evaluation.reading import GroundTruth, read_detections
 
 IOU_THRESHOLDS = np.arange(50, 100, 5) / 100
-RECALL_POINTS = np.arange(0.0, 1.1, 0.1)  # with the reference's own rounding: its seventh point is above 0.6
+RECALL_POINTS = np.arange(0.0, 1.1, 0.1)  # rounded as in the reference: the seventh point is above 0.6
 ROUNDINGS = ("detectron2", "yolo")
 _DIGITS = {"detectron2": "{:.3f}", "yolo": "{:.4f}"}  # of scores
 _MEANS = (("VOC_mAP50", 0.50), ("VOC_mAP75", 0.75))
@@ -45,12 +46,12 @@ def evaluate_voc(
     score_threshold: float = 0.0,
     rounding: str | None = None,
 ) -> dict[str, Any]:
-    """VOC's AP by both definitions.
+    """Compute VOC's AP by both definitions.
 
     Args:
-        ground_truth: COCO instances json whose iscrowd is VOC's `difficult`, or its path (`load_voc` makes one).
+        ground_truth: COCO instances json whose iscrowd is VOC's `difficult`, or its path (`load_voc` builds one).
         detections: COCO results list, a mapping that holds it under "annotations", or the path of either.
-        score_threshold: only detections scored above it count; 0 counts all.
+        score_threshold: AP counts detections scored above it; 0 counts all.
         rounding: None, or one of `ROUNDINGS`.
     Returns:
         {"metrics": {VOC_mAP50, VOC_mAP50_11, VOC_mAP75, VOC_mAP75_11, VOC_mAP, VOC_mAP_11 (mean over IoU 0.50 to
@@ -66,7 +67,7 @@ def evaluate_voc(
 def voc_numbers(
     truth: GroundTruth, detections: Boxes, score_threshold: float = 0.0, rounding: str | None = None
 ) -> dict[str, Any]:
-    """Return what `evaluate_voc` does, from truth and detections that are read already."""
+    """Compute the result of `evaluate_voc` from ground truth and detections in memory."""
     if rounding is not None and rounding not in ROUNDINGS:
         raise InputError(f"rounding: {rounding!r}: choices: None, {', '.join(map(repr, ROUNDINGS))}")
     if score_threshold > 0:
@@ -90,7 +91,7 @@ def voc_numbers(
 
 
 def _named(area: np.ndarray, points: np.ndarray, names: Sequence[str]) -> dict[str, dict]:
-    """Metrics and APs per class by name, from (K, T) APs by area and by 11 points."""
+    """Return metrics and per-class APs by name, from (K, T) APs by area and by 11 points."""
     chosen = {}
     for name, threshold in _MEANS:
         at = int(np.argmin(np.abs(IOU_THRESHOLDS - threshold)))
@@ -109,11 +110,11 @@ def _named(area: np.ndarray, points: np.ndarray, names: Sequence[str]) -> dict[s
 
 
 def match_voc(detections: Boxes, corners: np.ndarray, objects: Boxes) -> np.ndarray:
-    """(N, T) int8 outcome: 1 true positive, 0 false positive, -1 does not count.
+    """Return (N, T) int8 outcomes: 1 true positive, 0 false positive, -1 ignored.
 
     Args:
-        detections: sorted by class and falling score.
-        corners: (N, 4) of the detections, in VOC's pixels.
+        detections: sorted by class and descending score.
+        corners: (N, 4) corners of the detections, in VOC pixels.
     """
     truth = voc_corners(objects.xywh)
     images = 1 + max(detections.image.max(initial=0), objects.image.max(initial=0))
@@ -133,12 +134,12 @@ def match_voc(detections: Boxes, corners: np.ndarray, objects: Boxes) -> np.ndar
 
 
 def voc_corners(xywh: np.ndarray) -> np.ndarray:
-    """(N, 4) x, y, w, h -> xmin, ymin, xmax, ymax, counted from 1 and inclusive."""
+    """Convert (N, 4) x, y, w, h to xmin, ymin, xmax, ymax, counted from 1 and inclusive."""
     return np.concatenate([xywh[:, :2] + 1, xywh[:, :2] + xywh[:, 2:]], axis=1)
 
 
 def voc_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(P,) IoU of (P, 4) with (P, 4) corners in VOC's pixels, in the reference's order of operations."""
+    """Return the (P,) IoU of (P, 4) with (P, 4) corners in VOC pixels, in the reference's order of operations."""
     sides = np.maximum(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]) + 1.0, 0.0)
     inter = sides[:, 0] * sides[:, 1]
     area_a, area_b = ((c[:, 2] - c[:, 0] + 1.0) * (c[:, 3] - c[:, 1] + 1.0) for c in (a, b))
@@ -146,11 +147,11 @@ def voc_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _as_written(detections: Boxes, rounding: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 4) corners and (N,) scores as an evaluation of text files reads them."""
+    """Return (N, 4) corners and (N,) scores as read back from the reference's text files."""
     corners = voc_corners(detections.xywh)
     if rounding is None:
         return corners, detections.score
-    # Through text, which rounds the exact decimal value; np.round would scale first.
+    # Round through text, which rounds the exact decimal value; np.round would scale first.
     score = np.array([float(_DIGITS[rounding].format(s)) for s in detections.score.tolist()], dtype=np.float64)
     if rounding == "yolo":
         return np.trunc(corners), score
@@ -162,7 +163,7 @@ def _as_written(detections: Boxes, rounding: str | None) -> tuple[np.ndarray, np
 
 
 def _class_precisions(category: np.ndarray, outcome: np.ndarray, truth: GroundTruth) -> tuple[np.ndarray, np.ndarray]:
-    """(K, T) AP by area and by 11 points; NaN for a class without objects that count."""
+    """Return (K, T) AP by area and by 11 points; NaN for a class without counted objects."""
     classes = len(truth.category_ids)
     objects = np.bincount(truth.objects.category[~truth.objects.crowd], minlength=classes)
     bounds = np.searchsorted(category, np.arange(classes + 1))
@@ -173,17 +174,17 @@ def _class_precisions(category: np.ndarray, outcome: np.ndarray, truth: GroundTr
 
 
 def average_precision(outcome: np.ndarray, objects: int) -> tuple[np.ndarray, np.ndarray]:
-    """(T,) area under the envelope of precision, and (T,) its mean at 11 recalls.
+    """Return the (T,) area under the envelope of precision, and its (T,) mean at 11 recalls.
 
     Args:
-        outcome: (N, T) of one class's detections by falling score.
-        objects: how many there are to find, at least 1.
+        outcome: (N, T) outcomes of one class's detections, by descending score.
+        objects: number of counted objects of the class, at least 1.
     """
     hits, misses = np.cumsum(outcome == TRUE_POSITIVE, axis=0), np.cumsum(outcome == FALSE_POSITIVE, axis=0)
     recall = hits / objects
     precision = hits / np.maximum(hits + misses, np.finfo(np.float64).eps)
     envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
     area = (np.diff(recall, axis=0, prepend=0.0) * envelope).sum(0)
-    reached = np.stack([(recall < point).sum(0) for point in RECALL_POINTS])  # (11, T): position of the first at it
+    reached = np.stack([(recall < point).sum(0) for point in RECALL_POINTS])  # (11, T): first position at that recall
     padded = np.concatenate([envelope, np.zeros((1, envelope.shape[1]))])
     return area, np.take_along_axis(padded, reached, axis=0).mean(0)

@@ -1,4 +1,4 @@
-"""Detections in the form of VOC's own competition files, comp4_det_<split>_<class>.txt, as COCO results.
+"""Read VOC's competition files, comp4_det_<split>_<class>.txt, as COCO results.
 
 A line is "<image> <score> <xmin> <ymin> <xmax> <ymax>", pixels counted from 1 and the last one included, as in the
 annotations: x = xmin - 1, w = xmax - x.
@@ -16,14 +16,14 @@ from detection.data.fields import parse_number
 
 
 def load_comp4(folder: str | Path, split: str, ground_truth: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """COCO results (image_id, category_id, bbox, score) from one file per class; a class may have none.
+    """Load COCO results (image_id, category_id, bbox, score) from one file per class; a class can have none.
 
     Args:
-        folder: where the files are; split: the part of their names, such as "test".
-        ground_truth: COCO instances; its file names without suffix are the images, its categories the classes.
+        folder: folder of the files; split: part of their names, such as "test".
+        ground_truth: COCO instances; file names without suffix name the images, categories the classes.
     Raises:
-        InputError: no file at all; a line that is not a name and five numbers, or of an unknown image; a file that is
-            not a text; two images of one name.
+        InputError: no file found; a line that is not a name and five numbers, or of an unknown image; a file that is
+            not text; two images of one name.
     """
     image_ids = _name_images(ground_truth)
     found = {
@@ -32,12 +32,12 @@ def load_comp4(folder: str | Path, split: str, ground_truth: Mapping[str, Any]) 
         if (path := Path(folder) / f"comp4_det_{split}_{category['name']}.txt").is_file()
     }
     if not found:
-        raise InputError(f"{folder}: no file comp4_det_{split}_<class>.txt of any class; check the folder and split")
+        raise InputError(f"{folder}: no file comp4_det_{split}_<class>.txt for any class; check the folder and split")
     return [result for category_id, path in found.items() for result in _read(path, category_id, image_ids)]
 
 
 def _name_images(ground_truth: Mapping[str, Any]) -> dict[str, int]:
-    """Image ids by file name without suffix."""
+    """Return image ids by file name without suffix."""
     image_ids: dict[str, int] = {}
     for image in ground_truth["images"]:
         file = image.get("file_name")
@@ -58,7 +58,7 @@ def _read(path: Path, category_id: int, image_ids: Mapping[str, int]) -> list[di
     for number, line in enumerate(load_text(path).split("\n"), start=1):
         if not line.strip():
             continue
-        image, *fields = line.strip().rsplit(None, 5)  # names may have spaces
+        image, *fields = line.strip().rsplit(None, 5)  # names can contain spaces
         numbers = _numbers(fields)
         if image not in image_ids or numbers is None:
             what = f"unknown image '{image}'" if numbers else "not '<image> <score> <xmin> <ymin> <xmax> <ymax>'"
@@ -70,6 +70,6 @@ def _read(path: Path, category_id: int, image_ids: Mapping[str, int]) -> list[di
 
 
 def _numbers(fields: list[str]) -> list[float] | None:
-    """Five finite numbers, or None."""
+    """Parse five finite numbers; None if invalid."""
     numbers = [parse_number(field) for field in fields]
     return numbers if len(numbers) == 5 and np.isfinite(numbers).all() else None
