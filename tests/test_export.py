@@ -109,7 +109,7 @@ def test_an_export_that_says_something_else_is_noticed(tmp_path):
     for target in TARGETS:
         export_backbone(backbone, tmp_path / "x.pth", target)
         backbone.spec["channel_order"] = "BGR" if backbone.spec["channel_order"] == "RGB" else "RGB"
-        with pytest.raises(InputError, match="does not say"):
+        with pytest.raises(InputError, match="its description is not"):
             verify_export(backbone, tmp_path / "x.pth", target)
 
 
@@ -118,7 +118,7 @@ def test_what_cannot_be_exported(tmp_path):
         export_state_dict(small_backbone_with_strides(), tmp_path / "x.pth")
     with pytest.raises(InputError, match=r"suffix \.pth"):
         export_backbone(make_backbone(), tmp_path / "x.pkl", "torchvision")
-    with pytest.raises(InputError, match=r"--to caffe: no such form"):
+    with pytest.raises(InputError, match=r"--to caffe: unknown format"):
         export_backbone(make_backbone(), tmp_path / "x.pth", "caffe")
     assert not list(tmp_path.iterdir())
 

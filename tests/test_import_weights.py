@@ -147,7 +147,7 @@ def test_our_own_export_comes_back_as_it_was(tmp_path):
     backbone, _ = import_backbone(tmp_path / "x.pth", "torchvision", spec, label="again")
     assert backbone.spec == made.spec
     other = declare_spec("resnet18", image_size=64, mean=[0.5] * 3)
-    with pytest.raises(InputError, match=r"its mean is \[0\.485.*not \[0\.5"):
+    with pytest.raises(InputError, match=r"states mean \[0\.485.*not \[0\.5"):
         import_backbone(tmp_path / "x.pth", "torchvision", other, label="again")
 
 
@@ -169,28 +169,28 @@ def without(name):
 PLAIN_MOCO = WRITTEN["moco"]["state_dict"]
 REFUSED = {
     "unknown source": (STATE, {"source": "moko"}, r"--source moko.*did you mean 'moco'"),
-    "left-over prefix": (prefixed("module."), {}, r"no prefix.*the file has 'module\.'; --source ddp or swav"),
+    "left-over prefix": (prefixed("module."), {}, r"no prefix.*the file has 'module\.'; try --source ddp or swav"),
     "nested prefix": (PLAIN_MOCO, {}, r"'module\.encoder_k\.', 'module\.encoder_q\.'; save the network"),
     "other prefix": (WRITTEN["simsiam"], {"source": "moco"},
-                     r"'module\.encoder_q\.'.*has 'module\.encoder\.'; --source simsiam"),
-    "prefix that is not there": (STATE, {"source": "ddp"}, r"prefix 'module\.'.*has none; --source torchvision"),
-    "key": (WRITTEN["pytorch-examples"], {}, r"under 'state_dict', as --source pytorch-examples or"),
+                     r"'module\.encoder_q\.'.*has 'module\.encoder\.'; try --source simsiam"),
+    "prefix that is not there": (STATE, {"source": "ddp"}, r"prefix 'module\.'.*has none; try --source torchvision"),
+    "key": (WRITTEN["pytorch-examples"], {}, r"under 'state_dict', as with --source pytorch-examples or"),
     "no key": (STATE, {"source": "moco"}, r"under 'state_dict'; here the file is the state dict itself"),
-    "nothing": ({"epoch": 3, "loss": 0.5}, {}, r"the file has epoch, loss"),
+    "nothing": ({"epoch": 3, "loss": 0.5}, {}, r"the file holds epoch, loss"),
     "another network": ({"features.0.weight": torch.ones(1)}, {}, r"no ResNet with torchvision's names"),
     "what the source does not write": (
         {"state_dict": {**PLAIN_MOCO, "module.decoder.weight": torch.ones(1)}}, {"source": "moco"},
         r"does not explain 1 tensors.*module\.decoder\.weight",
     ),
     "missing tensor": (without("layer2.0.bn1.running_var"), {}, r"lacks 1 tensors.*layer2\.0\.bn1\.running_var"),
-    "extra tensor": ({**STATE, "aux.weight": torch.ones(1)}, {}, r"besides.*aux\.weight"),
-    "depth": (STATE, {"arch": "resnet34"}, r"says depth 34.*those of depth 18"),
+    "extra tensor": ({**STATE, "aux.weight": torch.ones(1)}, {}, r"in addition.*aux\.weight"),
+    "depth": (STATE, {"arch": "resnet34"}, r"states depth 34.*those of depth 18"),
     "CIFAR stem": ({**STATE, "conv1.weight": torch.ones(64, 3, 3, 3)}, {}, "CIFAR stem"),
     "deep stem": ({**without("conv1.weight"), "conv1.0.weight": torch.ones(32, 3, 3, 3)}, {}, "deep stem"),
     "wide": ({**STATE, "layer3.0.conv1.weight": torch.ones(512, 128, 3, 3)}, {}, "wide"),
     "pre-activation": ({**STATE, "layer2.0.bn1.weight": torch.ones(64)}, {}, "pre-activation"),
-    "norm": (STATE, {"spec": {"norm": "GN"}}, r"besides.*running"),
-    "no tensor": ({**STATE, "conv1.groups": 1}, {}, r"'conv1\.groups'.*is a int, no tensor"),
+    "norm": (STATE, {"spec": {"norm": "GN"}}, r"in addition.*running"),
+    "no tensor": ({**STATE, "conv1.groups": 1}, {}, r"'conv1\.groups'.*is a int, not a tensor"),
     "projection": ({**FEATURES, **projection("")}, {}, r"perhaps a projection; add --no-classifier"),
     "not finite": ({**STATE, "layer2.0.bn1.bias": torch.full((128,), torch.nan)}, {}, r"bn1\.bias holds .* not finite"),
     "flat tensors": ({**STATE, "conv1.weight": torch.ones(()), "layer1.0.conv1.weight": torch.ones(3)}, {},
@@ -234,7 +234,7 @@ def test_imagenets_statistics_follow_the_declared_order_and_range():
 
 
 def test_files_that_are_no_checkpoints(tmp_path):
-    for content, reason in ((b"a text", "truncated or no torch file"), (None, "no checkpoint file at")):
+    for content, reason in ((b"a text", "truncated or not a torch file"), (None, "no checkpoint file at")):
         path = tmp_path / "x.pth"
         path.unlink(missing_ok=True)
         if content:

@@ -137,14 +137,14 @@ BROKEN = {
         lambda b: without(b, "layer2.0.bn1.running_var"),
         r"lacks 1 tensors.*layer2\.0\.bn1\.running_var",
     ),
-    "foreign tensor": (lambda b: replaced(b, "head.weight", torch.ones(1)), r"besides.*head\.weight"),
+    "foreign tensor": (lambda b: replaced(b, "head.weight", torch.ones(1)), r"in addition.*head\.weight"),
     "CIFAR stem": (lambda b: replaced(b, "conv1.weight", torch.ones(64, 3, 3, 3)), "CIFAR stem"),
     "deep stem": (lambda b: replaced(b, "conv1.0.weight", torch.ones(32, 3, 3, 3)), "deep stem"),
     "wide": (lambda b: replaced(b, "layer3.0.conv1.weight", torch.ones(512, 128, 3, 3)), "wide"),
     "pre-activation": (lambda b: replaced(b, "layer2.0.bn1.weight", torch.ones(64)), "pre-activation"),
-    "depth": (lambda b: b.spec.update(depth=34), "says depth 34.*those of depth 18"),
+    "depth": (lambda b: b.spec.update(depth=34), "states depth 34.*those of depth 18"),
     "unknown depth": (lambda b: b.spec.update(depth=20), "depth 20"),
-    "norm": (lambda b: b.spec.update(norm="GN"), r"besides.*running"),
+    "norm": (lambda b: b.spec.update(norm="GN"), r"in addition.*running"),
     "half": (lambda b: replaced(b, "bn1.bias", torch.ones(64).half()), "bn1.bias is torch.float16"),
 }
 

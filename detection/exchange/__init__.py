@@ -1,1 +1,1 @@
-"""Backbone files in and out: conversion into a detector with proof, export, import of foreign checkpoints."""
+"""Exchange of backbone files: verified loading into a detector, export, and import of foreign checkpoints."""

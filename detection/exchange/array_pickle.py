@@ -1,8 +1,8 @@
-"""Pickles of NumPy arrays, as detectron2 writes its weights (.pkl), read without running anything that they name.
+"""Read pickles of NumPy arrays, as detectron2 writes its weights (.pkl), without running code that they name.
 
-A pickle is a program: it names functions and has them called.  Here every name but those below is refused, and those
-stand for functions of this module, none of NumPy's: what a file can make is NumPy arrays and scalars of plain types,
-dict, list, tuple, str, bytes and numbers.
+A pickle is a program: it names functions and calls them.  Here every name except those below is refused, and those are
+replaced by functions of this module, not NumPy's: a file can only create NumPy arrays and scalars of plain types, dict,
+list, tuple, str, bytes and numbers.
 """
 
 import io
@@ -23,10 +23,10 @@ _PLAIN = re.compile(r"([<>|=]?)([biufc])(\d{1,2})|([<>|=]?)\?")  # no objects, s
 
 
 def load_array_pickle(path: str | Path) -> Any:
-    """Read a pickle of NumPy arrays and plain types; arrays come as `np.ndarray`, in the values of dicts and lists.
+    """Read a pickle of NumPy arrays and plain types; arrays are `np.ndarray`, also inside dicts and lists.
 
     Raises:
-        InputError: a file that names anything else, or that is truncated.
+        InputError: the file names anything else, or is truncated.
     """
     try:
         content = Path(path).read_bytes()
@@ -35,25 +35,25 @@ def load_array_pickle(path: str | Path) -> Any:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}; check --checkpoint") from None
     try:
-        # Text of Python 2 is bytes, and so are its arrays: latin-1 keeps each.
+        # Strings of Python 2 are bytes, and array contents are strings: latin-1 keeps every byte.
         return complete_arrays(_Reader(io.BytesIO(content), encoding="latin1").load())
     except _Refused as refused:
         raise InputError(
             f"{path} holds {refused} besides arrays of numbers, which is not loaded, because it could run code; "
-            "if you trust it, save its arrays alone as a dict, with pickle.dump"
+            "if you trust it, save only its arrays as a dict, with pickle.dump"
         ) from None
-    except Exception:  # what a foreign byte leads to may be any error
-        raise InputError(f"{path} is truncated or no pickle of NumPy arrays; check --checkpoint") from None
+    except Exception:  # a foreign byte can cause any error
+        raise InputError(f"{path} is truncated or not a pickle of NumPy arrays; check --checkpoint") from None
 
 
 class _Refused(Exception):
-    """A name that is not admitted."""
+    """A name or value that is not admitted."""
 
 
 class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        module = "builtins" if module == "__builtin__" else module  # Python 2's, and of protocols before 3
-        # NumPy 2 calls numpy.core numpy._core; each reads what the other wrote.
+        module = "builtins" if module == "__builtin__" else module  # in Python 2 and in protocols before 3
+        # NumPy 2 renamed numpy.core to numpy._core; either name is accepted.
         found = _ADMITTED.get((module.replace("numpy._core", "numpy.core"), name))
         if found is None:
             raise _Refused(name_code(module, name))
@@ -61,7 +61,7 @@ class _Reader(pickle.Unpickler):
 
 
 class _DType:
-    """The type of an array: one letter and a size; NumPy's own state would let a file describe memory."""
+    """The dtype of an array: one letter and a size; NumPy's own state would let a file describe memory."""
 
     __slots__ = ("text",)
 
@@ -81,7 +81,7 @@ class _DType:
 
 
 class _Array:
-    """An array that is being read; `state` completes it."""
+    """An array that is being read; `__setstate__` completes it."""
 
     __slots__ = ("values",)
 
@@ -89,23 +89,23 @@ class _Array:
         self.values: np.ndarray | None = None
 
     def __setstate__(self, state: tuple) -> None:
-        """(version, shape, type, whether in Fortran's order, bytes); the version may be missing."""
+        """Set the array from (version, shape, dtype, Fortran order, bytes); the version can be missing."""
         shape, dtype, fortran, content = state[-4:]
         self.values = _make_array(content, dtype, shape, "F" if fortran else "C")
 
 
 def _make_array(content: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
-    """An own copy of the bytes, of exactly the shape's size."""
+    """Return an array with a copy of the bytes, whose number must match the shape."""
     kind, content = dtype.make(), content.encode("latin1") if isinstance(content, str) else content
     if not isinstance(shape, tuple) or not all(isinstance(side, int) and side >= 0 for side in shape):
-        raise ValueError(f"no shape: {shape!r}")
+        raise ValueError(f"not a shape: {shape!r}")
     if len(content) != math.prod(shape) * kind.itemsize:
         raise ValueError(f"{len(content)} bytes for {shape}")
     return np.frombuffer(bytearray(content), kind).reshape(shape, order="F" if order == "F" else "C")
 
 
 class _Call:
-    """An admitted function, which nothing in a file can change."""
+    """An admitted function, which a file cannot modify."""
 
     __slots__ = ("_run",)
 
@@ -124,14 +124,14 @@ def _scalar(dtype: _DType, content: Any) -> Any:
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """How Python 3 writes bytes for protocol 2 and earlier."""
+    """Replace `_codecs.encode`, by which Python 3 writes bytes in protocol 2 and earlier."""
     if encoding != "latin1" or not isinstance(text, str):
         raise ValueError("not bytes as pickle writes them")
     return text.encode("latin1")
 
 
 def _no_bytes(*arguments: Any) -> bytes:
-    """How it writes empty ones."""
+    """Replace `bytes()`, by which Python 3 writes empty bytes in protocol 2 and earlier."""
     if arguments:
         raise ValueError("not bytes as pickle writes them")
     return b""
@@ -152,7 +152,7 @@ _ADMITTED: dict[tuple[str, str], Any] = {
     ("builtins", "bytes"): _Call(_no_bytes),
     ("collections", "OrderedDict"): _Call(lambda *items: OrderedDict(*items)),
 }
-# The same for torch's own reader of pickles (torch.serialization.safe_globals), which knows the rest itself.
+# The same for torch's own unpickler (torch.serialization.safe_globals), which already admits the rest.
 TORCH_GLOBALS: list[Any] = [
     *(
         (stand_in, f"{core}.{name}")
@@ -165,7 +165,7 @@ TORCH_GLOBALS: list[Any] = [
 
 
 def complete_arrays(value: Any, done: dict[int, Any] | None = None) -> Any:
-    """The arrays themselves, in dicts and lists in place; each of these once, as a file may repeat it."""
+    """Replace every `_Array` by its array, in dicts and lists in place; each is visited only once."""
     done = {} if done is None else done
     if isinstance(value, _Array):
         return value.values

@@ -1,6 +1,6 @@
-"""Whether a backbone file fits: its tensors the architecture it names, its input the detector's.
+"""Check that the tensors of a backbone file fit the architecture it names, and its input that of the detector.
 
-Getting the channel order wrong has cost others 0.15 mAP without any message; hence every check.
+A wrong channel order has silently cost others 0.15 mAP; hence every property is checked.
 """
 
 import re
@@ -14,15 +14,15 @@ from backbones.core.errors import InputError
 from backbones.models.weights import BackboneFile
 from detection.exchange.resnets import BLOCKS, expected_shapes
 
-BATCH_NORMS = ("BN", "SyncBN", "FrozenBN")  # one set of tensors, used in three ways
-PIXEL_TOLERANCE = 0.05  # grey levels of 255: room for rounding, not for another data set's mean
+BATCH_NORMS = ("BN", "SyncBN", "FrozenBN")  # same tensors, used in three ways
+PIXEL_TOLERANCE = 0.05  # grey levels on 0..255: allows rounding, but not the mean of another data set
 
 
 def check_state(state: Mapping[str, Tensor], spec: Mapping) -> None:
     """Refuse a backbone whose tensors are not exactly those of the network its spec names.
 
-    The order of the checks gives the reason, not its symptom: a prefix, another stem or another depth
-    would all show as hundreds of missing tensors.
+    The checks are ordered to report the cause, not its symptom: a prefix, another stem or another depth
+    would all appear as hundreds of missing tensors.
     """
     depth, norm = spec["depth"], spec["norm"]
     if depth not in BLOCKS:
@@ -34,11 +34,11 @@ def check_state(state: Mapping[str, Tensor], spec: Mapping) -> None:
     _check_order(state)
     found = infer_blocks(state)
     if found != _layout(depth):
-        raise InputError(f"the backbone file says depth {depth}, but its tensors are those of {_describe(found)}")
+        raise InputError(f"the backbone file states depth {depth}, but its tensors are those of {_describe(found)}")
     wanted = expected_shapes(depth, norm)
     used = {name for name in state if not name.startswith("fc.") and not name.endswith(".num_batches_tracked")}
     _refuse("lacks", sorted(set(wanted) - used), depth, norm)
-    _refuse("has besides a ResNet's own", sorted(used - set(wanted)), depth, norm)
+    _refuse("has, in addition to those of a ResNet,", sorted(used - set(wanted)), depth, norm)
     for name, shape in wanted.items():
         if tuple(state[name].shape) != shape:
             raise InputError(
@@ -48,11 +48,13 @@ def check_state(state: Mapping[str, Tensor], spec: Mapping) -> None:
         if state[name].dtype != torch.float32:
             raise InputError(f"the backbone's {name} is {state[name].dtype}; save its weights as torch.float32")
         if not torch.isfinite(state[name]).all():
-            raise InputError(f"the backbone's {name} holds values that are not finite: it diverged, or is damaged")
+            raise InputError(
+                f"the backbone's {name} holds values that are not finite: the training diverged, or the file is damaged"
+            )
 
 
 def check_spec(backbone: BackboneFile | None, cfg: CfgNode) -> None:
-    """Refuse a detection config that would feed a backbone other pixels, or another network, than it knows.
+    """Refuse a detection config whose pixels or network differ from those the backbone was trained with.
 
     Args:
         backbone: None for random initialisation.
@@ -61,15 +63,15 @@ def check_spec(backbone: BackboneFile | None, cfg: CfgNode) -> None:
     model = cfg.MODEL
     if model.RESNETS.DEPTH < 50 and "fpn" not in model.BACKBONE.NAME:
         raise InputError(
-            f"MODEL.RESNETS.DEPTH {model.RESNETS.DEPTH} cannot be a C4 detector: detectron2's C4 head is built of "
-            "bottleneck blocks, its res5 would stay random; use MODEL.BACKBONE.NAME build_resnet_fpn_backbone"
+            f"MODEL.RESNETS.DEPTH {model.RESNETS.DEPTH} cannot be a C4 detector: detectron2's C4 head uses "
+            "bottleneck blocks, so its res5 would stay random; use MODEL.BACKBONE.NAME build_resnet_fpn_backbone"
         )
     if backbone is None:
         if model.RESNETS.NORM == "FrozenBN":
             raise InputError("MODEL.RESNETS.NORM FrozenBN on random weights never normalises; use BN, SyncBN or GN")
         if model.BACKBONE.FREEZE_AT > 0:
             raise InputError(
-                f"MODEL.BACKBONE.FREEZE_AT {model.BACKBONE.FREEZE_AT} on random weights leaves stages random; set it 0"
+                f"MODEL.BACKBONE.FREEZE_AT {model.BACKBONE.FREEZE_AT} on random weights freezes random stages; set 0"
             )
         return
     spec = backbone.spec
@@ -92,12 +94,12 @@ def check_spec(backbone: BackboneFile | None, cfg: CfgNode) -> None:
         if len(values) != 3 or any(abs(a - b) > PIXEL_TOLERANCE for a, b in zip(values, scaled, strict=True)):
             raise InputError(
                 f"{key} is {list(values)}, the backbone was trained with {[round(v, 3) for v in scaled]} "
-                f"({spec['channel_order']}); set it so"
+                f"({spec['channel_order']}); set it to these values"
             )
 
 
 def infer_blocks(state: Mapping[str, Tensor]) -> tuple[tuple[int, ...], bool]:
-    """(blocks of each stage, whether they are bottlenecks), read from the names alone."""
+    """Return (blocks per stage, whether they are bottlenecks), inferred from the tensor names."""
     seen: dict[int, set[int]] = {stage: set() for stage in range(1, 5)}
     for name in state:
         if match := re.match(r"layer([1-4])\.(\d+)\.", name):
@@ -112,11 +114,11 @@ def _layout(depth: int) -> tuple[tuple[int, ...], bool]:
 def _describe(found: tuple[tuple[int, ...], bool]) -> str:
     depths = [depth for depth in BLOCKS if _layout(depth) == found]
     kind = "bottleneck" if found[1] else "basic"
-    return f"depth {depths[0]}" if depths else f"a network with {found[0]} {kind} blocks, no known ResNet"
+    return f"depth {depths[0]}" if depths else f"a network with {found[0]} {kind} blocks, not a known ResNet"
 
 
 def _check_prefix(state: Mapping[str, Tensor]) -> None:
-    """A wrapper's prefix, if every convolution of the stem and stages carries one."""
+    """Refuse the prefix of a wrapper, if no tensor of the first block is without one."""
     if any(name.startswith("layer1.0.") for name in state):
         return
     for name in state:
@@ -138,7 +140,7 @@ def _check_stem(state: Mapping[str, Tensor], spec: Mapping) -> None:
 
 
 def _check_order(state: Mapping[str, Tensor]) -> None:
-    """A pre-activation network normalises what goes into a convolution, a ResNet what comes out of it."""
+    """Refuse pre-activation networks, which normalise the input of a convolution (a ResNet: its output)."""
     for name, tensor in state.items():
         if tensor.ndim == 4 and (match := re.fullmatch(r"(layer\d\.\d+)\.conv(\d)\.weight", name)):
             norm, (out, into) = state.get(f"{match[1]}.bn{match[2]}.weight"), tensor.shape[:2]

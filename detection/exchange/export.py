@@ -1,10 +1,10 @@
-"""A backbone as a file for other people's tools, read back and compared before anybody trusts it.
+"""Export a backbone for other tools; the file is read back and compared with the backbone.
 
 detectron2    {"model": tensors under detectron2's names, "input_spec", "provenance", "hash", ...}, for MODEL.WEIGHTS
 torchvision   a plain state dict with torchvision's names, for `load_state_dict(torch.load(FILE))`; its attribute
               `smooth2det` is {"input_spec", "provenance", "hash"}
 
-Both hold tensors and plain types only (`weights_only=True`).
+Both hold only tensors and plain types (`weights_only=True`).
 """
 
 from collections import OrderedDict
@@ -23,13 +23,13 @@ from detection.exchange.compatibility import check_state
 from detection.exchange.loading import split_dropped, to_detectron2
 from detection.exchange.resnets import expected_shapes
 
-ATTRIBUTE = "smooth2det"  # of the plain state dict
+ATTRIBUTE = "smooth2det"  # attribute of the plain state dict
 
 
 def export_backbone(backbone: BackboneFile, path: str | Path, target: str) -> dict[str, Any]:
-    """Write `backbone` for `target` (a key of TARGETS), read it back, and return the account of `verify_export`."""
+    """Write `backbone` for `target` (a key of TARGETS), and return the report of `verify_export`."""
     if target not in TARGETS:
-        raise InputError(f"--to {target}: no such form{suggestion(target, TARGETS)}")
+        raise InputError(f"--to {target}: unknown format{suggestion(target, TARGETS)}")
     TARGETS[target](backbone, path)
     return verify_export(backbone, path, target)
 
@@ -37,8 +37,8 @@ def export_backbone(backbone: BackboneFile, path: str | Path, target: str) -> di
 def export_detectron2(backbone: BackboneFile, path: str | Path) -> Path:
     """Write a backbone as a checkpoint that detectron2's own tools load (`MODEL.WEIGHTS`).
 
-    `__author__` must not be "Caffe2" (detectron2 would rename the tensors). The input spec travels
-    inside the file, because detectron2's defaults (BGR, std 1, stride in the 1x1) are not ours.
+    `__author__` must not be "Caffe2" (detectron2 would rename the tensors). The input spec is stored
+    in the file, because it differs from detectron2's defaults (BGR, std 1, stride in the 1x1).
     """
     check_state(backbone.state, backbone.spec)
     heuristics = {"__author__": "smooth2det", "matching_heuristics": True}
@@ -48,14 +48,14 @@ def export_detectron2(backbone: BackboneFile, path: str | Path) -> Path:
 def export_state_dict(backbone: BackboneFile, path: str | Path) -> Path:
     """Write a backbone as the plain state dict of `torchvision.models.resnet<depth>(num_classes=...)`.
 
-    The description is an attribute of the OrderedDict, as torch's own `_metadata` is: whoever wants
-    tensors alone never meets it.
+    The description is an attribute of the OrderedDict, like torch's own `_metadata`: readers of
+    plain tensors are not affected.
     """
     check_state(backbone.state, backbone.spec)
     if backbone.spec["stride_in_1x1"] and backbone.spec["depth"] >= 50:
         raise InputError(
             f"backbone {backbone.hash} strides in its 1x1 convolutions, torchvision's ResNet in its 3x3: it would "
-            "compute something else; export it --to detectron2"
+            "compute different features; export it --to detectron2"
         )
     state = OrderedDict((name, tensor.detach().cpu().clone()) for name, tensor in backbone.state.items())
     setattr(state, ATTRIBUTE, _description(backbone))
@@ -69,11 +69,11 @@ TARGETS: dict[str, Callable[[BackboneFile, str | Path], Path]] = {
 
 
 def verify_export(backbone: BackboneFile, path: str | Path, target: str) -> dict[str, Any]:
-    """Read an exported file and compare it with its backbone; `InputError` unless all of it is there, bit for bit.
+    """Read an exported file and compare it with its backbone; raise `InputError` unless all of it is equal bit for bit.
 
     Returns:
-        {"tensors": of the ResNet (100, 180, 265, 520, 775 for depths 18, 34, 50, 101, 152 with BN), "dropped": names
-        left out on purpose, "besides": names that are there besides the ResNet's}
+        {"tensors": number of the ResNet's (100, 180, 265, 520, 775 for depths 18, 34, 50, 101, 152 with BN), "dropped":
+        names dropped on purpose, "besides": names of further tensors}
     """
     written: Any = load_checkpoint(path)
     found = written["model"] if target == "detectron2" else written
@@ -83,7 +83,7 @@ def verify_export(backbone: BackboneFile, path: str | Path, target: str) -> dict
     if broken := [name for name in {*wanted, *found} if not _equal(wanted.get(name), found.get(name))]:
         raise InputError(f"{path}: {len(broken)} tensors are not the backbone's ({min(broken)}, ...); export it again")
     if any(described.get(key) != value for key, value in _description(backbone).items()):
-        raise InputError(f"{path} does not say what backbone {backbone.hash} says of itself; export it again")
+        raise InputError(f"{path}: its description is not that of backbone {backbone.hash}; export it again")
     besides = left_out if target == "torchvision" else []
     tensors, known = len(found) - len(besides), len(expected_shapes(backbone.spec["depth"], backbone.spec["norm"]))
     if tensors != known:
@@ -95,12 +95,12 @@ def verify_export(backbone: BackboneFile, path: str | Path, target: str) -> dict
 
 
 def usage(spec: Mapping, path: str | Path, target: str) -> str:
-    """The lines that load the exported file elsewhere: a detectron2 config (yaml), or Python for torchvision."""
+    """Return the lines that load the exported file: a detectron2 config (yaml), or Python for torchvision."""
     return detectron2_lines(spec, path) if target == "detectron2" else torchvision_lines(spec, path)
 
 
 def detectron2_lines(spec: Mapping, path: str | Path) -> str:
-    """yaml that a detectron2 config needs beside its own keys; detectron2's defaults are those of MSRA's weights."""
+    """Return yaml to add to a detectron2 config, whose defaults are for MSRA's weights."""
     scale = 255.0 / spec["pixel_range"]
     mean, std = ([round(value * scale, 4) for value in spec[key]] for key in ("mean", "std"))
     basic = spec["depth"] < 50
@@ -119,7 +119,7 @@ MODEL:
 
 
 def torchvision_lines(spec: Mapping, path: str | Path) -> str:
-    """Python that builds torchvision's network and loads the file into it, strictly."""
+    """Return Python that builds torchvision's network and loads the file into it, strictly."""
     arguments = [f"num_classes={spec['num_classes']}"] if spec["num_classes"] else []
     if spec["norm"] == "GN":
         arguments.append("norm_layer=lambda channels: torch.nn.GroupNorm(32, channels)")

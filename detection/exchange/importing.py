@@ -1,7 +1,7 @@
-"""Somebody else's checkpoint of a torchvision-style ResNet, as a backbone file of ours.
+"""Import a foreign checkpoint of a torchvision-style ResNet as a backbone file.
 
-The user declares who made the file (detection/exchange/sources.py) and how its network sees images; what a state dict
-can tell - depth, norm, stem, names, shapes - is checked.  The strides and the channel order it cannot tell.
+The user declares the source of the file (detection/exchange/sources.py) and the input of its network.  Everything that
+a state dict shows is checked: depth, norm, stem, names and shapes.  It does not show strides and channel order.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ def declare_spec(
     stride_in_1x1: bool = False,
     image_size: int = 224,
 ) -> dict[str, Any]:
-    """What the user says of the network's input; the classes are read from the file (`import_backbone`).
+    """Build the input spec that the user declares; the classes are read from the file (`import_backbone`).
 
     Args:
         mean, std: per channel, in `channel_order`, in units of `pixel_range` (the value of a white pixel: 1 or 255);
@@ -52,12 +52,12 @@ def declare_spec(
         for given, known in ((mean, IMAGENET_MEAN), (std, IMAGENET_STD))
     )
     if arch not in ARCHITECTURES:
-        raise InputError(f"--arch {arch}: no detector is built on it{suggestion(arch, ARCHITECTURES)}")
+        raise InputError(f"--arch {arch}: no detector uses it{suggestion(arch, ARCHITECTURES)}")
     said = f"--mean {mean} --std {std}"
     if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, [*mean, *std])) or min(std) <= 0:
         raise InputError(f"{said}: give three numbers each, the deviations positive")
     if max(*mean, *std) > pixel_range or (pixel_range == 255 and max(*mean, *std) <= 1):
-        raise InputError(f"{said} do not suit pixels of 0..{pixel_range:g}; see --pixel-range")
+        raise InputError(f"{said} do not fit pixels in 0..{pixel_range:g}; see --pixel-range")
     if image_size < 1:
         raise InputError(f"--image-size {image_size}: give the side of its training images in pixels")
     return {
@@ -85,20 +85,20 @@ def import_backbone(
     classifier: bool = True,
     classes: Sequence[str] | None = None,
 ) -> tuple[BackboneFile, ImportReport]:
-    """The backbone in a foreign checkpoint, every tensor of it accounted for.
+    """Load the backbone in a foreign checkpoint; every tensor is accounted for.
 
     Args:
         source: a key of SOURCES.
-        spec: of `declare_spec`.
-        label, method, seed: whose row its results are.
+        spec: from `declare_spec`.
+        label, method, seed: identify the row of its results.
         classifier: False drops `fc.*`.
-        classes: names of the outputs, in order; None: their numbers.
+        classes: names of the outputs, in order; None: their indices.
 
     Returns:
-        the backbone (num_classes 0 without a classifier), and the account.
+        the backbone (num_classes 0 without a classifier), and the report.
 
     Raises:
-        InputError: another source, prefix, network or input than declared; the message says which.
+        InputError: source, prefix, network or input differ from the declared one; the message says which.
     """
     content = read_checkpoint(path, array_pickles=find_source(source).arrays)
     _refuse_contradiction(getattr(content, ATTRIBUTE, content), spec, path)
@@ -117,7 +117,7 @@ def import_backbone(
     full = {**spec, "num_classes": outputs, "classes": names}
     provenance = {
         **{"label": label, "method": method, "seed": seed, "version": __version__},
-        # How it was trained is not known; this is how it was imported.
+        # The training config is unknown; this hash is of the import settings.
         **{"config_hash": config_hash({"source": source, **full}), "data_fingerprint": UNKNOWN, "source": source},
         **({"converted": sorted(report.converted)} if report.converted else {}),
         **{"file": Path(path).name, "file_sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()},
@@ -126,51 +126,51 @@ def import_backbone(
 
 
 def describe(backbone: BackboneFile, report: ImportReport) -> str:
-    """The account of an import in one or two lines."""
+    """Describe the result of an import in one line."""
     outputs = backbone.spec["num_classes"]
     counters = f", {len(report.added)} counters of BN steps added" if report.added else ""
     counters += "".join(f", {count} converted from {kind} to float32" for kind, count in report.converted.items())
-    kind = f"a classifier of {outputs} classes" if outputs else "no classifier: for detectors and MODEL.WEIGHTS alone"
+    kind = f"a classifier of {outputs} classes" if outputs else "no classifier: only for detectors and MODEL.WEIGHTS"
     return f"{len(report.kept)} tensors kept, {len(report.dropped)} dropped on purpose{counters}; {kind}"
 
 
 def load_classes(path: str | Path) -> list[str]:
-    """The names of a classifier's outputs, one a line, in their order.
+    """Load the names of a classifier's outputs, one per line, in order.
 
     Raises:
-        InputError: a file that is not text, an empty line before the last name, a duplicated name.
+        InputError: a file that is not text, an empty line before the last name, a duplicate name.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")  # a byte order mark does not belong to the first name
+        text = Path(path).read_text(encoding="utf-8-sig")  # a byte order mark is not part of the first name
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}; --classes is a text file, one name a line") from None
+        raise InputError(f"cannot read {path}: {error}; --classes is a text file with one name per line") from None
     names = [line.strip() for line in text.rstrip().split("\n")]
     seen: set[str] = set()
     for number, name in enumerate(names, start=1):
         if not name or name in seen:
             wrong = f"'{name}' is duplicated" if name else "is empty"
-            raise InputError(f"{path}, line {number}: {wrong}; --classes has one name a line, each once")
+            raise InputError(f"{path}, line {number}: {wrong}; --classes has one distinct name per line")
         seen.add(name)
     return names
 
 
 def _default(given: Sequence[float] | None, known: Sequence[float], order: str, pixel_range: float) -> list[float]:
-    """`given`, or a statistic of ImageNet (RGB in 0..1) in the declared order and range."""
+    """Return `given`, or the ImageNet statistic (RGB in 0..1) in the declared order and range."""
     if given is not None:
         return [float(value) for value in given]
     return [value * pixel_range for value in (known if order == "RGB" else known[::-1])]
 
 
 def _refuse_contradiction(described: Any, spec: Mapping, path: str | Path) -> None:
-    """What our own export says of itself must be what the user declares."""
+    """Refuse a declaration that contradicts the description in our own export."""
     known = described.get("input_spec") if isinstance(described, Mapping) else None
     for key, value in spec.items():
         if isinstance(known, Mapping) and known.get(key) != value:
-            raise InputError(f"{path} says of itself that its {key} is {known.get(key)}, not {value}; declare it so")
+            raise InputError(f"{path} states {key} {known.get(key)}, not {value}; declare that value")
 
 
 def _count_outputs(state: Mapping[str, Tensor], path: str | Path) -> int:
-    """Outputs of the classifier `fc`; 0 where there is none."""
+    """Return the number of outputs of the classifier `fc`; 0 without one."""
     names = sorted(name for name in state if name.startswith("fc."))
     if not names:
         return 0
@@ -178,14 +178,14 @@ def _count_outputs(state: Mapping[str, Tensor], path: str | Path) -> int:
     weight, bias = (state.get(name, torch.empty(0)) for name in CLASSIFIER)
     if set(names) != set(CLASSIFIER) or weight.shape[1:] != (features,) or bias.shape != weight.shape[:1]:
         raise InputError(
-            f"{path}: {', '.join(names)} are no linear classifier of {features} features, but perhaps a projection; "
-            "add --no-classifier to leave them out"
+            f"{path}: {', '.join(names)} are not a linear classifier of {features} features, but perhaps a projection; "
+            "add --no-classifier to drop them"
         )
     return len(weight)
 
 
 def _add_counters(state: dict[str, Tensor]) -> list[str]:
-    """Give each BN the step counter that checkpoints of before 2018 lack; it has no effect on what BN computes."""
+    """Add the step counter that BN lacks in checkpoints from before 2018; it has no effect on the result of BN."""
     norms = [name.removesuffix("running_mean") for name in state if name.endswith(".running_mean")]
     added = [f"{norm}num_batches_tracked" for norm in norms if f"{norm}num_batches_tracked" not in state]
     state.update((name, torch.tensor(0)) for name in added)

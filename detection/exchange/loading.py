@@ -1,7 +1,7 @@
-"""A pretrained ResNet becomes a detector's backbone, and nothing of it is lost silently.
+"""Load a pretrained ResNet as the backbone of a detector; no tensor is lost silently.
 
-A backbone that did not load still trains, and its AP looks plausible; so every tensor is accounted
-for, by name, shape and value, or an error says why not.
+A backbone that was not loaded still trains, and its AP looks plausible; hence every tensor is accounted
+for, by name, shape and value, or an error is raised.
 """
 
 from collections.abc import Iterable, Mapping
@@ -31,30 +31,30 @@ __all__ = [
     "verify_account",
 ]
 
-# What a backbone file may hold that no detector wants: the classifier, and BN's step counter, which
-# has no effect on the forward pass (momentum is a constant here).
+# Tensors of a backbone file that no detector uses: the classifier, and BN's step counter, which has
+# no effect on the forward pass (momentum is constant here).
 DROPPED = ("fc.*", "*.num_batches_tracked")
 
-# What a detector may hold that no backbone file has.
+# Tensors of a detector that no backbone file has.
 NEW_IN_BODY = ("fc.*", "*.num_batches_tracked")
 NEW_IN_DETECTRON2 = (
     "backbone.fpn_*",
     "proposal_generator.*",
     "roi_heads.box_head.*",
     "roi_heads.box_predictor.*",
-    "roi_heads.res5.norm.*",  # the norm that MoCo puts after C4's res5
+    "roi_heads.res5.norm.*",  # the norm that MoCo adds after C4's res5
     "*.num_batches_tracked",
 )
 
 
 @dataclass
 class LoadReport:
-    """The account of one load: sorted names of tensors, none left out."""
+    """Report of one load: sorted names of all tensors."""
 
     loaded: list[str] = field(default_factory=list)
-    dropped: list[str] = field(default_factory=list)  # in the file, on purpose not in the detector
-    new: list[str] = field(default_factory=list)  # in the detector, on purpose not in the file
-    proof: dict[str, Any] = field(default_factory=dict)  # of `detection.exchange.proof`
+    dropped: list[str] = field(default_factory=list)  # in the file, intentionally not in the detector
+    new: list[str] = field(default_factory=list)  # in the detector, intentionally not in the file
+    proof: dict[str, Any] = field(default_factory=dict)  # result of `detection.exchange.proof`
 
     def counts(self) -> dict[str, int]:
         """Return how many tensors were loaded, dropped and new."""
@@ -68,7 +68,7 @@ def export_torchvision(backbone: BackboneFile, body: nn.Module) -> LoadReport:
     """Load a backbone into a body with torchvision's names (conv1, bn1, layer1..4), strictly.
 
     Args:
-        body: a torchvision ResNet, or its stages alone; its norm may be BN, frozen BN, SyncBN or GN.
+        body: a torchvision ResNet, or its stages alone; its norm can be BN, frozen BN, SyncBN or GN.
     """
     check_state(backbone.state, backbone.spec)
     target = body.state_dict()
@@ -86,15 +86,15 @@ def export_torchvision(backbone: BackboneFile, body: nn.Module) -> LoadReport:
 
 
 def to_detectron2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a backbone, under detectron2's names, without what DROPPED lists."""
+    """Return the tensors of a backbone under detectron2's names, without those in DROPPED."""
     wanted, _ = split_dropped(state)
     return {detectron2_name(name): tensor.detach().cpu().clone() for name, tensor in wanted.items()}
 
 
 def verify_account(exported: Mapping[str, Tensor], model: nn.Module) -> LoadReport:
-    """Prove that every exported tensor is in the detectron2 model, and name what else is there.
+    """Check that every exported tensor is in the detectron2 model, and report all other tensors.
 
-    detectron2 matches by longest suffix and only logs what it could not match, so this compares
+    detectron2 matches names by longest suffix and only logs those it could not match, so this compares
     values: each exported tensor must be found, bit for bit, under exactly one name of the model.
 
     Args:
@@ -103,8 +103,8 @@ def verify_account(exported: Mapping[str, Tensor], model: nn.Module) -> LoadRepo
     """
     target = model.state_dict()
     places = {name: [k for k in target if k == name or k.endswith("." + name)] for name in exported}
-    # `conv1.weight` is also the end of `stem.conv1.weight`; our names start at stem or res2..res5,
-    # so a second place means two copies of a stage, which no detector here has.
+    # `conv1.weight` is also a suffix of `stem.conv1.weight`.  Our names start with stem or res2..res5,
+    # so a second match means two copies of a stage, which no detector here has.
     _refuse("the detectron2 model has no place for", [k for k, found in places.items() if not found])
     _refuse("the detectron2 model has two places for", [k for k, found in places.items() if len(found) > 1])
     where = {name: found[0] for name, found in places.items()}
@@ -119,7 +119,7 @@ def verify_account(exported: Mapping[str, Tensor], model: nn.Module) -> LoadRepo
 
 
 def split_dropped(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """(tensors that a detector uses, names dropped on purpose)."""
+    """Return (tensors that a detector uses, names of the dropped ones)."""
     wanted = {name: tensor for name, tensor in state.items() if not _matches(name, DROPPED)}
     return wanted, [name for name in state if name not in wanted]
 

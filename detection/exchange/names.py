@@ -18,14 +18,14 @@ _RENAMES = (
 
 
 def detectron2_name(name: str) -> str:
-    """detectron2's name of one torchvision tensor; no `backbone.` prefix (FPN would match nothing)."""
+    """Return detectron2's name of a torchvision tensor, without `backbone.` (FPN would match nothing)."""
     for pattern, replacement in _RENAMES:
         name = re.sub(pattern, replacement, name)
     return name
 
 
 _BACK = (
-    (r"^stem\.fc\.", "fc."),  # as detectron2's tools/convert-torchvision-to-d2.py calls it
+    (r"^stem\.fc\.", "fc."),  # its name in detectron2's tools/convert-torchvision-to-d2.py
     (r"^stem\.conv1\.norm\.", "bn1."),
     (r"^stem\.conv1\.", "conv1."),
     (r"^res([2-5])\.", lambda m: f"layer{int(m[1]) - 1}."),
@@ -36,7 +36,7 @@ _BACK = (
 
 
 def torchvision_name(name: str) -> str:
-    """torchvision's name of one of detectron2's: the inverse of `detectron2_name`; another name as it is."""
+    """Return torchvision's name of a detectron2 tensor, the inverse of `detectron2_name`; other names are unchanged."""
     for pattern, replacement in _BACK:
         name = re.sub(pattern, replacement, name)
     return name

@@ -1,7 +1,7 @@
-"""The proof that a backbone is in a detector: the same pixels give the same features in both.
+"""Check that a detector computes the features of its backbone from the same pixels.
 
-An account of tensors cannot see a wrong channel order, mean, deviation or stride; one forward pass does.  The other
-half of the comparison is torchvision's own ResNet, built and fed independently of the detector.
+Comparing tensors cannot reveal a wrong channel order, mean, deviation or stride; a forward pass does.  The reference
+is torchvision's own ResNet, built and fed independently of the detector.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,16 +18,16 @@ from backbones.models.weights import BackboneFile
 from detection.exchange.loading import export_torchvision
 
 STAGES = ("res2", "res3", "res4", "res5")
-PROOF_SIZE = 128  # side in pixels of the image that proves the loading; a multiple of the stride of 32
-TOLERANCE = 1e-4  # largest difference, as a share of the stage's largest feature
+PROOF_SIZE = 128  # side in pixels of the test image; a multiple of the largest stride, 32
+TOLERANCE = 1e-4  # largest difference, as a fraction of the stage's largest feature
 
 Features = Callable[[Tensor], Mapping[str, Tensor]]  # (B, 3, H, W) -> {"res2": ..., "res5": ...}
 
 
 def build_reference(backbone: BackboneFile) -> Features:
-    """torchvision's ResNet of this backbone, in eval mode, as a function to its stage features.
+    """Return torchvision's ResNet of this backbone, in eval mode, as a function from images to stage features.
 
-    Built by torchvision itself, not by our own models: it is the independent half of the proof.
+    It is built by torchvision, not by our own models, so that the comparison is independent.
     """
     norm = partial(nn.GroupNorm, 32) if backbone.spec["norm"] == "GN" else None
     body = getattr(torchvision.models, f"resnet{backbone.spec['depth']}")(norm_layer=norm).eval()
@@ -46,15 +46,15 @@ def build_reference(backbone: BackboneFile) -> Features:
 
 
 def prove_from_pixels(backbone: BackboneFile, candidate: Features, channel_order: str) -> dict[str, Any]:
-    """Compare a detector with its backbone from raw pixels on: also the channel order, mean and deviation.
+    """Compare the features of a detector and its backbone from raw pixels, including channel order, mean and deviation.
 
     Args:
-        candidate: one image (1, 3, H, W) uint8, in `channel_order`, -> stage features of the detector, which is in
-            eval mode, on the CPU and in float32: a GPU's TF32 alone differs by more than the tolerance.
+        candidate: maps one image (1, 3, H, W) uint8, in `channel_order`, to stage features of the detector, which must
+            be in eval mode, on the CPU and in float32: a GPU's TF32 differs by more than the tolerance.
         channel_order: INPUT.FORMAT of the detector.
 
     Returns:
-        as `prove_features`.
+        same as `prove_features`.
     """
     spec, reference = backbone.spec, build_reference(backbone)
     mean, std = (torch.tensor(spec[key]).reshape(1, 3, 1, 1) for key in ("mean", "std"))
@@ -72,12 +72,12 @@ def prove_from_pixels(backbone: BackboneFile, candidate: Features, channel_order
 def prove_features(
     reference: Features, candidate: Features, images: Tensor, tolerance: float = TOLERANCE
 ) -> dict[str, Any]:
-    """Compare two backbones on the same normalised images; an error unless they agree.
+    """Compare two backbones on the same normalised images; raise `InputError` unless they agree.
 
     Args:
         reference, candidate: (B, 3, H, W) -> {"res2": ..., "res5": ...}, both in eval mode.
         images: (B, 3, H, W), already normalised.
-        tolerance: largest allowed difference, as a share of the stage's largest feature.
+        tolerance: largest allowed difference, as a fraction of the stage's largest feature.
 
     Returns:
         {"tolerance", "largest_difference": {stage: relative}, "largest_feature": {stage: absolute}}
@@ -93,7 +93,7 @@ def prove_features(
         if not wanted[stage].isfinite().all():
             raise InputError(
                 f"the backbone's features of {stage} are NaN or infinite: its weights are damaged or too large; "
-                "name another backbone"
+                "use another backbone"
             )
         sizes[stage] = float(wanted[stage].abs().max())
         # A network whose features are all zero would agree with anything.
@@ -102,13 +102,13 @@ def prove_features(
     if not all(value <= tolerance for value in differences.values()):
         raise InputError(
             f"the detector's features differ from the backbone's by {differences} of the largest feature, "
-            f"more than {tolerance:g}: the backbone is not what was loaded"
+            f"more than {tolerance:g}: the detector does not hold this backbone, or its input differs"
         )
     return {"tolerance": tolerance, "largest_difference": differences, "largest_feature": sizes}
 
 
 def _move_strides(body: nn.Module) -> None:
-    """Bottlenecks stride in their first 1x1 convolution, as in He et al.'s own weights; same tensors, other network."""
+    """Move the stride of bottlenecks to their first 1x1 convolution, as in He et al.'s weights."""
     for block in body.modules():
         if isinstance(block, Bottleneck):
             block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride

@@ -1,13 +1,13 @@
-"""The ResNets of He et al. 2016 (arXiv:1512.03385, Table 1) that a detector is built on, with torchvision's names."""
+"""ResNets that detectors support (He et al. 2016, arXiv:1512.03385, Table 1), with torchvision's names."""
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 ARCHITECTURES = {f"resnet{depth}": depth for depth in BLOCKS}
 
 
 def expected_shapes(depth: int, norm: str) -> dict[str, tuple[int, ...]]:
-    """Every tensor that a detector takes from a ResNet: torchvision name -> shape.
+    """Return the shape of every tensor that a detector takes from a ResNet, by torchvision name.
 
-    With BN: 100 tensors for ResNet-18, 180, 265, 520 and 775 for 34, 50, 101 and 152.
+    With BN, ResNet-18, 34, 50, 101 and 152 have 100, 180, 265, 520 and 775 tensors.
     """
     shapes: dict[str, tuple[int, ...]] = {}
 

@@ -1,7 +1,7 @@
-"""Who writes checkpoints of torchvision-style ResNets how: the declared source of an import decides what is read.
+"""Checkpoint formats of programs that train torchvision-style ResNets; the user declares the source of an import.
 
-Nothing is guessed: names that the declared source does not explain, or a prefix that does not occur, are refused with
-what does occur, because whatever is left over would be a random tensor in a detector that trains nevertheless.
+Nothing is guessed: names that the declared source does not explain, or a missing prefix, are refused with a message
+that shows what the file has; a tensor that is not read would stay random in a detector that trains nevertheless.
 """
 
 import re
@@ -11,20 +11,20 @@ from dataclasses import dataclass
 from backbones.core.errors import InputError, suggestion
 from detection.exchange.names import torchvision_name
 
-COMPILED = "_orig_mod."  # what torch.compile puts before the names of the module that it wraps
+COMPILED = "_orig_mod."  # prefix that torch.compile adds to the names of the wrapped module
 
 
 @dataclass(frozen=True)
 class Source:
-    """How a program writes its checkpoints.
+    """The checkpoint format of a program.
 
-    key: under which the file holds the state dict; None: the file is the state dict.
-    prefix: of every tensor of the network; it is stripped.  also: prefixes that it may have instead.
+    key: key of the state dict in the file; None: the file is the state dict.
+    prefix: prefix of every tensor of the network, which is stripped.  also: alternative prefixes.
     others: patterns of tensors without the prefix, dropped on purpose: teachers, queues, predictors.
-    heads: patterns of tensors, their prefix stripped, dropped on purpose: projections, which are no classifier.
-    compiled: whether `_orig_mod.` may stand before any part of the prefix, or behind it.
-    rename: the program's name of a tensor -> torchvision's.
-    arrays: whether the file may be a pickle of NumPy arrays.
+    heads: patterns of tensors, after stripping the prefix, dropped on purpose: projections, not classifiers.
+    compiled: whether `_orig_mod.` can occur before or after any part of the prefix.
+    rename: maps the program's tensor names to torchvision's.
+    arrays: whether the file can be a pickle of NumPy arrays.
     """
 
     made_by: str
@@ -39,13 +39,13 @@ class Source:
 
     @property
     def prefixes(self) -> tuple[str, ...]:
-        """All that it may have; the first is the usual one."""
+        """All possible prefixes, the usual one first."""
         plain = (self.prefix, *self.also)
         return plain + tuple(one for prefix in plain for one in _compiled(prefix)) if self.compiled else plain
 
 
 def _compiled(prefix: str) -> list[str]:
-    """`module.` -> `_orig_mod.module.`, `module._orig_mod.`"""
+    """Return the prefix with `_orig_mod.` inserted: `module.` gives `_orig_mod.module.`, `module._orig_mod.`."""
     parts = re.findall(r"[^.]*\.", prefix)
     return ["".join([*parts[:n], COMPILED, *parts[n:]]) for n in range(len(parts) + 1)]
 
@@ -97,7 +97,7 @@ SOURCES = {
 
 
 def find_source(name: str) -> Source:
-    """The entry of SOURCES; `InputError` suggests the nearest."""
+    """Return the entry of SOURCES; the `InputError` for an unknown one suggests the closest match."""
     if name not in SOURCES:
-        raise InputError(f"--source {name}: no such source{suggestion(name, SOURCES)}")
+        raise InputError(f"--source {name}: unknown source{suggestion(name, SOURCES)}")
     return SOURCES[name]
