@@ -1,1 +1,1 @@
-"""Side-by-side comparison of backbones from result files alone: statistics, tables, figures and the HTML report."""
+"""Compare backbones from their result files: statistics, tables, figures and the HTML report."""

@@ -1,13 +1,13 @@
-"""AP and AR of resampled images, and paired bootstrap intervals of their differences.
+"""AP and AR on resampled images, and paired bootstrap intervals of their differences.
 
-It reads matches.npz (`backbones.core.matches`) and nothing else.  A resample draws as many images as there are,
-with replacement; it is a vector of weights, how often each image was drawn.  All rows of a table see the SAME
-resamples, so that what makes a set of images easy or hard cancels in the difference of two rows.  The interval is the
-percentile interval.  It speaks of the images only: the spread between training seeds is not in it.
+The only input is matches.npz (`backbones.core.matches`).  A resample draws as many images as the data set has, with
+replacement; it is a vector of weights, the number of times that each image was drawn.  All rows of a table use the
+SAME resamples, so that the difficulty of the drawn images cancels in the difference of two rows.  The interval is the
+percentile interval.  It covers the sampling of images, not the variation between training seeds.
 
-AP of weighted images equals pycocotools' AP of a data set where every image stands as often as its weight says.
-Only true positives matter to it: the envelope of precision can only fall where a false positive is added, so it is
-enough to know, at each true positive, the weight of all detections above it.
+AP of weighted images equals pycocotools' AP of a data set where every image is repeated as often as its weight.
+It depends only on precision at the true positives: the envelope of precision can only fall where a false positive is
+added, so it suffices to know, at each true positive, the weight of all detections up to it.
 
 Letters: R resamples, I images, K classes, N detections, A area ranges, T IoU thresholds.
 """
@@ -27,7 +27,7 @@ AR_NAMES = ("AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
 def resample_images(images: int, *, resamples: int, seed: int) -> np.ndarray:
-    """(R, I) float64 how often each image was drawn; a pure function of its arguments."""
+    """Return (R, I) float64, the number of times that each image was drawn; a pure function of its arguments."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(images, np.full(images, 1 / images), size=resamples).astype(np.float64)
 
@@ -36,7 +36,7 @@ def resample_images(images: int, *, resamples: int, seed: int) -> np.ndarray:
 
 
 def average_precision(matches: Matches, image_weights: np.ndarray | None = None, area: str = "all") -> np.ndarray:
-    """(R, T) AP at every IoU threshold, mean over the classes that have objects in the resample; NaN without any.
+    """Return (R, T) AP at every IoU threshold, mean over the classes with objects in the resample; NaN without any.
 
     image_weights: (R, I) non-negative; None: every image once (R = 1).
     """
@@ -54,7 +54,7 @@ def average_precision(matches: Matches, image_weights: np.ndarray | None = None,
 def average_recall(
     matches: Matches, image_weights: np.ndarray | None = None, area: str = "all", most: int = 100
 ) -> np.ndarray:
-    """(R, T) recall of the `most` best detections of each image and class, mean over classes; see above."""
+    """Return (R, T) recall of the `most` best detections per image and class, mean over classes as in AP."""
     weights, at = _weights(matches, image_weights), matches.area(area)
     total, classes = np.zeros((len(weights), len(matches.iou_thresholds))), np.zeros((len(weights), 1))
     hits = (matches.outcome[:, at] == TRUE_POSITIVE) & (matches.rank < most)[:, None]
@@ -68,7 +68,7 @@ def average_recall(
 
 
 def summary(matches: Matches, image_weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """(R,) values of AP, AP50, AP75, AP by size, AR 1/10/100 and AR by size."""
+    """Return (R,) values of AP, AP50, AP75, AP by size, AR 1/10/100 and AR by size."""
     whole = average_precision(matches, image_weights)
     result = {"AP": whole.mean(1)}
     for percent in (50, 75):
@@ -88,7 +88,7 @@ def _weights(matches: Matches, image_weights: np.ndarray | None) -> np.ndarray:
 
 
 def _classes(matches: Matches, weights: np.ndarray, at: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Every class that has objects, and their weighted number (R,)."""
+    """Yield every class that has objects, and their weighted number (R,)."""
     counts = matches.object_counts[:, at]
     for k in np.unique(matches.object_category[counts]):
         yield int(k), weights[:, matches.object_image[counts & (matches.object_category == k)]].sum(1)
@@ -97,7 +97,7 @@ def _classes(matches: Matches, weights: np.ndarray, at: int) -> Iterator[tuple[i
 def _class_average_precision(
     outcome: np.ndarray, image: np.ndarray, weights: np.ndarray, objects: np.ndarray
 ) -> np.ndarray:
-    """(R, T) AP of one class from its N detections by falling score: outcome (N, T), image (N,), objects (R,)."""
+    """Return (R, T) AP of one class from N detections by descending score: outcome (N, T), image (N,), objects (R,)."""
     result = np.zeros((len(weights), outcome.shape[1]))
     if not (outcome == TRUE_POSITIVE).any():
         return result
@@ -111,21 +111,21 @@ def _class_average_precision(
 
 
 def _weights_above(drawn: np.ndarray, outcome: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Per IoU threshold: its number, the weight (r, H) of all detections up to each hit, the positions (H,) of hits."""
+    """Yield per IoU threshold: index, weight (r, H) of all detections up to each hit, positions (H,) of hits."""
     last, running = None, np.empty(0)
     for t in range(outcome.shape[1]):
         counts = outcome[:, t] >= 0
-        if last is None or not np.array_equal(counts, last):  # which detections count seldom differs between IoUs
+        if last is None or not np.array_equal(counts, last):  # the counted detections rarely differ between IoUs
             last, running = counts, np.cumsum(drawn * counts, axis=1)
         hits = np.flatnonzero(outcome[:, t] == TRUE_POSITIVE)
         yield t, running[:, hits], hits
 
 
 def _area_under(hit_weights: np.ndarray, above: np.ndarray, objects: np.ndarray) -> np.ndarray:
-    """(r,) mean over 101 recall points of the precision envelope.
+    """Return the (r,) mean of the precision envelope over 101 recall points.
 
     hit_weights, above: (r, H) weight of each hit, and of all detections up to it; objects: (r,).
-    A hit stands for the recall points between the recall before it and its own; the first also for recall 0.
+    A hit covers the recall points between the previous recall and its own; the first also covers recall 0.
     """
     if not hit_weights.shape[1]:
         return np.zeros(len(objects))
@@ -141,7 +141,7 @@ def _area_under(hit_weights: np.ndarray, above: np.ndarray, objects: np.ndarray)
 
 @dataclass(frozen=True)
 class Resampled:
-    """The numbers of one row: on the images as they are (name -> float), and on the resamples (name -> (R,))."""
+    """Metrics of one row: on the original images (name -> float), and on the resamples (name -> (R,))."""
 
     matches: Matches
     value: dict[str, float]
@@ -149,7 +149,7 @@ class Resampled:
 
 
 def resample_rows(rows: Sequence[Matches], *, resamples: int = 1000, seed: int = 0) -> list[Resampled]:
-    """Every row on the same resamples; `InputError` where two rows were not measured on the same ground truth."""
+    """Compute every row on the same resamples; raise `InputError` if two rows have different ground truth."""
     for other in rows[1:]:
         _check_same_ground_truth(rows[0], other)
     weights = resample_images(len(rows[0].image_ids), resamples=resamples, seed=seed) if rows else np.empty(0)
@@ -160,10 +160,10 @@ def resample_rows(rows: Sequence[Matches], *, resamples: int = 1000, seed: int =
 
 
 def interval(value: float, draws: np.ndarray, level: float = 0.95, *, centred: bool = False) -> dict[str, float]:
-    """{"value", "low", "high"}: percentile interval; resamples where the number does not exist are left out.
+    """{"value", "low", "high"}: percentile interval; NaN resamples are excluded.
 
     centred: shift the resamples so that their mean is the value.  AP of a resample is biased upwards (its envelope
-    takes maxima), which matters to the interval of one row; in a difference of two rows the bias cancels.
+    takes maxima), which affects the interval of one row; in the difference of two rows the bias cancels.
     """
     draws = draws[~np.isnan(draws)]
     if not len(draws):
@@ -175,7 +175,7 @@ def interval(value: float, draws: np.ndarray, level: float = 0.95, *, centred: b
 
 
 def difference(a: Resampled, b: Resampled, name: str = "AP", level: float = 0.95) -> dict[str, float]:
-    """{"value", "low", "high"} of a minus b."""
+    """Return {"value", "low", "high"} of a minus b."""
     return interval(a.value[name] - b.value[name], a.draws[name] - b.draws[name], level)
 
 
@@ -188,7 +188,7 @@ def paired_bootstrap(
     level: float = 0.95,
     name: str = "AP",
 ) -> dict[str, float]:
-    """{"value", "low", "high"} of the difference a minus b in one of `AP_NAMES` or `AR_NAMES`."""
+    """Return {"value", "low", "high"} of the difference a minus b in one of `AP_NAMES` or `AR_NAMES`."""
     a, b = resample_rows([matches_a, matches_b], resamples=resamples, seed=seed)
     return difference(a, b, name, level)
 
@@ -203,4 +203,6 @@ def _check_same_ground_truth(a: Matches, b: Matches) -> None:
     if not same or not np.array_equal(a.object_counts.sum(0), b.object_counts.sum(0)):
         raise InputError(f"{a.where} and {b.where} differ in their ground truth; evaluate both with the same json")
     if a.score_threshold != b.score_threshold:
-        raise InputError(f"{a.where} and {b.where} differ in the score threshold of AP; evaluate both alike")
+        raise InputError(
+            f"{a.where} and {b.where} differ in the score threshold of AP; evaluate both with the same one"
+        )

@@ -1,8 +1,9 @@
-"""Which rows are seeds of one method: those of one protocol, method and label whose settings are the same.
+"""Group rows that are seeds of one method: those of equal protocol, method, label and settings.
 
-A label is taken as given; nothing is read out of it.  Settings are those of the pretraining's config, apart from what
-differs between seeds by design (the seed, a teacher or start weights of the same seed, a value that a grid chose for
-this seed) and from what does not reach the weights (places, evaluation).  The class labels of a YOLO belong to them.
+Labels are compared as they are; nothing is inferred from them.  The settings are those of the pretraining config,
+except keys that differ between seeds by design (the seed, a teacher or start weights of the same seed, a value that a
+grid chose for this seed) and keys that do not affect the weights (folders, evaluation).  For a YOLO they include the
+class labels.
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ from backbones.core.config import flatten, load_yaml
 from comparison.row import Row
 
 CONFIG_FILE = "config.yaml"
-# Stages whose config.yaml is that of the pretraining.
+# Stages that have the config.yaml of the pretraining.
 _CONFIGURED = ("pretraining", "backbone", "localization", "robustness")
 _FREE = (
     *("SEED", "LABEL", "LOG_PERIOD", "DATA.ROOT", "DATA.NUM_WORKERS", "DATA.NOISE_SEED", "DATA.VAL_SPLIT"),
     *("DATA.EVAL_*", "DATA.SHIFTED_SPLIT", "EVAL.*", "ATTACK.*", "LOCALIZE.*", "SOLVER.CHECKPOINT_PERIOD"),
     *("TEACHER.*", "MODEL.WEIGHTS"),
 )
-_KEPT = ("EVAL.REPORT",)  # which epoch's weights
+_KEPT = ("EVAL.REPORT",)  # selects the epoch of the weights
 _SHOWN = 3  # keys in a note
 
 
 @dataclass(frozen=True)
 class Family:
-    """Rows that may be averaged, in their order; settings: of the first row whose are known, {} without any."""
+    """Rows that can be averaged, in table order; settings: those of the first row with known ones, else {}."""
 
     protocol: str | None
     method: str
@@ -40,7 +41,7 @@ class Family:
 
     @property
     def backbones(self) -> dict[str, list[Row]]:
-        """Hash of the weights -> its rows: several fine-tunings of one backbone are one of its seeds."""
+        """Hash of the weights -> rows; several fine-tunings of one backbone count as one seed."""
         found: dict[str, list[Row]] = {}
         for row in self.rows:
             found.setdefault(row.weights, []).append(row)
@@ -48,11 +49,11 @@ class Family:
 
     @property
     def seeds(self) -> list[int]:
-        """The pretraining seed of every backbone, sorted."""
+        """Pretraining seeds of all backbones, sorted."""
         return sorted(rows[0].seed for rows in self.backbones.values())
 
     def size(self) -> str:
-        """ "2 seeds", "2 seeds x 3 fine-tunings": what its mean is of."""
+        """Describe the number of averaged runs: "2 seeds", "2 seeds x 3 fine-tunings"."""
         backbones, seeds = self.backbones, set(self.seeds)
         text = _count(len(seeds), "seed")
         if len(seeds) < len(backbones):
@@ -64,10 +65,10 @@ class Family:
 
 
 def find_families(rows: Sequence[Row], chosen: Sequence[str] = ()) -> list[Family]:
-    """Every row in one family, in the order of their first rows.
+    """Assign every row to a family; families are in the order of their first rows.
 
     Args:
-        chosen: config keys whose value each seed has chosen for itself.
+        chosen: config keys whose value was chosen separately for each seed.
     """
     members: dict[tuple, list[Row]] = {}
     for row in rows:
@@ -80,9 +81,9 @@ def find_families(rows: Sequence[Row], chosen: Sequence[str] = ()) -> list[Famil
 
 
 def spread_over_backbones(values: Sequence[Sequence[float | None]]) -> dict[str, float | int | None]:
-    """{"mean", "deviation", "count"} of the means of each backbone's rows; count: backbones with a number.
+    """Return {"mean", "deviation", "count"} over the means of each backbone's rows; count: backbones with a number.
 
-    Several fine-tunings of one backbone are not independent of each other: they count as one.
+    Several fine-tunings of one backbone are not independent, so they count as one.
     """
     known = [[value for value in own if value is not None] for own in values]
     means = [moments.fmean(own) for own in known if own]
@@ -94,7 +95,7 @@ def spread_over_backbones(values: Sequence[Sequence[float | None]]) -> dict[str,
 
 
 def family_notes(families: Sequence[Family]) -> Iterator[str]:
-    """Rows of one label that are not averaged, and why."""
+    """Yield notes on rows of one label that are not averaged, with the reason."""
     by_label: dict[tuple, list[Family]] = {}
     for family in families:
         by_label.setdefault((family.protocol, family.method, family.label), []).append(family)
@@ -104,9 +105,9 @@ def family_notes(families: Sequence[Family]) -> Iterator[str]:
 
 
 def difference_of(families: Sequence[Family]) -> str:
-    """ "differ in METHOD.ALS.beta (0.5, 0.25)" """
+    """Describe differing settings: "differ in METHOD.ALS.beta (0.5, 0.25)"."""
     if not all(family.settings for family in families):
-        return "differ, or some do not say their settings (no config.yaml beside their results)"
+        return "differ, or some have unknown settings (no config.yaml beside their results)"
     keys = {key for family in families for key in family.settings}
     said = []
     for key in sorted(keys):
@@ -118,7 +119,7 @@ def difference_of(families: Sequence[Family]) -> str:
 
 
 def _by_settings(rows: Sequence[Row], chosen: Sequence[str]) -> list[tuple[Mapping[str, Any], list[Row]]]:
-    """Rows of equal settings; those that do not say theirs belong to the others only where these are all alike."""
+    """Group rows by settings; rows of unknown settings join the others only if these are all equal."""
     free = {*chosen, *(key for row in rows for key in _chosen_by_selection(row))}
     groups: dict[str, tuple[Mapping[str, Any], list[Row]]] = {}
     for row in rows:
@@ -142,7 +143,7 @@ def _settings(row: Row) -> Iterator[tuple[str, Any]]:
 
 
 def _chosen_by_selection(row: Row) -> Iterator[str]:
-    """The keys among whose values tools/select_run.py has chosen."""
+    """Yield the keys whose values tools/select_run.py chose."""
     selection = row.results.get("pretraining", {}).get("details", {}).get("selection", {})
     yield from selection.get("chosen", {}).get("values", {})
 

@@ -1,7 +1,7 @@
-"""Small vector figures for the report, as inline SVG without any library: crisp, self-contained, readable aloud.
+"""Small figures for the report, as inline SVG without a library: self-contained and accessible to screen readers.
 
-Every figure is a panel of 340 units' width, so that the page can lay panels side by side on a screen and one below
-the other on a telephone without scaling the text.
+Every figure is a panel 340 units wide, so that the page can place panels side by side on a screen and below each
+other on a phone without scaling the text.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,15 +15,15 @@ from comparison.tables import excludes_zero, format_difference, format_number, s
 
 WIDTH, LINE, TOP, BOTTOM = 340, 24, 30, 22
 PLOT_LEFT, PLOT_RIGHT = 118, 286
-LETTERS = 15  # of a label
-# Okabe and Ito's colours, told apart by colour-blind readers; black is the baseline, grey random initialisation.
+LETTERS = 15  # longest label
+# Okabe and Ito's palette, safe for colour-blind readers; black is the baseline, grey random initialisation.
 BASELINE_COLOUR, RANDOM_COLOUR = "#222222", "#9a9a9a"
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#B8A900")
 _TEXT, _FAINT, _GRID = "#1c2126", "#6a737d", "#dfe3e8"
 
 
 class Bar(NamedTuple):
-    """One line of a panel; short: the label as it is drawn; low, high: its interval, or None."""
+    """One line of a panel; short: the drawn label; low, high: interval, or None."""
 
     label: str
     short: str
@@ -35,7 +35,7 @@ class Bar(NamedTuple):
 
 
 def colour_of_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Display name -> colour; one colour per label, whatever the seed."""
+    """Return display name -> colour; one colour per label, for all seeds."""
     labels = [row["label"] for row in rows if row["method"] != "random" and not row["is_baseline"]]
     palette = {label: COLOURS[n % len(COLOURS)] for n, label in enumerate(dict.fromkeys(labels))}
     return {
@@ -45,7 +45,7 @@ def colour_of_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 class Scale(NamedTuple):
-    """The numbers [low, high] laid over the plotting area of a panel."""
+    """Linear scale that maps [low, high] to the plotting area of a panel."""
 
     low: float
     high: float
@@ -56,7 +56,7 @@ class Scale(NamedTuple):
         return round(PLOT_LEFT + (PLOT_RIGHT - PLOT_LEFT) * min(max(share, 0.0), 1.0), 1)
 
     def ticks(self) -> np.ndarray:
-        """3 to 6 round numbers within the scale."""
+        """Return 3 to 6 round numbers within the scale."""
         fifth = (self.high - self.low) / 5
         power = 10.0 ** np.floor(np.log10(fifth))
         step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= fifth * 0.999)
@@ -65,7 +65,7 @@ class Scale(NamedTuple):
 
 
 def bar_panel(rows: Sequence[Mapping[str, Any]], name: str, colours: Mapping[str, str]) -> str:
-    """Bars of one metric, with the interval where there is one."""
+    """Draw bars of one metric, with intervals if known."""
     bars = []
     for row in rows:
         interval = row["intervals"].get(name, {})
@@ -79,7 +79,7 @@ def bar_panel(rows: Sequence[Mapping[str, Any]], name: str, colours: Mapping[str
 
 
 def forest_panel(rows: Sequence[Mapping[str, Any]], name: str, colours: Mapping[str, str], scale: Scale) -> str:
-    """Differences to the baseline with their intervals; filled where the interval excludes 0, hollow elsewhere."""
+    """Draw differences to the baseline with intervals; filled if the interval excludes 0, else hollow."""
     bars, said = [], []
     for row in rows:
         difference = row["difference_to_baseline"][name]
@@ -92,9 +92,9 @@ def forest_panel(rows: Sequence[Mapping[str, Any]], name: str, colours: Mapping[
 
 
 def forest_scale(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Scale:
-    """One scale for all panels of differences, with 0 in it.
+    """Return one scale for all panels of differences, including 0.
 
-    Random initialisation would squeeze the rows of interest into nothing: it does not shape the scale unless alone.
+    Random initialisation is ignored unless it is alone, as its large difference would compress the other rows.
     """
     pretrained = [row for row in rows if row["method"] != "random"] or rows
     differences = [row["difference_to_baseline"][name] for row in pretrained for name in names]
@@ -108,7 +108,7 @@ Draw = Callable[[Bar, float, Scale], str]
 
 
 def _panel(title: str, meaning: str, bars: Sequence[Bar], texts: Sequence[str], scale: Scale, draw: Draw) -> str:
-    """The frame of a panel: title, scale, and one line per bar."""
+    """Draw a panel: title, scale, and one line per bar."""
     height = TOP + LINE * len(bars) + BOTTOM
     numbers = "; ".join(f"{bar.label} {text}" for bar, text in zip(bars, texts, strict=True))
     parts = [

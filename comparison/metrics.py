@@ -1,11 +1,11 @@
-"""The metrics of a comparison: their order, titles, which direction is better, and how to read them."""
+"""Metrics of a comparison: order, title, better direction and meaning."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One column. better: +1 higher, -1 lower, 0 neither is better by itself."""
+    """One column. better: +1 higher, -1 lower, 0 neither."""
 
     name: str
     title: str
@@ -22,7 +22,13 @@ GROUPS = (CLASSIFICATION, CONTEXT, LOCALIZATION, ROBUSTNESS, *DETECTORS)
 
 _TABLE = (
     ("top1", "Top-1", CLASSIFICATION, 1, "accuracy on the validation images"),
-    ("top1_shifted", "Top-1 shifted", CLASSIFICATION, 1, "accuracy where the background says nothing about the class"),
+    (
+        "top1_shifted",
+        "Top-1 shifted",
+        CLASSIFICATION,
+        1,
+        "accuracy on images whose background is independent of the class",
+    ),
     ("nll", "NLL", CLASSIFICATION, -1, "mean negative log likelihood of the true class, in nats (not a fraction)"),
     (
         "ece15",
@@ -33,40 +39,46 @@ _TABLE = (
     ),
     ("cwece15", "cwECE", CLASSIFICATION, -1, "the same (15 bins) for every class's probability, mean over classes"),
     ("overconfidence", "Overconf.", CLASSIFICATION, -1, "mean confidence of the wrong predictions"),
-    ("underconfidence", "Underconf.", CLASSIFICATION, -1, "mean of 1 minus confidence over the right predictions"),
+    ("underconfidence", "Underconf.", CLASSIFICATION, -1, "mean of 1 minus confidence over the correct predictions"),
     ("average_confidence", "Mean conf.", CLASSIFICATION, 0, "mean confidence of all predictions; compare with Top-1"),
-    ("human_kl", "Human KL", CLASSIFICATION, -1, "divergence from human votes, in nats, where the prediction is right"),
+    ("human_kl", "Human KL", CLASSIFICATION, -1, "KL divergence from human votes, in nats, over correct predictions"),
     (
         "context_average_confidence",
         "Context conf.",
         CONTEXT,
         -1,
-        "mean confidence on images whose objects are painted over: what the background alone evokes",
+        "mean confidence on images whose objects are painted over, so that only the background is visible",
     ),
     (
         "context_blur_average_confidence",
         "Blurred conf.",
         CONTEXT,
         -1,
-        "the same with the objects blurred instead of painted over: no edge gives their shape away",
+        "the same with the objects blurred instead of painted over, so that no edge reveals their shape",
     ),
     (
         "context_uniform_average_confidence",
         "Conf. of nothing",
         CONTEXT,
         -1,
-        "confidence on an image of one colour",
+        "confidence on an image of uniform colour",
     ),
     (
         "objectness_deviation",
         "Objectness dev.",
         CONTEXT,
         -1,
-        "mean distance between the confidence and the share of the image that the object covers",
+        "mean absolute difference of the confidence and the share of the image that the object covers",
     ),
-    ("max_box_acc", "MaxBox Acc", LOCALIZATION, 1, "box of the class activation map against the object, IoU 0.5"),
+    (
+        "max_box_acc",
+        "MaxBox Acc",
+        LOCALIZATION,
+        1,
+        "share of images where the box of the class activation map matches an object at IoU 0.5",
+    ),
     ("max_box_acc_v2", "MaxBox Acc V2", LOCALIZATION, 1, "the same with every contour, mean over IoU 0.3, 0.5 and 0.7"),
-    ("pointing", "Pointing", LOCALIZATION, 1, "the map's maximum lies in an object's box (15 px tolerance)"),
+    ("pointing", "Pointing", LOCALIZATION, 1, "share of maps whose maximum is in an object's box (15 px tolerance)"),
     ("energy_in_box", "Energy in box", LOCALIZATION, 1, "share of the map's sum inside the objects' boxes"),
     ("fgsm_8_top1_error", "FGSM error", ROBUSTNESS, -1, "top-1 error after one gradient step of 8/255"),
     ("pgd_1_top1_error", "PGD-1 error", ROBUSTNESS, -1, "top-1 error after projected gradient steps within 1/255"),
@@ -76,7 +88,7 @@ _TABLE = (
         "Worst error",
         ROBUSTNESS,
         -1,
-        "top-1 error under any of the attacks within 8/255, that on the margin among them: no robustness without it",
+        "top-1 error under the strongest of the attacks within 8/255, including the margin attack",
     ),
     ("AP", "AP", DETECTION, 1, "COCO average precision, mean over IoU 0.50:0.95 and classes"),
     ("AP50", "AP50", DETECTION, 1, "at IoU 0.50"),
@@ -90,7 +102,13 @@ _TABLE = (
     ("ARs", "ARs", DETECTION, 1, "AR100 of objects below 32² pixels"),
     ("ARm", "ARm", DETECTION, 1, "AR100 of objects of 32² to 96² pixels"),
     ("ARl", "ARl", DETECTION, 1, "AR100 of objects above 96² pixels"),
-    ("VOC_mAP50", "VOC mAP50", VOC, 1, "Pascal VOC's AP at IoU 0.5: area under the envelope (VOC 2010 on); not COCO's"),
+    (
+        "VOC_mAP50",
+        "VOC mAP50",
+        VOC,
+        1,
+        "Pascal VOC's AP at IoU 0.5: area under the envelope (since VOC 2010); differs from COCO's",
+    ),
     ("VOC_mAP50_11", "VOC mAP50, 11-pt", VOC, 1, "the same by 11 recalls, as VOC 2007 defines it"),
     ("VOC_mAP75", "VOC mAP75", VOC, 1, "by area at IoU 0.75"),
     ("VOC_mAP75_11", "VOC mAP75, 11-pt", VOC, 1, "by 11 recalls at IoU 0.75"),
@@ -103,7 +121,7 @@ ARROW = {1: "↑", -1: "↓", 0: ""}
 
 
 def best_value(name: str, values: list[float | None]) -> float | None:
-    """The best of a column; None where no direction is better or fewer than two rows have a number."""
+    """Return the best value of a column; None if no direction is better or fewer than two rows have a number."""
     known = [value for value in values if value is not None]
     better = BY_NAME[name].better
     if better == 0 or len(known) < 2:

@@ -1,4 +1,4 @@
-"""What a reader must know before comparing two numbers of a table."""
+"""Notes for the reader on what limits the comparison of two numbers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Compared:
 
 
 def write_notes(compared: Sequence[Compared], families: Sequence[Family]) -> list[str]:
-    """All notes, those on what is not comparable first."""
+    """Write all notes, starting with those on numbers that are not comparable."""
     rows = [one.row for one in compared]
     return [
         *notes_on_protocols(rows),
@@ -41,9 +41,9 @@ def write_notes(compared: Sequence[Compared], families: Sequence[Family]) -> lis
 
 
 def mark_commits(compared: Sequence[Compared]) -> None:
-    """Set "other_commit" of every entry: a stage was made by another commit than that stage of its baseline.
+    """Set "other_commit" of every entry: whether the commit of a stage differs from that of its baseline.
 
-    Where the baseline does not say, the first row of the table that does stands in for it.
+    If the commit of the baseline is unknown, that of the first row with a known commit is used.
     """
     first: dict[str, str] = {}
     for one in compared:
@@ -55,12 +55,12 @@ def mark_commits(compared: Sequence[Compared]) -> None:
 
 
 def _area_notes(rows: Sequence[Row]) -> Iterator[str]:
-    """Where the sizes of some rows go by the box and of others by the segmentation (other protocols, if mixed)."""
+    """Note rows whose object sizes are by box area among rows by segmentation area (under mixed protocols)."""
     tests = [row.results.get("detection", {}).get("data", {}).get("test", {}) for row in rows]
     known = {str(test["area"]): str(test.get("name", "?")) for test in tests if "area" in test}
     if len(known) > 1:
         which = ", ".join(f"the {area} ({name})" for area, name in sorted(known.items()))
-        yield f"Small, medium and large (APs to ARl) go by the area of {which}: not comparable by size."
+        yield f"Small, medium and large (APs to ARl) are defined by the area of {which}: not comparable."
 
 
 def _baseline_notes(compared: Sequence[Compared]) -> Iterator[str]:
@@ -74,7 +74,7 @@ def _baseline_notes(compared: Sequence[Compared]) -> Iterator[str]:
         elif row.detector_seed is not None and baseline.detector_seed not in (None, row.detector_seed):
             detector.append(one.name)
     if alone:
-        yield f"No baseline (a row of method {BASELINE_METHOD}) for {', '.join(alone)}: no differences there."
+        yield f"No baseline (a row of method {BASELINE_METHOD}) for {', '.join(alone)}: no differences shown."
     if seed:
         yield f"Compared with a baseline of another seed: {', '.join(seed)}."
     if detector:
@@ -96,8 +96,8 @@ def _seed_notes(families: Sequence[Family]) -> Iterator[str]:
     if single:
         which = "per method" if single == {f.label for f in families} else f"only: {', '.join(sorted(single))}"
         yield (
-            f"One seed {which}. The intervals speak of the choice of test images, not of the luck of training: "
-            "one seed cannot decide between methods."
+            f"One seed {which}. The intervals cover the sampling of test images, not the variation between training "
+            "seeds: one seed cannot decide between methods."
         )
     several = [f for f in families if len(f.rows) > len(f.backbones)]
     if several:
@@ -106,7 +106,7 @@ def _seed_notes(families: Sequence[Family]) -> Iterator[str]:
 
 
 def _commit_notes(compared: Sequence[Compared]) -> Iterator[str]:
-    """Which commits there are where rows differ in them, and rows that do not name theirs."""
+    """Note the commits of rows if they differ, and rows of unknown commit."""
     by_commit: dict[str, list[str]] = {}
     for one in compared:
         for commit in dict.fromkeys(one.row.commits.values()):
@@ -114,7 +114,7 @@ def _commit_notes(compared: Sequence[Compared]) -> Iterator[str]:
     marked = [one.name for one in compared if one.entry["other_commit"]]
     if marked:
         which = "; ".join(f"{commit}: {', '.join(names)}" for commit, names in by_commit.items())
-        yield f"Rows were made by different commits of the code ({which}); ‡: another than the baseline."
+        yield f"Rows were made by different commits of the code ({which}); ‡: differs from that of the baseline."
     unnamed = [one.name for one in compared if not one.row.commits]
     if by_commit and unnamed:
-        yield f"The commit of the code is not known for {', '.join(unnamed)}."
+        yield f"The commit of the code is unknown for {', '.join(unnamed)}."

@@ -1,4 +1,4 @@
-"""Writing a comparison: comparison.json, .csv, .md, and index.html, one file that needs nothing else."""
+"""Write a comparison: comparison.json, .csv, .md, and a self-contained index.html."""
 
 import base64
 import io
@@ -42,7 +42,7 @@ TILE_SIZE, TILE_QUALITY = 224, 88
 
 
 def save_comparison(output_dir: str | Path, comparison: Mapping[str, Any], rows: Sequence[Row]) -> Path:
-    """Write all four files; returns the path of index.html."""
+    """Write all four files and return the path of index.html."""
     folder = Path(output_dir)
     save_json(folder / "comparison.json", comparison)
     save_text(folder / "comparison.csv", csv_text(comparison))
@@ -52,7 +52,7 @@ def save_comparison(output_dir: str | Path, comparison: Mapping[str, Any], rows:
 
 
 def render_page(comparison: Mapping[str, Any], gallery: Mapping[str, Any] | None = None) -> str:
-    """The page as text; `gallery` is that of `build_gallery`."""
+    """Render the page as HTML text; `gallery`: result of `build_gallery`."""
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
@@ -60,7 +60,7 @@ def render_page(comparison: Mapping[str, Any], gallery: Mapping[str, Any] | None
     rows = comparison["rows"]
     colours = figures.colour_of_rows(rows)
     colours |= {row["backbone_name"]: colours[row["name"]] for row in rows}
-    # The first row of each; its detector's seed is none of the backbone.
+    # The first row of each backbone, named without the detector's seed.
     firsts = list({row["hash"]: row for row in reversed(rows)}.values())[::-1]
     backbones = [row | {"name": row["backbone_name"]} for row in firsts]
     return environment.from_string(source).render(
@@ -85,7 +85,7 @@ def _section(
     bars: Sequence[str],
     name_of: Callable[[Mapping[str, Any]], str] = itemgetter("name"),
 ) -> dict[str, Any]:
-    """A table of the wanted metrics that somebody has, and the bar panels."""
+    """Build a table of the wanted metrics that at least one row has, and the bar panels."""
     names = measured_names(rows, wanted)
     best = {name: best_of(rows, name) for name in names}
     spans = [(group, sum(BY_NAME[name].group == group for name in names)) for group in GROUPS]
@@ -106,7 +106,7 @@ def _section(
 
 
 def _detection(protocol: str | None, rows: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -> dict[str, Any]:
-    """Everything the page shows of detection under one protocol."""
+    """Build the page's section on detection under one protocol."""
     compared = [row for row in rows if row["difference_to_baseline"] and not row["is_baseline"]]
     forest = [n for n in AP_NAMES if any(row["difference_to_baseline"][n]["value"] is not None for row in compared)]
     scale = figures.forest_scale(compared, forest)
@@ -135,9 +135,9 @@ def _difference_cell(row: Mapping[str, Any], name: str) -> tuple[str, str, bool]
 
 
 def _finding(row: Mapping[str, Any]) -> tuple[str, str]:
-    """The AP difference of a row in words."""
+    """Describe the AP difference of a row in words."""
     difference = row["difference_to_baseline"]["AP"]
-    verdict = f"undecided against {row['baseline']}: the interval includes 0"
+    verdict = f"not distinguishable from {row['baseline']}: the interval includes 0"
     if excludes_zero(difference):
         side = "above" if difference["value"] > 0 else "below"
         verdict = f"{side} {row['baseline']} on these images, for these two networks"
@@ -145,7 +145,7 @@ def _finding(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _provenance(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Per row and stage: the protocol, the data and the folder."""
+    """Return protocol, data and folder per row and stage."""
     return [
         {"name": row["name"], "hash": row["hash"], "stage": name, **stage, "data": _flat(stage["data"])}
         for row in rows
@@ -154,7 +154,7 @@ def _provenance(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _flat(data: Any, prefix: str = "") -> str:
-    """A nested description as one line: "val: name scenes, images 500"."""
+    """Format a nested description as one line: "val: name scenes, images 500"."""
     if isinstance(data, bool):
         data = "yes" if data else "no"
     if not isinstance(data, Mapping):
@@ -169,7 +169,7 @@ def _flat(data: Any, prefix: str = "") -> str:
 def build_gallery(rows: Sequence[Row]) -> dict[str, Any] | None:
     """{"columns": [names], "rows": [{"label", "image", "cells": [{"image", "top3"} or None]}]}; None without tiles.
 
-    Backbones see the same images, so images are lines and backbones columns; a backbone that lacks one has None.
+    Images are lines and backbones are columns; a missing tile is None.
     """
     columns = {row.hash: row for row in rows if row.file("localization", "gallery", "gallery.json")}
     found: dict[str, dict[str, Any]] = {}
@@ -194,7 +194,7 @@ def _column_names(rows: Sequence[Row]) -> list[str]:
 
 
 def _image(path: Path) -> str:
-    """A tile as a JPEG data address: a tenth of the PNG."""
+    """Return a tile as a JPEG data URL, a tenth of the size of the PNG."""
     try:
         with Image.open(path) as image:
             tile = image.convert("RGB")

@@ -1,4 +1,4 @@
-"""One row of a comparison: the results of all stages of a backbone, and of one detector that starts from it."""
+"""One row of a comparison: the results of all stages of a backbone and of one detector fine-tuned from it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from typing import Any
 from backbones.core.revision import describe_revision
 from comparison.metrics import METRICS
 
-# Later stages overrule metrics of earlier ones.
+# Metrics of later stages override those of earlier ones.
 STAGE_ORDER = ("pretraining", "backbone", "localization", "robustness", "detection")
-# Of results.json, as written since and before version 0.4.
+# Keys of results.json, as written since and before version 0.4.
 _ON_TRAINING_IMAGES = ("evaluated_on_training_images", "evaluated_on_training_pictures")
 
 
@@ -32,7 +32,7 @@ class Row:
 
     @property
     def metrics(self) -> dict[str, float | None]:
-        """Every metric of the table; None where no stage measured it."""
+        """Every metric of the table; None if no stage measured it."""
         values: dict[str, float | None] = {metric.name: None for metric in METRICS}
         for stage in STAGE_ORDER:
             measured = self.results.get(stage, {}).get("metrics", {})
@@ -47,22 +47,22 @@ class Row:
 
     @property
     def detector_seed(self) -> int | None:
-        """The seed of the fine-tuning; None without one, or where its results do not say it."""
+        """Seed of the fine-tuning; None without one, or if unknown."""
         return self.results.get("detection", {}).get("details", {}).get("seed")
 
     @property
     def weights(self) -> str:
-        """Hash of the backbone's weights: that of the row but for detectors that are told apart by more."""
+        """Hash of the backbone's weights; equals `hash` unless detectors differ in more than the backbone."""
         return str(self.results.get("detection", {}).get("details", {}).get("backbone_hash") or self.hash)
 
     @property
     def commits(self) -> dict[str, str]:
-        """Stage -> the commit of the code that made it, where it is known."""
+        """Stage -> commit of the code that produced it, if known."""
         named = {stage: describe_revision(results.get("code")) for stage, results in self.results.items()}
         return {stage: commit for stage, commit in named.items() if commit is not None}
 
     def file(self, stage: str, name: str, usual: str) -> Path | None:
-        """A file beside the results of a stage: by its name in "files", else its usual name; None if absent."""
+        """Return a file beside the results of a stage, by its name in "files" or its usual name; None if missing."""
         if stage not in self.folders:
             return None
         path = self.folders[stage] / self.results[stage].get("files", {}).get(name, usual)

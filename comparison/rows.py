@@ -17,13 +17,13 @@ def collect_rows(roots: Iterable[str | Path], *, allow_mixed_protocols: bool = F
 
     Raises:
         InputError: two results of one backbone, stage, protocol and detector seed; rows under several protocols, unless
-            allowed; nothing but evaluations of other sets, which count only where their own folders are named.
+            allowed; only evaluations on other data sets, which are read only if their own folders are given.
     """
     roots = list(roots)
     by_backbone: dict[str, dict[str, list[tuple[Path, dict]]]] = {}
     found, passed_over = _read(roots)
     if not found:
-        raise InputError(f"nothing but evaluations of other sets, such as {passed_over[0]}; name their own folders")
+        raise InputError(f"only evaluations on other data sets found, such as {passed_over[0]}; give their own folders")
     for path, results in found:
         stages = by_backbone.setdefault(results["backbone"]["hash"], {})
         stages.setdefault(results["stage"], []).append((path, results))
@@ -34,12 +34,12 @@ def collect_rows(roots: Iterable[str | Path], *, allow_mixed_protocols: bool = F
 
 
 def find_other_evaluations(roots: Iterable[str | Path]) -> list[Path]:
-    """The folders below `roots` that `collect_rows` passes over: evaluations of runs on other sets."""
+    """Return the folders below `roots` that `collect_rows` skips: evaluations of runs on other data sets."""
     return _read(list(roots))[1]
 
 
 def _read(roots: Sequence[str | Path]) -> tuple[list[tuple[Path, dict]], list[Path]]:
-    """(file, content) of what is compared, each once, by the name it was given; and the folders passed over."""
+    """Return (file, content) of the compared results, each once, with paths as given; and the skipped folders."""
     named = {Path(root).resolve() for root in roots}
     files = {path.resolve(): path for path in find_results(roots)}
     taken, passed_over = [], []
@@ -53,7 +53,7 @@ def _read(roots: Sequence[str | Path]) -> tuple[list[tuple[Path, dict]], list[Pa
 
 
 def _rows_of_backbone(stages: Mapping[str, Sequence[tuple[Path, dict]]]) -> list[Row]:
-    """One row per detection protocol and seed of the detector; the other stages are shared by them."""
+    """Build one row per detection protocol and detector seed; they share the other stages."""
     for stage, found in stages.items():
         seen: dict[tuple, Path] = {}
         for path, results in found:
@@ -63,7 +63,7 @@ def _rows_of_backbone(stages: Mapping[str, Sequence[tuple[Path, dict]]]) -> list
                 same = "" if seed is None or stage != "detection" else f" with the detector's seed {seed}"
                 raise InputError(
                     f"two {stage} results of backbone {results['backbone']['label']} "
-                    f"({results['backbone']['hash']}){same}: {seen[key]} and {path}; name only one of them"
+                    f"({results['backbone']['hash']}){same}: {seen[key]} and {path}; give only one of them"
                 )
             seen[key] = path
     shared = {stage: found[0] for stage, found in stages.items() if stage != "detection"}
@@ -73,7 +73,7 @@ def _rows_of_backbone(stages: Mapping[str, Sequence[tuple[Path, dict]]]) -> list
 
 def _row(stages: Mapping[str, tuple[Path, dict]]) -> Row:
     results = {stage: stages[stage][1] for stage in STAGE_ORDER if stage in stages}
-    # The last stage names the row: a fine-tuning may rename it.
+    # The last stage names the row, as a fine-tuning can rename it.
     identity = list(results.values())[-1]["backbone"]
     return Row(
         label=str(identity["label"]),
@@ -92,7 +92,7 @@ def _order(row: Row) -> tuple:
 
 
 def group_rows(rows: Sequence[Row]) -> list[list[Row]]:
-    """Rows that may be compared: all of them under one protocol (or none), else those of each protocol."""
+    """Group comparable rows: all rows under one protocol (or none), else those of each protocol."""
     protocols = list(dict.fromkeys(row.protocol for row in rows))
     if len([p for p in protocols if p is not None]) <= 1:
         return [list(rows)] if rows else []
@@ -100,9 +100,9 @@ def group_rows(rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def baseline_of(row: Row, group: Sequence[Row], label: str | None) -> Row | None:
-    """The row that `row` is compared with: labelled `label`, else of method CE.
+    """Return the row that `row` is compared with: labelled `label`, else of method CE.
 
-    Of the same pretraining seed where there is one, and of these with the same seed of the detector; else of the first.
+    Preferred are the same pretraining seed and, among these, the same detector seed; else the lowest seed.
     """
     choices = [r for r in group if (r.method == BASELINE_METHOD if label is None else r.label == label)]
     if row in choices or not choices:
@@ -116,7 +116,7 @@ def baseline_of(row: Row, group: Sequence[Row], label: str | None) -> Row | None
         names = ", ".join(f"{r.label} in {next(iter(r.folders.values()))}" for r in same_seed)
         raise InputError(
             f"several rows could be the baseline of {row.label}: {names}; "
-            "choose with --baseline LABEL, or name fewer folders"
+            "choose with --baseline LABEL, or give fewer folders"
         )
     return nearest[0]
 
@@ -126,7 +126,7 @@ def _detector(row: Row) -> int:
 
 
 def check_baseline_label(rows: Sequence[Row], label: str | None) -> None:
-    """`InputError` where `--baseline` names no row."""
+    """Raise `InputError` if `--baseline` does not name a row."""
     labels = {row.label for row in rows}
     if label is not None and label not in labels:
-        raise InputError(f"--baseline {label}: no such row{suggestion(label, labels)}")
+        raise InputError(f"--baseline {label}: unknown row{suggestion(label, labels)}")

@@ -5,9 +5,9 @@
            "difference_to_baseline": {name: {"value", "low", "high"}} or null,      row minus baseline
            "name": label, with the seed where labels repeat, "backbone_name": without the
            detector's, "hash", "baseline": label of this row's baseline,
-           "intervals": {name: {"value", "low", "high"}},                           of the row itself, AP and AR only
+           "intervals": {name: {"value", "low", "high"}},                           of the row itself, only AP and AR
            "on_training_images": bool, "stages": {stage: {"protocol", "folder", "data"}}}],
- "methods": [...] mean and deviation where a method has several seeds,
+ "methods": [...] mean and deviation if a method has several seeds,
  "level", "resamples", "notes": [text], "warnings": [{"row", "stage", "what", "count", "examples"}]}
 """
 
@@ -36,10 +36,10 @@ def build_comparison(
     level: float = 0.95,
     chosen: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Differences and intervals of all rows; see the module for the form of the result.
+    """Compute differences and intervals of all rows; the module docstring describes the result.
 
     Args:
-        chosen: config keys whose value each seed has chosen for itself: seeds may differ in them.
+        chosen: config keys whose value was chosen separately for each seed, so that seeds can differ in them.
     """
     check_baseline_label(rows, baseline)
     rows, apart = separate_validations(rows)
@@ -73,7 +73,7 @@ def build_comparison(
 
 
 def _resample(group: Sequence[Row], resamples: int, seed: int) -> dict[int, Resampled]:
-    """Row (by identity) -> its resampled numbers, for the rows that have matches; all on the same resamples."""
+    """Return the resampled metrics by row identity, for rows with matches; all on the same resamples."""
     with_matches = [(row, path) for row in group if (path := row.file("detection", "matches", MATCHES_FILE))]
     drawn = resample_rows([load_matches(path) for _, path in with_matches], resamples=resamples, seed=seed)
     return {id(row): one for (row, _), one in zip(with_matches, drawn, strict=True)}
@@ -114,7 +114,7 @@ def _entry(row: Row, baseline: Row | None, resampled: dict[int, Resampled], leve
 
 
 def _differences(row: Row, baseline: Row, resampled: dict[int, Resampled], level: float) -> dict[str, dict]:
-    """Every metric: row minus baseline; with an interval where both rows have matches."""
+    """Return row minus baseline for every metric, with an interval if both rows have matches."""
     measured = ((name, value, baseline.metrics[name]) for name, value in row.metrics.items())
     result: dict[str, dict[str, float | None]] = {
         name: {"value": None if a is None or b is None else a - b, "low": None, "high": None} for name, a, b in measured
@@ -126,14 +126,14 @@ def _differences(row: Row, baseline: Row, resampled: dict[int, Resampled], level
 
 
 def _known(numbers: dict[str, float]) -> dict[str, float | None]:
-    """NaN as None, as JSON has none."""
+    """Replace NaN, which JSON lacks, by None."""
     return {key: None if value != value else value for key, value in numbers.items()}
 
 
 def name_entries(entries: Sequence[dict[str, Any]]) -> None:
-    """Display names: the label, with the seeds where rows share it, and the hash where that is not enough.
+    """Set display names: the label, with seeds if rows share it, and the hash if that is still ambiguous.
 
-    "name" is that of the row, "backbone_name" that of its backbone, which rows of several detector seeds share.
+    "name" is that of the row, "backbone_name" that of its backbone, shared by rows of several detector seeds.
     """
     rows = {(e["label"], e["hash"], e["detector_seed"]) for e in entries}
     backbones = Counter(label for label, _ in {(label, digest) for label, digest, _ in rows})
@@ -151,7 +151,7 @@ def _named(label: str, parts: Sequence[str]) -> str:
 
 
 def _methods(families: Sequence[Family], entries: Mapping[int, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean and sample standard deviation over backbones; empty unless some method has several rows."""
+    """Return mean and sample standard deviation over backbones; empty unless a method has several rows."""
     if all(len(family.rows) < 2 for family in families):
         return []
     found = []

@@ -1,4 +1,4 @@
-"""The comparison as text: for the terminal, Markdown and CSV."""
+"""Format the comparison as text: terminal, Markdown and CSV."""
 
 import csv
 import io
@@ -9,7 +9,7 @@ from typing import Any
 from comparison.bootstrap import AP_NAMES
 from comparison.metrics import ARROW, BY_NAME, METRICS, best_value
 
-CLAIM = "Nothing is claimed about differences whose interval includes 0; one seed cannot decide it."
+CLAIM = "A difference whose interval includes 0 is not significant; one seed cannot show which method is better."
 MISSING = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 DIGITS = 3
@@ -23,13 +23,13 @@ _SHORT = {
 }
 LEGEND = (
     "shift: top-1 with independent backgrounds; ctx: confidence on images without their objects; "
-    "box: MaxBoxAccV2; VOC50: Pascal VOC's mAP by area, IoU 0.5; the others as COCO names them; fractions in [0, 1]."
+    "box: MaxBoxAccV2; VOC50: Pascal VOC's mAP by area, IoU 0.5; others named as in COCO; fractions in [0, 1]."
 )
 LABEL_WIDTH, LINE_WIDTH = 16, 110
 
 
 def format_number(value: float | None, *, signed: bool = False) -> str:
-    """Three decimals, or a dash for None."""
+    """Format with three decimals, or as a dash for None."""
     if value is None:
         return MISSING
     text = f"{value:+.{DIGITS}f}" if signed else f"{value:.{DIGITS}f}"
@@ -37,7 +37,7 @@ def format_number(value: float | None, *, signed: bool = False) -> str:
 
 
 def format_difference(difference: Mapping[str, float | None] | None) -> str:
-    """ "+0.031 [+0.012, +0.049]"; without the bracket for a missing interval."""
+    """Format as "+0.031 [+0.012, +0.049]", without brackets if the interval is missing."""
     if difference is None or difference["value"] is None:
         return MISSING
     text = format_number(difference["value"], signed=True)
@@ -47,18 +47,18 @@ def format_difference(difference: Mapping[str, float | None] | None) -> str:
 
 
 def excludes_zero(difference: Mapping[str, float | None]) -> bool:
-    """Whether the interval of a difference lies on one side of 0."""
+    """Whether the interval of a difference excludes 0."""
     low, high = difference["low"], difference["high"]
     return low is not None and high is not None and (low > 0 or high < 0)
 
 
 def display_name(row: Mapping[str, Any]) -> str:
-    """The row's name with its marks; the notes say what they mean."""
+    """Return the row's name with its marks, which the notes explain."""
     return row["name"] + _marks(row)
 
 
 def short_name(row: Mapping[str, Any], letters: int) -> str:
-    """The row's name in at most `letters` letters: the label is cut, not what tells rows apart."""
+    """Shorten the row's name to at most `letters` characters: the label is cut, seeds and hash are kept."""
     name = row["name"]
     if len(name) > letters:
         label, seeds = row["label"], name.removeprefix(row["label"])
@@ -75,7 +75,7 @@ def _marks(row: Mapping[str, Any]) -> str:
 
 
 def groups_of(comparison: Mapping[str, Any]) -> list[tuple[str | None, list[dict[str, Any]]]]:
-    """(protocol or None, its rows): several only where protocols are mixed."""
+    """Group rows as (protocol or None, rows); several groups only if protocols are mixed."""
     rows = comparison["rows"]
     protocols = list(dict.fromkeys(row["protocol"] for row in rows))
     known = [protocol for protocol in protocols if protocol is not None]
@@ -85,13 +85,13 @@ def groups_of(comparison: Mapping[str, Any]) -> list[tuple[str | None, list[dict
 
 
 def best_of(rows: Sequence[Mapping[str, Any]], name: str) -> str | None:
-    """The best number of a column as it is printed; rows printed alike are marked alike."""
+    """Return the best number of a column as printed; equally printed numbers are all marked."""
     best = best_value(name, [row["metrics"][name] for row in rows])
     return None if best is None else format_number(best)
 
 
 def measured_names(rows: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None) -> list[str]:
-    """The metrics that at least one row has, in the order of the table."""
+    """Return the metrics that at least one row has, in the order of the table."""
     names = [metric.name for metric in METRICS] if names is None else names
     return [name for name in names if any(row["metrics"][name] is not None for row in rows)]
 
@@ -100,12 +100,12 @@ def measured_names(rows: Sequence[Mapping[str, Any]], names: Sequence[str] | Non
 
 
 def terminal_table(comparison: Mapping[str, Any]) -> str:
-    """At most 120 columns: the main metrics, and the AP difference with its interval; `*` marks the best."""
+    """Format the main metrics, and the AP difference with its interval, in at most 120 columns; `*` marks the best."""
     tables = [
         f"detection protocol: {protocol or 'none'}\n\n{_terminal_group(rows)}"
         for protocol, rows in groups_of(comparison)
     ]
-    notes = [LEGEND, f"* best of its column, not a verdict. {CLAIM}"]
+    notes = [LEGEND, f"* best value of its column; this does not imply significance. {CLAIM}"]
     notes += [f"note: {note}" for note in comparison["notes"]]
     return "\n\n".join([*tables, "\n".join(textwrap.fill(note, LINE_WIDTH) for note in notes)])
 
@@ -139,7 +139,7 @@ def _ap_difference(row: Mapping[str, Any]) -> str:
 
 
 def markdown(comparison: Mapping[str, Any]) -> str:
-    """All metrics, rows as columns (the table stays readable with 25 metrics), then the differences in AP."""
+    """Format all metrics, with rows as columns (readable with 25 metrics), then the differences in AP."""
     parts = ["# Comparison of backbones", "\n".join(f"- {note}" for note in comparison["notes"])]
     for protocol, rows in groups_of(comparison):
         parts.append(f"## {protocol or 'No detection results'}")
@@ -154,7 +154,7 @@ def markdown(comparison: Mapping[str, Any]) -> str:
         differences = _markdown_differences(rows)
         if differences:
             parts += [f"Row minus baseline, {comparison['level']:.0%} paired bootstrap over images:", differences]
-    parts.append("Bold: best of its row, not a verdict. " + CLAIM)
+    parts.append("Bold: best value of its row; this does not imply significance. " + CLAIM)
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -179,7 +179,7 @@ def _bold(text: str, best: bool) -> str:
 
 
 def csv_text(comparison: Mapping[str, Any]) -> str:
-    """One line per row: identity, every metric, and the differences with their intervals; full precision."""
+    """Format one line per row: identity, every metric, and differences with intervals; full precision."""
     names = [metric.name for metric in METRICS]
     own = ["label", "method", "seed", "detector_seed", "hash", "protocol", "on_training_images", "other_commit"]
     header = [*own, *names]

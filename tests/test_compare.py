@@ -131,7 +131,7 @@ def test_voc_numbers_stand_beside_cocos_under_their_own_title(tmp_path):
     assert als["metrics"]["AP50"] != als["metrics"]["VOC_mAP50"]
     page = (tmp_path / "out" / "index.html").read_text()
     assert re.search(r'colspan="2">Detection after fine-tuning, by Pascal VOC', page)
-    assert "The backbone by itself" not in page  # a detector's numbers are none of the classifier
+    assert "The backbone alone" not in page  # a detector's numbers are none of the classifier
     assert "VOC mAP50, 11-pt" in (tmp_path / "out" / "comparison.md").read_text()
 
 

@@ -255,7 +255,7 @@ def test_a_row_without_a_twin_of_its_detector_seed_takes_the_first_baseline_and_
 def test_the_same_fine_tuning_twice_is_refused(tmp_path):
     tuned(tmp_path / "a", backbone("CE"), 0.5, 3)
     tuned(tmp_path / "b", backbone("CE"), 0.6, 3)
-    with pytest.raises(InputError, match=r"two detection results of backbone CE .*detector's seed 3: .*name only one"):
+    with pytest.raises(InputError, match=r"two detection results of backbone CE .*detector's seed 3: .*give only one"):
         collect_rows([tmp_path])
 
 
@@ -297,7 +297,7 @@ def test_evaluations_on_other_sets_count_where_they_are_named(tmp_path, capsys):
     alone = tmp_path / "alone"
     alone.mkdir()
     named[0].rename(alone / "evaluation-b")
-    with pytest.raises(InputError, match=r"nothing but evaluations of other sets, such as .*evaluation-b; name"):
+    with pytest.raises(InputError, match=r"only evaluations on other data sets found, such as .*evaluation-b; give"):
         collect_rows([alone])
 
 
@@ -336,7 +336,7 @@ def test_rows_of_other_commits_are_marked(commits, tmp_path, capsys):
     (note,) = [note for note in comparison["notes"] if "different commits" in note]
     assert "aaaaaaaaaaaa: random, CE, LS" in note
     assert "bbbbbbbbbbbb: ALS" in note
-    assert "The commit of the code is not known for BAN." in comparison["notes"]
+    assert "The commit of the code is unknown for BAN." in comparison["notes"]
     page = (tmp_path / "out" / "index.html").read_text()
     for text in (capsys.readouterr().out, (tmp_path / "out" / "comparison.md").read_text(), page):
         assert "ALS ‡" in text

@@ -196,5 +196,5 @@ def test_runs_are_averaged_over_seeds_and_told_apart_by_network(tmp_path):
         collect_table([tmp_path], "nl")
     add(tmp_path, "backbone", backbone("ALS"), {"nll": 1.0}, data={"val": {"name": "cars"}})
     wider = collect_table([tmp_path], "nll")
-    with pytest.raises(InputError, match=r"cells have no number.*leave one of them out"):
+    with pytest.raises(InputError, match=r"cells have no number.*remove one of them"):
         rank_table(wider, "nll", -1)

@@ -68,7 +68,10 @@ def test_the_page_is_one_valid_self_contained_file(runs, tmp_path):
     assert 'lang="en"' in text
     assert "viewport" in text
     words = " ".join(page.texts)
-    assert "Nothing is claimed about differences whose interval includes 0; one seed cannot decide it." in words
+    assert (
+        "A difference whose interval includes 0 is not significant; one seed cannot show which method is better."
+        in words
+    )
     assert "<b>&" in words
     assert "grey <i>" in words
     for svg in re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL):

@@ -1,1 +1,1 @@
-"""The published tables beside our configs and commands: docs/papers.md from docs/papers.yaml."""
+"""Published tables with our configs and commands: docs/papers.md from docs/papers.yaml."""

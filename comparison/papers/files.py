@@ -1,4 +1,4 @@
-"""The files that docs/papers.yaml stands for: a config for every row, suites, and the page docs/papers.md."""
+"""Generate files from docs/papers.yaml: a config for every row, suites, and the page docs/papers.md."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,11 +13,11 @@ from comparison.papers.rows import SOURCE, Table, Training
 
 SUITES = "configs/suites"
 WRITTEN = f"# Written by tools/papers.py from {SOURCE}: change it there.\n"
-DIGITS = 2  # of an estimate
+DIGITS = 2  # significant digits of an estimate
 
 
 def write_papers(root: Path) -> dict[str, str]:
-    """Path from the root -> text, for every file that the source stands for."""
+    """Generate the text of every file, by path from the root."""
     source, tables = papers.load_papers(root)
     files = {}
     for table in tables:
@@ -30,7 +30,7 @@ def write_papers(root: Path) -> dict[str, str]:
 
 
 def stale_files(root: Path, files: Mapping[str, str]) -> list[str]:
-    """What is wrong on the disk: "PATH is missing", "is out of date" or "is written for nothing"."""
+    """List stale files: "PATH is missing", "is out of date" or "is written for nothing"."""
     found = []
     for name, text in files.items():
         path = root / name
@@ -42,7 +42,7 @@ def stale_files(root: Path, files: Mapping[str, str]) -> list[str]:
 
 
 def left_over(root: Path, files: Mapping[str, str]) -> list[str]:
-    """Files that an older source stood for."""
+    """List generated files that the source no longer has."""
     candidates = [*(root / papers.CONFIGS / "papers").rglob("*.yaml"), *(root / SUITES).glob("*.yaml")]
     names = sorted(str(path.relative_to(root)) for path in candidates)
     return [name for name in names if name not in files and WRITTEN in (root / name).read_text(encoding="utf-8")]
@@ -51,7 +51,7 @@ def left_over(root: Path, files: Mapping[str, str]) -> list[str]:
 def config_text(
     root: Path, source: Mapping[str, Any], table: Table, training: Training, errors: list[papers.Line]
 ) -> str:
-    """A config of a few lines under a header with command, published numbers and cost."""
+    """Generate a short config under a header with command, published numbers and cost."""
     title = table.spec.get("columns", {}).get(training.column, {}).get("title", "")
     parts = papers.parts_of(source, training)
     for part in parts:
@@ -112,7 +112,7 @@ def _suites(root: Path, source: Mapping[str, Any], table: Table, tables: list[Ta
 
 
 def _labelled(table: Table, tables: list[Table], column: str) -> dict[str, Training]:
-    """The rows of a suite.  One that the suite of another table trains has its label there, so that both share it."""
+    """Return the rows of a suite.  A row of another table's suite keeps its label there, so that both share it."""
     owner = {(t.paper, t.name): (other, t) for other in tables for t in other.trainings}
     rows = {}
     for (row, of), name in table.cells.items():

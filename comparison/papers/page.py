@@ -1,4 +1,4 @@
-"""docs/papers.md: every row of the papers' tables with its published numbers, config and commands."""
+"""Generate docs/papers.md: every row of the papers' tables with published numbers, config and commands."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,19 +18,20 @@ those files as printed, errors included.
 * ALS: Krothapalli & Abbott, arXiv 2009.06432. ILS: Maher & Kull, ICMLA 2021. OLS: Zhang et al., arXiv 2011.12562.
 * `IMAGENET`, `IMAGENET_V2`, `OPEN_IMAGES` and `SMOOTH2DET_DATA` (CIFAR, SVHN, Fashion-MNIST, fine-grained data) are
   environment variables with the folders of the data.
-* A row is trained by `python tools/pretrain.py --config-file CONFIG --output-dir RUN`; the config opens with this
-  command, the published number and a cost. Below, `RUN` is the folder of that training: `runs/papers/PAPER/NAME` for
-  the config `papers/PAPER/NAME.yaml`. For another seed add `SEED 1` and name another folder. A suite trains and
-  measures all rows of a table, with its seeds; `LAUNCH.NUM_GPUS 4` after its command trains on 4 GPUs, as ALS did.
+* Train a row with `python tools/pretrain.py --config-file CONFIG --output-dir RUN`; the header of the config shows
+  this command, the published number and a cost. Below, `RUN` is the output folder of the training:
+  `runs/papers/PAPER/NAME` for the config `papers/PAPER/NAME.yaml`. For another seed add `SEED 1` and choose another
+  folder. A suite trains and measures all rows of a table with its seeds; add `LAUNCH.NUM_GPUS 4` to train on 4 GPUs, as
+  ALS did.
 * Costs are estimates: multiply-adds of the network x 3 (backward counts twice) x images x epochs, at the rate at
-  which the ALS paper's V100s trained ResNet-50 ({rate:.1f} T multiply-adds a second each). Small networks on small
-  images use a GPU less well.
-* We have trained none of these rows at full scale, but the synthetic study: every number here is the paper's.
+  which the ALS paper's V100s trained ResNet-50 ({rate:.1f} T multiply-adds per second each). Small networks on small
+  images use a GPU less efficiently.
+* Except for the synthetic study, we have trained none of these rows at full scale: all numbers are the papers'.
 """
 
 
 def page_text(root: Path, source: Mapping[str, Any], tables: Sequence[Table], suites: Sequence[str]) -> str:
-    """The page; `suites` are the paths of all suites that are written."""
+    """Generate the page; `suites`: paths of all generated suites."""
     rate = _rate(root, source, tables)
     blocks = [INTRODUCTION.format(rate=rate / 1e12), _overview(root, source, tables)]
     for table in tables:
@@ -43,7 +44,7 @@ def page_text(root: Path, source: Mapping[str, Any], tables: Sequence[Table], su
 
 
 def count_rows(table: Table) -> tuple[int, int, int]:
-    """(rows with a config or a command, excluded rows, trainings of this table's own)."""
+    """Return (rows with a config or a command, excluded rows, trainings of this table)."""
     excluded = len(table.spec.get("exclude", {}))
     if "rows" in table.spec:
         return len(table.spec["rows"]), excluded, len(table.trainings)
@@ -86,7 +87,7 @@ def _table_blocks(root: Path, source: Mapping[str, Any], table: Table, suites: S
         yield _markdown(("row", "published", "config"), rows)
     if config := table.spec.get("detection"):
         hours = papers.detection_hours(root, source, table)
-        yield f"Fine-tuned by [{Path(config).stem}](../{config}), {hours:.0f} hours of one V100 a row."
+        yield f"Fine-tuned by [{Path(config).stem}](../{config}), {hours:.0f} hours of one V100 per row."
     if own := [path for path in suites if re.match(f"{table.key}(_|$)", Path(path).stem)]:
         yield "Suites: " + ", ".join(f"[{Path(path).stem}](../{path})" for path in own) + "."
     if table.spec.get("measure"):
@@ -106,7 +107,7 @@ def _table_blocks(root: Path, source: Mapping[str, Any], table: Table, suites: S
 
 
 def _grid(table: Table) -> str:
-    """One row a line of the csv; every cell is a training of its own, its numbers the link to the config."""
+    """Format one row per csv line; every cell is a separate training, its numbers link to the config."""
     columns, lines = table.spec["columns"], []
     for line in next(iter(table.files.values())):
         row = table.label(line)
@@ -117,7 +118,7 @@ def _grid(table: Table) -> str:
 
 
 def _list(table: Table, lines: Sequence[Line]) -> str:
-    """One row a line of the csv with all its numbers."""
+    """Format one row per csv line with all its numbers."""
     label = [*table.spec["label"], *([table.spec["lines"]] if "lines" in table.spec else [])]
     columns = [c for c in lines[0] if c not in (*label, "source", "note") and not c.endswith(" rank")]
     rows = []
@@ -129,7 +130,7 @@ def _list(table: Table, lines: Sequence[Line]) -> str:
 
 
 def _link(table: Table, row: str, column: str, text: str = "") -> str:
-    """Markdown link to the config of a cell; the text alone where it has none."""
+    """Return a Markdown link to the config of a cell, or its text without one."""
     name = table.cells.get((row, column))
     if name is None:
         return text
@@ -137,7 +138,7 @@ def _link(table: Table, row: str, column: str, text: str = "") -> str:
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; columns that are empty in every row are left out."""
+    """Format a table; columns that are empty in every row are omitted."""
     kept = [i for i in range(len(head)) if any(row[i] for row in rows)]
     cells = [[row[i].replace("|", "\\|") for i in kept] for row in [head, *rows]]
     lines = ["| " + " | ".join(row) + " |" for row in cells]

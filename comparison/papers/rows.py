@@ -1,7 +1,7 @@
-"""What docs/papers.yaml says of the papers' tables, joined with the published numbers of docs/paper_tables.
+"""Tables of docs/papers.yaml, joined with the published numbers of docs/paper_tables.
 
-A *line* is a line of a csv file, a *row* the lines with the same label (a validation set each, say), a *training* a
-config of its own.  Published numbers stay the texts that they are in the csv files.
+A *line* is a line of a csv file, a *row* is the lines with the same label (for example one per validation set), and a
+*training* has one config.  Published numbers stay text, as in the csv files.
 """
 
 import csv
@@ -28,9 +28,9 @@ Line = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Training:
-    """A config: its parts below configs/pretrain, what it belongs to, and the lines that publish its numbers.
+    """A config: its parts below configs/pretrain, its table cell, and the lines with its published numbers.
 
-    changes: keys that it sets itself. arguments: of its command. show: columns of the lines that its header quotes.
+    changes: keys set in the config. arguments: arguments of its command. show: columns that its header quotes.
     """
 
     paper: str
@@ -47,20 +47,20 @@ class Training:
 
     @property
     def config(self) -> str:
-        """Its file, from the repository's root."""
+        """Its file, relative to the root of the repository."""
         return f"{CONFIGS}/papers/{self.paper}/{self.name}.yaml"
 
     @property
     def run(self) -> str:
-        """The folder that its command names."""
+        """The output folder of its command."""
         return f"runs/papers/{self.paper}/{self.name}"
 
 
 @dataclass
 class Table:
-    """A published table: its entry of the source, its files of numbers, its own trainings and which cell has which.
+    """A published table: its entry in the source, its csv files, its trainings and their cells.
 
-    cells: (row, column) -> name of a training of this paper, perhaps of another table; the column is "" where a row has
+    cells: (row, column) -> name of a training of this paper, possibly of another table; the column is "" if a row has
     one training.
     """
 
@@ -82,19 +82,19 @@ class Table:
         return f"{self.paper.upper()}, Table {number if self.paper == 'als' else ROMAN[number]}"
 
     def label(self, line: Line) -> str:
-        """What names the row of a line."""
+        """Return the label of a line's row."""
         return SEPARATOR.join(line[column] for column in self.spec["label"])
 
     def lines(self, row: str) -> list[Line]:
-        """The lines of a row in the first file."""
+        """Return the lines of a row in the first file."""
         return [line for lines in list(self.files.values())[:1] for line in lines if self.label(line) == row]
 
 
 def load_papers(root: Path) -> tuple[dict[str, Any], list[Table]]:
-    """The source and its tables.
+    """Load the source and its tables.
 
     Raises:
-        InputError: unknown key, a row that the csv does not have or that has no entry, a config named for nothing.
+        InputError: unknown key, a row missing in the csv or in the source, a reference to an unknown config.
     """
     source = load_yaml(root / SOURCE)
     tables = [_table(root, key, spec) for key, spec in source["tables"].items()]
@@ -110,7 +110,7 @@ def load_papers(root: Path) -> tuple[dict[str, Any], list[Table]]:
 
 
 def read_numbers(root: Path, name: str) -> list[Line]:
-    """The lines of one file of docs/paper_tables, every cell a text."""
+    """Read the lines of one file of docs/paper_tables; every cell is text."""
     path = root / NUMBERS / name
     if not path.is_file():
         raise InputError(f"{SOURCE}: {NUMBERS}/{name} does not exist; name a file of that folder")
@@ -177,14 +177,14 @@ def _add_trainings(table: Table, source: Mapping[str, Any]) -> None:
 
 
 def _number_columns(table: Table, row: str) -> list[str]:
-    """The columns of the first file that hold numbers, those of ranks left out."""
+    """Return the columns of the first file that hold numbers, except ranks."""
     skipped = {*table.spec.get("label", []), table.spec.get("lines"), "source", "note"}
     lines = table.lines(row)
     return [c for c in (lines[0] if lines else []) if c not in skipped and not c.endswith(" rank")]
 
 
 def published(line: Line, columns: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """(name, text) of the numbers of a line: a mean with its deviation, a value with its rank."""
+    """Yield (name, text) of the numbers of a line: a mean with its deviation, a value with its rank."""
     for column in columns:
         stem = column.removesuffix(" mean")
         if column.endswith(" std") and f"{column.removesuffix(' std')} mean" in columns:
@@ -198,13 +198,13 @@ def published(line: Line, columns: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def suspected_errors(root: Path, table: Table) -> list[Line]:
-    """The entries of suspected_errors.csv on this table."""
+    """Return the entries of suspected_errors.csv on this table."""
     names = {table.title.replace(", Table", ""), *table.spec.get("errors", [])}
     return [error for error in read_numbers(root, SUSPECTED) if error["table"] in names]
 
 
 def more_likely(training: Training, errors: Sequence[Line], column_title: str) -> str:
-    """What suspected_errors.csv reads in place of a number of this training; empty where it has no doubt."""
+    """Return the likely correct numbers of this training by suspected_errors.csv; empty if none is suspected."""
     names = (training.row, training.row.replace(SEPARATOR, " "))
     rows = {f"{name}{suffix}" for name in names for suffix in ("", " V1", " V2")}
     found = [e for e in errors if e["row"] in rows and (not column_title or e["column"] == column_title)]
@@ -212,36 +212,36 @@ def more_likely(training: Training, errors: Sequence[Line], column_title: str) -
 
 
 def parts_of(source: Mapping[str, Any], training: Training) -> list[str]:
-    """The fragments of a config in the order of `_BASE_`, below configs/pretrain."""
+    """Return the fragments of a config in the order of `_BASE_`, relative to configs/pretrain."""
     bases = [f"base/{name}.yaml" for name in source["data"][training.data]["base"]]
     return [*bases, f"network/{training.network}.yaml", f"method/{training.method}.yaml"]
 
 
 def changes_of(source: Mapping[str, Any], training: Training) -> dict[str, Any]:
-    """The keys that a config sets itself."""
+    """Return the keys that a config sets itself."""
     own = source["data"][training.data].get("set", {})
     return {block: {**own.get(block, {}), **training.changes.get(block, {})} for block in {**own, **training.changes}}
 
 
 # ---- Cost ----
 def multiply_adds(root: Path, network: str) -> float:
-    """Of a forward pass, from the header of the network's fragment."""
+    """Return the multiply-adds of a forward pass, from the header of the network's fragment."""
     path = root / CONFIGS / "network" / f"{network}.yaml"
     found = re.search(r"# Cost: ([\d.]+) ([kMG]) multiply-adds forward", path.read_text(encoding="utf-8"))
     if found is None:
-        raise InputError(f"{path}: its header does not say '# Cost: N G multiply-adds forward'; add it")
+        raise InputError(f"{path}: its header does not state '# Cost: N G multiply-adds forward'; add it")
     return float(found[1]) * {"k": 1e3, "M": 1e6, "G": 1e9}[found[2]]
 
 
 def epochs_of(root: Path, source: Mapping[str, Any], training: Training) -> int:
-    """Of the merged config."""
+    """Return the number of epochs of the merged config."""
     trees = [load_yaml(root / CONFIGS / part) for part in parts_of(source, training)]
     solvers = [tree.get("SOLVER", {}) for tree in (*trees, changes_of(source, training))]
     return [int(solver["MAX_EPOCH"]) for solver in solvers if "MAX_EPOCH" in solver][-1]
 
 
 def gpu_hours(root: Path, source: Mapping[str, Any], training: Training) -> tuple[float, float]:
-    """(multiply-adds, hours of one V100): backward counts twice, and the rate is that of the run ALS reports."""
+    """Return (multiply-adds, hours of one V100); backward counts twice, at the rate of the run that ALS reports."""
     cost = source["cost"]
     hours, epochs = _reported(root, cost["csv"], cost)
     work = 3 * multiply_adds(root, cost["network"]) * cost["images"] * epochs
@@ -252,12 +252,12 @@ def gpu_hours(root: Path, source: Mapping[str, Any], training: Training) -> tupl
 
 
 def detection_hours(root: Path, source: Mapping[str, Any], table: Table) -> float:
-    """Hours of one V100 that the fine-tuning of one row takes, as ALS reports; 0 for a table without."""
+    """Return the hours of one V100 for fine-tuning one row, as ALS reports; 0 for a table without detection."""
     cost = source["cost"]
     return _reported(root, cost["csv"], cost["detection"])[0] if "detection" in table.spec else 0.0
 
 
 def _reported(root: Path, name: str, job: Mapping[str, Any]) -> tuple[float, float]:
-    """(hours of one GPU, epochs) of a job that the paper reports."""
+    """Return (hours of one GPU, epochs) of a job that the paper reports."""
     known = next(line for line in read_numbers(root, name) if line["Job"] == job["job"])
     return float(known["Approx. hours"]) * job["gpus"], float(known["Epochs"])

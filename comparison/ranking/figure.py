@@ -1,4 +1,4 @@
-"""The critical-difference diagram (Demsar 2006): methods on an axis of mean ranks, bars over those not told apart."""
+"""The critical-difference diagram (Demsar 2006): methods by mean rank, bars over indistinct groups."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -37,7 +37,9 @@ def draw_ranks(found: Mapping[str, Any]) -> Figure:
     distance = found["nemenyi"]["critical_difference"]
     axes.errorbar(1 + distance / 2, -1.5, xerr=distance / 2, color=COLOURS[4], capsize=4)
     axes.text(1 + distance / 2, -1.62, f"CD {distance:.2f}", ha="center", va="bottom", fontsize=9, color=COLOURS[4])
-    title = f"Mean ranks of {found['metric']} on {len(found['datasets'])} data sets; bars join what is not told apart"
+    title = (
+        f"Mean ranks of {found['metric']} on {len(found['datasets'])} data sets; bars join methods that do not differ"
+    )
     figure.suptitle(title, fontsize=10)
     return figure
 

@@ -1,9 +1,9 @@
-"""Several methods over several data sets: average ranks and whether they differ (Demsar 2006, JMLR 7).
+"""Average ranks of methods over data sets, and tests whether they differ (Demsar 2006, JMLR 7).
 
-Friedman's test asks whether the methods differ at all, Nemenyi's critical difference which of them do.  The rows of a
-table of this kind share data and code, so that they are not independent, and a twin column (the same model with and
-without temperature scaling) inflates k: read the p values as orientation.  `wilcoxon_holm` is the supplement, whose
-verdict on two methods does not hang on the company that they keep.
+Friedman's test asks whether the methods differ at all, Nemenyi's critical difference which of them do.  The rows of
+such a table share data and code, so they are not independent, and paired columns (the same model with and without
+temperature scaling) inflate k: the p values are only indicative.  `wilcoxon_holm` adds a pairwise test whose result
+for two methods does not depend on the values of the others.
 
 Letters: N data sets (or pairs of data set and network), k methods.
 """
@@ -28,7 +28,7 @@ class Friedman(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Two methods; p: of Wilcoxon's signed-rank test, as adjusted by Holm."""
+    """Two methods; p: p value of Wilcoxon's signed-rank test, adjusted by Holm."""
 
     first: str
     second: str
@@ -36,21 +36,21 @@ class Pair(NamedTuple):
 
 
 def average_ranks(values: np.ndarray, *, better: int) -> np.ndarray:
-    """(N, k) ranks of (N, k) values within each data set: 1 is the best, ties share their mean rank.
+    """Rank (N, k) values within each data set: (N, k), 1 is the best, ties share their mean rank.
 
-    better: +1 where higher values are better, -1 where lower ones are.
+    better: +1 if higher values are better, -1 if lower ones are.
     """
     return stats.rankdata(-better * np.asarray(values, dtype=np.float64), axis=1)
 
 
 def check_table(values: np.ndarray, datasets: Sequence[str], methods: Sequence[str]) -> None:
-    """`InputError` for a table with a missing cell, which it names, or too small to be ranked."""
+    """Raise `InputError` for a table with a missing cell, which the message names, or too small to be ranked."""
     missing = np.argwhere(~np.isfinite(np.asarray(values, dtype=np.float64)))
     if len(missing):
         row, column = missing[0]
         raise InputError(
             f"{len(missing)} of {np.size(values)} cells have no number, the first is '{methods[column]}' on "
-            f"'{datasets[row]}'; ranks need every method on every data set: complete it, or leave one of them out"
+            f"'{datasets[row]}'; ranks need every method on every data set: complete it, or remove one of them"
         )
     if len(datasets) < 2 or len(methods) < 2:
         raise InputError(f"{len(methods)} methods on {len(datasets)} data sets; ranks need at least 2 of each")
@@ -60,7 +60,7 @@ def friedman(ranks: np.ndarray) -> Friedman:
     """Test that all methods have the same mean rank, from (N, k) ranks.
 
     chi2 = 12 N / (k (k + 1)) [sum_j R_j^2 - k (k + 1)^2 / 4], divided by 1 - sum_ties (t^3 - t) / (N k (k^2 - 1));
-    F = (N - 1) chi2 / (N (k - 1) - chi2), which is less conservative.  Where all methods tie everywhere: 0, p = 1.
+    F = (N - 1) chi2 / (N (k - 1) - chi2), which is less conservative.  If all methods tie everywhere: 0, p = 1.
     """
     n, k = ranks.shape
     counts = [np.unique(row, return_counts=True)[1] for row in ranks]
@@ -76,19 +76,19 @@ def friedman(ranks: np.ndarray) -> Friedman:
 
 
 def nemenyi_q(methods: int, level: float = 0.95) -> float:
-    """Quantile of the studentised range of k means with infinitely many degrees of freedom, over sqrt(2)."""
+    """Return the quantile of the studentised range of k means with infinitely many degrees of freedom, over sqrt(2)."""
     return float(stats.studentized_range.ppf(level, methods, np.inf) / np.sqrt(2))
 
 
 def critical_difference(methods: int, datasets: int, level: float = 0.95) -> float:
-    """Mean ranks that differ by less are not told apart: CD = q sqrt(k (k + 1) / (6 N)) (Nemenyi 1963)."""
+    """Return the smallest significant difference of mean ranks: CD = q sqrt(k (k + 1) / (6 N)) (Nemenyi 1963)."""
     return nemenyi_q(methods, level) * float(np.sqrt(methods * (methods + 1) / (6 * datasets)))
 
 
 def indistinct_groups(mean_ranks: np.ndarray, difference: float) -> list[tuple[int, ...]]:
-    """The bars of a critical-difference diagram: largest sets of methods whose mean ranks lie within `difference`.
+    """Return the bars of a critical-difference diagram: largest sets of methods with mean ranks within `difference`.
 
-    Methods are numbered as in `mean_ranks`, in the order of their rank; sets of one are left out.
+    Methods are indices into `mean_ranks`, ordered by rank; sets of one are omitted.
     """
     order = np.argsort(mean_ranks, kind="stable")
     ordered = mean_ranks[order]
@@ -103,7 +103,7 @@ def indistinct_groups(mean_ranks: np.ndarray, difference: float) -> list[tuple[i
 
 
 def wilcoxon_holm(values: np.ndarray, methods: Sequence[str]) -> list[Pair]:
-    """Every pair of methods by Wilcoxon's signed-rank test over the data sets, adjusted by Holm; smallest p first."""
+    """Test every pair of methods by Wilcoxon's signed-rank test over data sets, adjusted by Holm; smallest p first."""
     pairs = list(combinations(range(len(methods)), 2))
     raw = np.array([_wilcoxon(values[:, a] - values[:, b]) for a, b in pairs])
     return [
@@ -113,7 +113,7 @@ def wilcoxon_holm(values: np.ndarray, methods: Sequence[str]) -> list[Pair]:
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """P values adjusted for m tests (Holm 1979): the i-th smallest times m - i + 1, made monotone, at most 1."""
+    """Adjust p values for m tests (Holm 1979): the i-th smallest times m - i + 1, made monotone, at most 1."""
     order = np.argsort(p, kind="stable")
     steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
     adjusted = np.empty(len(p))

@@ -1,8 +1,8 @@
-"""Tables of data sets x methods, from csv files or from the folders of runs, and what `ranks` says of them.
+"""Tables of data sets x methods, from csv files or run folders, and their rank statistics.
 
 ranks.json = {"metric", "better": "higher" or "lower", "datasets": [N names], "methods": [k names],
  "values": (N, k), "ranks": (N, k), "mean_ranks": (k,), "friedman": {"chi2", "chi2_p", "f" (null: infinite), "f_p"},
- "nemenyi": {"level", "critical_difference", "groups": [[names that are not told apart]]},
+ "nemenyi": {"level", "critical_difference", "groups": [[names without a significant difference]]},
  "wilcoxon_holm": [{"first", "second", "p"}]}
 """
 
@@ -35,7 +35,7 @@ BETTER = {"higher": 1, "lower": -1}
 
 @dataclass(frozen=True)
 class Table:
-    """values: (N, k) float64, nan where there is none."""
+    """values: (N, k) float64, nan if missing."""
 
     datasets: list[str]
     methods: list[str]
@@ -43,14 +43,14 @@ class Table:
 
 
 def load_csv(path: str | Path) -> Table:
-    """A table with one line a data set.
+    """Load a table with one line per data set.
 
-    A column of numbers is a method; `X rank` beside a column X (a printed rank) and `source` are left out, and so are
-    lines that begin with "Average"; the other columns, of text alone, together name the data set.
+    A column of numbers is a method; `X rank` beside a column X (a printed rank), `source` and lines that begin with
+    "Average" are skipped; the other columns, of text only, together name the data set.
 
     Raises:
-        InputError: no csv file, a column twice, a cell too many, a column with numbers and text: a method that is left
-            out because of one "-" would change the ranks of all others.
+        InputError: not a csv file, a duplicate column, too many cells, a column with numbers and text: skipping a
+            method because of one "-" would change the ranks of all others.
     """
     lines = [line for line in _read_csv(path) if not str(next(iter(line.values()))).startswith("Average")]
     names = [name for name in (lines[0] if lines else {}) if name and name != "source"]
@@ -63,7 +63,7 @@ def load_csv(path: str | Path) -> Table:
     methods = [n for n, cells in columns.items() if None not in cells and not np.isnan(np.array(cells, float)).all()]
     labels = [" ".join(line[n] or "" for n in names if n not in methods).strip() for line in lines]
     if not methods:
-        raise InputError(f"{path} has no column of numbers; a table of ranks needs one a method")
+        raise InputError(f"{path} has no column of numbers; a table of ranks needs one per method")
     return Table(
         [label or f"line {i + 2}" for i, label in enumerate(labels)],
         methods,
@@ -78,7 +78,7 @@ def _read_csv(path: str | Path) -> list[dict[str, str]]:
             lines, names = list(reader), reader.fieldnames or []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         why = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise InputError(f"cannot read {path}: {why}; name a csv file with one line a data set") from None
+        raise InputError(f"cannot read {path}: {why}; give a csv file with one line per data set") from None
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"{path}: column '{name}' is duplicated; give every method its own name")
@@ -89,7 +89,7 @@ def _read_csv(path: str | Path) -> list[dict[str, str]]:
 
 
 def _number(cell: str | None) -> float | None:
-    """nan for an empty cell, None for text."""
+    """Parse a cell: nan if empty, None for text."""
     try:
         return float(cell) if cell and cell.strip() else np.nan
     except ValueError:
@@ -97,16 +97,16 @@ def _number(cell: str | None) -> float | None:
 
 
 def collect_table(roots: Iterable[str | Path], metric: str, chosen: Sequence[str] = ()) -> Table:
-    """The mean over seeds of one metric from the results at or below `roots`.
+    """Average one metric over seeds, from the results at or below `roots`.
 
-    A line is one protocol (which includes the data) and one network; a column is a label, as given.
+    A line is one protocol (which includes the data) and one network; a column is a label.
 
     Args:
-        chosen: config keys whose value each seed has chosen for itself: seeds may differ in them.
+        chosen: config keys whose value was chosen separately for each seed, so that seeds can differ in them.
 
     Raises:
-        InputError: nothing has that metric; two backbones pass for the same seed of the same method; rows of one label
-            and line whose settings differ.
+        InputError: no result has the metric; two backbones have the same label and seed; rows of one label and line
+            have different settings.
     """
     rows, known = collect_rows(roots, allow_mixed_protocols=True), set()
     cells: dict[str, dict[str, list[tuple[Row, float]]]] = {}  # line, label: rows and their numbers
@@ -118,14 +118,14 @@ def collect_table(roots: Iterable[str | Path], metric: str, chosen: Sequence[str
             line = cells.setdefault(_line_name(row, stages[-1], results), {})
             line.setdefault(row.label, []).append((row, results["metrics"][metric]))
     if not cells:
-        raise InputError(f"no result has a number called '{metric}'{suggestion(metric, known)}")
+        raise InputError(f"no result has a metric '{metric}'{suggestion(metric, known)}")
     methods = list(dict.fromkeys(method for line in cells.values() for method in line))
     values = [[_mean_over_seeds(line.get(method, []), chosen) for method in methods] for line in cells.values()]
     return Table(list(cells), methods, np.array(values, dtype=np.float64))
 
 
 def _mean_over_seeds(found: Sequence[tuple[Row, float]], chosen: Sequence[str]) -> float:
-    """nan without rows.  Rows of one backbone (fine-tunings, detection protocols) are averaged first."""
+    """Return the mean, nan without rows.  Rows of one backbone (fine-tunings, protocols) are averaged first."""
     by_seed: dict[int, Row] = {}
     for row, _ in found:
         if by_seed.setdefault(row.seed, row).weights != row.weights:
@@ -149,7 +149,7 @@ def _line_name(row: Row, stage: str, results: Mapping[str, Any]) -> str:
 
 
 def _network(row: Row) -> str:
-    """MODEL.ARCH of the config beside the results, where one says it."""
+    """Return MODEL.ARCH of the config beside the results, if stated."""
     for folder in row.folders.values():
         path = folder / "config.yaml"
         config = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -159,15 +159,15 @@ def _network(row: Row) -> str:
 
 
 def direction(metric: str, wanted: str | None) -> int:
-    """+1 or -1: as `wanted` ("higher" or "lower") says, else as the metric is known."""
+    """Return +1 or -1 from `wanted` ("higher" or "lower"), else the known direction of the metric."""
     known = BY_NAME[metric].better if metric in BY_NAME else 0
     if wanted is None and known == 0:
-        raise InputError(f"is a higher or a lower '{metric}' better?  Say it with --better higher or --better lower")
+        raise InputError(f"is a higher or a lower '{metric}' better?  Set --better higher or --better lower")
     return BETTER[wanted] if wanted else known
 
 
 def rank_table(table: Table, metric: str, better: int, level: float = 0.95) -> dict[str, Any]:
-    """The content of ranks.json."""
+    """Compute the content of ranks.json."""
     check_table(table.values, table.datasets, table.methods)
     ranks = average_ranks(table.values, better=better)
     distance = critical_difference(len(table.methods), len(table.datasets), level)
@@ -191,19 +191,21 @@ def rank_table(table: Table, metric: str, better: int, level: float = 0.95) -> d
 
 
 def ranks_text(found: Mapping[str, Any]) -> str:
-    """For the terminal: methods by mean rank, the tests, and the pairs that Wilcoxon-Holm tells apart."""
+    """Format for the terminal: methods by mean rank, the tests, and the pairs that differ by Wilcoxon-Holm."""
     order = np.argsort(found["mean_ranks"], kind="stable")
     width = max(map(len, found["methods"]))
     n, test, nemenyi = len(found["datasets"]), found["friedman"], found["nemenyi"]
     f = np.inf if test["f"] is None else test["f"]  # all data sets agree
-    lines = [f"mean ranks of {found['metric']} ({found['better']} is better) on {n} data sets, ties share their ranks"]
+    lines = [
+        f"mean ranks of {found['metric']} ({found['better']} is better) on {n} data sets, ties share their mean rank"
+    ]
     lines += [f"  {found['methods'][i]:<{width}}  {found['mean_ranks'][i]:6.2f}" for i in order]
     lines += [
         f"Friedman chi2 {test['chi2']:.2f} (p {test['chi2_p']:.2g}), Iman-Davenport F {f:.2f} (p {test['f_p']:.2g})",
         f"Nemenyi's critical difference at {nemenyi['level']:.0%}: {nemenyi['critical_difference']:.3f}; "
-        "not told apart:",
+        "no significant difference within:",
         *(f"  {', '.join(group)}" for group in nemenyi["groups"] or [["none"]]),
     ]
     told = [pair for pair in found["wilcoxon_holm"] if pair["p"] < 1 - nemenyi["level"]]
-    lines.append(f"Wilcoxon-Holm tells {len(told)} of {len(found['wilcoxon_holm'])} pairs apart")
+    lines.append(f"Wilcoxon-Holm: {len(told)} of {len(found['wilcoxon_holm'])} pairs differ")
     return "\n".join(lines + [f"  {pair['first']} / {pair['second']}: p {pair['p']:.2g}" for pair in told])
