@@ -34,13 +34,14 @@ from backbones.core.config import CfgNode, load_config
 from backbones.core.engine import seed_step
 from backbones.core.entry import run_tool
 from backbones.core.errors import InputError
+from backbones.core.run_log import MetricsWriter
 from backbones.core.warning_counter import WarningCounter
 from detection.config import get_defaults, validate
 from detection.data.coco.reader import load_coco
 from detection.data.records import DetectionData
 from detection.engines.detectron2.config import fill_config
 from detection.engines.detectron2.engine import import_detectron2
-from detection.engines.detectron2.training import Run
+from detection.engines.detectron2.training import prepare
 
 PERIOD = 20  # iterations per comparison, one log period
 WARM_UP = 10  # iterations that are not timed
@@ -111,11 +112,10 @@ class Loop:
     def __init__(self, d2: SimpleNamespace, options: Any, data: DetectionData, device: torch.device, out: Path) -> None:
         out.mkdir()
         cfg = build_cfg(options)
-        settings = fill_config(cfg, d2.config.get_cfg(), device=str(device), processes=1)
+        d2_cfg = fill_config(cfg, d2.config.get_cfg(), device=str(device), processes=1)
         torch.manual_seed(0)
-        model = d2.modeling.build_model(settings)
-        self.run = Run(d2, settings, cfg, model, {}, out, device)
-        self.d2, self.data, self.device, self.losses = d2, data, device, []
+        self.detector = prepare(d2, d2_cfg, cfg, d2.modeling.build_model(d2_cfg), device)
+        self.d2, self.data, self.device, self.out, self.losses = d2, data, device, out, []
         self.seconds: list[float] = []
         self.relay: tuple[threading.Semaphore, threading.Semaphore] | None = None
         self.error: BaseException | None = None
@@ -160,30 +160,32 @@ class Loop:
 
     def keep_losses(self) -> None:
         """Record the sum of the losses of every further iteration."""
-        self.run.model.register_forward_hook(lambda *call: self.losses.append(sum(call[-1].values()).item()))
+        self.detector.model.register_forward_hook(lambda *call: self.losses.append(sum(call[-1].values()).item()))
 
 
 class OurLoop(Loop):
     """The training loop of our engine."""
 
     def train(self, stop: int) -> None:
-        own = self.run._before_step
-        self.run._before_step = lambda trainer: (self.before_step(), own(trainer))[1]
-        self.run.train(self.data, stop)
+        own = self.detector.before_step
+        self.detector.before_step = lambda trainer: (self.before_step(), own(trainer))[1]
+        with MetricsWriter(self.out) as writer:
+            options = {"start": 0, "stop": stop, "save": lambda finished: None, "writer": writer, "run_dir": self.out}
+            self.detector.train(self.data, **options)
 
 
 class PlainLoop(Loop):
     """detectron2's trainer with the hooks of its DefaultTrainer, without our code."""
 
     def train(self, stop: int) -> None:
-        run, hooks = self.run, self.d2.engine.hooks
-        batches = run.build_batches(self.data, 0, stop)
-        if run.scaler.is_enabled():
-            trainer = self.d2.engine.AMPTrainer(run.model, batches, run.optimizer, grad_scaler=run.scaler)
+        own, hooks = self.detector, self.d2.engine.hooks
+        batches = own.batches(self.data, 0, stop)
+        if own.scaler.is_enabled():
+            trainer = self.d2.engine.AMPTrainer(own.model, batches, own.optimizer, grad_scaler=own.scaler)
         else:
-            trainer = self.d2.engine.SimpleTrainer(run.model, batches, run.optimizer)
-        writers = self.d2.engine.default_writers(str(run.run_dir), run.cfg.SOLVER.MAX_ITER)
-        usual = [hooks.IterationTimer(), hooks.LRScheduler(run.optimizer, run.schedule)]
+            trainer = self.d2.engine.SimpleTrainer(own.model, batches, own.optimizer)
+        writers = self.d2.engine.default_writers(str(self.out), own.cfg.SOLVER.MAX_ITER)
+        usual = [hooks.IterationTimer(), hooks.LRScheduler(own.optimizer, own.schedule)]
         relay = hooks.CallbackHook(before_step=self.relay_and_seed)
         trainer.register_hooks([relay, *usual, hooks.PeriodicWriter(writers, period=PERIOD)])
         trainer.train(0, stop)

@@ -12,13 +12,13 @@ from typing import Any
 
 from backbones.core.config import CfgNode, config_hash
 from backbones.core.roles import CONTENT, MACHINE, NAMING, NUMBER, PROTOCOL, SEED, TEST, WEIGHTS, Block, Roles
-from detection.config_checks import ENGINES, validate
+from detection.config_checks import validate
 
-__all__ = ["ENGINES", "ROLES", "describe_protocol", "get_defaults", "protocol_hash", "protocol_name", "validate"]
+__all__ = ["ROLES", "describe_protocol", "get_defaults", "protocol_hash", "protocol_name", "validate"]
 
 _C = Block()
 # Which implementation trains: "torchvision" needs nothing outside the package index;
-# "detectron2" is the engine of the paper-scale configs and must be installed.
+# "detectron2" is the engine of the paper-scale configs and must be installed.  Other engines: detection/engines.
 _C.ENGINE = NUMBER("torchvision")
 # Seed of the new layers, the order of images, flips and the sampling of proposals.
 _C.SEED = SEED(0)
@@ -177,7 +177,6 @@ _C.TEST.EXPECTED_RESULTS = MACHINE([])
 _C.TEST.IMS_PER_BATCH = 8
 
 ROLES = Roles(_C)
-TESTING = ROLES  # its earlier name
 
 
 def get_defaults() -> CfgNode:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from backbones.core.checks import ABOVE_0, NO_LIMIT, check_choice, check_choices, check_ranges
+from backbones.core.checks import ABOVE_0, NO_LIMIT, check_choices, check_ranges
 from backbones.core.config import CfgNode, flatten
 from backbones.core.errors import InputError
 from detection.config_pairs import refuse_pairs
 from detection.evaluation.expected import check_expected
 
-ENGINES = ("torchvision", "detectron2")
-
 
 def validate(cfg: CfgNode) -> None:
     """Raises InputError with key and value for what no engine can do; reads no data."""
-    check_choice("ENGINE", cfg.ENGINE, ENGINES)
     values = dict(flatten(cfg))
     check_choices(values, _CHOICES)
     check_ranges(values, _RANGES)

@@ -19,8 +19,8 @@ from backbones.core.checks import (
 )
 from backbones.core.errors import InputError
 from detection.config import get_defaults as detector_defaults
-from detection.config import validate as validate_detector
 from detection.engines.yolo import config as yolo
+from detection.training.run import check_config as validate_detector
 
 TINY = 5e-324  # the smallest positive number
 

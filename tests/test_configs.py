@@ -18,9 +18,8 @@ from detection.config import get_defaults as detection_defaults
 from detection.config import protocol_hash
 from detection.data.catalog import COCO_SETS, VOC_SETS
 from detection.engines.yolo import config as yolo_config
-from detection.engines.yolo.engine import load_checked as load_checked_yolo
 from detection.exchange.compatibility import check_spec
-from detection.finetune import check_config
+from detection.training.run import check_config, load_checked
 
 VARIABLES = ("SMOOTH2DET_DATA", "IMAGENET", "OPEN_IMAGES")
 
@@ -83,7 +82,7 @@ def test_a_detection_config_is_valid_for_its_engine(path):
 @pytest.mark.parametrize("path", YOLO, ids=named)
 def test_a_yolo_config_is_valid(path):
     cfg = load_config(yolo_config.get_defaults(), path)
-    assert load_checked_yolo(cfg, "random") is None
+    assert load_checked(cfg, "random") is None
     assert {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST} <= {*COCO_SETS, *VOC_SETS}
     same = [other for other in YOLO if load_config(yolo_config.get_defaults(), other).PROTOCOL == cfg.PROTOCOL]
     hashes = {yolo_config.protocol_hash(load_config(yolo_config.get_defaults(), other)) for other in same}

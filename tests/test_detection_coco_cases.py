@@ -18,7 +18,7 @@ from detection.data.checks import Options, check_config_data
 from detection.data.records import shared_images
 from detection.evaluation.coco import evaluate_coco
 from detection.evaluation.reading import GroundTruth
-from detection.finetune import count_shared
+from detection.training.results import count_shared
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from backbones.core.errors import InputError
 from backbones.core.warning_counter import WarningCounter
 from detection.config import get_defaults
 from detection.evaluation.voc_results import load_comp4
-from detection.finetune import load_both
+from detection.training.run import load_both
 
 
 @pytest.fixture(scope="module")
@@ -233,10 +233,10 @@ def test_a_wrong_number_of_classes_is_told_truly(tmp_path):
     """A split file lists no classes: the annotations name them."""
     name = write_voc(tmp_path)
     keys = ["DATASETS.TRAIN", f"['{name}']", "DATASETS.TEST", f"['{name}']"]
-    datasets = load_config(get_defaults(), None, keys).DATASETS
-    says = f"N is 80, but the annotations in {tmp_path / 'Annotations'} name 2 classes; set it to 2"
+    key = "MODEL.ROI_HEADS.NUM_CLASSES"
+    says = f"{key} is 80, but the annotations in {tmp_path / 'Annotations'} name 2 classes; set it to 2"
     with pytest.raises(InputError, match=re.escape(says)):
-        load_both(datasets, 80, "N", WarningCounter())
+        load_both(load_config(get_defaults(), None, keys), key, WarningCounter())
 
 
 def test_competition_files_with_spaces_byte_order_mark_and_windows_lines(tmp_path):

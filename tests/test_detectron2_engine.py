@@ -15,8 +15,11 @@ from backbones.core.checkpoint import load_checkpoint, save_checkpoint
 from backbones.core.errors import InputError
 from backbones.core.run_log import read_metrics
 from backbones.core.sampling import Position
-from detection.engines.detectron2 import engine
 from detection.engines.detectron2.data import MappedRecords
+from detection.engines.detectron2.inference import to_results
+from detection.training.fitting import fit
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +68,7 @@ def test_a_truncated_image_is_named_in_one_line(d2, data, tmp_path, workers):
     spoiled = dataclasses.replace(data, records=records)
     cfg = make_cfg("DATALOADER.NUM_WORKERS", workers, "MODEL.BACKBONE.FREEZE_AT", 0)
     with pytest.raises(InputError, match=r"image .*broken\.png") as error:
-        engine.finetune(cfg, None, spoiled, data, tmp_path)
+        fit(cfg, None, spoiled, data, tmp_path, CPU)
     assert "\n" not in str(error.value)
 
 
@@ -76,7 +79,7 @@ def test_a_truncated_image_is_named_in_one_line(d2, data, tmp_path, workers):
 def straight(d2, data, tmp_path_factory):
     """A run of three iterations, never interrupted."""
     run_dir = tmp_path_factory.mktemp("straight")
-    predictions = engine.finetune(make_cfg(), make_backbone(), data, data, run_dir)
+    predictions = fit(make_cfg(), make_backbone(), data, data, run_dir, CPU)
     return run_dir, predictions
 
 
@@ -132,22 +135,22 @@ def test_results_keep_coordinates_scores_and_ids(d2):
     found.pred_boxes = Boxes(torch.tensor([[1.5, 2.0, 11.0, 32.0]]))
     found.scores, found.pred_classes = torch.tensor([0.25]), torch.tensor([1])
     wanted = {"image_id": 105, "category_id": 9, "bbox": [1.5, 2.0, 9.5, 30.0], "score": 0.25}
-    assert engine.to_results(105, found, [7, 9]) == [wanted]
+    assert to_results(105, found, [7, 9]) == [wanted]
 
 
 @pytest.mark.detectron2
 def test_eval_only_repeats_the_detections(straight, data):
     run_dir, wanted = straight
-    assert engine.finetune(make_cfg(), make_backbone(), data, data, run_dir, eval_only=True) == wanted
+    assert fit(make_cfg(), make_backbone(), data, data, run_dir, CPU, eval_only=True) == wanted
 
 
 @pytest.mark.detectron2
 def test_a_run_of_other_settings_is_not_taken_up(straight, data):
     run_dir = straight[0]
     with pytest.raises(InputError, match=r"other settings: SOLVER\.BASE_LR"):
-        engine.finetune(make_cfg("SOLVER.BASE_LR", 0.1), make_backbone(), data, data, run_dir, resume=True)
+        fit(make_cfg("SOLVER.BASE_LR", 0.1), make_backbone(), data, data, run_dir, CPU, resume=True)
     with pytest.raises(InputError, match="other settings: backbone"):
-        engine.finetune(make_cfg(), make_backbone(seed=1), data, data, run_dir, eval_only=True)
+        fit(make_cfg(), make_backbone(seed=1), data, data, run_dir, CPU, eval_only=True)
 
 
 @pytest.mark.detectron2
@@ -156,12 +159,12 @@ def test_going_on_with_another_number_of_processes_is_said(straight, data, tmp_p
     assert state["processes"] == 1
     for iteration in (2, 3):  # in its midst, and at its end: a finished run may be tested by any number
         save_checkpoint(tmp_path / "checkpoint.pth", **{**state, "iteration": iteration, "processes": 2})
-        engine.finetune(make_cfg(), make_backbone(), data, data, tmp_path, resume=True)
-        assert ("going on with 1 process(es) after 2" in capsys.readouterr().err) == (iteration == 2)
+        fit(make_cfg(), make_backbone(), data, data, tmp_path, CPU, resume=True)
+        assert ("resuming with 1 process(es) after 2" in capsys.readouterr().err) == (iteration == 2)
 
 
 @pytest.mark.detectron2
 def test_a_loss_that_is_not_finite_stops_with_its_parts(data, d2, tmp_path):
     cfg = make_cfg("SOLVER.BASE_LR", 1e18, "SOLVER.WARMUP_ITERS", 0, "MODEL.BACKBONE.FREEZE_AT", 0)
     with pytest.raises(InputError, match=r"not finite at iteration [12].*loss_rpn_cls"):
-        engine.finetune(cfg, None, data, data, tmp_path)
+        fit(cfg, None, data, data, tmp_path, CPU)

@@ -20,8 +20,11 @@ from backbones.core.checkpoint import load_checkpoint
 from backbones.core.errors import InputError
 from backbones.core.results import load_results
 from backbones.core.run_log import read_metrics
-from detection.engines.detectron2 import engine
+from detection.engines.detectron2 import training
+from detection.exchange.loading import to_detectron2
+from detection.training.fitting import fit
 
+CPU = torch.device("cpu")
 pytestmark = pytest.mark.detectron2
 
 
@@ -105,10 +108,10 @@ def test_precise_bn_changes_the_statistics_of_what_trains_and_nothing_else(d2, d
     engine_dir = tmp_path / "plain"
     engine_dir.mkdir()
     cfg = make_cfg("MODEL.RESNETS.NORM", "BN", "SOLVER.MAX_ITER", 2, "SOLVER.STEPS", "[]")
-    engine.finetune(cfg, make_backbone(), data, data, engine_dir)
+    fit(cfg, make_backbone(), data, data, engine_dir, CPU)
     plain = load_checkpoint(engine_dir / "checkpoint.pth")
     cfg.merge_from_list(["TEST.PRECISE_BN.ENABLED", True, "TEST.PRECISE_BN.NUM_ITER", 2])
-    engine.finetune(cfg, make_backbone(), data, data, tmp_path)
+    fit(cfg, make_backbone(), data, data, tmp_path, CPU)
     precise = load_checkpoint(tmp_path / "checkpoint.pth")
     assert_equal_trees(plain["optimizer"], precise["optimizer"])
     for name, tensor in plain["model"].items():
@@ -135,7 +138,7 @@ def test_c4_with_a_norm_after_res5_trains_what_is_not_frozen(d2, data, tmp_path,
     """FREEZE_AT 5 reaches the head's res5 too; the norm behind it is new, and trains."""
     head = "Res5ROIHeads" if norm == "FrozenBN" else "Res5ROIHeadsExtraNorm"
     backbone = make_backbone(50)
-    engine.finetune(c4(norm, head, freeze_at), backbone, data, data, tmp_path)
+    fit(c4(norm, head, freeze_at), backbone, data, data, tmp_path, CPU)
     account = json.loads((tmp_path / "loading.json").read_text())
     assert account["counts"]["loaded"] == 265
     assert ("roi_heads.res5.norm.weight" in account["new"]) == (norm == "BN")
@@ -146,7 +149,7 @@ def test_c4_with_a_norm_after_res5_trains_what_is_not_frozen(d2, data, tmp_path,
     for name, tensor in backbone.state.items():
         if name.startswith("fc.") or "num_batches" in name:
             continue
-        theirs = engine.to_detectron2({name: tensor}).popitem()[0]
+        theirs = to_detectron2({name: tensor}).popitem()[0]
         stage = theirs.split(".")[0]
         where = f"roi_heads.{theirs}" if stage == "res5" else f"backbone.{theirs}"
         frozen = stage in stages or (norm == "FrozenBN" and tensor.dim() == 1)
@@ -158,10 +161,10 @@ def test_c4_with_a_norm_after_res5_trains_what_is_not_frozen(d2, data, tmp_path,
 
 def test_a_stage_that_is_frozen_by_name_only_is_found_out(d2, data, tmp_path, monkeypatch):
     """Running statistics that go on moving, as in a stage whose requires_grad alone was turned off."""
-    monkeypatch.setattr(engine, "frozen_stages", lambda model, at: {"res3": model.backbone.bottom_up.res3})
+    cfg = make_cfg("SOLVER.MAX_ITER", 1, "SOLVER.STEPS", "[]", "SOLVER.WARMUP_ITERS", 0)
+    monkeypatch.setattr(training, "frozen_stages", lambda model, at: {"res3": model.backbone.bottom_up.res3})
     with pytest.raises(InputError, match=r"MODEL\.BACKBONE\.FREEZE_AT: the frozen stages res3 have changed"):
-        engine.finetune(make_cfg("SOLVER.MAX_ITER", 1, "SOLVER.STEPS", "[]", "SOLVER.WARMUP_ITERS", 0),
-                        make_backbone(), data, data, tmp_path)  # fmt: skip
+        fit(cfg, make_backbone(), data, data, tmp_path, CPU)
 
 
 def test_the_results_say_what_was_frozen(finished):
@@ -216,7 +219,7 @@ def test_two_processes_train_as_one(pair, data, tmp_path):
 
     Where proposals are drawn, they are drawn anew for another number of processes, and results differ as seeds do.
     """
-    found = engine.finetune(make_cfg(*RUNS["frozenbn"]), make_backbone(), data, data, tmp_path)
+    found = fit(make_cfg(*RUNS["frozenbn"]), make_backbone(), data, data, tmp_path, CPU)
     start = load_checkpoint(tmp_path / "checkpoint.pth")
     one, two = (load_checkpoint(folder / "checkpoint.pth") for folder in (tmp_path, pair / "frozenbn"))
     for name, tensor in one["model"].items():
@@ -235,5 +238,5 @@ def test_one_process_detects_what_two_did(pair, data, name):
     """With the checkpoint that they left; both processes hold every detection."""
     texts = [(pair / name / f"found{rank}.json").read_text() for rank in (0, 1)]
     assert texts[0] == texts[1]
-    alone = engine.finetune(make_cfg(*RUNS[name]), make_backbone(), data, data, pair / name, eval_only=True)
+    alone = fit(make_cfg(*RUNS[name]), make_backbone(), data, data, pair / name, CPU, eval_only=True)
     assert alone == json.loads(texts[0])

@@ -14,10 +14,10 @@ from backbones.core.checkpoint import load_checkpoint
 from backbones.core.errors import InputError
 from backbones.core.results import load_results
 from backbones.core.run_log import read_metrics
-from detection.engines.yolo.building import build_yolo
+from detection.engines.yolo.building import build_task, build_yolo
 from detection.engines.yolo.config import get_defaults
+from detection.engines.yolo.engine import build_yolo_optimizer
 from detection.engines.yolo.soft_labels import confusions, load_soft_labels
-from detection.engines.yolo.training import build_task, build_yolo_optimizer
 from detection.evaluation.voc import evaluate_voc
 
 OLS = ["CLASS_LABELS.NAME", "OLS", "CLASS_LABELS.OLS.hard_weight", 0.5]
@@ -77,7 +77,7 @@ def test_the_soft_labels_are_those_of_the_last_epoch(finished):
     np.testing.assert_allclose(table.sum(axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(table[counts == 0], 1 / 12)  # a class without a right prediction is uniform
     assert (counts > 0).any()
-    state = load_checkpoint(finished / "checkpoint.pth")["task"]
+    state = load_checkpoint(finished / "checkpoint.pth")["model"]
     np.testing.assert_array_equal(state["labels.soft"], table.astype(np.float32))
     named = {one["class"]: one for one in load_results(finished)["details"]["look_alikes"]}
     assert list(named) == found["classes"]
@@ -94,7 +94,7 @@ def test_killed_and_resumed_is_bit_equal_with_its_table_of_labels(root, finished
     options = [*OLS, "TEST.SCORE_THRESH", 0.0]
     kill_after([*TOOL, *arguments(root, killed, *options, backbone=backbone)], killed, 5)
     assert not (killed / "results.json").exists()
-    assert load_checkpoint(killed / "checkpoint.pth")["task"]["labels.count"].sum() > 0
+    assert load_checkpoint(killed / "checkpoint.pth")["model"]["labels.count"].sum() > 0
     main(arguments(root, killed, *options, backbone=backbone, flags=["--resume"]))
     assert_equal_trees(load_checkpoint(finished / "checkpoint.pth"), load_checkpoint(killed / "checkpoint.pth"))
     assert reported(finished) == reported(killed)
@@ -127,7 +127,7 @@ def test_two_processes_learn_what_one_does(root, tmp_path, main):
     for one, two in zip(*lines, strict=True):
         for name in ("loss", "loss_box", "loss_objectness", "loss_class"):
             assert two[name] == pytest.approx(one[name], rel=1e-5)
-    states = [load_checkpoint(folder / "checkpoint.pth")["task"] for folder in runs]
+    states = [load_checkpoint(folder / "checkpoint.pth")["model"] for folder in runs]
     for name, value in states[0].items():
         if value.is_floating_point():
             torch.testing.assert_close(states[1][name], value, rtol=1e-5, atol=1e-5)

@@ -28,15 +28,13 @@ def test_every_tool_answers_help(load_tool, capsys, name):
     assert f"tools/{name}.py" in answer  # an example to copy
 
 
-# Their bodies still stand in the tool's own file or in a module that imports torch.
-STILL_SLOW = {"finetune_coco", "finetune_voc"}
 SLOW = {"torch", "torchvision", "matplotlib", "detectron2", "scipy", "cv2"}
 # In a process of its own, which no other test has filled with modules.
 HELP = f"""
 import contextlib, importlib.util, sys
 from pathlib import Path
 
-for path in sorted(Path("tools").glob("*.py"), key=lambda path: (path.stem in {STILL_SLOW!r}, path)):
+for path in sorted(Path("tools").glob("*.py")):
     spec = importlib.util.spec_from_file_location(path.stem, path)
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
@@ -51,7 +49,7 @@ def test_no_slow_library_is_imported_before_the_arguments_are_right():
     done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True, cwd=ROOT)
     said = dict(line.partition(",")[::2] for line in done.stdout.split())
     assert said.keys() == set(TOOLS)
-    assert {name for name, imported in said.items() if imported} <= STILL_SLOW
+    assert {name: imported for name, imported in said.items() if imported} == {}
 
 
 @pytest.mark.parametrize("name", TOOLS)

@@ -343,8 +343,8 @@ def test_yolo_reports_no_boxes_that_are_not_finite(tmp_path, load_tool):
     short = ["SOLVER.MAX_ITER", 1, "SOLVER.WARMUP_ITERS", 0]
     main(yolo_tiny.arguments(data, out, *short))
     state = load_checkpoint(out / "checkpoint.pth")
-    name = next(name for name in reversed(state["task"]) if name.endswith("weight"))
-    state["task"][name][:] = 3e38
+    name = next(name for name in reversed(state["model"]) if name.endswith("weight"))
+    state["model"][name][:] = 3e38
     save_checkpoint(out / "checkpoint.pth", **state)
     with pytest.raises(InputError, match=r"scores or boxes for .*\.(png|jpg|jpeg) .*are not finite"):
         main(yolo_tiny.arguments(data, out, *short, flags=["--eval-only"]))
@@ -353,15 +353,16 @@ def test_yolo_reports_no_boxes_that_are_not_finite(tmp_path, load_tool):
 @pytest.mark.detectron2
 def test_detectron2_drops_no_boxes_without_a_word(tmp_path):
     d2 = detectron2_tiny.load_detectron2()
-    from detection.engines.detectron2 import engine
+    from detection.engines.detectron2.engine import build_detector
+    from detection.engines.detectron2.inference import predict
 
     cfg, data = detectron2_tiny.make_cfg(), detectron2_tiny.load_data(tmp_path)
     settings = detectron2_tiny.settings_of(d2, cfg)
-    model, _ = engine.build_detector(d2, settings, cfg, make_backbone())
-    engine.predict(d2, settings, cfg, model, data, CPU)
+    model, _ = build_detector(d2, settings, cfg, make_backbone())
+    predict(d2, settings, cfg, model, data, CPU)
     for layer in (model.roi_heads.box_predictor.bbox_pred, model.proposal_generator.rpn_head.anchor_deltas):
         before = layer.weight.detach().clone()
         torch.nn.init.constant_(layer.weight, 3e38)
         with pytest.raises(InputError, match=f"scores or boxes for {tmp_path}.* are not finite"):
-            engine.predict(d2, settings, cfg, model, data, CPU)
+            predict(d2, settings, cfg, model, data, CPU)
         layer.weight.data.copy_(before)

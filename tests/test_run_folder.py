@@ -181,8 +181,8 @@ def test_a_checkpoint_of_an_earlier_version_goes_by_its_results(made, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(detector.run, run)
     state = load_checkpoint(run / "checkpoint.pth")
-    settings = {key: value for key, value in state["settings"].items() if key != TEST_DATA}
-    save_checkpoint(run / "checkpoint.pth", **{**state, "settings": {**settings, "DATASETS.TRAIN": "['x']"}})
+    settings = {key: value for key, value in state["resume_key"].items() if key != TEST_DATA}
+    save_checkpoint(run / "checkpoint.pth", **{**state, "resume_key": {**settings, "DATASETS.TRAIN": "['x']"}})
     detector.call(run=run)
     assert not list(run.glob("evaluation-*"))
     other = ["DATASETS.TEST", json.dumps([detector.train.format(detector.data)])]

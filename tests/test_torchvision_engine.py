@@ -20,7 +20,10 @@ from detection.engines.torchvision import engine
 from detection.engines.torchvision.building import build_detector
 from detection.engines.torchvision.keys import HONOURED, LIMITED, check_config
 from detection.evaluation.coco import evaluate_coco
-from detection.finetune import finetune, load_checked
+from detection.training.fitting import Fitting, fit
+from detection.training.run import finetune, load_checked
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -203,39 +206,38 @@ def test_a_probe_proves_that_its_backbone_stayed_and_precise_bn_stays_with_the_r
         "TEST.PRECISE_BN.NUM_ITER", 2,
     )  # fmt: skip
     backbone = make_backbone(18)
-    found = engine.finetune(cfg, backbone, data, data, tmp_path, resume=False, eval_only=False)
+    found = fit(cfg, backbone, data, data, tmp_path, CPU)
     frozen = load_json(tmp_path / "loading.json")["frozen"]
     assert frozen["stages"] == ["stem", "res2", "res3", "res4", "res5"]
     assert frozen["tensors"] == 100
     assert frozen["before"] == frozen["after"]
-    assert engine.finetune(cfg, backbone, data, data, tmp_path, resume=False, eval_only=True) == found
+    assert fit(cfg, backbone, data, data, tmp_path, CPU, eval_only=True) == found
     precise = load_checkpoint(tmp_path / "checkpoint.pth")["model"]
     cfg.TEST.PRECISE_BN.ENABLED = False
     (tmp_path / "plain").mkdir()
-    engine.finetune(cfg, backbone, data, data, tmp_path / "plain", resume=False, eval_only=False)
+    fit(cfg, backbone, data, data, tmp_path / "plain", CPU)
     for name, tensor in load_checkpoint(tmp_path / "plain" / "checkpoint.pth")["model"].items():
         moved = not torch.equal(tensor, precise[name])
         assert moved == (name.startswith("pyramid") and ("running" in name or "num_batches" in name)), name
     with pytest.raises(InputError, match=r"TEST\.PRECISE_BN \(2 -> off\)"):
-        engine.finetune(cfg, backbone, data, data, tmp_path, resume=False, eval_only=True)
+        fit(cfg, backbone, data, data, tmp_path, CPU, eval_only=True)
     # A stage that is frozen by name only.
     monkeypatch.setattr(engine, "frozen_stages", lambda body, at: {"pyramid": detector.pyramid})
     detector, report = build_detector(cfg.MODEL, 20, backbone)
     monkeypatch.setattr(engine, "build_detector", lambda *args: (detector, report))
     with pytest.raises(InputError, match=r"FREEZE_AT: the frozen stages pyramid have changed"):
-        engine.finetune(cfg, backbone, data, data, tmp_path / "plain", resume=False, eval_only=False)
+        fit(cfg, backbone, data, data, tmp_path / "plain", CPU)
 
 
 def test_going_on_with_another_number_of_processes_is_said(data, tmp_path, capsys):
     """A finished run may be tested by any number."""
     cfg = make_cfg()
-    detector, _ = build_detector(cfg.MODEL, 20, None)
-    run = engine._Run(cfg, None, data, detector, tmp_path, torch.device("cpu"))
+    run = Fitting(cfg, None, data, data, tmp_path, CPU)
     for finished, processes, said in ((1, 1, False), (1, 2, True), (2, 2, False)):
         run.save(finished)
         save_checkpoint(run.path, **{**load_checkpoint(run.path), "processes": processes})
         run.restore(required=True)
-        assert ("going on with 1 process(es) after 2" in capsys.readouterr().err) == said
+        assert ("resuming with 1 process(es) after 2" in capsys.readouterr().err) == said
 
 
 # ------------------------------------------------------------------------------------------ learning

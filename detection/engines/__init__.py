@@ -1,49 +1,104 @@
-"""Engines: the same config in, the same predictions out.
+"""Engines are found: a folder that holds an `engine.py` is the engine of its name, `ENGINE <folder>` in a config.
 
-An engine is a module with three functions:
+The folders are looked for here and in the places that $SMOOTH2DET_ENGINES lists (separated as $PATH is), so that your
+own detector needs no change of this project:
 
-    check_config(cfg) -> None
-        Raises InputError, by key, for a value that the engine cannot honour; reads no data, and needs
-        nothing installed.
-    require() -> None
-        Raises InputError where what the engine needs is not installed.
-    finetune(cfg, backbone, train, test, run_dir, resume, eval_only, begin=None) -> list of detections
-        Trains from `backbone` (BackboneFile; None: random initialisation) on `train`, writes
-        checkpoint and metrics into `run_dir`, and returns every detection on `test` at score 0 as
-        COCO results: [{"image_id", "category_id" (the json's id), "bbox" [x, y, w, h] in pixels of
-        the original, "score"}], complete on the main process.  The account of the loaded backbone
-        goes to loading.json, with the proof that what FREEZE_AT froze did not move.
-        `begin()` is called on every process when nothing can be refused any more, before anything is written; it
-        returns the folder of loading.json (default: `run_dir`).
+    export SMOOTH2DET_ENGINES=~/engines            # holds toy/engine.py
+    python tools/finetune_coco.py --config-file toy.yaml ...    # the file says ENGINE: toy
+
+`engine.py` ends with `ENGINE = <an instance>` of a subclass of `detection/engines/base.py::Engine`, which says what it
+must define; its modules import each other as detection.engines.<folder>.<module>.
 """
 
 from __future__ import annotations
 
 import importlib
-from dataclasses import asdict
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
 
 from backbones.core.checks import check_choice
-from backbones.core.files import save_json
+from backbones.core.config import CfgNode, flatten, load_config, load_yaml
+from backbones.core.errors import InputError
 
-ENGINES = {
-    "torchvision": "detection.engines.torchvision.engine",
-    "detectron2": "detection.engines.detectron2.engine",
-}
-LOADING_FILE = "loading.json"
+if TYPE_CHECKING:  # a slow import
+    from detection.engines.base import Engine
+
+KEY, FILE, INSTANCE = "ENGINE", "engine.py", "ENGINE"
+VARIABLE = "SMOOTH2DET_ENGINES"
+# Keys of every engine's config, which the run itself reads.
+REQUIRED = (
+    "SEED", "LABEL", "PROTOCOL", "DATASETS.ROOT", "DATASETS.TRAIN", "DATASETS.TEST", "DATALOADER.NUM_WORKERS",
+    "SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD", "SOLVER.LOG_PERIOD", "TEST.AP_SCORE_THRESH",
+)  # fmt: skip
 
 
-def build_engine(name: str) -> ModuleType:
-    """The engine's module; imports nothing of the others."""
-    return importlib.import_module(ENGINES[check_choice("ENGINE", name, ENGINES)])
+def _own_places() -> list[Path]:
+    return [Path(part).expanduser().absolute() for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
 
 
-def save_loading(run_dir: Path, report: Any, frozen: dict[str, Any] | None = None) -> None:
-    """Keeps a LoadReport beside the run: which tensors came from the backbone, which did not.
+# Now, because a process that reads images imports an engine's modules by name alone.
+__path__ += [str(place) for place in _own_places()]
+
+
+def find_engines() -> dict[str, Path]:
+    """Name -> folder of every engine; imports none of them.
+
+    Raises:
+        InputError: $SMOOTH2DET_ENGINES names no folder, or two engines have one name.
+    """
+    found: dict[str, Path] = {}
+    for place in (Path(__file__).parent, *_own_places()):
+        if not place.is_dir():
+            raise InputError(f"{VARIABLE}: no folder {place}; set it to the folder that holds those of your engines")
+        for file in sorted(place.glob(f"*/{FILE}")):
+            name, other = file.parent.name, found.get(file.parent.name, file.parent)
+            if other != file.parent:
+                raise InputError(f"{VARIABLE}: {file.parent} and {other} are engines of one name; rename yours")
+            found[name] = file.parent
+    return found
+
+
+def build_engine(name: str) -> Engine:
+    """The engine of that name; imports nothing of the others, and nothing that must be installed for it.
+
+    Raises:
+        InputError: there is none, with the closest name or all of them.
+    """
+    folder = find_engines()[check_choice(KEY, name, find_engines())]
+    if str(folder.parent) not in __path__:  # the variable was set after the import
+        __path__.append(str(folder.parent))
+    module = importlib.import_module(f"{__name__}.{name}.{FILE.removesuffix('.py')}")
+    if not hasattr(module, INSTANCE):
+        raise InputError(f"{folder / FILE} defines no {INSTANCE}; end it with {INSTANCE} = <your subclass of Engine>()")
+    return getattr(module, INSTANCE)
+
+
+def engine_defaults(name: str) -> CfgNode:
+    """The default config of an engine, with its name as ENGINE.
+
+    Raises:
+        InputError: the engine's defaults lack a key that the run reads.
+    """
+    cfg = build_engine(name).defaults()
+    known = dict(flatten(cfg))
+    if missing := [key for key in REQUIRED if key not in known]:
+        raise InputError(f"ENGINE {name}: its defaults lack {', '.join(missing)}; add them to `defaults`")
+    cfg[KEY] = name
+    return cfg
+
+
+def load_engine_config(path: str | Path | None, overrides: Sequence[str] = (), *, otherwise: str) -> CfgNode:
+    """The config of a fine-tuning: the defaults of its engine, the file at `path`, and KEY VALUE pairs, merged.
 
     Args:
-        frozen: of `FrozenStages.prove`, when the training is over.
+        otherwise: the engine where neither file nor pairs name one.
+
+    Raises:
+        InputError: see `load_config`; or an unknown engine.
     """
-    save_json(run_dir / LOADING_FILE, {**asdict(report), "counts": report.counts(), "frozen": frozen})
+    named = [text for key, text in zip(overrides[0::2], overrides[1::2], strict=False) if key == KEY]
+    tree = {KEY: load_yaml(path).get(KEY, otherwise) if path else otherwise}
+    chosen = load_config(CfgNode(tree), None, [word for text in named for word in (KEY, text)])
+    return load_config(engine_defaults(chosen[KEY]), path, overrides)

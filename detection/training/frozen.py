@@ -37,7 +37,7 @@ class FrozenStages:
         if after != self.before:
             raise InputError(
                 f"MODEL.BACKBONE.FREEZE_AT: the frozen stages {', '.join(self.stages)} have changed "
-                f"({self.before} -> {after}), so this is no result of a frozen backbone; start in a new output folder"
+                f"({self.before} -> {after}): this is not a result of a frozen backbone; start in a new output folder"
             )
         tensors = sum(len(stage.state_dict()) for stage in self.stages.values())
         return {"stages": list(self.stages), "tensors": tensors, "before": self.before, "after": after}

@@ -1,4 +1,4 @@
-"""What both engines read from the config in the same way."""
+"""What a checkpoint must match, and what every engine reads from the config in the same way."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from backbones.core.errors import InputError
 from backbones.core.run_log import get_logger
 from backbones.core.schedule import Schedule, build_schedule
 from backbones.models.weights import BackboneFile
-from detection.config import weight_settings
 from detection.data.records import DetectionData
 
 # Fingerprints among the settings of a checkpoint: data sets go by them, not by name or place.
 TRAINING_DATA, TEST_DATA = "training data", "test data"
 
 
-def training_settings(
-    cfg: CfgNode, data: DetectionData, backbone: BackboneFile | None, test: DetectionData | None = None
+def build_resume_key(
+    settings: Mapping[str, Any], data: DetectionData, backbone: BackboneFile | None, test: DetectionData | None = None
 ) -> dict[str, str]:
     """Everything that the weights depend on, as text: settings, data and backbone; and which data the run tests on."""
-    return as_texts(weight_settings(cfg)) | name_inputs(data, backbone, test)
+    return as_texts(settings) | name_inputs(data, backbone, test)
 
 
 def as_texts(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -60,7 +59,7 @@ def warn_of_other_processes(state: Mapping[str, Any]) -> None:
     """
     if state.get("processes", world_size()) != world_size():
         get_logger().warning(
-            "going on with %d process(es) after %d: what each draws differs, so the numbers will differ from those of "
+            "resuming with %d process(es) after %d: what each draws differs, so the numbers will differ from those of "
             "an uninterrupted run as seeds do; with NORM BN, whose batch is one process's share, by more",
             world_size(), state["processes"],
         )  # fmt: skip

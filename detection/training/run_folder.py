@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backbones.core.checkpoint import load_checkpoint
 from backbones.core.config import CfgNode, config_hash, flatten, load_yaml
 from backbones.core.distributed import barrier, is_main
 from backbones.core.errors import InputError
@@ -25,9 +24,9 @@ from backbones.core.results import FILE_NAME, load_results
 from backbones.core.roles import FREE, NAMING, TEST, Roles
 from backbones.core.runs import CONFIG_FILE, check_resume, open_run
 from detection.data.records import DetectionData
+from detection.training.checkpoint import CHECKPOINT, read_detector
 from detection.training.resuming import TEST_DATA, TRAINING_DATA
 
-CHECKPOINT = "checkpoint.pth"
 TEST_KEY = "DATASETS.TEST"
 
 
@@ -44,12 +43,12 @@ class RunFolder:
     run: Path
     results: Path
     cfg: CfgNode
-    going_on: bool
+    resumed: bool
     changed: Mapping[str, list[Any]]
 
     def open(self) -> Path:
         """Create `results` with its config and log, on every process; called when nothing can be refused any more."""
-        refuse_other_run(self.run, self.going_on)  # again: another run may have come since
+        refuse_other_run(self.run, self.resumed)  # again: another run may have come since
         barrier()  # every process has looked at what lies there
         if self.changed and is_main():  # its results are replaced as a whole
             (self.results / FILE_NAME).unlink(missing_ok=True)
@@ -77,10 +76,10 @@ def check_folder(run_dir: Path, cfg: CfgNode, roles: Roles, *, resume: bool, eva
         check_resume(run_dir, cfg, roles, (*FREE, TEST) if eval_only else FREE)
 
 
-def refuse_other_run(run_dir: Path, going_on: bool) -> None:
+def refuse_other_run(run_dir: Path, resumed: bool) -> None:
     """`InputError` where a new run would write over another one."""
-    if not going_on and (run_dir / CHECKPOINT).exists():
-        raise InputError(f"{run_dir} holds a run already; add --resume to go on, or name another folder")
+    if not resumed and (run_dir / CHECKPOINT).exists():
+        raise InputError(f"{run_dir} holds a run already; add --resume to resume it, or give another folder")
 
 
 def choose_folder(
@@ -113,13 +112,12 @@ def choose_folder(
 
 
 def _recorded(run_dir: Path) -> dict[str, str]:
-    """The settings of the run's checkpoint.  Those of an earlier version lack the test set, which its results name."""
-    found = load_checkpoint(run_dir / CHECKPOINT).get("settings")
-    settings = dict(found) if isinstance(found, Mapping) else {}  # not a detector: the engine refuses it
-    if settings and TEST_DATA not in settings and (run_dir / FILE_NAME).exists():
+    """What the run's checkpoint must match.  That of an earlier version lacks the test set, which its results name."""
+    known = dict(read_detector(run_dir / CHECKPOINT)["resume_key"])
+    if TEST_DATA not in known and (run_dir / FILE_NAME).exists():
         tested = load_results(run_dir)["data"].get("test", {}).get("fingerprint")
-        settings |= {TEST_DATA: tested} if tested else {}
-    return settings
+        known |= {TEST_DATA: tested} if tested else {}
+    return known
 
 
 def _refuse_other_data(run_dir: Path, known: Mapping[str, str], what: str, key: str, now: DetectionData) -> None:

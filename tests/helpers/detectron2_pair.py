@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from backbones.core.distributed import rank, setup_distributed, world_size
-from detection.engines.detectron2 import engine
+from detection.training.fitting import fit
 from detection.training.gathering import gather_detections
 from detection.training.precise_bn import measure_statistics
 from helpers.detectron2_tiny import EVERYTHING_SAMPLED, load_data, make_cfg
@@ -23,7 +23,7 @@ def work(folder):
     for name, overrides in RUNS.items():
         run_dir = folder / name
         run_dir.mkdir(exist_ok=True)
-        found = engine.finetune(make_cfg(*overrides), make_backbone(), data, data, run_dir)
+        found = fit(make_cfg(*overrides), make_backbone(), data, data, run_dir, device)
         (run_dir / f"found{rank()}.json").write_text(json.dumps(found))
     norm = torch.nn.BatchNorm1d(3)
     measure_statistics(norm, numbers_of(rank()), make_cfg("TEST.PRECISE_BN.NUM_ITER", 2))

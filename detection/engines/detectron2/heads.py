@@ -1,6 +1,6 @@
 """The C4 heads beyond detectron2's own.
 
-This module imports no detectron2: it receives its subpackages from detectron2.py.
+This module imports no detectron2: it receives its subpackages from engine.py.
 """
 
 from types import SimpleNamespace

@@ -1,7 +1,7 @@
 """What detectron2's trainer reports: one line of metrics.jsonl a log period, and a progress bar with its ETA.
 
-detectron2 itself brings every loss home from the device in each iteration, and gathers them from all processes; here
-they stay on the device until a line is due.
+detectron2 itself copies every loss from the device in each iteration, and gathers them from all processes; here they
+stay on the device until a line is due.
 
 This module imports no detectron2.
 """
@@ -16,14 +16,14 @@ from backbones.core.run_log import MetricsWriter
 
 
 class TrainingLog:
-    """Collects losses (tensors) and the model's own scalars (numbers); a context that closes the files.
+    """Collects losses (tensors) and the model's own scalars (numbers); a context that closes the progress bar.
 
     Args:
         start, stop: the iterations of this training.
     """
 
     def __init__(self, writer: MetricsWriter, start: int, stop: int) -> None:
-        self.writer, self.meters, self.reporter = writer, Meters(start), Reporter(writer, start, stop)
+        self.meters, self.reporter = Meters(start), Reporter(writer, start, stop)
         self.losses: dict[str, Tensor] = {}  # of the last forward pass
         self.scalars: dict[str, list[float]] = {}
 
@@ -32,7 +32,6 @@ class TrainingLog:
 
     def __exit__(self, *exception: object) -> None:
         self.reporter.__exit__()
-        self.writer.close()
 
     def watch(self, model: nn.Module) -> Any:
         """Collect the losses of every training pass of `model`; returns the handle that ends it."""

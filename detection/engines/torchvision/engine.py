@@ -6,22 +6,15 @@ sampling of anchors are pure functions of (seed, iteration), and the checkpoint 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.rpn import RPNHead
 
-from backbones.core.checkpoint import load_checkpoint, load_state, save_checkpoint
 from backbones.core.config import CfgNode
-from backbones.core.distributed import barrier, broadcast, is_main, setup_distributed, world_size, wrap_ddp
-from backbones.core.engine import Step, check_precision, train
-from backbones.core.errors import InputError
+from backbones.core.engine import Step
+from backbones.core.loading import GuardedLoader
 from backbones.core.optimizer import build_optimizer
-from backbones.core.run_log import MetricsWriter, get_logger
+from backbones.core.run_log import get_logger
 from backbones.models.weights import BackboneFile
 from detection.data.loader import (
     DetectionBatch,
@@ -32,150 +25,67 @@ from detection.data.loader import (
     training_batches,
 )
 from detection.data.records import DetectionData
-from detection.engines import save_loading
+from detection.engines.base import Detections, Detector
+from detection.engines.faster_rcnn import FasterRCNNEngine
 from detection.engines.finite import FiniteOutputs
 from detection.engines.torchvision.building import build_detector, frozen_stages
 from detection.engines.torchvision.faster_rcnn import BoxPredictor, FasterRCNN
 from detection.engines.torchvision.keys import check_config
-from detection.training.frozen import FrozenStages
 from detection.training.gathering import gather_detections
-from detection.training.precise_bn import measure_statistics
-from detection.training.resuming import (
-    build_detector_schedule,
-    refuse_other_settings,
-    require_finished,
-    training_settings,
-    warn_of_other_processes,
-)
-
-__all__ = ["check_config", "detect", "finetune", "require"]
-
-CHECKPOINT = "checkpoint.pth"
+from detection.training.resuming import build_detector_schedule
 
 
-def require() -> None:
-    """Everything is installed with the project."""
+class TorchvisionEngine(FasterRCNNEngine):
+    """Needs nothing that is not installed with the project."""
 
+    def check_keys(self, cfg: CfgNode) -> None:
+        check_config(cfg)
 
-def finetune(
-    cfg: CfgNode,
-    backbone: BackboneFile | None,
-    train: DetectionData,
-    test: DetectionData,
-    run_dir: Path,
-    resume: bool,
-    eval_only: bool,
-    begin: Callable[[], Path] | None = None,
-) -> list[dict[str, Any]]:
-    """Train (or go on, or only load) and detect; see detection/engines/__init__.py."""
-    device = setup_distributed()
-    torch.manual_seed(cfg.SEED)
-    detector, report = build_detector(cfg.MODEL, cfg.TEST.DETECTIONS_PER_IMAGE, backbone)
-    detector.to(device)
-    get_logger().info("backbone: %s", report.counts())
-    frozen = FrozenStages(frozen_stages(detector.body, cfg.MODEL.BACKBONE.FREEZE_AT))
-    run = _Run(cfg, backbone, train, detector, run_dir, device, test)
-    if resume or eval_only:
-        run.restore(required=eval_only)
-    if eval_only:
-        require_finished(run.path, run.finished, cfg.SOLVER.MAX_ITER)
-    folder = begin() if begin else run_dir
-    if is_main() and not eval_only:  # not before: a refused resumption leaves the run as it was
-        save_loading(folder, report)
-    if run.finished < cfg.SOLVER.MAX_ITER:
-        run.train()
-        broadcast(*detector.state_dict().values())  # each process has its own BN statistics: all detect with the main's
-    proof = frozen.prove()
-    if is_main():
-        save_loading(folder, report, proof)
-    return detect(cfg, detector, test, device)
-
-
-class _Run:
-    """One training: what its checkpoint holds, and the loop that fills it."""
-
-    def __init__(
-        self,
-        cfg: CfgNode,
-        backbone: BackboneFile | None,
-        data: DetectionData,
-        detector: FasterRCNN,
-        run_dir: Path,
-        device: torch.device,
-        test: DetectionData | None = None,
-    ) -> None:
-        self.cfg, self.data, self.detector, self.run_dir, self.device = cfg, data, detector, run_dir, device
-        self.path = run_dir / CHECKPOINT
-        self.optimizer = build_detector_optimizer(cfg.SOLVER, detector)
-        self.settings = training_settings(cfg, data, backbone, test)
-        self.finished = 0
-
-    def restore(self, *, required: bool) -> None:
-        """Load the checkpoint; without one a run begins anew, unless it is `required`."""
-        if not required and not self.path.exists():
-            return
-        state = load_checkpoint(self.path)
-        if not {"iteration", "settings", "model", "optimizer"} <= state.keys():
-            raise InputError(f"{self.path} is no checkpoint of this engine; delete it or use a new output folder")
-        refuse_other_settings(state["settings"], self.settings, self.path)
-        load_state(self.detector, state["model"], where=self.path)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.finished = state["iteration"]
-        if self.finished < self.cfg.SOLVER.MAX_ITER:
-            warn_of_other_processes(state)
-        get_logger().info("going on from iteration %d", self.finished)
-
-    def save(self, finished: int) -> None:
-        """Called by the loop on every process."""
-        self.finished = finished
-        if finished == self.cfg.SOLVER.MAX_ITER and self.cfg.TEST.PRECISE_BN.ENABLED:
-            self._measure_statistics()
-        if is_main():
-            save_checkpoint(
-                self.path,
-                iteration=finished,
-                processes=world_size(),
-                settings=self.settings,
-                model=self.detector.state_dict(),
-                optimizer=self.optimizer.state_dict(),
-            )
-        barrier()
-
-    def _measure_statistics(self) -> None:
-        """Before the last checkpoint, so that who detects with it later finds the same statistics."""
-        stop = self.cfg.SOLVER.MAX_ITER
-        batches = build_training_batches(
-            self.cfg, self.data, stop, stop + self.cfg.TEST.PRECISE_BN.NUM_ITER, self.device
+    def build(self, cfg: CfgNode, backbone: BackboneFile | None, device: torch.device) -> TorchvisionDetector:
+        model, report = build_detector(cfg.MODEL, cfg.TEST.DETECTIONS_PER_IMAGE, backbone)
+        model.to(device)
+        get_logger().info("backbone: %s", report.counts())
+        return TorchvisionDetector(
+            cfg=cfg,
+            device=device,
+            model=model,
+            task=DetectionTask(model),
+            optimizer=build_detector_optimizer(cfg.SOLVER, model),
+            schedule=build_detector_schedule(cfg.SOLVER),
+            report=report,
+            frozen=frozen_stages(model.body, cfg.MODEL.BACKBONE.FREEZE_AT),
         )
-        moved = (batch.to(self.device, non_blocking=True) for batch in batches)
-        measure_statistics(DetectionTask(self.detector), moved, self.cfg)
 
-    def train(self) -> None:
-        """Iterations `finished` .. MAX_ITER - 1."""
-        cfg, solver = self.cfg, self.cfg.SOLVER
-        precision = "bfloat16" if solver.AMP.ENABLED else "float32"
-        check_precision(precision, self.device)
-        writer = MetricsWriter(self.run_dir, self.finished)
-        batches = build_training_batches(cfg, self.data, self.finished, solver.MAX_ITER, self.device)
-        begun = time.time()
-        train(
-            wrap_ddp(DetectionTask(self.detector), self.device),
-            batches,
-            self.optimizer,
-            build_detector_schedule(solver),
-            start=self.finished,
-            stop=solver.MAX_ITER,
+
+ENGINE = TorchvisionEngine()
+
+
+class TorchvisionDetector(Detector):
+    """A `FasterRCNN`, trained by the project's loop."""
+
+    def batches(self, data: DetectionData, start: int, stop: int) -> GuardedLoader[DetectionBatch]:
+        cfg = self.cfg
+        images = TrainingImages(
+            trainable(data, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS),
+            short_sides=cfg.INPUT.MIN_SIZE_TRAIN,
+            longest=cfg.INPUT.MAX_SIZE_TRAIN,
+            flip=cfg.INPUT.RANDOM_FLIP == "horizontal",
             seed=cfg.SEED,
-            precision=precision,
-            clip_norm=solver.CLIP_GRADIENTS.CLIP_VALUE if solver.CLIP_GRADIENTS.ENABLED else 0.0,
-            log_period=solver.LOG_PERIOD,
-            checkpoint_period=solver.CHECKPOINT_PERIOD,
-            save=self.save,
-            writer=writer,
-            device=self.device,
+            cache=cfg.DATALOADER.CACHE_IMAGES,
         )
-        writer.close()
-        get_logger().info("trained in %.1f s", time.time() - begun)
+        return training_batches(
+            images,
+            batch_size=cfg.SOLVER.IMS_PER_BATCH,
+            seed=cfg.SEED,
+            start=start,
+            stop=stop,
+            group_by_shape=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+            pin_memory=self.device.type == "cuda",
+        )
+
+    def detect(self, data: DetectionData) -> Detections:
+        return detect(self.cfg, self.model, data, self.device)
 
 
 class DetectionTask(nn.Module):
@@ -193,30 +103,6 @@ class DetectionTask(nn.Module):
         ]
         losses = self.detector(batch.images, batch.sizes, targets)
         return Step(torch.stack(list(losses.values())).sum(), losses)
-
-
-def build_training_batches(
-    cfg: CfgNode, data: DetectionData, start: int, stop: int, device: torch.device
-) -> Iterable[DetectionBatch]:
-    """The batches of iterations `start` .. `stop - 1`."""
-    images = TrainingImages(
-        trainable(data, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS),
-        short_sides=cfg.INPUT.MIN_SIZE_TRAIN,
-        longest=cfg.INPUT.MAX_SIZE_TRAIN,
-        flip=cfg.INPUT.RANDOM_FLIP == "horizontal",
-        seed=cfg.SEED,
-        cache=cfg.DATALOADER.CACHE_IMAGES,
-    )
-    return training_batches(
-        images,
-        batch_size=cfg.SOLVER.IMS_PER_BATCH,
-        seed=cfg.SEED,
-        start=start,
-        stop=stop,
-        group_by_shape=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
-        pin_memory=device.type == "cuda",
-    )
 
 
 def build_detector_optimizer(solver: CfgNode, detector: nn.Module) -> torch.optim.Optimizer:
@@ -241,7 +127,7 @@ def build_detector_optimizer(solver: CfgNode, detector: nn.Module) -> torch.opti
 
 
 @torch.inference_mode()
-def detect(cfg: CfgNode, detector: FasterRCNN, data: DetectionData, device: torch.device) -> list[dict[str, Any]]:
+def detect(cfg: CfgNode, detector: nn.Module, data: DetectionData, device: torch.device) -> Detections:
     """Every detection on `data` as COCO results, sorted by image; complete on every process."""
     detector.eval()
     images = InferenceImages(data.records, short_side=cfg.INPUT.MIN_SIZE_TEST, longest=cfg.INPUT.MAX_SIZE_TEST)
@@ -272,9 +158,7 @@ def scale_to_original(boxes: Tensor, size: tuple[int, int], original: tuple[int,
     return (boxes * factor).clamp(min=0).minimum(boxes.new_tensor([width, height] * 2))
 
 
-def to_coco_results(
-    image_id: int, boxes: Tensor, output: dict[str, Tensor], category_ids: list[int]
-) -> list[dict[str, Any]]:
+def to_coco_results(image_id: int, boxes: Tensor, output: dict[str, Tensor], category_ids: list[int]) -> Detections:
     """COCO results of one image; class 1 of the detector is the first category."""
     sides = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).tolist()
     labels, scores = output["labels"].tolist(), output["scores"].tolist()

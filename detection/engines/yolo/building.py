@@ -1,20 +1,25 @@
-"""Builds YOLO from MODEL and a backbone file, of which no tensor is lost silently."""
+"""Builds YOLO from its config and a backbone file, of which no tensor is lost silently, and the task that trains it."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from backbones.core.checks import check_choice
 from backbones.core.config import CfgNode
 from backbones.core.distributed import world_size
+from backbones.core.engine import Step
 from backbones.core.errors import InputError
 from backbones.models import build_model
 from backbones.models.base import build_norm
 from backbones.models.weights import BackboneFile
 from detection.engines.torchvision.building import freeze_norms
 from detection.engines.yolo.anchors import check_anchors
+from detection.engines.yolo.config import label_settings
+from detection.engines.yolo.data import YoloBatch
+from detection.engines.yolo.labels import CLASS_LABELS, ClassLabels
+from detection.engines.yolo.loss import YOLOLoss
 from detection.engines.yolo.network import YOLO, measure_features
 from detection.exchange.loading import LoadReport, split_dropped
 from detection.exchange.proof import prove_features
@@ -137,3 +142,45 @@ def check_backbone(model: Mapping[str, Any], backbone: BackboneFile | None) -> N
                 f"MODEL.{key} is {list(model[key])}, the backbone was trained with {[round(v, 3) for v in scaled]}; "
                 "set it so"
             )
+
+
+class YOLOTask(nn.Module):
+    """What the loop trains: maps a YoloBatch to the sum of the loss's parts; the labels learn from what it predicts.
+
+    Args:
+        mean, std: per channel, in 0..255.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: nn.Module, loss: YOLOLoss, labels: ClassLabels, mean: list, std: list) -> None:
+        super().__init__()
+        self.model, self.loss, self.labels = model, loss, labels
+        self.learns_labels = type(labels).observe is not ClassLabels.observe
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) uint8 -> float32, as the backbone was trained with."""
+        return (images - self.mean) / self.std
+
+    def forward(self, batch: YoloBatch) -> Step:
+        maps = self.model(self.normalise(batch.images))
+        where = (batch.boxes, batch.labels, batch.weights)
+        losses = self.loss(maps, *where, self.labels.targets(batch.labels))
+        if self.learns_labels:
+            self.labels.observe(*self.loss.classified(maps, *where))
+        return Step(torch.stack(list(losses.values())).sum(), losses)
+
+
+def build_task(cfg: CfgNode, model: nn.Module) -> YOLOTask:
+    """The network with its loss and its class labels."""
+    loss = YOLOLoss(
+        cfg.MODEL.ANCHORS,
+        assign_iou=cfg.LOSS.POSITIVE_IOU,
+        ignore_iou=cfg.LOSS.IGNORE_IOU,
+        gamma=cfg.LOSS.FOCAL_GAMMA,
+    )
+    labels = CLASS_LABELS.get(cfg.CLASS_LABELS.NAME)(cfg.MODEL.NUM_CLASSES, **label_settings(cfg.CLASS_LABELS))
+    return YOLOTask(model, loss, labels, cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)

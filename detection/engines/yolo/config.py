@@ -25,6 +25,8 @@ __all__ = [
 ]
 
 _C = Block()
+# The engine that has this config.
+_C.ENGINE = MACHINE("yolo")
 # Seed of the new layers, the order of images and every augmentation.
 _C.SEED = SEED(0)
 # First part of the row's name in tables; empty: the backbone's own label.  The class labels are the second part.
@@ -160,7 +162,6 @@ _C.TEST.AP_SCORE_THRESH = 0.01
 _C.TEST.IMS_PER_BATCH = 8
 
 ROLES = Roles(_C)
-TESTING = ROLES  # its earlier name
 
 
 def get_defaults() -> CfgNode:

@@ -13,9 +13,16 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
+from backbones.core.config import CfgNode
 from backbones.methods.functional import full_precision
+from detection.data.records import DetectionData
+from detection.engines.base import Detections
+from detection.engines.finite import FiniteOutputs
 from detection.engines.yolo.boxes import decode_map
+from detection.engines.yolo.building import YOLOTask
+from detection.engines.yolo.data import InferenceImages, Square, inference_batches
 from detection.engines.yolo.loss import BOX, CLASSES, OBJECTNESS
+from detection.training.gathering import gather_detections
 
 
 @dataclass
@@ -58,6 +65,55 @@ class Rules:
     max_detections: int = 100
     max_candidates: int = 1000
     multi_label: bool = False
+
+
+@torch.inference_mode()
+def detect_all(cfg: CfgNode, task: YOLOTask, data: DetectionData, device: torch.device) -> Detections:
+    """Every detection on `data` as COCO results, sorted by image; complete on every process."""
+    task.eval()
+    batches = inference_batches(
+        InferenceImages(data.records, cfg.TEST.SIZES),
+        batch_size=cfg.TEST.IMS_PER_BATCH,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        pin_memory=device.type == "cuda",
+    )
+    test = cfg.TEST
+    rules = Rules(test.SCORE_THRESH, test.NMS_THRESH, test.DETECTIONS_PER_IMAGE, test.MAX_CANDIDATES, test.MULTI_LABEL)
+    category_ids = [category["id"] for category in data.categories]
+    mine = []
+    with FiniteOutputs([task.model]) as finite:
+        for indices, squares in batches:
+            records = [data.records[index] for index in indices]
+            views = build_views(task, squares, flip=test.FLIP, device=device)
+            sizes = torch.tensor([[record.width, record.height] for record in records], device=device)
+            outputs = detect(task.model, views, sizes, task.loss.anchors, task.loss.strides, rules)
+            finite.check([str(record.path) for record in records])
+            for record, output in zip(records, outputs, strict=True):
+                mine.append((record.image_id, to_coco_results(record.image_id, output, category_ids)))
+    return gather_detections(mine, data.records)
+
+
+def build_views(task: YOLOTask, squares: list[Square], *, flip: bool, device: torch.device) -> list[View]:
+    """One view for every size, and another for its mirror image."""
+    views = []
+    for square in squares:
+        images = task.normalise(square.images.to(device, non_blocking=True))
+        scale, offset = square.scale.to(device), square.offset.to(device)
+        views.append(View(images, scale, offset))
+        if flip:
+            views.append(View(images.flip(3), scale, offset, flipped=True))
+    return views
+
+
+def to_coco_results(image_id: int, output: dict[str, Tensor], category_ids: list[int]) -> Detections:
+    """COCO results of one image."""
+    boxes = output["boxes"]
+    sides = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).tolist()
+    labels, scores = output["labels"].tolist(), output["scores"].tolist()
+    return [
+        {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}
+        for box, label, score in zip(sides, labels, scores, strict=True)
+    ]
 
 
 @torch.no_grad()

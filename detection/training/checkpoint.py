@@ -1,0 +1,79 @@
+"""The one checkpoint of every fine-tuning: checkpoint.pth in the run's folder.
+
+engine      name of the engine that wrote it
+iteration   finished iterations
+processes   number of processes that trained
+resume_key  name -> text of everything that the weights depend on (`build_resume_key`)
+model       state of `Detector.model`
+optimizer, ...   states of `Detector.parts`
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from backbones.core.checkpoint import load_checkpoint, load_state, save_checkpoint
+from backbones.core.distributed import barrier, is_main, world_size
+from backbones.core.errors import InputError
+from detection.engines.base import Detector
+
+CHECKPOINT = "checkpoint.pth"
+_FIELDS = ("engine", "iteration", "processes", "resume_key", "model", "optimizer")
+
+
+def save_detector(path: Path, detector: Detector, finished: int, resume_key: dict[str, str]) -> None:
+    """Write the checkpoint; called on every process.
+
+    Args:
+        finished: number of iterations.
+    """
+    if is_main():
+        save_checkpoint(
+            path,
+            engine=detector.cfg.ENGINE,
+            iteration=finished,
+            processes=world_size(),
+            resume_key=resume_key,
+            model=detector.model.state_dict(),
+            **{name: part.state_dict() for name, part in detector.parts().items()},
+        )
+    barrier()
+
+
+def read_detector(path: Path) -> dict[str, Any]:
+    """The fields of a checkpoint, those that version 0.4 called otherwise by their present names.
+
+    Raises:
+        InputError: a file of another kind.
+    """
+    state = load_checkpoint(path)
+    if "settings" in state and "resume_key" not in state:  # version 0.4, where the engine of two was not named
+        state.setdefault("engine", "yolo" if "task" in state else "torchvision")
+        state = {{"settings": "resume_key", "task": "model"}.get(name, name): value for name, value in state.items()}
+        state.setdefault("processes", world_size())
+    if missing := [name for name in _FIELDS if name not in state]:
+        raise InputError(
+            f"{path} is not a checkpoint of a fine-tuning: it lacks {missing[0]}; delete it or use a new output folder"
+        )
+    return state
+
+
+def restore_detector(path: Path, detector: Detector, state: dict[str, Any]) -> None:
+    """Give `detector` what `state`, of `read_detector`, holds.
+
+    Raises:
+        InputError: the checkpoint of another engine, or of another network.
+    """
+    engine, parts = detector.cfg.ENGINE, detector.parts()
+    if state["engine"] != engine:
+        raise InputError(
+            f"{path} is a checkpoint of ENGINE {state['engine']}, not of {engine}; use a new output folder"
+        )
+    if missing := [name for name in parts if name not in state]:
+        raise InputError(
+            f"{path} is not a checkpoint of ENGINE {engine}: it lacks {missing[0]}; use a new output folder"
+        )
+    load_state(detector.model, state["model"], where=path)
+    for name, part in parts.items():
+        part.load_state_dict(state[name])

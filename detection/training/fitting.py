@@ -1,0 +1,131 @@
+"""One training of a detector: how it begins, resumes, saves and ends, the same for every engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from backbones.core.config import CfgNode
+from backbones.core.distributed import broadcast, is_main
+from backbones.core.files import save_json
+from backbones.core.run_log import MetricsWriter, get_logger
+from backbones.models.weights import BackboneFile
+from detection.data.records import DetectionData
+from detection.engines import build_engine
+from detection.engines.base import Detections
+from detection.training.checkpoint import CHECKPOINT, read_detector, restore_detector, save_detector
+from detection.training.frozen import FrozenStages
+from detection.training.resuming import (
+    build_resume_key,
+    refuse_other_settings,
+    require_finished,
+    warn_of_other_processes,
+)
+
+LOADING_FILE = "loading.json"
+
+
+def fit(
+    cfg: CfgNode,
+    backbone: BackboneFile | None,
+    train: DetectionData,
+    test: DetectionData,
+    run_dir: Path,
+    device: torch.device,
+    *,
+    resume: bool = False,
+    eval_only: bool = False,
+    begin: Callable[[], Path] | None = None,
+) -> Detections:
+    """Train (or resume, or only load) and return every detection on `test`, complete on every process.
+
+    Writes checkpoint.pth and metrics.jsonl into `run_dir`, and loading.json: the account of the loaded backbone, with
+    the proof that what is frozen did not move.
+
+    Args:
+        begin: called on every process when nothing can be refused any more, before anything is written; returns the
+            folder of loading.json (default: `run_dir`).
+    """
+    run = Fitting(cfg, backbone, train, test, run_dir, device)
+    if resume or eval_only:
+        run.restore(required=eval_only)
+    if eval_only:
+        require_finished(run.path, run.finished, cfg.SOLVER.MAX_ITER)
+    folder = begin() if begin else run_dir
+    if not eval_only:  # not before: a refused resumption leaves the run as it was
+        run.save_loading(folder)
+    if run.finished < cfg.SOLVER.MAX_ITER:
+        run.train()
+    run.save_loading(folder, run.frozen.prove())
+    return run.detector.detect(test)
+
+
+class Fitting:
+    """A detector with what its checkpoint holds.
+
+    Attributes:
+        finished: number of iterations.
+    """
+
+    def __init__(
+        self,
+        cfg: CfgNode,
+        backbone: BackboneFile | None,
+        train: DetectionData,
+        test: DetectionData,
+        run_dir: Path,
+        device: torch.device,
+    ) -> None:
+        self.cfg, self.data, self.run_dir = cfg, train, run_dir
+        engine = build_engine(cfg.ENGINE)
+        torch.manual_seed(cfg.SEED)
+        self.detector = engine.build(cfg, backbone, device)
+        self.frozen = FrozenStages(self.detector.frozen)
+        self.resume_key = build_resume_key(engine.weight_settings(cfg), train, backbone, test)
+        self.path, self.finished = run_dir / CHECKPOINT, 0
+
+    def restore(self, *, required: bool) -> None:
+        """Load the checkpoint; without one a run begins anew, unless it is `required`."""
+        if not required and not self.path.exists():
+            return
+        state = read_detector(self.path)
+        refuse_other_settings(state["resume_key"], self.resume_key, self.path)
+        restore_detector(self.path, self.detector, state)
+        self.finished = state["iteration"]
+        if self.finished < self.cfg.SOLVER.MAX_ITER:
+            warn_of_other_processes(state)
+        get_logger().info("resuming from iteration %d", self.finished)
+
+    def save(self, finished: int) -> None:
+        """Called on every process."""
+        self.finished = finished
+        precise = self.cfg.TEST.get("PRECISE_BN")
+        if finished == self.cfg.SOLVER.MAX_ITER and precise and precise.ENABLED:
+            # Before the last checkpoint, so that who detects with it later finds the same statistics.
+            self.detector.measure_norms(self.data)
+        self.detector.gather()
+        save_detector(self.path, self.detector, finished, self.resume_key)
+
+    def train(self) -> None:
+        """Iterations `finished` .. MAX_ITER - 1."""
+        begun = time.time()
+        with MetricsWriter(self.run_dir, self.finished) as writer:
+            self.detector.train(self.data, start=self.finished, save=self.save, writer=writer, run_dir=self.run_dir)
+        get_logger().info("trained in %.1f s", time.time() - begun)
+        # Each process has its own BN statistics: all detect with the main process's.
+        broadcast(*self.detector.model.state_dict().values())
+
+    def save_loading(self, folder: Path, frozen: dict[str, Any] | None = None) -> None:
+        """Write which tensors came from the backbone, and which did not.
+
+        Args:
+            frozen: of `FrozenStages.prove`, when the training is over.
+        """
+        report = self.detector.report
+        if report and is_main():
+            save_json(folder / LOADING_FILE, {**asdict(report), "counts": report.counts(), "frozen": frozen})

@@ -1,0 +1,97 @@
+"""One fine-tuning: from a checked config and a backbone to predictions, measured numbers and results.json.
+
+An engine trains and detects (detection/engines/base.py); everything before and after is the same for all of them, so
+that their numbers mean the same.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from backbones.core.config import CfgNode, flatten
+from backbones.core.distributed import barrier, is_main, setup_distributed
+from backbones.core.errors import InputError
+from backbones.core.run_log import get_logger, hold_log
+from backbones.core.warning_counter import WarningCounter
+from backbones.models.weights import BackboneFile, load_backbone
+from detection.data.catalog import load_data
+from detection.data.records import DetectionData, check_categories
+from detection.engines import build_engine
+from detection.training.fitting import fit
+from detection.training.results import save_evaluation
+from detection.training.run_folder import check_folder, choose_folder
+
+RANDOM = "random"
+
+
+def check_config(cfg: CfgNode) -> None:
+    """Check the config by itself and against its engine, which need not be installed; read no data."""
+    build_engine(cfg.ENGINE).check_config(cfg)
+
+
+def load_checked(cfg: CfgNode, backbone: str) -> BackboneFile | None:
+    """Check the config against its engine, which must be installed, and its backbone; read no data.
+
+    Args:
+        backbone: a pretraining run's folder, a backbone file, or "random".
+    """
+    engine = build_engine(cfg.ENGINE)
+    engine.check_config(cfg)
+    engine.require()
+    file = None if backbone == RANDOM else load_backbone(backbone)
+    engine.check_backbone(cfg, file)
+    return file
+
+
+def finetune(
+    cfg: CfgNode, backbone: BackboneFile | None, run_dir: Path, *, resume: bool, eval_only: bool
+) -> dict[str, Any]:
+    """Train, detect, evaluate; write predictions.json, matches.npz and results.json; return the results.
+
+    Args:
+        backbone: of `load_checked`; None is random initialisation.
+        run_dir: created, with its config and log, when nothing can be refused any more.
+        resume: from the run's checkpoint, if there is one.
+        eval_only: detect and evaluate with the finished run's checkpoint; `run_folder` says where its results go.
+
+    Returns:
+        what results.json holds; on other processes than the main one, nothing.
+    """
+    device = setup_distributed()
+    hold_log()
+    engine = build_engine(cfg.ENGINE)
+    check_folder(run_dir, cfg, engine.roles, resume=resume, eval_only=eval_only)
+    warnings = WarningCounter()
+    engine.warn(cfg, warnings)
+    train, test = load_both(cfg, engine.num_classes, warnings)
+    place = choose_folder(run_dir, cfg, train, test, engine.roles, resume=resume, eval_only=eval_only)
+    found = fit(cfg, backbone, train, test, run_dir, device, resume=resume, eval_only=eval_only, begin=place.open)
+    results = save_evaluation(cfg, backbone, train, test, found, place, warnings) if is_main() else {}
+    barrier()
+    return results
+
+
+def load_both(cfg: CfgNode, key: str, warnings: WarningCounter) -> tuple[DetectionData, DetectionData]:
+    """The training and the test set of DATASETS, whose category list must be as long as the config's `key` says."""
+    datasets, num_classes = cfg.DATASETS, dict(flatten(cfg))[key]
+    train = load_data(datasets.TRAIN, datasets.ROOT, warnings)
+    same = list(datasets.TRAIN) == list(datasets.TEST)
+    test = train if same else load_data(datasets.TEST, datasets.ROOT, warnings)
+    check_categories(train, test)
+    if len(train.categories) != num_classes:
+        raise InputError(f"{key} is {num_classes}, but {train.stated_categories()}; set it to {len(train.categories)}")
+    for role, data in (("train", train), ("test", test)):
+        log_counts(role, data)
+    warnings.log(get_logger())
+    return train, test
+
+
+def log_counts(role: str, data: DetectionData) -> None:
+    """One line with the numbers of images, annotations and categories."""
+    numbers = data.counts()
+    get_logger().info(
+        "%s %s: %d images, %d annotations (%d crowd or difficult), %d of %d categories annotated, fingerprint %s",
+        role, data.name, numbers["images"], numbers["annotations"], numbers["crowd"],
+        numbers["categories_annotated"], numbers["categories"], data.fingerprint,
+    )  # fmt: skip
