@@ -1,10 +1,11 @@
 """A suite is checked before it starts: a mistyped key of its last row would cost days otherwise."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from backbones.core.config import CfgNode, load_config
+from backbones.core.config import CfgNode
 from backbones.core.errors import InputError
 from suites.plan import Plan
 from suites.stages import Pretrain, Stage
@@ -13,21 +14,22 @@ from suites.stages.results import OfBackbone
 
 
 class Reader(NamedTuple):
-    """How a tool reads its settings: its defaults, and what it refuses (`InputError`).
+    """How a tool reads its settings, and what it refuses (`InputError`).
 
+    read: a config file (or None) and KEY VALUE overrides -> complete settings.
     checks: of its settings.
     leaves: of a training: the backbone that it will leave, so far as its settings tell.
     check_backbone: of a fine-tuning, with the backbone that it will get (None: random weights) and its settings.
     """
 
-    defaults: Callable[[], CfgNode]
+    read: Callable[[Path | None, Sequence[str]], CfgNode]
     checks: tuple[Callable[[CfgNode], Any], ...]
     leaves: Callable[[CfgNode], Any] | None = None
     check_backbone: Callable[[Any, CfgNode], Any] | None = None
 
     def load(self, stage: Stage) -> CfgNode:
         """The complete settings of a stage, checked."""
-        cfg = load_config(self.defaults(), stage.config, stage.overrides)
+        cfg = self.read(stage.config, stage.overrides)
         for check in self.checks:
             check(cfg)
         return cfg

@@ -15,6 +15,7 @@ from backbones.measuring.cam import CAMS
 from backbones.methods.base import METHODS
 from backbones.models import MODELS
 from detection.engines.yolo.labels import CLASS_LABELS
+from suites.stages import KINDS
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("backbones", "detection", "comparison", "suites", "tools", "benchmarks")
@@ -25,10 +26,12 @@ REGISTERED = {
     "class labels": ("detection/engines/yolo/labels.py", CLASS_LABELS.names()),
     "network": ("backbones/models/base.py", MODELS.names()),
     "data set": ("backbones/data/samples.py", DATASETS.names()),
+    "kind of stage": ("suites/stages/__init__.py", list(KINDS)),
     "class activation map": ("backbones/measuring/cam.py", CAMS.names()),
 }
 # (file, name) that may be compared with, and why.
 ALLOWED = {
+    ("suites/fingerprints/sources.py", "pretrain"): "a table of tools; the kind is called like its tool",
     ("comparison/rows.py", "CE"): "result files name a method and nothing else of it; the baseline of all is CE",
     ("comparison/rows.py", "LS"): "the order of a table's rows begins with the baselines",
 }

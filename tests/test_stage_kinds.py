@@ -1,10 +1,8 @@
-"""Each kind of stage is one class: nothing outside its room asks for a kind by name, and each says what it needs."""
+"""Each kind of stage is one class, which says what it needs; that nothing asks for its name is in test_no_names.py."""
 
-import ast
 import json
 from pathlib import Path
 
-import pytest
 from helpers.suite_lab import ROOT
 
 from backbones.core.errors import Diverged
@@ -13,55 +11,6 @@ from suites.stages import KINDS, Stage
 from suites.stages.measures import Measure
 
 pytest_plugins = ["helpers.suite_fixtures"]
-
-PACKAGES = ("backbones", "detection", "comparison", "suites", "tools")
-# What a registry holds -> its names, and the folders whose files may compare with them.
-REGISTERED = {"kinds of stages": (KINDS.keys(), ("suites/stages",))}
-
-
-def compared_literals(tree):
-    """(line, text) of every literal that something is compared with: ==, in, match, and keys that are looked up."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Compare):
-            operands = [node.left, *node.comparators]
-        elif isinstance(node, ast.MatchValue):
-            operands = [node.value]
-        elif isinstance(node, ast.Subscript) and isinstance(node.value, ast.Dict):
-            operands = node.value.keys
-        else:
-            continue
-        for operand in operands:
-            items = operand.elts if isinstance(operand, ast.Tuple | ast.List | ast.Set) else [operand]
-            yield from ((item.lineno, item.value) for item in items if isinstance(item, ast.Constant))
-
-
-@pytest.mark.parametrize("what", REGISTERED)
-def test_no_comparison_with_a_registered_name(what):
-    names, rooms = REGISTERED[what]
-    found = [
-        f"{path.relative_to(ROOT)}:{line}: {text!r}"
-        for package in PACKAGES
-        for path in sorted((ROOT / package).rglob("*.py"))
-        if not str(path.relative_to(ROOT)).startswith(tuple(f"{room}/" for room in rooms))
-        for line, text in compared_literals(ast.parse(path.read_text()))
-        if text in names
-    ]
-    assert found == []
-
-
-@pytest.mark.parametrize(
-    ("source", "found"),
-    [
-        ("stage.kind == 'grid'", ["grid"]),
-        ("'grid' != stage.kind", ["grid"]),
-        ("stage.kind in ('grid', 'select')", ["grid", "select"]),
-        ("match kind:\n    case 'grid':\n        pass", ["grid"]),
-        ("{'grid': 1}[kind]", ["grid"]),
-        ("kind = 'grid'", []),
-    ],
-)
-def test_a_comparison_is_found_however_it_is_written(source, found):
-    assert [text for _, text in compared_literals(ast.parse(source))] == found
 
 
 def subclasses(cls):

@@ -12,18 +12,18 @@ The keys of a suite are explained in suites/config.py; LAUNCH.NUM_GPUS 8 after t
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from backbones.core.arguments import ArgumentParser, path_argument
-from backbones.core.config import CfgNode
+from backbones.core.config import CfgNode, load_config
 from backbones.core.entry import run_tool
 from suites.checks import Reader, check_settings, mixed_conventions
 from suites.listing import describe
 from suites.loading import load_suite
 from suites.plan import build_plan
 from suites.runner import run_plan
-from suites.stages import Stage
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,37 +39,25 @@ def main(argv: list[str] | None = None) -> int:
     return run_plan(plan)
 
 
-class EngineReader(Reader):
-    """Of a tool that fine-tunes: its config may name another engine than the tool's own."""
-
-    def load(self, stage: Stage) -> CfgNode:
-        from detection.engines import load_engine_config  # slow
-
-        cfg = load_engine_config(stage.config, stage.overrides, otherwise=self.defaults().ENGINE)
-        for check in self.checks:
-            check(cfg)
-        return cfg
-
-
 def readers() -> dict[str, Reader]:
-    """How each tool reads its settings, by the tool's name; imports slowly what the tools would."""
-    import backbones.config
+    """How each tool reads its settings, by the tool's name; imports what the tools import, slowly."""
+    import backbones.config as pretraining
     from backbones.measuring.run import check_evaluation
     from backbones.pretraining.run import expect_backbone
-    from detection.engines import build_engine, engine_defaults
+    from detection.engines import build_engine, load_engine_config
     from detection.training.run import check_config
 
+    def check_backbone(backbone: Any, cfg: CfgNode) -> None:
+        build_engine(cfg.ENGINE).check_backbone(cfg, backbone)
+
     def fine_tuning(engine: str) -> Reader:
-        def check_start(backbone: Any, cfg: CfgNode) -> None:
-            build_engine(cfg.ENGINE).check_backbone(cfg, backbone)
+        return Reader(partial(load_engine_config, otherwise=engine), (check_config,), check_backbone=check_backbone)
 
-        return EngineReader(lambda: engine_defaults(engine), (check_config,), check_backbone=check_start)
-
-    pretraining = Reader(backbones.config.get_defaults, (backbones.config.validate,), leaves=expect_backbone)
+    classifier = Reader(partial(load_config, pretraining.get_defaults()), (pretraining.validate,), expect_backbone)
     return {
-        "pretrain": pretraining,
-        "evaluate_backbone": pretraining._replace(checks=(*pretraining.checks, check_evaluation)),
-        "localize": pretraining,
+        "pretrain": classifier,
+        "evaluate_backbone": classifier._replace(checks=(*classifier.checks, check_evaluation)),
+        "localize": classifier,
         "finetune_coco": fine_tuning("torchvision"),
         "finetune_voc": fine_tuning("yolo"),
     }
