@@ -68,7 +68,7 @@ def batch(num_classes=K, seed=1, dtype=torch.float32):
 
 def take(whole: Batch, rows: slice) -> Batch:
     """Some samples of a batch."""
-    return Batch(**{name: value[rows] for name, value in vars(whole).items()})
+    return Batch(**{name: None if value is None else value[rows] for name, value in vars(whole).items()})
 
 
 def treats_samples_alone(name: str) -> bool:
