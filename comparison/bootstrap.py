@@ -188,7 +188,10 @@ def paired_bootstrap(
     level: float = 0.95,
     name: str = "AP",
 ) -> dict[str, float]:
-    """Return {"value", "low", "high"} of the difference a minus b in one of `AP_NAMES` or `AR_NAMES`."""
+    """Return {"value", "low", "high"}: the difference a minus b of a metric, and its percentile interval over images.
+
+    Both must hold the same images, which are resampled with replacement, jointly for a and b.
+    """
     a, b = resample_rows([matches_a, matches_b], resamples=resamples, seed=seed)
     return difference(a, b, name, level)
 

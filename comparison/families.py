@@ -95,7 +95,7 @@ def spread_over_backbones(values: Sequence[Sequence[float | None]]) -> dict[str,
 
 
 def family_notes(families: Sequence[Family]) -> Iterator[str]:
-    """Yield notes on rows of one label that are not averaged, with the reason."""
+    """Yield a note for rows that share a name in the table but are not averaged over seeds, with the reason."""
     by_label: dict[tuple, list[Family]] = {}
     for family in families:
         by_label.setdefault((family.protocol, family.method, family.label), []).append(family)

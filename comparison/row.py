@@ -52,7 +52,10 @@ class Row:
 
     @property
     def weights(self) -> str:
-        """Hash of the backbone's weights; equals `hash` unless detectors differ in more than the backbone."""
+        """Hash of the backbone's weights.
+
+        Usually `hash`, which identifies the row; they differ where one backbone has several detectors, such as YOLOs
+        with other class labels."""
         return str(self.results.get("detection", {}).get("details", {}).get("backbone_hash") or self.hash)
 
     @property

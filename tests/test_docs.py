@@ -15,6 +15,7 @@ import detection.config
 import detection.engines.yolo.config
 import suites.config
 from backbones.core.config import flatten
+from comparison.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -174,3 +175,12 @@ def test_the_search_sees_what_it_must(text, wrong):
     assert "_TABLE" in definitions("comparison/metrics.py")
     assert "Method.targets" in definitions("backbones/methods/base.py")
     assert list(commands("tools/a.py x \\\n  --b c --d-e")) == [("a", ["--b", "--d-e"])]
+
+
+def test_the_table_of_measures_lists_the_columns_of_the_report():
+    text = (ROOT / "docs" / "measures.md").read_text()
+    direction = {1: "higher", -1: "lower", 0: "-"}
+    for metric in METRICS:
+        assert f"| `{metric.name}` | {metric.title} | {direction[metric.better]} | {metric.meaning} |" in text
+        assert f"### {metric.group}\n" in text
+    assert len(re.findall(r"(?m)^\| `\w+` \|", text)) == len(METRICS)

@@ -177,6 +177,6 @@ def die_with_parent() -> None:
 
 
 def end_with_parent() -> None:
-    """Have a child such as torchrun terminated with its parent; unlike a killed one, it ends its own processes."""
+    """Make this child process receive SIGTERM when its parent dies, so that torchrun can stop its own workers."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

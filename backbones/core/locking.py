@@ -97,8 +97,9 @@ def hold_lock(
 
     Args:
         refusal: returns the error message for a process that finds the lock taken.
-        orphans: seconds to wait for processes that still hold the lock of an owner that has ended.
-        stays: keep the file; processes that are passed the descriptor hold the lock, too.
+        orphans: seconds to wait for child processes that still hold the lock of an owner that has ended.
+        stays: keep the file after the lock is released, as is necessary where child processes inherit the descriptor
+            and with it the lock.
 
     Raises:
         InputError: another process holds the lock, or the folder cannot be written.

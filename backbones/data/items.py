@@ -16,8 +16,9 @@ from backbones.data.geometry import Crop, map_boxes, objectness
 class Item:
     """One sample, with the data from which `collate` fills the optional fields of its batch.
 
-    image: (3, H, W) uint8.  needs: names of the optional fields to fill.  boxes: (m, 4) of the source image.
-    crop: the part of the source image that is shown, before a flip; it can reach beyond the image (padding).
+    image: (3, H, W) uint8.  needs: names of the optional fields to fill.
+    boxes: (m, 4) x0, y0, x1, y1 in pixels of the source image.
+    crop: the visible part of the source image (x, y, w, h), before a flip; it can reach beyond the image (padding).
     source_size: width, height.  is_context: every object is painted over.
     second_view: (3, H, W) uint8, the sample under another augmentation.
     """

@@ -62,7 +62,8 @@ def gradients(layers: Layers, inputs: list[Tensor], slope: Tensor, out: Tensor) 
 
 
 def cross_entropy_slope(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the gradient of each network's mean soft cross-entropy by the logits: (softmax(z) - y) / B."""
+    """Return the gradient of each network's mean soft cross-entropy with respect to the logits:
+    (softmax(z) - y) / B."""
     return (logits.softmax(dim=2) - targets).div_(logits.shape[1])
 
 

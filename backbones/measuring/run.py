@@ -102,10 +102,11 @@ def changed_settings(cfg: CfgNode, images: int) -> dict:
 
 
 def check_evaluation(cfg: CfgNode) -> None:
-    """Check the settings that tools/evaluate_backbone.py alone refuses.
+    """Check the settings that only tools/evaluate_backbone.py reads.
 
     Raises:
-        InputError: an unknown cover, or a temperature that would be measured on the images it is fitted on.
+        InputError: an unknown fill in EVAL.CONTEXT_FILLS, or a temperature measured on the images that it is
+            fitted on.
     """
     if cfg.EVAL.CONTEXT:
         check_fills(cfg.EVAL.CONTEXT_FILLS, "EVAL.CONTEXT_FILLS")

@@ -41,7 +41,7 @@ class BackboneFolders:
     evaluations: tuple[Path, ...]
 
     def run(self, holding: str = "") -> Path:
-        """Return the first run that holds the file `holding`, else the first run; raise `InputError` without a run."""
+        """Return the first of the runs with the file `holding`, else the first; raise `InputError` if there is none."""
         if not self.runs:
             raise InputError(f"{self.given}: the run of this backbone is not beside it; give the folder of the run")
         return min(self.runs, key=lambda run: not (holding and (run / holding).is_file()))  # ties: the first

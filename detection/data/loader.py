@@ -151,7 +151,9 @@ def flip_boxes(boxes: np.ndarray, width: int) -> np.ndarray:
 
 
 def collate(items: list[Item]) -> DetectionBatch:
-    """Pad images with zeros at the right and the bottom, to a multiple of SIZE_DIVISOR."""
+    """Stack images into a batch, zero-padded at the right and the bottom.
+
+    The padded sides are those of the largest image, rounded up to a multiple of SIZE_DIVISOR; boxes are unchanged."""
     sizes = [(item.image.shape[1], item.image.shape[2]) for item in items]
     height, width = (-(-max(side) // SIZE_DIVISOR) * SIZE_DIVISOR for side in zip(*sizes, strict=True))
     images = torch.zeros(len(items), 3, height, width, dtype=torch.uint8)

@@ -26,7 +26,7 @@ def load_array_pickle(path: str | Path) -> Any:
     """Read a pickle of NumPy arrays and plain types; arrays are `np.ndarray`, also inside dicts and lists.
 
     Raises:
-        InputError: the file names anything else, or is truncated.
+        InputError: the pickle refers to any other class or function, or is truncated.
     """
     try:
         content = Path(path).read_bytes()
