@@ -1,5 +1,5 @@
-"""Methods: what becomes of the label during pretraining.  One class each, in `backbones.methods.base.METHODS`.
+"""Methods: how labels are made during pretraining.  One class each, registered in `backbones.methods.base.METHODS`.
 
-A method is found in any module of this folder: the registry imports them all when it is first asked.  This package
-imports none of them, so that `functional` and `tables` cost their users nothing else.
+A method can be in any module of this folder: the registry imports all of them on its first use.  This package itself
+imports none, so that importing `functional` or `tables` loads nothing else.
 """

@@ -18,9 +18,9 @@ from backbones.models.base import Outputs
 
 
 class MisleadingCrops(Learnt):
-    """Counts the crops whose label contradicts their class; logs a warning once they are more than 5 %.
+    """Counter of the crops whose label contradicts their class; logs a warning, once, if they exceed 5 %.
 
-    With "k-1" a crop that shows less than `least_objectness` of its object is taught to be anything but its class.
+    With "k-1", the label of a crop with an objectness below `least_objectness` ranks its class below all others.
     """
 
     WARNING_SHARE = 0.05
@@ -32,42 +32,49 @@ class MisleadingCrops(Learnt):
     def __init__(self, name: str, num_classes: int, beta: float, convention: str) -> None:
         super().__init__()
         self.name = name
-        # Below this objectness y_t < y_j: at beta 1 it is 1 / K, at beta <= (K - 1) / K there is none.
+        # y_t < y_j below this objectness: 1 / K for beta 1; at most 0, so never, for beta <= (K - 1) / K.
         self.least_objectness = 1 - (1 - 1 / num_classes) / beta if convention == "k-1" and beta > 0 else 0.0
         self.warned = False
-        for name in ("crops", "misleading"):  # of the run
+        for name in ("crops", "misleading"):  # over the whole run
             self.add_sum(name, torch.zeros((), dtype=torch.int64))
 
     def observe(self, objectness: Tensor, counted: Tensor) -> None:
-        """objectness: (B,) in [0, 1]. counted: (B,) bool, the samples whose label depends on it."""
+        """Count the misleading samples of a batch.
+
+        objectness: (B,) in [0, 1]. counted: (B,) bool, the samples whose label depends on it.
+        """
         self.local_crops += counted.sum()
         self.local_misleading += ((objectness < self.least_objectness) & counted).sum()
 
     def end_period(self) -> None:
-        """Log a warning, once, if the share is too high."""
+        """Log a warning, once, if the share exceeds WARNING_SHARE."""
         self.gather()
         share = (self.misleading / self.crops.clamp(min=1)).item()
         if share > self.WARNING_SHARE and not self.warned and is_main():
             self.warned = True
             get_logger().warning(
-                f"METHOD.{self.name}.convention k-1: {share:.0%} of the crops show so little of their object "
-                f"(objectness below {self.least_objectness:.3g}) that their label contradicts its class; "
+                f"METHOD.{self.name}.convention k-1: {share:.0%} of the crops have an objectness "
+                f"below {self.least_objectness:.3g}, so that their label contradicts their class; "
                 "with few classes use convention all, or a smaller beta"
             )
 
 
 @METHODS.register()
 class ALS(Method):
-    """Adaptive label smoothing: the label is as sure as the object is large (functional.adaptive_targets)."""
+    """Adaptive label smoothing: the smaller the object in the crop, the softer the label.
+
+    The formula is that of functional.adaptive_targets.
+    """
 
     needs = frozenset({"objectness"})
 
     def __init__(self, model: nn.Module, num_classes: int, *, beta: float = 1.0, convention: str = "k-1") -> None:
         """
         Args:
-            beta: weight of the adaptive label against the one-hot one, in [0, 1]; 0 is CE, 1 the paper's default.
-            convention: "k-1" is the paper's formula; "all" is uniform where the object is outside the crop, and never
-                teaches against the class (for a small K).
+            beta: share of the adaptive label in [0, 1], the rest is one-hot; 0 is CE, 1 is the paper's default.
+            convention: "k-1" spreads the smoothed mass over the wrong classes (the paper's formula); "all" over all K
+                classes, so that a crop without the object gets the uniform label. With few classes use "all": "k-1"
+                can rank the true class below the others.
         """
         super().__init__(model, num_classes)
         self.beta = self.check_range("beta", beta, 0, 1)
@@ -75,7 +82,7 @@ class ALS(Method):
         self.counter = MisleadingCrops(type(self).__name__, num_classes, beta, convention)
 
     def targets(self, batch: Batch) -> Tensor:
-        assert batch.objectness is not None  # `forward` has checked what the method needs
+        assert batch.objectness is not None  # `forward` has checked `needs`
         return adaptive_targets(
             batch.labels, batch.objectness, self.num_classes, self.beta, self.convention, self.target_dtype
         )
@@ -87,9 +94,9 @@ class ALS(Method):
 
 @METHODS.register()
 class ALSContext(ALS):
-    """ALS, and the uniform label for images whose objects are painted over (Sec. 4.1, "Context").
+    """ALS, with the uniform label for images whose objects are painted over (Sec. 4.1, "Context").
 
-    DATA.CONTEXT_SHARE is the share of the samples that are such images, 0.15 in the paper; beta does not apply to them.
+    DATA.CONTEXT_SHARE sets the share of such images, 0.15 in the paper; beta does not apply to them.
     """
 
     needs = frozenset({"objectness", "is_context"})
@@ -101,16 +108,16 @@ class ALSContext(ALS):
     def observe(self, outputs: Outputs, batch: Batch) -> None:
         assert batch.objectness is not None
         assert batch.is_context is not None
-        self.counter.observe(batch.objectness, ~batch.is_context)  # a context image has its own label
+        self.counter.observe(batch.objectness, ~batch.is_context)  # the label of a context image does not depend on it
 
 
 @METHODS.register()
 class ALSCutMix(Method):
-    """CutMix with adaptive labels, which the paper reports without a description: three readings are offered.
+    """CutMix with adaptive labels; the paper reports it without a description, so three readings are available.
 
-    "visible" (default): a class weighs the share of the image in which its object is still to be seen.
+    "visible" (default): the weight of a class is the share of the image in which its object remains visible.
     "targets": the adaptive labels of the two whole crops, mixed by area.
-    "both": adaptive labels of what is still to be seen, mixed by area; area counts twice.
+    "both": the adaptive labels of the visible parts of the objects, mixed by area; area counts twice.
     """
 
     needs = frozenset({"objectness", "boxes"})
@@ -127,11 +134,13 @@ class ALSCutMix(Method):
     ) -> None:
         """
         Args:
-            alpha: the kept share of the image is Beta(alpha, alpha), before clipping; above 0, 1 is uniform.
-            probability: share of the batches that are mixed, in [0, 1]; 0 is ALS.
-            reading: "visible": a class weighs the share of pixels in which its object is seen; "targets": the two
-                adaptive labels by area; "both": adaptive labels of what is seen, by area.
-            convention: "k-1" or "all", as for ALS.
+            alpha: the kept share of the image, before clipping, is drawn from Beta(alpha, alpha); above 0, 1 is
+                uniform.
+            probability: probability that a batch is mixed, in [0, 1]; 0 is ALS.
+            reading: "visible": the weight of a class is the share of pixels that show its object; "targets": the
+                adaptive labels of both crops, weighted by area; "both": the adaptive labels of the visible parts,
+                weighted by area.
+            convention: "k-1" or "all", as in ALS.
         """
         super().__init__(model, num_classes)
         self.draw = CutMixDraw(self.check_positive("alpha", alpha), self.check_range("probability", probability, 0, 1))
@@ -161,7 +170,7 @@ class ALSCutMix(Method):
         return adaptive_targets(labels, shares, self.num_classes, 1.0, self.convention, self.target_dtype)
 
     def _visible(self, batch: Batch, rectangle: Rectangle) -> tuple[Tensor, Tensor]:
-        """Shares of the image, (B,): the object of an image outside of the rectangle, and inside of it."""
+        """Return the share of the image, (B,), that its object covers outside the rectangle, and inside it."""
         assert batch.boxes is not None
         boxes, area = batch.boxes.to(self.target_dtype), batch.images.shape[2] * batch.images.shape[3]
         inside = union_areas(clip_to_rectangle(boxes, rectangle)) / area

@@ -1,16 +1,16 @@
-"""The one interface for methods: a method contains the model and turns a batch into a training step.
+"""The interface of all methods: a method contains the model and turns a batch into a training step.
 
-A method differs from plain cross-entropy in the hooks it overrides, most in exactly one.  The loop calls, in order:
+A method overrides the hooks in which it differs from plain cross-entropy, mostly one.  The loop calls, in order:
 
     setup(context)                       once, before training, and before the state of a checkpoint is loaded
     begin_epoch(epoch)                   before the first step of each epoch
     forward(batch): targets, mix, (the model), loss, observe
     after_step()                         after the optimizer's step
-    end_period()                         every `period` iterations, or after each epoch where `period` is None
+    end_period()                         every `period` iterations, or after each epoch if `period` is None
     gather()                             before the state dict is saved, on every process
 
-What must survive a restart is a buffer or a parameter: the state dict of the method is the checkpoint.
-The keyword-only arguments of `__init__` with their defaults are the block METHOD.<NAME> of the config, and the section
+State that must survive a restart is a buffer or a parameter: the state dict of the method is the checkpoint.
+The keyword-only arguments of `__init__`, with their defaults, are the block METHOD.<NAME> of the config; the section
 `Args:` of its docstring is their manual (backbones/methods/manual.py): meaning, range, neutral value, unit, source.
 Letters: B batch, K classes.
 """
@@ -35,7 +35,10 @@ METHODS = Registry("method", package="backbones.methods")  # name -> class
 
 @dataclass
 class MethodStep:
-    """loss: mean over the batch, (). logits, targets: (B, K). mixed: (B,) bool, samples that hold a second image."""
+    """Result of one forward pass.
+
+    loss: mean over the batch, (). logits, targets: (B, K). mixed: (B,) bool, samples that contain a second image.
+    """
 
     loss: Tensor
     logits: Tensor
@@ -45,12 +48,12 @@ class MethodStep:
 
 @dataclass
 class Context:
-    """What a method may know before training starts.
+    """Facts about the training that a method can use in `setup`.
 
     labels: (N,) int64, the class of each training sample. steps_per_epoch: iterations in one epoch.
-    unaugmented: starts a pass over this process's share of the training set, without augmentation, uint8.
-    teacher_temperature: fits the teacher's temperature on the validation split, which takes a pass over it.
-    resumed: the state of a checkpoint will be loaded next: give buffers their shapes, measure nothing.
+    unaugmented: starts a pass over this process's share of the training set, uint8 images without augmentation.
+    teacher_temperature: fits the teacher's temperature on the validation split, in one pass over it.
+    resumed: a checkpoint is loaded next, so give buffers their shapes and measure nothing.
     """
 
     num_samples: int
@@ -66,7 +69,7 @@ class Method(nn.Module):
     """Plain cross-entropy; a subclass overrides the hooks in which it differs.
 
     needs: optional fields of the batch that the loader must fill for this method.
-    period: iterations between two calls of `end_period`; None: one epoch.
+    period: iterations between two calls of `end_period`; None for one epoch.
     """
 
     needs: frozenset[str] = frozenset()
@@ -81,7 +84,7 @@ class Method(nn.Module):
 
     @final
     def forward(self, batch: Batch) -> MethodStep:
-        """One training step, without the backward pass."""
+        """Compute one training step, without the backward pass."""
         self._check_fields(batch)
         batch, targets = self.mix(batch, self.targets(batch))
         outputs = self.model(batch.images)
@@ -93,57 +96,57 @@ class Method(nn.Module):
     # Hooks
 
     def targets(self, batch: Batch) -> Tensor:
-        """(B, K) of `target_dtype`, rows sum to 1; a constant for the gradient."""
+        """Return the targets, (B, K) of `target_dtype`; rows sum to 1, and no gradient flows through them."""
         return functional.one_hot(batch.labels, self.num_classes, self.target_dtype)
 
     def mix(self, batch: Batch, targets: Tensor) -> tuple[Batch, Tensor]:
-        """The batch with samples combined, and their targets; `mixed` of the new batch says which."""
+        """Combine samples; return the new batch, whose `mixed` marks the combined samples, and its targets."""
         return batch, targets
 
     def loss(self, outputs: Outputs, targets: Tensor, batch: Batch) -> Tensor:
-        """(), the mean over the batch."""
+        """Return the loss, (), the mean over the batch."""
         return functional.soft_cross_entropy(outputs.logits, targets).mean()
 
     def observe(self, outputs: Outputs, batch: Batch) -> None:
-        """Learn from the predictions (of the network before this step); always called under no_grad."""
+        """Learn from the predictions, made before this optimizer step; always called under no_grad."""
 
     def end_period(self) -> None:
-        """Take over what was observed. Every process calls it at the same iteration; it may wait for the device."""
+        """Use what was observed. Called on every process at the same iteration; it may synchronise with the device."""
         for learnt in self._learnt():
             learnt.end_period()
 
     def setup(self, context: Context) -> None:
-        """Prepare for the training set."""
+        """Prepare for the training set; called once, before training."""
 
     def begin_epoch(self, epoch: int) -> None:
-        """`epoch` counts from 0."""
+        """Prepare for an epoch; `epoch` counts from 0."""
 
     def after_step(self) -> None:
-        """The optimizer has changed the parameters."""
+        """React to the new parameters; called after the optimizer step."""
 
     def gather(self) -> None:
-        """Gather what the processes observed, so that all have the same state dict. Every process calls it."""
+        """Sum what the processes observed, so that all have the same state dict. Called on every process."""
         for learnt in self._learnt():
             learnt.gather()
 
-    # Help for subclasses
+    # Helpers for subclasses
 
     @property
     def target_dtype(self) -> torch.dtype:
-        """float32, also under autocast; float64 where the model computes in float64."""
+        """Type of the targets: float32, also under autocast; float64 if the model computes in float64."""
         parameter = next(self.model.parameters(), None)
         return torch.float64 if parameter is not None and parameter.dtype == torch.float64 else torch.float32
 
     def check_range(self, argument: str, value: float, low: float, high: float = checks.NO_LIMIT) -> float:
-        """`value`, which must lie in [low, high]."""
+        """Return `value`; it must be in [low, high]."""
         return checks.check_range(self._key(argument), value, low, high)
 
     def check_positive(self, argument: str, value: float) -> float:
-        """`value`, which must be above 0."""
+        """Return `value`; it must be above 0."""
         return self.check_range(argument, value, checks.ABOVE_0)
 
     def check_choice(self, argument: str, value: str, choices: Collection[str]) -> str:
-        """`value`, which must be one of `choices`."""
+        """Return `value`; it must be one of `choices`."""
         return checks.check_choice(self._key(argument), value, choices)
 
     def _key(self, argument: str) -> str:

@@ -1,4 +1,4 @@
-"""Losses and labels made for noisy labels, and baselines that confuse the network on purpose.
+"""Losses and labels designed for noisy labels, and baselines that confuse the network on purpose.
 
 Bootsoft, Boothard: Reed et al. 2015, arXiv:1412.6596.  DisturbLabel: Xie et al. 2016, arXiv:1605.00055.
 SCE: Wang et al. 2019, arXiv:1908.06112.  GCE: Zhang & Sabuncu 2018, arXiv:1805.07836.
@@ -23,14 +23,14 @@ from backbones.models.base import Outputs
 
 @METHODS.register()
 class Bootsoft(Method):
-    """Cross-entropy against the label and the network's own prediction."""
+    """Cross-entropy against a mixture of the label and the network's own prediction."""
 
     def __init__(self, model: nn.Module, num_classes: int, *, hard_weight: float = 0.95, detach: bool = False) -> None:
         """
         Args:
-            hard_weight: share of the label in [0, 1], the rest is the network's own prediction; 1 is CE, 0.95 in the
-                papers.
-            detach: the prediction is a constant in the target; False in the authors' code.
+            hard_weight: share of the one-hot label in [0, 1], the rest is the network's own prediction; 1 is CE, 0.95
+                in the papers.
+            detach: stop the gradient through the prediction in the target; False in the authors' code.
         """
         super().__init__(model, num_classes)
         self.hard_weight = self.check_range("hard_weight", hard_weight, 0, 1)
@@ -42,12 +42,13 @@ class Bootsoft(Method):
 
 @METHODS.register()
 class Boothard(Method):
-    """Cross-entropy against the label and the class that the network predicts."""
+    """Cross-entropy against a mixture of the label and the class that the network predicts."""
 
     def __init__(self, model: nn.Module, num_classes: int, *, hard_weight: float = 0.8) -> None:
         """
         Args:
-            hard_weight: share of the label in [0, 1], the rest is the predicted class; 1 is CE, 0.8 in the papers.
+            hard_weight: share of the one-hot label in [0, 1], the rest is the predicted class; 1 is CE, 0.8 in the
+                papers.
         """
         super().__init__(model, num_classes)
         self.hard_weight = self.check_range("hard_weight", hard_weight, 0, 1)
@@ -58,19 +59,19 @@ class Boothard(Method):
 
 @METHODS.register()
 class DisturbLabel(Method):
-    """Hard labels, some of them replaced by wrong ones, drawn anew at every iteration."""
+    """Hard labels, some of which are replaced with random ones, drawn again in every iteration."""
 
     def __init__(self, model: nn.Module, num_classes: int, *, rate: float = 0.1) -> None:
         """
         Args:
-            rate: share in [0, 1] of labels drawn uniformly from all classes, so that rate (K - 1) / K are wrong; 0 is
-                CE, 0.1 in the paper.
+            rate: probability, in [0, 1], that a label is drawn uniformly from all classes, so that a share
+                rate (K - 1) / K is wrong; 0 is CE, 0.1 in the paper.
         """
         super().__init__(model, num_classes)
         self.rate = self.check_range("rate", rate, 0, 1)
 
     def targets(self, batch: Batch) -> Tensor:
-        # From the CPU's generator: the same on every device, and nothing waits for one.
+        # From the CPU's generator: the same on every device, without synchronisation.
         drawn = torch.randint(self.num_classes, (len(batch),))
         disturbed = torch.rand(len(batch)) < self.rate
         drawn, disturbed = (t.to(batch.labels.device, non_blocking=True) for t in (drawn, disturbed))
@@ -79,7 +80,7 @@ class DisturbLabel(Method):
 
 @METHODS.register()
 class SCE(Method):
-    """Symmetric cross-entropy: alpha H(y, p) + beta H(p, y), the label clipped to [1e-4, 1] in the second."""
+    """Symmetric cross-entropy: alpha H(y, p) + beta H(p, y), with the label clipped to [1e-4, 1] in the second."""
 
     FLOOR = 1e-4
 
@@ -89,8 +90,10 @@ class SCE(Method):
         """
         Args:
             alpha: weight of cross-entropy, at least 0; 6.0 for CIFAR-100, 0.1 for CIFAR-10.
-            beta: weight of the reverse, at least 0; 0.1 for CIFAR-100, 1.0 for CIFAR-10; 0 with alpha 1 is CE.
-            form: "paper"; or "reference", the code of Zhang et al. 2021, which clips the label in both terms.
+            beta: weight of the reverse cross-entropy, at least 0; 0.1 for CIFAR-100, 1.0 for CIFAR-10; 0 with alpha 1
+                is CE.
+            form: "paper" clips the label in the second term only; "reference" in both, as the code of Zhang et al.
+                2021 does.
         """
         super().__init__(model, num_classes)
         self.alpha, self.beta = self.check_range("alpha", alpha, 0), self.check_range("beta", beta, 0)
@@ -110,7 +113,7 @@ class GCE(Method):
     def __init__(self, model: nn.Module, num_classes: int, *, exponent: float = 0.7) -> None:
         """
         Args:
-            exponent: q in (0, 1]; towards 0 cross-entropy, 1 the mean absolute error, 0.7 in the paper.
+            exponent: q in (0, 1]; near 0 it is CE, 1 is the mean absolute error, 0.7 in the paper.
         """
         super().__init__(model, num_classes)
         self.exponent = self.check_positive("exponent", self.check_range("exponent", exponent, 0, 1))
@@ -121,14 +124,15 @@ class GCE(Method):
 
 @METHODS.register()
 class PairwiseConfusion(Method):
-    """Cross-entropy, and the distance between the predictions for the two halves of a batch, pair by pair."""
+    """Cross-entropy plus the distance between the predictions for pairs from the two halves of a batch."""
 
     def __init__(self, model: nn.Module, num_classes: int, *, weight: float = 10.0, form: str = "pairs") -> None:
         """
         Args:
-            weight: of the distance, at least 0; 0 is CE, 10 in the paper.
-            form: "pairs", the distances of probabilities, pair by pair (paper); "reference", of logits, over the batch
-                axis (the code of Zhang et al. 2021); both are sums over the size of the batch.
+            weight: weight of the distance, at least 0; 0 is CE, 10 in the paper.
+            form: "pairs": the norm of each pair's difference of probabilities (paper); "reference": the norm over the
+                batch axis of the differences of logits (the code of Zhang et al. 2021). Both are summed and divided by
+                the batch size.
         """
         super().__init__(model, num_classes)
         self.weight = self.check_range("weight", weight, 0)

@@ -1,7 +1,7 @@
-"""Be your own teacher: shallow classifiers on the stages of the network learn from the labels and the deepest one.
+"""Be your own teacher: shallow classifiers on the stages learn from the labels and from the deepest classifier.
 
 BYOT: Zhang et al. 2019, arXiv:1905.08094, in the form that Zhang et al. 2021 (OLS, Tables I and II) compare with,
-without the distance of features.  The backbone and every reported number are of the deepest classifier.
+without the feature distance.  The backbone and all reported numbers come from the deepest classifier.
 Letters: B batch, K classes.
 """
 
@@ -18,21 +18,21 @@ from backbones.models.base import Outputs
 class StageClassifiers(nn.ModuleDict):
     """A linear classifier on the pooled features of every stage but the last.
 
-    NOTE: differs from the code of BYOT, whose shallow classifiers have convolutions of their own.
+    NOTE: differs from the code of BYOT, whose shallow classifiers have their own convolutions.
     """
 
     def __init__(self, model: nn.Module, num_classes: int) -> None:
-        stages = list(model.feature_channels().items())[:-1]  # type: ignore[operator]  # every network has it
+        stages = list(model.feature_channels().items())[:-1]  # type: ignore[operator]  # every network defines it
         super().__init__({name: nn.Linear(channels, num_classes) for name, channels in stages})
 
     def forward(self, features: dict[str, Tensor]) -> list[Tensor]:
-        """Logits (B, K) of each shallow classifier, from the first stage on."""
+        """Return the logits (B, K) of each shallow classifier, from the first stage on."""
         return [classifier(features[name].mean(dim=(2, 3))) for name, classifier in self.items()]
 
 
 @METHODS.register()
 class BYOT(Method):
-    """Be your own teacher: a classifier on every stage learns from the labels and from the deepest one.
+    """Be your own teacher: a classifier on every stage learns from the labels and from the deepest classifier.
 
     w_f H(y, p_f) + w_s sum over the shallow s of ((1 - c) H(y, p_s) + c H(softmax(z_f / T), softmax(z_s / T))).
     """
@@ -49,11 +49,12 @@ class BYOT(Method):
     ) -> None:
         """
         Args:
-            final_weight: w_f, at least 0; 1.5 in the code of OLS, 1 in BYOT's; 1 with shallow_weight 0 is CE.
-            shallow_weight: w_s, at least 0; 0.5 in the code of OLS, 1 in BYOT's.
-            distillation: c in [0, 1], share of the deepest classifier's prediction in the label of the shallow ones; 0
-                in the code of OLS, 0.3 in BYOT's.
-            temperature: T above 0; 3.
+            final_weight: w_f, weight of the deepest classifier, at least 0; 1.5 in the code of OLS, 1 in BYOT's; 1 with
+                shallow_weight 0 is CE.
+            shallow_weight: w_s, weight of each shallow classifier, at least 0; 0.5 in the code of OLS, 1 in BYOT's.
+            distillation: c in [0, 1], share of the deepest classifier's prediction in the targets of the shallow
+                classifiers; 0 in the code of OLS, 0.3 in BYOT's.
+            temperature: T, softmax temperature of the distillation, above 0.
         """
         super().__init__(model, num_classes)
         self.final_weight = self.check_range("final_weight", final_weight, 0)
@@ -74,10 +75,10 @@ class BYOT(Method):
 
 @METHODS.register()
 class BYOTOLS(Method):
-    """BYOT with the soft labels of OLS, as the code of OLS has it for ResNeXt.
+    """BYOT with the soft labels of OLS, as in the code of OLS for ResNeXt.
 
-    First epoch: the hard label, the final classifier alone.  Then, with S the soft labels made by the final classifier,
-    (1.5 CE_f + 0.5 sum CE_s) / 2 + (1.5 S_f + 0.25 sum S_s) / 2.
+    The first epoch trains the final classifier alone, on hard labels.  After that, with S the cross-entropy against the
+    soft labels made by the final classifier: (1.5 CE_f + 0.5 sum CE_s) / 2 + (1.5 S_f + 0.25 sum S_s) / 2.
     """
 
     weights: Tensor
@@ -93,9 +94,9 @@ class BYOTOLS(Method):
     ) -> None:
         """
         Args:
-            final_weight: of the final classifier, at least 0; 1.5.
-            shallow_weight: of each shallow one on hard labels, at least 0; 0.5.
-            shallow_soft_weight: of each shallow one on soft labels, at least 0; 0.25.
+            final_weight: weight of the final classifier, at least 0; 1.5 in the code of OLS.
+            shallow_weight: weight of each shallow classifier on hard labels, at least 0; 0.5 in the code of OLS.
+            shallow_soft_weight: weight of each shallow classifier on soft labels, at least 0; 0.25 in the code of OLS.
         """
         super().__init__(model, num_classes)
         self.later = [
@@ -108,8 +109,8 @@ class BYOTOLS(Method):
         ]
         self.shallow = StageClassifiers(model, num_classes)
         self.table = SoftLabelTable(num_classes, self.target_dtype)
-        # Of final hard, final soft, shallow hard, shallow soft.  Of every classifier in every epoch, if only 0: several
-        # processes expect a gradient of each.
+        # Order: final hard, final soft, shallow hard, shallow soft.  Every classifier is in the loss in every epoch, if
+        # only with weight 0: training in several processes expects a gradient for each.
         self.register_buffer("weights", torch.tensor([1.0, 0, 0, 0], dtype=self.target_dtype))
 
     def begin_epoch(self, epoch: int) -> None:

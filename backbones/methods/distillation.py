@@ -1,4 +1,4 @@
-"""Targets from another network, or from an earlier state of the same one.
+"""Targets from another network, or from an earlier state of the same network.
 
 Dis: self-distillation of one generation, as Maher & Kull 2021 (Table III) compare with it.  PSKD: Kim et al. 2021,
 arXiv:2006.12000.  KD: Hinton et al. 2015, arXiv:1503.02531.  TFKD: Yuan et al. 2020, arXiv:1909.11723.
@@ -28,7 +28,7 @@ from backbones.models.base import Outputs
 
 @METHODS.register()
 class SelfDistillation(Method):
-    """The label is the prediction of a teacher of the same architecture; one generation ("Dis")."""
+    """Self-distillation ("Dis"): the label is the prediction of a teacher of the same architecture; one generation."""
 
     needs = frozenset({"teacher_logits"})
 
@@ -37,8 +37,8 @@ class SelfDistillation(Method):
     ) -> None:
         """
         Args:
-            hard_weight: share of the one-hot label in [0, 1]; 0 as stated for the synthetic task, 1 is CE.
-            temperature: of the teacher, above 0; 1 as stated.
+            hard_weight: share of the one-hot label in [0, 1]; 1 is CE, 0 is stated for the synthetic task of the paper.
+            temperature: softmax temperature of the teacher, above 0; 1 in the paper.
         """
         super().__init__(model, num_classes)
         self.hard_weight = self.check_range("hard_weight", hard_weight, 0, 1)
@@ -52,9 +52,9 @@ class SelfDistillation(Method):
 
 @METHODS.register()
 class PSKD(Method):
-    """The label is mixed with the last epoch's prediction for the sample, with a weight that grows with the epochs.
+    """The label is mixed with the last epoch's prediction for the sample; its weight grows linearly over the epochs.
 
-    y = (1 - a_e) onehot + a_e p_(e-1), a_e = final_weight (e + 1) / E; hard labels in the first epoch.
+    y = (1 - a_e) onehot + a_e p_(e-1), a_e = final_weight (e + 1) / E for epoch e of E; hard labels in the first epoch.
     The memory holds 2 N K numbers on the device.
     """
 
@@ -64,7 +64,7 @@ class PSKD(Method):
     def __init__(self, model: nn.Module, num_classes: int, *, final_weight: float = 0.8) -> None:
         """
         Args:
-            final_weight: a of the last epoch, in [0, 1]; 0 is CE, 0.8 in the paper.
+            final_weight: weight a of the prediction in the last epoch, in [0, 1]; 0 is CE, 0.8 in the paper.
         """
         super().__init__(model, num_classes)
         self.final_weight = self.check_range("final_weight", final_weight, 0, 1)
@@ -74,7 +74,7 @@ class PSKD(Method):
 
     def setup(self, context: Context) -> None:
         self.epochs = context.epochs
-        # As in the authors' code the first "last predictions" are the labels themselves.
+        # As in the authors' code, the first "last predictions" are the labels themselves.
         self.memory.resize(one_hot(context.labels, self.num_classes))
 
     def begin_epoch(self, epoch: int) -> None:
@@ -91,7 +91,7 @@ class PSKD(Method):
 
 @METHODS.register()
 class KD(Method):
-    """Distillation into another network: (1 - w) H(onehot, p) + w T^2 KL(teacher at its T || student at T)."""
+    """Knowledge distillation: (1 - w) H(onehot, p) + w T^2 KL(teacher at its temperature || student at T)."""
 
     needs = frozenset({"teacher_logits"})
 
@@ -106,9 +106,10 @@ class KD(Method):
     ) -> None:
         """
         Args:
-            weight: w in [0, 1]; 0 is CE, 0.9 in Maher & Kull 2021, Table IV.
-            teacher_temperature: above 0; 20.
-            student_temperature: T above 0, whose square scales the second term; 20 (the text says 1).
+            weight: w, weight of the distillation, in [0, 1]; 0 is CE, 0.9 in Maher & Kull 2021, Table IV.
+            teacher_temperature: softmax temperature of the teacher, above 0; 20 in Table IV.
+            student_temperature: T, softmax temperature of the student, above 0; its square scales the distillation; 20
+                in Table IV (the text says 1).
         """
         super().__init__(model, num_classes)
         self.weight = self.check_range("weight", weight, 0, 1)
@@ -127,9 +128,10 @@ class KD(Method):
 
 @METHODS.register()
 class TFKD(Method):
-    """Teacher-free distillation: the label is mixed with that of a hand-made teacher (functional.virtual_teacher).
+    """Teacher-free distillation: the label is mixed with the output of a virtual teacher.
 
-    The loss is the authors' up to the teacher's entropy, a constant: the gradient is the same.
+    The teacher is functional.virtual_teacher.  The loss differs from the authors' by a constant, the teacher's entropy,
+    so the gradient is the same.
     """
 
     def __init__(
@@ -143,9 +145,9 @@ class TFKD(Method):
     ) -> None:
         """
         Args:
-            weight: of the teacher in [0, 1]; 0 is CE, 0.95 in the code.
-            confidence: the teacher's probability of the label before it is softened, in [0, 1]; 0.99.
-            temperature: that softens the teacher, above 0; 40 for MobileNetV2, 6 for ResNet-50.
+            weight: weight of the teacher in [0, 1]; 0 is CE, 0.95 in the authors' code.
+            confidence: the teacher's probability of the label before softening, in [0, 1]; 0.99 in the authors' code.
+            temperature: softens the teacher, above 0; 40 for MobileNetV2, 6 for ResNet-50.
         """
         super().__init__(model, num_classes)
         self.weight = self.check_range("weight", weight, 0, 1)
@@ -159,10 +161,10 @@ class TFKD(Method):
 
 @METHODS.register()
 class BetaSmoothing(Method):
-    """Label smoothing by random amounts, larger for the samples of which an average of the weights is less sure.
+    """Label smoothing by random amounts, larger for samples of which the averaged model is less confident.
 
-    For each batch b ~ Beta(a, 1); sorted, they meet the samples sorted by the averaged model's p_t.  The label is
-    w onehot + (1 - w) s, s_t = b, s_j = (1 - b) / (K - 1), with a such that its mean confidence is 1 - amount.
+    One b ~ Beta(a, 1) is drawn per sample; the sorted draws are assigned to the samples sorted by the averaged model's
+    p_t.  The label is w onehot + (1 - w) s, s_t = b, s_j = (1 - b) / (K - 1); a makes its mean confidence 1 - amount.
     NOTE: Maher & Kull print the mean as `amount`, which is impossible for w > amount.
     """
 
@@ -177,9 +179,9 @@ class BetaSmoothing(Method):
     ) -> None:
         """
         Args:
-            amount: mean smoothing in (0, 1 - hard_weight); towards 0 CE.
-            hard_weight: w in [0, 1); 0.4.
-            decay: of the averaged weights, at each iteration, in [0, 1]; 0.999.
+            amount: mean smoothed mass, in (0, 1 - hard_weight); near 0 it is CE.
+            hard_weight: w, share of the one-hot label, in [0, 1).
+            decay: decay of the averaged weights per iteration, in [0, 1].
         """
         super().__init__(model, num_classes)
         self.hard_weight = self.check_range("hard_weight", hard_weight, 0, 1)
@@ -192,7 +194,7 @@ class BetaSmoothing(Method):
         self.averaged = copy.deepcopy(model).eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> "BetaSmoothing":
-        """Set the mode; the moving average always computes as in evaluation."""
+        """Set the mode; the averaged model stays in evaluation mode."""
         super().train(mode)
         self.averaged.eval()
         return self
@@ -201,7 +203,7 @@ class BetaSmoothing(Method):
     def targets(self, batch: Batch) -> Tensor:
         p = full_precision(self.averaged(batch.images).logits).softmax(dim=1)
         order = p.gather(1, batch.labels[:, None])[:, 0].argsort()
-        drawn = self.confidence.sample((len(batch),)).sort()[0].to(self.target_dtype)  # on the CPU: as on any device
+        drawn = self.confidence.sample((len(batch),)).sort()[0].to(self.target_dtype)  # the same on every device
         confidence = torch.empty(len(batch), dtype=drawn.dtype, device=order.device)
         confidence.scatter_(0, order, drawn.to(order.device, non_blocking=True))
         amount = (1 - self.hard_weight) * (1 - confidence)
@@ -209,13 +211,13 @@ class BetaSmoothing(Method):
 
     def after_step(self) -> None:
         move_towards(self.averaged.parameters(), self.model.parameters(), self.decay)
-        # Statistics of the batches are averages already.
+        # Batch statistics are running averages already, so they are copied.
         move_towards(self.averaged.buffers(), self.model.buffers(), 0.0)
 
 
 @METHODS.register()
 class TwoView(Method):
-    """Cross-entropy on two augmentations of each image, which must agree (Xu & Liu 2019, without their feature term).
+    """Cross-entropy on two augmentations of each image plus their divergence (Xu & Liu 2019, no feature term).
 
     Mean of the two cross-entropies + weight (KL(p_a || p_b) + KL(p_b || p_a)) / 2; the gradient flows through both.
     """
@@ -225,8 +227,8 @@ class TwoView(Method):
     def __init__(self, model: nn.Module, num_classes: int, *, weight: float = 1.0, temperature: float = 1.0) -> None:
         """
         Args:
-            weight: of the divergence, at least 0; the paper's is not known, 1.
-            temperature: above 0, of both predictions in the divergence; 1.
+            weight: weight of the divergence, at least 0; the paper does not state its value.
+            temperature: softmax temperature of both predictions in the divergence, above 0.
         """
         super().__init__(model, num_classes)
         self.weight = self.check_range("weight", weight, 0)

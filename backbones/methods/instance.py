@@ -1,8 +1,8 @@
 """Instance-based label smoothing: a teacher decides how much each sample is smoothed, and towards which classes.
 
-ILS: Maher & Kull, ICMLA 2021, Sec. IV.  The teacher is a network of the same architecture that was trained with hard
-labels.  Its calibrated temperature T_cal (fitted on the validation split) decides the amount, another one, T, chosen
-by the student's validation, the distribution.  Letters: B batch, K classes, P1 shift, P2 coefficient.
+ILS: Maher & Kull, ICMLA 2021, Sec. IV.  The teacher is a network of the same architecture, trained with hard labels.
+Its calibrated temperature T_cal, fitted on the validation split, determines the amount; a second temperature T, chosen
+by the student's validation, determines the distribution.  Letters: B batch, K classes, P1 shift, P2 coefficient.
 """
 
 import torch
@@ -19,7 +19,7 @@ from backbones.methods.functional import (
 
 
 class CalibratedTeacher(nn.Module):
-    """The teacher's probability of the label, at T_cal."""
+    """The teacher's probability of the label at temperature T_cal."""
 
     temperature: Tensor
 
@@ -28,12 +28,12 @@ class CalibratedTeacher(nn.Module):
         self.register_buffer("temperature", torch.ones(()))
 
     def setup(self, context: Context) -> None:
-        """Fit the temperature, unless a checkpoint holds it."""
+        """Fit the temperature, unless it comes from a checkpoint."""
         if context.teacher_temperature is not None and not context.resumed:
             self.temperature.fill_(context.teacher_temperature())
 
     def true_class(self, batch: Batch, dtype: torch.dtype) -> Tensor:
-        """(B,): p_t = softmax(z / T_cal) of the label."""
+        """Return p_t, (B,): softmax(z / T_cal) at the label."""
         assert batch.teacher_logits is not None
         p = (batch.teacher_logits.to(dtype) / self.temperature).softmax(dim=1)
         return p.gather(1, batch.labels[:, None])[:, 0]
@@ -41,9 +41,9 @@ class CalibratedTeacher(nn.Module):
 
 @METHODS.register()
 class ILS1(Method):
-    """Every sample its own amount: min(0.2, P2 (p_t - P1)^2), p_t the calibrated teacher's probability of the label.
+    """Label smoothing by min(0.2, P2 (p_t - P1)^2) per sample, p_t the calibrated teacher's probability of the label.
 
-    The further p_t is from P1, the more is smoothed (Eq. 3).
+    The further p_t is from P1, the stronger the smoothing (Eq. 3).
     """
 
     needs = frozenset({"teacher_logits"})
@@ -53,8 +53,8 @@ class ILS1(Method):
     def __init__(self, model: nn.Module, num_classes: int, *, shift: float = 0.9, coefficient: float = 1.5) -> None:
         """
         Args:
-            shift: P1 in [0, 1], the teacher's p_t at which nothing is smoothed; with the sinusoidal curve 0.1.
-            coefficient: P2, at least 0; 0 is CE, with the sinusoidal curve LS of 0.1.
+            shift: P1 in [0, 1], the p_t that is not smoothed; ILS1Sine smooths it by 0.1.
+            coefficient: P2, at least 0; 0 is CE, or LS with amount 0.1 for ILS1Sine.
         """
         super().__init__(model, num_classes)
         self.shift = self.check_range("shift", shift, 0, 1)
@@ -68,20 +68,20 @@ class ILS1(Method):
         return smooth_labels(batch.labels, self.num_classes, self.amounts(batch), "all", self.target_dtype)
 
     def amounts(self, batch: Batch) -> Tensor:
-        """The amount of each sample, (B,)."""
+        """Return the amount of each sample, (B,)."""
         return self.curve(self.teacher.true_class(batch, self.target_dtype), self.shift, self.coefficient)
 
 
 @METHODS.register()
 class ILS1Sine(ILS1):
-    """ILS1 with the sinusoidal curve 0.1 (sin(P2 (p_t - P1)) + 1), which the paper finds slightly worse."""
+    """ILS1 with the sinusoidal amount 0.1 (sin(P2 (p_t - P1)) + 1), slightly worse in the paper."""
 
     curve = staticmethod(instance_amount_sine)
 
 
 @METHODS.register()
 class ILS2(Method):
-    """The same amount for every sample, shared among the wrong classes as the teacher would (Eq. 4)."""
+    """Label smoothing by one amount, shared among the wrong classes in proportion to the teacher's p (Eq. 4)."""
 
     needs = frozenset({"teacher_logits"})
 
@@ -89,7 +89,7 @@ class ILS2(Method):
         """
         Args:
             amount: smoothed mass in [0, 1]; 0 is CE.
-            temperature: of the teacher, above 0; high: as LS "k-1".
+            temperature: softmax temperature of the teacher, above 0; the higher, the closer to LS with "k-1".
         """
         super().__init__(model, num_classes)
         self.amount = self.check_range("amount", amount, 0, 1)
@@ -103,7 +103,7 @@ class ILS2(Method):
 
 @METHODS.register()
 class ILS(ILS1):
-    """ILS1's amount, shared among the wrong classes as ILS2 does."""
+    """Instance-based label smoothing: the amount of ILS1, shared among the wrong classes as in ILS2."""
 
     def __init__(
         self,
@@ -117,11 +117,11 @@ class ILS(ILS1):
     ) -> None:
         """
         Args:
-            shift: P1 in [0, 1], the teacher's p_t at which nothing is smoothed.
+            shift: P1 in [0, 1], the teacher's p_t that is not smoothed.
             coefficient: P2, at least 0; 0 is CE.
-            temperature: of the teacher for the distribution, above 0.
-            shared_temperature: `temperature` decides the amount too, in place of the one fitted on the validation
-                split.
+            temperature: softmax temperature of the teacher for the distribution, above 0.
+            shared_temperature: use `temperature` for the amount as well, instead of the temperature fitted on the
+                validation split.
         """
         super().__init__(model, num_classes, shift=shift, coefficient=coefficient)
         self.temperature = self.check_positive("temperature", temperature)

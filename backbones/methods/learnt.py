@@ -1,4 +1,4 @@
-"""What a method learns from the predictions of a network while it trains."""
+"""State that a method learns from the predictions of a network during training."""
 
 import torch
 from torch import Tensor, nn
@@ -7,11 +7,11 @@ from backbones.core.distributed import all_reduce_sum
 
 
 class Learnt(nn.Module):
-    """Sums over the samples of all processes, and what is made of them at the end of a period.
+    """Sums over the samples of all processes, which `end_period` turns into the learnt state.
 
-    A sum `name` is two buffers, which a resumed run finds in its checkpoint: `name`, of all processes up to the last
+    A sum `name` consists of two buffers, which are part of the checkpoint: `name`, over all processes up to the last
     `gather`, and `local_name`, of this process since then, which must never be broadcast.  `observe` of a subclass adds
-    to the local ones.  The owner calls `gather` and `end_period` on every process at the same iteration.
+    to the local sums.  The owner calls `gather` and `end_period` on every process at the same iteration.
     """
 
     def __init__(self) -> None:
@@ -38,5 +38,5 @@ class Learnt(nn.Module):
             getattr(self, name).zero_()
 
     def end_period(self) -> None:
-        """Gather, and use the sums; they start again at 0 unless they are of the whole run."""
+        """Gather and use the sums; reset them to 0 unless they cover the whole run."""
         raise NotImplementedError

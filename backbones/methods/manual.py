@@ -1,5 +1,7 @@
-"""A method is described once, by its class: the keyword-only arguments of `__init__` with their defaults are the config
-block METHOD.<NAME>, the section `Args:` of its docstring is their manual.
+"""The config block and the manual of each method, read from its class.
+
+The keyword-only arguments of `__init__`, with their defaults, are the block METHOD.<NAME> of the config; the section
+`Args:` of its docstring is their manual.
 """
 
 import inspect
@@ -12,17 +14,17 @@ from backbones.core.config import CfgNode
 from backbones.core.errors import InputError
 from backbones.methods.base import METHODS, Method
 
-# METHOD.NAME where no config says another: hard labels.
+# Default of METHOD.NAME: hard labels.
 DEFAULT = "CE"
 _TYPES = (bool, int, float, str)
-_WIDTH = 120  # of a line for the terminal
+_WIDTH = 120  # characters per line of `list_methods`
 
 
 @dataclass(frozen=True)
 class Argument:
     """A keyword-only argument of a method, the key METHOD.<NAME>.<name>.
 
-    meaning: range, neutral value, unit and source, in one line; empty if the docstring has none.
+    meaning: range, neutral value, unit and source, in one line; empty if the docstring does not describe it.
     """
 
     name: str
@@ -31,10 +33,10 @@ class Argument:
 
 
 def method_defaults() -> CfgNode:
-    """The block METHOD of the config: NAME, and a block for every registered method, sorted by name.
+    """Return the config block METHOD: NAME, and one block per registered method, sorted by name.
 
     Raises:
-        InputError: arguments that a config cannot give, with the class and the argument.
+        InputError: an argument that a config cannot set; names the class and the argument.
     """
     blocks = {name: read_arguments(METHODS.get(name)) for name in METHODS.names()}
     values = {name: CfgNode({a.name: a.default for a in arguments}) for name, arguments in blocks.items()}
@@ -42,9 +44,9 @@ def method_defaults() -> CfgNode:
 
 
 def read_arguments(method: type[Method]) -> list[Argument]:
-    """The arguments of a method in the order of its `__init__`, which may be inherited.
+    """Return the arguments of a method in the order of its `__init__`, which can be inherited.
 
-    A default that is an int where the annotation says float is a float, as a value of the config is.
+    An int default of an argument annotated as float is converted to float, as config values are.
 
     Raises:
         InputError: an argument that is not keyword-only, or whose default is missing or not a bool, int, float or str.
@@ -55,14 +57,14 @@ def read_arguments(method: type[Method]) -> list[Argument]:
 
 
 def list_methods() -> str:
-    """Every method with its one-line description, and each argument with its default and meaning, for the terminal."""
+    """Return the manual as text: every method in one line, and each argument with its default and meaning."""
     return "\n\n".join("\n".join(_describe(name)) for name in METHODS.names())
 
 
 def _read_default(method: type[Method], argument: inspect.Parameter) -> bool | int | float | str:
     key = f"METHOD.{method.__name__}.{argument.name}"
     if argument.kind is not argument.KEYWORD_ONLY:
-        raise InputError(f"{key}: an argument beside model and num_classes must be keyword-only; write `*,` before it")
+        raise InputError(f"{key}: arguments other than model, num_classes must be keyword-only; write `*,` before it")
     if argument.default is argument.empty:
         raise InputError(f"{key} has no default, which would be its value in the config; give it one")
     if type(argument.default) is int and argument.annotation in (float, "float"):
@@ -73,7 +75,7 @@ def _read_default(method: type[Method], argument: inspect.Parameter) -> bool | i
 
 
 def _read_section(doc: str) -> Iterator[tuple[str, str]]:
-    """Name and meaning of every entry of the section `Args:` of a docstring without indentation."""
+    """Yield name and meaning of every entry in the section `Args:` of a dedented docstring."""
     section = re.search(r"^Args:\n((?: +.*\n?|\n)*)", doc, flags=re.MULTILINE)
     for entry in re.split(r"^(?=\S)", textwrap.dedent(section[1]) if section else "", flags=re.MULTILINE):
         name, colon, meaning = entry.partition(":")

@@ -1,4 +1,4 @@
-"""The predictions of the network in the last epoch.  N samples, K classes: 2 N K numbers on the device."""
+"""Memory of the network's predictions in the last epoch.  N samples, K classes: 2 N K numbers on the device."""
 
 import torch
 from torch import Tensor
@@ -8,9 +8,9 @@ from backbones.methods.learnt import Learnt
 
 
 class PredictionMemory(Learnt):
-    """Predictions of the last epoch (`last`, (N, K)), and those of the running one.
+    """Predictions of the last epoch (`last`, (N, K)) and of the current one (`fresh`, (N, K)).
 
-    A sample that an epoch leaves out (the last, partial batch) keeps its older prediction.
+    A sample that an epoch skips (in the last, partial batch) keeps its older prediction.
     """
 
     last: Tensor
@@ -22,22 +22,22 @@ class PredictionMemory(Learnt):
         super().__init__()
         for name in ("last", "fresh"):
             self.register_buffer(name, torch.zeros((0, num_classes), dtype=dtype))
-        self.add_sum("seen", torch.zeros(0, dtype=dtype))  # 1 where `fresh` is this epoch's
+        self.add_sum("seen", torch.zeros(0, dtype=dtype))  # 1 where `fresh` is from the current epoch
 
     def resize(self, start: Tensor) -> None:
-        """Begin with the predictions `start` (N, K)."""
+        """Set the size to N samples, with initial predictions `start` (N, K)."""
         self.last = start.to(self.last)
         self.fresh = torch.zeros_like(self.last)
         self.seen = self.last.new_zeros(len(start))
         self.local_seen = self.last.new_zeros(len(start))
 
     def observe(self, index: Tensor, p: Tensor) -> None:
-        """Keep the predictions p (B, K) of the samples index (B,)."""
+        """Store the predictions p (B, K) of the samples index (B,)."""
         self.fresh.index_copy_(0, index, p.to(self.fresh))
         self.local_seen.index_fill_(0, index, 1)
 
     def gather(self) -> None:
-        """Exchange the predictions of the processes; a sample belongs to one process in an epoch."""
+        """Exchange predictions between processes; within an epoch, a sample belongs to one process."""
         theirs, before = self.fresh * self.local_seen[:, None], self.seen.clone()
         all_reduce_sum(theirs)
         super().gather()
@@ -45,7 +45,7 @@ class PredictionMemory(Learnt):
         self.seen.clamp_(max=1)
 
     def end_period(self) -> None:
-        """The running epoch's predictions become the last one's."""
+        """Make the predictions of the current epoch those of the last epoch."""
         self.gather()
         self.last.copy_(torch.where(self.seen[:, None] > 0, self.fresh, self.last))
         self.clear()

@@ -1,9 +1,9 @@
-"""Methods that combine images and their labels, or hide a part of them.
+"""Methods that combine images and their labels, or hide a part of each image.
 
 CutMix: Yun et al. 2019, arXiv:1905.04899.  RICAP: Takahashi et al. 2018, arXiv:1811.09030.  Mixup: Zhang et al. 2018,
-arXiv:1710.09412.  CutOut: DeVries & Taylor 2017, arXiv:1708.04552.  All as in the authors' code.
+arXiv:1710.09412.  CutOut: DeVries & Taylor 2017, arXiv:1708.04552.  All follow the authors' code.
 
-The draws come from the CPU's generator, so that a run is the same on every device and never waits for one.
+Random numbers come from the CPU's generator, so that a run is the same on every device and never synchronises with it.
 Letters: B batch, K classes, H x W pixels.
 """
 
@@ -30,9 +30,9 @@ from backbones.models.base import Outputs
 
 @dataclass
 class Paste:
-    """The rectangle of image order[i] goes into image i.
+    """One rectangle for the batch: image i receives that of image order[i].
 
-    pasted: its share of the pixels. mixed: (B,) bool, which images it changes.
+    pasted: the rectangle's share of the pixels. mixed: (B,) bool, the images that it changes.
     """
 
     rectangle: Rectangle
@@ -41,18 +41,18 @@ class Paste:
     mixed: Tensor
 
     def paste(self, batch: Batch) -> Batch:
-        """The batch with the images combined."""
+        """Return the batch with the images combined."""
         images = paste_rectangle(batch.images, self.order, self.rectangle)
         return dataclasses.replace(batch, images=images, mixed=batch.mixed | self.mixed)
 
     def weigh(self, targets: Tensor) -> Tensor:
-        """The two targets (B, K), each by its share of the pixels."""
+        """Return the average of the two targets (B, K), weighted by their shares of the pixels."""
         return (1 - self.pasted) * targets + self.pasted * targets.index_select(0, self.order)
 
 
 @dataclass
 class CutMixDraw:
-    """Draws what CutMix pastes: the kept share is Beta(alpha, alpha); a batch is left alone with 1 - probability."""
+    """Draws the rectangle of CutMix: the kept share is from Beta(alpha, alpha); None with 1 - probability."""
 
     alpha: float
     probability: float
@@ -64,7 +64,7 @@ class CutMixDraw:
         centre_y, centre_x = int(torch.randint(height, ())), int(torch.randint(width, ()))
         rectangle = cut_rectangle(height, width, draw_beta(self.alpha, self.alpha), centre_y, centre_x)
         order = torch.randperm(len(batch))
-        # An image that meets itself is as it was; so is every one under an empty rectangle.
+        # An image paired with itself is unchanged; so are all images if the rectangle is empty.
         mixed = (order != torch.arange(len(order))) & (rectangle.area > 0)
         device = batch.labels.device
         pasted = rectangle.area / (height * width)
@@ -72,19 +72,20 @@ class CutMixDraw:
 
 
 def draw_beta(a: float, b: float) -> float:
-    """One number of Beta(a, b)."""
+    """Draw one number from Beta(a, b)."""
     return torch.distributions.Beta(a, b).sample().item()
 
 
 @METHODS.register()
 class CutMix(Method):
-    """A rectangle of another image of the batch is pasted in; a label weighs as much as its share of the pixels."""
+    """A rectangle of another image is pasted into each image; labels are weighted by their share of the pixels."""
 
     def __init__(self, model: nn.Module, num_classes: int, *, alpha: float = 1.0, probability: float = 1.0) -> None:
         """
         Args:
-            alpha: the kept share of the image is Beta(alpha, alpha), before clipping; above 0, 1 is uniform.
-            probability: share of the batches that are mixed, in [0, 1]; 0 is CE, 1 for ImageNet, 0.5 for CIFAR.
+            alpha: the kept share of the image, before clipping, is drawn from Beta(alpha, alpha); above 0, 1 is
+                uniform.
+            probability: probability that a batch is mixed, in [0, 1]; 0 is CE, 1 for ImageNet, 0.5 for CIFAR.
         """
         super().__init__(model, num_classes)
         self.draw = CutMixDraw(self.check_positive("alpha", alpha), self.check_range("probability", probability, 0, 1))
@@ -96,13 +97,13 @@ class CutMix(Method):
 
 @METHODS.register()
 class RICAP(Method):
-    """Four crops of four images fill one; a label weighs as much as its share of the pixels."""
+    """Crops of four images form one image; labels are weighted by their share of the pixels."""
 
     def __init__(self, model: nn.Module, num_classes: int, *, alpha: float = 0.3) -> None:
         """
         Args:
-            alpha: the point where the four meet is Beta(alpha, alpha) of each side; above 0, 0.3 in the paper, towards
-                0 one image fills all.
+            alpha: the position of the common corner, as a share of each side, is drawn from Beta(alpha, alpha); above
+                0, 0.3 in the paper; near 0 a single image fills everything, which is CE.
         """
         super().__init__(model, num_classes)
         self.alpha = self.check_positive("alpha", alpha)
@@ -129,12 +130,13 @@ class RICAP(Method):
 
 @METHODS.register()
 class Mixup(Method):
-    """Images and labels are weighted means of two samples, of one weight a batch."""
+    """Images and labels are weighted means of two samples, with one weight per batch."""
 
     def __init__(self, model: nn.Module, num_classes: int, *, alpha: float = 1.0) -> None:
         """
         Args:
-            alpha: the weight is Beta(alpha, alpha); above 0, towards 0 CE, 1 uniform; 1 for CIFAR, 0.2 for ImageNet.
+            alpha: the weight is drawn from Beta(alpha, alpha); above 0, near 0 it is CE, 1 is uniform; 1 for CIFAR,
+                0.2 for ImageNet.
         """
         super().__init__(model, num_classes)
         self.alpha = self.check_positive("alpha", alpha)
@@ -150,7 +152,7 @@ class Mixup(Method):
 
 
 def cut_out(batch: Batch, size: int) -> Batch:
-    """A square of side `size` of each image is hidden, around a centre that is uniform over the image."""
+    """Hide a square of side `size` in each image, around a centre drawn uniformly over the image."""
     height, width = batch.images.shape[2:]
     centres = torch.stack([torch.randint(side, (len(batch),)) for side in (height, width)])
     centre_y, centre_x = centres.to(batch.labels.device, non_blocking=True)
@@ -159,13 +161,13 @@ def cut_out(batch: Batch, size: int) -> Batch:
 
 @METHODS.register()
 class CutOut(Method):
-    """A square of the image is hidden; hard labels."""
+    """A square of each image is hidden; hard labels."""
 
     def __init__(self, model: nn.Module, num_classes: int, *, size: int = 16) -> None:
         """
         Args:
-            size: side of the square in pixels; 0 hides nothing. 16 for CIFAR-10, 8 for CIFAR-100, 112 for ImageNet
-                (not confirmed).
+            size: side of the square in pixels; 0 is CE. 16 for CIFAR-10, 8 for CIFAR-100, 112 for ImageNet (not
+                confirmed).
         """
         super().__init__(model, num_classes)
         self.size = int(self.check_range("size", size, 0))
@@ -176,16 +178,16 @@ class CutOut(Method):
 
 @METHODS.register()
 class CutOutLS(LS):
-    """A square of the image is hidden; smoothed labels."""
+    """CutOut with label smoothing."""
 
     def __init__(
         self, model: nn.Module, num_classes: int, *, size: int = 16, amount: float = 0.1, convention: str = "all"
     ) -> None:
         """
         Args:
-            size: side of the square in pixels; 0 hides nothing.
+            size: side of the square in pixels; 0 is LS.
             amount: smoothed mass in [0, 1]; 0 is CutOut.
-            convention: "all" spreads the mass over all K classes, "k-1" over the wrong ones.
+            convention: "all" spreads the mass over all K classes, "k-1" over the wrong classes.
         """
         super().__init__(model, num_classes, amount=amount, convention=convention)
         self.size = int(self.check_range("size", size, 0))
@@ -196,7 +198,7 @@ class CutOutLS(LS):
 
 @METHODS.register()
 class CutOutOLS(Method):
-    """A square of the image is hidden; the soft labels of online label smoothing, of one epoch."""
+    """CutOut with the soft labels of OLS, updated once per epoch."""
 
     def __init__(self, model: nn.Module, num_classes: int, *, size: int = 16, hard_weight: float = 0.5) -> None:
         """

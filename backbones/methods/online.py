@@ -1,8 +1,8 @@
-"""Labels that the network's own right predictions make while it trains.
+"""Soft labels made from the network's own correct predictions during training.
 
 OLS: Zhang et al. 2021, arXiv:2011.12562, Sec. III-B.  The soft label of class k is the mean prediction, over the
-previous period, for the samples of class k that the model got right; uniform at first, and for a class that had none
-right.  Letters: B batch, K classes, N samples.
+previous period, for the samples of class k that the model classified correctly; uniform at first, and for a class
+without correct predictions.  Letters: B batch, K classes, N samples.
 """
 
 import torch
@@ -20,9 +20,9 @@ from backbones.models.base import Outputs
 
 @METHODS.register()
 class OLS(Method):
-    """Online label smoothing: the soft label of a class is the mean of the last period's right predictions for it.
+    """Online label smoothing: the soft label of a class is its mean correct prediction in the last period.
 
-    Mixed samples are trained on but not observed.
+    Mixed samples are trained on, but do not contribute to the soft labels.
     """
 
     def __init__(
@@ -39,13 +39,15 @@ class OLS(Method):
     ) -> None:
         """
         Args:
-            hard_weight: share of the one-hot label in [0, 1]; 1 is CE, 0.5 the paper's default.
-            period: iterations between two updates of the soft labels; 0: one epoch, as in the paper.
-            empty: soft label of a class that had no right prediction: "uniform", or "keep" the last one.
-            init: soft labels of the first period: "uniform" (paper), or "zeros" (the authors' logs; they do not sum to
-                1).
-            sum_weights: add both losses with weight 1, twice the loss (code of the fine-grained experiments).
-            freeze_at: a row whose largest entry has reached this stays (0.88 in that code); 0: none does.
+            hard_weight: share of the one-hot label in [0, 1]; 1 is CE, 0.5 is the paper's default.
+            period: iterations between two updates of the soft labels; 0 for one epoch, as in the paper.
+            empty: soft label of a class without correct predictions in a period: "uniform", or "keep" the previous one.
+            init: soft labels of the first period: "uniform" (paper), or "zeros", which do not sum to 1 (as in the
+                authors' logs).
+            sum_weights: add the hard and the soft loss with weight 1 each, so that the loss is doubled (the authors'
+                code for fine-grained data).
+            freeze_at: freeze a class's soft label once its largest entry reaches this value, in [0, 1]; 0: never
+                (0.88 in the authors' code for fine-grained data).
         """
         super().__init__(model, num_classes)
         self.hard_weight = self.check_range("hard_weight", hard_weight, 0, 1)
@@ -59,7 +61,8 @@ class OLS(Method):
         self.scale = 2.0 if sum_weights else 1.0
         if hard_weight == 0:
             get_logger().warning(
-                "METHOD.OLS.hard_weight 0: the first period has no class signal, training may never start"
+                "METHOD.OLS.hard_weight 0: labels do not depend on the class in the first period; "
+                "training may never start"
             )
         self.table = SoftLabelTable(
             num_classes,
@@ -81,10 +84,10 @@ class OLS(Method):
 
 @METHODS.register()
 class OLSSingle(Method):
-    """The ablation of OLS: the soft label is the last epoch's prediction for one other sample of the class.
+    """Ablation of OLS: the soft label is the last epoch's prediction for one other sample of the class.
 
-    Right or wrong; of a class with one sample it is its own.  In the first epoch the soft label is uniform.  The memory
-    holds 2 N K numbers on the device.
+    The prediction can be right or wrong; the only sample of a class uses its own.  In the first epoch the soft label is
+    uniform.  The memory holds 2 N K numbers on the device.
     """
 
     needs = frozenset({"index"})
@@ -112,7 +115,7 @@ class OLSSingle(Method):
         place = torch.empty_like(order)
         place[order] = torch.arange(len(order), device=order.device) - first[labels[order]]
         for name, tensor in (("order", order), ("place", place), ("first", first), ("size", size)):
-            self.register_buffer(name, tensor, persistent=False)  # `setup` makes them again
+            self.register_buffer(name, tensor, persistent=False)  # `setup` recomputes them
 
     def targets(self, batch: Batch) -> Tensor:
         assert batch.index is not None

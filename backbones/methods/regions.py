@@ -1,4 +1,4 @@
-"""Images that hold parts of others: rectangles, and how many pixels of whose object they leave to see.
+"""Images composed of parts of others: rectangles, and how many pixels of each object remain visible.
 
 Letters: B batch, M boxes, H x W pixels.
 """
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Rectangle(NamedTuple):
-    """Rows top to bottom, columns left to right, in pixels; half open."""
+    """Rows `top` to `bottom` and columns `left` to `right` of an image, in pixels; half open."""
 
     top: int
     bottom: int
@@ -24,9 +24,9 @@ class Rectangle(NamedTuple):
 
 
 def cut_rectangle(height: int, width: int, kept: float, centre_y: int, centre_x: int) -> Rectangle:
-    """CutMix's rectangle: sides sqrt(1 - kept) times (H, W) around the centre, clipped to the image.
+    """Return CutMix's rectangle: sides sqrt(1 - kept) times (H, W) around the centre, clipped to the image.
 
-    kept: the share of the image that stays, before clipping, in [0, 1].
+    kept: share of the image that is kept, before clipping, in [0, 1].
     """
     side = (1 - kept) ** 0.5
     half_height, half_width = int(height * side) // 2, int(width * side) // 2
@@ -39,7 +39,7 @@ def cut_rectangle(height: int, width: int, kept: float, centre_y: int, centre_x:
 
 
 def paste_rectangle(images: Tensor, order: Tensor, rectangle: Rectangle) -> Tensor:
-    """Image i with the rectangle of image order[i] in it.
+    """Copy the rectangle of image order[i] into image i; return new images.
 
     images: (B, C, H, W). order: (B,) int64, a permutation.
     """
@@ -50,10 +50,10 @@ def paste_rectangle(images: Tensor, order: Tensor, rectangle: Rectangle) -> Tens
 
 
 def mix_quarters(images: Tensor, orders: Tensor, corners: list[tuple[int, int]], boundary: tuple[int, int]) -> Tensor:
-    """Four images in one (RICAP, Takahashi et al. 2018): a crop of another image in each part around a boundary.
+    """Combine crops of four images (RICAP, Takahashi et al. 2018), one in each part around a boundary point.
 
-    images: (B, C, H, W). orders: (4, B) int64, whose image goes to the upper left, upper right, lower left, lower
-    right. corners: y, x where each crop starts in its image. boundary: y, x, in [0, H] and [0, W].
+    images: (B, C, H, W). orders: (4, B) int64, sources of the upper left, upper right, lower left and lower right
+    part. corners: (y, x) of each crop in its image. boundary: (y, x), in [0, H] and [0, W].
     """
     height, width = images.shape[2:]
     mixed = torch.empty_like(images)
@@ -65,14 +65,14 @@ def mix_quarters(images: Tensor, orders: Tensor, corners: list[tuple[int, int]],
 
 
 def quarters(height: int, width: int, boundary: tuple[int, int]) -> list[Rectangle]:
-    """The four parts around a boundary (y, x): upper left, upper right, lower left, lower right."""
+    """Return the four parts around a boundary (y, x): upper left, upper right, lower left, lower right."""
     y, x = boundary
     rows, columns = ((0, y), (y, height)), ((0, x), (x, width))
     return [Rectangle(*row, *column) for row in rows for column in columns]
 
 
 def cut_squares(images: Tensor, centre_y: Tensor, centre_x: Tensor, size: int) -> Tensor:
-    """Zero a square of side `size` around each image's centre (CutOut); what sticks out is clipped.
+    """Zero a square of side `size` around each image's centre point (CutOut), clipped to the image.
 
     images: (B, C, H, W), normalised, so that 0 is the mean colour. centre_y, centre_x: (B,) int64.
     """
@@ -84,9 +84,10 @@ def cut_squares(images: Tensor, centre_y: Tensor, centre_x: Tensor, size: int) -
 
 
 def union_areas(boxes: Tensor) -> Tensor:
-    """Exact area (B,) that the M half-open boxes of each row of (B, M, 4) cover together; empty boxes cover nothing.
+    """Return the exact area (B,) of the union of the M half-open boxes in each row of (B, M, 4).
 
-    Coordinate compression, as geometry.union_area does it for one image: the edges cut the plane into cells.
+    Empty boxes cover nothing.  Coordinate compression, as in geometry.union_area for one image: the edges cut the plane
+    into cells.
     """
     xs, ys = boxes[..., 0::2].flatten(1).sort(dim=1)[0], boxes[..., 1::2].flatten(1).sort(dim=1)[0]  # (B, 2M)
     spans_x = (boxes[:, :, 0:1] <= xs[:, None, :-1]) & (xs[:, None, :-1] < boxes[:, :, 2:3])  # (B, M, columns)
@@ -96,7 +97,7 @@ def union_areas(boxes: Tensor) -> Tensor:
 
 
 def clip_to_rectangle(boxes: Tensor, rectangle: Rectangle) -> Tensor:
-    """(B, M, 4) boxes cut to a rectangle; one that lies outside has no area."""
+    """Clip boxes (B, M, 4) to a rectangle; a box outside gets no area."""
     top, bottom, left, right = rectangle
     x, y = boxes[..., 0::2].clamp(left, right), boxes[..., 1::2].clamp(top, bottom)
     return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], dim=-1)

@@ -1,6 +1,6 @@
 """Hard labels, uniform label smoothing, and smoothing towards similar classes.
 
-cLS: Liu & JaJa 2021, as Maher & Kull 2021 (Table III) compare with it.  Letters: B batch, K classes, D pixels.
+cLS: Liu & JaJa 2021, as used for comparison by Maher & Kull 2021 (Table III).  Letters: B batch, K classes, D pixels.
 """
 
 import torch
@@ -26,7 +26,7 @@ class LS(Method):
         """
         Args:
             amount: smoothed mass in [0, 1]; 0 is CE.
-            convention: "all" spreads the mass over all K classes (ILS, OLS, torch), "k-1" over the wrong ones (ALS).
+            convention: "all" spreads the mass over all K classes (ILS, OLS, torch), "k-1" over the wrong classes (ALS).
         """
         super().__init__(model, num_classes)
         self.amount = self.check_range("amount", amount, 0, 1)
@@ -38,9 +38,9 @@ class LS(Method):
 
 @METHODS.register()
 class ClassSimilarityLS(Method):
-    """Label smoothing whose mass goes to the classes that look alike (cLS): by the distance of their mean images.
+    """Label smoothing towards similar classes (cLS), by the distance between the mean images of the classes.
 
-    NOTE: differs from the code of Maher & Kull, which gives more to the classes that are less similar.
+    NOTE: differs from the code of Maher & Kull, which gives more mass to less similar classes.
     """
 
     table: Tensor
@@ -49,13 +49,14 @@ class ClassSimilarityLS(Method):
         """
         Args:
             amount: smoothed mass in [0, 1]; 0 is CE.
-            temperature: in mean distances between classes, above 0; high: as LS "k-1", low: all to the nearest class.
+            temperature: in units of the mean distance between classes, above 0; high is LS with "k-1", low gives all
+                the mass to the nearest class.
         """
         super().__init__(model, num_classes)
         self.amount = self.check_range("amount", amount, 0, 1)
         self.temperature = self.check_positive("temperature", temperature)
         uniform = similarity_table(torch.zeros(num_classes, 1), float("inf"))
-        self.register_buffer("table", uniform.to(self.target_dtype))  # until `setup` has seen the images
+        self.register_buffer("table", uniform.to(self.target_dtype))  # replaced in `setup`
 
     def targets(self, batch: Batch) -> Tensor:
         return table_targets(batch.labels, self.table, 1 - self.amount)
