@@ -1,7 +1,7 @@
 """Every option of pretraining and of measuring a classifier, with its meaning, unit and neutral value.
 
-This file is the manual: `configs/pretrain/*.yaml` change a few lines of it.  What depends on a key is its role
-(backbones/core/roles.py), stated with its default or with that of its block.
+This file is the manual; `configs/pretrain/*.yaml` override a few keys.  The role of a key (backbones/core/roles.py),
+stated with its default or with its block, determines what depends on it.
 """
 
 from backbones.core.checks import ABOVE_0, NO_LIMIT, check_choice, check_ranges
@@ -14,7 +14,7 @@ from backbones.methods.manual import method_defaults
 
 _C = Block()
 
-# Seed of initialisation, order, augmentation and everything random inside a step.
+# Seed of initialisation, sample order, augmentation and all random numbers inside a step.
 _C.SEED = SEED(0)
 # Name of the row in every table; empty: the method's name.
 _C.LABEL = NAMING("")
@@ -22,7 +22,7 @@ _C.LABEL = NAMING("")
 _C.PRECISION = NUMBER("float32")
 # NHWC tensors: faster convolutions on most CPUs and on GPUs with tensor cores.
 _C.CHANNELS_LAST = NUMBER(False)
-# Iterations between two lines of metrics.jsonl.
+# Iterations per line of metrics.jsonl.
 _C.LOG_PERIOD = MACHINE(50)
 
 # ---- Data: backbones/data/defaults.py ----
@@ -33,18 +33,18 @@ _C.MODEL = Block(NUMBER)
 _C.MODEL.ARCH = "resnet50"
 # BN | GN (group normalisation: no batch statistics).
 _C.MODEL.NORM = "BN"
-# Folder of a finished pretraining of the same network, or its backbone.pth: training starts from these weights, all but
-# the last layer, which is new (fine-grained data, OLS Table IV).  Empty: random weights.
+# Folder of a finished pretraining of the same network, or its backbone.pth: training starts from these weights, except
+# for the last layer, which is random (fine-grained data, OLS Table IV).  Empty: all weights are random.
 _C.MODEL.WEIGHTS = CONTENT("")
 
 # ---- Method: the arguments of the classes of backbones/methods/; `tools/pretrain.py --list-methods` prints them ----
 _C.METHOD = COMPARED(method_defaults())
 
-# ---- Teacher of the methods that need teacher_logits (--list-methods): one of the two ----
+# ---- Teacher, for the methods that need teacher_logits (--list-methods): set exactly one ----
 _C.TEACHER = Block(CONTENT)
-# Folder of a finished pretraining on the same data: the teacher sees the student's augmented images.
+# Folder of a finished pretraining on the same data; the teacher gets the student's augmented images.
 _C.TEACHER.RUN = ""
-# Folder that tools/cache_teacher.py wrote: its logits of the images without augmentation.
+# Folder written by tools/cache_teacher.py: the teacher's logits of the images without augmentation.
 _C.TEACHER.CACHE = ""
 
 # ---- Optimisation ----
@@ -55,40 +55,40 @@ _C.SOLVER.BASE_LR = 0.1
 _C.SOLVER.MOMENTUM = 0.9
 _C.SOLVER.NESTEROV = True
 _C.SOLVER.WEIGHT_DECAY = 1e-4
-# Images of one step, over all processes.
+# Images per step, over all processes.
 _C.SOLVER.BATCH_SIZE = 256
 _C.SOLVER.MAX_EPOCH = 300
 # steps | cosine | constant
 _C.SOLVER.LR_SCHEDULE = "steps"
-# Epochs at which the rate is multiplied by GAMMA.
+# Epochs at which LR_SCHEDULE steps multiplies the learning rate by GAMMA.
 _C.SOLVER.STEPS = [75, 150, 225]
 _C.SOLVER.GAMMA = 0.1
 # Linear warm-up from WARMUP_FACTOR * BASE_LR; 0: none.
 _C.SOLVER.WARMUP_EPOCHS = 0.0
 _C.SOLVER.WARMUP_FACTOR = 0.001
-# Largest norm of the gradient; 0: no clipping.
+# Largest gradient norm, to which gradients are clipped; 0: no clipping.
 _C.SOLVER.CLIP_NORM = 0.0
 # Epochs between two checkpoints (a fraction is rounded to iterations).
 _C.SOLVER.CHECKPOINT_PERIOD = MACHINE(1.0)
 
-# ---- Measuring the trained classifier (tools/evaluate_backbone.py) ----
+# ---- Evaluation of the trained classifier (tools/evaluate_backbone.py) ----
 _C.EVAL = Block(TEST)
 _C.EVAL.BATCH_SIZE = 100
-# Epochs between two validations during the training, on DATA.VAL_SPLIT; the last epoch always is one.  0: none.
+# Epochs between two validations on DATA.VAL_SPLIT during training; the last epoch is always validated.  0: none.
 _C.EVAL.PERIOD = 0
-# last | best: the epoch of the weights in backbone.pth; best is that of the lowest validation cross-entropy (Maher &
-# Kull 2021, Sec. IV), which best.pth holds in any case where PERIOD is not 0.
+# last | best: the epoch whose weights go to backbone.pth; best has the lowest validation cross-entropy (Maher & Kull
+# 2021, Sec. IV).  If PERIOD is not 0, best.pth holds the weights of the best epoch in either case.
 _C.EVAL.REPORT = NUMBER("last")
-# Measure again with every object covered: EVAL.CONTEXT_FILLS.
+# Evaluate again with all objects covered, as set by CONTEXT_FILLS.
 _C.EVAL.CONTEXT = True
-# With what: mean (the data set's mean colour) | blur | uniform (nothing but the mean colour);
-# backbones/measuring/context.py.
+# How objects are covered: mean (with the data set's mean colour) | blur | uniform (the whole image in the mean colour);
+# see backbones/measuring/context.py.
 _C.EVAL.CONTEXT_FILLS = ["mean"]
-# The `*_pycalib` numbers are means over this many random subsets of this size (pycalib's ImageNet script); a split that
-# is no larger is taken as a whole, once.
+# The `*_pycalib` numbers are means over this many random subsets of this size (pycalib's ImageNet script); a split of
+# at most this size is measured once, as a whole.
 _C.EVAL.PYCALIB_SPLITS = 10
 _C.EVAL.PYCALIB_SIZE = 10000
-# Fit the temperature on this split; empty: on one half of the measured split for the other half, both ways.
+# Split to fit the temperature on; empty: each half of the measured split is scaled with the fit on the other half.
 _C.EVAL.TEMPERATURE_SPLIT = ""
 # Folder of CIFAR-10H (human labels of CIFAR-10's test images); empty: no divergence from human labels.
 _C.EVAL.HUMAN_LABELS = ""
@@ -99,13 +99,13 @@ _C.ATTACK.SPLIT = "val"
 # fgsm | pgd (starts at the image) | pgd_random (random starts) | margin (PGD on the margin of the logits, random
 # starts): backbones/measuring/robustness.py.
 _C.ATTACK.METHODS = ["fgsm", "pgd", "pgd_random", "margin"]
-# Largest change of a pixel's channel, in 1/255 (white is 255).
+# Largest change per pixel and channel, in units of 1/255 (white is 255).
 _C.ATTACK.BOUNDS = [1.0, 2.0, 4.0, 8.0]
-# Iterations of PGD, each of a quarter of the bound.
+# Iterations of PGD; each has a step of a quarter of the bound.
 _C.ATTACK.STEPS = 20
-# Random starts; the image counts as wrong if one of them succeeds.
+# Random starts per image; the image counts as wrong if the attack succeeds from any of them.
 _C.ATTACK.RESTARTS = 5
-# Evenly spaced over the split; 0: all images.
+# Largest number of images, evenly spaced over the split; 0: all.
 _C.ATTACK.MAX_IMAGES = 1000
 _C.ATTACK.BATCH_SIZE = 50
 
@@ -113,22 +113,22 @@ _C.ATTACK.BATCH_SIZE = 50
 _C.LOCALIZE = Block(TEST)
 _C.LOCALIZE.METHOD = "CAM"  # CAM | GradCAM | GradCAMPlusPlus
 _C.LOCALIZE.SPLIT = "val"
-# Evenly spaced over the split; 0: all images.
+# Largest number of images, evenly spaced over the split; 0: all.
 _C.LOCALIZE.MAX_IMAGES = 0
 _C.LOCALIZE.BATCH_SIZE = 25
-# Images of the gallery, the same ones for every backbone.
+# Number of images in the gallery; the same images for every backbone.
 _C.LOCALIZE.GALLERY = 8
 
 ROLES = Roles(_C)
 
 
 def get_defaults() -> CfgNode:
-    """A fresh copy of the defaults."""
+    """Return a fresh copy of the defaults."""
     return _C.clone()
 
 
 def validate(cfg: CfgNode) -> None:
-    """Raise `InputError` with key and value for what cannot work, before any work starts."""
+    """Raise `InputError` with key and value for invalid settings, before any work starts."""
     values = dict(flatten(cfg))
     check_ranges(values, _RANGES)
     check_data(cfg.DATA)
@@ -142,11 +142,11 @@ def validate(cfg: CfgNode) -> None:
     steps = list(cfg.SOLVER.STEPS)
     if cfg.SOLVER.LR_SCHEDULE == "steps" and steps and max(steps) >= cfg.SOLVER.MAX_EPOCH:
         raise InputError(
-            f"SOLVER.STEPS {steps} has a step at or beyond SOLVER.MAX_EPOCH {cfg.SOLVER.MAX_EPOCH}; it would never come"
+            f"SOLVER.STEPS {steps} has a step at or beyond SOLVER.MAX_EPOCH {cfg.SOLVER.MAX_EPOCH}; lower it"
         )
     if cfg.SOLVER.WARMUP_EPOCHS >= cfg.SOLVER.MAX_EPOCH:
         raise InputError(
-            f"SOLVER.WARMUP_EPOCHS {cfg.SOLVER.WARMUP_EPOCHS:g} would never end before SOLVER.MAX_EPOCH "
+            f"SOLVER.WARMUP_EPOCHS {cfg.SOLVER.WARMUP_EPOCHS:g} must be below SOLVER.MAX_EPOCH "
             f"{cfg.SOLVER.MAX_EPOCH}; lower it"
         )
     check_choice("EVAL.REPORT", cfg.EVAL.REPORT, ("last", "best"))
@@ -162,7 +162,7 @@ def _check_teacher(cfg: CfgNode) -> None:
     if not (cfg.TEACHER.RUN or cfg.TEACHER.CACHE):
         raise InputError(
             f"METHOD.NAME {cfg.METHOD.NAME} needs a teacher: set TEACHER.RUN to a finished pretraining on the same "
-            "data, or TEACHER.CACHE to what tools/cache_teacher.py wrote"
+            "data, or TEACHER.CACHE to a folder written by tools/cache_teacher.py"
         )
 
 
@@ -170,21 +170,21 @@ def _check_context(name: str, share: float) -> None:
     knows = "is_context" in METHODS.get(name).needs
     if knows and not share:
         raise InputError(
-            f"METHOD.NAME {name} learns from context images, but DATA.CONTEXT_SHARE is 0; set it (ALS+Context: 0.15)"
+            f"METHOD.NAME {name} needs context images, but DATA.CONTEXT_SHARE is 0; set it (ALS+Context: 0.15)"
         )
     if share and not knows:
         raise InputError(
-            f"DATA.CONTEXT_SHARE is {share}, but METHOD.NAME {name} takes context images for others; set it to 0"
+            f"DATA.CONTEXT_SHARE is {share}, but METHOD.NAME {name} does not use context images; set it to 0"
         )
 
 
 def needs_teacher(method: str) -> bool:
-    """Whether the method of this name learns from a teacher."""
+    """Whether the method learns from a teacher."""
     return "teacher_logits" in METHODS.get(method).needs
 
 
 def idle_settings(cfg: CfgNode) -> list[str]:
-    """The changed keys that METHOD.NAME does not read: those of other methods, and a teacher's."""
+    """Return the changed keys that METHOD.NAME does not use: those of other methods and, without a teacher, TEACHER."""
     defaults = dict(flatten(_C.METHOD))
     others = [pair for pair in flatten(cfg.METHOD) if pair[0].split(".")[0] not in ("NAME", cfg.METHOD.NAME)]
     idle = [f"METHOD.{key}" for key, value in others if value != defaults[key]]

@@ -1,4 +1,4 @@
-"""Which numbers may stand in one table: those of one protocol, by name and hash."""
+"""Comparability of rows: only numbers of one protocol, by name and hash, belong in one table."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _SHOWN = 3  # differences of two protocols
 
 
 def protocol_name(results: Mapping[str, Any]) -> str:
-    """ "name@hash" """
+    """Return "name@hash"."""
     protocol = results["protocol"]
     return f"{protocol.get('name', '?')}@{protocol.get('hash', '?')}"
 
 
 def check_one_protocol(rows: Sequence[Row]) -> None:
-    """Pretraining is what differs between rows; whatever measures them must not: `InputError`."""
+    """Raise `InputError` if rows were measured under different protocols; their pretraining can differ."""
     for stage in MEASURES:
         first = _first_of_each(rows, stage)
         if len(first) > 1:
@@ -36,7 +36,7 @@ def check_one_protocol(rows: Sequence[Row]) -> None:
 
 
 def notes_on_protocols(rows: Sequence[Row]) -> Iterator[str]:
-    """What a table that mixes protocols must say: which there are, and names that stand for several."""
+    """Yield the notes on a table that mixes protocols: their names, and names shared by several protocols."""
     for stage in MEASURES:
         first = _first_of_each(rows, stage)
         if len(first) < 2:
@@ -58,7 +58,7 @@ def notes_on_protocols(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _first_of_each(rows: Sequence[Row], stage: str) -> dict[str, Row]:
-    """ "name@hash" -> the first row that was measured so."""
+    """Return {"name@hash": the first row with this protocol}."""
     found: dict[str, Row] = {}
     for row in rows:
         if stage in row.results:
@@ -70,7 +70,7 @@ def _first_of_each(rows: Sequence[Row], stage: str) -> dict[str, Row]:
 
 
 def _unlike(row: Row, other: Row, stage: str) -> str:
-    """ ", which differ in ENGINE (detectron2, torchvision) and SOLVER.MAX_ITER (400, 800)"; empty where unknown."""
+    """Return such as ", which differ in ENGINE (detectron2, torchvision) and SOLVER.MAX_ITER (400, 800)", or ""."""
     a, b = _settings([row, other], stage)
     keys = [key for key in {**a, **b} if a.get(key) != b.get(key) and not _is_name_of_same(key, a, b)]
     said = [f"{key} ({a.get(key)}, {b.get(key)})" for key in keys[:_SHOWN]]
@@ -79,10 +79,10 @@ def _unlike(row: Row, other: Row, stage: str) -> str:
 
 
 def _settings(rows: Sequence[Row], stage: str) -> list[dict[str, Any]]:
-    """What a reader knows of how each of the rows was measured: the engine, the data, the settings of its protocol.
+    """Return what is known about how each row was measured: its engine, data and protocol settings.
 
-    Results of an earlier version do not hold these: then what the config beside them says of the same keys; of any key
-    where no row holds them.
+    Results of an earlier version lack the settings.  These are then read from the config file next to the results, for
+    the keys that the other rows state; for all keys if no row states any.
     """
     stated = [row.results[stage]["protocol"].get("settings") for row in rows]
     keys = {key for settings in stated for key in settings or ()}
@@ -110,7 +110,7 @@ def _config(row: Row, stage: str) -> Iterator[tuple[str, Any]]:
 
 
 def _is_name_of_same(key: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Whether `key` is the name of a data set whose fingerprints are equal: the same data, called by its place."""
+    """Whether `key` is the name of a data set with equal fingerprints: the same data at another path."""
     mark = key.removesuffix(".name") + ".fingerprint"
     return key.endswith(".name") and a.get(mark) is not None and a.get(mark) == b.get(mark)
 
@@ -119,7 +119,7 @@ def _is_name_of_same(key: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> bo
 
 
 def separate_validations(rows: Sequence[Row]) -> tuple[list[Row], str]:
-    """Rows without the numbers of their pretraining where those are of several data sets, and a note that says so."""
+    """Drop the pretraining metrics of all rows if they come from several data sets; return the rows and a note."""
     names = {_validated_on(row) for row in rows if PRETRAINING in row.results} - {""}
     if len(names) < 2:
         return list(rows), ""
@@ -128,7 +128,7 @@ def separate_validations(rows: Sequence[Row]) -> tuple[list[Row], str]:
 
 
 def _validated_on(row: Row) -> str:
-    """Name of the data set; results.json lists what was trained on first."""
+    """Return the name of the validation data set; results.json lists the training split first."""
     splits = list(row.results[PRETRAINING]["data"].values())
     last = splits[-1] if splits else {}
     return str(last.get("name", "")) if isinstance(last, Mapping) else ""

@@ -134,7 +134,7 @@ def test_text_that_is_no_value(overrides, message):
         (["SOLVER.MOMENTUM", "-0.5", "SOLVER.NESTEROV", "False"], "SOLVER.MOMENTUM is -0.5"),
         (["SOLVER.GAMMA", "-1"], "SOLVER.GAMMA is -1"),
         (["SOLVER.WARMUP_FACTOR", "-3"], "SOLVER.WARMUP_FACTOR is -3"),
-        (["SOLVER.WARMUP_EPOCHS", "300"], "SOLVER.WARMUP_EPOCHS 300 would never end before SOLVER.MAX_EPOCH 300"),
+        (["SOLVER.WARMUP_EPOCHS", "300"], "SOLVER.WARMUP_EPOCHS 300 must be below SOLVER.MAX_EPOCH 300"),
     ],
 )
 def test_what_would_fail_after_the_training_is_refused_before(overrides, message):

@@ -294,7 +294,7 @@ def test_teacher_that_may_know_the_held_out_images_is_refused(run, small_scenes,
     main(arguments(small_scenes, tmp_path / "good", *student, tmp_path / "teacher"))
 
 
-def test_no_training_goes_on_with_another_teacher(run, small_scenes, tmp_path, load_tool):
+def test_no_training_resumes_with_another_teacher(run, small_scenes, tmp_path, load_tool):
     main, teacher = load_tool("pretrain").main, shutil.copytree(run, tmp_path / "teacher")
     short = ["SOLVER.MAX_EPOCH", 1, "MODEL.ARCH", "lenet"]
     student = [*short, "METHOD.NAME", "KD", "TEACHER.RUN", teacher]
@@ -303,5 +303,5 @@ def test_no_training_goes_on_with_another_teacher(run, small_scenes, tmp_path, l
     shutil.rmtree(teacher)
     main(arguments(small_scenes, teacher, *short, "SEED", 5))
     before, now = (load_backbone(folder).hash for folder in (run, teacher))
-    with pytest.raises(InputError, match=f"the teacher {before} and now has {now}"):
+    with pytest.raises(InputError, match=f"its teacher was {before} and is now {now}"):
         main(arguments(small_scenes, tmp_path / "student", *student, resume=True))

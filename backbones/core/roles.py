@@ -1,15 +1,15 @@
-"""The role of every key of a config, said once, beside its default.
+"""The role of every config key, stated once, next to its default.
 
     _C = Block()
     # Seed of the new layers.
     _C.SEED = SEED(0)
     # How the run is tested.
-    _C.TEST = Block(TEST)  # the role of every key in it ...
-    _C.TEST.EXPECTED_RESULTS = MACHINE([])  # ... that does not say its own
+    _C.TEST = Block(TEST)  # the role of every key in the block ...
+    _C.TEST.EXPECTED_RESULTS = MACHINE([])  # ... that does not state its own
     ROLES = Roles(_C)
 
-What a resumed run may change, what `--eval-only` may change, what weights depend on and what the hash of a protocol
-covers follow from the roles.  docs/protocols.md lists the keys of each role.
+The roles determine which keys a resumed run and `--eval-only` can change, which keys the weights depend on, and which
+keys the protocol hash covers.  docs/protocols.md lists the keys of each role.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from backbones.core.config import CfgNode, flatten
 
 
 class Role(Enum):
-    """What depends on a key.  Calling a role with a default value marks the key that it is assigned to."""
+    """What depends on a key.  Calling a role with a default value gives the assigned key this role."""
 
-    MACHINE = "machine"  # no number: places, processes, caches, periods, what a run must end with
-    NAMING = "naming"  # no number: how tables call it
-    CONTENT = "content"  # a name or path; what it names counts by its content (fingerprint, hash), not by its place
+    MACHINE = "machine"  # no number: paths, processes, caches, periods, expected results
+    NAMING = "naming"  # no number: names for tables
+    CONTENT = "content"  # a name or path, which counts by the content it refers to (fingerprint, hash)
     SEED = "seed"  # the weights, but not the protocol: rows that differ in it are repetitions
-    COMPARED = "compared"  # the weights, but not the protocol: what the rows of a table differ in (method, labels)
-    TEST = "test"  # the protocol, but not the weights: how they are measured
-    NUMBER = "number"  # weights and protocol
+    COMPARED = "compared"  # the weights, but not the protocol: the difference between rows (method, labels)
+    TEST = "test"  # the protocol, but not the weights: how they are evaluated
+    NUMBER = "number"  # both weights and protocol
 
     def __call__(self, default: Any) -> _Marked:
-        """`default`, with this role for the key (or for the whole block) that it becomes the default of."""
+        """Return `default`, marked with this role for the key (or the whole block) that it is assigned to."""
         return _Marked(default, self)
 
 
@@ -45,11 +45,11 @@ class _Marked(NamedTuple):
 MACHINE, NAMING, CONTENT, SEED = Role.MACHINE, Role.NAMING, Role.CONTENT, Role.SEED
 COMPARED, TEST, NUMBER = Role.COMPARED, Role.TEST, Role.NUMBER
 
-# What no number depends on, so that it may always change.
+# No number depends on these, so they can always change.
 FREE = (MACHINE, NAMING)
-# What weights depend on, beside the content of what CONTENT names.
+# The weights depend on these, and on the content that CONTENT keys refer to.
 WEIGHTS = (SEED, COMPARED, NUMBER)
-# What the hash of a protocol covers, beside the fingerprints of the data.
+# The protocol hash covers these, and the fingerprints of the data.
 PROTOCOL = (NUMBER, TEST)
 
 
@@ -57,7 +57,7 @@ class Block(CfgNode):
     """A block of defaults that knows the roles of its keys.
 
     Args:
-        role: of the keys that do not say their own; without it that of the block it is in, if this has one.
+        role: role of the keys that do not state their own; None: the role of the enclosing block, if any.
     """
 
     def __init__(self, role: Role | None = None) -> None:
@@ -71,7 +71,7 @@ class Block(CfgNode):
         super().__setattr__(name, value)
 
     def role_of(self, key: str) -> Role | None:
-        """The role of a dotted key, or that of the innermost block on its way; None where nothing states one."""
+        """Return the role of a dotted key: its own, or that of the innermost block with one; None if none is stated."""
         role, node = None, self
         for part in key.split("."):
             if isinstance(node, Block):
@@ -86,7 +86,7 @@ class Roles:
     """The roles of the keys of a finished block of defaults.
 
     Raises:
-        TypeError: a key without a role; names all of them.
+        TypeError: keys without a role; lists all of them.
     """
 
     def __init__(self, defaults: Block) -> None:
@@ -96,13 +96,13 @@ class Roles:
             raise TypeError(f"keys without a role: {', '.join(without)}; write KEY = NUMBER(default), or another role")
 
     def of(self, key: str) -> Role:
-        """The role of a key; one that the defaults do not hold, of another version, may concern any number."""
+        """Return the role of a key; NUMBER, the strictest, for a key of another version that the defaults lack."""
         return self._defaults.role_of(key) or NUMBER
 
     def select(self, cfg: Mapping[str, Any], *roles: Role) -> dict[str, Any]:
-        """Dotted key -> value of the keys of `cfg` that have one of these roles, in the order of `cfg`."""
+        """Return {dotted key: value} of the keys of `cfg` with one of these roles, in the order of `cfg`."""
         return {key: value for key, value in flatten(cfg) if self.of(key) in roles}
 
     def keys(self, *roles: Role) -> list[str]:
-        """The keys of the defaults that have one of these roles."""
+        """Return the keys of the defaults with one of these roles."""
         return list(self.select(self._defaults, *roles))

@@ -1,4 +1,4 @@
-"""The command line of the tools that measure a finished pretraining run."""
+"""Command line of the tools that measure a finished pretraining run."""
 
 import argparse
 import os
@@ -22,12 +22,12 @@ class RunArguments(argparse.Namespace):
 def takes_run(
     doc: str | None, folder: str, stage: str
 ) -> Callable[[Callable[[RunArguments], int]], Callable[[Sequence[str] | None], int]]:
-    """Return a decorator that makes the `main(argv)` of a tool from a function of its parsed arguments.
+    """Return a decorator that turns a function of parsed arguments into the `main(argv)` of a tool.
 
     `main` parses the arguments, refuses a folder with results of another stage, and locks the output folder.
 
     Args:
-        doc: help of the tool.
+        doc: help text of the tool.
         folder: default of --output-dir, relative to the run.
         stage: the stage whose results the output folder can already hold.
     """
@@ -37,7 +37,7 @@ def takes_run(
             args = _parse(doc, folder, argv)
             refuse_other_stage(args.output_dir, stage)
             if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-                raise InputError("this tool measures in one process; start it without torchrun")
+                raise InputError("this tool runs in a single process; start it without torchrun")
             with lock_run(args.output_dir):
                 return measure(args)
 

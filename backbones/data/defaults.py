@@ -1,6 +1,6 @@
 """Defaults and checks of the config block DATA: the images, and how they are fed to the network.
 
-The comments are a part of the manual in backbones/config.py: meaning, unit, range, neutral value and source of every
+The comments are part of the manual in backbones/config.py: meaning, unit, range, neutral value and source of every
 option.
 """
 
@@ -36,9 +36,9 @@ _C.SHIFTED_SPLIT = TEST("")
 # App. C: 5000 of CIFAR, 6000 of SVHN); 0: none.
 _C.HOLDOUT = 0
 # Samples of the training split, the same for EVERY method, so that rows stay comparable (ALS Sec. 4.1).  full: all
-# images; a method that needs boxes then refuses an image without one | box: only images with a usable box | mask: one
-# sample per object, the other objects of the image painted with MEAN.  With box and mask, the held-out part has only
-# images with a usable box, too.
+# images; a method that needs boxes then raises an error for an image without one | box: only images with a usable box |
+# mask: one sample per object, with the other objects of the image painted with MEAN.  With box and mask, the held-out
+# part also contains only images with a usable box.
 _C.VERSION = "full"
 # The same for VAL_SPLIT, SHIFTED_SPLIT and `holdout`; ImageNet is validated on all images, Open Images on `mask`.
 _C.EVAL_VERSION = TEST("full")
@@ -51,7 +51,8 @@ _C.NOISE_RATE = 0.0
 # Seed of the label noise; -1: SEED.
 _C.NOISE_SEED = SEED(-1)
 # Probability, in [0, 1], that a training sample is replaced with its context, all its objects painted with MEAN; drawn
-# per sample and epoch (ALS+Context: 0.15).  Required by the methods that use such samples, refused by others; 0: never.
+# per sample and epoch (ALS+Context: 0.15).  Required by the methods that use such samples, an error for all others; 0:
+# never.
 _C.CONTEXT_SHARE = COMPARED(0.0)
 
 # Side of a training image, in pixels.
@@ -118,7 +119,7 @@ def data_defaults() -> Block:
 
 
 def check_data(data: CfgNode) -> None:
-    """Raise `InputError` with key and value for a setting that cannot work."""
+    """Raise `InputError` with key and value for an invalid setting."""
     for key, (low, high) in _RANGES.items():
         if key in _TRIPLES:
             check_numbers(f"DATA.{key}", data[key], low, high, names=_TRIPLES[key])
@@ -135,7 +136,7 @@ def check_data(data: CfgNode) -> None:
 
 
 def idle_data_keys(data: CfgNode) -> list[str]:
-    """Return the changed keys that belong to other augmentations than AUGMENTATION, and thus have no effect."""
+    """Return the changed keys that belong to augmentations other than AUGMENTATION, and thus have no effect."""
     others = [key for name, keys in AUGMENTATIONS.items() if name != data.AUGMENTATION for key in keys]
     return [key for key in others if data[key] != _C[key]]
 

@@ -1,1 +1,1 @@
-"""Train a classifier: one run from its config, its teacher, its checkpoints and the choice of the best epoch."""
+"""Pretraining of a classifier: parts built from the config, teachers, the run and the choice of the best epoch."""

@@ -1,6 +1,6 @@
-"""Validation during the training, and the epoch that it found best.
+"""Validation during training, and the best epoch that it found.
 
-Maher & Kull 2021, Sec. IV, report the epoch with the lowest validation cross-entropy; others the last one.
+Maher & Kull 2021, Sec. IV, report the epoch with the lowest validation cross-entropy; others report the last one.
 """
 
 import math
@@ -17,20 +17,24 @@ from backbones.measuring.predictions import Predictions
 
 
 class Validation:
-    """The validations of a training.  Their state is a part of the checkpoint, weights included: a killed run that is
-    resumed has the same best epoch, whatever was found after that checkpoint.
+    """The validations of one training, and the weights of its best epoch.
+
+    Their state, weights included, is part of the checkpoint, so that a killed run that is resumed finds the same best
+    epoch, whatever was validated after that checkpoint.
 
     Args:
         model: the network that is trained.
-        measure: its predictions for the validation split, of all processes and on all of them.
-        period: epochs between two validations, 0 for none; `stop` is one, too.
-        epoch: iterations of one epoch.
-        stop: iterations of the training.
-        measured: names the images that `measure` shows the network, and how: epochs are compared on the same only.
+        measure: returns the network's predictions for the validation split, gathered on every process.
+        period: epochs between two validations, 0 for none; the last iteration is always validated.
+        epoch: number of iterations in one epoch.
+        stop: number of iterations in the training.
+        measured: identifies the validation images and their preprocessing; only epochs measured on the same are
+            comparable.
 
     Attributes:
-        metrics: `best_nll` and `best_top1` so far; epoch: of them, from 1 on, 0 before the first validation.
-        weights: the network's, then, on the CPU.
+        metrics: `best_nll` and `best_top1` so far.
+        epoch: the epoch they belong to, counted from 1; 0 before the first validation.
+        weights: the network's weights after that epoch, on the CPU.
     """
 
     def __init__(
@@ -50,7 +54,7 @@ class Validation:
         self.weights: dict[str, Tensor] = {}
 
     def is_due(self, finished: int) -> bool:
-        """Whether a validation follows on `finished` iterations."""
+        """Whether to validate after `finished` iterations."""
         return bool(self.period) and (finished % (self.period * self.iterations) == 0 or finished == self.stop)
 
     def validate(self, finished: int) -> dict[str, float]:
@@ -59,31 +63,35 @@ class Validation:
         Returns:
             `val_nll` and `val_top1`.
         """
-        # Every process has batch statistics of its own; the main process's are those that are saved.
+        # Every process has its own batch statistics; those of the main process are saved.
         broadcast(*self.model.buffers())
         predictions = self.measure()
         value, top1 = predictions.nll(), predictions.top1()
         epoch = finished // self.iterations
         get_logger().info("epoch %d: validation nll %.4f, top-1 %.4f", epoch, value, top1)
         best = self.metrics["best_nll"]
-        if not self.weights or math.isnan(best) or value < best:  # of equal epochs the first
+        if not self.weights or math.isnan(best) or value < best:  # the first of equal epochs
             self.metrics, self.epoch = {"best_nll": value, "best_top1": top1}, epoch
             self.weights = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
         return {"val_nll": value, "val_top1": top1}
 
     def restore(self) -> None:
-        """Give the network its best weights."""
+        """Load the best weights into the network."""
         self.model.load_state_dict(self.weights)
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain types; empty without validations."""
+        """Return the state as tensors and plain types; empty without validations."""
         if not self.period:
             return {}
         best = {"metrics": self.metrics, "epoch": self.epoch, "weights": self.weights}
         return {"period": self.period, "measured": self.measured} | best
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state`; `InputError` if it was written with another period, or is of other images."""
+        """Resume from `state`.
+
+        Raises:
+            InputError: it was written with another period, or validated on other images.
+        """
         if state.get("period", 0) != self.period:
             raise InputError(
                 f"cannot resume: EVAL.PERIOD was {state.get('period', 0)} and is now {self.period}; set it back, or "
@@ -91,15 +99,15 @@ class Validation:
             )
         if state.get("measured", self.measured) != self.measured:
             raise InputError(
-                "cannot resume: the epochs so far were validated on other images (DATA.VAL_SPLIT, DATA.EVAL_*), "
-                "beside which the next ones cannot stand; set the keys back, or start in another folder"
+                "cannot resume: the epochs so far were validated on other images (DATA.VAL_SPLIT, DATA.EVAL_*) and are "
+                "not comparable with the next ones; set the keys back, or start in another folder"
             )
         if state:
             self.metrics, self.epoch, self.weights = dict(state["metrics"]), state["epoch"], dict(state["weights"])
 
 
 class ValidationHook:
-    """Validates when it is due, and writes what was found to metrics.jsonl."""
+    """Hook of the training loop: validates when due and writes the metrics to metrics.jsonl."""
 
     def __init__(self, validation: Validation, writer: MetricsWriter) -> None:
         self.validation, self.writer = validation, writer
@@ -111,10 +119,11 @@ class ValidationHook:
 
 
 def fitted_metrics(predictions: Predictions) -> dict[str, float]:
-    """`temperature_fitted`, and `nll_fitted` with it: fitted and measured on the same samples, all of them.
+    """Return `temperature_fitted` and the resulting `nll_fitted`, both fitted and measured on all samples.
 
-    For choosing among trainings, as the rows "+TempS" of Maher & Kull 2021 do.  What a backbone is reported to have
-    after scaling is `nll_scaled` (calibration.scaled_metrics), which is measured on samples that were held out.
+    Used to choose among trainings, as in the rows "+TempS" of Maher & Kull 2021.  The reported NLL of a backbone after
+    scaling is `nll_scaled` (calibration.scaled_metrics), which is measured on held-out samples.  NaN if the unscaled
+    NLL is not finite.
     """
     if not math.isfinite(predictions.nll()):
         return {"nll_fitted": math.nan, "temperature_fitted": math.nan}

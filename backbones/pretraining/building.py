@@ -1,6 +1,6 @@
-"""From the config of a pretraining to its parts: data, network, method, optimizer.
+"""Build the parts of a pretraining from its config: data, network, method, optimizer.
 
-These functions alone read the config; what they build does not know it.
+Only these functions read the config; the parts they build do not.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ def read_split(cfg: CfgNode, split: str, warnings: WarningCounter, *, training: 
     """Read one split of the configured data set, in the configured version; "holdout" is the part of TRAIN_SPLIT.
 
     Args:
-        training: the split is trained on: with noise in its labels, if any.
+        training: whether the split is trained on, which adds the label noise, if any.
     """
     data = cfg.DATA
     held_out = split == HOLDOUT
@@ -73,10 +73,10 @@ def _in_version(samples: Samples, version: str, mean: list[float]) -> Samples:
 
 
 def build_samples(cfg: CfgNode, split: str, warnings: WarningCounter, *, training: bool = False) -> Samples:
-    """Read one split.
+    """Read one split and log its size.
 
     Args:
-        training: it is trained on: its labels get their noise, and it is checked against what the method needs.
+        training: whether the split is trained on, which adds label noise and checks the needs of the method.
     """
     needs = METHODS.get(cfg.METHOD.NAME).needs
     if training:
@@ -101,7 +101,7 @@ def build_method(cfg: CfgNode, num_classes: int) -> Method:
 
 
 def build_teacher(cfg: CfgNode, samples: Samples, device: torch.device) -> OnlineTeacher | CachedTeacher | None:
-    """The teacher that the config names, if the method needs one."""
+    """Build the configured teacher; None if the method needs none."""
     if "teacher_logits" not in METHODS.get(cfg.METHOD.NAME).needs:
         return None
     if cfg.TEACHER.CACHE:
@@ -113,9 +113,10 @@ def build_teacher(cfg: CfgNode, samples: Samples, device: torch.device) -> Onlin
 
 
 def check_teacher_data(cfg: CfgNode, teacher: OnlineTeacher | CachedTeacher, samples: Samples) -> None:
-    """Refuse a teacher that may have been trained on what is held out here; say where its data were others.
+    """Check that the teacher was trained on the same data: an error with DATA.HOLDOUT, otherwise a warning.
 
-    Its temperature is fitted on the held-out part, and its students are chosen there.
+    A teacher trained on other data may know the held-out images, on which its temperature is fitted and its students
+    are chosen.
     """
     if teacher.trained_on == samples.fingerprint:
         return
@@ -131,7 +132,7 @@ def check_teacher_data(cfg: CfgNode, teacher: OnlineTeacher | CachedTeacher, sam
 def build_context(
     cfg: CfgNode, samples: Samples, val: Samples, teacher: OnlineTeacher | CachedTeacher | None, *, resumed: bool
 ) -> Context:
-    """What a method may know before training."""
+    """Build the facts about the training that a method can use in `setup`."""
 
     def temperature() -> float:
         if isinstance(teacher, OnlineTeacher):
@@ -151,7 +152,7 @@ def build_context(
 
 
 def method_name(cfg: CfgNode) -> str:
-    """The method's name in every table: with a cached teacher it is another method."""
+    """Return the method's name for tables; a method with a cached teacher counts as another method."""
     needs = METHODS.get(cfg.METHOD.NAME).needs
     return f"{cfg.METHOD.NAME}-cached" if cfg.TEACHER.CACHE and "teacher_logits" in needs else cfg.METHOD.NAME
 
@@ -170,7 +171,7 @@ def build_task(cfg: CfgNode, method: Method, teacher: OnlineTeacher | None, devi
 
 
 def build_evaluation_batches(cfg: CfgNode, samples: Samples) -> GuardedLoader[Batch]:
-    """Every sample once over all processes, as it is evaluated."""
+    """Build the batches of an evaluation: every sample once, split over all processes."""
     data = cfg.DATA
     images = EvaluationSet(samples, resize=data.EVAL_RESIZE, crop=data.EVAL_CROP, stretch=data.EVAL_STRETCH)
     return evaluation_batches(images, batch_size=cfg.EVAL.BATCH_SIZE, num_workers=cfg.DATA.NUM_WORKERS)
@@ -181,7 +182,7 @@ def _dtype(cfg: CfgNode) -> torch.dtype:
 
 
 def build_batches(cfg: CfgNode, samples: Samples, method: Method, start: int, stop: int) -> GuardedLoader[Batch]:
-    """Augmented batches of the iterations `start` .. `stop - 1`, with the fields that the method needs."""
+    """Build the augmented batches of iterations `start` .. `stop - 1`, with the fields that the method needs."""
     images = TrainingSet(
         samples,
         size=cfg.DATA.IMAGE_SIZE,
@@ -210,7 +211,7 @@ def build_batches(cfg: CfgNode, samples: Samples, method: Method, start: int, st
 
 
 def iterations_per_epoch(cfg: CfgNode, samples: Samples) -> int:
-    """Whole batches in one pass over the training set."""
+    """Return the number of full batches in one pass over the training set."""
     return StatelessBatchSampler(len(samples), cfg.SOLVER.BATCH_SIZE, seed=0, start=0, stop=0).iterations_per_epoch
 
 
@@ -228,7 +229,7 @@ def build_solver(cfg: CfgNode, method: Method) -> torch.optim.Optimizer:
 
 
 def build_learning_rate(cfg: CfgNode, epoch: int) -> Schedule:
-    """The schedule in iterations, from a config in epochs; `epoch` is the iterations of one."""
+    """Build the schedule, in iterations, from a config in epochs; `epoch` is the number of iterations in one."""
     solver = cfg.SOLVER
     return build_schedule(
         solver.LR_SCHEDULE,

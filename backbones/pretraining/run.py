@@ -1,4 +1,4 @@
-"""Pretraining a classifier: from a validated config to a run folder with a backbone."""
+"""Pretraining of a classifier, from a validated config to a run folder with a backbone."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -44,14 +44,14 @@ from backbones.pretraining.teacher import CachedTeacher, OnlineTeacher
 
 CHECKPOINT = "checkpoint.pth"
 BACKBONE, BEST = "backbone.pth", "best.pth"
-# Decided after the training: the checkpoint holds the weights of both epochs.
+# Can change on resuming: the checkpoint holds the weights of both epochs.
 _REPORT = "EVAL.REPORT"
 
 
 def pretrain(cfg: CfgNode, run_dir: Path, *, resume: bool) -> dict[str, Any]:
-    """Train as `cfg` says, write checkpoint.pth, backbone.pth and results.json into `run_dir`; return the results.
+    """Train with `cfg`; write checkpoint.pth, backbone.pth and results.json into `run_dir`, and return the results.
 
-    A run that is resumed is left as it is until nothing can be refused any more.
+    The files of a resumed run are not changed before all checks have passed.
     """
     device = distributed.setup_distributed()
     hold_log()
@@ -66,7 +66,7 @@ def pretrain(cfg: CfgNode, run_dir: Path, *, resume: bool) -> dict[str, Any]:
     warnings = WarningCounter()
     samples = build_samples(cfg, cfg.DATA.TRAIN_SPLIT, warnings, training=True)
     val = build_samples(cfg, cfg.DATA.VAL_SPLIT, warnings)
-    if cfg.DATA.SHIFTED_SPLIT:  # measured later, but a wrong name should not cost a training
+    if cfg.DATA.SHIFTED_SPLIT:  # used only after training; read here so that a wrong name fails early
         build_samples(cfg, cfg.DATA.SHIFTED_SPLIT, warnings)
     warnings.log(get_logger())
     pretraining = Pretraining(cfg, run_dir, device, samples, val)
@@ -75,10 +75,10 @@ def pretrain(cfg: CfgNode, run_dir: Path, *, resume: bool) -> dict[str, Any]:
 
 
 class Pretraining:
-    """One training and what it leaves in `run_dir`.
+    """One training, and the files it writes to `run_dir`.
 
     Args:
-        samples, val: what is trained on, and the validation split.
+        samples, val: the training split and the validation split.
     """
 
     def __init__(self, cfg: CfgNode, run_dir: Path, device: torch.device, samples: Samples, val: Samples) -> None:
@@ -87,7 +87,7 @@ class Pretraining:
         self.stop = cfg.SOLVER.MAX_EPOCH * self.epoch
         self.method = build_method(cfg, len(samples.classes)).to(device)
         self.teacher = build_teacher(cfg, samples, device)
-        # Hash of the weights that it starts from.
+        # Hash of the initial weights; empty for random ones.
         self.start = load_backbone(expand_path(cfg.MODEL.WEIGHTS)).hash if cfg.MODEL.WEIGHTS else ""
         self.optimizer = build_solver(cfg, self.method)
         seen = {key: cfg.DATA[key] for key in ("EVAL_RESIZE", "EVAL_CROP", "EVAL_STRETCH")}
@@ -101,7 +101,7 @@ class Pretraining:
         )
 
     def fit(self, *, resume: bool) -> None:
-        """Train, from the checkpoint in the run folder if `resume` and there is one."""
+        """Train; with `resume`, start from the checkpoint in the run folder, if it exists."""
         cfg, method, teacher = self.cfg, self.method, self.teacher
         resumed = resume and (self.run_dir / CHECKPOINT).exists()
         method.setup(build_context(cfg, self.samples, self.val, teacher, resumed=resumed))
@@ -133,11 +133,11 @@ class Pretraining:
                 device=self.device,
                 hooks=[hook, ValidationHook(self.validation, writer)],
             )
-        if distributed.world_size() > 1:  # each process has its own batch statistics: all measure with the saved ones
+        if distributed.world_size() > 1:  # each process has its own batch statistics: measure with the saved ones
             self._restore()
 
     def finish(self, warnings: WarningCounter) -> dict[str, Any]:
-        """Measure the reported epoch on the validation split and write backbone.pth, best.pth and results.json."""
+        """Measure the reported epoch on the validation split; write backbone.pth, best.pth and results.json."""
         cfg, validation = self.cfg, self.validation
         if cfg.EVAL.REPORT == "best":
             validation.restore()
@@ -191,7 +191,7 @@ class Pretraining:
         distributed.barrier()
 
     def _restore(self) -> int:
-        """Load the checkpoint, if there is one; return the number of finished iterations."""
+        """Load the checkpoint, if it exists; return the number of finished iterations."""
         path = self.run_dir / CHECKPOINT
         if not path.exists():
             get_logger().info("no checkpoint yet in %s: starting from the beginning", self.run_dir)
@@ -205,7 +205,7 @@ class Pretraining:
             )
         if state.get("teacher", "") != self._teacher_hash():
             raise InputError(
-                f"cannot resume {path}: it has learnt from the teacher {state.get('teacher') or 'none'} and now has "
+                f"cannot resume {path}: its teacher was {state.get('teacher') or 'none'} and is now "
                 f"{self._teacher_hash() or 'none'}; restore the teacher, or start in another folder"
             )
         if state.get("start", self._start_of_earlier_version()) != self.start:
@@ -218,7 +218,7 @@ class Pretraining:
         return state["iteration"]
 
     def _start_of_earlier_version(self) -> str:
-        """Of a checkpoint that does not name its start weights: those of the same path are taken to be the same."""
+        """Return the start weights of a checkpoint that does not record them; an equal path counts as equal weights."""
         path = self.run_dir / CONFIG_FILE
         before = dict(flatten(load_yaml(path))).get("MODEL.WEIGHTS", "") if path.exists() else self.cfg.MODEL.WEIGHTS
         return self.start if before == self.cfg.MODEL.WEIGHTS else "unknown"
@@ -241,7 +241,7 @@ class Pretraining:
 
 
 def expect_backbone(cfg: CfgNode) -> BackboneFile:
-    """What the backbone of this training will say of itself; it has no weights yet, and its classes are unknown."""
+    """Return the description of the backbone that this training will write, without weights and class names."""
     with torch.device("meta"):
         model = build_model(cfg.MODEL.ARCH, 2, cfg.MODEL.NORM)
     return BackboneFile({}, _describe_input(cfg, model, ["?", "?"]), {}, "")
@@ -253,20 +253,20 @@ def _describe_input(cfg: CfgNode, model: nn.Module, classes: Sequence[str]) -> d
 
 
 def measure(cfg: CfgNode, model: nn.Module, val: Samples, device: torch.device) -> Predictions:
-    """What the network says of the validation split now."""
+    """Predict the validation split with the current network."""
     batches = build_evaluation_batches(cfg, val)
     return predict(model, batches, device, cfg.DATA.MEAN, cfg.DATA.STD, cfg.PRECISION, val.paths)
 
 
 def describe_protocol(cfg: CfgNode, data: str, start: str) -> dict[str, Any]:
-    """The protocol as results.json has it: equal for all rows that differ in nothing but method and seed.
+    """Return the protocol for results.json; it is equal for rows that differ only in method and seed.
 
-    Of the keys of the test those of DATA count, which say what the pretraining itself is validated on; EVAL, ATTACK
-    and LOCALIZE are of the tools that measure it later.
+    Of the keys with role TEST only those of DATA count, which define the validation of the pretraining itself; EVAL,
+    ATTACK and LOCALIZE belong to the tools that measure it later.
 
     Args:
         data: fingerprint of the training data.
-        start: hash of the weights that it starts from.
+        start: hash of the initial weights.
     """
     validated = {key: value for key, value in ROLES.select(cfg, TEST).items() if key.startswith("DATA.")}
     settings = ROLES.select(cfg, NUMBER) | validated | {"MODEL.WEIGHTS": start}
@@ -275,7 +275,7 @@ def describe_protocol(cfg: CfgNode, data: str, start: str) -> dict[str, Any]:
 
 
 def _content_hash(cfg: CfgNode, start: str, teacher: str) -> str:
-    """Names what the weights depend on; what lies at a path goes by its content, not by its place."""
+    """Hash everything that the weights depend on; files count by their content, not by their path."""
     settings = ROLES.select(cfg, *WEIGHTS)
     cached = bool(cfg.TEACHER.CACHE)
     return config_hash(settings | {"MODEL.WEIGHTS": start, "teacher": teacher, "teacher is cached": cached})

@@ -1,4 +1,4 @@
-"""What one training step of a classifier is, and when a method's hooks are called."""
+"""One training step of a classifier, and the calls of a method's hooks."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ class ClassificationTask(nn.Module):
 
     Args:
         mean, std: channel statistics, RGB in [0, 1].
-        teacher: is asked about every batch; its answer is `teacher_logits` of the batch.
+        teacher: computes the `teacher_logits` of every batch.
     """
 
     mean: Tensor
@@ -41,7 +41,7 @@ class ClassificationTask(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=dtype), persistent=False)
 
     def forward(self, batch: Batch) -> Step:
-        """Return the loss of a batch, and how many images the network gets right."""
+        """Return the loss of a batch, and the number of correctly classified images."""
         if self.teacher is not None:
             batch = replace(batch, teacher_logits=self.teacher(batch.images))
         if batch.second_view is not None:
@@ -55,10 +55,10 @@ class ClassificationTask(nn.Module):
 
 
 class MethodHook:
-    """Calls the hooks of a method at their iterations.
+    """Calls the hooks of a method at the right iterations.
 
     Args:
-        epoch, stop: iterations of an epoch, and of the whole training.
+        epoch, stop: number of iterations in one epoch and in the whole training.
     """
 
     def __init__(self, method: Method, epoch: int, stop: int) -> None:
@@ -66,12 +66,12 @@ class MethodHook:
         self.period = method.period or epoch
 
     def begin(self, start: int) -> None:
-        """Begin the first epoch; the state of a later start is that of its checkpoint, in which the epoch has begun."""
+        """Begin the first epoch; in the checkpoint of a resumed training the epoch has begun already."""
         if start == 0:
             self.method.begin_epoch(0)
 
     def after_step(self, finished: int) -> None:
-        """Call the method after a step, at the end of its period, and where an epoch begins."""
+        """Call the method's hooks after a step, at the end of its period and at the start of an epoch."""
         self.method.after_step()
         if finished % self.period == 0:
             self.method.end_period()

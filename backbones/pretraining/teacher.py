@@ -1,9 +1,9 @@
-"""Teachers: networks that were trained before and say, for every sample, what the classes look like to them.
+"""Teachers: trained networks that provide logits for every sample.
 
-online   the teacher sees the student's own augmented images, at each step
-cached   its logits of the images without augmentation, computed once (tools/cache_teacher.py) and memory-mapped
+online   logits of the student's own augmented images, computed in each step
+cached   logits of the images without augmentation, computed once (tools/cache_teacher.py) and memory-mapped
 
-The two are not the same method, and have two names in every table.  Letters: B batch, N samples, K classes.
+The two are different methods, with different names in every table.  Letters: B batch, N samples, K classes.
 """
 
 import math
@@ -30,13 +30,13 @@ from backbones.models.weights import BackboneFile, differing_classes
 
 FORMAT = "smooth2det teacher 1"
 LOGITS, DESCRIPTION = "logits.npy", "teacher.json"
-_ROWS = 16384  # of the cache that are checked at once
+_ROWS = 16384  # rows of the cache that are checked at once
 
 
 class OnlineTeacher:
-    """A finished backbone that is asked at each step; not a module, so that no state dict holds it.
+    """A finished backbone that is evaluated in each step; not a module, so that no state dict contains it.
 
-    hash: of its weights. trained_on: fingerprint of its training split.
+    hash: hash of its weights. trained_on: fingerprint of its training split.
     """
 
     def __init__(self, file: BackboneFile, classes: list[str], device: torch.device, dtype: torch.dtype) -> None:
@@ -48,26 +48,26 @@ class OnlineTeacher:
         self.hash, self.trained_on = file.hash, file.provenance["data_fingerprint"]
         self.model = file.build().to(device, dtype).requires_grad_(False)
         self.mean, self.std = (torch.tensor(file.spec[name], device=device, dtype=dtype) for name in ("mean", "std"))
-        self.finite = torch.ones((), dtype=torch.bool, device=device)  # whether all logits so far were
+        self.finite = torch.ones((), dtype=torch.bool, device=device)  # whether all logits so far were finite
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """Logits (B, K) of uint8 images (B, 3, H, W), which the teacher normalises as in its own training."""
+        """Return logits (B, K) of uint8 images (B, 3, H, W), normalised as in the teacher's own training."""
         logits = self.model(normalize(images, self.mean, self.std)).logits
         self.finite &= logits.isfinite().all()  # on the device; read by `refuse_not_finite`
         return logits
 
     def refuse_not_finite(self) -> None:
-        """`InputError` if a logit was not finite so far: some methods would learn from the others and end well."""
+        """Raise `InputError` if any logit so far was not finite; some methods would train on without an error."""
         wrong = (~self.finite).float()
-        all_reduce_sum(wrong)  # stops all processes
+        all_reduce_sum(wrong)  # so that all processes stop
         if wrong:
             refuse_image("an image of the training, as augmented", self.model)
 
     def temperature(self, batches: Iterable[Batch], names: Sequence[str] | None = None) -> float:
-        """T_cal: minimises the teacher's NLL over the batches of all processes (the validation split).
+        """Return T_cal, which minimises the teacher's NLL over the batches of all processes (the validation split).
 
-        names: of the images, by the samples' index, for messages.
+        names: of the images, by sample index, for messages.
         """
         precision = "float64" if self.mean.dtype == torch.float64 else "float32"
         mean, std = self.mean.tolist(), self.std.tolist()
@@ -76,9 +76,12 @@ class OnlineTeacher:
 
 
 class CachedTeacher:
-    """The logits of a teacher for the samples of one training split; `InputError` if they are of another.
+    """The stored logits of a teacher for the samples of one training split.
 
-    folder: as tools/cache_teacher.py wrote it.  hash, trained_on: as of `OnlineTeacher`.
+    folder: written by tools/cache_teacher.py.  hash, trained_on: as in `OnlineTeacher`.
+
+    Raises:
+        InputError: the folder does not hold finite logits of this split.
     """
 
     def __init__(self, folder: Path, samples: Samples) -> None:
@@ -107,7 +110,7 @@ class CachedTeacher:
         self._refuse_not_finite(folder, samples)
 
     def _refuse_not_finite(self, folder: Path, samples: Samples) -> None:
-        """Before the training: some methods would learn from the finite logits alone."""
+        """Check before training: some methods would train on the finite logits without an error."""
         if self.logits.dtype.kind != "f" or not isinstance(self.fitted, float | int) or not math.isfinite(self.fitted):
             raise InputError(
                 f"{folder}: logits of {self.logits.dtype} or temperature {self.fitted!r} are not finite numbers; "
@@ -122,7 +125,7 @@ class CachedTeacher:
                 )
 
     def fill(self, batches: GuardedLoader[Batch]) -> "TaughtBatches":
-        """The batches, with their `teacher_logits`."""
+        """Return the batches, with their `teacher_logits`."""
         return TaughtBatches(batches, self.logits)
 
 
@@ -150,16 +153,16 @@ def write_cache(
     val: Iterable[Batch],
     val_names: Sequence[str] | None = None,
 ) -> dict:
-    """Ask the teacher about every sample of `batches`, and write the folder; returns its description.
+    """Compute the teacher's logits for every sample of `batches`; write the folder and return its description.
 
-    batches: all samples of `samples` without augmentation, in one process. val: to fit the temperature on.
-    val_names: of the images of `val`.
+    batches: all samples of `samples`, without augmentation, in one process. val: batches to fit the temperature on.
+    val_names: names of the images of `val`, for messages.
 
     Raises:
         InputError: logits that are not finite, with the image and the teacher's file.
     """
     check_writable(folder)
-    (folder / DESCRIPTION).unlink(missing_ok=True)  # last to be written: without it the folder does not count
+    (folder / DESCRIPTION).unlink(missing_ok=True)  # written last: without it the folder is not a cache
     shape = (len(samples), len(samples.classes))
     logits = np.lib.format.open_memmap(folder / LOGITS, mode="w+", dtype=np.float32, shape=shape)
     for batch in batches:
