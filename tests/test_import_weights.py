@@ -326,5 +326,5 @@ def test_the_tool_writes_what_the_other_tools_take(tmp_path, load_tool, capsys):
 
 def test_keys_without_a_config_are_not_passed_over(tmp_path, load_tool):
     declared = ["--source", "torchvision", "--arch", "resnet18", "--label", "x", "--output", str(tmp_path / "x.pth")]
-    with pytest.raises(InputError, match=r"'DATA\.MEAN' changes a key of --config-file, which is missing"):
+    with pytest.raises(InputError, match=r"'DATA\.MEAN' overrides a key of --config-file, which is missing"):
         load_tool("import_backbone").main(["--checkpoint", "x", *declared, "DATA.MEAN", "[0, 0, 0]"])

@@ -122,7 +122,7 @@ def test_tool_end_to_end_and_what_it_refuses(load_tool, tmp_path, capsys):
     assert (tmp_path / "ranks.png").stat().st_size > 10_000
     with pytest.raises(InputError, match="--better"):
         main(arguments)
-    with pytest.raises(InputError, match="one of the two"):
+    with pytest.raises(InputError, match="give either folders of runs, or one file"):
         main(["--metric", "nll", "--output-dir", str(tmp_path)])
     hole = tmp_path / "hole.csv"
     hole.write_text("Data,a,b\nx,1,2\ny,,3\n")

@@ -237,7 +237,7 @@ def test_half_a_pixel_beyond_the_border_is_no_problem(tmp_path):
         (["--data", "coco128", "--workers", "-1"], "--workers is -1; it must be at least 0"),
         (
             ["--config-file", "configs/detection/quick.yaml", "--num-classes", "3"],
-            "--num-classes 3: the config says it",
+            "--num-classes 3: the config sets it",
         ),
     ],
 )

@@ -1,9 +1,9 @@
-"""Attack a pretrained classifier: FGSM, PGD from the image and from random points, PGD on the margin of the logits.
+"""Attack a pretrained classifier with FGSM, PGD from the image and from random starts, and PGD on the logit margin.
 
 python tools/attack_backbone.py runs/als                      writes runs/als/robustness/results.json
 python tools/attack_backbone.py runs/als ATTACK.BOUNDS "[8.0]" ATTACK.MAX_IMAGES 0 ATTACK.RESTARTS 1
 
-Cost: bounds x steps x (1 + 2 x restarts) forward and backward passes of an image; by default some 900.
+Cost per image: bounds x steps x (1 + 2 x restarts) forward and backward passes, about 900 by default.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ from backbones.core.warning_counter import WarningCounter
 
 @takes_run(__doc__, "robustness", "robustness")
 def main(args: RunArguments) -> int:
-    from torch.utils.data import Subset  # slow: imported when the arguments are right
+    from torch.utils.data import Subset  # slow: imported after the arguments are checked
 
     from backbones.data.evaluation_set import EvaluationSet
     from backbones.data.loader import evaluation_batches
@@ -63,7 +63,7 @@ def main(args: RunArguments) -> int:
     )
     save_results(run_dir, results)
     shared.print_table(identity(backbone).label, results["metrics"], [n for n in metrics if n.endswith("top1_error")])
-    print(f"all {len(metrics)} numbers: {run_dir}")
+    print(f"all {len(metrics)} metrics: {run_dir}")
     return 0
 
 

@@ -4,10 +4,10 @@
     python tools/benchmark.py --config-file configs/suites/quick.yaml --output-dir runs/quick --dry-run
 
 --dry-run lists every command with its data, inputs, config and output folder; it needs no data.
-The same command resumes after an interruption, skips what is complete, and tries again what failed.  A change of a
-setting, of the data or of a method's source reruns the stages that it concerns.  Several suites may share a folder, and
-with it their trainings: the report of the first is in report, that of another one in report-NAME.
-The keys of a suite are explained in suites/config.py; LAUNCH.NUM_GPUS 8 after the command trains in 8 processes.
+Run the same command again to resume after an interruption: complete stages are skipped, failed ones are retried.
+Changed settings, data or method sources rerun the stages that depend on them.  Several suites can share a folder, and
+thus their trainings: the report of the first is written to report, those of the others to report-NAME.
+The keys of a suite are explained in suites/config.py; append LAUNCH.NUM_GPUS 8 to train in 8 processes.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def readers() -> dict[str, Reader]:
-    """How each tool reads its settings, by the tool's name; imports what the tools import, slowly."""
+    """Return how each tool reads its settings, by tool name; slow, as it imports what the tools import."""
     import backbones.config as pretraining
     from backbones.measuring.run import check_evaluation
     from backbones.pretraining.run import expect_backbone

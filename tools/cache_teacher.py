@@ -3,9 +3,9 @@
 python tools/cache_teacher.py runs/ce --output-dir runs/ce/teacher
 python tools/pretrain.py --config-file ... --output-dir runs/ils METHOD.NAME ILS TEACHER.CACHE runs/ce/teacher
 
-The images are seen as in evaluation, without augmentation; N samples of K classes take 4 N K bytes.  The data are
-those of the teacher's config; KEY VALUE changes it where the student's differ (DATA.VERSION, DATA.NOISE_RATE).  Where
-images are held out, teacher and student must have been trained on the same ones.
+Images are preprocessed as in evaluation, without augmentation; N samples of K classes take 4 N K bytes.  The data are
+those of the teacher's config; override keys with KEY VALUE if the student's differ (DATA.VERSION, DATA.NOISE_RATE).
+With held-out images, teacher and student must be trained on the same images.
 """
 
 from backbones.core.distributed import setup_distributed
@@ -17,7 +17,7 @@ from backbones.core.warning_counter import WarningCounter
 
 @takes_run(__doc__, "teacher", "backbone")
 def main(args: RunArguments) -> int:
-    import torch  # slow: imported when the arguments are right
+    import torch  # slow: imported after the arguments are checked
 
     from backbones.measuring.run import build_samples, load_run
     from backbones.pretraining.building import build_evaluation_batches, check_teacher_data, read_split

@@ -1,12 +1,12 @@
-"""Compare backbones side by side from the folders of their runs: a table, intervals and a page to look at.
+"""Compare backbones from the folders of their runs: a table, confidence intervals and an HTML page.
 
     python tools/compare.py RUN ... --output-dir D
 
-RUN is a folder that holds results.json, or many below it.  Results of one backbone (pretraining, measures,
-localisation, detection) become one row; with several fine-tunings, one for each seed of the detector.  Evaluations of
-a run on other sets (RUN/evaluation-DATASET) count only where their own folders are named.  Differences in AP and AR
-are row minus the hard-label baseline (method CE), with a paired bootstrap interval over images.  Writes
-comparison.json, comparison.csv, comparison.md and index.html.
+RUN is a folder with results.json files, at any depth.  All results of one backbone (pretraining, evaluation,
+localisation, detection) form one row; several fine-tunings give one row per detector seed.  Evaluations of a run on
+other data sets (RUN/evaluation-DATASET) count only if their own folders are given.  Differences in AP and AR are row
+minus the hard-label baseline (method CE), with a paired bootstrap interval over images.  Writes comparison.json,
+comparison.csv, comparison.md and index.html.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         chosen=args.chosen,
     )
     others = ", ".join(map(str, find_other_evaluations(args.runs)))
-    left_out = [f"Left out, as they are not named themselves: evaluations on other sets in {others}."] if others else []
+    left_out = [f"Left out, as not given themselves: evaluations on other data sets in {others}."] if others else []
     comparison["notes"] += [*left_out, *args.note]
     with lock_run(args.output_dir):
         page = save_comparison(args.output_dir, comparison, rows)
@@ -50,16 +50,16 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output-dir", required=True, type=path_argument, help="folder for the report")
     parser.add_argument("--baseline", metavar="LABEL", help="row to compare with (default: the row of method CE)")
     parser.add_argument(
-        "--allow-mixed-protocols", action="store_true", help="show rows of several protocols; the page then says so"
+        "--allow-mixed-protocols", action="store_true", help="accept rows of several protocols; the page notes it"
     )
     parser.add_argument(
         "--chosen", metavar="KEY", action="append", default=[],
-        help="config key whose value each seed has chosen for itself: rows that differ in it may still be seeds",
+        help="config key selected separately per seed: rows that differ only in it count as seeds of one row",
     )  # fmt: skip
-    parser.add_argument("--note", metavar="TEXT", action="append", default=[], help="a line for the page's notes")
+    parser.add_argument("--note", metavar="TEXT", action="append", default=[], help="line to add to the page's notes")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples (default %(default)s)")
     parser.add_argument("--level", type=float, default=0.95, help="coverage of the intervals (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the resamples (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the resamples (default %(default)s)")
     return parser.parse_args(argv)
 
 

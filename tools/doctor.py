@@ -2,8 +2,8 @@
 
     python tools/doctor.py [--output-dir runs] [--json]
 
-The last lines are verdicts: pretraining, both engines, the quick suite, COCO at scale.  Exit code 0 where the
-torchvision engine works, which needs nothing beyond the package index, else 1.
+The last lines are verdicts: pretraining, both engines, the quick suite, COCO at scale.  Exit code 0 if the torchvision
+engine works, which needs only packages from the package index; otherwise 1.
 """
 
 import argparse
@@ -39,11 +39,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def check_detection(installed: bool) -> list[Check]:
-    """detectron2 and the data; imported late, as a package that is not `installed` would stop the page."""
+    """Check detectron2 and the data; imported late, so that a missing package does not prevent the report."""
     try:
         from detection.doctor import check_data, check_detectron2
     except Exception as error:
-        blocks = ABILITIES if installed else ()  # what is missing has its own line
+        blocks = ABILITIES if installed else ()  # a missing package has its own line
         return [Check("detection", PROBLEM, reason(error), "fix the lines above, then check again", blocks)]
     return [*check_detectron2(), *check_data()]
 
@@ -51,9 +51,9 @@ def check_detection(installed: bool) -> list[Check]:
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--output-dir", type=path_argument, default="runs", help="where runs will go (default: %(default)s)"
+        "--output-dir", type=path_argument, default="runs", help="folder for future runs (default: %(default)s)"
     )
-    parser.add_argument("--json", action="store_true", help="print the page as JSON")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
     return parser.parse_args(argv)
 
 

@@ -1,8 +1,8 @@
 """Estimate YOLO's anchors from the boxes of a data set, and print the block to paste into a config.
 
 python tools/estimate_anchors.py --root ~/data --data bccd_trainval --size 416
-    --data voc_2007_trainval voc_2012_trainval      several sets are joined
-Every image is taken as letterboxed into SIZE x SIZE pixels; with multi-scale training give the middle size.
+    --data voc_2007_trainval voc_2012_trainval      joins several data sets
+Images are assumed to be letterboxed to SIZE x SIZE pixels; for multi-scale training, give the middle size.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def letterboxed_shapes(data: DetectionData, size: int) -> np.ndarray:
-    """(N, 2) widths and heights in pixels of the boxes that are learned."""
+    """Return widths and heights, (N, 2) in pixels, of the boxes that are trained on."""
     parts = [r.bbox[~r.iscrowd, 2:] * (size / max(r.width, r.height)) for r in data.records]
     return np.concatenate(parts)
 
@@ -50,7 +50,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", nargs="+", required=True, type=data_argument, help="names as in DATASETS.TRAIN")
     parser.add_argument("--root", type=root_argument, default="$SMOOTH2DET_DATA", help="default: %(default)s")
     parser.add_argument("--size", type=int, default=416, help="side of the network's input in pixels")
-    parser.add_argument("--per-scale", type=int, default=3, help="anchors of each of the three scales")
+    parser.add_argument("--per-scale", type=int, default=3, help="anchors per scale, of which there are three")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     for name in ("size", "per_scale"):

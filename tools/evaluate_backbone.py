@@ -1,7 +1,7 @@
-"""Measure a pretrained classifier: accuracy, calibration, confidence on context alone.
+"""Evaluate a pretrained classifier: accuracy, calibration, and confidence on the context without objects.
 
 python tools/evaluate_backbone.py runs/als                         writes runs/als/evaluation/results.json
-python tools/evaluate_backbone.py runs/als DATA.ROOT /elsewhere    with another place for the data
+python tools/evaluate_backbone.py runs/als DATA.ROOT /elsewhere    with the data in another folder
 """
 
 from backbones.core.config import expand_path
@@ -20,7 +20,7 @@ SHOWN = ("top1", "top1_shifted", "nll", "ece15", "cwece15", "average_confidence"
 
 @takes_run(__doc__, "evaluation", "backbone")
 def main(args: RunArguments) -> int:
-    from backbones.data.cifar10h import check_agreement, load_cifar10h  # slow: imported when they are needed
+    from backbones.data.cifar10h import check_agreement, load_cifar10h  # slow: imported after the arguments are checked
     from backbones.measuring import run as shared
     from backbones.measuring.evaluation import evaluate_backbone
     from backbones.models.weights import identity
@@ -59,7 +59,7 @@ def main(args: RunArguments) -> int:
     )
     path = save_results(run_dir, results)
     shared.print_table(identity(backbone).label, results["metrics"], SHOWN)
-    print(f"all {len(results['metrics'])} numbers: {path}")
+    print(f"all {len(results['metrics'])} metrics: {path}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Write a backbone as a file that detectron2 or torchvision loads, and say how they load it.
+"""Export a backbone to a file for detectron2 or torchvision, and print how to load it.
 
 python tools/export_backbone.py --backbone runs/als --to detectron2 --output als_detectron2.pth
 python tools/export_backbone.py --backbone runs/als --to torchvision --output als_torchvision.pth
@@ -15,7 +15,7 @@ from backbones.core.errors import InputError
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     if args.output.exists():
-        raise InputError(f"{args.output} exists; name another --output")
+        raise InputError(f"{args.output} exists; choose another --output")
     from backbones.models.weights import load_backbone  # slow
     from detection.exchange.export import TARGETS, export_backbone, usage
 
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def summary(names: list[str]) -> str:
-    """The classifier's tensors by name, the counters of batch normalisation as one."""
+    """List tensors by name, with the counters of batch normalisation as one entry."""
     counters = [name for name in names if name.endswith(".num_batches_tracked")]
     rest = [name for name in names if name not in counters]
     return ", ".join([*rest, *([f"{len(counters)} num_batches_tracked"] if counters else [])])
@@ -42,8 +42,8 @@ def summary(names: list[str]) -> str:
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", required=True, type=path_argument, help="a pretraining run, or a backbone file")
-    parser.add_argument("--to", required=True, help="who loads it: detectron2 or torchvision")
-    parser.add_argument("--output", required=True, type=path_argument, help="the file to write, .pth")
+    parser.add_argument("--to", required=True, help="target program: detectron2 or torchvision")
+    parser.add_argument("--output", required=True, type=path_argument, help=".pth file to write")
     return parser.parse_args(argv)
 
 

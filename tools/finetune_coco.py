@@ -1,11 +1,11 @@
-"""Fine-tune a backbone in a Faster R-CNN and evaluate it by COCO's numbers.
+"""Fine-tune a Faster R-CNN on a backbone, and evaluate it with the COCO metrics.
 
 python tools/finetune_coco.py --config-file configs/detection/quick.yaml --backbone runs/ce --output-dir runs/ce-det
     --backbone random      starts from random initialisation
     --num-gpus 8           trains in 8 processes; SOLVER.IMS_PER_BATCH is the total
     --num-machines 2 --machine-rank 0 --dist-url tcp://HOST:PORT    on each of two machines, with its own rank
-    ENGINE detectron2      trains by detectron2; your own detector by its name (detection/engines/__init__.py)
-torchrun --nproc_per_node 8 tools/finetune_coco.py ... does the same, as does detectron2.engine.launch(main, 8, ...).
+    ENGINE detectron2      trains with detectron2; your own detector goes by its name (detection/engines/__init__.py)
+torchrun --nproc_per_node 8 tools/finetune_coco.py ... is equivalent, as is detectron2.engine.launch(main, 8, ...).
 """
 
 from backbones.core.entry import run_tool

@@ -1,4 +1,4 @@
-"""Fine-tune a backbone in a YOLO and evaluate it by Pascal VOC's and COCO's numbers.
+"""Fine-tune a YOLO on a backbone, and evaluate it with the Pascal VOC and COCO metrics.
 
 python tools/finetune_voc.py --config-file configs/yolo/voc0712.yaml --backbone runs/mobilenetv2 --output-dir runs/yolo
     CLASS_LABELS.NAME OLS  smooths the labels of the class loss
@@ -9,7 +9,7 @@ python tools/finetune_voc.py --config-file configs/yolo/voc0712.yaml --backbone 
 from backbones.core.entry import run_tool
 from detection.training.command import Tool, run_command
 
-SHOWN = ("VOC_mAP50", "VOC_mAP50_11", "VOC_mAP75", "AP", "AP50", "AP75", "AR100")  # VOC's of data in VOC's layout
+SHOWN = ("VOC_mAP50", "VOC_mAP50_11", "VOC_mAP75", "AP", "AP50", "AP75", "AR100")  # VOC_*: for data in VOC's layout
 TOOL = Tool(__file__, __doc__, "detection/engines/yolo/config.py", "yolo", SHOWN)
 
 

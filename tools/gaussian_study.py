@@ -1,11 +1,11 @@
-"""The synthetic study of instance-based label smoothing: Tables I, II, V, VI and Figures 2, 4, 6 to 8, 11 of the paper.
+"""Reproduce the synthetic study of instance-based label smoothing (Tables I, II, V, VI; Figures 2, 4, 6 to 8, 11).
 
     python tools/gaussian_study.py --output-dir runs/gaussian                   100 replicates, learning rate 1e-2
     python tools/gaussian_study.py --output-dir runs/gaussian_3e-3 --sensitivity         the same with 3e-3
-    python tools/gaussian_study.py --output-dir runs/gaussian_quick --quick --replicates 2   a look, in seconds
+    python tools/gaussian_study.py --output-dir runs/gaussian_quick --quick --replicates 2   a preview, in seconds
 
 Writes report.html (one file), tables.md, numbers.json, table_*.csv and figure_*.png.  Run the same command again
-to resume after an interruption; with more --replicates it adds to the finished ones.
+to resume after an interruption; a larger --replicates adds to the finished ones.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def build_settings(args: argparse.Namespace) -> Settings:
-    """The study that the arguments ask for."""
+    """Build the settings of the study from the arguments."""
     for name in ("replicates", "workers"):
         check_range(f"--{name}", getattr(args, name), 1)
     check_range("--lr", args.lr, ABOVE_0, 1)
     check_range("--seed", args.seed, 0)
     families = check_families(args.rows)
-    from backbones.gaussian.candidates import QUICK, Grids  # slow: imported when the arguments are right
+    from backbones.gaussian.candidates import QUICK, Grids  # slow: imported after the arguments are checked
     from backbones.gaussian.replicate import Settings
     from backbones.gaussian.training import Recipe
 
@@ -66,15 +66,15 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     rate.add_argument("--lr", type=float, default=HEADLINE_LR, help="Adam's learning rate (default: %(default)s)")
     rate.add_argument("--sensitivity", dest="lr", action="store_const", const=SENSITIVITY_LR, help="--lr 3e-3")
     parser.add_argument(
-        "--rows", nargs="+", default=FAMILIES, metavar="ROW", help=f"of {', '.join(FAMILIES)}; default all"
+        "--rows", nargs="+", default=FAMILIES, metavar="ROW", help=f"of {', '.join(FAMILIES)}; default: all"
     )
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes of one thread (default: cores)"
+        "--workers", type=int, default=os.cpu_count() or 1, help="single-threaded processes (default: number of cores)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of data, initialisation and order (default: %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="few points, epochs and grid points: numbers mean nothing")
+    parser.add_argument("--seed", type=int, default=0, help="for data, initialisation, order (default: %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="few samples, epochs, grid points: meaningless numbers")
     return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
-    run_tool(main, resume="run the same command again for the replicates that are missing")
+    run_tool(main, resume="run the same command again to train the missing replicates")

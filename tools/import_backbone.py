@@ -1,7 +1,7 @@
-"""Make a backbone file of somebody else's checkpoint: a ResNet with torchvision's names, by declared source.
+"""Convert the checkpoint of another program, a ResNet in the layout given by --source, to a backbone file.
 
 python tools/import_backbone.py --checkpoint moco_v2.pth.tar --source moco --arch resnet50 --label MoCo --output x.pth
-    --config-file configs/pretrain/imagenet.yaml  also writes config.yaml; with --classes for tools/evaluate_backbone.py
+    --config-file configs/pretrain/imagenet.yaml  also writes config.yaml; add --classes for tools/evaluate_backbone.py
 """
 
 import argparse
@@ -22,10 +22,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     written = [args.output, *([args.output.parent / CONFIG_FILE] if args.config_file else [])]
     if present := [path for path in written if path.exists()]:
-        raise InputError(f"{present[0]} exists; name another --output")
+        raise InputError(f"{present[0]} exists; choose another --output")
     if args.overrides and not args.config_file:
-        raise InputError(f"'{args.overrides[0]}' changes a key of --config-file, which is missing; add it")
-    from backbones.config import get_defaults  # slow: imported when the arguments are right
+        raise InputError(f"'{args.overrides[0]}' overrides a key of --config-file, which is missing; add it")
+    from backbones.config import get_defaults  # slow: imported after the arguments are checked
     from backbones.measuring.run import compare_with_data
     from backbones.models.weights import save_backbone_state
     from detection.exchange.importing import declare_spec, describe, import_backbone, load_classes
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def complete_config(cfg: CfgNode, spec: dict, label: str) -> CfgNode:
-    """The config of the data, with the network and the input that the backbone file declares."""
+    """Return `cfg`, the config of the data, completed with the network and input statistics of the backbone file."""
     from backbones.config import validate
 
     cfg.LABEL, cfg.MODEL.ARCH, cfg.MODEL.NORM = label, spec["arch"], spec["norm"]
@@ -57,23 +57,23 @@ def complete_config(cfg: CfgNode, spec: dict, label: str) -> CfgNode:
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(description=__doc__)
     add = parser.add_argument
-    add("--checkpoint", required=True, type=path_argument, help="the foreign file")
+    add("--checkpoint", required=True, type=path_argument, help="file of the other program")
     add("--source", required=True, help="; ".join(f"{name}: {source.made_by}" for name, source in SOURCES.items()))
     add("--arch", required=True, help=", ".join(ARCHITECTURES))
-    add("--label", required=True, help="name of its rows in tables")
-    add("--output", required=True, type=path_argument, help="the file to write, backbone.pth in a folder of its own")
-    add("--method", default="imported", help="method of its rows")
-    add("--seed", type=int, default=0, help="tells several trainings of one label apart")
+    add("--label", required=True, help="label of its rows in tables")
+    add("--output", required=True, type=path_argument, help="file to write, such as backbone.pth in a new folder")
+    add("--method", default="imported", help="method of its rows in tables")
+    add("--seed", type=int, default=0, help="distinguishes trainings with the same label")
     add("--norm", default="BN", choices=("BN", "GN"))
     add("--mean", type=float, nargs=3, help="per channel, in --channel-order; default: ImageNet's")
     add("--std", type=float, nargs=3, help="as --mean")
     add("--pixel-range", type=float, default=1.0, choices=(1.0, 255.0), help="value of a white pixel")
     add("--channel-order", default="RGB", choices=("RGB", "BGR"))
-    add("--stride-in-1x1", action="store_true", help="bottlenecks stride in their first 1x1 (MSRA, Caffe)")
-    add("--image-size", type=int, default=224, help="side of its training images in pixels")
-    add("--no-classifier", dest="classifier", action="store_false", help="leave fc.* out")
-    add("--classes", type=path_argument, help="text file: the names of the outputs, one a line")
-    add("--config-file", type=path_argument, help="pretraining config of its data")
+    add("--stride-in-1x1", action="store_true", help="bottlenecks have their stride in the first 1x1 (MSRA, Caffe)")
+    add("--image-size", type=int, default=224, help="side of the training images in pixels")
+    add("--no-classifier", dest="classifier", action="store_false", help="leave out fc.*")
+    add("--classes", type=path_argument, help="text file with the class names, one per line")
+    add("--config-file", type=path_argument, help="pretraining config of the data set")
     add("overrides", nargs="*", metavar="KEY VALUE", help="change keys of --config-file")
     return parser.parse_intermixed_args(argv)
 

@@ -1,4 +1,4 @@
-"""Where a classifier looks: class activation maps against the boxes of the data set, and a gallery.
+"""Localise objects with a classifier: class activation maps scored with the ground-truth boxes, and a gallery.
 
 python tools/localize.py runs/als                             writes runs/als/localization: results.json, gallery.png
 python tools/localize.py runs/als LOCALIZE.METHOD GradCAMPlusPlus LOCALIZE.MAX_IMAGES 500
@@ -16,14 +16,14 @@ from backbones.core.run_log import get_logger
 from backbones.core.runs import open_run
 from backbones.core.warning_counter import WarningCounter
 
-SIZE = 224  # pixels, whatever the training size: a ResNet ends in 7 x 7 positions there
+SIZE = 224  # pixels, at any training size: the last feature map of a ResNet is then 7 x 7
 SHOWN = ("max_box_acc", "max_box_acc_v2", "pointing", "pointing_exact", "energy_in_box")
 
 
 @takes_run(__doc__, "localization", "localization")
 def main(args: RunArguments) -> int:
     from backbones.measuring import run as shared
-    from backbones.measuring.cam import ClassMaps, localize  # slow: imported when the arguments are right
+    from backbones.measuring.cam import ClassMaps, localize  # slow: imported after the arguments are checked
     from backbones.measuring.gallery import make_tiles, save_gallery
     from backbones.measuring.localization import LocalizationEvaluator, evenly_spaced
     from backbones.measuring.predictions import predict_samples
@@ -45,7 +45,7 @@ def main(args: RunArguments) -> int:
     shown = evenly_spaced(boxed if len(boxed) else np.arange(len(samples)), cfg.LOCALIZE.GALLERY)
     tiles = []
     if len(shown):
-        # The map needs 224 px; what the classifier says is asked at the size it was trained for.
+        # The maps need 224 px; the predictions are made at the size of the training.
         said = predict_samples(model, samples, inputs, chosen=shown)
         tiles = make_tiles(localize(class_maps, samples, shown, inputs, SIZE), samples, said)
 
@@ -64,7 +64,7 @@ def main(args: RunArguments) -> int:
     )
     save_results(run_dir, results)
     shared.print_table(who.label, results["metrics"], SHOWN)
-    print(f"numbers and images: {run_dir}")
+    print(f"metrics and images: {run_dir}")
     return 0
 
 

@@ -1,7 +1,7 @@
-"""Write the config of every row of the papers' tables, their suites and docs/papers.md, from docs/papers.yaml.
+"""Generate the configs of all rows of the papers' tables, their suites and docs/papers.md from docs/papers.yaml.
 
-python tools/papers.py            writes what docs/papers.yaml and docs/paper_tables/*.csv say
-python tools/papers.py --check    writes nothing; exit code 2 names what is out of date
+python tools/papers.py            writes the files from docs/papers.yaml and docs/paper_tables/*.csv
+python tools/papers.py --check    writes nothing; exit code 2 and the name of an outdated file if there is one
 """
 
 import argparse
@@ -35,8 +35,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing, report what is out of date")
-    parser.add_argument("--root", type=path_argument, default=ROOT, help="the repository (default: this one)")
+    parser.add_argument("--check", action="store_true", help="write nothing; report outdated files")
+    parser.add_argument("--root", type=path_argument, default=ROOT, help="root of the repository (default: this one)")
     return parser.parse_args(argv)
 
 

@@ -1,4 +1,4 @@
-"""The papers' figures of classifiers, from the folders of runs.  Writes FILE.png and its numbers, FILE.json.
+"""Draw the papers' figures of classifiers from run folders.  Writes FILE.png and its data, FILE.json.
 
 python tools/plot_backbone.py reliability runs/ce runs/als -o fig.png          after tools/evaluate_backbone.py
 python tools/plot_backbone.py classes runs/ce -o fig.png                       samples per class
@@ -7,7 +7,7 @@ python tools/plot_backbone.py tsne runs/ce runs/ols -o fig.png                 f
 python tools/plot_backbone.py curves runs/ce runs/ols --metric top1 -o fig.png
 python tools/plot_backbone.py ablation runs/ols-* --key METHOD.OLS.hard_weight --metric top1 -o fig.png
 
-RUN is the folder of a pretraining run or of its evaluation, or the output folder of a suite for all of its rows.
+RUN is the folder of a pretraining run or of its evaluation, or the output folder of a suite, for all of its rows.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def draw(args: argparse.Namespace) -> tuple[Any, Any]:
-    """The figure, of matplotlib, and its numbers."""
+    """Return the matplotlib figure and its data."""
     from backbones.measuring import figure_data, figures
 
     if args.kind == "reliability":
@@ -59,16 +59,16 @@ def draw(args: argparse.Namespace) -> tuple[Any, Any]:
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("kind", choices=KINDS, help="which figure")
+    parser.add_argument("kind", choices=KINDS, help="figure to draw")
     parser.add_argument(
-        "runs", nargs="+", type=path_argument, metavar="RUN", help="a run, its evaluation, or a suite's output"
+        "runs", nargs="+", type=path_argument, metavar="RUN", help="folder of a run, of its evaluation, or of a suite"
     )
-    parser.add_argument("-o", "--output", type=path_argument, required=True, help="the .png to write")
-    parser.add_argument("--variant", choices=("standard", "pycalib"), default="standard", help="reliability: bins")
-    parser.add_argument("--bins", type=int, default=0, help="reliability (default: 15, pycalib 100)")
+    parser.add_argument("-o", "--output", type=path_argument, required=True, help=".png file to write")
+    parser.add_argument("--variant", choices=("standard", "pycalib"), default="standard", help="reliability: binning")
+    parser.add_argument("--bins", type=int, default=0, help="reliability: number of bins (default: 15; pycalib: 100)")
     parser.add_argument("--split", default="val", help="reliability: val, shifted or context (default %(default)s)")
-    parser.add_argument("--metric", default="top1", help="curves, ablation (default %(default)s)")
-    parser.add_argument("--key", default="", help="ablation: the config key that differs between the runs")
+    parser.add_argument("--metric", default="top1", help="curves and ablation: metric (default %(default)s)")
+    parser.add_argument("--key", default="", help="ablation: config key that differs between the runs")
     parser.add_argument("--method", default="GradCAMPlusPlus", help="maps: CAM, GradCAM or GradCAMPlusPlus")
     for name, default in (("images", 6), ("classes", 10), ("per-class", 50), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=default, help="maps or tsne (default %(default)s)")

@@ -1,14 +1,14 @@
-"""Prepare data sets: `scenes` draws the embedded procedural one, `imagenet-boxes` indexes ImageNet's annotations.
+"""Prepare data sets: `scenes` draws the built-in procedural data set, `imagenet-boxes` indexes ImageNet's annotations.
 
     python tools/prepare_data.py scenes --output-dir DIR [--contact-sheet]
     python tools/prepare_data.py scenes-voc --output-dir DIR
     python tools/prepare_data.py imagenet-boxes --root ROOT [--split train] [--workers N]
 
-scenes: the default set (8,000 + 2 x 1,000 images of 64 px, 1,500 + 250 detection images of
-512 px; about 100 MB) takes about half a minute on 2 cores.  A folder that holds it is left as it is.
-scenes-voc: its detection images alone, in the layout of Pascal VOC (the data set scenes_voc).
-imagenet-boxes: reads every annotation and every image's header once, about 1.28M files in minutes from a fast disk;
-run the same command again to resume.  backbones/data/imagenet_xml.py says what ROOT holds.
+scenes: the default data set (8,000 + 2 x 1,000 images of 64 px, 1,500 + 250 detection images of 512 px; about 100 MB)
+takes about half a minute on 2 cores.  A folder that already contains it is not changed.
+scenes-voc: only the detection images, in the layout of Pascal VOC (the data set scenes_voc).
+imagenet-boxes: reads every annotation and every image header once, about 1.28M files, in minutes from a fast disk; run
+the same command again to resume.  The layout of ROOT is described in backbones/data/imagenet_xml.py.
 """
 
 import argparse
@@ -22,22 +22,22 @@ from backbones.data.scenes.parameters import SceneParameters, VocParameters
 
 
 def add_drawn(commands: argparse._SubParsersAction, name: str, parameters: type, meaning: str) -> None:
-    """A command that draws a set; what each of its options defines is documented at `parameters`."""
+    """Add a command that draws a data set; its options are the fields of `parameters`, documented there."""
     parser = commands.add_parser(name, help=meaning)
     parser.add_argument("--output-dir", type=path_argument, required=True, help="folder to write")
     for field in fields(parameters):
         option = f"--{field.name.replace('_', '-')}"
         parser.add_argument(option, type=type(field.default), default=field.default, help="default %(default)s")
     if parameters is SceneParameters:
-        parser.add_argument("--contact-sheet", action="store_true", help="also write contact_sheet*.png to look at")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that draw")
-    parser.add_argument("--overwrite", action="store_true", help="replace another set in the folder")
+        parser.add_argument("--contact-sheet", action="store_true", help="also write contact_sheet*.png, an overview")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="number of worker processes")
+    parser.add_argument("--overwrite", action="store_true", help="replace another data set in the folder")
     parser.set_defaults(run=prepare_drawn, parameters=parameters, name=name)
 
 
 def prepare_drawn(args: argparse.Namespace) -> None:
-    """Draw the set, unless the folder holds it."""
-    from backbones.data.scenes import sets, sheet, voc_layout  # slow: imported when the arguments are right
+    """Draw the data set, unless the folder already contains it."""
+    from backbones.data.scenes import sets, sheet, voc_layout  # slow: imported after the arguments are checked
 
     parameters = args.parameters(**{field.name: getattr(args, field.name) for field in fields(args.parameters)})
     write = sets.write_scenes if args.parameters is SceneParameters else voc_layout.write_scenes_voc
@@ -50,17 +50,17 @@ def prepare_drawn(args: argparse.Namespace) -> None:
 
 
 def add_imagenet_boxes(commands: argparse._SubParsersAction) -> None:
-    """The options of `imagenet-boxes`."""
+    """Add the command `imagenet-boxes`."""
     parser = commands.add_parser("imagenet-boxes", help="index class folders with ILSVRC XML")
     parser.add_argument("--root", type=path_argument, required=True, help="folder of <split>/<class>/ and annotations/")
     parser.add_argument("--split", default="train")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that read")
-    parser.add_argument("--overwrite", action="store_true", help="read everything again")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="number of worker processes")
+    parser.add_argument("--overwrite", action="store_true", help="read everything again, instead of resuming")
     parser.set_defaults(run=prepare_imagenet_boxes)
 
 
 def prepare_imagenet_boxes(args: argparse.Namespace) -> None:
-    """Index the split and say what was found."""
+    """Index the split and print a summary."""
     from backbones.data.annotation_index import build_index, describe_index
 
     with lock_run(args.root):
@@ -71,7 +71,7 @@ def prepare_imagenet_boxes(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> None:
     parser = ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="data set")
-    add_drawn(commands, "scenes", SceneParameters, "draw the embedded procedural data set")
+    add_drawn(commands, "scenes", SceneParameters, "draw the built-in procedural data set")
     add_drawn(commands, "scenes-voc", VocParameters, "draw its detection images in the layout of Pascal VOC")
     add_imagenet_boxes(commands)
     args = parser.parse_args(argv)

@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if not args.output_dir:
         raise InputError("--output-dir is missing; give the folder to write the run to")
-    from backbones.config import get_defaults, validate  # slow: imported when the arguments are right
+    from backbones.config import get_defaults, validate  # slow: imported after the arguments are checked
     from backbones.pretraining.run import CHECKPOINT, pretrain
 
     cfg = load_config(get_defaults(), args.config_file, args.overrides)
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     setup_distributed()
     with lock_run(args.output_dir):
         if not args.resume and (args.output_dir / CHECKPOINT).exists():
-            raise InputError(f"{args.output_dir} holds a run already; add --resume to resume, or name another folder")
+            raise InputError(f"{args.output_dir} holds a run already; add --resume to resume, or choose another folder")
         results = pretrain(cfg, args.output_dir, resume=args.resume)
     if is_main():
         top1 = results["metrics"]["top1"]
@@ -45,8 +45,8 @@ def main(argv: list[str] | None = None) -> int:
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--config-file", type=path_argument, help="yaml file; keys: backbones/config.py")
-    parser.add_argument("--output-dir", type=path_argument, help="the run's folder")
-    parser.add_argument("--resume", action="store_true", help="resume from the run's checkpoint, if it has one")
+    parser.add_argument("--output-dir", type=path_argument, help="folder of the run")
+    parser.add_argument("--resume", action="store_true", help="resume from the checkpoint of the run, if it exists")
     parser.add_argument("--list-methods", action="store_true", help="print every method with its arguments and exit")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="change config keys")
     return parser.parse_intermixed_args(argv)

@@ -1,10 +1,10 @@
-"""Average ranks of methods over data sets and networks: Friedman, Iman-Davenport, Nemenyi, Wilcoxon-Holm.
+"""Rank methods over data sets and networks: average ranks, Friedman, Iman-Davenport, Nemenyi, Wilcoxon-Holm.
 
 python tools/rank_methods.py --metric nll runs/cifar10 runs/cifar100 --output-dir ranks
 python tools/rank_methods.py --metric CE --better lower --csv docs/paper_tables/ils_table3_ce.csv --output-dir ranks
 
-Writes ranks.json and ranks.png (the critical-difference diagram).  A line of the table is one protocol and one
-network, a column one method; seeds are averaged first.
+Writes ranks.json and ranks.png (the critical-difference diagram).  Each row of the table is one protocol
+and network, each column one method; seeds are averaged first.
 """
 
 import argparse
@@ -19,9 +19,9 @@ from backbones.core.files import save_atomic, save_json
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     if bool(args.runs) == bool(args.csv):
-        raise InputError("name folders of runs, or one file with --csv: one of the two")
+        raise InputError("give either folders of runs, or one file with --csv")
     check_range("--level", args.level, ABOVE_0, BELOW_1)
-    from comparison.ranking.figure import draw_ranks  # slow: imported when the arguments are right
+    from comparison.ranking.figure import draw_ranks  # slow: imported after the arguments are checked
     from comparison.ranking.tables import collect_table, direction, load_csv, rank_table, ranks_text
 
     better = direction(args.metric, args.better)
@@ -38,12 +38,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="*", type=path_argument, metavar="RUN", help="folder at or above results.json")
     parser.add_argument(
-        "--csv", type=path_argument, help="a table instead of runs: lines are data sets, columns methods"
+        "--csv", type=path_argument, help="table to use instead of runs: rows are data sets, columns methods"
     )
-    parser.add_argument("--metric", required=True, help="name of the number in results.json (a title, with --csv)")
-    parser.add_argument("--better", choices=("higher", "lower"), help="where the metric does not say it itself")
+    parser.add_argument("--metric", required=True, help="name of a metric in results.json (with --csv, a title)")
+    parser.add_argument("--better", choices=("higher", "lower"), help="needed if it does not follow from the metric")
     parser.add_argument(
-        "--chosen", metavar="KEY", action="append", default=[], help="config key that each seed has chosen for itself"
+        "--chosen", metavar="KEY", action="append", default=[], help="config key selected separately for each seed"
     )
     parser.add_argument("--level", type=float, default=0.95, help="1 - significance level (default %(default)s)")
     parser.add_argument("--output-dir", type=path_argument, required=True, help="folder for ranks.json and ranks.png")

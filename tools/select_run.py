@@ -1,9 +1,9 @@
-"""Choose among finished pretrainings by their validation, and leave the best one as a run of its own.
+"""Select the best of several finished pretrainings by its validation, and write it as a run of its own.
 
     python tools/select_run.py --by nll --key METHOD.LS.amount --label LS --output-dir runs/ls runs/ls-0.1 runs/ls-0.2
 
-The folder holds the chosen backbone under the new label, its results and selection.json: every candidate with its
-value.  tools/benchmark.py calls this for a row with a GRID.
+The folder receives the selected backbone under the new label, its results, and selection.json, which lists all
+candidates with their values.  tools/benchmark.py calls this for a row with a GRID.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     refuse_other_stage(args.output_dir, "pretraining")
     if args.output_dir.resolve() in [run.resolve() for run in args.runs]:
         raise InputError(
-            f"--output-dir {args.output_dir} is one of the candidates, which it would overwrite; name another"
+            f"--output-dir {args.output_dir} is one of the candidates and would be overwritten; choose another"
         )
     found = select(args.runs, args.key, args.by)
     chosen = found["chosen"]
@@ -43,8 +43,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def copy_run(source: Path, target: Path, label: str, selection: dict) -> None:
-    """Write the backbone, the config and the results of a run under another label; the weights keep their hash."""
-    from backbones.core.checkpoint import load_checkpoint, save_checkpoint  # slow: imported when they are needed
+    """Copy the backbone, config and results of a run under another label; the hash of the weights is unchanged."""
+    from backbones.core.checkpoint import load_checkpoint, save_checkpoint  # slow: imported on use
     from backbones.models.weights import FILE_NAME as BACKBONE
 
     save_text(target / CONFIG_FILE, yaml.safe_dump(load_yaml(source / CONFIG_FILE) | {"LABEL": label}, sort_keys=False))
@@ -62,7 +62,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=path_argument, metavar="RUN", help="folder of a finished run")
     parser.add_argument("--output-dir", required=True, type=path_argument, help="folder for the chosen run")
-    parser.add_argument("--by", choices=CRITERIA, default="nll", help="the lowest of this (default %(default)s)")
+    parser.add_argument("--by", choices=CRITERIA, default="nll", help="metric to minimise (default %(default)s)")
     parser.add_argument("--label", required=True, help="name of the row in every table")
     parser.add_argument("--key", action="append", default=[], help="config key in which the runs differ; repeatable")
     return parser.parse_args(argv)

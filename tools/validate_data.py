@@ -1,13 +1,13 @@
-"""Check data sets before a long run: every problem, counted by kind, with a verdict a set.
+"""Check data sets before a long run: all problems, counted by kind, and one verdict per data set.
 
     python tools/validate_data.py --data coco_2017_train --data coco_2017_val
-    python tools/validate_data.py --config-file configs/detection/quick.yaml --root data     all its sets, NUM_CLASSES
+    python tools/validate_data.py --config-file configs/detection/quick.yaml --root data     its data sets, NUM_CLASSES
     python tools/validate_data.py --data coco:annotations.json:images --num-classes 80
     python tools/validate_data.py --data voc:VOCdevkit/VOC2007:trainval --fast
     python tools/validate_data.py --data tiny_imagenet --root FOLDER --split val             classification data
 
-Exit code: 0 sound (there may be warnings), 1 errors found, 2 no such data.  An error stops a training or makes its
-numbers wrong; a warning is fixed by the readers or worth knowing.
+Exit code: 0 sound (possibly with warnings), 1 errors found, 2 data not found.  An error stops a training or makes its
+results wrong; a warning is fixed by the readers, or is for information.
 """
 
 import argparse
@@ -34,13 +34,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def collect(args: argparse.Namespace) -> list[Report]:
-    """A report on each data set."""
+    """Return one report per data set."""
     if not args.data and not args.config_file:
         raise InputError("nothing to check; give --data NAME or --config-file FILE")
     check_range("--workers", args.workers, 0)
     if args.num_classes is not None and not args.data:
-        raise InputError(f"--num-classes {args.num_classes}: the config says it; leave it out, or check by --data")
-    from backbones.data.checks import HUMAN_LABELS, check_samples  # slow: imported when they are needed
+        raise InputError(f"--num-classes {args.num_classes}: the config sets it; leave it out, or check with --data")
+    from backbones.data.checks import HUMAN_LABELS, check_samples  # slow: imported on use
     from backbones.data.samples import DATASETS
     from detection.config import get_defaults
     from detection.data.checks import Options, check_config_data, check_detection
@@ -68,10 +68,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--config-file", type=path_argument, help="check all DATASETS of a fine-tuning config")
     parser.add_argument("--root", type=root_argument, help="folder (default: $SMOOTH2DET_DATA, $DETECTRON2_DATASETS)")
     parser.add_argument("--split", default="train", help="split of classification data (default %(default)s)")
-    parser.add_argument("--num-classes", type=int, help="what NUM_CLASSES will be")
-    parser.add_argument("--fast", action="store_true", help="read image headers alone; misses truncated files")
-    parser.add_argument("--no-images", "--no-pictures", action="store_true", help="check the annotations alone")
-    parser.add_argument("--workers", type=int, default=0, help="threads that read images (default: to suit)")
+    parser.add_argument("--num-classes", type=int, help="NUM_CLASSES of the planned training")
+    parser.add_argument("--fast", action="store_true", help="read image headers only; misses truncated files")
+    parser.add_argument("--no-images", "--no-pictures", action="store_true", help="check only the annotations")
+    parser.add_argument("--workers", type=int, default=0, help="threads that read images (default: automatic)")
     parser.add_argument("--json", action="store_true", help="print the reports as JSON")
     return parser.parse_args(argv)
 
