@@ -224,7 +224,7 @@ def test_the_tables_say_what_was_dropped_and_why(root, load_tool, capsys):
     ]
 
 
-def test_a_killed_pass_goes_on_where_it_was(root, monkeypatch):
+def test_a_killed_pass_resumes_where_it_was(root, monkeypatch):
     read, seen = annotation_index.read_class, []
 
     def dying(root, split, name):

@@ -46,7 +46,7 @@ def test_seeds_share_a_protocol_and_not_a_fingerprint(run, tmp_path):
     assert load_checkpoint(run[0] / "checkpoint.pth")["data"] == one["data"]["train"]["fingerprint"]
 
 
-def test_a_run_does_not_go_on_with_other_noise(run):
+def test_a_run_does_not_resume_with_other_noise(run):
     with pytest.raises(InputError, match=r"DATA\.NOISE_RATE was 0\.4 and is now 0\.6"):
         run[1](run[0], "--resume", "DATA.NOISE_RATE", 0.6, "SOLVER.MAX_EPOCH", 2)
 

@@ -276,7 +276,7 @@ def test_a_crop_larger_than_the_image_is_refused(jpegs):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_training_goes_on_where_it_was_stopped_with_any_number_of_workers(jpegs, workers):
+def test_training_resumes_where_it_was_stopped_with_any_number_of_workers(jpegs, workers):
     dataset = training_set(jpegs, needs=NEEDS)
     options = {"batch_size": 4, "seed": 5, "stop": 6}
     whole = list(training_batches(dataset, start=0, **options))

@@ -306,7 +306,7 @@ def test_every_detection_row_has_the_backbone_that_it_names(source):
         assert by_name[four.cells[line["Method"], ""]] == line["AP (0.5:0.95)"]
 
 
-def test_the_suite_of_table_7_goes_on_from_that_of_table_5(source, tmp_path):
+def test_the_suite_of_table_7_continues_that_of_table_5(source, tmp_path):
     """In one folder their trainings are the same stages, all but those of Open Images."""
     plans = [build_plan(load_suite(ROOT / f"configs/suites/als_table{n}.yaml"), tmp_path) for n in (5, 7)]
     five, seven = ({s.output for s in plan.stages if s.kind == "pretrain"} for plan in plans)

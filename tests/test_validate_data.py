@@ -150,7 +150,7 @@ def test_a_broken_copy_is_not_sound(judge, tmp_path, case):
 
 
 @pytest.mark.parametrize("case", WARNINGS)
-def test_what_the_readers_mend_is_a_warning(judge, tmp_path, case):
+def test_what_the_readers_fix_is_a_warning(judge, tmp_path, case):
     change, what, where = WARNINGS[case]
     name = write_coco(tmp_path, change)
     code, verdict, out = judge("--data", name)

@@ -121,7 +121,7 @@ def test_a_split_that_is_no_text_is_one_finding_and_one_line(check, tmp_path):
         (annotation(), "images without annotation"),
     ],
 )
-def test_what_the_reader_mends_is_a_warning(check, tmp_path, text, what):
+def test_what_the_reader_fixes_is_a_warning(check, tmp_path, text, what):
     errors, warnings, report, _ = check(text)
     assert (errors, warnings) == ({}, {what: 1})
     assert report.sound

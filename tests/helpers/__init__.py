@@ -1,1 +1,1 @@
-"""What several tests need; no test module imports another."""
+"""Helpers shared by several test modules; no test module imports another."""

@@ -1,4 +1,4 @@
-"""Values as tools write them into COCO json: changes of a sound file, and what becomes of each."""
+"""Values that tools write into COCO json, as changes of a sound file, with the expected outcome of each."""
 
 from helpers.detection_files import HEIGHT, WIDTH
 
@@ -24,7 +24,7 @@ def as_corners(tree):
         entry["bbox"] = [x, y, x + w, y + h]
 
 
-# name -> (change, the kind of error, what the line says)
+# name -> (change, kind of error, text of the error line)
 REFUSED = {
     "05a width in text": (
         everywhere("images", width="96"),
@@ -147,7 +147,7 @@ REFUSED = {
     ),
 }
 
-# name -> (change, counted warnings); what is read is what the sound file holds
+# name -> (change, counted warnings); the data read equal those of the sound file
 AS_SOUND = {
     "05a whole fraction": (everywhere("images", width=96.0, height=72.0), {}),
     "06a text 0": (everywhere("annotations", iscrowd="0"), {}),

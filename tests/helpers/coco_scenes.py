@@ -1,4 +1,4 @@
-"""Random detection scenes, and the numbers of pycocotools for them: what several tests need."""
+"""Random detection scenes, and the metrics of pycocotools for them."""
 
 import contextlib
 import copy
@@ -11,7 +11,7 @@ NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs
 
 
 def pycocotools_numbers(ground_truth, detections):
-    """The 12 numbers of pycocotools; NaN where it says -1."""
+    """Return the 12 metrics of pycocotools, with NaN instead of -1."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -29,9 +29,9 @@ def pycocotools_numbers(ground_truth, detections):
 
 
 def scene(seed, *, images=12, classes=3, most_objects=7, most_detections=30, crowd=0.15, levels=0, grid=0, span=300):
-    """Random ground truth and detections around it.
+    """Return random ground truth, and detections around it.
 
-    levels > 0 rounds scores so that they tie; grid > 0 rounds boxes so that IoUs tie and areas fall on their limits.
+    levels > 0 rounds scores to create ties; grid > 0 rounds boxes, so that IoUs tie and areas fall on their limits.
     """
     rng = np.random.default_rng(seed)
 

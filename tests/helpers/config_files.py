@@ -1,4 +1,4 @@
-"""The yaml files under configs/, and the comment that each opens with."""
+"""The yaml files under configs/, and their header comments."""
 
 import re
 
@@ -10,10 +10,10 @@ PRETRAINING = sorted((ROOT / "configs" / "pretrain").rglob("*.yaml"))
 
 
 def header(path):
-    """The comment that the file opens with."""
+    """Return the comment at the top of the file."""
     return re.match(r"(?:#.*\n)*", path.read_text())[0]
 
 
 def is_mere_base(path):
-    """Whether nobody runs the file itself: it says what it is the base of."""
+    """Whether the file is only a base of others and not run itself, as its header says."""
     return re.search(r"\bBase of ", header(path)) is not None

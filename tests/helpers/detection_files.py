@@ -1,4 +1,4 @@
-"""Small detection sets that tests break on purpose, and both verdicts on them: the checker's and training's."""
+"""Small detection data sets that tests break on purpose, and the verdicts of the checker and of training on them."""
 
 import copy
 import json
@@ -15,7 +15,7 @@ from detection.data.loader import trainable
 from detection.data.scan import FIXED
 
 WIDTH, HEIGHT = 96, 72
-# Two of each image, x, y, width and height.
+# Two per image: x, y, width, height.
 BOXES = [
     [[28, 36, 18, 29], [50, 15, 32, 18]],
     [[3, 25, 29, 25], [52, 11, 24, 20]],
@@ -30,7 +30,7 @@ def save_image(path, size=(WIDTH, HEIGHT), **options):
 
 
 def make_tree():
-    """A sound instances json: three images of two boxes, of classes red and blue in turn."""
+    """Return a sound instances json: three images of two boxes each, of the classes red and blue."""
     boxes = [(n, k, box) for n, pair in enumerate(BOXES, start=1) for k, box in enumerate(pair, start=1)]
     return {
         "images": [
@@ -45,7 +45,7 @@ def make_tree():
 
 
 def write_coco(folder, change=None, encoding="utf-8"):
-    """The images and the json after `change(tree)`; the name of the set."""
+    """Write the images, and the json after `change(tree)`; return the name of the data set."""
     for n in range(1, len(BOXES) + 1):
         path = folder / "images" / f"p{n}.jpg"
         if not path.exists():
@@ -58,7 +58,7 @@ def write_coco(folder, change=None, encoding="utf-8"):
 
 
 def objects(n, names=("red", "blue"), difficult="0", shift=1):
-    """The objects of image n as VOC's XML."""
+    """Return the objects of image n as VOC XML."""
     flag = "" if difficult is None else f"<difficult>{difficult}</difficult>"
     return "".join(
         f"<object><name>{name}</name>{flag}{bndbox(x + shift, y + shift, x + w, y + h)}</object>"
@@ -77,7 +77,7 @@ def annotation(body, filename="", width=WIDTH, height=HEIGHT):
 
 
 def write_voc(folder, change=lambda n, text: text, stems=("a", "b", "c"), lines=None, suffix=".jpg", encoding="utf-8"):
-    """The images and XML of each stem, after `change(n, text)`, and the split; the name of the set."""
+    """Write image and XML of each stem, after `change(n, text)`, and the split; return the name of the data set."""
     for n, stem in enumerate(stems):
         save_image(folder / "JPEGImages" / f"{stem}{suffix}")
         path = folder / "Annotations" / f"{stem}.xml"
@@ -91,13 +91,13 @@ def write_voc(folder, change=lambda n, text: text, stems=("a", "b", "c"), lines=
 
 
 def check(name):
-    """(errors, warnings) of the checker as {what: first example}."""
+    """Return (errors, warnings) of the checker, each as {what: first example}."""
     findings = check_detection(name, "", Options(decode=False))[0].findings
     return tuple({kind.what: findings.example(kind) for kind in findings.of(level)} for level in (ERROR, WARNING))
 
 
 def train(name):
-    """(data, {what: count} of the counted warnings, ""), or (None, {}, the message of the refusal)."""
+    """Return (data, {what: count} of the counted warnings, ""), or (None, {}, error message)."""
     warnings = WarningCounter()
     try:
         data = load_data([name], "", warnings)
@@ -108,7 +108,7 @@ def train(name):
 
 
 def judge(name):
-    """Both verdicts, which must agree: (errors, counted warnings, data or None, message)."""
+    """Check that both verdicts agree; return (errors, counted warnings, data or None, message)."""
     errors, _ = check(name)
     data, counted, message = train(name)
     serious = [what for what in errors if what not in {kind.what for kind in FIXED}]
@@ -124,7 +124,7 @@ def judge(name):
 
 
 def rows(data):
-    """Boxes, labels and flags of all images, as lists."""
+    """Return boxes, labels and flags of all images as lists."""
     return [
         np.concatenate([getattr(record, field) for record in data.records]).tolist()
         for field in ("bbox", "labels", "iscrowd", "area")

@@ -1,4 +1,4 @@
-"""Run by test_detectron2_runs.py: detectron2's `launch` starts two processes, which do what several tests look at."""
+"""Run by test_detectron2_runs.py: two processes of detectron2's `launch`, whose output several tests check."""
 
 import json
 import sys
@@ -39,7 +39,7 @@ def work(folder):
 
 
 def numbers_of(rank):
-    """(2, 5, 3): two batches of five cases, of one process."""
+    """Return (2, 5, 3): two batches of five cases, for one process."""
     return 1 + rank + torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(rank))
 
 

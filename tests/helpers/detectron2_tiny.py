@@ -21,8 +21,8 @@ TINY = [
     "SOLVER.WARMUP_ITERS", "1", "SOLVER.CHECKPOINT_PERIOD", "1", "SOLVER.LOG_PERIOD", "1",
 ]  # fmt: skip
 
-# Nothing is drawn: every anchor and proposal is in the loss, images have one size.  Then the mean over two processes'
-# losses is the loss of one process.
+# Nothing is sampled: all anchors and proposals are in the loss, and images have one size.  Thus the mean loss over two
+# processes equals the loss of one process.
 EVERYTHING_SAMPLED = [
     "INPUT.MIN_SIZE_TRAIN", "[64]", "MODEL.RPN.BATCH_SIZE_PER_IMAGE", "100000", "MODEL.RPN.POSITIVE_FRACTION", "1.0",
     "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "10000",
@@ -30,25 +30,25 @@ EVERYTHING_SAMPLED = [
 
 
 def make_cfg(*overrides):
-    """The small config, with KEY, VALUE overrides."""
+    """Return the small config with KEY, VALUE overrides."""
     cfg = load_config(get_defaults(), None, [*TINY, *map(str, overrides)])
     validate(cfg)
     return cfg
 
 
 def settings_of(d2, cfg):
-    """detectron2's config for one process on the CPU."""
+    """Return detectron2's config for one process on the CPU."""
     return fill_config(cfg, d2.config.get_cfg(), device="cpu", processes=1)
 
 
 def load_detectron2():
-    """detectron2's subpackages, or the test is skipped."""
+    """Return detectron2's subpackages; skip the test without them."""
     pytest.importorskip("detectron2", reason="detectron2, the optional engine, is not installed")
     return engine.import_detectron2()
 
 
 def load_data(folder):
-    """Six wide and tall images of a red and a blue rectangle; the first has a crowd over everything too."""
+    """Load six wide and tall images of a red and a blue rectangle; the first also has a crowd over the whole image."""
     data = load_rectangles(folder, sizes=((96, 64), (64, 96)), grid=16)
     first = data.records[0]
     crowd = {

@@ -12,7 +12,7 @@ from helpers.killing import ROOT
 
 TOOL = [sys.executable, str(ROOT / "tools" / "finetune_coco.py")]
 CONFIG = ROOT / "configs" / "detection" / "quick.yaml"
-# Of configs/detection/quick.yaml, as pretraining writes them: range 0..1.
+# As in configs/detection/quick.yaml, in pretraining's range 0..1.
 MEAN, STD = (0.233, 0.228, 0.223), (0.210, 0.214, 0.210)
 PROVENANCE = {
     "label": "made up", "method": "CE", "seed": 0, "config_hash": "-", "data_fingerprint": "-", "version": "-",
@@ -27,19 +27,19 @@ TINY = [
 
 
 def arguments(scenes, out, *overrides, backbone="random", flags=()):
-    """argv: quick.yaml, made tiny, on the `small_scenes` fixture's folder."""
+    """Return argv: a tiny quick.yaml on the folder of the `small_scenes` fixture."""
     command = ["--config-file", CONFIG, "--backbone", backbone, "--output-dir", out, *flags]
     return [str(v) for v in (*command, "DATASETS.ROOT", scenes.parent, *TINY, *overrides)]
 
 
 def run(argv):
-    """The tool as a process of its own, finished."""
+    """Run the tool in a separate process; return the finished process."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run([*TOOL, *argv], capture_output=True, text=True, cwd=ROOT, env=environment)
 
 
 def write_backbone(path, mean=MEAN, **spec):
-    """A backbone file of random weights; `spec` changes what it says of itself."""
+    """Write a backbone file with random weights; `spec` overrides its declared properties."""
     torch.manual_seed(0)
     model = build_model("resnet18", num_classes=3, norm="BN")
     own = backbone_spec(model, mean=mean, std=STD, image_size=64, classes=["a", "b", "c"])

@@ -1,4 +1,4 @@
-"""Checkpoints as other programs write them, around the tensors of one seeded network, and their import."""
+"""Checkpoints in the layouts of other programs, with the tensors of one seeded network, and their import."""
 
 import pickle
 
@@ -20,7 +20,7 @@ def projection(prefix):
 
 
 def detectron2s(state):
-    """As detectron2's tools/convert-torchvision-to-d2.py renames it; a pickle of arrays, when it is written."""
+    """Rename as detectron2's tools/convert-torchvision-to-d2.py does; written as a pickle of arrays."""
     renamed = {}
     for old, tensor in state.items():
         name = old if "layer" in old else f"stem.{old}"

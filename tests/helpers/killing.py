@@ -1,4 +1,4 @@
-"""Kill a training with -9, and compare what its resumption leaves with an uninterrupted run."""
+"""Kill a training with -9, and compare the resumed run with an uninterrupted one."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ CLOCK = {"seconds_per_iteration", "eta_seconds"}
 
 
 def kill_after(command, folder, lines):
-    """Start `command`, wait until metrics.jsonl in `folder` has `lines` lines, then kill -9."""
+    """Start `command`, wait until metrics.jsonl in `folder` has `lines` lines, then kill it with -9."""
     process = subprocess.Popen(
         list(map(str, command)),
         cwd=ROOT,
@@ -36,13 +36,13 @@ def kill_after(command, folder, lines):
 
 
 def reported(folder):
-    """Every number that a run reports, clock times aside."""
+    """Return every number that a run reports, except clock times."""
     lines = [{k: v for k, v in line.items() if k not in CLOCK} for line in read_metrics(folder / "metrics.jsonl")]
     return lines, load_results(folder)["metrics"]
 
 
 def assert_equal_trees(a, b, where=""):
-    """Equal to the bit, in nested containers of tensors and plain types."""
+    """Assert bit-equality of nested containers of tensors and plain types."""
     assert type(a) is type(b), where
     if isinstance(a, dict):
         assert a.keys() == b.keys(), where

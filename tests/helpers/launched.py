@@ -1,4 +1,4 @@
-"""A tool for test_launch.py, which starts it in several processes."""
+"""Tool that test_launch.py starts in several processes."""
 
 import argparse
 import os

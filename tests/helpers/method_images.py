@@ -1,4 +1,4 @@
-"""Methods around a network of two layers, with batches of images that carry everything a method can ask for."""
+"""Methods around a two-layer network, and batches of images with all fields that a method can need."""
 
 import torch
 from torch import nn
@@ -46,7 +46,7 @@ def build(name, num_classes=K, model=None, **arguments):
 
 
 def images(num_classes=K):
-    """Some of every class."""
+    """Return several images of every class."""
     random = torch.Generator().manual_seed(3)
     images = torch.randint(0, 256, (2 * K, 3, 8, 8), generator=random, dtype=torch.uint8)
     return Batch(images, torch.arange(2 * K) % num_classes)
@@ -67,14 +67,14 @@ def batch(num_classes=K, seed=1, dtype=torch.float32):
 
 
 def take(whole: Batch, rows: slice) -> Batch:
-    """Some samples of a batch."""
+    """Return the samples `rows` of a batch."""
     return Batch(**{name: None if value is None else value[rows] for name, value in vars(whole).items()})
 
 
 def treats_samples_alone(name: str) -> bool:
-    """Whether a step depends on each sample alone: it draws nothing, and compares no sample with another.
+    """Whether a step treats samples independently: it draws nothing, and compares no samples with each other.
 
-    Then two processes, each with half of a batch, do what one does with all of it.
+    If so, two processes with half of a batch each give the result of one process with the whole batch.
     """
     method, whole = build(name).double(), batch(dtype=torch.float64)
     for seed in range(5):

@@ -1,4 +1,4 @@
-"""Methods around a model whose logits are its input, for tests that compute everything by hand."""
+"""Methods around a model whose logits are its input, for tests that compare with explicit formulas."""
 
 import torch
 from torch import nn
@@ -12,7 +12,7 @@ K, B = 5, 12
 
 
 class Given(nn.Module):
-    """A model whose logits are its input (B, K, ...), times a parameter that is 1."""
+    """Model whose logits are its input (B, K, ...), times a parameter that is 1."""
 
     def __init__(self, dtype=torch.float64):
         super().__init__()
@@ -23,13 +23,13 @@ class Given(nn.Module):
 
 
 def build(name, num_classes=K, *, dtype=torch.float64, model=None, **arguments):
-    """The method with its default arguments but for these, in `dtype`; the hooks before training are not called."""
+    """Build the method with `arguments` over its defaults, in `dtype`; the hooks before training are not called."""
     block = get_defaults().METHOD[name] | arguments
     return METHODS.get(name)(model or Given(dtype), num_classes, **block).to(dtype)
 
 
 def random_batch(num_classes=K, size=B, seed=0, dtype=torch.float64):
-    """Logits in place of images, and a teacher's."""
+    """Return a batch with logits in place of images, and with teacher logits."""
     random = torch.Generator().manual_seed(seed)
     return Batch(
         torch.randn(size, num_classes, generator=random, dtype=dtype),
@@ -40,17 +40,17 @@ def random_batch(num_classes=K, size=B, seed=0, dtype=torch.float64):
 
 
 def context(labels, **fields):
-    """What a method is told before training, of samples with these labels."""
+    """Return the `Context` for samples with these labels."""
     return Context(len(labels), labels, **{"epochs": 2, "steps_per_epoch": 2, **fields})
 
 
 def entropy_to(targets, logits):
-    """H(y, p) per sample, from the definition."""
+    """Compute H(y, p) per sample from its definition."""
     return -(targets * logits.softmax(dim=1).log()).sum(dim=1)
 
 
 def gradient(method, batch):
-    """The gradient of the loss by the logits (B, K)."""
+    """Return the gradient of the loss with respect to the logits (B, K)."""
     logits = batch.images.detach().clone().requires_grad_()
     batch.images = logits
     method(batch).loss.backward()

@@ -1,4 +1,4 @@
-"""Strategies of hypothesis that damage sound files as editors, converters, disks and people do."""
+"""Hypothesis strategies that damage sound files as editors, converters, disks and users do."""
 
 import copy
 import xml.etree.ElementTree as ElementTree
@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-# What people and converters write where a number, a name or a flag should be.
+# Values that users and converters write in place of a number, a name or a flag.
 NASTY = [
     *(None, True, False, 0, 1, -1, 2, 2**31, 2**63, 10**400, 0.5, 96.0, -0.0, 1e308, float("nan"), float("inf")),
     *("", " ", "0", "1", "False", "true", "96", "1e3", "nan", "a\\b.jpg", "\u202e", "é", "e\u0301", "\x00", "x" * 300),
@@ -17,7 +17,7 @@ NASTY = [
 
 @st.composite
 def damaged_bytes(draw: st.DrawFn, data: bytes, tokens: Sequence[bytes] = ()) -> bytes:
-    """`data` after one to three edits: bytes flipped, cut, doubled, moved or inserted."""
+    """Return `data` after one to three edits: bytes flipped, cut, doubled, moved or inserted."""
     for _ in range(draw(st.integers(1, 3))):
         start = draw(st.integers(0, len(data)))
         stop = min(len(data), start + draw(st.integers(0, 40)))
@@ -35,7 +35,7 @@ def damaged_bytes(draw: st.DrawFn, data: bytes, tokens: Sequence[bytes] = ()) ->
 
 @st.composite
 def damaged_tree(draw: st.DrawFn, tree: Any) -> Any:
-    """A JSON or yaml tree after one to three edits: values replaced, removed, doubled, keys renamed."""
+    """Return a JSON or yaml tree after one to three edits: values replaced, removed, doubled, keys renamed."""
     tree = copy.deepcopy(tree)
     for _ in range(draw(st.integers(1, 3))):
         parent, key = _place(draw, tree)
@@ -59,9 +59,9 @@ def damaged_tree(draw: st.DrawFn, tree: Any) -> Any:
 
 @st.composite
 def damaged_xml(draw: st.DrawFn, text: str) -> bytes:
-    """An XML file after one to three edits of its elements: texts replaced, elements doubled, moved, removed, renamed.
+    """Return an XML file after one to three edits: texts replaced, elements doubled, moved, removed or renamed.
 
-    Written in the encoding that it declares, at times another one.
+    The file is written in its declared encoding, or sometimes in another one.
     """
     root = ElementTree.fromstring(text.encode())
     for _ in range(draw(st.integers(1, 3))):
@@ -95,7 +95,7 @@ def damaged_xml(draw: st.DrawFn, text: str) -> bytes:
 
 
 def _place(draw: st.DrawFn, tree: Any) -> tuple[Any, Any]:
-    """A container of the tree and a key in it; (None, None) where the walk ends in an empty one."""
+    """Draw a container of the tree and a key in it; (None, None) if the walk ends in an empty container."""
     parent, key, node = None, None, tree
     for _ in range(draw(st.integers(1, 4))):
         keys = list(node) if isinstance(node, dict) else list(range(len(node))) if isinstance(node, list) else []

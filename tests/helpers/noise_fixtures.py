@@ -1,4 +1,4 @@
-"""Fixtures of the tests that measure classifiers: images of noise, and the run of a random network."""
+"""Fixtures for tests that evaluate classifiers: noise images, and the run of a random network."""
 
 from pathlib import Path
 

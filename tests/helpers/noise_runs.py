@@ -1,4 +1,4 @@
-"""Images of noise with a brighter rectangle, and the folders of pretraining runs whose networks are random."""
+"""Noise images with a brighter rectangle, and folders of pretraining runs with random networks."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ XML = """<annotation><size><width>{side}</width><height>{side}</height></size><o
 
 
 def write_split(root: Path, split: str, *, boxes: bool, whole: bool = False) -> None:
-    """Noise with a brighter rectangle; its box (or the whole image) is annotated."""
+    """Write noise images with a brighter rectangle, annotated with its box (or the whole image)."""
     rng = np.random.default_rng(len(split))
     for name in CLASSES:
         for number in range(PER_CLASS):
@@ -52,7 +52,7 @@ def inputs(**changes) -> Inputs:
 
 
 class ChannelMeans(nn.Module):
-    """A classifier whose logits are the mean of each channel, plus noise while it trains."""
+    """Classifier whose logits are the channel means, plus noise in training mode."""
 
     def forward(self, images: torch.Tensor) -> Outputs:
         means = images.mean(dim=(2, 3)) + (torch.randn(3) if self.training else 0)
@@ -60,7 +60,7 @@ class ChannelMeans(nn.Module):
 
 
 def write_run(folder: Path, root: Path, seed: int, **spec) -> Path:
-    """A pretraining run's folder with a random network."""
+    """Write the folder of a pretraining run with a random network."""
     torch.manual_seed(seed)
     model = build_model("resnet18", len(CLASSES))
     provenance = dict.fromkeys(("config_hash", "data_fingerprint", "version"), "0")

@@ -1,4 +1,4 @@
-"""The methods that come with the project, as README's table lists them; those that a reader adds are not among them."""
+"""The methods of this project, as listed in the README's table; methods that a user adds are not included."""
 
 import re
 

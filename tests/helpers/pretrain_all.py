@@ -1,4 +1,4 @@
-"""Run by `torchrun` from test_pretraining.py: several pretrainings in one group of processes."""
+"""Run by `torchrun` from test_pretraining.py: several pretrainings in one process group."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""Detection data that can be checked from its pixels: a dark image with one rectangle per category, in its colour."""
+"""Detection data that can be verified from its pixels: dark images with one rectangle per category, in its colour."""
 
 import json
 
@@ -8,14 +8,14 @@ from PIL import Image
 from backbones.core.warning_counter import WarningCounter
 from detection.data.coco.reader import load_coco
 
-COLOURS = {7: (255, 0, 0), 9: (0, 0, 255)}  # json category id -> colour; its label is the position here
+COLOURS = {7: (255, 0, 0), 9: (0, 0, 255)}  # json category id -> colour; the label is the position in this dict
 SIZES = ((96, 64), (64, 96), (64, 64))  # (width, height) in turn
 
 
 def write_rectangles(folder, count=6, sizes=SIZES, grid=8, seed=0, suffix="png"):
-    """Images and instances.json in `folder`; corners lie on a `grid`, so that a resize keeps them whole.
+    """Write images and instances.json to `folder`; return the path of the json.
 
-    Image ids are 100, 101, ...  Returns the json's path.
+    Corners are multiples of `grid`, so that they stay integers after a resize.  Image ids are 100, 101, ...
     """
     rng = np.random.default_rng(seed)
     images, annotations = [], []
@@ -39,12 +39,12 @@ def write_rectangles(folder, count=6, sizes=SIZES, grid=8, seed=0, suffix="png")
 
 
 def load_rectangles(folder, **kwargs):
-    """The data set of `write_rectangles`."""
+    """Load the data set of `write_rectangles`."""
     return load_coco(write_rectangles(folder, **kwargs), folder, "rectangles", WarningCounter())
 
 
 def boxes_in_pixels(image):
-    """{label: [x0, y0, x1, y1]} of the rectangles of an image (3, H, W), found by their colours alone."""
+    """Return {label: [x0, y0, x1, y1]} of the rectangles in an image (3, H, W), found by colour only."""
     found = {}
     for label, colour in enumerate(COLOURS.values()):
         bright = np.asarray(image)[int(np.argmax(colour))] >= 128

@@ -1,4 +1,4 @@
-"""Small folders of results, as the tools leave them, for the tests of the comparison."""
+"""Small result folders, as the tools write them, for the tests of the comparison."""
 
 import importlib.util
 import json
@@ -35,7 +35,7 @@ def add(root, stage, who, metrics, *, protocol="p@1", data=None, files=None, war
 
 
 def add_detection(root, who, keep, *, protocol="det@1", truth=TRUTH, **options):
-    """Detection results of a detector that finds a share `keep` of what the best one finds."""
+    """Add results of a detector that finds a share `keep` of the objects that the best detector finds."""
     kept = [d for n, d in enumerate(DETECTIONS) if n % 10 < 10 * keep]
     folder = add(root, "detection", who, {}, protocol=protocol, **options)
     result = evaluate_coco(truth, kept, score_threshold=0.05, matches_path=folder / "matches.npz")
@@ -56,7 +56,7 @@ def add_gallery(root, who, images):
 
 
 def add_suite(root):
-    """random, CE, LS and ALS; ALS has no localisation, the gallery of LS lacks an image, LS detects as CE does."""
+    """Add random, CE, LS and ALS; ALS has no localisation, LS lacks a gallery image and has the detections of CE."""
     add_detection(root, random_identity(0), 0.3)
     for label, top1, keep in (("CE", 0.9, 0.8), ("LS", 0.92, 0.8), ("ALS", 0.8, 1.0)):
         who = backbone(label)
@@ -69,7 +69,7 @@ def add_suite(root):
 
 
 def load_tool():
-    """tools/compare.py as a module: `tools` is not a package, and its name belongs to others as well."""
+    """Import tools/compare.py as a module; `tools` is not a package, and other projects use that name too."""
     path = Path(__file__).parents[2] / "tools" / "compare.py"
     spec = importlib.util.spec_from_file_location("compare_tool", path)
     module = importlib.util.module_from_spec(spec)
@@ -78,6 +78,6 @@ def load_tool():
 
 
 def compare_runs(root, output_dir, *arguments):
-    """Run the tool; returns the content of comparison.json."""
+    """Run the tool; return the content of comparison.json."""
     assert load_tool().main([str(root), "--output-dir", str(output_dir), "--resamples", "40", *arguments]) == 0
     return json.loads((output_dir / "comparison.json").read_text())

@@ -1,4 +1,4 @@
-"""Seeded backbones for tests, in which every tensor of every norm is random."""
+"""Seeded backbones for tests, with random tensors in every normalisation layer."""
 
 import functools
 
@@ -16,7 +16,7 @@ def group_norm(channels):
 
 
 def make_backbone(depth=18, norm="BN", seed=0, spec=None):
-    """A backbone as pretraining leaves it; `spec` changes what it says of itself."""
+    """Return a backbone as pretraining writes it; `spec` overrides its declared properties."""
     own = {
         "arch": f"resnet{depth}", "depth": depth, "num_classes": 7, "norm": norm, "stem": "imagenet",
         "stride_in_1x1": False, "channel_order": "RGB", "pixel_range": 1.0, "mean": MEAN, "std": STD,
@@ -36,7 +36,7 @@ def _state(depth, norm, seed):
 
 
 def _randomise(model, seed):
-    """Random BN weights, biases and running statistics: fresh ones would hide a BN that did not load."""
+    """Randomise BN weights, biases and running statistics; initial values would hide a BN that was not loaded."""
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d | nn.GroupNorm):

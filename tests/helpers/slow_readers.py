@@ -1,6 +1,6 @@
-"""Independent slow readings of annotation files, in plain Python, for the comparison with the real readers.
+"""Independent, slow readers of annotation files in plain Python, for comparison with the real readers.
 
-Each trusts its file: it is asked only about files that a reader has accepted.
+They do not validate: they are used only on files that a real reader has accepted.
 """
 
 import codecs
@@ -12,7 +12,7 @@ import numpy as np
 
 
 def coco_objects(data: bytes) -> list[tuple]:
-    """(image id, category name, crowd, box x0 y0 x1 y1) of every object that is left after clipping, sorted."""
+    """Return (image id, category name, crowd, box x0 y0 x1 y1) of every object that remains after clipping, sorted."""
     tree = json.loads(data)
     sizes = {int(image["id"]): (float(image["width"]), float(image["height"])) for image in tree["images"]}
     names = {int(category["id"]): str(category.get("name", category["id"])) for category in tree["categories"]}
@@ -27,7 +27,7 @@ def coco_objects(data: bytes) -> list[tuple]:
 
 
 def voc_objects(data: bytes, size: tuple[int, int]) -> list[tuple]:
-    """(name, difficult, box x0 y0 x1 y1) of every object that is left after clipping to `size`, sorted."""
+    """Return (name, difficult, box x0 y0 x1 y1) of every object that remains after clipping to `size`, sorted."""
     found = []
     for item, name in _named_objects(data):
         difficult = [says_yes(_text(node)) for node in _children(item, "difficult")]
@@ -39,14 +39,14 @@ def voc_objects(data: bytes, size: tuple[int, int]) -> list[tuple]:
 
 
 def voc_size(data: bytes) -> tuple[int, int]:
-    """The stated width and height; 0 where there is none."""
+    """Return the stated width and height; 0 if absent."""
     size = _children(_document(data), "size")[0]
     width, height = (sum(float(_text(node) or 0) for node in _children(size, side)) for side in ("width", "height"))
     return int(width), int(height)
 
 
 def ilsvrc_boxes(data: bytes, name: str) -> list[tuple]:
-    """Half-open boxes of the objects called `name`, sorted."""
+    """Return the half-open boxes of the objects named `name`, sorted."""
     return sorted(
         (x0, y0, x1 + 1, y1 + 1)
         for item, called in _named_objects(data)
@@ -56,14 +56,14 @@ def ilsvrc_boxes(data: bytes, name: str) -> list[tuple]:
 
 
 def clip(box: tuple, size: tuple) -> tuple | None:
-    """The box cut to (width, height), rounded to a thousandth; None where nothing is left in single precision."""
+    """Clip the box to (width, height), rounded to a thousandth; None if it is empty in single precision."""
     x0, y0, x1, y1 = (min(max(value, 0), side) for value, side in zip(box, (*size, *size), strict=True))
     solid = np.float32(x1) > np.float32(x0) and np.float32(y1) > np.float32(y0)
     return tuple(round(float(value), 3) for value in (x0, y0, x1, y1)) if solid else None
 
 
 def says_yes(value: object) -> bool:
-    """Whether a flag that was accepted says 1."""
+    """Whether an accepted flag has the value 1."""
     return str(value).strip().lower() in ("1", "1.0", "true")
 
 
@@ -89,7 +89,7 @@ def _children(node: minidom.Element, tag: str) -> list:
 
 
 def _text(node: minidom.Element) -> str:
-    """The text before the first child element, without the white space around it."""
+    """Return the text before the first child element, without surrounding white space."""
     parts = []
     for child in node.childNodes:
         if child.nodeType == child.ELEMENT_NODE:

@@ -1,12 +1,12 @@
-"""Fake tools of a suite: they log their calls and leave what the real ones would, in this process or in one of theirs.
+"""Fake tools of a suite: they log their calls and write the files of the real ones, in this or in another process.
 
-Beside the tools lie what they are told:
-    calls               gets a line a call
-    fail, hang, die, forget   a call whose folder contains the text of that file does so
-    weights             a pretraining's backbone has this hash, as have the results that read it; the label of a
-                        folder's name may have its own: {"CE": "1"}
-    losses, fitted      nll and nll_fitted of a pretraining are the sums of these for its overrides:
-                        {"KEY VALUE": number}, null for a NaN, or "diverge"
+Files next to the tools control them:
+    calls               receives one line per call
+    fail, hang, die, forget   affects calls whose output folder contains the text of the file
+    weights             {"CE": "1"}: hashes of backbones by label, also in the results that read them; a label that is
+                        missing is its own hash.  Without this file results name no backbone
+    losses, fitted      nll and nll_fitted of a pretraining are the sums of these over its overrides:
+                        {"KEY VALUE": number}, null for NaN, or "diverge"
 """
 
 import json
@@ -27,7 +27,7 @@ STAGES = {
     "finetune_coco": "detection",
     "finetune_voc": "detection",
 }
-# The text of a tool that is called in a process of its own; its name is that of the file.
+# Source of a tool that runs in a separate process; the tool's name is that of the file.
 SCRIPT = f"""
 import sys
 sys.path[:0] = {[str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]!r}
@@ -38,13 +38,13 @@ run_tool(lambda _: call(__file__, sys.argv[1:], sys.stdout, sys.stderr))
 
 
 def call(script: str | Path, arguments: list[str], out: IO[str], err: IO[str], *, alone: bool = True) -> int:
-    """Carry out one call of the tool `script`; return its exit code.
+    """Simulate one call of the tool `script`; return its exit code.
 
     Args:
-        alone: in a process of its own, which may hang and be killed.
+        alone: whether it runs in a separate process, which can hang and be killed.
 
     Raises:
-        InputError: it is told to fail or to diverge, or cannot choose.
+        InputError: the call is set to fail or to diverge, or cannot select a run.
     """
     folder, tool = Path(script).parent, Path(script).stem
     output = Path(arguments[arguments.index("--output-dir") + 1])
@@ -91,7 +91,7 @@ def _leave_results(folder: Path, tool: str, arguments: list[str], output: Path, 
                 raise Diverged("the loss is not finite at iteration 7: {}")
             metrics[metric] = None if None in parts else sum(parts)
     if tool == "select_run":
-        from suites.selection import select  # a slow import, for this tool alone
+        from suites.selection import select  # slow: imported for this tool only
 
         found = select(rest, _options(arguments, "--key"), _options(arguments, "--by")[0])
         (output / "selection.json").write_text(json.dumps(found))
@@ -108,7 +108,7 @@ def _leave_results(folder: Path, tool: str, arguments: list[str], output: Path, 
 def _weights(
     folder: Path, tool: str, arguments: list[str], rest: list[str], output: Path, found: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Blocks `backbone` and `details` of the results, so far as the tool is told to name weights."""
+    """Return the blocks `backbone` and `details` of the results; hashes are included if `weights` is set."""
     told = _told(folder / "weights")
     if told is None:
         return {}, {}

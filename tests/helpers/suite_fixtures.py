@@ -1,4 +1,4 @@
-"""Fixtures of the test files of suites."""
+"""Fixtures for the tests of suites."""
 
 import pytest
 
@@ -12,7 +12,7 @@ def lab(tmp_path):
 
 @pytest.fixture(scope="session")
 def first_run(tmp_path_factory):
-    """A lab whose suite has run, each stage in a process of its own; what it said, and its calls."""
+    """A lab whose suite has run, each stage in a separate process; its output, and its calls."""
     lab = Lab(tmp_path_factory.mktemp("first") / "lab")
     for block in ("PRETRAIN", "EVALUATE", "LOCALIZE", "COMPARE"):
         lab.tree.setdefault(block, {})["COST"] = 60
@@ -26,5 +26,5 @@ def first_run(tmp_path_factory):
 
 @pytest.fixture
 def finished(first_run, tmp_path):
-    """A copy of that lab in another folder, where all of it must still count as complete."""
+    """A copy of that lab in another folder, where every stage must still count as complete."""
     return first_run[0].copy(tmp_path / "lab")

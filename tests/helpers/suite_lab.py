@@ -1,4 +1,4 @@
-"""A suite in a folder of its own, with the fake tools of suite_fakes.py."""
+"""A suite in its own folder, with the fake tools of suite_fakes.py."""
 
 import copy
 import io
@@ -32,8 +32,8 @@ NAMES = ("prepare_data", "pretrain", "select_run", "evaluate_backbone", "localiz
 class Lab:
     """A suite file, its configs and the fake tools in one folder.
 
-    processes: whether the tools are called in processes of their own, which takes ten times as long.
-    exit_codes: {exit code of a tool: what it ends with instead}, where they are not.
+    processes: whether the tools run in separate processes, which takes ten times as long.
+    exit_codes: {exit code of a tool: its replacement}, used without separate processes.
     """
 
     processes, exit_codes = False, {}
@@ -77,11 +77,11 @@ class Lab:
         return build_plan(load_suite(self.write(), overrides), self.output, tools=self.tools, name=self.name)
 
     def run(self, *overrides):
-        """Exit code, and everything the suite said."""
+        """Run the suite; return its exit code and all of its output."""
         return self.run_plan(self.plan(*overrides))
 
     def run_plan(self, plan):
-        """The same of a plan."""
+        """Run a plan; return the exit code and all of the output."""
         stream = io.StringIO()
         code = run_plan(plan, stream, call=run_command if self.processes else self.call_here)
         return code, stream.getvalue()
@@ -90,7 +90,7 @@ class Lab:
         (self.tools / what).write_text(text)
 
     def call_here(self, stage, lock, tick):
-        """`run_command` without a process."""
+        """Stand in for `run_command`, without a process."""
         _, script, *arguments = stage.command
         stage.log.parent.mkdir(parents=True, exist_ok=True)
         with stage.log.open("a") as log, ExitStack() as files:
@@ -105,23 +105,23 @@ class Lab:
         return self.exit_codes.get(code, code)
 
     def to_run(self):
-        """`ALS pretrain` for every stage that a dry run lists as not complete."""
+        """Return such as `ALS pretrain` for every stage that a dry run lists as not complete."""
         heads = [line for line in describe(self.plan()).splitlines() if line.startswith("[")]
         return [re.sub(r"^\S+ |:| \(.*\)", "", head.removesuffix(": to run")) for head in heads if "to run" in head]
 
     def calls(self):
-        """(tool, arguments) of every call since the last time."""
+        """Return (tool, arguments) of every call since the last query."""
         path = self.tools / "calls"
         found = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         path.unlink(missing_ok=True)
         return found
 
     def called(self):
-        """`ALS pretrain` for every call since the last time."""
+        """Return such as `ALS pretrain` for every call since the last query."""
         return [short(call) for call in self.calls()]
 
     def start(self):
-        """The suite in a process of its own, which can be killed."""
+        """Start the suite in a separate process, which can be killed."""
         code = (
             "import sys; from pathlib import Path; from suites.plan import build_plan;"
             "from suites.loading import load_suite; from suites.runner import run_plan;"
@@ -133,7 +133,7 @@ class Lab:
         return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, preexec_fn=restore)
 
     def child(self):
-        """Process number of the fake tool that hangs."""
+        """Return the process id of the fake tool that hangs."""
         assert wait_for(lambda: (self.tools / "pid").exists() and (self.tools / "pid").read_text())
         return int((self.tools / "pid").read_text())
 
@@ -143,7 +143,7 @@ def output_of(arguments):
 
 
 def run_of(arguments):
-    """The run that a measure reads."""
+    """Return the run that a measuring tool reads."""
     return Path(arguments[arguments.index("--output-dir") + 2])
 
 
@@ -163,7 +163,7 @@ def wait_for(condition, seconds=60.0):
 
 
 def is_gone(pid):
-    """No such process, or one that only waits to be collected."""
+    """Whether the process does not exist or is a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
     except FileNotFoundError:
@@ -175,7 +175,7 @@ OF_CE, OF_ALS = [f"CE {tool}" for tool in PER_ROW], [f"ALS {tool}" for tool in P
 EVERYTHING = ["prepare_data", "random finetune_coco", *OF_CE, *OF_ALS, "compare"]
 
 
-# The same as titles of a dry run.
+# The same, as titles of a dry run.
 PER_STAGE = ["pretrain", "evaluate", "localize", "finetune"]
 CE, ALS = [f"CE {kind}" for kind in PER_STAGE], [f"ALS {kind}" for kind in PER_STAGE]
 FINETUNE = [f"{label} finetune" for label in ("random", "CE", "ALS")]

@@ -1,4 +1,4 @@
-"""The tools, imported from their files: `main(argv)` runs in this process, which saves the start of another."""
+"""Import of the tools from their files, so that `main(argv)` runs in this process instead of a new one."""
 
 import importlib.util
 from collections.abc import Callable
@@ -18,5 +18,5 @@ def load_tool(name: str) -> ModuleType:
 
 
 def tool(name: str) -> Callable[[list[str]], int | None]:
-    """The `main` of `tools/<name>.py`."""
+    """Return the `main` of `tools/<name>.py`."""
     return load_tool(name).main

@@ -1,4 +1,4 @@
-"""A fine-tuning on ENGINE torchvision small enough for tests, and a detector that is right by construction."""
+"""A fine-tuning with ENGINE torchvision small enough for tests, and a detector that is correct by construction."""
 
 import torch
 from torch import nn
@@ -26,7 +26,7 @@ def make_cfg(*overrides):
 
 
 class FindsColours(nn.Module):
-    """A detector that sees the rectangles of its input by their colours: what it finds is right by construction."""
+    """Detector that finds the rectangles of its input by their colours, so that it is correct by construction."""
 
     def forward(self, images, sizes):
         detections = []

@@ -1,4 +1,4 @@
-"""A folder in VOC's layout with one annotated image, and its XML."""
+"""A folder in VOC layout with one annotated image, and its XML."""
 
 from PIL import Image
 
@@ -16,7 +16,7 @@ def box(name, *corners, difficult=0):
 
 
 def read_voc(folder, text, classes=("cat", "dog"), stems="a\n"):
-    """Write one annotated image, "a", and load it; (data, warnings)."""
+    """Write one annotated image, "a", and load it; return (data, warnings)."""
     for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (WIDTH, HEIGHT)).save(folder / "JPEGImages" / "a.jpg")

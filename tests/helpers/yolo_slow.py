@@ -1,4 +1,4 @@
-"""YOLO's assignment and loss once more, box by box in plain Python: what the vectorised ones must agree with."""
+"""Reference implementation of YOLO's assignment and loss in plain Python, box by box."""
 
 import math
 
@@ -15,7 +15,7 @@ def cross_entropy(logit, target):
 
 
 def overlap(a, b):
-    """(IoU, GIoU) of two boxes."""
+    """Return (IoU, GIoU) of two boxes."""
     width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
     height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
     union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height
@@ -24,7 +24,7 @@ def overlap(a, b):
 
 
 def assign_image(boxes, anchors, sizes, threshold=0.3):
-    """{(scale, anchor, row, column): number of the box} of one image; boxes are lists of 4 numbers."""
+    """Return {(scale, anchor, row, column): index of the box} of one image; boxes are lists of 4 numbers."""
     claims = {}
     for number, (x0, y0, x1, y1) in enumerate(boxes):
         fits = {}
@@ -51,7 +51,7 @@ def decode(values, anchor, row, column, stride):
 
 
 def loss(maps, boxes, labels, weights, class_targets, anchors, gamma=2.0):
-    """[box, objectness, class] of a padded batch given as tensors."""
+    """Return the losses [box, objectness, class] of a padded batch given as tensors."""
     sizes = [tuple(raw.shape[2:4]) for raw in maps]
     pixels = sizes[0][0] * sizes[0][1] * STRIDES[0] ** 2
     total = [0.0, 0.0, 0.0]

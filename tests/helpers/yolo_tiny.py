@@ -17,12 +17,12 @@ EPOCH = 3  # iterations
 
 
 def write_data(folder, train=12, val=6):
-    """ROOT of the data sets scenes_voc_train and scenes_voc_val."""
+    """Write the data sets scenes_voc_train and scenes_voc_val; return their ROOT."""
     write_scenes_voc(folder / "scenes-voc", VocParameters(train=train, val=val), workers=1, overwrite=False)
     return folder
 
 
 def arguments(root, out, *overrides, backbone="random", flags=()):
-    """argv: quick.yaml, made tiny."""
+    """Return argv: a tiny quick.yaml."""
     command = ["--config-file", CONFIG, "--backbone", backbone, "--output-dir", out, *flags]
     return [str(v) for v in (*command, "DATASETS.ROOT", root, *TINY, *overrides)]
