@@ -1,4 +1,4 @@
-"""A suite is checked before it starts: a mistyped key of its last row would cost days otherwise."""
+"""Checks of a suite before it starts; otherwise a mistyped key in the last row would cost days."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -14,12 +14,12 @@ from suites.stages.results import OfBackbone
 
 
 class Reader(NamedTuple):
-    """How a tool reads its settings, and what it refuses (`InputError`).
+    """How a tool reads and checks its settings; the functions raise `InputError` for what the tool refuses.
 
-    read: a config file (or None) and KEY VALUE overrides -> complete settings.
-    checks: of its settings.
-    leaves: of a training: the backbone that it will leave, so far as its settings tell.
-    check_backbone: of a fine-tuning, with the backbone that it will get (None: random weights) and its settings.
+    read: maps a config file (or None) and KEY VALUE overrides to complete settings.
+    checks: functions that check the settings.
+    leaves: for a training: returns the backbone that it will write, as far as the settings determine it.
+    check_backbone: for a fine-tuning: takes its backbone (None: random weights) and its settings.
     """
 
     read: Callable[[Path | None, Sequence[str]], CfgNode]
@@ -28,7 +28,7 @@ class Reader(NamedTuple):
     check_backbone: Callable[[Any, CfgNode], Any] | None = None
 
     def load(self, stage: Stage) -> CfgNode:
-        """The complete settings of a stage, checked."""
+        """Return the complete settings of a stage, checked."""
         cfg = self.read(stage.config, stage.overrides)
         for check in self.checks:
             check(cfg)
@@ -36,17 +36,18 @@ class Reader(NamedTuple):
 
 
 def check_settings(plan: Plan, readers: Mapping[str, Reader]) -> dict[Stage, CfgNode]:
-    """The settings of every stage whose tool has a reader.
+    """Return the settings of every stage whose tool has a reader.
 
     Args:
-        readers: by the name of the tool.
+        readers: tool name -> reader.
 
     Raises:
-        InputError: what the stage's tool would refuse, with its title, or a choice on what is reported.
+        InputError: settings that the stage's tool would refuse (with the stage's title), or a choice that is made on
+            the split that is reported.
     """
     settings: dict[Stage, CfgNode] = {}
     training = readers[Pretrain.default_tool]
-    trained = cache(training.load)  # of what a fine-tuning and a measure read
+    trained = cache(training.load)  # shared by the fine-tunings and measures that read it
     left = cache(lambda stage: stage and training.leaves and training.leaves(trained(stage)))
     for stage in plan.stages:
         if reader := readers.get(stage.tool):
@@ -62,7 +63,7 @@ def check_settings(plan: Plan, readers: Mapping[str, Reader]) -> dict[Stage, Cfg
 
 
 def mixed_conventions(settings: Mapping[Stage, CfgNode]) -> str:
-    """A warning where rows smooth by several conventions and a label does not say by which; "" where all is said.
+    """Return a warning if rows use several smoothing conventions and a label does not state its own; otherwise "".
 
     LS defaults to `all`, ALS to the paper's `k-1`: the same amount means two things in one table.
     """
@@ -81,7 +82,7 @@ def mixed_conventions(settings: Mapping[Stage, CfgNode]) -> str:
 
 
 def _check_choice(title: str, what: str, trained: CfgNode, cfg: CfgNode) -> None:
-    """`InputError` where `cfg` measures a split on which the epoch to report or the point of a grid is chosen."""
+    """Raise `InputError` if `cfg` measures the split on which the epoch to report or the grid point is chosen."""
     if what == EPOCH and trained.EVAL.REPORT != "best":
         return
     if (split := trained.DATA.VAL_SPLIT) in (cfg.DATA.VAL_SPLIT, cfg.DATA.SHIFTED_SPLIT):

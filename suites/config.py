@@ -1,9 +1,9 @@
-"""Every setting of a suite, with its meaning; `configs/suites/*.yaml` are written in these keys, in capitals.
+"""Every setting of a suite, with its meaning; `configs/suites/*.yaml` use these names as keys, in capitals.
 
 A suite pretrains one backbone per row and seed, measures and fine-tunes it, and compares all of them.
-OVERRIDES are lists of KEY VALUE for the stage's own config, as on its command line; in them `{data:NAME}` stands for
-the folder of that entry of DATA, and in those of a row `{run:LABEL}` and `{chosen:LABEL:KEY}` for what an earlier row
-left (suites/references.py).  Files named in CONFIG are looked for below the repository's root.
+OVERRIDES are lists of KEY VALUE for the stage's own config, as on its command line.  In them, `{data:NAME}` is replaced
+by the folder of that DATA entry; in those of a row, `{run:LABEL}` and `{chosen:LABEL:KEY}` refer to results of an
+earlier row (suites/references.py).  CONFIG paths are relative to the repository root.
 """
 
 from dataclasses import dataclass, field
@@ -23,14 +23,15 @@ class DataEntry:
 
     # Name for `{data:NAME}`.
     name: str = ""
-    # Arguments of tools/prepare_data.py, the name of the data set first, which writes it below the suite's output
-    # folder ...
+    # Arguments of tools/prepare_data.py, beginning with the name of the data set; the tool writes it below the suite's
+    # output folder ...
     prepare: Texts = ()
-    # ... or a folder that exists; ~ and $VARIABLES are expanded.  What it holds enters the hashes (images by name and
-    # size, all other files by content: suites/fingerprints/data.py), where it lies does not.  Data that a config names
-    # itself, such as ${IMAGENET}, does not enter them: a change of it reruns nothing.
+    # ... or an existing folder; ~ and $VARIABLES are expanded.  Its content enters the hashes (images by name and
+    # size, all other files by content: suites/fingerprints/data.py), its path does not.  Data that a config names
+    # itself, such as ${IMAGENET}, does not enter the hashes: if it changes, nothing is rerun.
     folder: str = ""
-    # Here and below: seconds the stage is expected to take, until one of its kind has been timed; 0: unknown.
+    # Here and below: expected duration of the stage in seconds, used until a stage of its kind has been timed; 0:
+    # unknown.
     cost: float = 0.0
 
 
@@ -38,9 +39,9 @@ class DataEntry:
 class Pretraining:
     """PRETRAIN: tools/pretrain.py."""
 
-    # Config file, unless the row has its own.
+    # Config file; a row may have its own.
     config: str = ""
-    # For every row; those of the row come after these.
+    # Applied to every row, before the row's own overrides.
     overrides: Texts = ()
     cost: float = 0.0
 
@@ -50,7 +51,7 @@ class Measuring:
     """EVALUATE: tools/evaluate_backbone.py, and LOCALIZE: tools/localize.py."""
 
     enabled: bool = True
-    # These change the config of the pretraining.
+    # Applied to the config of the pretraining.
     overrides: Texts = ()
     cost: float = 0.0
 
@@ -61,7 +62,7 @@ class FinetuneEntry:
 
     # Name of the protocol, in messages and folders.
     name: str = ""
-    # One of `DETECTORS`: finetune_coco (Faster R-CNN) or finetune_voc (YOLO), of tools/ ...
+    # Name of the tool, one of `DETECTORS`: finetune_coco (Faster R-CNN) or finetune_voc (YOLO) ...
     tool: str = "finetune_coco"
     # ... and its config file.
     config: str = ""
@@ -71,10 +72,10 @@ class FinetuneEntry:
 
 @dataclass(frozen=True)
 class Launch:
-    """LAUNCH: how trainings (pretraining and fine-tuning) are started; it changes no hash and no folder."""
+    """LAUNCH: how trainings (pretraining and fine-tuning) are started; changes no hash and no folder."""
 
-    # Processes of each on this machine, one a GPU, by torchrun.  Batch sizes of the configs are totals; BN sees its
-    # process's share.
+    # Processes per training on this machine, one per GPU, started by torchrun.  Batch sizes in the configs are totals;
+    # batch norm sees the share of its process.
     num_gpus: int = 1
 
 
@@ -97,30 +98,30 @@ class Row:
     # Empty: PRETRAIN.CONFIG.
     config: str = ""
     overrides: Texts = ()
-    # {}: one training.  Else one for every point of a grid, with the keys of `suites/grid.py::Grid`; the best by
-    # validation is the row, and only that is measured, fine-tuned and compared.  Rows with equal points share them.
+    # {}: one training.  Otherwise one training per point of a grid (keys: `suites/grid.py::Grid`); only the point with
+    # the best validation is measured, fine-tuned and compared.  Rows with equal points share their trainings.
     grid: Grid | None = field(default=None, metadata={"read": read_grid})
     # Empty: SEEDS.
     seeds: tuple[int, ...] = ()
 
     def chosen_keys(self) -> set[str]:
-        """The config keys whose value its grid, or a choice that it refers to, decides."""
+        """Return the config keys whose values are decided by its grid or by a choice that it refers to."""
         pairs = zip(self.overrides[::2], self.overrides[1::2], strict=True)
         return {*(self.grid.keys if self.grid else ()), *(key for key, value in pairs if find([value], CHOSEN))}
 
 
 @dataclass(frozen=True)
 class Suite:
-    """A whole suite, every key of it set."""
+    """A complete suite, with every key set."""
 
     # Every row runs once with each of these seeds (pretraining and fine-tuning).
     seeds: tuple[int, ...] = (0,)
-    # What the stages read.
+    # Data sets that the stages read.
     data: tuple[DataEntry, ...] = ()
     pretrain: Pretraining = Pretraining()
     evaluate: Measuring = Measuring()
     localize: Measuring = Measuring()
-    # The detection protocols.  Every backbone goes through each.
+    # The detection protocols; every backbone is fine-tuned under each.
     finetune: tuple[FinetuneEntry, ...] = ()
     launch: Launch = Launch()
     compare: Comparing = Comparing()
@@ -128,15 +129,15 @@ class Suite:
     rows: tuple[Row, ...] = ()
 
     def seeds_of(self, row: Row) -> tuple[int, ...]:
-        """The seeds of a row, its own or those of the suite."""
+        """Return the seeds of a row: its own, or those of the suite."""
         return row.seeds or self.seeds
 
     def measuring(self, kind: str) -> Measuring:
-        """The block of a kind of measure."""
+        """Return the block of a kind of measure."""
         return getattr(self, kind)
 
     def dump(self) -> str:
-        """The suite as yaml."""
+        """Return the suite as yaml."""
         return CfgNode(to_tree(self)).dump(sort_keys=False)
 
 

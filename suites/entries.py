@@ -1,7 +1,7 @@
 """Blocks and entries of a yaml file as frozen dataclasses: a field is a key in lower case, with its type and default.
 
-Lists are tuples; what is declared `tuple[str, ...]` holds texts, as on a command line.  The metadata of a field may
-name its reader: `field(default=None, metadata={"read": f})`, where f(mapping, where) returns the value.
+Lists become tuples; a `tuple[str, ...]` holds texts, as on a command line.  The metadata of a field may name its
+reader: `field(default=None, metadata={"read": f})`, where f(mapping, where) returns the value.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ Texts = tuple[str, ...]
 
 
 def defaults_of(cls: type) -> CfgNode:
-    """The tree of keys and defaults of a dataclass, as `load_config` wants it."""
+    """Return the keys and defaults of a dataclass as a tree for `load_config`."""
     hints = get_type_hints(cls)
     defaults = {field.name: field.default for field in fields(cls)}
     return CfgNode(
@@ -30,7 +30,7 @@ def defaults_of(cls: type) -> CfgNode:
 
 
 def to_tree(value: Any) -> Any:
-    """A value of these dataclasses as the yaml has it; None is an empty mapping."""
+    """Convert a value of these dataclasses to its yaml form; None becomes an empty mapping."""
     if is_dataclass(value):
         return {field.name.upper(): to_tree(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
@@ -41,7 +41,7 @@ def to_tree(value: Any) -> Any:
 
 
 def read(cls: type[T], tree: Mapping[str, Any], where: str = "") -> T:
-    """The dataclass `cls` of a mapping whose keys and types are right."""
+    """Build the dataclass `cls` from a mapping whose keys and types have been checked."""
     hints, values = get_type_hints(cls), {}
     for field in fields(cls):  # type: ignore[arg-type]  # of a dataclass
         key = field.name.upper()
@@ -53,7 +53,7 @@ def read(cls: type[T], tree: Mapping[str, Any], where: str = "") -> T:
 
 
 def check_keys(cls: type, tree: Mapping[Any, Any], where: str) -> None:
-    """`InputError` for a key that `cls` has not, with the nearest one."""
+    """Raise `InputError` for a key that `cls` does not have, with the closest match."""
     for key in tree:
         check_choice("key", str(key), [field.name.upper() for field in fields(cls)], where)
 
@@ -70,7 +70,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 
 def _read_entries(cls: type[T], values: Sequence[Any], where: str) -> tuple[T, ...]:
-    """The entries of a list; their first field is their name, which no two share."""
+    """Read the entries of a list; their first field is their name, which must be unique."""
     name_key = fields(cls)[0].name.upper()  # type: ignore[arg-type]  # of a dataclass
     for number, value in enumerate(values):
         _check_entry(cls, value, f"{where}[{number}]", name_key)
@@ -97,6 +97,6 @@ def _check_entry(cls: type, value: Any, where: str, name_key: str) -> None:
 
 
 def _type_of(default: Any) -> type:
-    """What a yaml file holds where a field has this default."""
+    """Return the type that a yaml file holds for a field with this default."""
     assert default is not MISSING
     return {tuple: list, type(None): dict}.get(type(default), type(default))

@@ -1,8 +1,8 @@
-"""The output folder of suites: one suite at a time works in it, and each has a report of its own.
+"""The output folder of suites: one suite at a time runs in it, and each has its own report.
 
-Several suites may share a folder, and with it data and trainings, but not a page.  The first suite of a folder owns
-`report`, `config.yaml` and `timings.json`, another one `report-NAME` and so on, NAME being that of its file.
-`suites.json` says which is whose.
+Several suites can share a folder, and thereby data and trainings, but not a report.  The first suite in a folder owns
+`report`, `config.yaml` and `timings.json`; any other owns `report-NAME` and so on, where NAME is the name of its yaml
+file.  `suites.json` maps each suite to its suffix.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,8 +15,8 @@ from backbones.core.locking import Owner, hold_lock
 from suites.stages.naming import slug
 
 LOCK = "suite.lock"
-OWNERS = "suites.json"  # {name of the suite: what is added to the names of its files}
-# Seconds for the rest of a killed suite to vanish.
+OWNERS = "suites.json"  # {name of the suite: suffix of its file names}
+# Seconds to wait until the processes of a killed suite have ended.
 _ORPHANS = 15.0
 
 
@@ -24,7 +24,7 @@ _ORPHANS = 15.0
 def lock_folder(folder: Path) -> Iterator[int]:
     """Hold `folder`'s lock file, which names this process; yields its descriptor.
 
-    Stages inherit it: a stage that outlives its suite must not meet its own successor.
+    Stages inherit the lock, so that a stage that outlives its suite never runs beside a second call of itself.
     """
 
     def refusal(owner: Owner) -> str:
@@ -36,7 +36,7 @@ def lock_folder(folder: Path) -> Iterator[int]:
 
 
 def find_suffix(output: Path, suite: str) -> str:
-    """What the suite of this name adds to the names of its files in `output`: "" for the first one, else -NAME."""
+    """Return the suffix of this suite's file names in `output`: "" for the first suite, otherwise -NAME."""
     owners = _load(output)
     if suite in owners:
         return owners[suite]
@@ -47,7 +47,7 @@ def find_suffix(output: Path, suite: str) -> str:
 
 
 def claim_suffix(output: Path, suite: str) -> str:
-    """`find_suffix`, which is the suite's from now on."""
+    """Like `find_suffix`, and reserve the suffix for this suite."""
     suffix = find_suffix(output, suite)
     if suite not in (owners := _load(output)):
         save_json(output / OWNERS, {**owners, suite: suffix})

@@ -1,8 +1,8 @@
-"""The grid of a row: one training a point, of which the one with the best validation is kept.
+"""The grid of a row: one training per point; the one with the best validation is kept.
 
     GRID: {KEYS: {METHOD.LS.amount: [0.05, 0.1, 0.2]}, SELECT: nll}
 
-A later row may look only around what an earlier one chose:
+A later row can search only around the value that an earlier one chose:
 
     GRID: {KEYS: {METHOD.ILS.shift: {NEAR: "{chosen:ILS1:METHOD.ILS1.shift}", OF: [0.95, 0.9, 0.85], COUNT: 2}}}
 """
@@ -25,9 +25,9 @@ class Near:
 
     # A number, or a reference to one.
     near: str
-    # Numbers, of which ...
+    # Candidate numbers ...
     of: Texts
-    # ... as many are taken: the nearest one and its neighbours in order of size.
+    # ... and how many of them to take: the one nearest to `near` and its neighbours in sorted order.
     count: int
 
 
@@ -35,34 +35,35 @@ class Near:
 class Grid:
     """GRID of a row."""
 
-    # Key of the pretraining's config -> its values: a list, or {NEAR, OF, COUNT}.  The points are all combinations,
-    # the last key varying fastest.
+    # Key of the pretraining's config -> its values: a list, or {NEAR, OF, COUNT}.  The points are all combinations;
+    # the last key varies fastest.
     keys: Mapping[str, Texts | Near]
-    # What decides, the lowest of: nll (cross-entropy on DATA.VAL_SPLIT of the pretraining) | nll_fitted (the same after
-    # temperature scaling).  EVALUATE must measure another split: nothing is selected on what is reported.
+    # Criterion, lowest wins: nll (cross-entropy on DATA.VAL_SPLIT of the pretraining) or nll_fitted (the same after
+    # temperature scaling).  EVALUATE must measure another split: nothing is selected on the split that is reported.
     select: str = "nll"
-    # For the points alone, such as a shorter schedule; what is chosen is then trained once more without these.
+    # Applied to the grid points only, such as a shorter schedule; the chosen point is then trained once more without
+    # them.
     overrides: Texts = ()
 
     def texts(self) -> Iterator[str]:
-        """Everything that may hold a reference."""
+        """Yield every text that can hold a reference."""
         yield from self.overrides
         for value in self.keys.values():
             yield from [value.near] if isinstance(value, Near) else value
 
     def points(self, fill: Callable[[str], str], where: str) -> list[dict[str, str]]:
-        """The points, {key: value} each; `fill` replaces the references in a text."""
+        """Return the points, each as {key: value}; `fill` replaces the references in a text."""
         values = {
             key: nearest(_number(fill(value.near), f"{where}: KEYS {key}: NEAR"), value.of, value.count)
             if isinstance(value, Near)
-            else list(dict.fromkeys(map(fill, value)))  # a chosen value may be one of the others, too
+            else list(dict.fromkeys(map(fill, value)))  # a chosen value may equal one of the others
             for key, value in self.keys.items()
         }
         return [dict(zip(values, combination, strict=True)) for combination in product(*values.values())]
 
 
 def read_grid(tree: Mapping[str, Any], where: str) -> Grid | None:
-    """A row's GRID, None for an empty one.
+    """Return a row's GRID, None for an empty one.
 
     Raises:
         InputError: unknown key, no values, a duplicated value, settings that contradict each other.
@@ -109,10 +110,11 @@ def _is_number(value: Any) -> bool:
 
 
 def nearest(near: float, of: Sequence[str], count: int) -> list[str]:
-    """The value of `of` nearest to `near` and its neighbours in order of size, `count` in all, in the order of `of`.
+    """Return the value of `of` nearest to `near` and its neighbours in sorted order, `count` in all, in `of`'s order.
 
-    Neighbours are counted, not measured, so that a grid 1, 2, 4, 8, 16 has the same ones as its logarithm; of the two
-    at the same number of steps the one nearer in value comes first, then the first in `of`.
+    Neighbours are ranked by steps in sorted order, not by distance, so that a grid 1, 2, 4, 8, 16 gives the same
+    neighbours as its logarithm; of two values at the same number of steps, the one nearer in value comes first, then
+    the first in `of`.
     """
     order = sorted(range(len(of)), key=lambda i: float(of[i]))
     rank = {index: place for place, index in enumerate(order)}

@@ -1,6 +1,6 @@
-"""What a suite would do, to be read before it is started: `tools/benchmark.py --dry-run`.
+"""The listing of a suite's stages before it is started: `tools/benchmark.py --dry-run`.
 
-Needs neither the data nor the packages that the stages need, and says which of them are not here.
+Needs neither the data nor the packages that the stages need, and reports which of them are missing.
 """
 
 import shlex
@@ -17,12 +17,12 @@ from suites.stages.base import External
 
 
 def describe(plan: Plan, settings: Mapping[Stage, CfgNode] | None = None) -> str:
-    """What `run_plan` would do: every command in order, what it reads, its folder, and whether that is complete.
+    """Describe what `run_plan` would do: every command in order, its inputs, its folder, and whether that is complete.
 
-    Of stages that depend on a selection, only their number.
+    Stages that depend on a selection are only counted.
 
     Args:
-        settings: the complete configs of stages, for what a stage reads that is no stage (data, engine).
+        settings: the complete configs of stages, to list what a stage needs besides other stages (data, engine).
     """
     settings = settings or {}
     last = compare_stage(plan, plan.stages)
@@ -40,26 +40,26 @@ def describe(plan: Plan, settings: Mapping[Stage, CfgNode] | None = None) -> str
 
 
 def _summary(plan: Plan, stages: Sequence[Stage], settings: Mapping[Stage, CfgNode]) -> Iterator[str]:
-    """How much there is to do, and what all of it reads."""
+    """Summarise the stages, and everything that they read."""
     kinds = Counter(stage.timing_key for stage in stages)
     complete = sum(stage.complete() for stage in stages)
     yield f"{len(stages)} stages, {complete} complete: {', '.join(f'{n} {kind}' for kind, n in kinds.items())}"
     yield f"output  {plan.output}"
     if plan.suite.launch.num_gpus > 1:
-        yield f"launch  {plan.suite.launch.num_gpus} processes a training, by torchrun"
+        yield f"launch  {plan.suite.launch.num_gpus} processes per training, by torchrun"
     lines = Counter(line for stage, cfg in settings.items() for line in outside(stage, cfg, plan.output))
     for line, count in lines.items():
         yield f"{line} ({count} stages)"
     if any(not _enters_a_hash(plan, path) for stage, cfg in settings.items() for path in stage.paths(cfg)):
-        yield "note    a file that DATA does not name enters no hash: a change of it reruns nothing"
+        yield "note    files that DATA does not name enter no hash: if they change, nothing is rerun"
     if any(source.stage is None and not source.folder.is_dir() for source in plan.data.values()):
-        yield "note    a data folder is missing: the names of the folders that depend on it will be others"
+        yield "note    a data folder is missing: the folders that depend on it will get other names"
     for note in plan.notes:
         yield f"note    {note}"
 
 
 def _block(stage: Stage, number: str, cfg: CfgNode | None, output: Path) -> Iterator[str]:
-    """One stage: inputs, config, folder and command."""
+    """List one stage: inputs, config, folder and command."""
     yield f"{number} {stage.title}: {'cached' if stage.complete() else 'to run'}"
     for line in outside(stage, cfg, output) if cfg else ():
         yield f"  {line}"
@@ -73,7 +73,7 @@ def _block(stage: Stage, number: str, cfg: CfgNode | None, output: Path) -> Iter
 
 
 def outside(stage: Stage, cfg: CfgNode, output: Path) -> Iterator[str]:
-    """What a stage with these settings reads that no stage of a suite writes."""
+    """List what a stage with these settings reads and no stage of the suite writes."""
     for external in stage.externals(cfg):
         yield f"{external.what:<8}{external.text}{_state(external, output)}"
 
@@ -85,12 +85,12 @@ def _state(external: External, output: Path) -> str:
 
 
 def _enters_a_hash(plan: Plan, path: str) -> bool:
-    """Whether `path` is of the suite's own output or of a folder that DATA names."""
+    """Whether `path` is in the suite's own output or in a folder that DATA names."""
     return any(Path(path).is_relative_to(folder) for folder in (plan.output, *(s.folder for s in plan.data.values())))
 
 
 def _place(path: str, output: Path) -> str:
-    """A path as it is written, and what is wrong with it here unless the suite will write it."""
+    """Return a path as it is written, and what is wrong with it on this machine, unless the suite will write it."""
     try:
         there = expand_path(path)
         missing = "" if there.exists() or there.is_relative_to(output) else ": not here"

@@ -1,4 +1,4 @@
-"""Read a suite and refuse what is wrong with it, at its key: types, contradictions, references to nothing."""
+"""Read a suite and report errors by key: wrong types, contradictions, references to nothing."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,10 +13,10 @@ from suites.references import CHOSEN, RUN, check, find, parse
 
 
 def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
-    """Read and check a suite: its yaml, its `_BASE_` files and KEY VALUE of a command line.
+    """Read and check a suite: its yaml, its `_BASE_` files and KEY VALUE pairs of a command line.
 
     Raises:
-        InputError: unknown key (with the nearest one), wrong type, a name that is duplicated or of nothing.
+        InputError: unknown key (with the closest match), wrong type, duplicate name, or reference to nothing.
     """
     suite = read(Suite, load_config(DEFAULTS, path, overrides))
     _check_suite(suite)
@@ -55,11 +55,11 @@ def _check_row(row: Row, suite: Suite) -> None:
 
 def _check_seeds(seeds: Sequence[Any], where: str) -> None:
     if not seeds or any(type(seed) is not int or seed < 0 for seed in seeds) or len(set(seeds)) < len(seeds):
-        raise InputError(f"{where}: {list(seeds)}: must be one or more different integers from 0 on")
+        raise InputError(f"{where}: {list(seeds)}: must be one or more different integers of at least 0")
 
 
 def _check_references(suite: Suite) -> None:
-    """Overrides come in pairs and refer to what there is; there is something to run."""
+    """Check that overrides come in pairs, that references resolve, and that there is something to run."""
     data = [entry.name for entry in suite.data]
     lists = {f"{name}.OVERRIDES": block.overrides for name, block in (
         ("PRETRAIN", suite.pretrain), ("EVALUATE", suite.evaluate), ("LOCALIZE", suite.localize),
@@ -68,7 +68,7 @@ def _check_references(suite: Suite) -> None:
     for where, overrides in lists.items():
         _check_pairs(overrides, where)
         if rows := find(overrides, RUN, CHOSEN):
-            raise InputError(f"{where}: '{rows[0]}' has a meaning only in the OVERRIDES or the GRID of a row")
+            raise InputError(f"{where}: '{rows[0]}' is only valid in the OVERRIDES or the GRID of a row")
         check(overrides, data, {}, where)
     if not suite.rows:
         raise InputError("ROWS is empty; add a row such as {LABEL: CE, OVERRIDES: [METHOD.NAME, CE]}")
@@ -87,7 +87,7 @@ def _check_references_of_row(row: Row, suite: Suite, data: Sequence[str], above:
         _check_pairs(row.grid.overrides, f"{where}: GRID: OVERRIDES")
         for key in row.grid.keys:
             if key in row.overrides[::2] or key in row.grid.overrides[::2]:
-                raise InputError(f"{where}: GRID: KEYS {key} is in OVERRIDES, too; delete one")
+                raise InputError(f"{where}: GRID: KEYS {key} is also in OVERRIDES; delete one")
         texts += row.grid.texts()
     pretrained = {other.label: other for other in above if not other.backbone}
     check(texts, data, {label: other.grid.keys if other.grid else () for label, other in pretrained.items()}, where)

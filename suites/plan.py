@@ -1,11 +1,11 @@
-"""The plan of a suite: which stages there are, the command and the folder of each, and what it depends on.
+"""The plan of a suite: its stages, each with its command, folder and dependencies.
 
     data -> for every row and seed: pretrain -> evaluate -> localize -> finetune (each protocol) -> compare all
-                                    grid ... -> select (-> pretrain) -> ...          where the row has a GRID
+                                    grid ... -> select (-> pretrain) -> ...          if the row has a GRID
 
-What a stage is may depend on what a selection before it chooses (`{chosen:LABEL:KEY}`).  Until then the plan holds a
-sketch of it, with the first value of that grid, which says how much is to come and is checked as all others are; the
-same call of `build_plan` after the selection makes it final.
+A stage can depend on what an earlier selection chooses (`{chosen:LABEL:KEY}`).  Until then the plan holds a sketch of
+it with the first value of that grid, which counts as a stage to come and is checked like all others; the same call of
+`build_plan` after the selection makes it final.
 """
 
 import sys
@@ -33,11 +33,11 @@ TOOLS = ROOT / "tools"
 
 @dataclass(frozen=True)
 class Plan:
-    """The stages of a suite in the order in which they run; the comparison comes last, by `compare_stage`.
+    """The stages of a suite in the order in which they run; the comparison (`compare_stage`) comes last.
 
-    notes: rows that have no stages of their own because they came to the same backbone as another.
-    known: digests of data folders, to be kept for the next call.
-    name: of the suite, that of its file; suffix: what it adds to the names of its own files (suites/folder.py).
+    notes: rows without stages of their own, because they have the same backbone as another row.
+    known: digests of data folders, kept for the next call.
+    name: name of the suite, from its file; suffix: added to the names of its own files (suites/folder.py).
     """
 
     suite: Suite
@@ -52,11 +52,11 @@ class Plan:
 
     @property
     def report(self) -> Path:
-        """The folder of the comparison."""
+        """Folder of the comparison."""
         return self.output / f"report{self.suffix}"
 
     def changed_data(self, stage: Stage) -> list[Path]:
-        """The data folders that `stage` reads and that no longer hold what they held when the plan was made."""
+        """Return the data folders that `stage` reads and whose content has changed since the plan was made."""
         there = [source for source in self.data.values() if source.stage is None and source.folder in stage.reads]
         return [source.folder for source in there if tree_fingerprint(source.folder, self.known) != source.hash]
 
@@ -64,12 +64,12 @@ class Plan:
 def build_plan(
     suite: Suite, output_dir: str | Path, *, tools: Path = TOOLS, without_data: bool = False, name: str = "suite"
 ) -> Plan:
-    """Lay out the stages of a suite (of `load_suite`); reads configs, data and selections, writes nothing.
+    """Lay out the stages of a suite (from `load_suite`); reads configs, data and selections, writes nothing.
 
     Args:
-        name: of the suite, which tells its report from those of other suites in the same folder.
-        without_data: for a look at the plan: a data folder that is not there stands as it is written, and the names
-            of what reads it (their hashes) are not the final ones.
+        name: name of the suite, which distinguishes its report from those of other suites in the same folder.
+        without_data: for a dry run: a missing data folder is kept as it is written, and the folder names (hashes) of
+            the stages that read it are not final.
 
     Raises:
         InputError: a config file or a data folder that cannot be read, an environment variable that is not set.
@@ -82,13 +82,13 @@ def build_plan(
 
 
 def plan_again(plan: Plan) -> Plan:
-    """The plan as it is after the selections that were made since; the data is taken to be the same."""
+    """Return the plan updated by the selections made since; the data is assumed to be unchanged."""
     again = _Builder(plan.suite, plan.output, plan.tools, plan.data).build()
     return replace(again, known=plan.known, name=plan.name, suffix=plan.suffix)
 
 
 def compare_stage(plan: Plan, runs: Sequence[Stage]) -> Compare:
-    """The comparison of what `runs` measured; its hash covers the content of the results."""
+    """Return the comparison of what `runs` measured; its hash covers the content of the results."""
     runs = [run for run in runs if run.compared]
     results = [run.output / FILE_NAME for run in runs]
     contents = [fingerprint(path.read_bytes()) if path.is_file() else "" for path in results]
@@ -100,7 +100,7 @@ def compare_stage(plan: Plan, runs: Sequence[Stage]) -> Compare:
     output, tool = plan.report, find_tool(plan.tools, Compare.default_tool)
     return Compare(
         title=Compare.kind,
-        # The files, not their folders: somebody may have measured a run once more, into a folder below it.
+        # The files, not their folders: a run may have been measured again into a folder below it.
         command=(sys.executable, str(tool), "--output-dir", str(output), *arguments, *map(str, results)),
         output=output,
         hash=stage_hash(tool, arguments, None, [*(run.hash for run in runs), *contents]),
@@ -114,12 +114,12 @@ def compare_stage(plan: Plan, runs: Sequence[Stage]) -> Compare:
 
 
 def chosen_keys(rows: Sequence[Row]) -> list[str]:
-    """The config keys whose value each seed of a suite chooses for itself, sorted."""
+    """Return the config keys whose value is chosen per seed, sorted."""
     return sorted({key for row in rows for key in row.chosen_keys()})
 
 
 class _Builder:
-    """Makes the stages one after the other."""
+    """Builder of the stages, row by row."""
 
     def __init__(self, suite: Suite, output: Path, tools: Path, data: Mapping[str, Source]) -> None:
         self.suite, self.output, self.tools, self.data = suite, output, tools, data
@@ -128,7 +128,7 @@ class _Builder:
         self.notes: list[str] = []
 
     def build(self) -> Plan:
-        """The plan, without what the caller knows."""
+        """Return the plan, without the fields that the caller knows."""
         self._add(source.stage for source in self.data.values() if source.stage)
         for row in self.suite.rows:
             seeds = self.suite.seeds_of(row)
@@ -178,7 +178,7 @@ def _data(entry: DataEntry, output: Path, tools: Path, known: Known, without: bo
     tool, arguments = find_tool(tools, Prepare.default_tool), entry.prepare
     key = stage_hash(tool, arguments, None, [])
     folder = output / "data" / f"{slug(entry.name)}-{key}" / slug(entry.name)
-    # The folder is ours and incomplete whenever the tool is called: it may replace what a killed call left.
+    # The folder is ours and incomplete whenever the tool is called, so it can replace what a killed call left.
     command = (sys.executable, str(tool), *arguments, "--overwrite", "--output-dir", str(folder))
     stage = Prepare(
         title=f"data {entry.name}: {Prepare.kind}", command=command, output=folder, hash=key, tool=tool.stem,
@@ -192,11 +192,11 @@ def _existing_folder(entry: DataEntry, output: Path, known: Known, without: bool
     try:
         folder = expand_path(entry.folder).absolute()
         if not folder.is_dir():
-            raise InputError(f"there is no folder {folder}; check {entry.folder}")
+            raise InputError(f"folder {folder} does not exist; check {entry.folder}")
     except InputError as error:
         if without:
             return Source(Path(entry.folder), "", None)
         raise InputError(f"{where}: {error}") from None
-    if output.is_relative_to(folder.resolve()):  # what the suite writes would be a part of what it reads
-        raise InputError(f"{where}: the output folder {output} lies in {folder}; choose another --output-dir")
+    if output.is_relative_to(folder.resolve()):  # the suite would read its own output
+        raise InputError(f"{where}: the output folder {output} is inside {folder}; choose another --output-dir")
     return Source(folder, tree_fingerprint(folder, known), None)

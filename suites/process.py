@@ -1,4 +1,4 @@
-"""The process of a stage: its command is run with its output in the stage's log, and it never outlives this one."""
+"""The process of a stage: runs its command, writes its output to the stage's log, and never outlives this process."""
 
 import os
 import shlex
@@ -17,19 +17,19 @@ from suites.stages import Stage
 from suites.stages.log import COMMAND_MARK, last_line
 from suites.training import ROOT
 
-# Seconds: between two looks at a child, and for it to end when told to; torchrun gives its processes 30 s.
+# Seconds between two checks of a child, and to wait for it to end after SIGTERM; torchrun gives its processes 30 s.
 _TICK, _GRACE, _GRACE_OF_SEVERAL = 1.0, 10.0, 45.0
 
 
 def run_command(stage: Stage, lock: int, tick: Callable[[float], None]) -> int:
-    """Run the command of a stage; return its exit code, minus the signal's number where a signal ended it.
+    """Run the command of a stage; return its exit code, or minus the signal number if a signal ended it.
 
-    torchrun ends with 1 whatever its processes end with; of several processes it is the code of the first that refused
-    something.
+    torchrun always fails with code 1; with several processes, the code of the first one that reported an error is
+    returned instead.
 
     Args:
-        lock: descriptor of the suite's lock, which the child holds as well.
-        tick: called about every second, with the seconds so far.
+        lock: descriptor of the suite's lock, which the child also holds.
+        tick: called about every second with the elapsed seconds.
     """
     with writing(stage.log):
         stage.log.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def _run(stage: Stage, lock: int, tick: Callable[[float], None], reports: str = 
         child = subprocess.Popen(
             stage.command, stdin=subprocess.DEVNULL, stdout=output, stderr=log, cwd=ROOT, pass_fds=[lock],
             preexec_fn=end_with_parent if reports else die_with_parent,
-            # The encoding is that in which its output is read again.
+            # The encoding in which its output is read back.
             env=os.environ | {"PYTHONIOENCODING": "utf-8"} | ({REPORTS: reports} if reports else {}),
         )  # fmt: skip
         try:
@@ -69,20 +69,20 @@ def _run(stage: Stage, lock: int, tick: Callable[[float], None], reports: str = 
 
 
 def reason_of(code: int, stage: Stage) -> str:
-    """Why a stage failed whose process ended with `code`, in a line."""
+    """Return in one line why a stage failed whose process ended with `code`."""
     said = last_line(stage.log)
-    if stage.processes > 1 and code > 0:  # torchrun says a page after what its processes said
+    if stage.processes > 1 and code > 0:  # torchrun prints a page after the output of its processes
         said = last_line(stage.log, "error: ") or said
     if code < 0:
         return f"ended by {signal.Signals(-code).name}"
     if code == 0:
         return "ended without writing its results"
-    return said or f"ended with exit code {code} and not a word{shortage(stage.log)}"
+    return said or f"ended with exit code {code} and no output{shortage(stage.log)}"
 
 
 @contextmanager
 def terminate_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends a suite as Ctrl-C does: with its child."""
+    """Make SIGTERM end a suite and its child, as Ctrl-C does."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

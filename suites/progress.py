@@ -1,4 +1,4 @@
-"""What a suite says while it runs: one line a stage, and how long the rest will take."""
+"""Progress of a running suite: one line per stage, and the estimated time left."""
 
 import shutil
 import statistics
@@ -11,14 +11,14 @@ from backbones.core.files import load_json, save_json
 from suites.stages import Stage
 from suites.stages.log import last_line
 
-_KEPT = 5  # durations a kind of stage is estimated from
+_KEPT = 5  # number of durations that an estimate uses
 
 
 class Timings:
-    """Seconds that stages of each kind took, and that all took together; kept in `path` for the next call.
+    """Durations per kind of stage, and of all stages together, in seconds; kept in `path` for the next call.
 
-    seconds: {kind: the last durations}. spent_before: of all stages that were started in earlier calls, also those that
-    failed or were interrupted, but not the one during which a call was killed.
+    seconds: {kind: the last durations}. spent_before: total over all stages started in earlier calls, including those
+    that failed or were interrupted, but not one during which a call was killed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -29,11 +29,11 @@ class Timings:
             self.spent_before = self.spent = float(kept.get("spent", 0.0))
         except (AttributeError, TypeError, ValueError):
             raise InputError(
-                f"{path} does not hold durations; delete it, it only serves the time that is left"
+                f"{path} does not hold durations; delete it, it is only used to estimate the time left"
             ) from None
 
     def add(self, key: str, seconds: float) -> None:
-        """Record one more duration of a kind."""
+        """Record a duration of a kind."""
         self.seconds[key] = [*self.seconds.get(key, []), round(seconds, 2)][-_KEPT:]
         self._save()
 
@@ -46,12 +46,12 @@ class Timings:
         save_json(self.path, {"stages": self.seconds, "spent": round(self.spent, 2)})
 
     def estimate(self, stage: Stage) -> float | None:
-        """Expected seconds: the median of those measured, else what the suite declares, else None."""
+        """Return the expected seconds: the median of the measured ones, else what the suite declares, else None."""
         measured = self.seconds.get(stage.timing_key)
         return statistics.median(measured) if measured else stage.cost or None
 
     def left(self, stages: Sequence[Stage], spent: float = 0.0) -> str:
-        """ "about 6 min left"; "at least 6 min left" if some of `stages` are unknown; empty if all are.
+        """Return "about 6 min left"; "at least 6 min left" if some of `stages` are unknown; "" if all are.
 
         Args:
             spent: seconds that the first of `stages` has been running.
@@ -66,7 +66,7 @@ class Timings:
 
 
 class Display:
-    """`[7/22] ALS: finetune (quick) ... 63 s   about 6 min left`; on a terminal the line is alive meanwhile.
+    """The line `[7/22] ALS: finetune (quick) ... 63 s   about 6 min left`; on a terminal it is updated while it runs.
 
     Args:
         total: number of stages.
@@ -82,12 +82,12 @@ class Display:
         print(self.head, end="", file=self.stream, flush=True)
 
     def note(self, text: str) -> None:
-        """Say something about the stage that has begun, and start its line again."""
+        """Print a note about the current stage, and start its line again."""
         self.end(text)
         print(self.head, end="", file=self.stream, flush=True)
 
     def tick(self, seconds: float, left: str, log: Path) -> None:
-        """On a terminal: how long the stage has been running, and the end of its log."""
+        """On a terminal, show how long the stage has been running, and the last line of its log."""
         if self.stream.isatty():
             text = f"{self.head}{seconds:.0f} s   {left}   {last_line(log)}"
             print(f"\r\x1b[K{text[: shutil.get_terminal_size().columns - 1]}", end="", file=self.stream, flush=True)
@@ -99,7 +99,7 @@ class Display:
 
 
 def minutes(seconds: float) -> str:
-    """A duration for people: `40 s`, `6 min`, `2 h 5 min`."""
+    """Format a duration: `40 s`, `6 min`, `2 h 5 min`."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     whole = round(seconds / 60)

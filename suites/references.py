@@ -1,10 +1,10 @@
-"""What the texts of a suite may refer to.
+"""References in the texts of a suite.
 
-    {data:NAME}          the folder of that entry of DATA
-    {run:LABEL}          the run folder of that row, with the same seed: a teacher
-    {chosen:LABEL:KEY}   the value of KEY that the grid of that row, with the same seed, has chosen
+    {data:NAME}          folder of that DATA entry
+    {run:LABEL}          run folder of that row with the same seed, such as a teacher
+    {chosen:LABEL:KEY}   value of KEY that the grid of that row chose with the same seed
 
-A reference is handled as the text that it is, such as "{run:CE}".
+The code handles a reference as its text, such as "{run:CE}".
 """
 
 import json
@@ -28,35 +28,35 @@ class Reference(NamedTuple):
 
 
 def as_text(value: Any) -> str:
-    """A value of a yaml list as on a command line."""
+    """Convert a value of a yaml list to text, as on a command line."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def parse(text: str) -> Reference:
-    """A reference in its parts; a label may hold colons, a key cannot."""
+    """Split a reference into its parts; a label can hold colons, a key cannot."""
     kind, _, rest = text[1:-1].partition(":")
     name, _, key = rest.rpartition(":") if kind == CHOSEN else (rest, "", "")
     return Reference(kind, name, key)
 
 
 def find(texts: Sequence[str], *kinds: str) -> list[str]:
-    """The references of these kinds (default: all) in `texts`, in order, each once."""
+    """Return the references of these kinds (default: all) in `texts`, in order, each once."""
     found = dict.fromkeys(match for text in texts for match in _REFERENCE.findall(text))
     return [text for text in found if not kinds or parse(text).kind in kinds]
 
 
 def fill(text: str, values: Mapping[str, str]) -> str:
-    """`text` with every reference of `values` replaced by its value."""
+    """Replace every reference of `values` in `text` by its value."""
     return _REFERENCE.sub(lambda match: values.get(match[0], match[0]), text)
 
 
 def check(texts: Sequence[str], data: Sequence[str], above: Mapping[str, Collection[str]], where: str) -> None:
-    """`InputError` for a reference to nothing.
+    """Raise `InputError` for a reference to nothing.
 
     Args:
-        data: names of the entries of DATA.
-        above: the rows that may be referred to, by label, and the keys that the grid of each chooses: pretrained rows
-            above the one that refers.  So there are no circles.
+        data: names of the DATA entries.
+        above: label -> keys that its grid chooses, for the rows that can be referred to: pretrained rows above the
+            referring one, so that there are no cycles.
     """
     for text in find(texts):
         reference = parse(text)
@@ -65,11 +65,11 @@ def check(texts: Sequence[str], data: Sequence[str], above: Mapping[str, Collect
         if reference.kind == DATA:
             if reference.name not in data:
                 hint = suggestion(reference.name, data)
-                raise InputError(f"{where}: there is no DATA entry '{reference.name}'{hint}")
+                raise InputError(f"{where}: unknown DATA entry '{reference.name}'{hint}")
             continue
         if reference.name not in above:
             hint = suggestion(reference.name, above)
-            raise InputError(f"{where}: '{text}' names no pretrained row above this one{hint}")
+            raise InputError(f"{where}: '{text}' does not name a pretrained row above this one{hint}")
         keys = above[reference.name]
         if reference.kind == CHOSEN and reference.key not in keys:
             what = suggestion(reference.key, keys) if keys else "; that row has no GRID"

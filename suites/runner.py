@@ -1,6 +1,6 @@
-"""Run a plan: one stage after the other, each in a process of its own; what is complete is left as it is.
+"""Run a plan: one stage after the other, each in its own process; complete stages are skipped.
 
-Nothing is remembered but what lies in the stages' folders, so that the same command resumes after a kill at any moment.
+All state is in the stages' folders, so that the same command resumes after a kill at any moment.
 """
 
 import resource
@@ -27,16 +27,16 @@ Call = Callable[[Stage, int, Callable[[float], None]], int]
 
 
 def run_plan(plan: Plan, stream: IO[str] | None = None, call: Call = run_command) -> int:
-    """Run every stage that is not complete, then the comparison; print the table and where the report is.
+    """Run every stage that is not complete, then the comparison; print the table and the path of the report.
 
     Args:
         call: runs the command of a stage that is ready, as `run_command` does.
 
     Returns:
-        exit code: 0, 1 if a stage failed (the others are run nevertheless), 130 if interrupted.
+        exit code: 0, 1 if a stage failed (the others still run), 130 if interrupted.
 
     Raises:
-        InputError: the output folder cannot be written, or another suite is at work in it.
+        InputError: the output folder cannot be written, or another suite is running in it.
     """
     out = stream or sys.stdout
     with lock_folder(plan.output) as lock, terminate_as_interrupt():
@@ -51,7 +51,7 @@ def run_plan(plan: Plan, stream: IO[str] | None = None, call: Call = run_command
 
 
 class _Run:
-    """One pass over the plan: `failures` maps a stage that did not come about to the reason."""
+    """One pass over the plan; `failures` maps each stage that failed or could not run to the reason."""
 
     def __init__(self, plan: Plan, lock: int, display: Display, call: Call) -> None:
         self.plan, self.lock, self.display, self.call = plan, lock, display, call
@@ -59,13 +59,13 @@ class _Run:
         self.failures: dict[Stage, str] = {}
         self.to_do = [stage for stage in plan.stages if not stage.complete()]
         self.seen: set[tuple[Path, str]] = set()  # the stages that were reached
-        self.decided = False  # a selection has chosen since the plan was made
-        self.reported = False  # whether the page is of this call
-        # Stands for the comparison in the time that is left: what it compares is known at the end.
+        self.decided = False  # whether a selection has chosen since the plan was made
+        self.reported = False  # whether this call wrote the page
+        # Represents the comparison in the estimate of the time left; its inputs are only known at the end.
         self.last: Stage | None = compare_stage(plan, plan.stages)
 
     def all(self) -> int:
-        """Every stage, then the comparison; return the exit code."""
+        """Run every stage, then the comparison; return the exit code."""
         begun = time.monotonic()
         while stage := self.next():
             self.seen.add((stage.output, stage.waits))
@@ -78,7 +78,7 @@ class _Run:
         return self.summarize(time.monotonic() - begun)
 
     def next(self) -> Stage | None:
-        """The first stage that was not reached yet, after another look at those that depend on a selection."""
+        """Return the first stage not reached yet, after updating those that depend on a selection."""
         left = self.unseen()
         waits = left and left[0].waits and left[0].waits not in (failed.title for failed in self.failures)
         if left and (waits or self.decided):
@@ -90,13 +90,13 @@ class _Run:
         return left[0] if left else None
 
     def unseen(self) -> list[Stage]:
-        """The stages that were not reached yet."""
+        """Return the stages not reached yet."""
         return [stage for stage in self.plan.stages if (stage.output, stage.waits) not in self.seen]
 
     def one(self, stage: Stage) -> None:
-        """Run `stage` unless it is complete or cannot be."""
+        """Run `stage` unless it is complete or cannot run."""
         self.display.begin(stage.title)
-        if stage not in self.to_do and not stage.complete():  # what it was made of has been made again
+        if stage not in self.to_do and not stage.complete():  # its inputs have been made again
             self.to_do.append(stage)
         if stage not in self.to_do:
             self.display.end(stage.cached())
@@ -110,18 +110,18 @@ class _Run:
             print(f"\n{table}", file=self.display.stream)
 
     def hindrance(self, stage: Stage) -> str:
-        """Why `stage` cannot be run: what it needs is missing, or is no longer what its hash says; "" for nothing."""
+        """Return why `stage` cannot run: an input is missing, or no longer matches the stage's hash; "" if it can."""
         if missing := [item.title for item in stage.inputs if item in self.failures]:
             return f"it needs {missing[0]}"
         if stage.waits:
             return f"it needs {stage.waits}"
-        changed = [f"what {item.title} has left" for item in stage.inputs if not item.complete()]
+        changed = [f"the output of {item.title}" for item in stage.inputs if not item.complete()]
         changed += map(str, self.plan.changed_data(stage))
         changed += filter(None, [stage.changed_source()])
         return f"{changed[0]} has changed since the suite was started; start it again" if changed else ""
 
     def execute(self, stage: Stage) -> None:
-        """Run the command of `stage`, and record what it has left."""
+        """Run the command of `stage`, and record its output."""
         if said := put_aside(stage):
             self.display.note(said)
         stage.forget()
@@ -135,7 +135,7 @@ class _Run:
         if code == 0 and _finished(stage):
             stage.record()
             self.decided |= stage.decides
-            if fresh:  # one that was resumed from a checkpoint took less than the stage takes
+            if fresh:  # a stage resumed from a checkpoint takes less time
                 self.timings.add(stage.timing_key, seconds)
             self.display.end("   ".join(filter(None, [f"{seconds:.0f} s", stage.verdict(), self.left()])))
             return
@@ -147,11 +147,11 @@ class _Run:
         self.display.end(f"failed after {seconds:.0f} s: {reason}")
 
     def left(self, spent: float = 0.0) -> str:
-        """How long what is still to be done will take, after `spent` seconds of the first stage of it."""
+        """Estimate the time left, `spent` seconds into the first of the remaining stages."""
         return self.timings.left([*self.to_do, *([self.last] if self.last else [])], spent)
 
     def summarize(self, seconds: float) -> int:
-        """What took how long, where the report is, what is missing."""
+        """Print the total time, the path of the report, and the stages that did not finish; return the exit code."""
         kilobytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
         memory = f", largest process {kilobytes / 1024**2:.2f} GiB" if kilobytes else ""
         before = self.timings.spent_before
@@ -159,7 +159,7 @@ class _Run:
         print(f"\ntotal {minutes(seconds)}{earlier}{memory}", file=self.display.stream)
         page = self.plan.report / PAGE
         if page.is_file():
-            said = f"report: {page}" if self.reported else f"no report was made; {page} is that of an earlier call"
+            said = f"report: {page}" if self.reported else f"no report was written; {page} is from an earlier call"
             print(said, file=self.display.stream)
         if self.failures:
             count = f"{len(self.failures)} stage{'s' * (len(self.failures) > 1)}"
@@ -171,7 +171,7 @@ class _Run:
 
 
 def put_aside(stage: Stage) -> str:
-    """Rename a folder whose content is not what the stage left there, as a tool that resumes would start from it.
+    """Rename a folder whose content is not from this stage, since a tool that resumes would start from it.
 
     Returns:
         what was done and why, "" for nothing.
@@ -184,7 +184,7 @@ def put_aside(stage: Stage) -> str:
 
 
 def save_known(plan: Plan) -> None:
-    """Keep the digests of data folders for the next call, beside those of other suites in the folder."""
+    """Keep the digests of data folders for the next call, together with those of other suites in the folder."""
     before = load_known(plan.output)
     if any(before.get(folder) != item for folder, item in plan.known.items()):
         save_json(plan.output / KNOWN, {**before, **plan.known})

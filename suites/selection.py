@@ -1,6 +1,6 @@
-"""Choosing among finished pretrainings by their validation, as the papers choose hyper-parameters.
+"""Selection among finished pretrainings by validation, as the papers choose hyper-parameters.
 
-Maher & Kull 2021, Sec. IV: every point of a grid is a training of its own, and the one with the lowest validation
+Maher & Kull 2021, Sec. IV: every grid point is a separate training, and the one with the lowest validation
 cross-entropy is kept; rows "+TempS" choose by the cross-entropy after temperature scaling.
 """
 
@@ -17,24 +17,24 @@ from backbones.core.results import load_results
 # Metrics of a pretraining's results.json; the lowest is the best.
 CRITERIA = ("nll", "nll_fitted")
 FILE_NAME = "selection.json"
-# What the suite leaves in the folder of a training that came to nothing: {"reason": text}.
+# Written by the suite into the folder of a training that diverged: {"reason": text}.
 DIVERGED = "diverged.json"
 
 
 def select(runs: Sequence[str | Path], keys: Sequence[str], by: str) -> dict[str, Any]:
-    """Compare the pretrainings in the folders `runs`; of equal ones the first is chosen.
+    """Compare the pretrainings in the folders `runs` and choose one; of equal ones the first.
 
     Args:
-        keys: those of their configs in which they differ.
+        keys: config keys in which they differ.
         by: one of CRITERIA.
 
     Returns:
         {"by", "chosen": {"candidate": number, "run": name, "values", by},
          "candidates": [{"run", "values": {key: value}, by: number or None, "reason": text, "backbone": hash}],
-         "warnings": [...]}, the warnings as in results.json, the hash of what has one.
+         "warnings": [...]}, the warnings as in results.json; "backbone" only where the run has one.
 
     Raises:
-        InputError: a run without results, not one whose `by` is finite, or two that were validated on other images.
+        InputError: a run without results, no run with a finite `by`, or runs that were validated on different images.
     """
     _check_one_validation([Path(run) for run in runs])
     candidates = [_candidate(Path(run), keys, by) for run in runs]
@@ -51,21 +51,21 @@ def select(runs: Sequence[str | Path], keys: Sequence[str], by: str) -> dict[str
 
 
 def describe(values: Mapping[str, Any]) -> str:
-    """ "METHOD.ILS.shift 0.9, METHOD.ILS.coefficient 1" """
+    """Format values as "METHOD.ILS.shift 0.9, METHOD.ILS.coefficient 1"."""
     return ", ".join(f"{key} {value}" for key, value in values.items())
 
 
 def _check_one_validation(runs: Sequence[Path]) -> None:
-    """What was measured on other images cannot be chosen among."""
+    """Raise `InputError` if the runs were validated on different images."""
     seen: dict[str, Path] = {}
     for run in runs:
         if not (run / DIVERGED).exists():
-            data = list(load_results(run)["data"].items())  # first what was trained on, which may differ
+            data = list(load_results(run)["data"].items())  # the training data, which may differ, comes first
             seen.setdefault(str(data[-1:]), run)
     if len(seen) > 1:
         first, second, *_ = seen.values()
         raise InputError(
-            f"{first} and {second} were validated on other images; choose among runs of one DATA.VAL_SPLIT"
+            f"{first} and {second} were validated on different images; choose among runs with the same DATA.VAL_SPLIT"
         )
 
 
@@ -73,26 +73,26 @@ def _candidate(run: Path, keys: Sequence[str], by: str) -> dict[str, Any]:
     config = dict(flatten(load_yaml(run / "config.yaml"))) if (run / "config.yaml").exists() else {}
     missing = [key for key in keys if key not in config]
     if missing:
-        raise InputError(f"{run / 'config.yaml'}: no value of {missing[0]}; name the folder of a pretraining run")
+        raise InputError(f"{run / 'config.yaml'}: {missing[0]} is missing; name the folder of a pretraining run")
     found: dict[str, Any] = {"run": run.name, "values": {key: config[key] for key in keys}, by: None, "reason": ""}
     if (run / DIVERGED).exists():
         return found | {"reason": load_json(run / DIVERGED)["reason"]}
     results = load_results(run)
     metrics, found["backbone"] = results["metrics"], results["backbone"].get("hash")
     if by not in metrics:
-        raise InputError(f"{run}: its results hold no {by}; pretrain again with this version")
+        raise InputError(f"{run}: its results do not hold {by}; pretrain again with this version")
     if metrics[by] is None or not math.isfinite(metrics[by]):
         return found | {"reason": f"{by} is not finite"}
     return found | {by: metrics[by]}
 
 
 def _edges(candidates: Sequence[Mapping], number: int, keys: Sequence[str]) -> list[dict[str, Any]]:
-    """A warning for every key whose chosen value is the smallest or largest: the best may lie outside."""
+    """Warn for every key whose chosen value is the smallest or largest: the best value may be outside the grid."""
     warnings = []
     for key in keys:
         tried = {item["values"][key] for item in candidates if isinstance(item["values"][key], (int, float))}
         value = candidates[number]["values"][key]
-        if len(tried) >= 3 and value in (min(tried), max(tried)):  # of two, each is at an edge
+        if len(tried) >= 3 and value in (min(tried), max(tried)):  # with two values, each is at an edge
             what = f"{key}: the chosen value {value} is at the edge of its grid, {min(tried)} to {max(tried)}"
             warnings.append({"what": what, "count": 1, "examples": []})
     return warnings

@@ -1,4 +1,4 @@
-"""The stages that train the rows of a suite: a pretraining, or a grid of them and the choice among its points."""
+"""Plans the stages that train the rows of a suite: a pretraining, or a grid of them and the choice among its points."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,12 +21,12 @@ P = TypeVar("P", bound=Pretrain)
 
 @dataclass(frozen=True)
 class Trained:
-    """What the training of a row with a seed comes to.
+    """The training of a row with one seed.
 
-    stages: all of them; the last one leaves the run's folder.
-    trainings: hashes, whatever the label, of the trainings whose weights that run may hold: one where it is decided.
-    selection: where the row has a grid; chosen: its values, those of the first point until it has chosen.
-    waits: title of the selection that is still to decide what the last stage is.
+    stages: all of them; the last one writes the run's folder.
+    trainings: hashes, independent of the label, of the trainings whose weights that run can hold: one once it is
+        decided.
+    selection: set if the row has a grid; chosen: its values, those of the first point until it has chosen.
     undecided: title of the row's own selection until it has chosen.
     """
 
@@ -38,25 +38,25 @@ class Trained:
 
     @property
     def run(self) -> BackboneStage:
-        """The stage that leaves the backbone."""
+        """The stage that writes the backbone."""
         return self.stages[-1]
 
 
 class Training:
-    """Plans one row after the other, and knows those that it has planned."""
+    """Planner of the rows in order; keeps those that it has planned."""
 
     def __init__(self, suite: Suite, output: Path, tools: Path, data: Mapping[str, Source]) -> None:
         self.suite, self.output, self.tools, self.data = suite, output, tools, data
         self.done: dict[tuple[str, int], Trained] = {}
-        self.points: dict[str, GridPoint] = {}  # of all grids, by hash: each is trained once
-        self.source_of, self.tree_of = cache(class_source), cache(load_yaml)  # one plan goes by one state of the files
+        self.points: dict[str, GridPoint] = {}  # points of all grids by hash: each is trained once
+        self.source_of, self.tree_of = cache(class_source), cache(load_yaml)  # one plan uses one state of the files
 
     def add(self, row: Row, run: Run) -> tuple[Trained, str, str]:
         """Plan a row.
 
         Returns:
-            its training; the earlier row that came to the same weights, "" for none, whose run it then goes by; title
-            of the selection that is still to decide what the run's folder is, or whose twin it is, "" for none.
+            its training; label of the earlier row with the same weights, whose run is then used, or ""; title of the
+            selection that must first decide the run's folder or its twin, or "".
         """
         trained = self._grid(row, row.grid, run) if row.grid else self._plain(row, run)
         twin, waits = self._twin(trained, run)
@@ -66,7 +66,7 @@ class Training:
         return trained, twin, waits
 
     def factory(self, run: Run) -> Factory:
-        """Makes stages that read the data and the runs of the same seed."""
+        """Return a factory of stages that read the data and the runs of the same seed."""
         runs = {
             f"{{run:{label}}}": Source(trained.run.output, trained.run.hash, trained.run)
             for (label, seed), trained in self.done.items()
@@ -119,13 +119,13 @@ class Training:
         return self._stage(Pretrain, row, run, run.name, [*overrides, *run.overrides], waits=waits)
 
     def _point(self, row: Row, run: Run, overrides: Sequence[str], title: str, waits: str) -> GridPoint:
-        """One training of a grid, the one that is there if another row has it."""
+        """Return one training of a grid; reuses that of another row with the same settings."""
         stage = self._unlabelled(row, run, overrides, waits)
         stage = replace(stage, title=f"{stage.title} {title}")
         return stage if waits else self.points.setdefault(stage.hash, stage)
 
     def _unlabelled(self, row: Row, run: Run, overrides: Sequence[str], waits: str = "") -> GridPoint:
-        """A training whose folder and hash say nothing of the row."""
+        """Return a training whose folder and hash do not depend on the row's label."""
         settings = sorted_overrides([*overrides, "SEED", str(run.seed)])
         name = ["point", f"s{run.seed}"]
         return self._stage(GridPoint, row, run, name, settings, waits=waits, compared=False)
@@ -150,7 +150,7 @@ class Training:
         return replace(stage, config=points[0].config, overrides=points[0].overrides, places=points[0].places)
 
     def _fill(self, overrides: Sequence[str], run: Run) -> tuple[list[str], str]:
-        """`overrides` with every `{chosen:...}` replaced, and the title of a selection that they still wait for."""
+        """Replace every `{chosen:...}` in `overrides`; also return the title of a selection they still need."""
         values, waits = {}, ""
         for text in find(overrides, RUN, CHOSEN):
             _, label, key = parse(text)
@@ -163,5 +163,5 @@ class Training:
 
 
 def config_file(path: str) -> Path:
-    """A CONFIG of a suite, looked for below the repository's root."""
+    """Return the path of a CONFIG of a suite, relative to the repository root."""
     return ROOT / expand_path(path)

@@ -58,7 +58,7 @@ def test_a_candidate_is_never_overwritten(runs):
 
 def test_runs_validated_on_other_images_are_not_compared(runs, root, tmp_path):
     other = add_run(tmp_path / "other", root, 4, 0.1, {"train": {"fingerprint": "t"}, "val": {"fingerprint": "w"}})
-    with pytest.raises(InputError, match=r"point1 and .*other were validated on other images"):
+    with pytest.raises(InputError, match=r"point1 and .*other were validated on different images"):
         select([*runs, other], [], "nll")
     noisy = add_run(tmp_path / "noisy", root, 5, 0.1, {"train": {"fingerprint": "n"}, "val": {"fingerprint": "v"}})
     assert select([*runs, noisy], [], "nll")["chosen"]["run"] == "noisy"  # what is trained on may differ

@@ -93,7 +93,7 @@ def test_candidates_are_paired_by_name(lab):
     selection = json.loads(path.read_text())
     assert [item["run"] for item in selection["candidates"]] == [first.output.name, second.output.name]
     selection["candidates"][0]["backbone"] = "others"
-    assert select.foreign() == "its results are of weights that have been made again since"
+    assert select.foreign() == "its results are of weights that have been trained again since"
     path.write_text(json.dumps(selection | {"candidates": selection["candidates"][::-1]}))
     assert select.finished()
     assert select.foreign() == ""

@@ -162,7 +162,7 @@ def test_data_that_change_while_the_suite_runs_train_nothing_under_the_old_name(
 def test_output_in_the_data_folder_is_refused(lab):
     lab.tree["DATA"].append({"NAME": "all", "FOLDER": str(lab.folder)})
     with pytest.raises(
-        InputError, match=r"DATA all: FOLDER: the output folder .*/out lies in .*; choose another --output"
+        InputError, match=r"DATA all: FOLDER: the output folder .*/out is inside .*; choose another --output"
     ):
         lab.plan()
 

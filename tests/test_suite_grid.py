@@ -316,12 +316,12 @@ A = {"LABEL": "A", "GRID": GRID}
         ([{"LABEL": "A", "GRID": {"KEYS": {"X": {"NEAR": 1, "OF": [1, 2], "COUNT": 3}}}}], "COUNT must be from 1 to 2"),
         ([{"LABEL": "A", "GRID": {"KEYS": {"X": {"NEAR": "b", "OF": [1, 2]}}}}], "NEAR must be a number or"),
         ([{"LABEL": "A", "GRID": {"KEYS": {"X": {"NEAR": 1, "OF": ["b"]}}}}], "OF must be a list of numbers"),
-        ([{**A, "OVERRIDES": [AMOUNT, 3]}], f"ROWS A: GRID: KEYS {AMOUNT} is in OVERRIDES, too"),
+        ([{**A, "OVERRIDES": [AMOUNT, 3]}], f"ROWS A: GRID: KEYS {AMOUNT} is also in OVERRIDES"),
         ([{**A, "GRID": {**GRID, "OVERRIDES": ["X"]}}], "ROWS A: GRID: OVERRIDES come as KEY VALUE pairs; 'X' has no"),
         ([{**A, "BACKBONE": "random"}], "ROWS A: a random backbone is not pretrained"),
-        ([{"LABEL": "A", "OVERRIDES": ["X", "{chosen:A:X}"]}], "'{chosen:A:X}' names no pretrained row above this one"),
+        ([{"LABEL": "A", "OVERRIDES": ["X", "{chosen:A:X}"]}], "'{chosen:A:X}' does not name a pretrained row above"),
         ([{"LABEL": "B", "OVERRIDES": ["X", "{run:A}"]}, {"LABEL": "A", "OVERRIDES": ["X", "{run:B}"]}],
-         "ROWS B: '{run:A}' names no pretrained row above this one"),
+         "ROWS B: '{run:A}' does not name a pretrained row above this one"),
         ([A, {"LABEL": "B", "OVERRIDES": ["X", "{chosen:AA:X}"]}], "row above this one; did you mean 'A'"),
         ([A, {"LABEL": "B", "OVERRIDES": ["X", "{chosen:A:METHOD.LS.amont}"]}], f"there; did you mean '{AMOUNT}'"),
         ([{"LABEL": "A"}, {"LABEL": "B", "OVERRIDES": ["X", "{chosen:A:X}"]}], "that row has no GRID"),
@@ -349,5 +349,5 @@ def test_nothing_is_selected_on_what_is_reported(grid):
 def test_references_to_rows_belong_into_rows(grid):
     rows(grid, A)
     grid.tree["EVALUATE"] = {"OVERRIDES": ["X", "{run:A}"]}
-    with pytest.raises(InputError, match=re.escape("EVALUATE.OVERRIDES: '{run:A}' has a meaning only in")):
+    with pytest.raises(InputError, match=re.escape("EVALUATE.OVERRIDES: '{run:A}' is only valid in")):
         grid.run()

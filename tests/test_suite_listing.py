@@ -45,9 +45,9 @@ def test_the_suite_of_the_project_is_listed_whole(bare):
     head, blocks = bare("imagenet_coco")
     counts = "19 pretrain, 19 evaluate, 19 localize, 19 finetune frozenbn_r50_fpn_1x, 19 finetune als_r50_c4, 1 compare"
     assert head[0] == f"96 stages, 0 complete: {counts}"
-    assert "launch  8 processes a training, by torchrun" in head
+    assert "launch  8 processes per training, by torchrun" in head
     assert any(line.startswith("engine  detectron2: not installed here (38 stages)") for line in head)
-    assert "note    a file that DATA does not name enters no hash: a change of it reruns nothing" in head
+    assert "note    files that DATA does not name enter no hash: if they change, nothing is rerun" in head
     assert len(blocks) == 96
     outputs = {title: fields(block, "output")[0] for title, block in blocks.items()}
     assert len(set(outputs.values())) == 96
@@ -117,7 +117,7 @@ def test_data_that_is_not_there_is_said(bare, tmp_path):
     place = "${SMOOTH2DET_DATA}/tiny-imagenet/tiny-imagenet-200"
     assert f"data    tiny_imagenet train val in {place}: SMOOTH2DET_DATA is not set (4 stages)" in head
     assert fields(blocks["CE: pretrain: to run"], "input") == [place]
-    assert not any("enters no hash" in line for line in head)
+    assert not any("enter no hash" in line for line in head)
     head, _ = bare("quick")  # prepares its own
     assert not any("not here" in line or "not set" in line or line.startswith("note") for line in head)
 

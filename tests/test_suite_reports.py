@@ -80,7 +80,7 @@ def test_after_a_failed_comparison_the_old_page_is_named_as_old(finished):
     finished.tell("fail", "report")
     code, said = finished.run()
     assert code == 1
-    assert f"no report was made; {page} is that of an earlier call" in said
+    assert f"no report was written; {page} is from an earlier call" in said
     assert not re.search(r"^report:", said, re.M)
     (finished.tools / "fail").unlink()
     assert f"\nreport: {page}\n" in finished.run()[1]
@@ -91,7 +91,7 @@ def test_nothing_to_compare_leaves_the_old_page_old(finished):
     finished.tell("fail", "data")
     code, said = finished.run()
     assert code == 1
-    assert "no report was made; " in said
+    assert "no report was written; " in said
 
 
 def test_total_says_what_it_counts(finished):

@@ -1,1 +1,1 @@
-"""What enters the hash of a stage besides its settings: the content of data folders, the source of a method."""
+"""Inputs of a stage's hash besides its settings: the content of data folders and the source of a method."""

@@ -1,8 +1,8 @@
-"""The name of a data folder: what it holds, wherever it lies and whenever it was copied.
+"""Fingerprint of a data folder by its content, independent of its path and of file times.
 
 It covers the names of all files and folders, the sizes of images and the content of all other files.  Content is read
-once: its digest is kept for each folder, in the suite's output folder, beside the sizes and times of the files it was
-made of, so that the next look costs one `stat` a file (a million annotations: minutes, then seconds).
+once: the digest of each folder is kept in the suite's output folder, with the sizes and times of the files that it
+covers, so that the next check costs one `stat` per file (a million annotations: minutes, then seconds).
 """
 
 import hashlib
@@ -15,20 +15,21 @@ from pathlib import Path
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint, load_json
 
-# By name and size: reading hundreds of gigabytes at every start would help nobody.  Everything else (JSON, XML, text,
-# CSV, .mat, .npz, the files of CIFAR and MNIST, and whatever has no suffix) may hold labels and goes by its content.
+# Identified by name and size, since reading hundreds of gigabytes at every start is too slow.  Everything else (JSON,
+# XML, text, CSV, .mat, .npz, the files of CIFAR and MNIST, files without a suffix) can hold labels and is identified by
+# its content.
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".heic", ".avif"),
 )
-# Likewise what a data set was unpacked from: no reader opens it.
+# Likewise archives that a data set was unpacked from: no reader opens them.
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip", ".7z", ".rar")
-# Left out: what an operating system leaves in a folder that somebody looks at; no reader reads it.
+# Left out: files that an operating system adds when a folder is viewed; no reader reads them.
 LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")
 LITTER_PREFIX = "._"
-# Digests that are known, in the suite's output folder: {folder: [sizes and times, digest]}.
+# Known digests, in the suite's output folder: {folder: [sizes and times, digest]}.
 KNOWN = "fingerprints.json"
-# Seconds after which a file that is written again surely has another time.
+# Seconds after which a file that is rewritten certainly gets another time.
 _SETTLED = 2.0
 _BLOCK = 1 << 20
 
@@ -36,24 +37,24 @@ Known = MutableMapping[str, Sequence[str]]
 
 
 def load_known(output: Path) -> Known:
-    """The digests that earlier calls left in a suite's output folder."""
+    """Load the digests that earlier calls stored in a suite's output folder."""
     path = output / KNOWN
     known = load_json(path) if path.is_file() else {}
     if not isinstance(known, dict) or not all(isinstance(item, list) and len(item) == 2 for item in known.values()):
-        raise InputError(f"{path} does not hold the digests of folders; delete it, it is made again")
+        raise InputError(f"{path} does not hold the digests of folders; delete it, and it is rebuilt")
     return known
 
 
 def tree_fingerprint(folder: Path, known: Known | None = None) -> str:
-    """12 hex digits over everything below `folder`, which depend on no time and on no place.
+    """Return 12 hex digits over everything below `folder`, independent of times and paths.
 
-    Links are followed, except to a folder that they lie in.
+    Links are followed, except to a folder that contains them.
 
     Args:
-        known: digests of folders, by their paths; those that are made here are added.
+        known: digests of folders by path; new ones are added.
 
     Raises:
-        InputError: a file or a folder that cannot be read.
+        InputError: a file or folder that cannot be read.
     """
     digest = hashlib.sha256()
     try:
@@ -68,10 +69,10 @@ def tree_fingerprint(folder: Path, known: Known | None = None) -> str:
 def _folders(
     folder: bytes, place: bytes, above: Sequence[tuple[int, int]], known: Known
 ) -> Iterator[tuple[bytes, bytes]]:
-    """(path relative to the root, digest of the files) of a folder and all below it.
+    """Yield (path relative to the root, digest of the files) of a folder and all folders below it.
 
     Args:
-        above: device and inode of the folders that it lies in.
+        above: device and inode of the folders that contain it.
     """
     status = os.stat(folder)
     identity = status.st_dev, status.st_ino
@@ -87,10 +88,10 @@ def _folders(
 
 
 def _digest(folder: bytes, entries: Sequence[os.DirEntry[bytes]], known: Known) -> str:
-    """Of the files of one folder: that of `known` where none of them has changed since."""
+    """Return the digest of the files of one folder; taken from `known` if none of them has changed."""
     lines: list[bytes] = []  # without times
-    stamps: list[bytes] = []  # of what goes by its content
-    content: list[tuple[int, bytes]] = []  # line that waits for the digest of a file
+    stamps: list[bytes] = []  # of files identified by content
+    content: list[tuple[int, bytes]] = []  # index of the line that still needs the digest of a file, and the file
     newest = 0.0
     for entry in entries:
         status = _status(entry)
@@ -100,7 +101,7 @@ def _digest(folder: bytes, entries: Sequence[os.DirEntry[bytes]], known: Known) 
         lines.append(b"%s %d" % (entry.name, status.st_size))
         if not _goes_by_size(entry.name):
             content.append((len(lines) - 1, entry.path))
-            # The time of the last change of the inode cannot be set back, as `cp -p` and `tar` do with the other.
+            # ctime cannot be set back, whereas `cp -p` and `tar` set back mtime.
             stamps.append(b"%s %d %d %d" % (entry.name, status.st_mtime_ns, status.st_ctime_ns, status.st_ino))
             newest = max(newest, status.st_mtime, status.st_ctime)
     if not content:

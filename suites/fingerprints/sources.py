@@ -1,10 +1,10 @@
-"""The source of the class that makes a training's labels, as a part of the stage's hash.
+"""Fingerprint of the source of the class that makes a training's labels, a part of the stage's hash.
 
-Our version stands for the code as a whole.  A method is what people change between two versions, and a suite that kept
-the results of the old formula would show them as those of the new one.  Covered are the class that the config names
-(METHOD.NAME, CLASS_LABELS.NAME), its base classes, the functions and constants that these refer to by name, and so on,
-below FOLLOWED, and the class's defaults; comments, docstrings, layout and the places of files are not.
-The files are read as text and never imported.
+Our version represents the code as a whole.  Methods, however, are edited between versions, and a suite that kept the
+results of the old formula would show them as those of the new one.  The fingerprint covers the class that the config
+names (METHOD.NAME, CLASS_LABELS.NAME), its base classes, the functions and constants below FOLLOWED that these refer to
+by name, directly or indirectly, and the class's defaults; it does not cover comments, docstrings, layout or file paths.
+Files are read as text and never imported.
 """
 
 import ast
@@ -21,16 +21,16 @@ from suites.fingerprints.syntax import Module, chain_of, chains, names_in, parse
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("backbones", "detection")
-# Modules whose functions and constants are followed; a base class is, wherever in our packages it is defined.
+# Modules whose functions and constants are followed; base classes are followed in all our packages.
 FOLLOWED = ("backbones.methods", "detection.engines.yolo")
 
 
 class Registered(NamedTuple):
-    """Where a tool finds the class of its labels.
+    """Where a tool finds its label class.
 
-    key: of the config, which names the class; default: its value there; package: where the classes are registered.
-    defaults: module that assigns the class's arguments, if its `__init__` does not; block: what they are assigned to,
-        before the class's name.
+    key: config key that names the class; default: its default value; package: where the classes are registered.
+    defaults: module that assigns the class's arguments, if its `__init__` does not; block: the names before the class's
+        name in the target of the assignment.
     """
 
     key: str
@@ -52,7 +52,7 @@ _File = tuple[str, int, int]  # path, time and size
 
 
 def named_class(tool: str, settings: Mapping[str, Any] | None, overrides: Sequence[str]) -> str:
-    """The class that a call of `tool` with this config and these KEY VALUE names; "" for a tool that has none."""
+    """Return the class that a call of `tool` with this config and KEY VALUE pairs names; "" for a tool without one."""
     if tool not in BY_TOOL:
         return ""
     block, _, leaf = BY_TOOL[tool].key.partition(".")
@@ -65,10 +65,10 @@ def named_class(tool: str, settings: Mapping[str, Any] | None, overrides: Sequen
 
 
 def class_source(tool: str, name: str) -> str:
-    """12 hex digits over the source of the class `name` of `tool`; "" for a tool that has none.
+    """Return 12 hex digits over the source of the class `name` of `tool`; "" for a tool without one.
 
     Raises:
-        InputError: no such class (with the nearest one), or a file that cannot be parsed.
+        InputError: unknown class (with the closest match), or a file that cannot be parsed.
     """
     if tool not in BY_TOOL:
         return ""
@@ -79,7 +79,7 @@ def class_source(tool: str, name: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _class_source(root: Path, stamp: tuple[_File, ...], tool: str, name: str) -> str:
-    """`class_source`, once for each state of the files, which `stamp` is."""
+    """Like `class_source`, computed once per state of the files (`stamp`)."""
     return _Search(root, stamp, BY_TOOL[tool]).source(name)
 
 
@@ -91,7 +91,7 @@ class _Search:
         self.files = {_dotted(Path(file[0]).relative_to(root)): file for file in files}  # by module
 
     def source(self, name: str) -> str:
-        """The fingerprint of the class `name` and of all that it refers to."""
+        """Return the fingerprint of the class `name` and all that it refers to."""
         classes = self._classes()
         if name not in classes:
             raise InputError(f"unknown {self.registered.key} '{name}'{suggestion(name, classes)}")
@@ -110,7 +110,7 @@ class _Search:
         return parse(*self.files[name])
 
     def _classes(self) -> dict[str, str]:
-        """Name -> module of every registered class."""
+        """Return name -> module of every registered class."""
         return {
             statement.name: name
             for name in self.files
@@ -126,7 +126,7 @@ class _Search:
                 yield statement
 
     def _references(self, module: str, statement: ast.stmt) -> Iterator[tuple[str, str]]:
-        """(module, name) of every definition of ours that `statement` refers to and that counts."""
+        """Yield (module, name) of every definition of ours that `statement` refers to and that is covered."""
         bases = statement.bases if isinstance(statement, ast.ClassDef) else []
         for base in bases:
             for chain in chains(base):
@@ -139,10 +139,10 @@ class _Search:
     def _resolve(
         self, module: str, chain: Sequence[str], passed: tuple[tuple[str, str], ...] = ()
     ) -> Iterator[tuple[str, str]]:
-        """What `a.b.c` means in a module: a definition there or in one it imports; the name of one is all of it.
+        """Resolve `a.b.c` in a module to definitions there or in an imported module; a module's name means all of it.
 
         Args:
-            passed: (module, name) that were asked before: what modules import from each other ends.
+            passed: (module, name) pairs tried before, so that circular imports end.
         """
         head, *rest = chain
         here, passed = self._module(module), (*passed, (module, head))
@@ -156,7 +156,7 @@ class _Search:
                     yield from self._resolve(origin, [head], passed)
 
     def _find(self, path: Sequence[str], passed: tuple[tuple[str, str], ...]) -> Iterator[tuple[str, str]]:
-        """What the dotted `path` means, the longest beginning that is a module being one."""
+        """Resolve the dotted `path`; its longest prefix that is a module is taken as the module."""
         end = next((end for end in range(len(path), 0, -1) if ".".join(path[:end]) in self.files), 0)
         name, rest = ".".join(path[:end]), path[end:]
         if name and not rest:
@@ -165,7 +165,7 @@ class _Search:
             yield from self._resolve(name, rest, passed)
 
     def _absolute(self, module: str, name: str) -> str:
-        """`name`, that a module imports, without the dots of a relative import."""
+        """Convert a `name` that a module imports from relative to absolute."""
         dots = len(name) - len(name.lstrip("."))
         parts = module.split(".")
         package = parts if Path(self.files[module][0]).name == "__init__.py" else parts[:-1]
@@ -173,7 +173,7 @@ class _Search:
 
 
 def _dotted(path: Path) -> str:
-    """The name of the module in a file."""
+    """Return the name of the module in a file."""
     parts = path.with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -188,7 +188,7 @@ def _below(module: str, packages: Iterable[str]) -> bool:
 
 
 def _tree(key: str, text: str) -> dict[str, Any]:
-    """`METHOD.NAME ALS` as a tree; what is not valid yaml is refused where the whole config is read."""
+    """Convert `METHOD.NAME ALS` to a tree; invalid yaml is refused later, when the whole config is read."""
     value: Any
     try:
         value = yaml.safe_load(text)

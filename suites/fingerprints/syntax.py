@@ -1,4 +1,4 @@
-"""A source file as syntax: what it defines, what its definitions refer to, and their text without comments."""
+"""Syntax of a source file: its definitions, what they refer to, and their text without comments."""
 
 import ast
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from backbones.core.errors import InputError
 
-# Fields of syntax nodes that change nothing: the `u` of u"text", comments that are types.
+# Fields of syntax nodes without effect: the `u` of u"text", type comments.
 _WITHOUT_MEANING = ("kind", "type_comment")
 
 
@@ -25,7 +25,7 @@ class Module(NamedTuple):
 
 
 def canonical(node: Any) -> str:
-    """Syntax as text, without comments, docstrings and layout; the same for every version of Python."""
+    """Convert syntax to text without comments, docstrings and layout; the same for every version of Python."""
     if isinstance(node, ast.AST):
         fields = [(key, value) for key, value in ast.iter_fields(node) if key not in _WITHOUT_MEANING]
         shown = [f"{key}={canonical(value)}" for key, value in fields if value is not None and value != []]
@@ -37,24 +37,24 @@ def canonical(node: Any) -> str:
 
 @lru_cache(maxsize=4096)
 def text_of(statement: ast.stmt) -> str:
-    """`canonical`, once for each statement."""
+    """Like `canonical`, computed once per statement."""
     return canonical(statement)
 
 
 @lru_cache(maxsize=4096)
 def names_in(statement: ast.stmt) -> frozenset[tuple[str, ...]]:
-    """Every name in a statement, with the attributes that are taken of it: ("a", "b") of `a.b`."""
+    """Return every name in a statement with its attributes: ("a", "b") for `a.b`."""
     return frozenset(chains(statement))
 
 
 def _is_text(node: Any) -> bool:
-    """Whether a statement is nothing but a text, as a docstring is."""
+    """Whether a statement is only a text, such as a docstring."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 @lru_cache(maxsize=512)
 def parse(path: str, time: int, size: int) -> Module:
-    """The file `path` as it is at `time`."""
+    """Parse the file `path` as of `time`."""
     try:
         tree = ast.parse(Path(path).read_bytes())
     except (OSError, SyntaxError, ValueError) as error:
@@ -68,7 +68,7 @@ def parse(path: str, time: int, size: int) -> Module:
 
 
 def _imports(tree: ast.Module) -> tuple[dict[str, str], tuple[str, ...]]:
-    """`imports` and `stars` of a module, those inside of functions among them."""
+    """Return `imports` and `stars` of a module, including those inside functions."""
     imports: dict[str, str] = {}
     stars: list[str] = []
     for node in ast.walk(tree):
@@ -84,7 +84,7 @@ def _imports(tree: ast.Module) -> tuple[dict[str, str], tuple[str, ...]]:
 
 
 def _bound(nodes: Iterable[ast.AST]) -> Iterator[str]:
-    """Names that a statement, given with all inside it, defines or changes: `a`, `a.b = 1`, `a[0] = 1`, `a.add(1)`."""
+    """Yield names that the nodes of a statement define or change: `a`, `a.b = 1`, `a[0] = 1`, `a.add(1)`."""
     for node in nodes:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             yield node.name
@@ -104,7 +104,7 @@ def _root(node: ast.AST) -> Iterator[str]:
 
 
 def chain_of(node: ast.AST) -> tuple[str, ...]:
-    """("a", "b", "c") of `a.b.c`, () of anything else."""
+    """Return ("a", "b", "c") for `a.b.c`, () for anything else."""
     parts: list[str] = []
     while isinstance(node, ast.Attribute):
         parts.append(node.attr)
@@ -113,7 +113,7 @@ def chain_of(node: ast.AST) -> tuple[str, ...]:
 
 
 def chains(node: ast.AST) -> Iterator[tuple[str, ...]]:
-    """Every name in a piece of syntax, with the attributes that are taken of it."""
+    """Yield every name in a piece of syntax, with its attributes."""
     if chain := chain_of(node):
         yield chain
         return

@@ -1,4 +1,4 @@
-"""Stages of a suite: the kinds there are, each a class that knows its tool, its files and when it is complete."""
+"""Kinds of stages of a suite, each a class that defines its tool, its files and when it is complete."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from suites.stages.measures import Evaluate, Finetune, Localize
 from suites.stages.preparation import Prepare
 from suites.stages.trainings import GridPoint, Pretrain, Select
 
-# The kinds of stages, in the order in which a row goes through them.
+# All kinds of stages, in the order in which a row goes through them.
 KINDS: Mapping[str, type[Stage]] = {
     cls.kind: cls for cls in (Prepare, GridPoint, Select, Pretrain, Evaluate, Localize, Finetune, Compare)
 }

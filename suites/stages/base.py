@@ -1,10 +1,10 @@
 """A stage of a suite: one call of a tool and the folder that it fills.
 
 Its hash covers everything that its numbers depend on: the tool, its arguments, the content of its config file with all
-`_BASE_` files, the source of the class of labels that it trains with (suites/fingerprints/sources.py), the hashes of
-the stages and the content of the data it reads from (suites/fingerprints/data.py), and our version, which stands for
-the rest of the code.  The hash names the folder: a stage whose folder holds its results is complete, and a change
-reruns exactly what it concerns.
+`_BASE_` files, the source of the label class that it trains with (suites/fingerprints/sources.py), the hashes of the
+stages and the content of the data that it reads (suites/fingerprints/data.py), and our version, which represents the
+rest of the code.  The hash is part of the folder's name: a stage whose folder holds its results is complete, and a
+change reruns only the stages that depend on it.
 """
 
 from abc import ABC, abstractmethod
@@ -19,33 +19,33 @@ from suites.stages import record as records
 
 
 class External(NamedTuple):
-    """Something that a stage reads or needs and that no stage of the suite writes."""
+    """Something that a stage needs and no stage of the suite writes."""
 
     what: str  # data, weights, teacher or engine
-    text: str  # which
-    path: str = ""  # where it lies, as the config has it; empty for a package
+    text: str  # its name
+    path: str = ""  # its path as written in the config; empty for a package
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage(ABC):
-    """One call of a tool, and the folder that it fills; a subclass is a kind of stage.
+    """One call of a tool and the folder that it fills; each subclass is a kind of stage.
 
     Attributes of a kind:
         kind: its name, in titles and folders.
         default_tool: the tool that fills its folder, unless the suite names another.
-        trains: whether it trains a network: in as many processes as LAUNCH says, and from its last checkpoint.
-        decides: whether what it leaves decides what later stages are.
+        trains: whether it trains a network: runs in LAUNCH.NUM_GPUS processes and resumes from its last checkpoint.
+        decides: whether later stages depend on its choice.
 
     Attributes:
-        inputs: stages that must be complete before.
-        reads: their folders, and data folders that were there.
-        overrides: KEY VALUE of its settings; places: those that say where its data lies.
-        cost: expected seconds, 0: unknown.
-        protocol: of a fine-tuning.
-        waits: title of the selection that is still to decide what this stage is; until then it is a sketch.
-        compared: whether its results are a part of the report.
-        processes: that the command starts.
-        labels: the class of labels that it trains with, empty for none; source: its fingerprint.
+        inputs: stages that must be complete before this one.
+        reads: their folders, and existing data folders.
+        overrides: KEY VALUE of its settings; places: those that locate its data.
+        cost: expected seconds; 0: unknown.
+        protocol: name of the protocol of a fine-tuning.
+        waits: title of the selection that must first decide this stage's settings; until then it is a sketch.
+        compared: whether its results appear in the report.
+        processes: number of processes that the command starts.
+        labels: name of the label class that it trains with, empty for none; source: fingerprint of its source.
     """
 
     kind: ClassVar[str]
@@ -71,10 +71,10 @@ class Stage(ABC):
     labels: str = ""
     source: str = ""
 
-    # ---- what it has left ------------------------------------------------------------------------
+    # ---- its output ------------------------------------------------------------------------
 
     def complete(self) -> bool:
-        """Whether the folder holds what this stage has left there."""
+        """Whether the folder holds the recorded output of this stage."""
         try:
             return not self.waits and self.finished() and self.recorded()
         except InputError:
@@ -82,30 +82,30 @@ class Stage(ABC):
 
     @abstractmethod
     def finished(self) -> bool:
-        """Whether the folder holds what the tool shall leave there; `InputError` where it cannot be read."""
+        """Whether the folder holds the complete output of the tool; raise `InputError` if it cannot be read."""
 
     @abstractmethod
     def recorded(self) -> bool:
-        """Whether the suite has recorded what lies there; `InputError` where it cannot be read."""
+        """Whether the suite has recorded this output; raise `InputError` if it cannot be read."""
 
     @abstractmethod
     def record(self) -> None:
-        """Record what the tool has left as that of this stage."""
+        """Record the output of the tool as that of this stage."""
 
     def forget(self) -> None:
-        """Before the tool is called: what a killed call leaves is nobody's."""
+        """Remove the record before the tool is called: the output of a killed call must not count as complete."""
         records.remove_record(self.own_folder)
 
     @abstractmethod
     def foreign(self) -> str:
-        """Why what lies in the folder is not what this stage has left there; "" where nothing contradicts it."""
+        """Return why the content of the folder is not from this stage; "" if nothing contradicts it."""
 
     def accept_divergence(self, reason: str) -> bool:
-        """Record that the training diverged, where the suite can do without it; whether it can."""
+        """Record that the training diverged if the suite can do without it; return whether it can."""
         return False
 
     def changed_source(self) -> str:
-        """The class of labels whose source has changed since the stage was planned, "" for none."""
+        """Name the label class if its source has changed since the stage was planned; "" otherwise."""
         same = not self.source or class_source(self.tool, self.labels) == self.source
         return "" if same else f"the source of {BY_TOOL[self.tool].key} {self.labels}"
 
@@ -113,20 +113,20 @@ class Stage(ABC):
 
     @property
     def own_folder(self) -> Path:
-        """Where its log and its record lie."""
+        """Folder of its log and its record."""
         return self.output
 
     @property
     def log(self) -> Path:
-        """Everything the tool printed."""
+        """File with everything that the tool printed."""
         return self.own_folder / f"{self.kind}.log"
 
     @property
     def standard_output(self) -> Path:
-        """Where the tool prints to, if not to standard error."""
+        """File of the tool's standard output."""
         return self.log
 
-    # ---- what is shown of it ---------------------------------------------------------------------
+    # ---- its display ---------------------------------------------------------------------
 
     @property
     def timing_key(self) -> str:
@@ -134,27 +134,27 @@ class Stage(ABC):
         return f"{self.kind} {self.protocol}".strip()
 
     def cached(self) -> str:
-        """How it is announced where it is complete."""
+        """Return the text shown if it is already complete."""
         return "cached"
 
     def verdict(self) -> str:
-        """What is said of it in its line once it has run."""
+        """Return what its line shows after it has run."""
         return ""
 
     def table(self) -> str:
-        """What is shown below its line, whether it has run or was complete."""
+        """Return what is shown below its line, whether it has run or was complete."""
         return ""
 
-    # ---- what its settings say -------------------------------------------------------------------
+    # ---- its settings -------------------------------------------------------------------
 
     def externals(self, cfg: Mapping[str, Any]) -> Iterator[External]:
-        """What the complete settings `cfg` of this stage read and no stage writes, to be listed."""
+        """List what a stage with the complete settings `cfg` reads and no stage writes."""
         yield from ()
 
     def paths(self, cfg: Mapping[str, Any]) -> list[str]:
-        """The files and folders that these settings name."""
+        """Return the files and folders that these settings name."""
         return []
 
     def chosen_by(self) -> Iterator[tuple[str, "Stage"]]:
-        """What of the backbone that is measured here was chosen by validation, each with the stage that knows how."""
+        """List what was chosen by validation for the backbone measured here, each with the stage that chose it."""
         yield from ()

@@ -1,4 +1,4 @@
-"""Makes the stages of a suite: the command of each, its folder, and the hash that names it."""
+"""Factory of the stages of a suite: command, folder, and the hash in the folder's name."""
 
 import json
 import sys
@@ -22,7 +22,7 @@ S = TypeVar("S", bound=Stage)
 
 @dataclass(frozen=True)
 class Source:
-    """What `{data:NAME}` or `{run:LABEL}` stands for; `stage` fills the folder (None: it was there)."""
+    """Value of `{data:NAME}` or `{run:LABEL}`; `stage` fills the folder (None: an existing folder)."""
 
     folder: Path
     hash: str
@@ -39,13 +39,13 @@ class Run:
 
     @property
     def title(self) -> str:
-        """LABEL, with the seed where there are several."""
+        """LABEL, with the seed if there are several."""
         return f"{self.label} seed {self.seed}" if self.several_seeds else self.label
 
     @property
     def name(self) -> list[str]:
-        """Parts of its folders' names."""
-        # Always with the seed: a seed that is added later must not rename the folders that are there.
+        """Parts of the names of its folders."""
+        # Always with the seed: adding a seed later must not rename existing folders.
         return [slug(self.label), f"s{self.seed}"]
 
     @property
@@ -56,11 +56,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Factory:
-    """Makes the stages that read from `sources`, by their reference, with folders below `output`/runs.
+    """Factory of stages with folders below `output`/runs.
 
-    processes: of each training, started by torchrun; the hash knows nothing of them.
-    source_of: fingerprint of the class of labels of a tool, by the names of both.
-    tree_of: content of a config file.
+    sources: reference -> what it is replaced by.
+    processes: number per training, started by torchrun; does not enter the hash.
+    source_of: maps the names of a tool and of its label class to the fingerprint of the class's source.
+    tree_of: maps a config file to its content.
     """
 
     output: Path
@@ -76,15 +77,16 @@ class Factory:
         folder: Sequence[str] = (), protocol: str = "", inputs: Sequence[Stage] = (), tool: str = "",
         arguments: Sequence[str] | None = None, **others: Any,
     ) -> S:  # fmt: skip
-        """`tool options --output-dir O folder overrides`, in the only order argparse takes them in.
+        """Make a stage that runs `tool options --output-dir O folder overrides`, the only order argparse accepts.
 
         Args:
             cls: the kind of stage.
-            name: parts of the folder's name; kind, protocol and hash follow.
-            overrides: with references to `sources`; their hashes enter the stage's, their folders do not.
-            backbone: the run that is read; what has no config of its own goes by that of the backbone.
-            inputs: more stages that are read; tool: default: that of the kind.
-            arguments: what the hash covers; default: `protocol` and `overrides`.
+            name: parts of the folder's name; kind, protocol and hash are appended.
+            overrides: can refer to `sources`, whose hashes enter the stage's hash; their folders do not.
+            backbone: the run to read; its config is used if `config` is not given.
+            inputs: further stages to read.
+            tool: default: that of the kind.
+            arguments: texts that the hash covers; default: `protocol` and `overrides`.
         """
         path = find_tool(self.tools, tool or cls.default_tool)
         used = {text: self.sources[text] for text in find(overrides, DATA, RUN)}
@@ -95,7 +97,7 @@ class Factory:
         key = stage_hash(path, [protocol, *overrides] if arguments is None else arguments, tree, upstream, source)
         output = self.output / "runs" / "-".join([*name, cls.kind, *filter(None, [slug(protocol)]), key])
         filled = [fill(text, {text: str(source.folder) for text, source in used.items()}) for text in overrides]
-        of = None if config else backbone  # whose config is read where it lies, and told where the data is now
+        of = None if config else backbone  # its config is read in place, and is given the current folders of the data
         places = of.places if of else tuple(_places(overrides, filled))
         told = () if config else places
         processes = self.processes if cls.trains else 1
@@ -122,7 +124,7 @@ class Factory:
     def _labels(
         self, title: str, tool: str, config: Mapping[str, Any] | None, overrides: Sequence[str]
     ) -> tuple[str, str]:
-        """The class of labels of a call of `tool`, and its fingerprint; empty for a tool that has none."""
+        """Return the label class of a call of `tool` and its fingerprint; empty for a tool without one."""
         name = named_class(tool, config, overrides)
         try:
             return name, self.source_of(tool, name)
@@ -131,32 +133,32 @@ class Factory:
 
 
 def _places(overrides: Sequence[str], filled: Sequence[str]) -> list[str]:
-    """The KEY VALUE that refer to data, filled in."""
+    """Return the KEY VALUE pairs that refer to data, with the references replaced."""
     pairs = zip(overrides[::2], overrides[1::2], filled[1::2], strict=True)
     return [text for key, value, place in pairs if find([value], DATA) for text in (key, place)]
 
 
 def launcher(processes: int) -> list[str]:
-    """What starts a tool: python, or torchrun for several processes on this machine."""
+    """Return the command that starts a tool: python, or torchrun for several processes on this machine."""
     several = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     return [sys.executable, *(several if processes > 1 else [])]
 
 
 def sorted_overrides(overrides: Sequence[str]) -> list[str]:
-    """`overrides` with one value a key, the last one, in the order of the keys: equal for equal configs."""
+    """Sort `overrides` by key and keep the last value of each, so that equal configs give equal lists."""
     pairs = dict(zip(overrides[0::2], overrides[1::2], strict=True))
     return as_overrides({key: pairs[key] for key in sorted(pairs)})
 
 
 def as_overrides(values: Mapping[str, str]) -> list[str]:
-    """{key: value} as KEY VALUE ..."""
+    """Flatten {key: value} to KEY VALUE ..."""
     return [text for pair in values.items() for text in pair]
 
 
 def yaml_text(text: str) -> str:
-    """`text`, in quotes where yaml would otherwise read it as something else (`1e3`, `a: b`, `x #2`)."""
+    """Return `text`, quoted if yaml would otherwise read it as something else (`1e3`, `a: b`, `x #2`)."""
     try:
-        plain = yaml.safe_load(text) == text != "None"  # which a key that holds a text refuses unless it is quoted
+        plain = yaml.safe_load(text) == text != "None"  # a text key refuses None unless it is quoted
     except yaml.YAMLError:
         plain = False
     return text if plain else json.dumps(text, ensure_ascii=False)

@@ -1,17 +1,17 @@
-"""The log of a stage: what its tool prints, after a line with the command."""
+"""The log of a stage: a line with the command, then the output of its tool."""
 
 from pathlib import Path
 
 # First character of the line that holds the command.
 COMMAND_MARK = "$"
-_TAIL, _LONG_TAIL = 1 << 12, 1 << 16  # bytes that are searched
+_TAIL, _LONG_TAIL = 1 << 12, 1 << 16  # bytes searched at the end of the log
 
 
 def last_line(log: Path, start: str = "") -> str:
-    """What the tool said last, empty if nothing; progress bars end their lines with a carriage return.
+    """Return the last line that the tool printed, "" if none; progress bars end their lines with a carriage return.
 
     Args:
-        start: of the line that is wanted, which may have others after it.
+        start: return the last line that begins with this text, even if others follow.
     """
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - (_LONG_TAIL if start else _TAIL)))

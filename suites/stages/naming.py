@@ -1,4 +1,4 @@
-"""What names a stage and its folder: the tool, and a hash over everything that the stage's numbers depend on."""
+"""Names of stages and folders: the tool, and a hash over everything that the stage's numbers depend on."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from backbones.core.results import SCHEMA_VERSION
 
 
 def find_tool(folder: Path, name: str) -> Path:
-    """The file of a tool in `folder`; `InputError` where there is none."""
+    """Return the file of a tool in `folder`; raise `InputError` if it does not exist."""
     path = folder / f"{name}.py"
     if not path.is_file():
         raise InputError(f"no tool {path}; run from a clone of the repository, installed by: pip install -e .")
@@ -22,11 +22,11 @@ def find_tool(folder: Path, name: str) -> Path:
 def stage_hash(
     tool: Path, arguments: Sequence[str], config: Mapping[str, Any] | None, upstream: Sequence[str], source: str = ""
 ) -> str:
-    """12 hex digits over everything that a stage's numbers depend on; paths of this machine are no part of it.
+    """Hash everything that a stage's numbers depend on, except paths of this machine, to 12 hex digits.
 
     Args:
         config: content of the config file.
-        source: fingerprint of the class of labels.
+        source: fingerprint of the label class.
     """
     return config_hash(
         {
@@ -42,5 +42,5 @@ def stage_hash(
 
 
 def slug(text: str) -> str:
-    """`text` as a part of a folder name."""
+    """Convert `text` to a part of a folder name."""
     return re.sub(r"[^A-Za-z0-9._+-]+", "_", text)

@@ -10,9 +10,9 @@ from suites.stages.base import Stage
 
 @dataclass(frozen=True, kw_only=True)
 class Prepare(Stage):
-    """A data set that is written; its log and its record lie beside its folder, which holds data only.
+    """A stage that writes a data set; its log and record are beside its folder, which holds only data.
 
-    marker: the file of the folder that the tool writes last.
+    marker: the file in the folder that the tool writes last.
     """
 
     kind = "prepare"
@@ -22,23 +22,23 @@ class Prepare(Stage):
 
     @property
     def own_folder(self) -> Path:
-        """The folder that the data set lies in."""
+        """Parent folder of the data set."""
         return self.output.parent
 
     def finished(self) -> bool:
-        """Whether the marker is there."""
+        """Whether the marker exists."""
         return (self.output / self.marker).is_file()
 
     def recorded(self) -> bool:
-        """Whether its files are those that were recorded."""
+        """Whether its files are the recorded ones."""
         return records.has_record(self.own_folder) and not records.data_difference(self.output)
 
     def record(self) -> None:
-        """Record what the data set holds."""
+        """Record the content of the data set."""
         records.write_data_record(self.output)
 
     def foreign(self) -> str:
-        """Its files have changed; one that was not finished is written anew."""
+        """Return how its files have changed; "" for an unfinished one, which is written again."""
         try:
             return records.data_difference(self.output) if self.finished() else ""
         except InputError:

@@ -1,9 +1,8 @@
-"""What a suite writes beside the results of a stage, to know them again: whose they are and how they were made.
+"""The record that a suite writes beside the results of a stage to recognise them: their identity and their config.
 
-A folder's name says what shall be in it.  Another call of a tool into the same folder (`--eval-only` with another data
-set, a training by hand) leaves results as well, which would otherwise pass for the stage's own.  Results without a
-record are those of a call that was killed before it was written: the stage runs once more, a training from its
-checkpoint.
+A folder's name defines its content.  Another call of a tool into the same folder (`--eval-only` with another data set,
+a manual training) also writes results, which would otherwise count as the stage's own.  Results without a record come
+from a call that was killed before the record was written: the stage runs again, a training from its checkpoint.
 """
 
 from collections.abc import Mapping
@@ -19,8 +18,8 @@ from suites.fingerprints.data import tree_fingerprint
 
 RECORD = "suite.json"
 CONFIG = "config.yaml"
-# Keys of a run's config that change none of its numbers: where things lie, how often something is written.  A teacher
-# goes by the hash of its weights.
+# Keys of a run's config that change none of its numbers: paths, and how often something is written.  A teacher is
+# identified by the hash of its weights.
 MACHINE = (
     *("*.ROOT", "*.NUM_WORKERS", "*.CACHE_IMAGES", "*.CHECKPOINT_PERIOD", "*LOG_PERIOD"),
     *("TEACHER.RUN", "TEACHER.CACHE", "TEST.EXPECTED_RESULTS"),
@@ -28,7 +27,7 @@ MACHINE = (
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """The results in `folder`, whose blocks are what they shall be; `InputError` where they are not."""
+    """Load the results in `folder`; raise `InputError` if they or one of their blocks are malformed."""
     results = load_results(folder)
     for name in ("backbone", "protocol", "details", "files"):
         if not isinstance(results[name], Mapping):
@@ -37,12 +36,12 @@ def read_results(folder: Path) -> dict[str, Any]:
 
 
 def write_record(folder: Path) -> None:
-    """Record the results that lie in `folder` as those of the suite's stage."""
+    """Record the results in `folder` as those of the suite's stage."""
     save_json(folder / RECORD, _identity(folder) | {"config": _settings(folder)})
 
 
 def write_data_record(folder: Path) -> None:
-    """Record what a prepared data set holds, beside its folder."""
+    """Record the content of a prepared data set, beside its folder."""
     save_json(folder.parent / RECORD, {"fingerprint": tree_fingerprint(folder)})
 
 
@@ -52,12 +51,12 @@ def has_record(folder: Path) -> bool:
 
 
 def remove_record(folder: Path) -> None:
-    """Before the results are made again: those of a call that is killed half way are nobody's."""
+    """Remove the record before the results are made again, so that those of a killed call do not count."""
     (folder / RECORD).unlink(missing_ok=True)
 
 
 def difference(folder: Path) -> str:
-    """How the results in `folder` differ from those that were recorded; "" if they do not, or nothing was.
+    """Return how the results in `folder` differ from the recorded ones; "" if they do not, or without a record.
 
     Raises:
         InputError: results, record or config that cannot be read.
@@ -78,7 +77,7 @@ def difference(folder: Path) -> str:
 
 
 def data_difference(folder: Path) -> str:
-    """Likewise for a prepared data set."""
+    """Like `difference`, for a prepared data set."""
     if not has_record(folder.parent):
         return ""
     same = _load(folder.parent / RECORD).get("fingerprint") == tree_fingerprint(folder)
@@ -93,7 +92,7 @@ def _identity(folder: Path) -> dict[str, Any]:
 
 
 def _settings(folder: Path) -> dict[str, str]:
-    """The config of a run, without keys of MACHINE; parsing it takes ten times as long as reading it."""
+    """Return the config of a run without the keys of MACHINE; parsing takes ten times as long as reading."""
     settings = flatten(load_yaml(folder / CONFIG)) if (folder / CONFIG).is_file() else ()
     return {key: repr(value) for key, value in settings if not any(fnmatch(key, pattern) for pattern in MACHINE)}
 
@@ -101,7 +100,7 @@ def _settings(folder: Path) -> dict[str, str]:
 def _load(path: Path) -> Mapping[str, Any]:
     record = load_json(path)
     if not isinstance(record, Mapping):
-        raise InputError(f"{path} is not the record of a stage; delete it, the stage runs again")
+        raise InputError(f"{path} is not the record of a stage; delete it, and the stage runs again")
     return record
 
 

@@ -1,4 +1,4 @@
-"""Kinds of stages that leave a backbone: a pretraining, a point of a grid, and the choice among its points."""
+"""Kinds of stages that write a backbone: a pretraining, a point of a grid, and the choice among its points."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,27 +14,27 @@ from suites.stages.results import ResultStage
 
 
 class BackboneStage(ResultStage):
-    """A stage that leaves a backbone; it reads the config of a pretraining."""
+    """A stage that writes a backbone; it reads the config of a pretraining."""
 
     results_stage = "pretraining"
 
 
 class Pretrain(BackboneStage):
-    """The training of a backbone, which may read that of its teacher."""
+    """The training of a backbone, which can read a teacher."""
 
     kind = "pretrain"
     default_tool = "pretrain"
     trains = True
 
     def backbones_of(self, results: Mapping[str, Any]) -> Iterator[tuple[ResultStage, str | None]]:
-        """Its teacher, whose hash its results name."""
+        """Yield its teacher with the hash from its results."""
         folder = dict(zip(self.overrides[::2], self.overrides[1::2], strict=True)).get("TEACHER.RUN")
         for stage in self.inputs:
             if isinstance(stage, BackboneStage) and str(stage.output) == folder:
                 yield stage, results["details"].get("teacher")
 
     def externals(self, cfg: Mapping[str, Any]) -> Iterator[External]:
-        """Its data set, start weights and cached teacher."""
+        """List its data set, start weights and cached teacher."""
         data = cfg["DATA"]
         version = f", version {data['VERSION']}" if data["VERSION"] != "full" else ""
         yield classification_data(cfg, [data["TRAIN_SPLIT"], data["VAL_SPLIT"]], version)
@@ -43,54 +43,54 @@ class Pretrain(BackboneStage):
                 yield External(what, "", path)
 
     def paths(self, cfg: Mapping[str, Any]) -> list[str]:
-        """Those of its config."""
+        """Return those of its config."""
         return classification_paths(cfg)
 
 
 class GridPoint(Pretrain):
-    """One training of a grid; one that diverges is left out of the choice, and is not tried again."""
+    """One training of a grid; if it diverges, it is left out of the choice and not repeated."""
 
     kind = "grid"
 
     @property
     def diverged(self) -> Path:
-        """The file that says that this training diverged, and would again."""
+        """File that marks this training as diverged; repeating it would diverge again."""
         return self.output / DIVERGED
 
     def complete(self) -> bool:
-        """Also where it diverged."""
+        """Whether it is finished and recorded, or diverged."""
         return (not self.waits and self.diverged.is_file()) or super().complete()
 
     def accept_divergence(self, reason: str) -> bool:
-        """Record it: the others are chosen from."""
+        """Record the divergence; the choice is made among the other points."""
         save_json(self.diverged, {"reason": reason})
         return True
 
     def cached(self) -> str:
-        """Say so where it diverged."""
+        """Return the text shown if it is complete, with "diverged" if it did."""
         return f"{super().cached()}, diverged" if self.diverged.is_file() else super().cached()
 
 
 class Select(BackboneStage):
-    """The choice among the points of a grid, which leaves the best one as a run of its own."""
+    """The choice among the points of a grid, which writes the best one as a separate run."""
 
     kind = "select"
     default_tool = "select_run"
     decides = True
 
     def backbones_of(self, results: Mapping[str, Any]) -> Iterator[tuple[ResultStage, str | None]]:
-        """The points of the grid, by the names of their folders."""
+        """Yield the points of the grid with the hashes from the selection, by folder name."""
         then = {item.get("run"): item.get("backbone") for item in self._selection("candidates", list)}
         for stage in self.inputs:
             if isinstance(stage, BackboneStage):
                 yield stage, then.get(stage.output.name)
 
     def choice(self) -> int | None:
-        """Number of the point that was chosen, None until then."""
+        """Return the number of the chosen point, None until it is chosen."""
         return self._selection("chosen", dict)["candidate"] if self.complete() else None
 
     def verdict(self) -> str:
-        """The line that names the chosen point."""
+        """Return the line that names the chosen point."""
         return last_line(self.log)
 
     def _selection(self, key: str, expected: type) -> Any:
@@ -99,17 +99,17 @@ class Select(BackboneStage):
         found = selection.get(key) if isinstance(selection, Mapping) else None
         items = found if isinstance(found, list) else [found]
         if not isinstance(found, expected) or not all(isinstance(item, Mapping) for item in items):
-            raise InputError(f"{path} does not hold the candidates of a selection; delete it, the stage runs again")
+            raise InputError(f"{path} does not hold the candidates of a selection; delete it, and the stage runs again")
         return found
 
 
 def classification_data(cfg: Mapping[str, Any], splits: list[str], version: str = "") -> External:
-    """The data set of a pretraining's config."""
+    """Return the data set of a pretraining's config."""
     data = cfg["DATA"]
     return External("data", f"{data['NAME']} {' '.join(filter(None, splits))}{version} in ", data["ROOT"])
 
 
 def classification_paths(cfg: Mapping[str, Any]) -> list[str]:
-    """The files and folders that a pretraining's config names."""
+    """Return the files and folders that a pretraining's config names."""
     paths = (cfg["DATA"]["ROOT"], cfg["MODEL"]["WEIGHTS"], cfg["TEACHER"]["RUN"], cfg["TEACHER"]["CACHE"])
     return [path for path in paths if path]
