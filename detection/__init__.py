@@ -1,1 +1,1 @@
-"""Detectors fine-tuned from a backbone, and their evaluation."""
+"""Fine-tuning of detectors from a backbone, and their evaluation."""

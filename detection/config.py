@@ -1,9 +1,9 @@
 """Settings of a fine-tuning: commented defaults.
 
-Keys are named, and mean, what detectron2 names and means; a few of ours are marked so.  One
-CfgNode serves both engines: each engine says by name which value it cannot honour
-(`check_config` in detection/engines), so that no key is ever ignored.  What depends on a key is its
-role (backbones/core/roles.py), stated with its default or with that of its block.
+Keys have the names and meanings of detectron2's; the few of our own are marked "(ours)".  One CfgNode
+serves both engines: each engine refuses by name the values that it does not support
+(`check_config` in detection/engines), so that no key is ever ignored.  The role of a key
+(backbones/core/roles.py), stated with its default or that of its block, defines what depends on it.
 """
 
 from __future__ import annotations
@@ -17,40 +17,40 @@ from detection.config_checks import validate
 __all__ = ["ROLES", "describe_protocol", "get_defaults", "protocol_hash", "protocol_name", "validate"]
 
 _C = Block()
-# Which implementation trains: "torchvision" needs nothing outside the package index;
+# Implementation that trains: "torchvision" needs nothing outside the package index;
 # "detectron2" is the engine of the paper-scale configs and must be installed.  Other engines: detection/engines.
 _C.ENGINE = NUMBER("torchvision")
 # Seed of the new layers, the order of images, flips and the sampling of proposals.
 _C.SEED = SEED(0)
 # Name of the row in tables; empty: the backbone's own label.  (ours)
 _C.LABEL = NAMING("")
-# Readable name of the protocol; results compare only under one protocol hash.  Empty: derived.  (ours)
+# Readable name of the protocol; only results with the same protocol hash are compared.  Empty: derived.  (ours)
 _C.PROTOCOL = NAMING("")
 
 _C.DATASETS = Block()
-# Folder that the names of detection/data/catalog.py are below; ~ and $VARIABLES are expanded, and where
-# SMOOTH2DET_DATA is not set, DETECTRON2_DATASETS stands in for it.  (ours)
+# Root folder of the data sets named in detection/data/catalog.py; ~ and $VARIABLES are expanded, and if
+# SMOOTH2DET_DATA is not set, DETECTRON2_DATASETS is used instead.  (ours)
 _C.DATASETS.ROOT = MACHINE("$SMOOTH2DET_DATA")
 # Names from the catalog, or "coco:<json>:<image folder>" or "voc:<folder>:<split>".
-# Several training sets are joined (VOC 07+12); there is exactly one test set.
+# Several training sets are joined (VOC 07+12); exactly one test set.
 _C.DATASETS.TRAIN = CONTENT(("scenes_train",))
 _C.DATASETS.TEST = CONTENT(("scenes_val",))
 
 _C.DATALOADER = Block()
-# Processes that read images; 0 reads in the training process.
+# Worker processes that read images; 0 reads in the training process.
 _C.DATALOADER.NUM_WORKERS = MACHINE(4)
 # Batches hold only wide or only tall images, which saves padding.
 _C.DATALOADER.ASPECT_RATIO_GROUPING = NUMBER(True)
-# Leave out training images without any box to learn from.
+# Skip training images without any box to learn from.
 _C.DATALOADER.FILTER_EMPTY_ANNOTATIONS = NUMBER(True)
 # Keep decoded, resized training images in memory (per worker); for small sets and one
 # MIN_SIZE_TRAIN: 1,500 images of 128 px are 74 MB.  (ours)
 _C.DATALOADER.CACHE_IMAGES = MACHINE(False)
 
 _C.INPUT = Block(NUMBER)
-# Channel order the backbone was trained with.
+# Channel order that the backbone was trained with.
 _C.INPUT.FORMAT = "RGB"
-# Length of the shorter side in pixels; of several values one is drawn per image.
+# Length of the shorter side in pixels; if several, one is drawn per image.
 _C.INPUT.MIN_SIZE_TRAIN = (640, 672, 704, 736, 768, 800)
 _C.INPUT.MAX_SIZE_TRAIN = 1333
 _C.INPUT.MIN_SIZE_TEST = TEST(800)
@@ -66,7 +66,7 @@ _C.MODEL.PIXEL_STD = [58.395, 57.120, 57.375]
 _C.MODEL.BACKBONE = Block()
 # "build_resnet_fpn_backbone" (FPN) or "build_resnet_backbone" (C4).
 _C.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
-# Stages that do not train: 0 none, 1 stem, 2 + res2, 3 + res3, 4 + res4, 5 + res5 (C4: the head's, too; ours).
+# Stages that do not train: 0 none, 1 stem, 2 + res2, 3 + res3, 4 + res4, 5 + res5 (C4: also the head's; ours).
 _C.MODEL.BACKBONE.FREEZE_AT = 2
 
 _C.MODEL.RESNETS = Block()
@@ -74,7 +74,7 @@ _C.MODEL.RESNETS = Block()
 _C.MODEL.RESNETS.DEPTH = 50
 # "BN" (statistics of this process), "FrozenBN" (the backbone's statistics), "SyncBN" or "GN".
 _C.MODEL.RESNETS.NORM = "FrozenBN"
-# Where a bottleneck strides; False for torchvision's weights and ours, True for MSRA's.
+# Whether a bottleneck strides in its 1x1 convolution: False for torchvision's weights and ours, True for MSRA's.
 _C.MODEL.RESNETS.STRIDE_IN_1X1 = False
 # 256 with bottlenecks; 64 for ResNet-18 and ResNet-34.
 _C.MODEL.RESNETS.RES2_OUT_CHANNELS = 256
@@ -87,14 +87,14 @@ _C.MODEL.FPN.NORM = ""
 _C.MODEL.ANCHOR_GENERATOR = Block()
 # Side lengths in pixels of the network's input, one list per level p2..p6.
 _C.MODEL.ANCHOR_GENERATOR.SIZES = [[32], [64], [128], [256], [512]]
-# Height over width; one list serves every level.
+# Height over width; a single list applies to every level.
 _C.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS = [[0.5, 1.0, 2.0]]
 
 _C.MODEL.RPN = Block()
 # Anchors per image in the loss, and the largest share of them that is positive.
 _C.MODEL.RPN.BATCH_SIZE_PER_IMAGE = 256
 _C.MODEL.RPN.POSITIVE_FRACTION = 0.5
-# Below the first IoU an anchor is background, from the second on it is an object.
+# An anchor below the first IoU is background, at or above the second an object.
 _C.MODEL.RPN.IOU_THRESHOLDS = [0.3, 0.7]
 # Proposals kept per level before suppression, and per image after it.
 _C.MODEL.RPN.PRE_NMS_TOPK_TRAIN = 2000
@@ -102,7 +102,7 @@ _C.MODEL.RPN.PRE_NMS_TOPK_TEST = TEST(1000)
 _C.MODEL.RPN.POST_NMS_TOPK_TRAIN = 1000
 _C.MODEL.RPN.POST_NMS_TOPK_TEST = TEST(1000)
 _C.MODEL.RPN.NMS_THRESH = 0.7
-# Point where smooth L1 turns from quadratic to linear; 0 is plain L1.
+# Point at which smooth L1 turns from quadratic to linear; 0 is plain L1.
 _C.MODEL.RPN.SMOOTH_L1_BETA = 0.0
 
 _C.MODEL.ROI_HEADS = Block()
@@ -114,7 +114,7 @@ _C.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 512
 _C.MODEL.ROI_HEADS.POSITIVE_FRACTION = 0.25
 _C.MODEL.ROI_HEADS.IOU_THRESHOLDS = [0.5]
 _C.MODEL.ROI_HEADS.NMS_THRESH_TEST = TEST(0.5)
-# Detections are made once, at score 0: the only value.  AP has TEST.AP_SCORE_THRESH.
+# Detections are made once, at score 0, the only valid value.  For AP use TEST.AP_SCORE_THRESH.
 _C.MODEL.ROI_HEADS.SCORE_THRESH_TEST = TEST(0.0)
 
 _C.MODEL.ROI_BOX_HEAD = Block()
@@ -136,7 +136,7 @@ _C.SOLVER.BASE_LR = 0.02
 _C.SOLVER.MAX_ITER = 90000
 # "WarmupMultiStepLR" or "WarmupCosineLR".
 _C.SOLVER.LR_SCHEDULER_NAME = "WarmupMultiStepLR"
-# Iterations after which the rate is multiplied by GAMMA.
+# Iterations after which the learning rate is multiplied by GAMMA.
 _C.SOLVER.STEPS = (60000, 80000)
 _C.SOLVER.GAMMA = 0.1
 # Linear warm-up from WARMUP_FACTOR * BASE_LR; 0 iterations: none.
@@ -151,7 +151,7 @@ _C.SOLVER.WEIGHT_DECAY_NORM = 0.0
 _C.SOLVER.WEIGHT_DECAY_BIAS = -1.0
 _C.SOLVER.CLIP_GRADIENTS = Block()
 _C.SOLVER.CLIP_GRADIENTS.ENABLED = False
-# "full_model": the norm over all parameters; "norm": detectron2's, each parameter's own norm.
+# "full_model": the norm over all parameters; "norm": each parameter's own norm, as in detectron2.
 _C.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
 _C.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 1.0
 _C.SOLVER.AMP = Block()
@@ -164,14 +164,14 @@ _C.SOLVER.LOG_PERIOD = MACHINE(20)
 
 _C.TEST = Block(TEST)
 _C.TEST.DETECTIONS_PER_IMAGE = 100
-# AP, COCO's and VOC's, counts detections above this score (detectron2's 0.05; the ALS paper's code 0); AR all.  (ours)
+# COCO and VOC AP count detections above this score (detectron2: 0.05, the ALS paper's code: 0); AR counts all.  (ours)
 _C.TEST.AP_SCORE_THRESH = 0.05
 _C.TEST.PRECISE_BN = Block(NUMBER)
-# Estimate batch norm's statistics anew, over NUM_ITER training batches, before the test; the weights keep them.
+# Re-estimate batch norm statistics over NUM_ITER training batches before the test; the saved weights keep them.
 _C.TEST.PRECISE_BN.ENABLED = False
 _C.TEST.PRECISE_BN.NUM_ITER = 200
 # [[what, value, largest difference], ...] that a run must end with: "loss" of the last line of
-# metrics.jsonl, "detections", or a COCO number.  (detectron2 has the same for its own metrics)
+# metrics.jsonl, "detections", or a COCO metric.  (as in detectron2, which has its own metrics)
 _C.TEST.EXPECTED_RESULTS = MACHINE([])
 # Images per batch and process at inference.  (ours)
 _C.TEST.IMS_PER_BATCH = 8
@@ -180,21 +180,21 @@ ROLES = Roles(_C)
 
 
 def get_defaults() -> CfgNode:
-    """A fresh copy of the defaults above."""
+    """Return a fresh copy of the defaults above."""
     return _C.clone()
 
 
 def protocol_hash(cfg: CfgNode, *fingerprints: str) -> str:
-    """12 hex digits over everything that a result depends on, apart from backbone and seed.
+    """Return 12 hex digits over everything that a result depends on, except backbone and seed.
 
     Args:
-        fingerprints: of the training and the test data.
+        fingerprints: of the training and test data.
     """
     return config_hash({"settings": ROLES.select(cfg, *PROTOCOL), "data": list(fingerprints)})
 
 
 def protocol_name(cfg: CfgNode) -> str:
-    """PROTOCOL, or a name made of what matters most, such as "R18-FPN BN freeze0 400 it"."""
+    """Return PROTOCOL, or a name derived from the main settings, such as "R18-FPN BN freeze0 400 it"."""
     model = cfg.MODEL
     pyramid = "FPN" if model.BACKBONE.NAME == "build_resnet_fpn_backbone" else "C4"
     derived = f"R{model.RESNETS.DEPTH}-{pyramid} {model.RESNETS.NORM} freeze{model.BACKBONE.FREEZE_AT}"
@@ -202,13 +202,13 @@ def protocol_name(cfg: CfgNode) -> str:
 
 
 def describe_protocol(cfg: CfgNode, *fingerprints: str) -> dict[str, Any]:
-    """The protocol as results.json has it: name, hash (of `protocol_hash`), and the settings that the hash covers."""
+    """Return the protocol block of results.json: name, hash (`protocol_hash`) and the settings that it covers."""
     settings = ROLES.select(cfg, *PROTOCOL)
     return {"name": protocol_name(cfg), "hash": protocol_hash(cfg, *fingerprints), "settings": settings}
 
 
 def weight_settings(cfg: CfgNode) -> dict[str, Any]:
-    """Every setting that the weights depend on; how many batches PRECISE_BN takes counts only where it is enabled."""
+    """Return every setting that the weights depend on; PRECISE_BN.NUM_ITER counts only if it is enabled."""
     settings, precise = ROLES.select(cfg, *WEIGHTS), cfg.TEST.PRECISE_BN
     kept = {key: value for key, value in settings.items() if not key.startswith("TEST.PRECISE_BN.")}
     return kept | {"TEST.PRECISE_BN": precise.NUM_ITER if precise.ENABLED else "off"}

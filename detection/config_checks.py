@@ -10,7 +10,7 @@ from detection.evaluation.expected import check_expected
 
 
 def validate(cfg: CfgNode) -> None:
-    """Raises InputError with key and value for what no engine can do; reads no data."""
+    """Raise InputError with key and value for settings that no engine supports; reads no data."""
     values = dict(flatten(cfg))
     check_choices(values, _CHOICES)
     check_ranges(values, _RANGES)
@@ -95,7 +95,7 @@ def _check_schedule(solver: CfgNode) -> None:
             raise InputError(f"SOLVER.STEPS: {steps}: must be positive and increasing")
         if steps and steps[-1] >= solver.MAX_ITER:
             raise InputError(
-                f"SOLVER.STEPS: {steps}: a step at or beyond SOLVER.MAX_ITER {solver.MAX_ITER} never comes"
+                f"SOLVER.STEPS: {steps}: a step at or beyond SOLVER.MAX_ITER {solver.MAX_ITER} is never reached"
             )
     elif steps:
         raise InputError(f"SOLVER.STEPS: {steps}: a cosine schedule has no steps; set it to []")

@@ -154,7 +154,7 @@ def test_a_run_of_other_settings_is_not_taken_up(straight, data):
 
 
 @pytest.mark.detectron2
-def test_resuming_with_another_number_of_processes_is_said(straight, data, tmp_path, capsys):
+def test_resuming_with_another_number_of_processes_warns(straight, data, tmp_path, capsys):
     state = load_checkpoint(straight[0] / "checkpoint.pth")
     assert state["processes"] == 1
     for iteration in (2, 3):  # in its midst, and at its end: a finished run may be tested by any number

@@ -160,7 +160,7 @@ def test_c4_with_a_norm_after_res5_trains_what_is_not_frozen(d2, data, tmp_path,
 
 
 def test_a_stage_that_is_frozen_by_name_only_is_found_out(d2, data, tmp_path, monkeypatch):
-    """Running statistics that go on moving, as in a stage whose requires_grad alone was turned off."""
+    """Running statistics that keep changing, as in a stage whose requires_grad alone was turned off."""
     cfg = make_cfg("SOLVER.MAX_ITER", 1, "SOLVER.STEPS", "[]", "SOLVER.WARMUP_ITERS", 0)
     monkeypatch.setattr(training, "frozen_stages", lambda model, at: {"res3": model.backbone.bottom_up.res3})
     with pytest.raises(InputError, match=r"MODEL\.BACKBONE\.FREEZE_AT: the frozen stages res3 have changed"):
@@ -210,8 +210,8 @@ def test_a_image_tested_twice_or_not_at_all_stops_every_process(pair):
     for rank in (0, 1):
         heard = json.loads((pair / f"heard{rank}.json").read_text())
         assert heard["whole"] == 6
-        assert heard["drop"] == "5 images were tested for 6: 0 twice, 1 not at all, 0 of another set"
-        assert heard["twice"] == "7 images were tested for 6: 1 twice, 0 not at all, 0 of another set"
+        assert heard["drop"] == "5 images were tested for 6: 0 twice, 1 not at all, 0 of another data set"
+        assert heard["twice"] == "7 images were tested for 6: 1 twice, 0 not at all, 0 of another data set"
 
 
 def test_two_processes_train_as_one(pair, data, tmp_path):

@@ -135,7 +135,7 @@ def test_its_own_training_images_are_said_to_be_so(small_scenes, tmp_path, main)
         (["ENGINE", "torchvison"], "unknown ENGINE 'torchvison'; did you mean 'torchvision'"),
         (
             ["SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR", "SOLVER.STEPS", "[4, 9]"],
-            "SOLVER.STEPS: [4, 9]: a step at or beyond SOLVER.MAX_ITER 9 never comes",
+            "SOLVER.STEPS: [4, 9]: a step at or beyond SOLVER.MAX_ITER 9 is never reached",
         ),
         (["SOLVER.STEPS", "[4]"], "SOLVER.STEPS: [4]: a cosine schedule has no steps"),
         (["SOLVER.WARMUP_ITERS", 9], "SOLVER.WARMUP_ITERS: 9: must be below SOLVER.MAX_ITER 9"),
@@ -252,7 +252,7 @@ def test_a_checkpoint_of_another_kind_is_refused(small_scenes, finished, tmp_pat
     save_checkpoint(path, **{**content, "engine": "yolo"})
     refused("is a checkpoint of ENGINE yolo, not of torchvision; use a new output folder")
     save_checkpoint(path, **{**content, "iteration": 6})
-    refused("stands at iteration 6 of 9; finish it with --resume first", flags=["--eval-only"])
+    refused("is at iteration 6 of 9; finish it with --resume first", flags=["--eval-only"])
     path.unlink()
     refused("no checkpoint at", flags=["--eval-only"])
     assert list(tmp_path.iterdir()) == []  # a refused call leaves nothing

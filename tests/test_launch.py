@@ -100,7 +100,7 @@ def test_two_machines_of_one_process_meet(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
 def test_a_killed_launcher_leaves_no_process_behind(tmp_path):
-    """It would go on writing into the folder that the resumed run writes to."""
+    """It would keep writing into the folder that the resumed run writes to."""
     launcher = start("wait", tmp_path, "--num-gpus", 2)
     children = pids(tmp_path, "wait", 2)
     launcher.kill()

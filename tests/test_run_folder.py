@@ -151,11 +151,11 @@ def test_moved_data_are_the_same_data(detector, tmp_path):
     image.write_bytes(image.read_bytes() + b"\0")  # another file
     for flags in (["--eval-only"], ["--resume"]):
         with pytest.raises(
-            InputError, match=r"the data set has changed: DATASETS\.TRAIN was of fingerprint \w{12} and"
+            InputError, match=r"the data set has changed: the fingerprint of DATASETS\.TRAIN was \w{12} and"
         ):
             detector.call(*detector.explicit(moved), flags=flags, data=moved, run=run)
     other_test = ["DATASETS.TEST", json.dumps([detector.train.format(detector.data)])]
-    with pytest.raises(InputError, match=r"the data set has changed: DATASETS\.TEST was of fingerprint"):
+    with pytest.raises(InputError, match=r"the data set has changed: the fingerprint of DATASETS\.TEST was"):
         detector.call(*other_test, flags=["--resume"], run=run)
     assert contents(run) == before
 
@@ -200,7 +200,7 @@ def test_an_unfinished_run_is_left_as_it_is(detector, tmp_path):
     save_checkpoint(run / "checkpoint.pth", **{**state, "iteration": 2})
     before = contents(run)
     for change in (["TEST.AP_SCORE_THRESH", 0.5], ["DATALOADER.NUM_WORKERS", 1]):
-        with pytest.raises(InputError, match="stands at iteration 2 of 3; finish it with --resume first"):
+        with pytest.raises(InputError, match="is at iteration 2 of 3; finish it with --resume first"):
             detector.call(*change, run=run)
     assert contents(run) == before
 

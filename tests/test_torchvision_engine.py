@@ -229,7 +229,7 @@ def test_a_probe_proves_that_its_backbone_stayed_and_precise_bn_stays_with_the_r
         fit(cfg, backbone, data, data, tmp_path / "plain", CPU)
 
 
-def test_resuming_with_another_number_of_processes_is_said(data, tmp_path, capsys):
+def test_resuming_with_another_number_of_processes_warns(data, tmp_path, capsys):
     """A finished run may be tested by any number."""
     cfg = make_cfg()
     run = Fitting(cfg, None, data, data, tmp_path, CPU)

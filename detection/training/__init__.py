@@ -1,1 +1,1 @@
-"""What a fine-tuning has in common under every engine: folders, resuming, frozen stages, batch norm statistics."""
+"""The fine-tuning run of every engine: folders, resuming, frozen stages, batch norm statistics."""

@@ -1,11 +1,11 @@
-"""The one checkpoint of every fine-tuning: checkpoint.pth in the run's folder.
+"""The checkpoint of a fine-tuning, the same for every engine: checkpoint.pth in the run's folder.
 
 engine      name of the engine that wrote it
-iteration   finished iterations
+iteration   number of finished iterations
 processes   number of processes that trained
 resume_key  name -> text of everything that the weights depend on (`build_resume_key`)
-model       state of `Detector.model`
-optimizer, ...   states of `Detector.parts`
+model       state dict of `Detector.model`
+optimizer, ...   state dicts of `Detector.parts`
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def save_detector(path: Path, detector: Detector, finished: int, resume_key: dic
     """Write the checkpoint; called on every process.
 
     Args:
-        finished: number of iterations.
+        finished: number of finished iterations.
     """
     if is_main():
         save_checkpoint(
@@ -42,13 +42,13 @@ def save_detector(path: Path, detector: Detector, finished: int, resume_key: dic
 
 
 def read_detector(path: Path) -> dict[str, Any]:
-    """The fields of a checkpoint, those that version 0.4 called otherwise by their present names.
+    """Return the fields of a checkpoint; fields that version 0.4 named differently get their present names.
 
     Raises:
-        InputError: a file of another kind.
+        InputError: not a checkpoint of a fine-tuning.
     """
     state = load_checkpoint(path)
-    if "settings" in state and "resume_key" not in state:  # version 0.4, where the engine of two was not named
+    if "settings" in state and "resume_key" not in state:  # version 0.4, in which two engines did not store their name
         state.setdefault("engine", "yolo" if "task" in state else "torchvision")
         state = {{"settings": "resume_key", "task": "model"}.get(name, name): value for name, value in state.items()}
         state.setdefault("processes", world_size())
@@ -60,10 +60,10 @@ def read_detector(path: Path) -> dict[str, Any]:
 
 
 def restore_detector(path: Path, detector: Detector, state: dict[str, Any]) -> None:
-    """Give `detector` what `state`, of `read_detector`, holds.
+    """Load `state` (from `read_detector`) into `detector`.
 
     Raises:
-        InputError: the checkpoint of another engine, or of another network.
+        InputError: the checkpoint of another engine or network.
     """
     engine, parts = detector.cfg.ENGINE, detector.parts()
     if state["engine"] != engine:

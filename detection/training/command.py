@@ -1,4 +1,4 @@
-"""The body of the tools that fine-tune: arguments, checks, processes, the run, and the numbers that are printed."""
+"""Body of the fine-tuning tools: arguments, checks, processes, the run, and the printed numbers."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from backbones.core.arguments import ArgumentParser, backbone_argument, path_arg
 from backbones.core.launch import add_launch_arguments, launch, wants_launch
 
 EVAL_ONLY = (
-    "evaluate the run's checkpoint, without training; with another DATASETS.TEST or other TEST keys into the folder "
-    "evaluation-DATASET of the run, whose own files stay"
+    "evaluate the run's checkpoint without training; with another DATASETS.TEST or other TEST keys, write to the "
+    "folder evaluation-DATASET of the run, whose own files stay"
 )
 
 
 class Tool(NamedTuple):
-    """What differs between the tools.
+    """The differences between the tools.
 
-    script: the tool's file; it is started again for several processes.
+    script: the tool's file, which is started again for several processes.
     description: shown by --help.
-    keys: where the keys of the config are explained.
-    engine: used where the config names none; any engine can be named (detection/engines/__init__.py).
-    shown: names of the metrics that are printed, those that a run has.
+    keys: file that explains the config keys.
+    engine: used if the config names none; the config can name any engine (detection/engines/__init__.py).
+    shown: names of the metrics to print; those that a run does not have are skipped.
     """
 
     script: str
@@ -35,10 +35,10 @@ class Tool(NamedTuple):
 
 
 def run_command(tool: Tool, argv: list[str] | None) -> int:
-    """Fine-tune as the command line says.
+    """Fine-tune as given on the command line.
 
     Returns:
-        exit code: 1 where the run does not end as TEST.EXPECTED_RESULTS says.
+        exit code: 1 if the results differ from TEST.EXPECTED_RESULTS.
     """
     args = parse_arguments(tool, argv)
     if wants_launch(args):
@@ -60,12 +60,12 @@ def run_command(tool: Tool, argv: list[str] | None) -> int:
         print(summarise(results, tool.shown, args.output_dir))
     wrong = differences(results)
     if wrong:
-        print(f"not as TEST.EXPECTED_RESULTS has it: {'; '.join(wrong)}", file=sys.stderr)
+        print(f"differs from TEST.EXPECTED_RESULTS: {'; '.join(wrong)}", file=sys.stderr)
     return 1 if wrong else 0
 
 
 def summarise(results: Mapping[str, Any], shown: Sequence[str], run_dir: Path) -> str:
-    """Two lines: the row's numbers, and where they are."""
+    """Return two lines: the metrics of the row, and the path of the results."""
     from detection.training.run_folder import results_file
 
     metrics = results["metrics"]
@@ -74,12 +74,12 @@ def summarise(results: Mapping[str, Any], shown: Sequence[str], run_dir: Path) -
 
 
 def show(value: float | None) -> str:
-    """Three decimals, or a dash."""
+    """Format a value with three decimals, None as a dash."""
     return "-" if value is None else f"{value:.3f}"
 
 
 def parse_arguments(tool: Tool, argv: list[str] | None) -> argparse.Namespace:
-    """The options of every tool that fine-tunes."""
+    """Parse the options of a fine-tuning tool."""
     parser = ArgumentParser(description=tool.description)
     parser.add_argument("--config-file", required=True, type=path_argument, help=f"yaml file; keys: {tool.keys}")
     parser.add_argument("--backbone", required=True, type=backbone_argument, help="a run, a backbone file, or 'random'")

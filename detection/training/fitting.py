@@ -1,4 +1,4 @@
-"""One training of a detector: how it begins, resumes, saves and ends, the same for every engine."""
+"""Training of a detector, from start or resumption to the last save, the same for every engine."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def fit(
     """Train (or resume, or only load) and return every detection on `test`, complete on every process.
 
     Writes checkpoint.pth and metrics.jsonl into `run_dir`, and loading.json: the account of the loaded backbone, with
-    the proof that what is frozen did not move.
+    the proof that frozen stages did not change.
 
     Args:
-        begin: called on every process when nothing can be refused any more, before anything is written; returns the
-            folder of loading.json (default: `run_dir`).
+        begin: called on every process after all checks and before anything is written; returns the folder of
+            loading.json (default: `run_dir`).
     """
     run = Fitting(cfg, backbone, train, test, run_dir, device)
     if resume or eval_only:
@@ -57,7 +57,7 @@ def fit(
     if eval_only:
         require_finished(run.path, run.finished, cfg.SOLVER.MAX_ITER)
     folder = begin() if begin else run_dir
-    if not eval_only:  # not before: a refused resumption leaves the run as it was
+    if not eval_only:  # only now, because a refused resumption must leave the run unchanged
         run.save_loading(folder)
     if run.finished < cfg.SOLVER.MAX_ITER:
         run.train()
@@ -66,10 +66,10 @@ def fit(
 
 
 class Fitting:
-    """A detector with what its checkpoint holds.
+    """A detector with the state that its checkpoint holds.
 
     Attributes:
-        finished: number of iterations.
+        finished: number of finished iterations.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Fitting:
         self.path, self.finished = run_dir / CHECKPOINT, 0
 
     def restore(self, *, required: bool) -> None:
-        """Load the checkpoint; without one a run begins anew, unless it is `required`."""
+        """Load the checkpoint; if it does not exist, start from the beginning, unless it is `required`."""
         if not required and not self.path.exists():
             return
         state = read_detector(self.path)
@@ -102,29 +102,29 @@ class Fitting:
         get_logger().info("resuming from iteration %d", self.finished)
 
     def save(self, finished: int) -> None:
-        """Called on every process."""
+        """Save the checkpoint after `finished` iterations; called on every process."""
         self.finished = finished
         precise = self.cfg.TEST.get("PRECISE_BN")
         if finished == self.cfg.SOLVER.MAX_ITER and precise and precise.ENABLED:
-            # Before the last checkpoint, so that who detects with it later finds the same statistics.
+            # Before the last checkpoint, so that a later detection with it uses the same statistics.
             self.detector.measure_norms(self.data)
         self.detector.gather()
         save_detector(self.path, self.detector, finished, self.resume_key)
 
     def train(self) -> None:
-        """Iterations `finished` .. MAX_ITER - 1."""
+        """Run iterations `finished` .. MAX_ITER - 1."""
         begun = time.time()
         with MetricsWriter(self.run_dir, self.finished) as writer:
             self.detector.train(self.data, start=self.finished, save=self.save, writer=writer, run_dir=self.run_dir)
         get_logger().info("trained in %.1f s", time.time() - begun)
-        # Each process has its own BN statistics: all detect with the main process's.
+        # Each process has its own BN statistics; all detect with those of the main process.
         broadcast(*self.detector.model.state_dict().values())
 
     def save_loading(self, folder: Path, frozen: dict[str, Any] | None = None) -> None:
-        """Write which tensors came from the backbone, and which did not.
+        """Write which tensors were loaded from the backbone, and which were not.
 
         Args:
-            frozen: of `FrozenStages.prove`, when the training is over.
+            frozen: result of `FrozenStages.prove`, after the training.
         """
         report = self.detector.report
         if report and is_main():

@@ -1,6 +1,6 @@
-"""Proof that a frozen stage did not move: one hash over all its parameters and buffers, before and after.
+"""Proof that frozen stages did not change: one hash over all parameters and buffers, before and after training.
 
-Published "frozen" results have left a stage training, or its running statistics moving; neither shows in a loss.
+Published "frozen" results have left a stage training, or its running statistics changing; a loss shows neither.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from backbones.core.files import fingerprint
 
 
 class FrozenStages:
-    """Remembers the stages as they are when it is made: with the backbone's weights, before any training.
+    """The frozen stages and their hash on construction: with the backbone's weights, before any training.
 
     Args:
-        stages: name -> module, of the stages that MODEL.BACKBONE.FREEZE_AT freezes; none is fine.
+        stages: name -> module of the stages that MODEL.BACKBONE.FREEZE_AT freezes; can be empty.
     """
 
     def __init__(self, stages: Mapping[str, nn.Module]) -> None:
@@ -26,7 +26,7 @@ class FrozenStages:
         self.before = hash_tensors(self.stages)
 
     def prove(self) -> dict[str, Any] | None:
-        """{"stages", "tensors", "before", "after"}, or None where nothing is frozen.
+        """Return {"stages", "tensors", "before", "after"}, or None if nothing is frozen.
 
         Raises:
             InputError: a tensor has changed.
@@ -44,7 +44,7 @@ class FrozenStages:
 
 
 def hash_tensors(modules: Mapping[str, nn.Module]) -> str:
-    """12 hex digits over the names, shapes and bits of every parameter and buffer."""
+    """Return 12 hex digits over the names, shapes and bits of every parameter and buffer."""
     parts = []
     for name, module in modules.items():
         for key, tensor in sorted(module.state_dict().items()):

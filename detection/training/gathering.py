@@ -1,4 +1,4 @@
-"""The detections of all processes as one list, after counting: none twice, none left out."""
+"""Gather the detections of all processes into one list, checking that every image was tested exactly once."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Detections = list[dict[str, Any]]
 
 
 def gather_detections(mine: list[tuple[int, Detections]], records: Sequence[Record]) -> Detections:
-    """Every image's detections in the order of `records`, on every process.
+    """Return the detections of all images in the order of `records`, on every process.
 
     Args:
-        mine: (image id, COCO results) of each image that this process looked at.
+        mine: (image id, COCO results) of each image that this process tested.
 
     Raises:
-        RuntimeError: an image was looked at twice, or not at all.
+        RuntimeError: an image was tested twice, or not at all.
     """
     parts = [pair for part in gather_objects(mine) for pair in part]
     found = dict(parts)
@@ -26,6 +26,6 @@ def gather_detections(mine: list[tuple[int, Detections]], records: Sequence[Reco
     if twice or found.keys() != wanted:
         raise RuntimeError(
             f"{len(parts)} images were tested for {len(wanted)}: {twice} twice, {len(wanted - found.keys())} not at "
-            f"all, {len(found.keys() - wanted)} of another set"
+            f"all, {len(found.keys() - wanted)} of another data set"
         )
     return [one for record in records for one in found[record.image_id]]

@@ -1,8 +1,8 @@
-"""Precise batch normalisation: statistics of the final weights, in place of a running mean over changing ones.
+"""Precise batch normalisation: statistics of the final weights, instead of a running mean over changing ones.
 
 Wu and Johnson 2021, "Rethinking Batch in BatchNorm" (arXiv:2105.07576), Sec. 3; MoCo's protocol.  The batches are
-those that the training order has next, beyond MAX_ITER: a pure function of the seed, so that a resumed run measures
-the same.
+those that follow in the training order after MAX_ITER: a pure function of the seed, so that a resumed run gets the same
+statistics.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from backbones.core.run_log import get_logger
 def measure_statistics(task: nn.Module, batches: Iterable[Any], cfg: CfgNode) -> None:
     """Replace the statistics of every batch norm in training mode by those over PRECISE_BN.NUM_ITER batches.
 
-    With several processes, by the mean over all processes' batches: the same on each of them.
+    With several processes, the statistics are the mean over the batches of all processes, the same on each of them.
 
     Args:
-        task: maps a batch to its losses; not wrapped for several processes.
-        batches: this process's share of each.
+        task: maps a batch to its losses; not wrapped in DDP.
+        batches: this process's share of each batch.
     """
-    # Here, because importing it prints torch's warning of its jit to every user of the engines.
+    # Imported here, because the import shows torch's warning about its jit to every user of the engines.
     from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
 
     first, count = cfg.SOLVER.MAX_ITER, cfg.TEST.PRECISE_BN.NUM_ITER
@@ -35,7 +35,7 @@ def measure_statistics(task: nn.Module, batches: Iterable[Any], cfg: CfgNode) ->
 
     def seeded() -> Iterator[Any]:
         for iteration, batch in enumerate(batches, start=first):
-            seed_step(cfg.SEED, iteration)  # the proposals that a C4 head normalises are drawn
+            seed_step(cfg.SEED, iteration)  # the proposals that a C4 head normalises are sampled
             yield batch
 
     task.train()

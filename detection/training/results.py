@@ -1,4 +1,4 @@
-"""What a fine-tuning leaves for the comparison: predictions.json, matches.npz and results.json."""
+"""Write the results of a fine-tuning for the comparison: predictions.json, matches.npz and results.json."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def save_evaluation(
     place: RunFolder,
     warnings: WarningCounter,
 ) -> dict[str, Any]:
-    """Evaluate the predictions and write what the run leaves; compare with TEST.EXPECTED_RESULTS, if there are any.
+    """Evaluate the predictions, write the run's files, and compare with TEST.EXPECTED_RESULTS, if any.
 
     Returns:
-        what results.json holds.
+        the content of results.json.
     """
     engine, folder = build_engine(cfg.ENGINE), place.results
     save_json(folder / PREDICTIONS, predictions, indent=None)
@@ -65,7 +65,7 @@ def save_evaluation(
 
 
 def describe_data(train: DetectionData, test: DetectionData, measured: Measured) -> dict[str, Any]:
-    """Names, fingerprints and counts of both sets, and whether they share images."""
+    """Return names, fingerprints and counts of both data sets, and whether they share images."""
     shared = count_shared(train, test)
     return {
         "train": {"name": train.name, "fingerprint": train.fingerprint, **train.counts()},
@@ -79,5 +79,5 @@ def describe_data(train: DetectionData, test: DetectionData, measured: Measured)
 
 
 def count_shared(train: DetectionData, test: DetectionData) -> int:
-    """The number of test images that the detector is trained on (tiny sets without a split; or a slip)."""
+    """Count the test images that the detector is trained on (tiny data sets without a split, or a mistake)."""
     return len(shared_images((r.path for r in train.records), (r.path for r in test.records)))

@@ -1,4 +1,4 @@
-"""What a checkpoint must match, and what every engine reads from the config in the same way."""
+"""The resume key, which a checkpoint must match, and the learning rate schedule of the Faster R-CNN config."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from backbones.core.schedule import Schedule, build_schedule
 from backbones.models.weights import BackboneFile
 from detection.data.records import DetectionData
 
-# Fingerprints among the settings of a checkpoint: data sets go by them, not by name or place.
+# Names of the data fingerprints in a resume key: data sets are identified by them, not by name or path.
 TRAINING_DATA, TEST_DATA = "training data", "test data"
 
 
 def build_resume_key(
     settings: Mapping[str, Any], data: DetectionData, backbone: BackboneFile | None, test: DetectionData | None = None
 ) -> dict[str, str]:
-    """Everything that the weights depend on, as text: settings, data and backbone; and which data the run tests on."""
+    """Return everything that the weights depend on as text: settings, data and backbone; and the test data."""
     return as_texts(settings) | name_inputs(data, backbone, test)
 
 
 def as_texts(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Values as a checkpoint holds them: a tuple is written as a list."""
+    """Convert values to text as stored in a checkpoint; a tuple is written as a list."""
     return {key: str(list(value) if isinstance(value, tuple) else value) for key, value in settings.items()}
 
 
 def name_inputs(data: DetectionData, backbone: BackboneFile | None, test: DetectionData | None) -> dict[str, str]:
-    """The data sets and the backbone by their content."""
+    """Return the fingerprints of the data sets and the hash of the backbone."""
     named = {TRAINING_DATA: data.fingerprint, "backbone": backbone.hash if backbone else "random"}
     return named | ({TEST_DATA: test.fingerprint} if test else {})
 
 
 def refuse_other_settings(before: Mapping[str, str], now: Mapping[str, str], path: Path) -> None:
-    """`InputError` with what has changed since the checkpoint at `path` was written, but for the data of the test."""
+    """Raise `InputError` if anything but the test data has changed since the checkpoint at `path` was written."""
     asked = {key: value for key, value in now.items() if key != TEST_DATA}
     changed = [f"{key} ({before.get(key)} -> {value})" for key, value in asked.items() if before.get(key) != value]
     if changed:
@@ -45,28 +45,29 @@ def refuse_other_settings(before: Mapping[str, str], now: Mapping[str, str], pat
 
 
 def require_finished(path: Path, finished: int, total: int) -> None:
-    """`InputError` for a checkpoint at `path` of a run that has not trained all of its iterations."""
+    """Raise `InputError` for the checkpoint at `path` of a run that has not finished its iterations."""
     if finished < total:
-        raise InputError(f"{path} stands at iteration {finished} of {total}; finish it with --resume first")
+        raise InputError(f"{path} is at iteration {finished} of {total}; finish it with --resume first")
 
 
 def warn_of_other_processes(state: Mapping[str, Any]) -> None:
-    """Say that a resumed training will not equal an uninterrupted one: each process draws on its own, and BN's batch is
-    a process's share.
+    """Warn if the number of processes has changed, so that a resumed training will not equal an uninterrupted one.
+
+    Each process has its own random numbers, and the batch of BN is the share of one process.
 
     Args:
-        state: a checkpoint; "processes" are those that wrote it.
+        state: a checkpoint; "processes" is the number that wrote it.
     """
     if state.get("processes", world_size()) != world_size():
         get_logger().warning(
-            "resuming with %d process(es) after %d: what each draws differs, so the numbers will differ from those of "
-            "an uninterrupted run as seeds do; with NORM BN, whose batch is one process's share, by more",
+            "resuming with %d process(es) after %d: their random numbers differ, so results will differ from those of "
+            "an uninterrupted run as between seeds; with NORM BN, whose batch is the share of one process, by more",
             world_size(), state["processes"],
         )  # fmt: skip
 
 
 def build_detector_schedule(solver: CfgNode) -> Schedule:
-    """The learning rate of every iteration."""
+    """Build the schedule, which maps an iteration to its learning rate."""
     steps = solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR"
     return build_schedule(
         "steps" if steps else "cosine",

@@ -1,7 +1,7 @@
-"""One fine-tuning: from a checked config and a backbone to predictions, measured numbers and results.json.
+"""One fine-tuning: from a checked config and a backbone to predictions, metrics and results.json.
 
-An engine trains and detects (detection/engines/base.py); everything before and after is the same for all of them, so
-that their numbers mean the same.
+An engine trains and detects (detection/engines/base.py); everything before and after is shared by all engines, so that
+their metrics are comparable.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ RANDOM = "random"
 
 
 def check_config(cfg: CfgNode) -> None:
-    """Check the config by itself and against its engine, which need not be installed; read no data."""
+    """Check the config on its own and against its engine, which need not be installed; reads no data."""
     build_engine(cfg.ENGINE).check_config(cfg)
 
 
 def load_checked(cfg: CfgNode, backbone: str) -> BackboneFile | None:
-    """Check the config against its engine, which must be installed, and its backbone; read no data.
+    """Check the config against its engine, which must be installed, and load and check its backbone; reads no data.
 
     Args:
         backbone: a pretraining run's folder, a backbone file, or "random".
@@ -50,13 +50,13 @@ def finetune(
     """Train, detect, evaluate; write predictions.json, matches.npz and results.json; return the results.
 
     Args:
-        backbone: of `load_checked`; None is random initialisation.
-        run_dir: created, with its config and log, when nothing can be refused any more.
-        resume: from the run's checkpoint, if there is one.
-        eval_only: detect and evaluate with the finished run's checkpoint; `run_folder` says where its results go.
+        backbone: from `load_checked`; None is random initialisation.
+        run_dir: created, with its config and log, after all checks.
+        resume: resume from the run's checkpoint, if it exists.
+        eval_only: detect and evaluate with the finished run's checkpoint; see `run_folder` for where the results go.
 
     Returns:
-        what results.json holds; on other processes than the main one, nothing.
+        the content of results.json on the main process, {} on others.
     """
     device = setup_distributed()
     hold_log()
@@ -73,7 +73,7 @@ def finetune(
 
 
 def load_both(cfg: CfgNode, key: str, warnings: WarningCounter) -> tuple[DetectionData, DetectionData]:
-    """The training and the test set of DATASETS, whose category list must be as long as the config's `key` says."""
+    """Load the training and test data of DATASETS; the number of categories must equal the config's `key`."""
     datasets, num_classes = cfg.DATASETS, dict(flatten(cfg))[key]
     train = load_data(datasets.TRAIN, datasets.ROOT, warnings)
     same = list(datasets.TRAIN) == list(datasets.TEST)
@@ -88,7 +88,7 @@ def load_both(cfg: CfgNode, key: str, warnings: WarningCounter) -> tuple[Detecti
 
 
 def log_counts(role: str, data: DetectionData) -> None:
-    """One line with the numbers of images, annotations and categories."""
+    """Log one line with the numbers of images, annotations and categories."""
     numbers = data.counts()
     get_logger().info(
         "%s %s: %d images, %d annotations (%d crowd or difficult), %d of %d categories annotated, fingerprint %s",

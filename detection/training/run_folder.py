@@ -1,12 +1,12 @@
-"""Where a fine-tuning reads its checkpoint and writes its results, and what it refuses before it writes anything.
+"""Folders of a fine-tuning's checkpoint and results, and the checks before anything is written.
 
-An evaluation that differs in anything from the run's own test (another data set, another key of TEST, another label)
-has a folder of its own in the run's:
+An evaluation that differs in any way from the run's own test (data set, keys of TEST, label) gets its own folder
+inside that of the run:
 
     RUN/evaluation-<data set>/          another DATASETS.TEST
-    RUN/evaluation-<data set>-<hash>/   other settings of the test; the hash is over these
+    RUN/evaluation-<data set>-<hash>/   other test settings; the hash covers them
 
-The run's own files stay as they are.  Data sets are told apart by their fingerprints, not by name or place.
+The run's own files are not changed.  Data sets are identified by their fingerprints, not by name or path.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class RunFolder:
 
     Attributes:
         run: holds the checkpoint.
-        results: gets results.json and what belongs to it; `run`, or the folder of an evaluation.
-        changed: key -> [the run's own value, that of this evaluation], of an evaluation with a folder of its own.
+        results: receives results.json and its files; `run`, or the folder of an evaluation.
+        changed: key -> [the run's value, that of this evaluation], for an evaluation with its own folder.
     """
 
     run: Path
@@ -47,27 +47,27 @@ class RunFolder:
     changed: Mapping[str, list[Any]]
 
     def open(self) -> Path:
-        """Create `results` with its config and log, on every process; called when nothing can be refused any more."""
-        refuse_other_run(self.run, self.resumed)  # again: another run may have come since
-        barrier()  # every process has looked at what lies there
+        """Create `results` with its config and log; called on every process after all checks."""
+        refuse_other_run(self.run, self.resumed)  # again: another run may have started since
+        barrier()  # every process has checked the folder
         if self.changed and is_main():  # its results are replaced as a whole
             (self.results / FILE_NAME).unlink(missing_ok=True)
         barrier()
         return open_run(self.results, self.cfg)
 
     def details(self) -> dict[str, Any]:
-        """What results.json says of an evaluation with a folder of its own."""
+        """Return the details in results.json of an evaluation with its own folder."""
         said = {"run": self.run.name, "folder": self.results.name, "changed": dict(self.changed)}
         return {"evaluation_of": said} if self.changed else {}
 
 
 def results_file(run_dir: Path, results: Mapping[str, Any]) -> Path:
-    """Where the results of a call on the run in `run_dir` were written."""
+    """Return the path of the results that a call on the run in `run_dir` wrote."""
     return run_dir / results["details"].get("evaluation_of", {}).get("folder", "") / FILE_NAME
 
 
 def check_folder(run_dir: Path, cfg: CfgNode, roles: Roles, *, resume: bool, eval_only: bool) -> None:
-    """Everything that can be refused before any data is read; `eval_only` may change the keys of the test as well."""
+    """Check what can be checked before any data is read; `eval_only` can also change the keys of the test."""
     checkpoint = run_dir / CHECKPOINT
     if eval_only and not checkpoint.exists():
         raise InputError(f"no checkpoint at {checkpoint}; check --output-dir, or train first, without --eval-only")
@@ -77,7 +77,7 @@ def check_folder(run_dir: Path, cfg: CfgNode, roles: Roles, *, resume: bool, eva
 
 
 def refuse_other_run(run_dir: Path, resumed: bool) -> None:
-    """`InputError` where a new run would write over another one."""
+    """Raise `InputError` if a new run would overwrite another one."""
     if not resumed and (run_dir / CHECKPOINT).exists():
         raise InputError(f"{run_dir} holds a run already; add --resume to resume it, or give another folder")
 
@@ -92,13 +92,13 @@ def choose_folder(
     resume: bool,
     eval_only: bool,
 ) -> RunFolder:
-    """Where this call writes; `InputError` for a data set that is not the one the run was started with."""
+    """Return the folders of this call; raise `InputError` if a data set is not the one the run was started with."""
     known: dict[str, str] = {}
     if (resume or eval_only) and (run_dir / CHECKPOINT).exists():
         known = _recorded(run_dir)
         _refuse_other_data(run_dir, known, TRAINING_DATA, "DATASETS.TRAIN", train)
     before = dict(flatten(load_yaml(run_dir / CONFIG_FILE))) if (run_dir / CONFIG_FILE).exists() else {}
-    moved = _listed(before.get(TEST_KEY)) != list(cfg.DATASETS.TEST)  # by name; decides where no fingerprint is known
+    moved = _listed(before.get(TEST_KEY)) != list(cfg.DATASETS.TEST)  # by name; decides if no fingerprint is known
     if resume and not eval_only and known:
         if moved and TEST_DATA not in known:
             was, now = _listed(before.get(TEST_KEY)), list(cfg.DATASETS.TEST)
@@ -112,7 +112,7 @@ def choose_folder(
 
 
 def _recorded(run_dir: Path) -> dict[str, str]:
-    """What the run's checkpoint must match.  That of an earlier version lacks the test set, which its results name."""
+    """Return the checkpoint's resume key; if an earlier version wrote it, the test set comes from the run's results."""
     known = dict(read_detector(run_dir / CHECKPOINT)["resume_key"])
     if TEST_DATA not in known and (run_dir / FILE_NAME).exists():
         tested = load_results(run_dir)["data"].get("test", {}).get("fingerprint")
@@ -123,13 +123,13 @@ def _recorded(run_dir: Path) -> dict[str, str]:
 def _refuse_other_data(run_dir: Path, known: Mapping[str, str], what: str, key: str, now: DetectionData) -> None:
     if known.get(what, now.fingerprint) != now.fingerprint:
         raise InputError(
-            f"cannot resume {run_dir}: the data set has changed: {key} was of fingerprint {known[what]} and is now of "
-            f"{now.fingerprint} ({now.name}, {now.annotations_path}); restore the data, or start in another folder"
+            f"cannot resume {run_dir}: the data set has changed: the fingerprint of {key} was {known[what]} and is "
+            f"now {now.fingerprint} ({now.name}, {now.annotations_path}); restore the data, or start in another folder"
         )
 
 
 def _changes(before: Mapping[str, Any], cfg: CfgNode, roles: Roles) -> dict[str, list[Any]]:
-    """Key -> [before, now] of what an evaluation changes, apart from the data set."""
+    """Return key -> [before, now] of the settings that an evaluation changes, except the data set."""
     changed = {}
     for key, value in roles.select(cfg, TEST, NAMING).items():
         old, new = (list(v) if isinstance(v, tuple) else v for v in (before.get(key), value))
@@ -139,7 +139,7 @@ def _changes(before: Mapping[str, Any], cfg: CfgNode, roles: Roles) -> dict[str,
 
 
 def _evaluation_folder(run_dir: Path, cfg: CfgNode, test: DetectionData, changed: Mapping[str, list[Any]]) -> Path:
-    """The folder of this evaluation: the same for the same one, never that of another."""
+    """Return the folder of this evaluation: equal for equal evaluations, never shared by different ones."""
     name = "evaluation-" + re.sub(r"[^A-Za-z0-9._+-]+", "_", test.name)
     settings = {key: new for key, (_, new) in changed.items() if key != TEST_KEY}
     name += f"-{config_hash(settings)}" if settings else ""
