@@ -104,7 +104,7 @@ def test_every_key_arrives_or_is_ours(d2):
 def test_a_key_or_type_that_detectron2_lacks_raises(d2):
     cfg = make_cfg()
     cfg.MODEL.RPN.NEW_LOSS = "focal"
-    with pytest.raises(InputError, match=r"MODEL\.RPN\.NEW_LOSS: ENGINE detectron2 has no such setting"):
+    with pytest.raises(InputError, match=r"MODEL\.RPN\.NEW_LOSS: ENGINE detectron2 does not have this key"):
         settings_of(d2, cfg)
     cfg = make_cfg()
     cfg.MODEL.RPN.NMS_THRESH = "high"

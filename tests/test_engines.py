@@ -186,7 +186,7 @@ def test_what_is_wrong_with_an_engine_is_said(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"ENGINE short: its defaults lack LABEL, .*TEST\.AP_SCORE_THRESH; add them"):
         engine_defaults("short")
     (folder / "nothing").rename(folder / "yolo")
-    with pytest.raises(InputError, match=f"{folder}/yolo and .*engines/yolo are engines of one name; rename yours"):
+    with pytest.raises(InputError, match=f"{folder}/yolo and .*engines/yolo are engines with the same name"):
         find_engines()
 
 

@@ -178,7 +178,7 @@ def test_the_files_agree_with_the_numbers(root, finished):
         (["MODEL.ANCHORS", "[[[1, 1]], [[2, 2]]]"], "MODEL.ANCHORS: [1, 1] anchors: give 3 lists"),
         (["MODEL.ANCHORS", "[[[1, 1]], [[2, 2], [3, 3]], [[2, 2]]]"], "MODEL.ANCHORS: [1, 2, 1] anchors"),
         (["MODEL.ANCHORS", "[[[1, 1]], [[2, 0]], [[2, 2]]]"], "an anchor is a width and a height above 0"),
-        (["INPUT.SIZES", "[64, 100]"], "INPUT.SIZES: 100 is no multiple of 32"),
+        (["INPUT.SIZES", "[64, 100]"], "INPUT.SIZES: 100 is not a multiple of 32"),
         (["TEST.SIZES", "[]"], "TEST.SIZES is []; it must be one or more numbers, each at least 32"),
         (["CLASS_LABELS.NAME", "OSL"], "unknown CLASS_LABELS.NAME 'OSL'; did you mean 'OLS'?"),
         (["CLASS_LABELS.LS.amount", "1.5"], "CLASS_LABELS.LS.amount is 1.5; it must be between 0 and 1"),

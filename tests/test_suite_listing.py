@@ -143,7 +143,7 @@ YOLO = {"CONFIG": "configs/yolo/quick.yaml", "TOOL": "finetune_voc"}  # ResNet-1
         (
             {},
             FASTER_RCNN | {"OVERRIDES": ["ENGINE", "torchvision"]},
-            "A: finetune (p): MODEL.BACKBONE.NAME: .* ENGINE torchvision can only do",
+            "A: finetune (p): MODEL.BACKBONE.NAME: .* ENGINE torchvision supports only",
         ),
         ({}, FASTER_RCNN, ""),
         ({}, YOLO, "A: finetune (p): MODEL.ARCH is resnet18, the backbone is resnet50"),

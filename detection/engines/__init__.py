@@ -1,13 +1,13 @@
-"""Engines are found: a folder that holds an `engine.py` is the engine of its name, `ENGINE <folder>` in a config.
+"""Discovery of engines: a folder with an `engine.py` is the engine of that name, `ENGINE <folder>` in a config.
 
-The folders are looked for here and in the places that $SMOOTH2DET_ENGINES lists (separated as $PATH is), so that your
-own detector needs no change of this project:
+Folders are searched for here and in the places that $SMOOTH2DET_ENGINES lists (separated as in $PATH), so that your own
+detector needs no change of this project:
 
     export SMOOTH2DET_ENGINES=~/engines            # holds toy/engine.py
     python tools/finetune_coco.py --config-file toy.yaml ...    # the file says ENGINE: toy
 
-`engine.py` ends with `ENGINE = <an instance>` of a subclass of `detection/engines/base.py::Engine`, which says what it
-must define; its modules import each other as detection.engines.<folder>.<module>.
+`engine.py` ends with `ENGINE = <an instance>` of a subclass of `detection/engines/base.py::Engine`, which documents
+what to define; the modules of a folder import each other as detection.engines.<folder>.<module>.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # a slow import
 
 KEY, FILE, INSTANCE = "ENGINE", "engine.py", "ENGINE"
 VARIABLE = "SMOOTH2DET_ENGINES"
-# Keys of every engine's config, which the run itself reads.
+# Keys that every engine's config must have, since the run itself reads them.
 REQUIRED = (
     "SEED", "LABEL", "PROTOCOL", "DATASETS.ROOT", "DATASETS.TRAIN", "DATASETS.TEST", "DATALOADER.NUM_WORKERS",
     "SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD", "SOLVER.LOG_PERIOD", "TEST.AP_SCORE_THRESH",
@@ -38,33 +38,33 @@ def _own_places() -> list[Path]:
     return [Path(part).expanduser().absolute() for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
 
 
-# Now, because a process that reads images imports an engine's modules by name alone.
+# On import, because a worker process imports an engine's modules by name only.
 __path__ += [str(place) for place in _own_places()]
 
 
 def find_engines() -> dict[str, Path]:
-    """Name -> folder of every engine; imports none of them.
+    """Return name -> folder of every engine; imports none of them.
 
     Raises:
-        InputError: $SMOOTH2DET_ENGINES names no folder, or two engines have one name.
+        InputError: $SMOOTH2DET_ENGINES lists a missing folder, or two engines have the same name.
     """
     found: dict[str, Path] = {}
     for place in (Path(__file__).parent, *_own_places()):
         if not place.is_dir():
-            raise InputError(f"{VARIABLE}: no folder {place}; set it to the folder that holds those of your engines")
+            raise InputError(f"{VARIABLE}: no folder {place}; set it to the parent folder of your engines")
         for file in sorted(place.glob(f"*/{FILE}")):
             name, other = file.parent.name, found.get(file.parent.name, file.parent)
             if other != file.parent:
-                raise InputError(f"{VARIABLE}: {file.parent} and {other} are engines of one name; rename yours")
+                raise InputError(f"{VARIABLE}: {file.parent} and {other} are engines with the same name; rename yours")
             found[name] = file.parent
     return found
 
 
 def build_engine(name: str) -> Engine:
-    """The engine of that name; imports nothing of the others, and nothing that must be installed for it.
+    """Return the engine of that name; imports neither other engines nor packages that must be installed for it.
 
     Raises:
-        InputError: there is none, with the closest name or all of them.
+        InputError: unknown engine, with the closest name or all names.
     """
     folder = find_engines()[check_choice(KEY, name, find_engines())]
     if str(folder.parent) not in __path__:  # the variable was set after the import
@@ -76,7 +76,7 @@ def build_engine(name: str) -> Engine:
 
 
 def engine_defaults(name: str) -> CfgNode:
-    """The default config of an engine, with its name as ENGINE.
+    """Return the default config of an engine, with its name as ENGINE.
 
     Raises:
         InputError: the engine's defaults lack a key that the run reads.
@@ -90,10 +90,10 @@ def engine_defaults(name: str) -> CfgNode:
 
 
 def load_engine_config(path: str | Path | None, overrides: Sequence[str] = (), *, otherwise: str) -> CfgNode:
-    """The config of a fine-tuning: the defaults of its engine, the file at `path`, and KEY VALUE pairs, merged.
+    """Load the config of a fine-tuning: the defaults of its engine, the file at `path`, and KEY VALUE pairs, merged.
 
     Args:
-        otherwise: the engine where neither file nor pairs name one.
+        otherwise: the engine if neither file nor pairs name one.
 
     Raises:
         InputError: see `load_config`; or an unknown engine.

@@ -1,4 +1,4 @@
-"""What the engines of the Faster R-CNN config (detection/config.py) share: its defaults, checks and names."""
+"""Base class of the engines of the Faster R-CNN config (detection/config.py): its defaults, checks and names."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from detection.exchange.compatibility import check_spec
 
 
 class FasterRCNNEngine(Engine):
-    """An implementation defines `build`, and refuses by name, in `check_keys`, the values that it cannot honour."""
+    """An engine of the Faster R-CNN config; define `build`, and refuse unsupported values by key in `check_keys`."""
 
     num_classes = "MODEL.ROI_HEADS.NUM_CLASSES"
     roles = ROLES
 
     def check_keys(self, cfg: CfgNode) -> None:
-        """`InputError`, by key, for a value that this implementation cannot honour."""
+        """Raise `InputError` with the key of a value that this implementation does not support."""
         raise NotImplementedError
 
     def defaults(self) -> CfgNode:

@@ -1,7 +1,7 @@
-"""Raw predictions of a detector that are not finite are refused.
+"""Refuse raw predictions of a detector that are not finite.
 
-Every detector drops what is not finite before its suppression, or by comparing it with a threshold: an AP of what is
-left would be reported without a word.
+Every detector drops non-finite values before its suppression, or by comparing them with a threshold; the AP of the rest
+would be reported silently.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from backbones.core.errors import InputError
 
 
 class FiniteOutputs:
-    """Watches what modules return; a context that ends the watching.
+    """Context manager that watches whether the outputs of modules are finite.
 
     Args:
-        modules: the heads, whose outputs are tensors in any nesting of lists, tuples and dicts.
+        modules: the heads; their outputs are tensors in any nesting of lists, tuples and dicts.
     """
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
@@ -37,9 +37,12 @@ class FiniteOutputs:
         self.seen += [tensor.isfinite().all() for tensor in _tensors(output)]  # on the device
 
     def check(self, images: Sequence[str]) -> None:
-        """`InputError` if an output since the last check was not finite; call it where the device is waited for anyway.
+        """Raise `InputError` if an output since the last check was not finite.
 
-        images: files of the batch.
+        Waits for the device: call it where the caller waits for it anyway.
+
+        Args:
+            images: files of the batch.
         """
         flags, self.seen = self.seen, []
         if flags and not torch.stack(flags).all():

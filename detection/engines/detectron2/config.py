@@ -1,6 +1,6 @@
-"""Our detection config, copied key by key into detectron2's own; nothing is ignored.
+"""Copies our detection config key by key into detectron2's; no key is ignored.
 
-This module imports no detectron2: it fills the config that `detectron2.config.get_cfg()` made.
+This module does not import detectron2: it fills the config that `detectron2.config.get_cfg()` made.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from backbones.core.errors import InputError
 from detection.config import get_defaults
 from detection.config_pairs import EXTRA_NORM, FPN_BACKBONE
 
-# Keys that are ours alone, and where this engine honours them.
+# Keys that only we have, and where this engine uses them.
 OWN_KEYS = {
     "ENGINE": "chose this engine",
     "LABEL": "written by the tool",
@@ -23,7 +23,7 @@ OWN_KEYS = {
     "TEST.EXPECTED_RESULTS": "checked by the tool",
     "TEST.IMS_PER_BATCH": "predict",
 }
-# Same name in both, another meaning; set by `fill_config` itself.
+# Keys with the same name but another meaning in detectron2; set by `fill_config` itself.
 _TRANSLATED = (
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE",
     "SOLVER.CLIP_GRADIENTS.ENABLED",
@@ -32,7 +32,7 @@ _TRANSLATED = (
     "SOLVER.WEIGHT_DECAY_BIAS",
 )
 
-# What makes detectron2's generic config an FPN detector: its configs/Base-RCNN-FPN.yaml.
+# Keys that turn detectron2's generic config into an FPN detector, from its configs/Base-RCNN-FPN.yaml.
 _FPN = {
     "MODEL.RESNETS.OUT_FEATURES": ["res2", "res3", "res4", "res5"],
     "MODEL.FPN.IN_FEATURES": ["res2", "res3", "res4", "res5"],
@@ -40,12 +40,12 @@ _FPN = {
     "MODEL.ROI_HEADS.IN_FEATURES": ["p2", "p3", "p4", "p5"],
     "MODEL.ROI_BOX_HEAD.NAME": "FastRCNNConvFCHead",
 }
-# A C4 detector has no pyramid and no box head: only the default may stand here.
+# A C4 detector has no pyramid and no box head: these keys must have their defaults.
 _NOT_IN_C4 = ("MODEL.FPN.OUT_CHANNELS", "MODEL.FPN.NORM", "MODEL.ROI_BOX_HEAD.NUM_FC", "MODEL.ROI_BOX_HEAD.FC_DIM")
 
 
 def check_config(cfg: CfgNode) -> None:
-    """Refuse, by name, a value that detectron2 cannot honour; needs no detectron2."""
+    """Refuse by key a value that detectron2 does not support; does not need detectron2."""
     model = cfg.MODEL
     fpn = model.BACKBONE.NAME == FPN_BACKBONE
     heads = ("StandardROIHeads",) if fpn else ("Res5ROIHeads", EXTRA_NORM)
@@ -59,13 +59,13 @@ def check_config(cfg: CfgNode) -> None:
     elif len(model.ANCHOR_GENERATOR.SIZES) not in (1, 5):
         raise InputError(f"MODEL.ANCHOR_GENERATOR.SIZES: {model.ANCHOR_GENERATOR.SIZES}: one list per level p2..p6")
     if cfg.DATALOADER.CACHE_IMAGES:
-        raise InputError("DATALOADER.CACHE_IMAGES: True: ENGINE detectron2 reads every image anew; set it to False")
+        raise InputError("DATALOADER.CACHE_IMAGES: True: ENGINE detectron2 does not cache images; set it to False")
 
 
 def _check_c4(cfg: CfgNode) -> None:
     if cfg.MODEL.RESNETS.DEPTH < 50:
         raise InputError(
-            f"MODEL.RESNETS.DEPTH: {cfg.MODEL.RESNETS.DEPTH}: detectron2's C4 head is built of bottleneck blocks, so "
+            f"MODEL.RESNETS.DEPTH: {cfg.MODEL.RESNETS.DEPTH}: detectron2's C4 head consists of bottleneck blocks, so "
             f"res5 would stay random; set MODEL.BACKBONE.NAME {FPN_BACKBONE}"
         )
     values, defaults = dict(flatten(cfg)), dict(flatten(get_defaults()))
@@ -84,7 +84,7 @@ def fill_config(cfg: CfgNode, target: Any, *, device: str, processes: int) -> An
 
     Args:
         device: "cpu" or "cuda:0".
-        processes: their number; with one, SyncBN is BN, and there is no group to synchronise in.
+        processes: number of processes; with one, SyncBN becomes BN, since there is nothing to synchronise.
 
     Raises:
         InputError: a key that detectron2 does not have, or a value of another type.
@@ -98,31 +98,31 @@ def fill_config(cfg: CfgNode, target: Any, *, device: str, processes: int) -> An
         if key in OWN_KEYS or key in _TRANSLATED:
             continue
         if key not in known:
-            raise InputError(f"{key}: ENGINE detectron2 has no such setting; set ENGINE torchvision, or leave it out")
+            raise InputError(f"{key}: ENGINE detectron2 does not have this key; remove it, or set ENGINE torchvision")
         _set(target, key, value)
     for key, value in (_FPN if fpn else {}).items():
         _set(target, key, value)
     for key in ("MODEL.RESNETS.NORM", "MODEL.FPN.NORM"):
         alone = values[key] == "SyncBN" and processes == 1
         _set(target, key, "BN" if alone else values[key])
-    # The norm over all parameters is clipped by a hook of the optimizer, detectron2 has no such key.
+    # detectron2 cannot clip the norm over all parameters; a hook of the optimizer does.
     own_clipping = values["SOLVER.CLIP_GRADIENTS.CLIP_TYPE"] == "norm"
     _set(target, "SOLVER.CLIP_GRADIENTS.ENABLED", values["SOLVER.CLIP_GRADIENTS.ENABLED"] and own_clipping)
     if own_clipping:
         _set(target, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "norm")
     if values["SOLVER.WEIGHT_DECAY_BIAS"] >= 0:  # detectron2's default, None, is WEIGHT_DECAY
         _set(target, "SOLVER.WEIGHT_DECAY_BIAS", values["SOLVER.WEIGHT_DECAY_BIAS"])
-    # A cosine over what is left after the warm-up, as in backbones/core/schedule.py; steps keep their place.
+    # The cosine covers the iterations after the warm-up, as in backbones/core/schedule.py; steps are not shifted.
     _set(target, "SOLVER.RESCALE_INTERVAL", values["SOLVER.LR_SCHEDULER_NAME"] == "WarmupCosineLR")
     _set(target, "MODEL.DEVICE", device)
-    _set(target, "MODEL.WEIGHTS", "")  # the engine loads the backbone itself, and proves it
+    _set(target, "MODEL.WEIGHTS", "")  # the engine loads the backbone itself, with proof
     _set(target, "VERSION", 2)
     target.freeze()
     return target
 
 
 def _check_device(cfg: CfgNode, device: str, processes: int) -> None:
-    """Refuse what detectron2 does on GPUs only."""
+    """Refuse what detectron2 supports only on GPUs."""
     if device != "cpu":
         return
     if cfg.SOLVER.AMP.ENABLED:
@@ -130,12 +130,12 @@ def _check_device(cfg: CfgNode, device: str, processes: int) -> None:
     for key, norm in (("MODEL.RESNETS.NORM", cfg.MODEL.RESNETS.NORM), ("MODEL.FPN.NORM", cfg.MODEL.FPN.NORM)):
         if norm == "SyncBN" and processes > 1:
             raise InputError(
-                f"{key}: SyncBN: synchronises GPUs only; with several processes on the CPU use FrozenBN, GN"
+                f"{key}: SyncBN: synchronises GPUs only; with several processes on the CPU use FrozenBN or GN"
             )
 
 
 def _set(target: Any, key: str, value: Any) -> None:
-    """Set a dotted key; the types of detectron2's default are kept (its steps are tuples, our lists may be)."""
+    """Set a dotted key, converted to the type of detectron2's default (its steps are tuples; ours can be lists)."""
     *path, leaf = key.split(".")
     for name in path:
         target = target[name]

@@ -1,10 +1,10 @@
-"""Images for detectron2: its own mapper, our order.
+"""Batches for detectron2, with its mapper and our order of images.
 
-detectron2 shuffles in the sampler, groups by shape after mapping, and draws flips from each worker's
-own state; none of that can be resumed exactly.  Here batches are grouped before mapping, and what is
-drawn for an image is a pure function of (seed, epoch, image).
+detectron2 shuffles in the sampler, groups by shape after mapping, and draws flips from the state of each
+worker; none of that can be resumed exactly.  Here batches are grouped before mapping, and the random
+numbers of an image are a pure function of (seed, epoch, image).
 
-This module imports no detectron2: it receives a `DatasetMapper`.
+This module does not import detectron2: it receives a `DatasetMapper`.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ Mapper = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def to_dataset_dict(record: Record) -> dict[str, Any]:
-    """A record as detectron2's dataset dict; its mapper leaves the crowds out."""
+    """Convert a record to detectron2's dataset dict; its mapper skips crowds."""
     annotations = [
         {"bbox": box, "bbox_mode": XYWH_ABS, "category_id": int(label), "iscrowd": int(crowd)}
         for box, label, crowd in zip(record.bbox.tolist(), record.labels, record.iscrowd, strict=True)
@@ -41,13 +41,13 @@ def to_dataset_dict(record: Record) -> dict[str, Any]:
 
 
 class MappedRecords(Dataset):
-    """Records through detectron2's mapper.
+    """Records mapped by detectron2's mapper.
 
-    An index is a `Position` in training (what the mapper draws depends on it alone) and a number at
-    inference.
+    An index is a `Position` in training (which alone determines the mapper's random numbers) and a number
+    at inference.
 
     Raises:
-        InputError: names an image that cannot be read.
+        InputError: an image that cannot be read.
     """
 
     def __init__(self, records: Sequence[Record], mapper: Mapper, seed: int) -> None:
@@ -62,7 +62,7 @@ class MappedRecords(Dataset):
         try:
             with _numpy_seeded(position_rng(self.seed, epoch, index)):
                 return self.mapper(to_dataset_dict(record))
-        except (OSError, SyntaxError, ValueError) as error:  # what PIL raises, by format and damage
+        except (OSError, SyntaxError, ValueError) as error:  # raised by PIL, depending on format and damage
             raise InputError(f"cannot use the image {record.path} ({error}); restore or remove it") from None
 
 
@@ -78,10 +78,10 @@ def training_batches(
     num_workers: int,
     pin_memory: bool,
 ) -> GuardedLoader[list[dict[str, Any]]]:
-    """This process's share of the batches of the iterations `start` .. `stop - 1`.
+    """Return this process's share of the batches of iterations `start` .. `stop - 1`.
 
     Args:
-        batch_size: images of one iteration over all processes.
+        batch_size: images per iteration over all processes.
         group_by_aspect: never put wide and tall images into one batch.
     """
     wide = np.array([record.width > record.height for record in records], np.int64)
@@ -104,14 +104,14 @@ def training_batches(
 def test_batches(
     records: Sequence[Record], mapper: Mapper, *, batch_size: int, num_workers: int, pin_memory: bool
 ) -> GuardedLoader[list[dict[str, Any]]]:
-    """Every test image once over all processes (`shape_batches`)."""
+    """Return batches that cover every test image once over all processes (`shape_batches`)."""
     mapped, keys = MappedRecords(records, mapper, 0), shape_batches(records, batch_size)
     return GuardedLoader(mapped, keys, list, num_workers=num_workers, pin_memory=pin_memory)
 
 
 @contextlib.contextmanager
 def _numpy_seeded(rng: np.random.Generator) -> Iterator[None]:
-    """Seed numpy's global generator, which detectron2's augmentations draw from, and put it back."""
+    """Seed numpy's global generator, which detectron2's augmentations use, and restore its state afterwards."""
     before = np.random.get_state()
     np.random.seed(rng.integers(2**32, dtype=np.uint32))
     try:

@@ -1,8 +1,8 @@
 """Faster R-CNN by detectron2: its model, mapper, trainer and hooks, configured from our keys.
 
-detectron2 is optional: it is imported here alone, when a run needs it, and handed to the modules
-beside this one.  What is ours: the backbone is loaded with proof, the order of images resumes
-exactly, every iteration is seeded, and checkpoints hold plain types.
+detectron2 is optional: only this module imports it, when a run needs it, and passes it to the others of
+this folder.  Our own parts: the backbone is loaded with proof, the order of images resumes exactly,
+every iteration is seeded, and checkpoints hold plain types.
 """
 
 import logging
@@ -33,13 +33,13 @@ _INSTALL = (
     "install it after torch with: pip install --no-build-isolation "
     f"'git+https://github.com/facebookresearch/detectron2@{COMMIT}', or set ENGINE torchvision"
 )
-# The first two repeat, as warnings and tracebacks, what our account and our errors say in one line; the third
-# complains of a call inside detectron2.
+# The first two repeat as warnings and tracebacks what our account and errors report in one line; the third
+# warns about a call inside detectron2.
 _SILENCED = ("fvcore.common.checkpoint", "detectron2.engine.train_loop", "torch.fx._symbolic_trace")
 
 
 def import_detectron2() -> SimpleNamespace:
-    """detectron2's subpackages that this engine uses; `InputError` says how to install it."""
+    """Import the subpackages of detectron2 that this engine uses; raise `InputError` with how to install it."""
     try:
         from detectron2 import checkpoint, config, data, engine, layers, modeling, solver, utils
         from detectron2.utils import events  # noqa: F401 (utils does not import it)
@@ -58,13 +58,13 @@ def import_detectron2() -> SimpleNamespace:
 
 
 class Detectron2Engine(FasterRCNNEngine):
-    """Needs detectron2 for `require` and `build` alone."""
+    """The detectron2 engine; only `require` and `build` need detectron2."""
 
     def check_keys(self, cfg: CfgNode) -> None:
         check_config(cfg)
 
     def require(self) -> None:
-        """`InputError` where detectron2 is absent, with the way to get it."""
+        """Raise `InputError` if detectron2 is not installed, with how to install it."""
         import_detectron2()
 
     def build(self, cfg: CfgNode, backbone: BackboneFile | None, device: torch.device) -> Detectron2Detector:
@@ -80,7 +80,7 @@ ENGINE = Detectron2Engine()
 def build_detector(
     d2: SimpleNamespace, d2_cfg: Any, cfg: CfgNode, backbone: BackboneFile | None
 ) -> tuple[nn.Module, LoadReport | None]:
-    """detectron2's model on its device, with the backbone in it; and the proof that it is (None: random).
+    """Build detectron2's model on its device with the backbone; also return the account and proof of the loading.
 
     Args:
         d2_cfg: detectron2's frozen config (`fill_config`).
@@ -104,7 +104,7 @@ def build_detector(
 
 
 def prove_loading(model: Any, backbone: BackboneFile, channel_order: str) -> dict[str, Any]:
-    """One raw image through detectron2's normalisation and backbone, and through torchvision's."""
+    """Compare the features of one raw image from detectron2's normalisation and backbone with torchvision's."""
     device, training = model.device, model.training
     model.cpu().eval()
 
@@ -117,7 +117,7 @@ def prove_loading(model: Any, backbone: BackboneFile, channel_order: str) -> dic
 
 
 def stage_features(model: Any, images: Tensor) -> dict[str, Tensor]:
-    """res2..res5 of a detectron2 detector; a C4 detector has its res5 in the head."""
+    """Compute res2..res5 of a detectron2 detector; a C4 detector has its res5 in the head."""
     resnet = resnet_of(model)
     x, found = resnet.stem(images), {}
     for name in resnet.stage_names:

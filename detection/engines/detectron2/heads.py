@@ -1,6 +1,6 @@
-"""The C4 heads beyond detectron2's own.
+"""C4 heads that detectron2 lacks, and the stages of its detectors.
 
-This module imports no detectron2: it receives its subpackages from engine.py.
+This module does not import detectron2: it receives its subpackages from engine.py.
 """
 
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ def register_heads(d2: SimpleNamespace) -> None:
     """Add `Res5ROIHeadsExtraNorm` to detectron2's registry, once.
 
     A norm of RESNETS.NORM follows C4's res5, as in MoCo (He et al. 2020, arXiv:1911.05722, Sec. 4.2): new layers are
-    normalised too, so that backbones of other scales of features meet the box predictor alike.
+    also normalised, so that the box predictor works alike for backbones with different feature scales.
     """
     registry = d2.modeling.ROI_HEADS_REGISTRY
     if EXTRA_NORM in registry:
@@ -32,17 +32,17 @@ def register_heads(d2: SimpleNamespace) -> None:
 
 
 def res5_blocks(model: Any) -> nn.Sequential:
-    """The backbone's share of a C4 detector's res5: without the extra norm, which no backbone file has."""
+    """Return the backbone's part of a C4 detector's res5: without the extra norm, which no backbone file has."""
     return nn.Sequential(*(block for name, block in model.roi_heads.res5.named_children() if name != "norm"))
 
 
 def resnet_of(model: Any) -> Any:
-    """The ResNet of a detector, with or without a pyramid."""
+    """Return the ResNet of a detector, with or without a pyramid."""
     return getattr(model.backbone, "bottom_up", model.backbone)
 
 
 def frozen_stages(model: Any, freeze_at: int) -> dict[str, nn.Module]:
-    """The stages that MODEL.BACKBONE.FREEZE_AT freezes, by name; in C4, 5 is the head's res5."""
+    """Return the stages that MODEL.BACKBONE.FREEZE_AT freezes, by name; in C4, 5 is the head's res5."""
     resnet = resnet_of(model)
     stages = {"stem": resnet.stem, **{name: getattr(resnet, name) for name in resnet.stage_names}}
     if "res5" not in stages:
@@ -53,8 +53,8 @@ def frozen_stages(model: Any, freeze_at: int) -> dict[str, nn.Module]:
 def freeze_res5(model: Any) -> None:
     """Freeze a C4 detector's res5, as detectron2 freezes a stage of the backbone.
 
-    NOTE: differs from detectron2, whose FREEZE_AT 5 leaves res5 training, because it stands in the head: a result
-    would be called a probe of a frozen backbone, and be none.
+    NOTE: differs from detectron2, whose FREEZE_AT 5 leaves res5 training because it is in the head: the result would
+    be reported as that of a frozen backbone without being one.
     """
     blocks: Any = res5_blocks(model)
     for block in blocks:

@@ -1,6 +1,6 @@
-"""Detecting with a detectron2 detector, each image once over all processes.
+"""Inference with a detectron2 detector, each image once over all processes.
 
-This module imports no detectron2: it receives its subpackages from engine.py.
+This module does not import detectron2: it receives its subpackages from engine.py.
 """
 
 from types import SimpleNamespace
@@ -21,7 +21,7 @@ from detection.training.gathering import gather_detections
 def predict(
     d2: SimpleNamespace, d2_cfg: Any, cfg: CfgNode, model: nn.Module, data: DetectionData, device: torch.device
 ) -> Detections:
-    """COCO results of all test images, on every process, in the order of the data."""
+    """Return the COCO results of all test images, on every process, in the order of the data."""
     batches = test_batches(
         data.records,
         d2.data.DatasetMapper(d2_cfg, is_train=False),
@@ -44,7 +44,7 @@ def predict(
 
 
 def to_results(image_id: int, instances: Any, category_ids: list[int]) -> Detections:
-    """detectron2's instances of one image (x0, y0, x1, y1) as COCO results (x, y, w, h)."""
+    """Convert detectron2's instances of one image (x0, y0, x1, y1) to COCO results (x, y, w, h)."""
     boxes = instances.pred_boxes.tensor.double().cpu()
     boxes[:, 2:] -= boxes[:, :2]
     return [

@@ -1,9 +1,9 @@
-"""What detectron2's trainer reports: one line of metrics.jsonl a log period, and a progress bar with its ETA.
+"""Logging of detectron2's trainer: one line of metrics.jsonl per log period, and a progress bar with its ETA.
 
-detectron2 itself copies every loss from the device in each iteration, and gathers them from all processes; here they
+detectron2 itself copies every loss from the device in each iteration and gathers it from all processes; here losses
 stay on the device until a line is due.
 
-This module imports no detectron2.
+This module does not import detectron2.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from backbones.core.run_log import MetricsWriter
 
 
 class TrainingLog:
-    """Collects losses (tensors) and the model's own scalars (numbers); a context that closes the progress bar.
+    """Context manager that collects losses (tensors) and the model's scalars (numbers), and closes the progress bar.
 
     Args:
         start, stop: the iterations of this training.
@@ -34,7 +34,7 @@ class TrainingLog:
         self.reporter.__exit__()
 
     def watch(self, model: nn.Module) -> Any:
-        """Collect the losses of every training pass of `model`; returns the handle that ends it."""
+        """Collect the losses of every training pass of `model`; return the handle that ends it."""
         return model.register_forward_hook(self._add_losses)
 
     def _add_losses(self, model: nn.Module, inputs: Any, losses: dict[str, Tensor]) -> None:
@@ -43,20 +43,20 @@ class TrainingLog:
             self.meters.add(Step(sum(self.losses.values()), self.losses))  # type: ignore[arg-type]
 
     def add_scalars(self, trainer: Any) -> None:
-        """Take what the model put into the trainer's storage in this iteration: numbers, such as its accuracy."""
+        """Collect the numbers that the model put into the trainer's storage in this iteration, such as its accuracy."""
         for name, (value, at) in trainer.storage.latest().items():
             if at == trainer.iter:
                 self.scalars.setdefault(name, []).append(float(value))
 
     def report(self, iteration: int, lr: float) -> None:
-        """Write the means since the last line; `Diverged` names a loss that was not finite."""
+        """Write the means since the last line; raise `Diverged` with the losses if one was not finite."""
         numbers = self.meters.flush()  # synchronises with the device
         means = {name: sum(values) / len(values) for name, values in self.scalars.items()}
         self.scalars = {}
         self.reporter.report(iteration, lr, numbers | means)
 
     def diverged(self, iteration: int, reason: Exception) -> Diverged:
-        """The error for what detectron2 found not to be finite before a line was due."""
+        """Return the error for a non-finite value that detectron2 found before a line was due."""
         parts = {name: float(f"{value.item():.4g}") for name, value in self.losses.items()}
         return Diverged(
             f"the loss is not finite at iteration {iteration} ({reason}); the one before had {parts}; "

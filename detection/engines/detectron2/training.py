@@ -1,6 +1,6 @@
-"""A training with detectron2's trainer that resumes exactly.
+"""Training with detectron2's trainer that resumes exactly.
 
-This module imports no detectron2: it receives its subpackages from engine.py.
+This module does not import detectron2: it receives its subpackages from engine.py.
 """
 
 import sys
@@ -28,7 +28,7 @@ from detection.engines.detectron2.log import TrainingLog
 from detection.exchange.loading import LoadReport
 from detection.training.precise_bn import measure_statistics
 
-NEVER = sys.maxsize  # detectron2's own period of gathering the losses, at which it waits for the device
+NEVER = sys.maxsize  # detectron2's period for gathering losses, which waits for the device
 
 
 @dataclass(kw_only=True, eq=False)
@@ -38,8 +38,8 @@ class Detectron2Detector(Detector):
     Attributes:
         d2: detectron2's subpackages.
         d2_cfg: detectron2's config, made from `cfg`.
-        schedule: its LRScheduler.
-        scaler: of the gradients, with mixed precision.
+        schedule: detectron2's LRScheduler.
+        scaler: gradient scaler for mixed precision.
     """
 
     d2: SimpleNamespace
@@ -68,7 +68,7 @@ class Detectron2Detector(Detector):
 
     def measure_norms(self, data: DetectionData) -> None:
         stop = self.cfg.SOLVER.MAX_ITER
-        with self.d2.utils.events.EventStorage():  # what the model reports of these passes is dropped
+        with self.d2.utils.events.EventStorage():  # drops what the model reports in these passes
             batches = self.batches(data, stop, stop + self.cfg.TEST.PRECISE_BN.NUM_ITER)
             measure_statistics(self.model, batches, self.cfg)
 
@@ -82,10 +82,10 @@ class Detectron2Detector(Detector):
         run_dir: Path,
         stop: int | None = None,
     ) -> None:
-        """Iterations `start` .. MAX_ITER - 1, by detectron2's trainer.
+        """Run iterations `start` .. MAX_ITER - 1 with detectron2's trainer.
 
         Args:
-            stop: leave earlier, before this iteration and without a checkpoint (benchmarks/detectron2_loop.py).
+            stop: end earlier, before this iteration and without a checkpoint (benchmarks/detectron2_loop.py).
         """
         stop = self.cfg.SOLVER.MAX_ITER if stop is None else stop
         trainer = self.build_trainer(self.batches(data, start, stop))
@@ -97,7 +97,7 @@ class Detectron2Detector(Detector):
             watch = log.watch(self.model)
             try:
                 trainer.train(start, stop)
-            except FloatingPointError as error:  # detectron2's own check, of the proposals
+            except FloatingPointError as error:  # detectron2's own check of the proposals
                 raise log.diverged(trainer.iter, error) from None
             finally:
                 watch.remove()
@@ -108,7 +108,7 @@ class Detectron2Detector(Detector):
         set_learning_rate(self.schedule, trainer.iter)
 
     def after_step(self, trainer: Any, log: TrainingLog, save: Callable[[int], None]) -> None:
-        """Log and save where that is due."""
+        """Log and save if due."""
         solver, finished = self.cfg.SOLVER, trainer.iter + 1
         log.add_scalars(trainer)
         checkpoint_due = finished % solver.CHECKPOINT_PERIOD == 0 or finished == solver.MAX_ITER
@@ -116,11 +116,11 @@ class Detectron2Detector(Detector):
             log.report(trainer.iter, self.optimizer.param_groups[0]["lr"])  # synchronises with the device
         if checkpoint_due:
             check_weights(self.model, trainer.iter)
-            save(finished)  # after the checks: a checkpoint never holds what is not finite
+            save(finished)  # after the checks: a checkpoint never holds non-finite values
         log.reporter.advance()
 
     def build_trainer(self, batches: Any) -> Any:
-        """detectron2's trainer; the log collects the losses, not the trainer."""
+        """Build detectron2's trainer; the losses are collected by the log, not by the trainer."""
         model = wrap_ddp(self.model, self.device)
         options = {"gather_metric_period": NEVER}
         if self.scaler.is_enabled():
@@ -136,11 +136,11 @@ def prepare(
     device: torch.device,
     report: LoadReport | None = None,
 ) -> Detectron2Detector:
-    """A model, on `device`, with what trains it.
+    """Return the detector: a model on `device` with optimizer, schedule and gradient scaler.
 
     Args:
         d2_cfg: detectron2's config, made from `cfg`.
-        report: of the loading of its backbone.
+        report: the account of loading its backbone.
     """
     optimizer = build_solver(d2, d2_cfg, cfg, model)
     return Detectron2Detector(
@@ -159,7 +159,7 @@ def prepare(
 
 
 def build_solver(d2: SimpleNamespace, d2_cfg: Any, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """detectron2's own SGD, or AdamW over the same groups; with the gradient clipping of the config."""
+    """Build detectron2's SGD, or AdamW over the same groups, with the gradient clipping of the config."""
     solver = cfg.SOLVER
     if solver.OPTIMIZER == "SGD":
         optimizer = d2.solver.build_optimizer(d2_cfg, model)
@@ -177,16 +177,16 @@ def build_solver(d2: SimpleNamespace, d2_cfg: Any, cfg: CfgNode, model: nn.Modul
     if solver.CLIP_GRADIENTS.ENABLED and solver.CLIP_GRADIENTS.CLIP_TYPE == "full_model":
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
-        def clip(*_: Any) -> None:  # returns nothing: whether the norm is 0 would be asked of the device
+        def clip(*_: Any) -> None:  # returns nothing: testing a returned norm would wait for the device
             nn.utils.clip_grad_norm_(parameters, solver.CLIP_GRADIENTS.CLIP_VALUE)
 
-        # Just before the step, when mixed precision has scaled the gradients back.
+        # Just before the step, after mixed precision has unscaled the gradients.
         optimizer.register_step_pre_hook(clip)
     return optimizer
 
 
 def set_learning_rate(schedule: Any, iteration: int) -> None:
-    """detectron2's rate of this iteration; a pure function of it, so nothing of it is saved."""
+    """Set detectron2's learning rate of this iteration; a pure function of it, so the schedule needs no saving."""
     schedule.last_epoch = iteration
     for group, lr in zip(schedule.optimizer.param_groups, schedule.get_lr(), strict=True):
         group["lr"] = lr

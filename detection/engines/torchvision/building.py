@@ -1,4 +1,4 @@
-"""Builds the torchvision engine's detector from MODEL and a backbone."""
+"""Build the torchvision engine's detector from MODEL and a backbone."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from detection.exchange.loading import LoadReport, export_torchvision
 from detection.exchange.proof import STAGES, prove_from_pixels
 
 PYRAMID_NORMS = {"": None, "BN": nn.BatchNorm2d, "GN": partial(nn.GroupNorm, 32)}
-BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of dx, dy, dw, dh in the second stage, as everywhere
+BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of dx, dy, dw, dh in the second stage, the usual values
 
 
 def build_detector(model: CfgNode, detections: int, backbone: BackboneFile | None) -> tuple[FasterRCNN, LoadReport]:
-    """The detector with the backbone's weights, or random ones, and the account and proof of the loading.
+    """Build the detector with the backbone's weights, or random ones; also return the account and proof of the loading.
 
     Args:
         model: MODEL of the config.
@@ -57,7 +57,7 @@ def build_detector(model: CfgNode, detections: int, backbone: BackboneFile | Non
 
 
 def prove_loading(detector: FasterRCNN, backbone: BackboneFile) -> dict[str, Any]:
-    """One raw image through the detector's normalisation and body, and through torchvision's ResNet."""
+    """Compare the features of one raw image from the detector's normalisation and body with torchvision's ResNet."""
     training = detector.training
     detector.eval()
 
@@ -71,7 +71,7 @@ def prove_loading(detector: FasterRCNN, backbone: BackboneFile) -> dict[str, Any
 
 
 def build_body(model: CfgNode, backbone: BackboneFile | None) -> tuple[nn.Module, LoadReport]:
-    """The ResNet without its classifier, loaded, frozen up to MODEL.BACKBONE.FREEZE_AT."""
+    """Build the ResNet without its classifier, load it, and freeze it up to MODEL.BACKBONE.FREEZE_AT."""
     norm = "GN" if model.RESNETS.NORM == "GN" else "BN"
     body: Any = build_model(f"resnet{model.RESNETS.DEPTH}", num_classes=2, norm=norm)
     del body.fc
@@ -83,15 +83,15 @@ def build_body(model: CfgNode, backbone: BackboneFile | None) -> tuple[nn.Module
 
 
 def frozen_stages(body: Any, freeze_at: int) -> dict[str, nn.Module]:
-    """The stages that MODEL.BACKBONE.FREEZE_AT freezes, by detectron2's names."""
+    """Return the stages that MODEL.BACKBONE.FREEZE_AT freezes, by detectron2's names."""
     stages = [nn.ModuleList([body.conv1, body.bn1]), *body.stage_modules()]
     return dict(list(zip(("stem", *STAGES), stages, strict=True))[:freeze_at])
 
 
 def freeze_norms(module: nn.Module, *, everywhere: bool) -> None:
-    """Replaces batch normalisation by its frozen form: everywhere, or where its weights do not train.
+    """Replace batch normalisation by its frozen form: everywhere, or only where its weights do not train.
 
-    A frozen stage whose statistics went on moving would not be frozen.
+    A frozen stage whose statistics kept changing would not be frozen.
     """
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):

@@ -36,7 +36,7 @@ from detection.training.resuming import build_detector_schedule
 
 
 class TorchvisionEngine(FasterRCNNEngine):
-    """Needs nothing that is not installed with the project."""
+    """The torchvision engine; needs nothing beyond the project's own requirements."""
 
     def check_keys(self, cfg: CfgNode) -> None:
         check_config(cfg)
@@ -89,7 +89,7 @@ class TorchvisionDetector(Detector):
 
 
 class DetectionTask(nn.Module):
-    """What the loop trains: maps a DetectionBatch to the sum of the detector's four losses."""
+    """The module that the loop trains: maps a DetectionBatch to the sum of the detector's four losses."""
 
     def __init__(self, detector: FasterRCNN) -> None:
         super().__init__()
@@ -106,7 +106,11 @@ class DetectionTask(nn.Module):
 
 
 def build_detector_optimizer(solver: CfgNode, detector: nn.Module) -> torch.optim.Optimizer:
-    """Over what trains; normalisation layers, and perhaps biases (theirs too, as in detectron2), decay on their own."""
+    """Build the optimizer of all trainable parameters.
+
+    Normalisation layers have their own weight decay, and so have biases (those of normalisation layers included, as in
+    detectron2) if WEIGHT_DECAY_BIAS is not negative.
+    """
     groups: dict[float, list[Tensor]] = {}
     for module in detector.modules():
         is_norm = isinstance(module, (nn.BatchNorm2d, nn.GroupNorm))
@@ -128,7 +132,7 @@ def build_detector_optimizer(solver: CfgNode, detector: nn.Module) -> torch.opti
 
 @torch.inference_mode()
 def detect(cfg: CfgNode, detector: nn.Module, data: DetectionData, device: torch.device) -> Detections:
-    """Every detection on `data` as COCO results, sorted by image; complete on every process."""
+    """Return all detections on `data` as COCO results, sorted by image; complete on every process."""
     detector.eval()
     images = InferenceImages(data.records, short_side=cfg.INPUT.MIN_SIZE_TEST, longest=cfg.INPUT.MAX_SIZE_TEST)
     batches = inference_batches(
@@ -152,14 +156,14 @@ def detect(cfg: CfgNode, detector: nn.Module, data: DetectionData, device: torch
 
 
 def scale_to_original(boxes: Tensor, size: tuple[int, int], original: tuple[int, int]) -> Tensor:
-    """(n, 4) corners in an image resized to `size` (height, width) -> corners in the original of `original`."""
+    """Map (n, 4) corners in an image resized to `size` (height, width) to corners in one of size `original`."""
     height, width = original
     factor = boxes.new_tensor([width / size[1], height / size[0]] * 2)
     return (boxes * factor).clamp(min=0).minimum(boxes.new_tensor([width, height] * 2))
 
 
 def to_coco_results(image_id: int, boxes: Tensor, output: dict[str, Tensor], category_ids: list[int]) -> Detections:
-    """COCO results of one image; class 1 of the detector is the first category."""
+    """Convert the output for one image to COCO results; class 1 of the detector is the first category."""
     sides = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).tolist()
     labels, scores = output["labels"].tolist(), output["scores"].tolist()
     return [

@@ -1,10 +1,10 @@
 """Faster R-CNN with a feature pyramid, on torchvision's proposal network and matching.
 
-What differs from torchvision's own class, and why: images come resized, padded and as uint8, so
-there is no transform; losses, initial weights and RoIAlign follow detectron2, so that both engines
-mean the same by the same key; boxes are float32 whatever the precision of the network.
+Differences from torchvision's own class: images arrive resized, padded and as uint8, so
+without a transform; losses, initial weights and RoIAlign follow detectron2, so that a key means the
+same for both engines; boxes are float32 regardless of the precision of the network.
 
-Letters: B images of 3 x H x W, A anchors of an image, R regions, C channels, K classes without background.
+Letters: B images of 3 x H x W, A anchors per image, R regions, C channels, K classes without background.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class FasterRCNN(nn.Module):
 
     Args:
         body: network with `stages(x)` -> {"res2" .. "res5"}.
-        pyramid: FeaturePyramidNetwork over these four, with one level more.
+        pyramid: FeaturePyramidNetwork over these four, with one more level.
         mean, std: per channel, range 0..255.
     """
 
@@ -61,10 +61,10 @@ class FasterRCNN(nn.Module):
         Args:
             images: (B, 3, H, W) uint8, padded.
             sizes: (height, width) of each image without padding.
-            targets: while training, B times {"boxes": (n, 4) float32, "labels": (n,) 1 .. K}.
+            targets: in training, B times {"boxes": (n, 4) float32, "labels": (n,) 1 .. K}.
 
         Returns:
-            training: four losses; else B times {"boxes", "scores", "labels"}, best first.
+            in training four losses, otherwise B times {"boxes", "scores", "labels"}, best first.
         """
         x = self.normalize(images, sizes)
         stages: Any = self.body.stages
@@ -75,13 +75,13 @@ class FasterRCNN(nn.Module):
         return {**rpn_losses, **box_losses} if self.training else detections
 
     def normalize(self, images: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
-        """What the body sees of the images that `forward` takes: (B, 3, H, W) float."""
-        # NOTE: as detectron2's, padding is zero after normalisation.
+        """Normalise the images of `forward` for the body: (B, 3, H, W) float."""
+        # NOTE: padding is zero after normalisation, as in detectron2.
         return (images - self.mean) / self.std * _inside(sizes, images)
 
 
 class ProposalNetwork(RegionProposalNetwork):
-    """torchvision's proposal network with detectron2's box loss; computes in float32 after its convolutions."""
+    """torchvision's proposal network with detectron2's box loss; float32 after its convolutions."""
 
     def __init__(self, *args: object, smooth_l1_beta: float, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
@@ -119,7 +119,7 @@ class ProposalNetwork(RegionProposalNetwork):
 
 
 class BoxHeads(RoIHeads):
-    """torchvision's second stage with detectron2's box loss, and inference at score 0 in a fraction of the time."""
+    """torchvision's second stage with detectron2's box loss, and much faster inference at score 0."""
 
     def __init__(self, *args: object, smooth_l1_beta: float) -> None:
         super().__init__(*args)  # type: ignore[arg-type]
@@ -143,7 +143,7 @@ class BoxHeads(RoIHeads):
         return [dict(zip(("boxes", "scores", "labels"), one, strict=True)) for one in zip(*found, strict=True)], {}
 
     def losses(self, logits: Tensor, deltas: Tensor, labels: Tensor, wanted: Tensor) -> dict[str, Tensor]:
-        """Of regions R: logits (R, K + 1), deltas (R, 4 (K + 1)), labels (R,) with 0 background, wanted (R, 4)."""
+        """Compute losses from logits (R, K + 1), deltas (R, 4 (K + 1)), labels (R,) (0: background), wanted (R, 4)."""
         positive = torch.where(labels > 0)[0]
         own = deltas.view(len(labels), -1, 4)[positive, labels[positive]]
         box_loss = smooth_l1(own, wanted[positive], self.smooth_l1_beta) / max(len(labels), 1)
@@ -163,10 +163,10 @@ class BoxHeads(RoIHeads):
         return tuple(map(list, zip(*found, strict=True)))  # type: ignore[return-value]
 
     def _best(self, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Detections of one image: (n, 4), (n,), (n,), by falling score.
+        """Return the detections of one image: boxes (n, 4), scores (n,), labels (n,), by decreasing score.
 
-        Suppression is greedy from the best score down, so its result on the best M candidates begins its
-        result on all: if M leave enough detections, the rest need not be looked at.
+        Suppression is greedy from the best score down, so its result on the best M candidates is a prefix
+        of its result on all: if M give enough detections, the rest can be skipped.
         """
         classes = scores.shape[1]
         boxes = clip_boxes_to_image(boxes, size)[:, 1:].reshape(-1, 4)
@@ -186,7 +186,7 @@ class BoxHeads(RoIHeads):
 
 
 class RoIPooler(nn.Module):
-    """Cuts every region out of the pyramid level that suits its size: (R, C, resolution, resolution) float32.
+    """Pools every region from the pyramid level that fits its size: (R, C, resolution, resolution) float32.
 
     Args:
         sampling_ratio: samples per cell and side; 0: as many as pixels.
@@ -231,7 +231,7 @@ class BoxHead(nn.Module):
 
 
 class BoxPredictor(nn.Module):
-    """Class scores and box deltas of a region; starts near "no class, box as proposed"."""
+    """Class scores and box deltas of a region; initialised near "no class, box as proposed"."""
 
     def __init__(self, inputs: int, classes: int) -> None:
         super().__init__()
@@ -246,25 +246,25 @@ class BoxPredictor(nn.Module):
 
 
 def build_anchors(sizes: list[list[int]], ratios: list[list[float]]) -> AnchorGenerator:
-    """Anchors of every level: `sizes` one list per level, `ratios` one list for all or one per level."""
+    """Build the anchors of every level: `sizes` has one list per level, `ratios` one for all or one per level."""
     ratios = ratios * len(sizes) if len(ratios) == 1 else ratios
     return AnchorGenerator(tuple(map(tuple, sizes)), tuple(map(tuple, ratios)))
 
 
 def assign_levels(boxes: Tensor) -> Tensor:
-    """(R,) level 0 .. 3 (stride 4 .. 32) of boxes (R, 4): floor(k0 + log2(sqrt(area) / 224)), clamped."""
+    """Return the level 0 .. 3 (stride 4 .. 32), (R,), of boxes (R, 4): floor(k0 + log2(sqrt(area) / 224)), clamped."""
     side = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).clamp(min=0).sqrt()
     level = torch.floor(CANONICAL_LEVEL + torch.log2(side / CANONICAL_SIZE + 1e-8))
     return level.clamp(0, len(STRIDES) - 1).long()
 
 
 def smooth_l1(found: Tensor, wanted: Tensor, beta: float) -> Tensor:
-    """() sum of |d| - beta / 2 where |d| > beta, else d^2 / (2 beta); plain L1 at beta 0."""
+    """Return the sum () of |d| - beta / 2 where |d| > beta, else d^2 / (2 beta); plain L1 at beta 0."""
     return F.smooth_l1_loss(found, wanted, beta=beta, reduction="sum")
 
 
 def _inside(sizes: list[tuple[int, int]], images: Tensor) -> Tensor:
-    """(B, 1, H, W) or (1,): 1 inside of each image, 0 in the padding."""
+    """Return a mask, (B, 1, H, W) or (1,): 1 inside each image, 0 in the padding."""
     if all(size == images.shape[-2:] for size in sizes):
         return images.new_ones(1, dtype=torch.float32)
     mask = images.new_zeros(len(sizes), 1, *images.shape[-2:], dtype=torch.float32)

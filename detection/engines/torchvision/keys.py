@@ -1,6 +1,6 @@
-"""Which keys the torchvision engine honours: all of them, some at a few values only.
+"""Keys that the torchvision engine supports: all of them, some only with certain values.
 
-Together the two tables name every key of detection/config.py (a test keeps it so): no key is ignored.
+Together the two tables name every key of detection/config.py (enforced by a test): no key is ignored.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from backbones.core.config import CfgNode, flatten
 from backbones.core.errors import InputError
 
-# Honoured at every valid value, and where.
+# Supported with every valid value, and where they are used.
 HONOURED = {
     "ENGINE": "detection/engines",
     "SEED": "order, flips, new layers, sampling",
@@ -81,7 +81,7 @@ HONOURED = {
     "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": "build_detector",
     "TEST.DETECTIONS_PER_IMAGE": "build_detector",
 }
-# Honoured at some values only.
+# Supported with these values only.
 LIMITED = {
     "INPUT.FORMAT": ("RGB",),
     "MODEL.BACKBONE.NAME": ("build_resnet_fpn_backbone",),
@@ -95,20 +95,20 @@ LEVELS = 5  # p2 .. p6
 
 
 def check_config(cfg: CfgNode) -> None:
-    """Raises InputError, by key, for a value that this engine cannot honour; reads no data."""
+    """Raise InputError with the key of a value that this engine does not support; reads no data."""
     values = dict(flatten(cfg))
     for key, allowed in LIMITED.items():
         if values[key] not in allowed:
             raise InputError(
-                f"{key}: {values[key]!r}: ENGINE torchvision can only do {', '.join(map(repr, allowed))}; "
+                f"{key}: {values[key]!r}: ENGINE torchvision supports only {', '.join(map(repr, allowed))}; "
                 "change it or choose ENGINE detectron2"
             )
     sizes, ratios = cfg.MODEL.ANCHOR_GENERATOR.SIZES, cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS
     for key, lists, lengths in (("SIZES", sizes, (LEVELS,)), ("ASPECT_RATIOS", ratios, (1, LEVELS))):
-        # One network serves every level: it predicts the same number of anchors everywhere.
+        # All levels share one head, which predicts the same number of anchors at each.
         if len(lists) not in lengths or len({len(one) for one in lists}) != 1:
             raise InputError(
-                f"MODEL.ANCHOR_GENERATOR.{key}: {lists}: ENGINE torchvision wants {' or '.join(map(str, lengths))} "
+                f"MODEL.ANCHOR_GENERATOR.{key}: {lists}: ENGINE torchvision needs {' or '.join(map(str, lengths))} "
                 "lists of the same length"
             )
     if cfg.MODEL.FPN.NORM == "GN" and cfg.MODEL.FPN.OUT_CHANNELS % 32:

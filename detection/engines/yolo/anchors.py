@@ -1,7 +1,7 @@
-"""Anchors: the paper's, what makes a list of them valid, and their estimate from a data set.
+"""Anchors: those of the paper, validation of a list, and estimation from a data set.
 
-Anchors are (width, height) in units of their scale's stride, one list a scale, strides 8, 16, 32.
-Estimated as by Redmon & Farhadi 2017 (arXiv:1612.08242, Sec. 2): k-means whose distance is 1 - IoU of the shapes.
+Anchors are (width, height) in units of their scale's stride, one list per scale, strides 8, 16, 32.
+Estimation follows Redmon & Farhadi 2017 (arXiv:1612.08242, Sec. 2): k-means with distance 1 - IoU of the shapes.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import numpy as np
 from backbones.core.errors import InputError
 
 STRIDES = (8, 16, 32)
-# Of the MobileNetV2 YOLOv3 that OLS's experiment on VOC builds on.
+# Anchors of the MobileNetV2 YOLOv3 that OLS's experiment on VOC builds on.
 VOC_ANCHORS = [
     [[1.25, 1.625], [2.0, 3.75], [4.125, 2.875]],
     [[1.875, 3.8125], [3.875, 2.8125], [3.6875, 7.4375]],
@@ -21,7 +21,7 @@ RESTARTS, ITERATIONS = 10, 300
 
 
 def check_anchors(anchors: Sequence[Sequence[Sequence[float]]]) -> None:
-    """Refuse what is not one list for each stride, all of the same number of positive (width, height)."""
+    """Refuse anything but one list per stride, all with the same number of positive (width, height)."""
     counts = [len(scale) for scale in anchors]
     if len(counts) != len(STRIDES) or len(set(counts)) != 1 or not counts[0]:
         raise InputError(
@@ -35,16 +35,16 @@ def check_anchors(anchors: Sequence[Sequence[Sequence[float]]]) -> None:
 
 
 def pairwise_shape_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """IoU of shapes (N, 2) and (M, 2) that share their centre, (N, M)."""
+    """Return the IoU, (N, M), of shapes (N, 2) and (M, 2) with a common centre."""
     overlap = np.minimum(a[:, None], b[None]).prod(axis=2)
     return overlap / (a.prod(axis=1)[:, None] + b.prod(axis=1)[None] - overlap)
 
 
 def estimate_anchors(shapes: np.ndarray, number: int, seed: int) -> tuple[np.ndarray, float]:
-    """`number` shapes for the boxes (N, 2), sorted by area, and the mean over the boxes of their best IoU.
+    """Return `number` anchors for the boxes (N, 2), sorted by area, and the mean over the boxes of their best IoU.
 
-    The best of several seeded starts, and of the iterations of each: the mean shape of a cluster need not raise the
-    mean IoU.
+    The best of several seeded starts and of all their iterations, because the mean shape of a cluster does not always
+    raise the mean IoU.
 
     Raises:
         InputError: fewer different boxes than anchors.
@@ -59,7 +59,7 @@ def estimate_anchors(shapes: np.ndarray, number: int, seed: int) -> tuple[np.nda
 
 
 def split_scales(anchors: np.ndarray) -> list[list[list[float]]]:
-    """Anchors in pixels, sorted by area (9, 2), as MODEL.ANCHORS: the smallest at the finest stride, in its units."""
+    """Convert anchors (9, 2) in pixels, sorted by area, to MODEL.ANCHORS: smallest at the finest stride, in its units."""
     parts = np.split(anchors, len(STRIDES))
     return [np.round(part / stride, 3).tolist() for part, stride in zip(parts, STRIDES, strict=True)]
 

@@ -1,12 +1,12 @@
-"""Which cells and anchors learn which boxes, for a whole padded batch at once.
+"""Assignment of boxes to cells and anchors, for a whole padded batch at once.
 
-A box is learned at the cell that holds its centre, on every scale, by every anchor whose shape fits it: IoU of the
-shapes above the threshold; where none does, by the anchor that fits best.  Where two boxes claim one anchor of one
-cell, the one that fits it better has it; of two that fit equally, the first.
-NOTE: where boxes collide, the code that the OLS experiment descends from lets the last box have the anchor, which
-makes the loss depend on the order of the annotations; the paper does not say.
+On every scale, a box is learned at the cell that contains its centre, by every anchor whose shape fits it (IoU of the
+shapes above the threshold), or by the best one if none does.  If two boxes claim the same anchor of a cell, the one
+that fits better gets it; if both fit equally, the first.
+NOTE: the code that the OLS experiment is based on gives the anchor to the last box, which makes the loss depend on the
+order of the annotations; the paper does not specify this case.
 
-Letters: B images, M boxes of an image (padded), A anchors of a scale, H x W cells.
+Letters: B images, M boxes per image (padded), A anchors per scale, H x W cells.
 """
 
 from collections.abc import Sequence
@@ -22,11 +22,11 @@ LAST = 2**31 - 1
 
 @dataclass
 class Assignment:
-    """What one scale learns.
+    """The assignment of one scale.
 
     column, row: (B, M) int64, the cell of each box.
     positive: (B, M, A) bool, the anchors that learn it.
-    taken: (B, A, H, W) bool, where any box is learned.
+    taken: (B, A, H, W) bool, True where any box is learned.
     """
 
     column: Tensor
@@ -43,14 +43,14 @@ def assign(
     sizes: Sequence[tuple[int, int]],
     threshold: float,
 ) -> list[Assignment]:
-    """The assignment of each scale.  No value is read back from the device.
+    """Return the assignment of each scale, without synchronising with the device.
 
     Args:
         boxes: (B, M, 4) pixels; M at least 1.
         valid: (B, M) bool, False for padding.
-        anchors: of each scale (A, 2), width and height in units of its stride.
+        anchors: (A, 2) per scale, width and height in units of its stride.
         sizes: (H, W) of each scale's map.
-        threshold: an anchor fits above this IoU, not at it.
+        threshold: an anchor fits if its IoU is strictly above this.
     """
     pixels = torch.cat([own * stride for own, stride in zip(anchors, strides, strict=True)])
     fit = shape_iou((boxes[..., 2:] - boxes[..., :2])[:, :, None], pixels)  # (B, M, all anchors)
@@ -61,7 +61,7 @@ def assign(
 
 
 def choose_anchors(fit: Tensor, threshold: float) -> Tensor:
-    """(..., n) bool: the anchors above the threshold; where there is none, the (first) best."""
+    """Return a mask (..., n) of the anchors above the threshold, or of the (first) best if there are none."""
     above = fit > threshold
     best = torch.zeros_like(above).scatter_(-1, fit.argmax(dim=-1, keepdim=True), True)
     return torch.where(above.any(dim=-1, keepdim=True), above, best)
@@ -70,12 +70,12 @@ def choose_anchors(fit: Tensor, threshold: float) -> Tensor:
 def _assign_scale(boxes: Tensor, fit: Tensor, claims: Tensor, stride: int, size: tuple[int, int]) -> Assignment:
     (height, width), (batch, number, anchors) = size, claims.shape
     centre = (boxes[..., :2] + boxes[..., 2:]) / (2 * stride)
-    column = centre[..., 0].floor().long().clamp(0, width - 1)  # a centre may lie on the border
+    column = centre[..., 0].floor().long().clamp(0, width - 1)  # a centre can be on the border
     row = centre[..., 1].floor().long().clamp(0, height - 1)
     place = torch.arange(anchors, device=boxes.device) * (height * width) + (row * width + column)[..., None]
     place = place.view(batch, number * anchors)
-    # The key of a claim orders by fit, then by the box's number, the first highest: the bits of a float that is not
-    # negative are ordered as its value, and a maximum does not depend on the order of the writes.
+    # The key of a claim orders by fit, then by the box's number, lowest number first: the bits of a non-negative float
+    # have the order of its value, and a maximum does not depend on the order of writes.
     order = LAST - torch.arange(number, device=boxes.device)[:, None]
     key = (fit.float().contiguous().view(torch.int32).long() << 32) + order
     key = torch.where(claims, key, 0).view(batch, number * anchors)

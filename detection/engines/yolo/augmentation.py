@@ -1,7 +1,7 @@
 """YOLO's augmentations and the letterbox, as functions of an image, its boxes and a generator.
 
-An image is (h, w, 3) uint8 RGB, boxes are (n, 4) float32 x0, y0, x1, y1 in its pixels, half-open.  Everything moves by
-whole pixels except the letterbox, which scales once, so that boxes follow exactly.
+An image is (h, w, 3) uint8 RGB, boxes are (n, 4) float32 x0, y0, x1, y1 in its pixels, half-open.  All shifts are whole
+pixels, and only the letterbox scales, once, so that boxes follow exactly.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-GREY = 128  # of what lies outside an image
+GREY = 128  # fill value outside an image
 
 
 class Letterbox(NamedTuple):
-    """How an image lies in a square: x -> x * scale_x + left, y -> y * scale_y + top.
+    """Placement of an image in a square: x -> x * scale_x + left, y -> y * scale_y + top.
 
     The two scales differ by the rounding of the resized image to whole pixels.
     """
@@ -29,7 +29,7 @@ class Letterbox(NamedTuple):
 
 
 def letterbox(width: int, height: int, side: int) -> Letterbox:
-    """An image of (width, height) in the middle of a square of `side` pixels, as large as it fits."""
+    """Place an image of (width, height) in the centre of a square of `side` pixels, as large as it fits."""
     scale = side / max(width, height)
     new_width, new_height = (min(max(round(length * scale), 1), side) for length in (width, height))
     return Letterbox(
@@ -38,17 +38,17 @@ def letterbox(width: int, height: int, side: int) -> Letterbox:
 
 
 def letterbox_boxes(boxes: np.ndarray, box: Letterbox) -> np.ndarray:
-    """(n, 4) boxes of the image -> of the square."""
+    """Map (n, 4) boxes from the image to the square."""
     return boxes * _scales(box, boxes) + _offsets(box, boxes)
 
 
 def undo_letterbox(boxes: np.ndarray, box: Letterbox) -> np.ndarray:
-    """(n, 4) boxes of the square -> of the image; not cut to it."""
+    """Map (n, 4) boxes from the square to the image, without clipping."""
     return (boxes - _offsets(box, boxes)) / _scales(box, boxes)
 
 
 def letterbox_image(image: np.ndarray, box: Letterbox, side: int) -> np.ndarray:
-    """(side, side, 3): the resized image on grey."""
+    """Return the resized image on grey, (side, side, 3)."""
     shrinks = box.width < image.shape[1]
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     resized = cv2.resize(np.ascontiguousarray(image), (box.width, box.height), interpolation=method)
@@ -58,16 +58,16 @@ def letterbox_image(image: np.ndarray, box: Letterbox, side: int) -> np.ndarray:
 
 
 def flip(image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mirrored left to right."""
+    """Mirror image and boxes left to right."""
     mirrored = boxes.copy()
     mirrored[:, 0], mirrored[:, 2] = image.shape[1] - boxes[:, 2], image.shape[1] - boxes[:, 0]
     return image[:, ::-1], mirrored
 
 
 def random_crop(image: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A crop that keeps every box whole; each side is cut by a uniform share of what may be cut.
+    """Crop without cutting any box; each side loses a uniformly drawn share of its free margin.
 
-    NOTE: the reference takes the larger of its right (lower) edge and the image's, and so cuts left and top only.
+    NOTE: the reference takes the larger of its right (lower) edge and the image's, and so crops only left and top.
     """
     left, top, right, bottom = (int(free * rng.random()) for free in _free_margins(image, boxes))
     height, width = image.shape[:2]
@@ -76,9 +76,9 @@ def random_crop(image: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) 
 
 
 def random_shift(image: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Moved by whole pixels, uniformly as far as every box stays whole; what comes in is grey.
+    """Shift by a uniformly drawn number of whole pixels that keeps every box whole; the new area is grey.
 
-    NOTE: black in the reference, whose letterbox is grey.
+    NOTE: it is black in the reference, whose letterbox is grey.
     """
     left, top, right, bottom = _free_margins(image, boxes)
     dx, dy = int(rng.integers(-int(left), int(right) + 1)), int(rng.integers(-int(top), int(bottom) + 1))
@@ -91,12 +91,12 @@ def random_shift(image: np.ndarray, boxes: np.ndarray, rng: np.random.Generator)
 
 
 def mix(first: np.ndarray, second: np.ndarray, weight: float) -> np.ndarray:
-    """weight * first + (1 - weight) * second, rounded; both (side, side, 3) uint8."""
+    """Return weight * first + (1 - weight) * second, rounded; both (side, side, 3) uint8."""
     return cv2.addWeighted(first, weight, second, 1 - weight, 0)
 
 
 def _free_margins(image: np.ndarray, boxes: np.ndarray) -> tuple[float, float, float, float]:
-    """Pixels left of, above, right of and below all boxes; none where there are no boxes: such an image stays."""
+    """Return the pixels left of, above, right of and below all boxes; 0 without boxes, so that such an image stays."""
     height, width = image.shape[:2]
     if not len(boxes):
         return 0.0, 0.0, 0.0, 0.0

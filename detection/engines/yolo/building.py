@@ -1,4 +1,4 @@
-"""Builds YOLO from its config and a backbone file, of which no tensor is lost silently, and the task that trains it."""
+"""Build YOLO from its config and a backbone file, accounting for every tensor, and the task that trains it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,12 +25,12 @@ from detection.exchange.loading import LoadReport, split_dropped
 from detection.exchange.proof import prove_features
 
 NORMS = ("BN", "FrozenBN", "SyncBN", "GN")
-PROOF_SIDE = 64  # pixels of the images of which both networks must make the same features
-PIXEL_TOLERANCE = 0.05  # grey levels of 255: room for rounding, not for another data set's mean
+PROOF_SIDE = 64  # side in pixels of the images for which both networks must give the same features
+PIXEL_TOLERANCE = 0.05  # grey levels of 255: allows for rounding, not for the mean of another data set
 
 
 def build_yolo(model: CfgNode, backbone: BackboneFile | None) -> tuple[YOLO, LoadReport]:
-    """The detector with the backbone's weights, or random ones, and the account of what was loaded.
+    """Build the detector with the backbone's weights, or random ones; also return the account of what was loaded.
 
     Args:
         model: MODEL of the config.
@@ -62,12 +62,12 @@ def build_yolo(model: CfgNode, backbone: BackboneFile | None) -> tuple[YOLO, Loa
 
 
 def load_body(body: nn.Module, backbone: BackboneFile) -> LoadReport:
-    """Give a network without its `fc` the weights of the file: all but those of the classifier, each compared after.
+    """Load all weights of the file except the classifier's into a network without `fc`, and compare each afterwards.
 
-    The proof: the features are those of the classifier that the file alone builds.
+    The proof: the features equal those of the classifier built from the file alone.
 
     Raises:
-        InputError: a tensor that is missing, over, or of another shape; features that differ.
+        InputError: a tensor that is missing, unexpected, or of another shape; features that differ.
     """
     wanted, dropped = split_dropped(backbone.state)
     own = body.state_dict()
@@ -92,14 +92,14 @@ def load_body(body: nn.Module, backbone: BackboneFile) -> LoadReport:
 
 
 def freeze(body: Any, stages: int, *, norms: bool) -> None:
-    """Stop the training of the stem and the first stages; `norms`: of the statistics everywhere."""
+    """Freeze the first `stages` stages, stem included; with `norms` also batch norm statistics everywhere."""
     for stage in frozen_stages(body, stages).values():
         stage.requires_grad_(False)
     freeze_norms(body, everywhere=norms)
 
 
 def frozen_stages(body: Any, freeze_at: int) -> dict[str, nn.Module]:
-    """The stages that MODEL.FREEZE_AT freezes: stem, res2 ... res5."""
+    """Return the stages that MODEL.FREEZE_AT freezes, by name: stem, res2 ... res5."""
     children = dict(body.named_children())
     later = {id(stage) for stage in body.stage_modules()} | {id(children.get("body"))}
     stem = nn.ModuleList(child for child in children.values() if id(child) not in later)
@@ -108,7 +108,7 @@ def frozen_stages(body: Any, freeze_at: int) -> dict[str, nn.Module]:
 
 
 def check_backbone(model: Mapping[str, Any], backbone: BackboneFile | None) -> None:
-    """Refuse settings that would feed the backbone other pixels, or another network, than it knows."""
+    """Refuse settings with other input normalisation or another network than those of the backbone."""
     norm = model["NORM"]
     check_choice("MODEL.NORM", norm, NORMS)
     if backbone is None:
@@ -145,7 +145,7 @@ def check_backbone(model: Mapping[str, Any], backbone: BackboneFile | None) -> N
 
 
 class YOLOTask(nn.Module):
-    """What the loop trains: maps a YoloBatch to the sum of the loss's parts; the labels learn from what it predicts.
+    """The module that the loop trains: maps a YoloBatch to the sum of its losses; labels learn from its predictions.
 
     Args:
         mean, std: per channel, in 0..255.
@@ -162,7 +162,7 @@ class YOLOTask(nn.Module):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) uint8 -> float32, as the backbone was trained with."""
+        """Normalise (B, 3, S, S) uint8 to float32, as in the backbone's training."""
         return (images - self.mean) / self.std
 
     def forward(self, batch: YoloBatch) -> Step:
@@ -175,7 +175,7 @@ class YOLOTask(nn.Module):
 
 
 def build_task(cfg: CfgNode, model: nn.Module) -> YOLOTask:
-    """The network with its loss and its class labels."""
+    """Build the task: the network with its loss and its class labels."""
     loss = YOLOLoss(
         cfg.MODEL.ANCHORS,
         assign_iou=cfg.LOSS.POSITIVE_IOU,

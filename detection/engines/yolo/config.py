@@ -1,8 +1,8 @@
 """Settings of a YOLO fine-tuning: commented defaults, those of Zhang et al. 2021 (OLS, Table VIII).
 
-Keys that detection/config.py has, too, mean the same here.  What the paper leaves open is that of the code base whose
-values coincide with it, the MobileNetV2 branch of Peterisfar/YOLOV3; where we differ, a NOTE says so.  What depends on
-a key is its role (backbones/core/roles.py), stated with its default or with that of its block.
+Keys that are also in detection/config.py have the same meaning here.  Where the paper is silent, values are those of
+the code base that agrees with it elsewhere, the MobileNetV2 branch of Peterisfar/YOLOV3; a NOTE marks where we differ.
+The role of a key (backbones/core/roles.py), stated with its default or that of its block, defines what depends on it.
 """
 
 from __future__ import annotations
@@ -31,48 +31,49 @@ _C.ENGINE = MACHINE("yolo")
 _C.SEED = SEED(0)
 # First part of the row's name in tables; empty: the backbone's own label.  The class labels are the second part.
 _C.LABEL = NAMING("")
-# Readable name of the protocol; results compare only under one protocol hash.  Empty: derived.
+# Readable name of the protocol; only results with the same protocol hash are compared.  Empty: derived.
 _C.PROTOCOL = NAMING("")
 
 _C.DATASETS = Block()
-# Folder that the names of detection/data/catalog.py are below; ~ and $VARIABLES are expanded.
+# Root folder of the data sets named in detection/data/catalog.py; ~ and $VARIABLES are expanded.
 _C.DATASETS.ROOT = MACHINE("$SMOOTH2DET_DATA")
 # Names from the catalog, or "voc:<folder>:<split>", or "coco:<json>:<image folder>".
-# Several training sets are joined (VOC 07+12); there is exactly one test set.
+# Several training sets are joined (VOC 07+12); exactly one test set.
 _C.DATASETS.TRAIN = CONTENT(("voc_2007_trainval", "voc_2012_trainval"))
 _C.DATASETS.TEST = CONTENT(("voc_2007_test",))
 
 _C.DATALOADER = Block()
-# Processes that read images; 0 reads in the training process.
+# Worker processes that read images; 0 reads in the training process.
 _C.DATALOADER.NUM_WORKERS = MACHINE(4)
-# Leave out training images without any box to learn from (`difficult` ones are never learned).
+# Skip training images without any box to learn from (`difficult` boxes are never learned).
 _C.DATALOADER.FILTER_EMPTY_ANNOTATIONS = NUMBER(True)
-# Keep decoded training images in memory (per worker), no larger than the largest of INPUT.SIZES needs; small sets.
+# Keep decoded training images in memory (per worker), at most as large as INPUT.SIZES needs; for small data sets.
 _C.DATALOADER.CACHE_IMAGES = MACHINE(False)
 
 _C.INPUT = Block(NUMBER)
-# Sides in pixels of the square network input, multiples of 32; one is drawn for every PERIOD iterations.
-# NOTE: the reference begins with 448; here the first period is drawn like any other.
+# Sides in pixels of the square network input, multiples of 32; a new one is drawn every PERIOD iterations.
+# NOTE: the reference starts with 448; here the first side is drawn like any other.
 _C.INPUT.SIZES = (320, 352, 384, 416, 448, 480, 512, 544, 576, 608)
 _C.INPUT.PERIOD = 10
-# Probabilities of a horizontal flip; of a crop and of a shift that keep every box whole.
+# Probabilities of a horizontal flip, and of a crop and a shift that keep every box whole.
 _C.INPUT.FLIP = 0.5
 _C.INPUT.RANDOM_CROP = 0.5
 _C.INPUT.TRANSLATION = 0.5
-# Probability that a second image is blended in, with the weight ~ Beta(MIXUP_ALPHA, MIXUP_ALPHA) of the first;
-# the boxes of both count with the weight of their image.
+# Probability that a second image is blended in; the weight of the first is ~ Beta(MIXUP_ALPHA, MIXUP_ALPHA), and
+# boxes are weighted like their image.
 _C.INPUT.MIXUP = 0.5
 _C.INPUT.MIXUP_ALPHA = 1.5
 
 _C.MODEL = Block(NUMBER)
 # The backbone: "mobilenetv2", or a ResNet of backbones/models, such as "resnet18".
 _C.MODEL.ARCH = "mobilenetv2"
-# Number of categories listed in the data; checked against it.
+# Number of categories listed in the data; checked against the data.
 _C.MODEL.NUM_CLASSES = 20
 # Mean and standard deviation per channel, range 0..255, RGB.
 _C.MODEL.PIXEL_MEAN = [123.675, 116.280, 103.530]
 _C.MODEL.PIXEL_STD = [58.395, 57.120, 57.375]
-# Anchors (width, height) of the strides 8, 16 and 32, in units of the stride; tools/estimate_anchors.py finds others.
+# Anchors (width, height) of the strides 8, 16 and 32, in units of the stride; tools/estimate_anchors.py
+# estimates others.
 _C.MODEL.ANCHORS = [
     [[1.25, 1.625], [2.0, 3.75], [4.125, 2.875]],
     [[1.875, 3.8125], [3.875, 2.8125], [3.6875, 7.4375]],
@@ -87,29 +88,29 @@ _C.MODEL.NORM = "BN"
 _C.MODEL.FREEZE_AT = 0
 
 _C.LOSS = Block(NUMBER)
-# Every anchor above this IoU with a box (centred on each other) learns it; a box without one gets its best anchor.
+# Every anchor whose IoU with a box (common centre) is above this learns it; a box without one gets its best anchor.
 _C.LOSS.POSITIVE_IOU = 0.3
-# A cell whose box has at least this IoU with a true one is no background.
+# A cell whose predicted box has at least this IoU with a true one is not background.
 _C.LOSS.IGNORE_IOU = 0.5
 # Exponent of the focal objectness loss; 0 is plain cross-entropy.
 _C.LOSS.FOCAL_GAMMA = 2.0
 
 _C.CLASS_LABELS = Block(COMPARED)
-# Target of the class loss at positives: "Hard" (one-hot), "LS" or "OLS".  It is what a comparison compares, and
-# therefore part of a row's name instead of the protocol.  Blocks hold the arguments of the classes of labels.py.
+# Target of the class loss at positives: "Hard" (one-hot), "LS" or "OLS".  This is what rows compare, so it is part of a
+# row's name instead of the protocol.  Blocks hold the arguments of the classes in labels.py.
 _C.CLASS_LABELS.NAME = "Hard"
 _C.CLASS_LABELS.Hard = CfgNode()
 _C.CLASS_LABELS.LS = CfgNode()
-# Smoothing in [0, 1]; 0 is the hard label.  The code base's own is 0.01, that of classification 0.1.
+# Smoothing in [0, 1]; 0 is the hard label.  The code base uses 0.01, classification 0.1.
 _C.CLASS_LABELS.LS.amount = 0.1
 # "all": amount / K for every class (the code base); "k-1": amount / (K - 1) for every wrong one.
 _C.CLASS_LABELS.LS.convention = "all"
 _C.CLASS_LABELS.OLS = CfgNode()
 # Share of the one-hot label in [0, 1]; 1 is the hard label.
 _C.CLASS_LABELS.OLS.hard_weight = 0.5
-# The prediction that the table averages: "softmax" of the class logits, or "sigmoid": divided by their sum.
+# Prediction that the table averages: "softmax" of the class logits, or "sigmoid", sigmoids divided by their sum.
 _C.CLASS_LABELS.OLS.form = "softmax"
-# Soft label of a class that had no right prediction: "uniform" (paper), or "keep" the last one.
+# Soft label of a class without correct predictions: "uniform" (paper), or "keep" the last one.
 _C.CLASS_LABELS.OLS.empty = "uniform"
 
 _C.SOLVER = Block(NUMBER)
@@ -120,15 +121,15 @@ _C.SOLVER.IMS_PER_BATCH = 8
 # Linear warm-up from WARMUP_FACTOR * BASE_LR, then a cosine to FINAL_LR, per iteration.
 _C.SOLVER.BASE_LR = 1e-4
 _C.SOLVER.FINAL_LR = 1e-6
-# 120 epochs of the 16,551 images of VOC 07+12, two of them warm-up.
+# 120 epochs of the 16,551 images of VOC 07+12, of which two are warm-up.
 _C.SOLVER.MAX_ITER = 248160
 _C.SOLVER.WARMUP_ITERS = 4136
 _C.SOLVER.WARMUP_FACTOR = 0.0
 _C.SOLVER.MOMENTUM = 0.9
 _C.SOLVER.NESTEROV = False
-# Of every weight, normalisation layers and biases included, as in the code base ...
+# For every weight, normalisation layers and biases included, as in the code base ...
 _C.SOLVER.WEIGHT_DECAY = 5e-4
-# ... unless they have their own: scales and shifts of normalisation layers; negative: WEIGHT_DECAY.
+# ... except scales and shifts of normalisation layers if this is not negative; negative: WEIGHT_DECAY.
 _C.SOLVER.WEIGHT_DECAY_NORM = -1.0
 # Largest norm of the gradient over all parameters.
 _C.SOLVER.CLIP_GRADIENTS = Block()
@@ -143,20 +144,20 @@ _C.SOLVER.CHECKPOINT_PERIOD = MACHINE(2068)
 _C.SOLVER.LOG_PERIOD = MACHINE(20)
 
 _C.TEST = Block(TEST)
-# Sides of the square input; with several, detections of all are joined before suppression.
+# Sides of the square input; if several, their detections are joined before suppression.
 _C.TEST.SIZES = (544,)
-# Detect on the mirrored image, too.
+# Also detect on the mirrored image.
 _C.TEST.FLIP = False
 # Detections below this score are dropped; AP and AR count all others.
 _C.TEST.SCORE_THRESH = 0.01
 # IoU above which the weaker of two detections of a class is suppressed.
 _C.TEST.NMS_THRESH = 0.5
-# Candidates of an image and view, the best ones, that go into the suppression; 0: all.
+# Number of best candidates per image and view that enter suppression; 0: all.
 _C.TEST.MAX_CANDIDATES = 1000
-# Every class of a box is a candidate; else its best one alone, as in the code base.
+# True: every class of a box is a candidate; False: only its best one, as in the code base.
 _C.TEST.MULTI_LABEL = False
 _C.TEST.DETECTIONS_PER_IMAGE = 100
-# COCO's AP counts detections above this score.
+# COCO AP counts detections above this score.
 _C.TEST.AP_SCORE_THRESH = 0.01
 # Images per batch and process at inference.
 _C.TEST.IMS_PER_BATCH = 8
@@ -165,33 +166,33 @@ ROLES = Roles(_C)
 
 
 def get_defaults() -> CfgNode:
-    """A fresh copy of the defaults above."""
+    """Return a fresh copy of the defaults above."""
     return _C.clone()
 
 
 def protocol_hash(cfg: CfgNode, *fingerprints: str) -> str:
-    """12 hex digits over everything that a result depends on, apart from backbone, seed and class labels.
+    """Return 12 hex digits over everything that a result depends on, except backbone, seed and class labels.
 
     Args:
-        fingerprints: of the training and the test data.
+        fingerprints: of the training and test data.
     """
     return config_hash({"detector": "yolo", "settings": ROLES.select(cfg, *PROTOCOL), "data": list(fingerprints)})
 
 
 def protocol_name(cfg: CfgNode) -> str:
-    """PROTOCOL, or a name made of what matters most, such as "YOLO mobilenetv2 BN 544 px 248160 it"."""
+    """Return PROTOCOL, or a name derived from the main settings, such as "YOLO mobilenetv2 BN 544 px 248160 it"."""
     sizes = "/".join(map(str, cfg.TEST.SIZES)) + (" flip" if cfg.TEST.FLIP else "")
     return cfg.PROTOCOL or f"YOLO {cfg.MODEL.ARCH} {cfg.MODEL.NORM} {sizes} px {cfg.SOLVER.MAX_ITER} it"
 
 
 def describe_protocol(cfg: CfgNode, *fingerprints: str) -> dict[str, Any]:
-    """The protocol as results.json has it: name, hash (of `protocol_hash`), and the settings that the hash covers."""
+    """Return the protocol block of results.json: name, hash (`protocol_hash`) and the settings that it covers."""
     settings = ROLES.select(cfg, *PROTOCOL)
     return {"name": protocol_name(cfg), "hash": protocol_hash(cfg, *fingerprints), "settings": settings}
 
 
 def weight_settings(cfg: CfgNode) -> dict[str, Any]:
-    """Every setting that the weights depend on; of CLASS_LABELS those of the chosen class, without its name."""
+    """Return every setting that the weights depend on; of CLASS_LABELS, NAME and the arguments of the chosen class."""
     labels = cfg.CLASS_LABELS
     settings = {key: value for key, value in ROLES.select(cfg, *WEIGHTS).items() if not key.startswith("CLASS_LABELS.")}
     used = {"NAME": labels.NAME, **label_settings(labels)}
@@ -199,17 +200,17 @@ def weight_settings(cfg: CfgNode) -> dict[str, Any]:
 
 
 def label_settings(labels: CfgNode) -> dict[str, object]:
-    """The arguments of the chosen class labels."""
+    """Return the arguments of the chosen class labels."""
     return dict(labels[labels.NAME])
 
 
 def are_hard(labels: CfgNode) -> bool:
-    """Whether the class labels are the default, with which a result is that of the backbone alone."""
+    """Whether the class labels are the default, so that a result belongs to the backbone itself."""
     return labels.NAME == _C.CLASS_LABELS.NAME
 
 
 def label_name(labels: CfgNode) -> str:
-    """What a table calls them: "hard labels", "LS 0.1 labels", "OLS labels"; what is not the default is said."""
+    """Return their name in tables: "hard labels", "LS 0.1 labels", "OLS labels"; lists non-default arguments."""
     if are_hard(labels):
         return "hard labels"
     settings, usual = labels[labels.NAME], _C.CLASS_LABELS[labels.NAME]

@@ -57,7 +57,7 @@ _RANGES = {
 
 
 def validate(cfg: CfgNode) -> None:
-    """Raises InputError with key and value for what cannot be; reads no data."""
+    """Raise InputError with key and value for invalid settings; reads no data."""
     values = dict(flatten(cfg))
     check_choices(values, _CHOICES)
     check_ranges(values, _RANGES)
@@ -79,7 +79,7 @@ def validate(cfg: CfgNode) -> None:
 
 
 def check_sizes(key: str, sizes: tuple[int, ...]) -> None:
-    """Every level must have whole cells."""
+    """Refuse sides that do not give whole cells at every level."""
     wrong = [size for size in sizes if size % STRIDES[-1]]
     if wrong:
-        raise InputError(f"{key}: {wrong[0]} is no multiple of {STRIDES[-1]}, the coarsest stride; use one")
+        raise InputError(f"{key}: {wrong[0]} is not a multiple of {STRIDES[-1]}, the coarsest stride; use a multiple")

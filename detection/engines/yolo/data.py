@@ -1,7 +1,8 @@
-"""Batches for YOLO: square letterboxed images, in an order, of sizes and with augmentations that are pure functions
-of (seed, iteration) and (seed, epoch, index).
+"""Batches for YOLO: square letterboxed images.
 
-Letters: B images of S x S pixels, M boxes of the image with the most of them.
+Order and sizes are pure functions of (seed, iteration), augmentations of (seed, epoch, index).
+
+Letters: B images of S x S pixels, M: largest number of boxes in an image of the batch.
 """
 
 from __future__ import annotations
@@ -31,19 +32,19 @@ from detection.engines.yolo.augmentation import (
     random_shift,
 )
 
-SIZE_STREAM = 7  # of the draws of sizes, apart from other draws that are made once for a run
+SIZE_STREAM = 7  # random stream of the sizes, distinct from other streams of a run
 NO_BOX = -1  # label of padding
 
 
 @dataclass
 class YoloBatch:
-    """B images.
+    """A batch of B images.
 
     Attributes:
         images: (B, 3, S, S) uint8 RGB.
         boxes: (B, M, 4) float32 x0, y0, x1, y1 in pixels of the batch.
-        labels: (B, M) int64, -1 where there is no box.
-        weights: (B, M) float32, the share of the box's image in the blend; 1 without mixup, 0 where there is no box.
+        labels: (B, M) int64, -1 for padding.
+        weights: (B, M) float32, the share of the box's image in the blend; 1 without mixup, 0 for padding.
     """
 
     images: Tensor
@@ -52,11 +53,11 @@ class YoloBatch:
     weights: Tensor
 
     def to(self, device: torch.device, non_blocking: bool = False) -> YoloBatch:
-        """The batch on `device`."""
+        """Return the batch on `device`."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> YoloBatch:
-        """Called by the loader for a GPU."""
+        """Pin the batch; called by the loader for a GPU."""
         return self._map(Tensor.pin_memory)
 
     def _map(self, function: Any) -> YoloBatch:
@@ -85,17 +86,17 @@ class Augmentation:
 
 
 class Key(NamedTuple):
-    """What a training set is asked for: a sample, augmented as in an epoch, at a size."""
+    """Index of a training image: its position (epoch and index), which defines the augmentation, and the input side."""
 
     position: Position
     side: int
 
 
 class TrainingImages(Dataset):
-    """Maps a Key to an Item, as (seed, epoch, index) say.
+    """Maps a Key to an Item, a pure function of (seed, epoch, index) and the side.
 
     Args:
-        largest: the largest side that will be asked for; larger images are decoded at a fraction of their size.
+        largest: the largest requested side; larger images are decoded at a fraction of their size.
         cache: keep decoded images in memory.
     """
 
@@ -124,7 +125,7 @@ class TrainingImages(Dataset):
         record = self.records[index]
         image = self._load(index)
         boxes = record.boxes * np.array([image.shape[1] / record.width, image.shape[0] / record.height] * 2, np.float32)
-        # Drawn whether needed or not: what one image gets does not hang on the probability of another step.
+        # Always drawn, so that one augmentation does not depend on the probability of another.
         flips, crops, shifts = rng.random(3) < (self.augmentation.flip, self.augmentation.crop, self.augmentation.shift)
         if flips:
             image, boxes = flip(image, boxes)
@@ -144,7 +145,7 @@ class TrainingImages(Dataset):
 
 
 class Square(NamedTuple):
-    """Images of a test at one side, (B, 3, S, S) uint8: pixel x of the file is at x * scale + offset; both (B, 2)."""
+    """Test images at one side, (B, 3, S, S) uint8: pixel x of the file is at x * scale + offset; both (B, 2)."""
 
     images: Tensor
     scale: Tensor
@@ -152,7 +153,7 @@ class Square(NamedTuple):
 
 
 class InferenceImages(Dataset):
-    """Maps an index to it and a Square (without its first dimension) for every side."""
+    """Maps an index to (index, one Square per side), the Squares without their first dimension."""
 
     def __init__(self, records: Sequence[Record], sides: Sequence[int]) -> None:
         self.records, self.sides = records, sides
@@ -170,22 +171,22 @@ class InferenceImages(Dataset):
 
 
 def load_image(record: Record, largest: int) -> np.ndarray:
-    """(h, w, 3) uint8 RGB, decoded at the smallest fraction whose longer side has `largest` pixels.
+    """Load an image, (h, w, 3) uint8 RGB, decoded at the smallest fraction whose longer side has `largest` pixels.
 
     Raises:
-        InputError: names a file that is unreadable or of another size than its annotation says.
+        InputError: a file that is unreadable, or whose size differs from its annotation.
     """
     longest = max(record.width, record.height)
     reduction = max((r for r in DECODE_FLAGS if longest >= r * largest), default=1)
     image = decode_image(record.path, reduction)
     if image.shape[1::-1] != (-(-record.width // reduction), -(-record.height // reduction)):
         said = f"{record.width}x{record.height}"
-        raise InputError(f"the image {record.path} is not of the size {said} that its annotation says; correct it")
+        raise InputError(f"the image {record.path} does not have the size {said} of its annotation; correct it")
     return image
 
 
 class SizedBatchSampler:
-    """StatelessBatchSampler, with a side that is drawn for every `period` iterations; the same on all processes."""
+    """StatelessBatchSampler with a side that is drawn every `period` iterations, the same on all processes."""
 
     def __init__(self, batches: StatelessBatchSampler, sides: Sequence[int], period: int, seed: int) -> None:
         self.batches, self.sides, self.period, self.seed = batches, sides, period, seed
@@ -200,12 +201,12 @@ class SizedBatchSampler:
 
 
 def draw_side(seed: int, number: int, sides: Sequence[int]) -> int:
-    """The side of the network's input in period `number`."""
+    """Return the side of the network input in period `number`."""
     return sides[int(draw_rng(seed, SIZE_STREAM * 2**32 + number).integers(len(sides)))]
 
 
 def collate(items: Sequence[Item]) -> YoloBatch:
-    """Stacks images, pads boxes."""
+    """Stack images and pad boxes."""
     most = max((len(item.labels) for item in items), default=0)
     boxes = np.zeros((len(items), most, 4), np.float32)
     labels = np.full((len(items), most), NO_BOX, np.int64)
@@ -218,7 +219,7 @@ def collate(items: Sequence[Item]) -> YoloBatch:
 
 
 def collate_inference(items: Sequence[tuple[int, list[Square]]]) -> tuple[list[int], list[Square]]:
-    """Indices, and a Square for every side."""
+    """Collect the indices, and stack one Square per side."""
     indices, squares = zip(*items, strict=True)
     return list(indices), [Square(*map(torch.stack, zip(*same, strict=True))) for same in zip(*squares, strict=True)]
 
@@ -226,7 +227,7 @@ def collate_inference(items: Sequence[tuple[int, list[Square]]]) -> tuple[list[i
 def inference_batches(
     images: InferenceImages, *, batch_size: int, num_workers: int, pin_memory: bool
 ) -> GuardedLoader[tuple[list[int], list[Square]]]:
-    """Every image once over all processes."""
+    """Return batches that cover every image once over all processes."""
     indices = list(range(len(images.records)))
     batches = [indices[first : first + batch_size] for first in range(0, len(indices), batch_size)]
     mine = batches[rank() :: world_size()]

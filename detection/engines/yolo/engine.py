@@ -43,7 +43,7 @@ from detection.engines.yolo.soft_labels import SoftLabelHook, confusions, load_s
 
 
 class YOLOEngine(Engine):
-    """Its config is detection/engines/yolo/config.py."""
+    """The YOLO engine; its config is detection/engines/yolo/config.py."""
 
     roles = ROLES
 
@@ -66,21 +66,21 @@ class YOLOEngine(Engine):
         return weight_settings(cfg)
 
     def name_row(self, cfg: CfgNode, backbone: BackboneFile | None) -> BackboneIdentity:
-        """The backbone with the class labels.
+        """Return the identity of the backbone with its class labels.
 
-        With hard labels it is the backbone's own, and joins what else was measured of it; with others a row of its own.
+        With hard labels it is that of the backbone, joined with its other measures; other labels get a separate row.
         """
         own = super().name_row(cfg, backbone)
         label = f"{own.label}, {label_name(cfg.CLASS_LABELS)}"
         if are_hard(cfg.CLASS_LABELS):
             return BackboneIdentity(label, own.method, own.seed, own.hash)
         settings = config_hash({"name": cfg.CLASS_LABELS.NAME, **label_settings(cfg.CLASS_LABELS)})
-        # Of one backbone, several detectors differ in their seed.
+        # Several detectors of one backbone differ in their seed.
         seeded = f"{own.hash}-{settings}" if backbone is None else f"{own.hash}-{settings}-{cfg.SEED}"
         return BackboneIdentity(label, f"{own.method}+{cfg.CLASS_LABELS.NAME}", own.seed, seeded)
 
     def details(self, cfg: CfgNode, backbone: BackboneFile | None, run_dir: Path) -> dict[str, Any]:
-        """The hash of the weights alone, the class labels, and with online ones which classes look alike."""
+        """Return the hash of the backbone alone, the class labels, and with online labels which classes look alike."""
         details: dict[str, Any] = {"backbone_hash": super().name_row(cfg, backbone).hash}
         details["class_labels"] = {"name": cfg.CLASS_LABELS.NAME, **label_settings(cfg.CLASS_LABELS)}
         if found := load_soft_labels(run_dir):
@@ -107,7 +107,7 @@ ENGINE = YOLOEngine()
 
 
 class YOLODetector(Detector):
-    """A `YOLOTask`: the network with its loss and its class labels, which the checkpoint holds, too."""
+    """A `YOLOTask`: the network with its loss and its class labels, which the checkpoint also holds."""
 
     task: YOLOTask
 
@@ -136,7 +136,7 @@ class YOLODetector(Detector):
 
     def hooks(self, data: DetectionData, start: int, run_dir: Path) -> list[SoftLabelHook]:
         if start == 0 and is_main():
-            (run_dir / SOFT_LABELS).unlink(missing_ok=True)  # of a run that was killed before its first checkpoint
+            (run_dir / SOFT_LABELS).unlink(missing_ok=True)  # left by a run that was killed before its first checkpoint
         images = len(trainable(data, self.cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS))
         epoch = images // self.cfg.SOLVER.IMS_PER_BATCH
         return [SoftLabelHook(self.task.labels, epoch, [category["name"] for category in data.categories], run_dir)]
@@ -149,7 +149,7 @@ class YOLODetector(Detector):
 
 
 def build_yolo_optimizer(solver: CfgNode, task: nn.Module) -> torch.optim.Optimizer:
-    """Over what trains; normalisation layers may have their own weight decay."""
+    """Build the optimizer of all trainable parameters; normalisation layers can have their own weight decay."""
     norms: list[Tensor] = []
     others: list[Tensor] = []
     for module in task.modules():
@@ -169,7 +169,7 @@ def build_yolo_optimizer(solver: CfgNode, task: nn.Module) -> torch.optim.Optimi
 
 
 def build_yolo_schedule(solver: CfgNode) -> Schedule:
-    """Linear warm-up, then a cosine, per iteration."""
+    """Build the schedule: linear warm-up, then a cosine, per iteration."""
     return build_schedule(
         "cosine",
         base_lr=solver.BASE_LR,

@@ -1,9 +1,9 @@
-"""From raw maps to detections: one view of the images, or several sizes and their mirror images joined.
+"""Inference of YOLO, from raw maps to detections, over one or several sizes and their mirror images.
 
-A view is a resized copy of a batch.  What every view finds is mapped back to the original images, joined, and
+A view is a resized copy of a batch.  The candidates of all views are mapped back to the original images, joined, and
 suppressed once, so that of duplicates the one with the highest score remains.
 
-Letters: B images, n candidates of an image, N cells times anchors of a view, K classes.
+Letters: B images, n candidates per image, N cells times anchors of a view, K classes.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,10 +27,10 @@ from detection.training.gathering import gather_detections
 
 @dataclass
 class View:
-    """A batch as the network sees it: pixel x of the original is at x * scale + offset, then mirrored.
+    """A batch as input of the network: pixel x of the original is at x * scale + offset, then mirrored if `flipped`.
 
     images: (B, 3, H, W) normalised.
-    scale, offset: (B, 2), of x and y.
+    scale, offset: (B, 2), for x and y.
     flipped: whether the view is mirrored about its vertical axis.
     """
 
@@ -51,13 +51,13 @@ class Candidates:
 
 @dataclass
 class Rules:
-    """Which candidates become detections.
+    """Rules for turning candidates into detections.
 
-    score_threshold: a detection scores above this (0.01 in the code that OLS builds on).
-    nms_iou: of two boxes of a class that overlap by more than this, the worse is dropped (0.5 there, 0.45 with views).
-    max_detections: largest number for an image.
-    max_candidates: of each view, the best before suppression; 0: all.
-    multi_label: every class of a box is a candidate; else only its best one, as in that code.
+    score_threshold: detections score above this (0.01 in the code that OLS builds on).
+    nms_iou: of two boxes of a class with a larger IoU, the lower score is dropped (0.5 there, 0.45 with views).
+    max_detections: largest number per image.
+    max_candidates: number of best candidates per view before suppression; 0: all.
+    multi_label: True: every class of a box is a candidate; False: only its best one, as in that code.
     """
 
     score_threshold: float = 0.01
@@ -69,7 +69,7 @@ class Rules:
 
 @torch.inference_mode()
 def detect_all(cfg: CfgNode, task: YOLOTask, data: DetectionData, device: torch.device) -> Detections:
-    """Every detection on `data` as COCO results, sorted by image; complete on every process."""
+    """Return all detections on `data` as COCO results, sorted by image; complete on every process."""
     task.eval()
     batches = inference_batches(
         InferenceImages(data.records, cfg.TEST.SIZES),
@@ -94,7 +94,7 @@ def detect_all(cfg: CfgNode, task: YOLOTask, data: DetectionData, device: torch.
 
 
 def build_views(task: YOLOTask, squares: list[Square], *, flip: bool, device: torch.device) -> list[View]:
-    """One view for every size, and another for its mirror image."""
+    """Build one view per size, and with `flip` another of its mirror image."""
     views = []
     for square in squares:
         images = task.normalise(square.images.to(device, non_blocking=True))
@@ -106,7 +106,7 @@ def build_views(task: YOLOTask, squares: list[Square], *, flip: bool, device: to
 
 
 def to_coco_results(image_id: int, output: dict[str, Tensor], category_ids: list[int]) -> Detections:
-    """COCO results of one image."""
+    """Convert the output for one image to COCO results."""
     boxes = output["boxes"]
     sides = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).tolist()
     labels, scores = output["labels"].tolist(), output["scores"].tolist()
@@ -125,7 +125,7 @@ def detect(
     strides: Sequence[int],
     rules: Rules,
 ) -> list[dict[str, Tensor]]:
-    """Of each image the `boxes` (d, 4) in its own pixels, `scores` (d,) falling, and `labels` (d,).
+    """Return per image `boxes` (d, 4) in its own pixels, `scores` (d,) in decreasing order, and `labels` (d,).
 
     Args:
         sizes: (B, 2) width and height of the original images.
@@ -140,9 +140,9 @@ def detect(
 
 
 def find_candidates(maps: Sequence[Tensor], anchors: Tensor, strides: Sequence[int], rules: Rules) -> Candidates:
-    """The best candidates of each image in one view, in pixels of that view; n depends on the shapes alone.
+    """Return the best candidates per image in one view, in pixels of that view; n depends only on shapes.
 
-    The score is objectness times the class's probability.
+    The score is objectness times class probability.
     """
     boxes, scores = [], []
     for raw, own, stride in zip(maps, anchors, strides, strict=True):
@@ -154,7 +154,7 @@ def find_candidates(maps: Sequence[Tensor], anchors: Tensor, strides: Sequence[i
 
 
 def to_original(boxes: Tensor, view: View, sizes: Tensor) -> Tensor:
-    """Boxes (B, n, 4) of a view -> pixels of the original images, cut to them."""
+    """Map boxes (B, n, 4) of a view to pixels of the original images, clipped to them."""
     if view.flipped:
         x0, y0, x1, y1 = boxes.unbind(dim=-1)
         width = view.images.shape[3]
@@ -164,21 +164,21 @@ def to_original(boxes: Tensor, view: View, sizes: Tensor) -> Tensor:
 
 
 def join_candidates(parts: Sequence[Candidates]) -> Candidates:
-    """The candidates of all views, image by image."""
+    """Join the candidates of all views per image."""
     fields = ("boxes", "scores", "labels")
     return Candidates(*(torch.cat([getattr(part, field) for part in parts], dim=1) for field in fields))
 
 
 def suppress(candidates: Candidates, rules: Rules) -> list[dict[str, Tensor]]:
-    """Non-maximum suppression within each class of each image, for the whole batch at once."""
+    """Apply non-maximum suppression per class and image, for the whole batch at once."""
     number = len(candidates.boxes)
     empty = (candidates.boxes[..., 2:] <= candidates.boxes[..., :2]).any(dim=-1)
     kept = (candidates.scores > rules.score_threshold) & ~empty
     image = kept.nonzero()[:, 0]
     boxes, scores, labels = candidates.boxes[kept], candidates.scores[kept], candidates.labels[kept]
     groups = image * (int(labels.max()) + 1 if len(labels) else 1) + labels
-    # In float64, because torchvision keeps groups apart by moving them, which costs digits.
-    best = batched_nms(boxes.double(), scores.double(), groups, rules.nms_iou)  # scores fall
+    # In float64, because torchvision separates groups by offsets, which costs precision.
+    best = batched_nms(boxes.double(), scores.double(), groups, rules.nms_iou)  # in decreasing order of score
     best = best[image[best].argsort(stable=True)]
     counts = torch.bincount(image[best], minlength=number)
     first = counts.cumsum(0) - counts
@@ -190,7 +190,7 @@ def suppress(candidates: Candidates, rules: Rules) -> list[dict[str, Tensor]]:
 
 
 def _best(boxes: Tensor, scores: Tensor, rules: Rules) -> Candidates:
-    """boxes (B, N, 4), scores (B, N, K) -> at most `max_candidates` of each image."""
+    """Return at most `max_candidates` per image of boxes (B, N, 4) with scores (B, N, K)."""
     if rules.multi_label:
         number = scores.shape[2]
         flat = scores.flatten(1)

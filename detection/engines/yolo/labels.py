@@ -1,9 +1,9 @@
-"""Soft labels of the detector's class loss: the functions of pretraining, applied to the boxes that are learned.
+"""Soft labels of the detector's class loss: the functions of pretraining, applied to the learned boxes.
 
-YOLO's classes are independent sigmoids, trained by binary cross-entropy against a (K,) target: the one-hot label, or
-a softer one.  OLS: Zhang et al. 2021 (arXiv:2011.12562), Sec. IV-D; LS there is delta / K everywhere.
+YOLO's classes are independent sigmoids, trained with binary cross-entropy against a (K,) target: the one-hot label or
+a soft one.  OLS: Zhang et al. 2021 (arXiv:2011.12562), Sec. IV-D; LS there is delta / K for every class.
 
-A kind of label has `targets(labels)`, `observe(logits, labels)` for the predictions at the positives, and
+Each kind of label has `targets(labels)`, `observe(logits, labels)` for the predictions at the positives, and
 `end_period()`, called after every epoch.  Letters: n boxes or positives, K classes.
 """
 
@@ -20,27 +20,27 @@ FORMS = ("softmax", "sigmoid")
 
 
 class ClassLabels(nn.Module):
-    """Targets of the class loss; a kind defines `_targets`, the other hooks do nothing by default."""
+    """Targets of the class loss; subclasses define `_targets`, the other hooks do nothing by default."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.num_classes = num_classes
 
     def targets(self, labels: Tensor) -> Tensor:
-        """(..., K) targets of labels (...) int64; of padding (-1) those of class 0, which no loss counts."""
+        """Return targets (..., K) of labels (...) int64; padding (-1) gets those of class 0, which no loss counts."""
         return self._targets(labels.clamp(min=0).flatten()).view(*labels.shape, self.num_classes)
 
     def _targets(self, labels: Tensor) -> Tensor:
         raise NotImplementedError
 
     def observe(self, logits: Tensor, labels: Tensor) -> None:
-        """Learn from the class logits (n, K) at positives of labels (n,) int64; -1 is not counted."""
+        """Learn from the class logits (n, K) at positives with labels (n,) int64; -1 is not counted."""
 
     def gather(self) -> None:
         """Add up the sums of all processes; called on every process before a checkpoint."""
 
     def end_period(self) -> None:
-        """An epoch has ended; called on every process."""
+        """End the period after an epoch; called on every process."""
 
 
 @CLASS_LABELS.register()
@@ -53,7 +53,7 @@ class Hard(ClassLabels):
 
 @CLASS_LABELS.register()
 class LS(ClassLabels):
-    """Uniformly smoothed."""
+    """The uniformly smoothed label."""
 
     def __init__(self, num_classes: int, *, amount: float, convention: str) -> None:
         """
@@ -73,17 +73,17 @@ class LS(ClassLabels):
 
 @CLASS_LABELS.register()
 class OLS(ClassLabels):
-    """w onehot + (1 - w) S[label], S[k] the mean prediction at the positives of class k that were right last epoch.
+    """w onehot + (1 - w) S[label], S[k]: mean over last epoch's correct predictions at positives of class k.
 
-    NOTE: the paper does not say how sigmoids make a distribution; see `form`.
+    NOTE: the paper does not specify how sigmoids form a distribution; see `form`.
     """
 
     def __init__(self, num_classes: int, *, hard_weight: float, form: str, empty: str) -> None:
         """
         Args:
-            hard_weight: w in [0, 1]; 1 is the hard label, 0.5 the paper's in classification.
-            form: the prediction that is averaged: "softmax" of the class logits, or "sigmoid", divided by their sum.
-            empty: soft label of a class that had no right prediction: "uniform" (paper), or "keep" the last one.
+            hard_weight: w in [0, 1]; 1 is the hard label, the paper's classification uses 0.5.
+            form: the averaged prediction: "softmax" of the class logits, or "sigmoid", sigmoids divided by their sum.
+            empty: soft label of a class without correct predictions: "uniform" (paper), or "keep" the last one.
         """
         super().__init__(num_classes)
         self.hard_weight = check_range("CLASS_LABELS.OLS.hard_weight", hard_weight, 0, 1)
@@ -91,7 +91,7 @@ class OLS(ClassLabels):
         check_choice("CLASS_LABELS.OLS.empty", empty, EMPTY)
         distribution = sigmoid_distribution if form == "sigmoid" else None
         self.table = SoftLabelTable(num_classes, empty=empty, distribution=distribution)
-        # A checkpoint names the tensors of the table as those of the labels themselves.
+        # In a checkpoint, the tensors of the table have the names of the labels' own tensors.
         self.register_state_dict_post_hook(_leave_out_table)
         self.register_load_state_dict_pre_hook(_put_in_table)
 
@@ -121,6 +121,6 @@ def _put_in_table(labels: nn.Module, state: dict[str, Tensor], prefix: str, *_: 
 
 
 def sigmoid_distribution(logits: Tensor) -> Tensor:
-    """Sigmoids divided by their sum, (n, K): the distribution of independent classifiers."""
-    # As a softmax of their logarithms: all of them may be too small for a sum.
+    """Return sigmoids divided by their sum, (n, K): the distribution of independent classifiers."""
+    # As a softmax of their logarithms, because all of them can be too small for a sum.
     return nn.functional.logsigmoid(full_precision(logits)).softmax(dim=1)

@@ -1,15 +1,15 @@
-"""The loss of YOLO (OLS's detection experiment, Zhang et al. 2021, Sec. IV-D, and the YOLOv3 it trains).
+"""Loss of YOLO (OLS's detection experiment, Zhang et al. 2021, Sec. IV-D, and the YOLOv3 that it trains).
 
 Per scale, summed over everything and divided by the number of images:
 
     box         (2 - w h / S^2) (1 - GIoU) at each positive, S^2 the pixels of the input
     objectness  focal binary cross-entropy, |t - p|^gamma BCE(p, t), at the positives (t = 1) and at the negatives
-                (t = 0) whose predicted box overlaps no annotated one by an IoU of the ignore threshold or more
+                (t = 0) whose predicted box has an IoU below the ignore threshold with every annotated one
     class       binary cross-entropy with the (soft) target, summed over the classes, at each positive
 
-What a positive adds is multiplied by its box's weight (mixup).
+The terms of a positive are multiplied by the weight of its box (mixup).
 
-Letters: B images, M boxes of an image (padded), A anchors of a scale, H x W cells, K classes.
+Letters: B images, M boxes per image (padded), A anchors per scale, H x W cells, K classes.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from backbones.methods.functional import full_precision
 from detection.engines.yolo.assignment import Assignment, assign
 from detection.engines.yolo.boxes import box_giou, decode_boxes, decode_map, pairwise_iou
 
-PADDING = -1  # label of what is no box
+PADDING = -1  # label of padding
 BOX, OBJECTNESS = slice(0, 4), 4
 CLASSES = slice(5, None)
 
@@ -44,8 +44,8 @@ class YOLOLoss(nn.Module):
         """
         Args:
             anchors: for each scale its (width, height), in units of the stride.
-            assign_iou: an anchor learns a box where the IoU of their shapes is above this.
-            ignore_iou: a prediction that overlaps a box by this or more is not told that it is background.
+            assign_iou: an anchor learns a box if the IoU of their shapes is above this.
+            ignore_iou: a prediction with at least this IoU with a box is not trained as background.
             gamma: exponent of the focal loss; 0 is plain cross-entropy.
         """
         super().__init__()
@@ -55,14 +55,14 @@ class YOLOLoss(nn.Module):
     def forward(
         self, maps: Sequence[Tensor], boxes: Tensor, labels: Tensor, weights: Tensor, class_targets: Tensor
     ) -> dict[str, Tensor]:
-        """The parts `loss_box`, `loss_objectness` and `loss_class`, each (), in float32 or better.
+        """Return the parts `loss_box`, `loss_objectness` and `loss_class`, each (), in float32 or better.
 
         Args:
-            maps: of each scale (B, A, H, W, 5 + K): x, y, w, h, objectness, classes.
+            maps: per scale (B, A, H, W, 5 + K): x, y, w, h, objectness, classes.
             boxes: (B, M, 4) pixels of the input.
             labels: (B, M) int64, -1 for padding.
             weights: (B, M) in [0, 1].
-            class_targets: (B, M, K), of padding anything finite.
+            class_targets: (B, M, K); any finite value for padding.
         """
         boxes, labels, weights, class_targets = _at_least_one_box(boxes, labels, weights, class_targets)
         valid = labels != PADDING
@@ -81,10 +81,10 @@ class YOLOLoss(nn.Module):
     def classified(
         self, maps: Sequence[Tensor], boxes: Tensor, labels: Tensor, weights: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """What soft labels observe: class logits (n, K) of the anchors that may learn a box, and their labels (n,).
+        """Return the input of soft labels: class logits (n, K) of the anchors that can learn a box, and labels (n,).
 
-        The label is -1 where the anchor learns nothing, or its box is of a mixed image (weight below 1); n depends
-        on the shapes alone.
+        The label is -1 if the anchor learns nothing or its box is from a mixed image (weight below 1); n depends only
+        on shapes.
         """
         boxes, labels, weights = _at_least_one_box(boxes, labels, weights)
         valid = labels != PADDING
@@ -110,7 +110,7 @@ class YOLOLoss(nn.Module):
         weights: Tensor,
         class_targets: Tensor,
     ) -> Tensor:
-        """(3,): box, objectness, class; summed over the batch."""
+        """Return (3,): box, objectness and class loss, summed over the batch."""
         own = full_precision(gather_predictions(raw, found))
         weight = found.positive * weights[..., None].to(own)
         cells = torch.stack([found.column, found.row], dim=-1)[:, :, None].to(own)
@@ -128,27 +128,27 @@ class YOLOLoss(nn.Module):
         return torch.stack([(weight * box).sum(), objectness, (weight * classes).sum()])
 
     def _overlapping(self, code: Tensor, anchors: Tensor, stride: int, boxes: Tensor) -> Tensor:
-        """(B, A, H, W) bool: predicted boxes that overlap an annotated one by `ignore_iou` or more."""
+        """Return a mask (B, A, H, W) of predicted boxes whose IoU with an annotated one is at least `ignore_iou`."""
         predicted = decode_map(code, anchors, stride)
-        iou = pairwise_iou(predicted.flatten(1, 3), boxes.to(code))  # of padding, which is empty, 0
+        iou = pairwise_iou(predicted.flatten(1, 3), boxes.to(code))  # 0 for padding, which is empty
         return (iou.amax(dim=2) >= self.ignore_iou).view(predicted.shape[:4])
 
 
 def focal_loss(logits: Tensor, target: float, gamma: float) -> Tensor:
-    """|t - p|^gamma BCE(p, t) for one target t of 0 or 1 (Lin et al. 2017, arXiv:1708.02002, without alpha)."""
+    """Return |t - p|^gamma BCE(p, t) for a target t of 0 or 1 (Lin et al. 2017, arXiv:1708.02002, without alpha)."""
     wrong = logits if target == 0 else -logits  # logit of the probability of the other answer
     return wrong.sigmoid() ** gamma * nn.functional.softplus(wrong)
 
 
 def gather_predictions(raw: Tensor, found: Assignment) -> Tensor:
-    """(B, M, A, 5 + K) of a map (B, A, H, W, 5 + K): what each box's cell predicts."""
+    """Return the predictions (B, M, A, 5 + K) of each box's cell in a map (B, A, H, W, 5 + K)."""
     batch, _, anchors = found.positive.shape
     images = torch.arange(batch, device=raw.device)[:, None, None]
     return raw[images, torch.arange(anchors, device=raw.device), found.row[..., None], found.column[..., None]]
 
 
 def _at_least_one_box(boxes: Tensor, labels: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-    """A batch of empty images may come without any padding; maxima need one."""
+    """Pad a batch of images without boxes to one box each, since maxima need one."""
     if boxes.shape[1]:
         return boxes, labels, *others
     padded = [nn.functional.pad(part, [0, 0] * (part.ndim - 2) + [0, 1]) for part in (boxes, *others)]

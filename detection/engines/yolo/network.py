@@ -1,10 +1,10 @@
-"""YOLOv3 (Redmon & Farhadi 2018, arXiv:1804.02767) whose neck is made of depthwise-separable convolutions.
+"""YOLOv3 (Redmon & Farhadi 2018, arXiv:1804.02767) with a neck of depthwise-separable convolutions.
 
-The backbone's features at strides 8, 16, 32 go from coarse to fine: each level is narrowed by a block of five
-convolutions, predicts from it, and hands it upsampled to the next finer one.  Every 3x3 convolution is a depthwise one
-followed by a 1x1 (Howard et al. 2017, arXiv:1704.04861).
+The backbone's features at strides 8, 16, 32 are processed from coarse to fine: a block of five convolutions narrows
+each level; its output gives the predictions and, upsampled, enters the next finer level.  Every 3x3 convolution is a
+depthwise one followed by a 1x1 (Howard et al. 2017, arXiv:1704.04861).
 
-Letters: B images, A anchors of a scale, H x W pixels, K classes.
+Letters: B images, A anchors per scale, H x W pixels, K classes.
 """
 
 import math
@@ -19,7 +19,7 @@ from torch.nn.functional import interpolate
 from backbones.core.errors import InputError
 from detection.engines.yolo.anchors import STRIDES
 
-PRIOR = 0.01  # objectness at first, so that the many negatives do not drown the first steps (Lin et al. 2017, Sec. 4.1)
+PRIOR = 0.01  # initial objectness, so that the many negatives do not dominate early (Lin et al. 2017, Sec. 4.1)
 SLOPE = 0.1  # of the leaky ReLU
 Norm = Callable[[int], nn.Module]
 
@@ -38,16 +38,16 @@ class YOLO(nn.Module):
     ) -> None:
         """
         Args:
-            backbone: has `stages(x)`, the features by name; the last three are of strides 8, 16, 32.
-            channels: of these three (`measure_features`).
+            backbone: has `stages(x)` -> features by name; the last three have strides 8, 16, 32.
+            channels: of these three features (`measure_features`).
             widths: channels of the neck at strides 8, 16, 32; 128, 256, 512 at full size.
-            anchors: of each scale its (width, height), in units of the stride; here only their number counts.
+            anchors: per scale its (width, height), in units of the stride; only their number is used here.
             norm: constructor of the neck's normalisation.
         """
         super().__init__()
         self.backbone, self.num_classes = backbone, num_classes
         self.laterals = nn.ModuleList(convolution(above, own, 1, norm) for own, above in pairwise(widths))
-        inner = [*widths[:-1], 0]  # what comes from the next coarser level
+        inner = [*widths[:-1], 0]  # channels from the next coarser level
         self.necks = nn.ModuleList(
             _narrow(into + more, width, norm) for into, more, width in zip(channels, inner, widths, strict=True)
         )
@@ -58,9 +58,10 @@ class YOLO(nn.Module):
         initialize(self.laterals, self.necks, self.heads)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Maps (B, A, H / stride, W / stride, 5 + K) of strides 8, 16, 32: x, y, w, h, objectness, classes; all raw.
+        """Return raw maps (B, A, H / stride, W / stride, 5 + K) of strides 8, 16, 32: x, y, w, h, objectness, classes.
 
-        images: (B, 3, H, W) normalised, H and W multiples of 32.
+        Args:
+            images: (B, 3, H, W) normalised, H and W multiples of 32.
         """
         if images.shape[2] % STRIDES[-1] or images.shape[3] % STRIDES[-1]:
             raise InputError(f"YOLO takes sides that are multiples of {STRIDES[-1]}, not {tuple(images.shape[2:])}")
@@ -76,24 +77,24 @@ class YOLO(nn.Module):
         return maps
 
     def _split(self, x: Tensor) -> Tensor:
-        """(B, A (5 + K), h, w) -> (B, A, h, w, 5 + K)."""
+        """Reshape (B, A (5 + K), h, w) to (B, A, h, w, 5 + K)."""
         batch, _, height, width = x.shape
         return x.view(batch, -1, 5 + self.num_classes, height, width).permute(0, 1, 3, 4, 2)
 
 
 def convolution(into: int, out: int, kernel: int, norm: Norm, groups: int = 1) -> nn.Sequential:
-    """Convolution, normalisation, leaky ReLU."""
+    """Build a convolution with normalisation and leaky ReLU."""
     conv = nn.Conv2d(into, out, kernel, padding=kernel // 2, groups=groups, bias=False)
     return nn.Sequential(conv, norm(out), nn.LeakyReLU(SLOPE, inplace=True))
 
 
 def separable(into: int, out: int, norm: Norm) -> nn.Sequential:
-    """A 3x3 convolution as a depthwise and a 1x1."""
+    """Build a 3x3 convolution as a depthwise and a 1x1 convolution."""
     return nn.Sequential(convolution(into, into, 3, norm, groups=into), convolution(into, out, 1, norm))
 
 
 def initialize(*parts: nn.Module) -> None:
-    """Weights that keep the variance through leaky ReLUs; predictors near 0, with objectness at its prior."""
+    """Initialise weights to keep the variance through leaky ReLUs, predictors near 0; keeps biases (objectness prior)."""
     for module in (module for part in parts for module in part.modules()):
         if isinstance(module, nn.Conv2d) and module.bias is None:
             nn.init.kaiming_normal_(module.weight, a=SLOPE)
@@ -102,7 +103,7 @@ def initialize(*parts: nn.Module) -> None:
 
 
 def measure_features(backbone: Any, arch: str) -> list[int]:
-    """Channels of the last three features, which must be of strides 8, 16, 32."""
+    """Return the channels of the last three features, which must have strides 8, 16, 32."""
     side = 3 * STRIDES[-1]
     training = backbone.training
     with torch.no_grad():
@@ -118,7 +119,7 @@ def measure_features(backbone: Any, arch: str) -> list[int]:
 
 
 def _narrow(into: int, width: int, norm: Norm) -> nn.Sequential:
-    """The block of five: 1x1 and 3x3 in turns, the 3x3 twice as wide."""
+    """Build the block of five convolutions: alternating 1x1 and 3x3, the 3x3 twice as wide."""
     return nn.Sequential(
         convolution(into, width, 1, norm),
         separable(width, 2 * width, norm),

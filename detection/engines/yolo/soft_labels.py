@@ -1,7 +1,7 @@
-"""The table of online labels of a run, as a file: which classes each class is confused with.
+"""The file with a run's table of online labels: which classes each class is confused with.
 
-soft_labels.json: {"iteration": finished ones, "classes": [K names], "counts": [K] right predictions of the last
-period, "table": [K][K], row k the soft label of class k}
+soft_labels.json: {"iteration": number of finished iterations, "classes": [K names], "counts": [K] correct predictions
+in the last period, "table": [K][K], row k: soft label of class k}
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ class SoftLabelHook:
     """Ends the period of the labels after every epoch, and writes the new table into the run's folder.
 
     Args:
-        epoch: iterations.
+        epoch: number of iterations.
     """
 
     def __init__(self, labels: ClassLabels, epoch: int, classes: Sequence[str], run_dir: Path) -> None:
         self.labels, self.epoch, self.classes, self.path = labels, epoch, list(classes), run_dir / FILE
 
     def after_step(self, finished: int) -> None:
-        """Called on every process."""
+        """End the period if an epoch is finished; called on every process."""
         if finished % self.epoch:
             return
         self.labels.gather()
@@ -49,10 +49,10 @@ def load_soft_labels(run_dir: Path) -> dict[str, Any] | None:
 
 
 def confusions(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """For every class, the other class with the largest share of its soft label.
+    """Return for every class the other class with the largest share of its soft label.
 
     Returns:
-        {"class", "looks_like", "share", "count"} of each, the count that of its right predictions.
+        {"class", "looks_like", "share", "count"} per class; count: number of its correct predictions.
     """
     table, classes = np.array(found["table"]), found["classes"]
     others = np.where(np.eye(len(classes), dtype=bool), -1, table)
