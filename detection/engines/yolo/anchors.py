@@ -59,7 +59,7 @@ def estimate_anchors(shapes: np.ndarray, number: int, seed: int) -> tuple[np.nda
 
 
 def split_scales(anchors: np.ndarray) -> list[list[list[float]]]:
-    """Convert anchors (9, 2) in pixels, sorted by area, to MODEL.ANCHORS: smallest at the finest stride, in its units."""
+    """Convert anchors (9, 2) in pixels, sorted by area, to MODEL.ANCHORS: smallest at the finest stride, in strides."""
     parts = np.split(anchors, len(STRIDES))
     return [np.round(part / stride, 3).tolist() for part, stride in zip(parts, STRIDES, strict=True)]
 

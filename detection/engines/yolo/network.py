@@ -94,7 +94,7 @@ def separable(into: int, out: int, norm: Norm) -> nn.Sequential:
 
 
 def initialize(*parts: nn.Module) -> None:
-    """Initialise weights to keep the variance through leaky ReLUs, predictors near 0; keeps biases (objectness prior)."""
+    """Initialise weights to keep the variance through leaky ReLUs, predictors near 0; leave biases unchanged."""
     for module in (module for part in parts for module in part.modules()):
         if isinstance(module, nn.Conv2d) and module.bias is None:
             nn.init.kaiming_normal_(module.weight, a=SLOPE)
