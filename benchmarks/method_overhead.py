@@ -118,7 +118,7 @@ class Given(nn.Module):
         return Outputs(x, {})
 
     def feature_channels(self) -> dict[str, int]:
-        """Return one stage, so that there is no shallow classifier."""
+        """Return one stage, so that no shallow classifier is built."""
         return {"res5": 1}
 
 

@@ -6,8 +6,6 @@ grid chose for this seed) and keys that do not affect the weights (folders, eval
 class labels.
 """
 
-from __future__ import annotations
-
 import statistics as moments
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

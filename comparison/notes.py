@@ -1,7 +1,5 @@
 """Notes for the reader on what limits the comparison of two numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Comparability of rows: only numbers of one protocol, by name and hash, belong in one table."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -6,8 +6,6 @@ serves both engines: each engine refuses by name the values that it does not sup
 (backbones/core/roles.py), stated with its default or that of its block, defines what depends on it.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from backbones.core.config import CfgNode, config_hash

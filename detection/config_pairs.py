@@ -5,8 +5,6 @@
 lists all rules.  Sources: issues of detectron2, MoCo and others, by repository and number.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from backbones.core.config import CfgNode

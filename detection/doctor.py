@@ -1,7 +1,5 @@
 """Check what this machine can run for detection: detectron2, and the data sets below the roots."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import json
 import os

@@ -153,3 +153,9 @@ def test_what_others_call_is_documented():
 def test_the_files_that_run_first_exist():
     assert all((ROOT / "tests" / f"{name}.py").exists() for name in conftest.SECONDS)
     assert "--no-loadscope-reorder" in (ROOT / "Makefile").read_text()  # which would put files of many tests first
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_annotations_are_evaluated(path):
+    """A file that postpones them means other things by its dataclass fields and defaults than its neighbours."""
+    assert "from __future__ import annotations" not in path.read_text()

@@ -5,8 +5,6 @@ python tools/estimate_anchors.py --root ~/data --data bccd_trainval --size 416
 Images are assumed to be letterboxed to SIZE x SIZE pixels; for multi-scale training, give the middle size.
 """
 
-from __future__ import annotations
-
 import argparse
 from typing import TYPE_CHECKING
 
@@ -39,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def letterboxed_shapes(data: DetectionData, size: int) -> np.ndarray:
+def letterboxed_shapes(data: "DetectionData", size: int) -> np.ndarray:
     """Return widths and heights, (N, 2) in pixels, of the boxes that are trained on."""
     parts = [r.bbox[~r.iscrowd, 2:] * (size / max(r.width, r.height)) for r in data.records]
     return np.concatenate(parts)

@@ -8,8 +8,6 @@ Writes report.html (one file), tables.md, numbers.json, table_*.csv and figure_*
 to resume after an interruption; a larger --replicates adds to the finished ones.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 from typing import TYPE_CHECKING
@@ -42,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def build_settings(args: argparse.Namespace) -> Settings:
+def build_settings(args: argparse.Namespace) -> "Settings":
     """Build the settings of the study from the arguments."""
     for name in ("replicates", "workers"):
         check_range(f"--{name}", getattr(args, name), 1)

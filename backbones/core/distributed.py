@@ -6,8 +6,6 @@ function started by detectron2's `launch` or `torch.multiprocessing` has already
 This module does not import torch, so that a tool that does not need torch can lock its folder and log without it.
 """
 
-from __future__ import annotations
-
 import atexit
 import inspect
 import os
@@ -28,7 +26,7 @@ def _group() -> ModuleType | None:
     return dist if dist and dist.is_initialized() else None
 
 
-def setup_distributed() -> torch.device:
+def setup_distributed() -> "torch.device":
     """Join the process group described by the environment, unless already in one, and return this process's device.
 
     Raises:
@@ -75,14 +73,14 @@ def barrier() -> None:
         group.barrier()
 
 
-def all_reduce_sum(*tensors: Tensor) -> None:
+def all_reduce_sum(*tensors: "Tensor") -> None:
     """Replace each tensor with its sum over the processes, in place."""
     if group := _group():
         for tensor in tensors:
             group.all_reduce(tensor)
 
 
-def broadcast(*tensors: Tensor) -> None:
+def broadcast(*tensors: "Tensor") -> None:
     """Replace each tensor with that of the main process, in place."""
     if group := _group():
         for tensor in tensors:
@@ -99,7 +97,7 @@ def gather_objects(obj: Any) -> list[Any]:
     return gathered
 
 
-def wrap_ddp(module: nn.Module, device: torch.device) -> nn.Module:
+def wrap_ddp(module: "nn.Module", device: "torch.device") -> "nn.Module":
     """Wrap `module` for several processes; with one process, return it unchanged.
 
     Buffers are not broadcast during the forward pass: a method's buffers hold local sums, which a broadcast from

@@ -3,8 +3,6 @@
 Only the standard library is imported until a check needs more, so that a broken installation can be examined.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.metadata
 import os

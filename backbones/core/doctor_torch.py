@@ -1,7 +1,5 @@
 """Checks of torch, its GPUs, and torchvision's compiled operators, which fail if the two builds do not match."""
 
-from __future__ import annotations
-
 import shutil
 from typing import Any
 

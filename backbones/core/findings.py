@@ -4,8 +4,6 @@ An error stops training or makes its numbers wrong; a warning is something that 
 knowing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice

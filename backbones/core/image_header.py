@@ -1,7 +1,5 @@
 """Size, colours and orientation of an image file; for a JPEG, from its first bytes in a tenth of PIL's time."""
 
-from __future__ import annotations
-
 import struct
 from typing import NamedTuple
 

@@ -3,8 +3,6 @@
 OpenCV decodes, with the same result as PIL but faster; where it might hide a broken file, the stricter PIL decides.
 """
 
-from __future__ import annotations
-
 import io
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Identification of the code that made a result: the project's version, and the commit of the clone that was run."""
 
-from __future__ import annotations
-
 import functools
 import os
 import subprocess

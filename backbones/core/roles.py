@@ -12,8 +12,6 @@ The roles determine which keys a resumed run and `--eval-only` can change, which
 keys the protocol hash covers.  docs/protocols.md lists the keys of each role.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, NamedTuple
@@ -32,7 +30,7 @@ class Role(Enum):
     TEST = "test"  # the protocol, but not the weights: how they are evaluated
     NUMBER = "number"  # both weights and protocol
 
-    def __call__(self, default: Any) -> _Marked:
+    def __call__(self, default: Any) -> "_Marked":
         """Return `default`, marked with this role for the key (or the whole block) that it is assigned to."""
         return _Marked(default, self)
 

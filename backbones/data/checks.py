@@ -3,8 +3,6 @@
 A reader stops at the first problem of the annotations, which then is the verdict; the images are all checked.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

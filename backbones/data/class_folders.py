@@ -6,8 +6,6 @@
 Letters: n images, m boxes.  Each peculiarity of an image is one bit of its `flags`.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 from collections import Counter

@@ -4,8 +4,6 @@ A reader is a function registered in `DATASETS` that turns (root, split, warning
 `SampleBuilder`.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import NamedTuple

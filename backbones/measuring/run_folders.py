@@ -7,8 +7,6 @@ The folders of a suite are side by side and are joined by the hash of the backbo
 all rows of its reports.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

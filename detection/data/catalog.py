@@ -3,8 +3,6 @@
 Names and folders of COCO and VOC are those of detectron2.  VOC may also be in VOCdevkit/, as its archives unpack.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

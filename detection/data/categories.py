@@ -3,8 +3,6 @@
 K categories.
 """
 
-from __future__ import annotations
-
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence

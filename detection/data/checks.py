@@ -1,7 +1,5 @@
 """Check detection data before a long run: all problems of a data set, or of a config's data sets, in one pass."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from backbones.core.config import CfgNode

@@ -6,8 +6,6 @@ whose values all have the expected type is read in a few passes in C; other colu
 Letters: n values of a column.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress

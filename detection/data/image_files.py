@@ -3,8 +3,6 @@
 Each folder is listed once, instead of looking up every file.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import unicodedata

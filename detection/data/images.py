@@ -3,8 +3,6 @@
 An image much larger than the network's input is decoded at a half, quarter or eighth of its size.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -3,8 +3,6 @@
 Letters: B images, 3 x H x W pixels of the padded batch, n boxes of an image.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -45,7 +43,7 @@ class DetectionBatch:
     boxes: list[Tensor]
     labels: list[Tensor]
 
-    def to(self, device: torch.device, non_blocking: bool = False) -> DetectionBatch:
+    def to(self, device: torch.device, non_blocking: bool = False) -> "DetectionBatch":
         """Return the batch with its tensors on `device`."""
 
         def move(tensor: Tensor) -> Tensor:
@@ -53,7 +51,7 @@ class DetectionBatch:
 
         return replace(self, images=move(self.images), boxes=[*map(move, self.boxes)], labels=[*map(move, self.labels)])
 
-    def pin_memory(self) -> DetectionBatch:
+    def pin_memory(self) -> "DetectionBatch":
         """Return the batch in pinned memory; the loader calls it for a GPU."""
         return replace(
             self,

@@ -1,7 +1,5 @@
 """Check a scan and turn it into training data; shared by the checker and by training."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

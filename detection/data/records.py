@@ -4,8 +4,6 @@ Boxes in files are (x, y, w, h); boxes for a network (x0, y0, x1, y1).  Both are
 stored image, half-open: a box that covers the whole image is (0, 0, width, height).
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterable

@@ -4,8 +4,6 @@ The default of DATASETS.ROOT is $SMOOTH2DET_DATA.  If that variable is not set, 
 used.  So the order is: a folder given in DATASETS.ROOT, SMOOTH2DET_DATA, DETECTRON2_DATASETS.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import re

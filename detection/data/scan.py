@@ -4,8 +4,6 @@ P images, n boxes, K categories.  The checks do not stop at the first problem: t
 them, training refuses the first error (`refuse`) and counts the warnings (`count_warnings`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Statistics of a detection data set: objects by COCO's sizes, by class and by image."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

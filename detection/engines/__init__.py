@@ -10,8 +10,6 @@ detector needs no change of this project:
 what to define; the modules of a folder import each other as detection.engines.<folder>.<module>.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 from collections.abc import Sequence
@@ -60,7 +58,7 @@ def find_engines() -> dict[str, Path]:
     return found
 
 
-def build_engine(name: str) -> Engine:
+def build_engine(name: str) -> "Engine":
     """Return the engine of that name; imports neither other engines nor packages that must be installed for it.
 
     Raises:

@@ -6,8 +6,6 @@ detects, evaluates and writes; an engine defines what differs between detectors:
 Examples: torchvision/ and yolo/, trained by the project's loop, and detectron2/, with its own trainer.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -54,7 +52,7 @@ class Engine(Protocol):
         """Raise `InputError` with the key of a value that is not supported."""
 
     @abstractmethod
-    def build(self, cfg: CfgNode, backbone: BackboneFile | None, device: torch.device) -> Detector:
+    def build(self, cfg: CfgNode, backbone: BackboneFile | None, device: torch.device) -> "Detector":
         """Build the detector on `device` with the backbone's weights (None: random ones); torch is seeded with SEED."""
 
     def require(self) -> None:

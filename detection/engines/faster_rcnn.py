@@ -1,7 +1,5 @@
 """Base class of the engines of the Faster R-CNN config (detection/config.py): its defaults, checks and names."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from backbones.core.config import CfgNode

@@ -4,8 +4,6 @@ Every detector drops non-finite values before its suppression, or by comparing t
 would be reported silently.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,7 +24,7 @@ class FiniteOutputs:
         self.seen: list[Tensor] = []
         self.handles = [module.register_forward_hook(self._add) for module in modules]
 
-    def __enter__(self) -> FiniteOutputs:
+    def __enter__(self) -> "FiniteOutputs":
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -5,8 +5,6 @@
 in results.json (details.expected); if one differs, the tool ends with exit code 1.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -8,8 +8,6 @@ model       state dict of `Detector.model`
 optimizer, ...   state dicts of `Detector.parts`
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Body of the fine-tuning tools: arguments, checks, processes, the run, and the printed numbers."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Mapping, Sequence

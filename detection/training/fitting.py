@@ -1,7 +1,5 @@
 """Training of a detector, from start or resumption to the last save, the same for every engine."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import asdict

@@ -3,8 +3,6 @@
 Published "frozen" results have left a stage training, or its running statistics changing; a loss shows neither.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

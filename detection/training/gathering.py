@@ -1,7 +1,5 @@
 """Gather the detections of all processes into one list, checking that every image was tested exactly once."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -5,8 +5,6 @@ those that follow in the training order after MAX_ITER: a pure function of the s
 statistics.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from typing import Any
 

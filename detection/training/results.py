@@ -1,7 +1,5 @@
 """Write the results of a fine-tuning for the comparison: predictions.json, matches.npz and results.json."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from backbones.core.config import CfgNode

@@ -1,7 +1,5 @@
 """The resume key, which a checkpoint must match, and the learning rate schedule of the Faster R-CNN config."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

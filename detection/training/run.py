@@ -4,8 +4,6 @@ An engine trains and detects (detection/engines/base.py); everything before and 
 their metrics are comparable.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

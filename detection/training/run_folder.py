@@ -9,8 +9,6 @@ inside that of the run:
 The run's own files are not changed.  Data sets are identified by their fingerprints, not by name or path.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ The check of a data set, training and evaluation all read such files through thi
 n annotations, K categories.
 """
 
-from __future__ import annotations
-
 import json
 import mmap
 from collections.abc import Mapping, Sequence

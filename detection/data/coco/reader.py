@@ -1,7 +1,5 @@
 """Read a COCO instances json into DetectionData, with the checks of tools/validate_data.py."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from backbones.core.errors import InputError

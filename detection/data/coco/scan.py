@@ -1,7 +1,5 @@
 """Read a COCO instances json despite its problems, and report them all."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path

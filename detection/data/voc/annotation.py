@@ -4,8 +4,6 @@ Repeated elements are never ignored: all <bndbox> of one <object> are boxes of i
 repeated element is refused by name.
 """
 
-from __future__ import annotations
-
 import math
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass, field

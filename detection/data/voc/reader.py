@@ -5,8 +5,6 @@ VOC counts pixels from 1 and includes the last one: xmin, xmax become x = xmin -
 Category ids are 1, 2, ... in the order of the classes; image ids are 1, 2, ... in the order of the split file.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Read one split of a VOC folder despite its problems, and report them all."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path

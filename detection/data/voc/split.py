@@ -4,8 +4,6 @@ VOC's own per-class files (cat_train.txt) list every image of the split with 1 (
 (only difficult objects); all images are read.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence

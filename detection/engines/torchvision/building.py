@@ -1,7 +1,5 @@
 """Build the torchvision engine's detector from MODEL and a backbone."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

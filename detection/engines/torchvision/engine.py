@@ -4,8 +4,6 @@ A resumed run equals an uninterrupted one bit for bit on the CPU: the order of i
 sampling of anchors are pure functions of (seed, iteration), and the checkpoint holds the rest.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.rpn import RPNHead
@@ -41,7 +39,7 @@ class TorchvisionEngine(FasterRCNNEngine):
     def check_keys(self, cfg: CfgNode) -> None:
         check_config(cfg)
 
-    def build(self, cfg: CfgNode, backbone: BackboneFile | None, device: torch.device) -> TorchvisionDetector:
+    def build(self, cfg: CfgNode, backbone: BackboneFile | None, device: torch.device) -> "TorchvisionDetector":
         model, report = build_detector(cfg.MODEL, cfg.TEST.DETECTIONS_PER_IMAGE, backbone)
         model.to(device)
         get_logger().info("backbone: %s", report.counts())

@@ -7,8 +7,6 @@ same for both engines; boxes are float32 regardless of the precision of the netw
 Letters: B images of 3 x H x W, A anchors per image, R regions, C channels, K classes without background.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from itertools import pairwise
 from typing import Any
@@ -44,8 +42,8 @@ class FasterRCNN(nn.Module):
         self,
         body: nn.Module,
         pyramid: FeaturePyramidNetwork,
-        proposals: ProposalNetwork,
-        heads: BoxHeads,
+        proposals: "ProposalNetwork",
+        heads: "BoxHeads",
         mean: list[float],
         std: list[float],
     ) -> None:

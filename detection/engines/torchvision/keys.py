@@ -3,8 +3,6 @@
 Together the two tables name every key of detection/config.py (enforced by a test): no key is ignored.
 """
 
-from __future__ import annotations
-
 from backbones.core.config import CfgNode, flatten
 from backbones.core.errors import InputError
 

@@ -4,8 +4,6 @@ An image is (h, w, 3) uint8 RGB, boxes are (n, 4) float32 x0, y0, x1, y1 in its 
 pixels, and only the letterbox scales, once, so that boxes follow exactly.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import cv2

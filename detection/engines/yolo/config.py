@@ -5,8 +5,6 @@ the code base that agrees with it elsewhere, the MobileNetV2 branch of Peterisfa
 The role of a key (backbones/core/roles.py), stated with its default or that of its block, defines what depends on it.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from backbones.core.config import CfgNode, config_hash

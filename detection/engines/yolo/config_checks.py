@@ -1,7 +1,5 @@
 """Checks of YOLO's settings that need no data: InputError with key and value, before any work."""
 
-from __future__ import annotations
-
 from backbones.core.checks import ABOVE_0, NO_LIMIT, check_choices, check_ranges
 from backbones.core.config import CfgNode, flatten
 from backbones.core.errors import InputError

@@ -5,8 +5,6 @@ Order and sizes are pure functions of (seed, iteration), augmentations of (seed,
 Letters: B images of S x S pixels, M: largest number of boxes in an image of the batch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -52,15 +50,15 @@ class YoloBatch:
     labels: Tensor
     weights: Tensor
 
-    def to(self, device: torch.device, non_blocking: bool = False) -> YoloBatch:
+    def to(self, device: torch.device, non_blocking: bool = False) -> "YoloBatch":
         """Return the batch on `device`."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> YoloBatch:
+    def pin_memory(self) -> "YoloBatch":
         """Pin the batch; called by the loader for a GPU."""
         return self._map(Tensor.pin_memory)
 
-    def _map(self, function: Any) -> YoloBatch:
+    def _map(self, function: Any) -> "YoloBatch":
         names = ("images", "boxes", "labels", "weights")
         return replace(self, **{name: function(getattr(self, name)) for name in names})
 

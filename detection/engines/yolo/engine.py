@@ -4,8 +4,6 @@ A resumed run equals an uninterrupted one bit for bit on the CPU, the table of o
 and augmentations are pure functions of (seed, iteration), and the checkpoint holds the rest.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +85,7 @@ class YOLOEngine(Engine):
             details["look_alikes"] = confusions(found)
         return details
 
-    def build(self, cfg: CfgNode, backbone: BackboneFile | None, device: torch.device) -> YOLODetector:
+    def build(self, cfg: CfgNode, backbone: BackboneFile | None, device: torch.device) -> "YOLODetector":
         network, report = build_yolo(cfg.MODEL, backbone)
         task = build_task(cfg, network).to(device)
         get_logger().info("backbone: %s; class labels: %s", report.counts(), label_name(cfg.CLASS_LABELS))

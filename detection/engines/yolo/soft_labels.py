@@ -4,8 +4,6 @@ soft_labels.json: {"iteration": number of finished iterations, "classes": [K nam
 in the last period, "table": [K][K], row k: soft label of class k}
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
