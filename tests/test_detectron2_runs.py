@@ -206,7 +206,7 @@ def test_precise_bn_is_over_the_batches_of_both_processes(pair):
         assert heard["var"] == pytest.approx(batches.var(dim=0, correction=0).tolist(), rel=1e-5)
 
 
-def test_a_image_tested_twice_or_not_at_all_stops_every_process(pair):
+def test_an_image_tested_twice_or_not_at_all_stops_every_process(pair):
     for rank in (0, 1):
         heard = json.loads((pair / f"heard{rank}.json").read_text())
         assert heard["whole"] == 6
