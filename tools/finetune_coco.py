@@ -4,7 +4,7 @@ python tools/finetune_coco.py --config-file configs/detection/quick.yaml --backb
     --backbone random      starts from random initialisation
     --num-gpus 8           trains in 8 processes; SOLVER.IMS_PER_BATCH is the total
     --num-machines 2 --machine-rank 0 --dist-url tcp://HOST:PORT    on each of two machines, with its own rank
-    ENGINE detectron2      trains with detectron2; your own detector goes by its name (detection/engines/__init__.py)
+    ENGINE detectron2      trains with detectron2; also the name of your own detector (detection/engines/__init__.py)
 torchrun --nproc_per_node 8 tools/finetune_coco.py ... is equivalent, as is detectron2.engine.launch(main, 8, ...).
 """
 

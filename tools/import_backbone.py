@@ -1,4 +1,4 @@
-"""Convert the checkpoint of another program, a ResNet in the layout given by --source, to a backbone file.
+"""Convert a foreign checkpoint, a ResNet with torchvision's names from a declared source, to a backbone file.
 
 python tools/import_backbone.py --checkpoint moco_v2.pth.tar --source moco --arch resnet50 --label MoCo --output x.pth
     --config-file configs/pretrain/imagenet.yaml  also writes config.yaml; add --classes for tools/evaluate_backbone.py
