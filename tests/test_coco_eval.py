@@ -162,7 +162,7 @@ def test_bad_input_is_named(part, key, value, says):
 
 
 @pytest.mark.parametrize("part", ["detections", "images", "categories", "annotations"])
-def test_what_is_no_object_is_named(part):
+def test_an_entry_that_is_not_an_object_is_named(part):
     truth, detections = scene(4)
     (detections if part == "detections" else truth[part]).insert(1, 3)
     with pytest.raises(InputError, match=rf"{part}\[1\] is 3"):

@@ -119,7 +119,7 @@ def test_defaults_are_valid_once_a_root_is_given():
         (["SOLVER.WARMUP_EPOCHS", ".inf"], "SOLVER.WARMUP_EPOCHS must be a finite number"),
     ],
 )
-def test_text_that_is_no_value(overrides, message):
+def test_text_that_is_not_a_value(overrides, message):
     with pytest.raises(InputError, match=message):
         load_config(get_defaults(), None, overrides)
 

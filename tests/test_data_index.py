@@ -163,7 +163,7 @@ def test_headers_are_those_of_pil(tmp_path, mode, options):
     assert (jpeg_header(path.read_bytes()[:4096]) is None) == ("exif" in options)
 
 
-def test_what_is_no_whole_jpeg_header_goes_to_pil(tmp_path):
+def test_an_incomplete_jpeg_header_is_left_to_pil(tmp_path):
     buffer = io.BytesIO()
     Image.new("RGB", (50, 40)).save(buffer, "JPEG")
     whole = buffer.getvalue()

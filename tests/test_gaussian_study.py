@@ -62,7 +62,7 @@ def test_a_row_takes_the_lowest_of_its_own_criterion():
     }
 
 
-def test_a_part_of_a_grid_is_no_row():
+def test_a_part_of_a_grid_is_not_a_row():
     """Fig. 11 trains 10 of ILS1's 30 points."""
     alone = [HARD, *build_candidates(Grids(), ["figure11"])]
     assert {row.key for row in build_rows(Grids(), alone)} == {"hard", "hard_scaled"}

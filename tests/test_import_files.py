@@ -398,7 +398,7 @@ def test_a_file_of_another_kind_is_named(case, tmp_path):
         assert case == "text" or kind in str(refused.value)
 
 
-def test_a_truncated_file_is_no_other_kind(tmp_path):
+def test_a_truncated_file_is_not_another_kind(tmp_path):
     content = write(STATE, tmp_path).read_bytes()
     path = tmp_path / "cut.pth"
     for length in (4, len(content) // 2):

@@ -63,7 +63,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("message", "name", "wrong", "right"), REFUSED)
-def test_what_cannot_be_meant_is_refused(message, name, wrong, right):
+def test_rejected_settings_are_refused(message, name, wrong, right):
     validate(load(name, *right))
     with pytest.raises(InputError, match=re.escape(message)):
         validate(load(name, *wrong))

@@ -37,7 +37,7 @@ def test_every_file_is_a_protocol_of_its_own():
     assert len({protocol_hash(cfg) for cfg in protocols.values()}) == len(protocols)
 
 
-def test_what_is_no_part_of_the_protocol_cannot_change_a_number():
+def test_what_is_not_in_the_protocol_cannot_change_a_number():
     """Which keys the hash covers follows from their roles: tests/test_roles.py."""
     outside = ROLES.keys(*(role for role in Role if role not in PROTOCOL))
     assert {"SEED", "DATALOADER.NUM_WORKERS", "TEST.EXPECTED_RESULTS"} <= set(outside)

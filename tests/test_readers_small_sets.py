@@ -55,7 +55,7 @@ def test_imagenet_v2_knows_the_order_of_imagenet(tmp_path, shared_data):
 
 
 @pytest.mark.parametrize("name", ["1000", "n01440764", "-1", "²"])
-def test_a_folder_that_is_no_class_of_imagenet_is_named(tmp_path, name):
+def test_a_folder_that_is_not_a_class_of_imagenet_is_named(tmp_path, name):
     with pytest.raises(InputError, match=f"{name} is not a class: folders are numbered 0 to 999"):
         load("imagenet_v2", write_v2(tmp_path / "v2", ("0", name)), "test")
 

@@ -253,6 +253,6 @@ def test_the_docs_say_what_follows_from_a_role(role):
         assert cells == ["yes" if role in group else "no" for group in groups]
 
 
-def test_naming_is_no_part_of_anything():
+def test_naming_is_not_part_of_anything():
     assert NAMING in FREE
     assert not {*FREE, CONTENT} & {*WEIGHTS, *PROTOCOL}

@@ -159,7 +159,7 @@ def test_a_lock_ends_with_its_block(tmp_path):
     assert names(tmp_path / "a/b") == ["results.json"]
 
 
-def test_a_file_that_its_owner_deletes_meanwhile_is_no_lock(tmp_path, monkeypatch):
+def test_a_file_that_its_owner_deletes_meanwhile_is_not_a_lock(tmp_path, monkeypatch):
     """Of two that opened it before, one would lock a file that nobody else sees."""
     path, real, calls = tmp_path / RUN_LOCK, fcntl.flock, []
 

@@ -220,7 +220,7 @@ def test_a_few_boxes_among_many_that_training_drops_are_a_warning(tmp_path):
     assert not findings.of(ERROR)
 
 
-def test_half_a_pixel_beyond_the_border_is_no_problem(tmp_path):
+def test_half_a_pixel_beyond_the_border_is_not_a_problem(tmp_path):
     report, _ = check_detection(write_coco(tmp_path, box(3, [50.5, 50, 14, 14.5])), "", Options())
     assert not report.findings.as_list()
 

@@ -99,7 +99,7 @@ def test_a_broken_folder_is_not_sound(check, case):
     assert re.search(rf"error +1 x {re.escape(what)}: .*{re.escape(where)}", "\n".join(report.findings.lines()))
 
 
-def test_a_split_that_is_no_text_is_one_finding_and_one_line(check, tmp_path):
+def test_a_split_that_is_not_text_is_one_finding_and_one_line(check, tmp_path):
     check()
     split = tmp_path / "ImageSets" / "Main" / "train.txt"
     split.write_bytes(b"\xff\xfea\x00")
