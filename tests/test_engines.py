@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -225,3 +226,26 @@ def test_checkpoints_of_version_0_4_are_read(command, finished, tmp_path):
     save_checkpoint(path, iteration=3, settings=key, model=model)
     with pytest.raises(InputError, match="is not a checkpoint of a fine-tuning: it lacks optimizer"):
         read_detector(path)
+
+
+# ---- reading a config ---------------------------------------------------------------------------------------------
+
+
+def test_a_config_that_can_be_read_only_once_is_read_whole(tmp_path):
+    """As bash passes it: `--config-file <(sed ... base.yaml)`."""
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(
+        daemon=True, target=lambda: (tmp_path / "pipe").write_text("SOLVER: {MAX_ITER: 7, STEPS: [3]}\n")
+    )
+    writer.start()
+    cfg = load_engine_config(tmp_path / "pipe", otherwise="torchvision")
+    writer.join()
+    assert (cfg.ENGINE, cfg.SOLVER.MAX_ITER) == ("torchvision", 7)
+
+
+@pytest.mark.parametrize("value", ["5", "2020-01-01", "{a: 1}", "[toy]", ""])
+def test_an_engine_that_is_not_a_name_is_refused_with_its_file(tmp_path, value):
+    (tmp_path / "x.yaml").write_text(f"ENGINE: {value}\n")
+    with pytest.raises(InputError, match=r"x\.yaml: .*ENGINE") as caught:
+        load_engine_config(tmp_path / "x.yaml", otherwise="torchvision")
+    assert "\n" not in str(caught.value)

@@ -49,8 +49,13 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def load_config(defaults: CfgNode, path: str | Path | None, overrides: Sequence[str] = ()) -> CfgNode:
+def load_config(
+    defaults: CfgNode, path: str | Path | None, overrides: Sequence[str] = (), *, tree: Mapping | None = None
+) -> CfgNode:
     """Merge `defaults`, the file at `path` with its `_BASE_` files, and the `KEY VALUE` pairs, in this order.
+
+    Args:
+        tree: content of the file, if it has been read already; a pipe can be read only once.
 
     Returns:
         A new, unfrozen CfgNode; the caller validates and freezes it.
@@ -60,7 +65,7 @@ def load_config(defaults: CfgNode, path: str | Path | None, overrides: Sequence[
     """
     cfg = defaults.clone()
     if path is not None:
-        _merge(cfg, defaults, load_yaml(path), str(path))
+        _merge(cfg, defaults, load_yaml(path) if tree is None else tree, str(path))
     types = dict(flatten(defaults))
     if len(overrides) % 2:
         raise InputError(f"overrides come as KEY VALUE pairs; '{overrides[-1]}' has no value{_equals_hint(overrides)}")

@@ -21,7 +21,7 @@ class InputError(ValueError):
 
 
 class Diverged(InputError):
-    """A training came to losses, weights or predictions that are not finite; with the same settings it would again."""
+    """Losses, weights or logits of a network in training are not finite; with the same settings they would be again."""
 
     exit_code = 3
 

@@ -97,6 +97,7 @@ def load_engine_config(path: str | Path | None, overrides: Sequence[str] = (), *
         InputError: see `load_config`; or an unknown engine.
     """
     named = [text for key, text in zip(overrides[0::2], overrides[1::2], strict=False) if key == KEY]
-    tree = {KEY: load_yaml(path).get(KEY, otherwise) if path else otherwise}
-    chosen = load_config(CfgNode(tree), None, [word for text in named for word in (KEY, text)])
-    return load_config(engine_defaults(chosen[KEY]), path, overrides)
+    tree = load_yaml(path) if path else {}  # once, as a pipe can be read only once
+    stated = {KEY: tree[KEY]} if KEY in tree else {}
+    chosen = load_config(CfgNode({KEY: otherwise}), path, [word for text in named for word in (KEY, text)], tree=stated)
+    return load_config(engine_defaults(chosen[KEY]), path, overrides, tree=tree)
