@@ -109,7 +109,7 @@ def test_a_wrong_pixel_std_is_caught(small_scenes, tmp_path, load_tool, backbone
     done = run(arguments(small_scenes, tmp_path / "run", *wrong, backbone=forged))
     assert done.returncode == 1
     assert re.search(
-        r"^not as TEST\.EXPECTED_RESULTS has it: loss is [\d.]+, expected [\d.]+ ± [\d.]+", done.stderr, re.M
+        r"^differs from TEST\.EXPECTED_RESULTS: loss is [\d.]+, expected [\d.]+ ± [\d.]+", done.stderr, re.M
     )
     assert load_results(tmp_path / "run")["details"]["expected"][0]["as_expected"] is False
     assert load_results(tmp_path / "run")["metrics"]  # they are not lost

@@ -70,7 +70,7 @@ METHODS_FOLDER = "backbones/methods"
         ("smoothing.py", "amount: float = 0.1", "amount: float = 0.2", "LS CutOutLS"),  # the base's: its class counts
         # what changes no number
         ("adaptive.py", "WARNING_SHARE = 0.05", "WARNING_SHARE = 0.05  # five percent", ""),
-        ("adaptive.py", '"""Adaptive label smoothing: the label', '"""The label', ""),
+        ("adaptive.py", '"""Adaptive label smoothing by objectness, alone', '"""By objectness, alone', ""),
         ("functional.py", "    amount = amount.to(dtype)\n", "\n    amount = amount.to(\n        dtype\n    )\n", ""),
         ("functional.py", "\nimport torch", "\nimport json\nimport torch", ""),
     ],

@@ -88,9 +88,9 @@ def test_what_the_engine_cannot_honour_is_refused_by_key(key):
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
-        ("MODEL.ANCHOR_GENERATOR.SIZES", "[[8], [16]]", "wants 5 lists of the same length"),
-        ("MODEL.ANCHOR_GENERATOR.SIZES", "[[8, 9], [16], [32], [64], [128]]", "wants 5 lists of the same length"),
-        ("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "[[1.0], [2.0]]", "wants 1 or 5 lists"),
+        ("MODEL.ANCHOR_GENERATOR.SIZES", "[[8], [16]]", "needs 5 lists of the same length"),
+        ("MODEL.ANCHOR_GENERATOR.SIZES", "[[8, 9], [16], [32], [64], [128]]", "needs 5 lists of the same length"),
+        ("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "[[1.0], [2.0]]", "needs 1 or 5 lists"),
         ("MODEL.FPN.OUT_CHANNELS", 48, "FPN.NORM GN needs a multiple of 32"),
     ],
 )
