@@ -80,16 +80,18 @@ def _settings(rows: Sequence[Row], stage: str) -> list[dict[str, Any]]:
     """Return what is known about how each row was measured: its engine, data and protocol settings.
 
     Results of an earlier version lack the settings.  These are then read from the config file next to the results, for
-    the keys that the other rows state; for all keys if no row states any.
+    the keys that the other rows state; for all keys if no row states any.  If one row's settings are unknown, none are
+    returned, since each would look like a difference.
     """
     stated = [row.results[stage]["protocol"].get("settings") for row in rows]
     keys = {key for settings in stated for key in settings or ()}
-    found = []
+    found: list[Mapping[str, Any]] = []
     for row, settings in zip(rows, stated, strict=True):
         if settings is None:
             settings = {key: value for key, value in _config(row, stage) if key in keys or not keys}
-        found.append({**dict(_facts(row, stage)), **settings})
-    return found
+        found.append(settings)
+    known = all(found)
+    return [{**dict(_facts(row, stage)), **(one if known else {})} for row, one in zip(rows, found, strict=True)]
 
 
 def _facts(row: Row, stage: str) -> Iterator[tuple[str, Any]]:

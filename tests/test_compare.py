@@ -243,6 +243,20 @@ def test_results_name_the_settings_of_their_protocol(tmp_path, stated, unlike):
     assert f", which differ in {unlike}: their numbers" in str(refused.value)
 
 
+@pytest.mark.parametrize(("stated", "unlike"), [((0, 1), "which differ in crop (64, 224): their"), ((1,), "")])
+def test_settings_that_one_measure_does_not_state_are_not_differences(tmp_path, stated, unlike):
+    """Measures have no config file beside them: of results before version 0.4 nothing is known."""
+    for n, (label, protocol, crop) in enumerate((("CE", "p@1", 64), ("OLS", "p@2", 224))):
+        folder = add(tmp_path / "runs", "backbone", backbone(label), {"top1": 0.5}, protocol=protocol)
+        results = json.loads((folder / "results.json").read_text())
+        results["protocol"] |= {"settings": {"crop": crop, "mean": [0.5]}} if n in stated else {}
+        save_results(folder, results)
+    with pytest.raises(InputError) as refused:
+        compare_runs(tmp_path / "runs", tmp_path / "out")
+    assert unlike in str(refused.value)
+    assert ("which differ" in str(refused.value)) == bool(unlike)
+
+
 def test_engine_and_test_set_are_a_part_of_the_hash():
     cfg = detection.config.get_defaults()
     other = detection.config.get_defaults()
