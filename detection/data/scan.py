@@ -43,7 +43,7 @@ FIXED = (NEGATIVE, EMPTY, OUTSIDE, BEYOND)
 BORDER = 0.5
 # The official files have a few boxes that training drops or clips (COCO's train2017 some of zero width or height
 # among 860,001): up to this share of all boxes they are a warning.
-MENDED_SHARE = 1e-4
+FIXED_SHARE = 1e-4
 # Areas come from masks, which can extend slightly beyond the box: this share may, by more than a pixel per side.
 LARGE_AREA_SHARE = 0.01
 # Smallest number of boxes for which "most of them" is meaningful.
@@ -156,7 +156,7 @@ def check_boxes(scan: Scan, sizes: np.ndarray, findings: Findings) -> None:
     _check_units(scan, bbox, size, known, negative | beyond | outside, findings)
     scan.add(findings, POINT, finite & _point_boxes(scan))
     for kind, rows in ((NEGATIVE, negative), (EMPTY, empty), (BEYOND, beyond), (OUTSIDE, outside)):
-        _add_few(scan, findings, kind, rows, MENDED_SHARE if kind in (EMPTY, OUTSIDE) else 0)
+        _add_few(scan, findings, kind, rows, FIXED_SHARE if kind in (EMPTY, OUTSIDE) else 0)
     if scan.corners is None:
         with np.errstate(invalid="ignore", over="ignore"):
             large = finite & (bbox[:, 2:] > 0).all(axis=1) & (scan.area > (bbox[:, 2:] + 1).prod(axis=1))
@@ -177,7 +177,7 @@ def _check_units(
         whole = (stated == np.floor(stated)).all(axis=1)
     if not normal[known].all():
         normal &= ~whole  # a box of the first pixel
-    _add_few(scan, findings, NORMALISED, normal, MENDED_SHARE)
+    _add_few(scan, findings, NORMALISED, normal, FIXED_SHARE)
     number, count = int(known.sum()), int(astray[known].sum())
     if scan.corners is None and number > 1 and 2 * count > number:
         as_corners = known & (bbox[:, 2:] > bbox[:, :2]).all(axis=1) & (bbox[:, :2] >= -BORDER).all(axis=1)
