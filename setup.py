@@ -39,6 +39,7 @@ setup(
         "matplotlib",
         "jinja2",
         "tqdm",
+        "rich",
         "tensorboard",
     ],
     extras_require={

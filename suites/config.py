@@ -6,13 +6,15 @@ by the folder of that DATA entry; in those of a row, `{run:LABEL}` and `{chosen:
 earlier row (suites/references.py).  CONFIG paths are relative to the repository root.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from typing import Any
 
 from backbones.core.config import CfgNode
 from suites.entries import Texts, defaults_of, to_tree
 from suites.grid import Grid, read_grid
 from suites.references import CHOSEN, find
+from suites.stages import KINDS
+from suites.stages.resources import Resources
 
 DETECTORS = ("finetune_coco", "finetune_voc")
 
@@ -30,9 +32,10 @@ class DataEntry:
     # size, all other files by content: suites/fingerprints/data.py), its path does not.  Data that a config names
     # itself, such as ${IMAGENET}, does not enter the hashes: if it changes, nothing is rerun.
     folder: str = ""
-    # Here and below: expected duration of the stage in seconds, used until a stage of its kind has been timed; 0:
-    # unknown.
+    # Here and below: expected duration of the stage in seconds, and size of its folder in GB, used until a stage of its
+    # kind has been measured; 0: unknown.
     cost: float = 0.0
+    disk: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Pretraining:
     # Applied to every row, before the row's own overrides.
     overrides: Texts = ()
     cost: float = 0.0
+    disk: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class Measuring:
     # Applied to the config of the pretraining.
     overrides: Texts = ()
     cost: float = 0.0
+    disk: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -68,15 +73,29 @@ class FinetuneEntry:
     config: str = ""
     overrides: Texts = ()
     cost: float = 0.0
+    disk: float = 0.0
 
 
 @dataclass(frozen=True)
 class Launch:
-    """LAUNCH: how trainings (pretraining and fine-tuning) are started; changes no hash and no folder."""
+    """LAUNCH: how stages are started; changes no hash and no folder."""
 
-    # Processes per training on this machine, one per GPU, started by torchrun.  Batch sizes in the configs are totals;
-    # batch norm sees the share of its process.
+    # Processes per training (pretraining and fine-tuning) on this machine, one per GPU, started by torchrun.  Batch
+    # sizes in the configs are totals; batch norm sees the share of its process.
     num_gpus: int = 1
+    # Stages that run at once, each in a slot with cores and GPUs of its own; 0: what the cores, the memory and the GPUs
+    # of this machine allow.  Changes no number.
+    jobs: int = 0
+    # Times a stage is started again in the same call if a signal ended it, for example because the memory was full; a
+    # training resumes from its checkpoint.  An error that the tool reports itself is not retried.
+    retries: int = 1
+
+
+# RESOURCES: a block per kind of stage, such as PRETRAIN, with the keys of `Resources`.
+ResourcesByKind = make_dataclass(
+    "ResourcesByKind", [(kind, Resources, cls.default_resources) for kind, cls in KINDS.items()], frozen=True
+)
+DEFAULT_RESOURCES = ResourcesByKind()
 
 
 @dataclass(frozen=True)
@@ -85,6 +104,7 @@ class Comparing:
 
     arguments: tuple[Any, ...] = ()
     cost: float = 0.0
+    disk: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -124,6 +144,8 @@ class Suite:
     # The detection protocols; every backbone is fine-tuned under each.
     finetune: tuple[FinetuneEntry, ...] = ()
     launch: Launch = Launch()
+    # What a stage of each kind takes from the machine; changes no hash and no folder.
+    resources: ResourcesByKind = DEFAULT_RESOURCES  # type: ignore[valid-type]  # a class
     compare: Comparing = Comparing()
     # The backbones to compare.
     rows: tuple[Row, ...] = ()
@@ -135,6 +157,10 @@ class Suite:
     def measuring(self, kind: str) -> Measuring:
         """Return the block of a kind of measure."""
         return getattr(self, kind)
+
+    def resources_of(self, kind: str) -> Resources:
+        """Return what a stage of this kind takes from the machine."""
+        return getattr(self.resources, kind)
 
     def dump(self) -> str:
         """Return the suite as yaml."""

@@ -19,14 +19,7 @@ Texts = tuple[str, ...]
 
 def defaults_of(cls: type) -> CfgNode:
     """Return the keys and defaults of a dataclass as a tree for `load_config`."""
-    hints = get_type_hints(cls)
-    defaults = {field.name: field.default for field in fields(cls)}
-    return CfgNode(
-        {
-            name.upper(): defaults_of(hints[name]) if is_dataclass(hints[name]) else to_tree(default)
-            for name, default in defaults.items()
-        }
-    )
+    return CfgNode(to_tree(cls()))
 
 
 def to_tree(value: Any) -> Any:

@@ -37,7 +37,7 @@ def lock_folder(folder: Path) -> Iterator[int]:
 
 def find_suffix(output: Path, suite: str) -> str:
     """Return the suffix of this suite's file names in `output`: "" for the first suite, otherwise -NAME."""
-    owners = _load(output)
+    owners = load_owners(output)
     if suite in owners:
         return owners[suite]
     suffix = f"-{slug(suite)}" if owners else ""
@@ -49,12 +49,13 @@ def find_suffix(output: Path, suite: str) -> str:
 def claim_suffix(output: Path, suite: str) -> str:
     """Like `find_suffix`, and reserve the suffix for this suite."""
     suffix = find_suffix(output, suite)
-    if suite not in (owners := _load(output)):
+    if suite not in (owners := load_owners(output)):
         save_json(output / OWNERS, {**owners, suite: suffix})
     return suffix
 
 
-def _load(output: Path) -> Mapping[str, str]:
+def load_owners(output: Path) -> Mapping[str, str]:
+    """Return the suffixes of the suites in `output`, by name of the suite."""
     path = output / OWNERS
     owners = load_json(path) if path.is_file() else {}
     if not isinstance(owners, Mapping) or not all(isinstance(suffix, str) for suffix in owners.values()):

@@ -10,7 +10,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from backbones.core.config import CfgNode, expand_path
+from backbones.core.disk import size_text
 from backbones.core.errors import InputError
+from suites.execution.graph import Graph
+from suites.execution.progress import minutes
+from suites.execution.slots import make_slots, this_machine
+from suites.execution.timings import Timings
 from suites.plan import Plan, compare_stage
 from suites.stages import Stage
 from suites.stages.base import External
@@ -45,6 +50,7 @@ def _summary(plan: Plan, stages: Sequence[Stage], settings: Mapping[Stage, CfgNo
     complete = sum(stage.complete() for stage in stages)
     yield f"{len(stages)} stages, {complete} complete: {', '.join(f'{n} {kind}' for kind, n in kinds.items())}"
     yield f"output  {plan.output}"
+    yield from _estimates(plan, stages)
     if plan.suite.launch.num_gpus > 1:
         yield f"launch  {plan.suite.launch.num_gpus} processes per training, by torchrun"
     lines = Counter(line for stage, cfg in settings.items() for line in outside(stage, cfg, plan.output))
@@ -56,6 +62,30 @@ def _summary(plan: Plan, stages: Sequence[Stage], settings: Mapping[Stage, CfgNo
         yield "note    a data folder is missing: the folders that depend on it will get other names"
     for note in plan.notes:
         yield f"note    {note}"
+
+
+def _estimates(plan: Plan, stages: Sequence[Stage]) -> Iterator[str]:
+    """Estimate time and disk of the stages that are not complete."""
+    timings, rest = Timings(plan.output / f"timings{plan.suffix}.json"), [s for s in stages if not s.complete()]
+    graph, slots = Graph(rest), plan.suite.launch.jobs or len(make_slots(this_machine(), plan.stages))
+    unknown = Counter(stage.timing_key for stage in rest if timings.estimate(stage) is None)
+    least = f"; without {', '.join(f'{n} {kind}' for kind, n in unknown.items())}, whose COST is unknown"
+    path = graph.critical_path(timings.seconds)
+    yield f"slots   {slots} at once (LAUNCH.JOBS)"
+    if path and len(unknown) < len({stage.timing_key for stage in rest}):
+        whole, chain = sum(map(timings.seconds, rest)), sum(map(timings.seconds, path))
+        elapsed = graph.makespan(timings.seconds, slots)
+        yield (
+            f"time    about {minutes(elapsed)}: {minutes(whole)} of stages, in {slots} slots; the longest chain takes "
+            f"{minutes(chain)}{least if unknown else ''}"
+        )
+        yield f"chain   {' > '.join(stage.title for stage in path)}"
+    sizes = [timings.size(stage) for stage in rest]
+    if known := [size for size in sizes if size is not None]:
+        more = (
+            "" if len(known) == len(sizes) else f" for {len(known)} of {len(sizes)} stages; DISK of others is unknown"
+        )
+        yield f"disk    about {size_text(sum(known) * 1e9)}{more}"
 
 
 def _block(stage: Stage, number: str, cfg: CfgNode | None, output: Path) -> Iterator[str]:

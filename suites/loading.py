@@ -4,12 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from backbones.core.checks import check_choice, check_range
+from backbones.core.checks import ABOVE_0, check_choice, check_range
 from backbones.core.config import load_config
 from backbones.core.errors import InputError
 from suites.config import DEFAULTS, DETECTORS, Row, Suite
 from suites.entries import read
 from suites.references import CHOSEN, RUN, check, find, parse
+from suites.stages import KINDS
 
 
 def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
@@ -26,6 +27,11 @@ def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
 def _check_suite(suite: Suite) -> None:
     _check_seeds(suite.seeds, "SEEDS")
     check_range("LAUNCH.NUM_GPUS", suite.launch.num_gpus, 1)
+    check_range("LAUNCH.JOBS", suite.launch.jobs, 0)
+    check_range("LAUNCH.RETRIES", suite.launch.retries, 0)
+    for kind in KINDS:
+        check_range(f"RESOURCES.{kind.upper()}.THREADS", suite.resources_of(kind).threads, 1)
+        check_range(f"RESOURCES.{kind.upper()}.MEMORY", suite.resources_of(kind).memory, ABOVE_0)
     for entry in suite.data:
         if bool(entry.prepare) == bool(entry.folder):
             raise InputError(f"DATA {entry.name}: give either PREPARE (to write it) or FOLDER (where it is)")

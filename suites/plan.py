@@ -22,9 +22,10 @@ from suites.fingerprints.data import Known, load_known, tree_fingerprint
 from suites.folder import find_suffix
 from suites.references import as_text
 from suites.stages import KINDS, Compare, Finetune, Prepare, Stage
-from suites.stages.factory import Run, Source
+from suites.stages.factory import Source
 from suites.stages.measures import Measure
-from suites.stages.naming import find_tool, slug, stage_hash
+from suites.stages.naming import Run, find_tool, slug, stage_hash
+from suites.stages.resources import Resources
 from suites.stages.trainings import BackboneStage
 from suites.training import ROOT, Trained, Training, config_file
 
@@ -76,7 +77,10 @@ def build_plan(
     """
     output = Path(output_dir).resolve()
     known = load_known(output)
-    data = {f"{{data:{entry.name}}}": _data(entry, output, tools, known, without_data) for entry in suite.data}
+    resources = suite.resources_of(Prepare.kind)
+    data = {
+        f"{{data:{entry.name}}}": _data(entry, output, tools, known, without_data, resources) for entry in suite.data
+    }
     plan = _Builder(suite, output, tools, data).build()
     return replace(plan, known=known, name=name, suffix=find_suffix(output, name))
 
@@ -87,8 +91,12 @@ def plan_again(plan: Plan) -> Plan:
     return replace(again, known=plan.known, name=plan.name, suffix=plan.suffix)
 
 
-def compare_stage(plan: Plan, runs: Sequence[Stage]) -> Compare:
-    """Return the comparison of what `runs` measured; its hash covers the content of the results."""
+def compare_stage(plan: Plan, runs: Sequence[Stage], failures: Path | None = None) -> Compare:
+    """Return the comparison of what `runs` measured; its hash covers the content of the results.
+
+    Args:
+        failures: file with the failures to show.
+    """
     runs = [run for run in runs if run.compared]
     results = [run.output / FILE_NAME for run in runs]
     contents = [fingerprint(path.read_bytes()) if path.is_file() else "" for path in results]
@@ -96,20 +104,24 @@ def compare_stage(plan: Plan, runs: Sequence[Stage]) -> Compare:
     notes = [text for note in plan.notes for text in ("--note", note)]
     several = any(len(plan.suite.seeds_of(row)) > 1 for row in plan.suite.rows)
     chosen = [text for key in chosen_keys(plan.suite.rows) if several for text in ("--chosen", key)]
+    failed = ["--failures", str(failures)] if failures else []
     arguments = [*mixed, *chosen, *notes, *map(as_text, plan.suite.compare.arguments)]
+    contents += [fingerprint(failures.read_bytes())] if failures else []
     output, tool = plan.report, find_tool(plan.tools, Compare.default_tool)
     return Compare(
         title=Compare.kind,
         # The files, not their folders: a run may have been measured again into a folder below it.
-        command=(sys.executable, str(tool), "--output-dir", str(output), *arguments, *map(str, results)),
+        command=(sys.executable, str(tool), "--output-dir", str(output), *failed, *arguments, *map(str, results)),
         output=output,
         hash=stage_hash(tool, arguments, None, [*(run.hash for run in runs), *contents]),
         inputs=tuple(runs),
         reads=tuple(run.output for run in runs),
         cost=plan.suite.compare.cost,
+        disk=plan.suite.compare.disk,
         tool=tool.stem,
         suite=plan.name,
         root=plan.output,
+        resources=plan.suite.resources_of(Compare.kind),
     )
 
 
@@ -158,21 +170,21 @@ class _Builder:
             block = self.suite.measuring(cls.kind)
             if block.enabled:
                 yield self.training.factory(run).make(
-                    cls, run.title, run.name, block.overrides, backbone=trained.run, folder=[str(trained.run.output)],
-                    cost=block.cost, waits=waits, selection=trained.selection,
+                    cls, run, run.name, block.overrides, backbone=trained.run, folder=[str(trained.run.output)],
+                    cost=block.cost, disk=block.disk, waits=waits, selection=trained.selection,
                 )  # fmt: skip
 
     def _finetune(self, run: Run, backbone: BackboneStage | None, waits: str) -> Iterator[Stage]:
         for entry in self.suite.finetune:
             config, source = config_file(entry.config), str(backbone.output) if backbone else "random"
             yield self.training.factory(run).make(
-                Finetune, run.title, run.name, [*entry.overrides, *run.overrides], tool=entry.tool, backbone=backbone,
+                Finetune, run, run.name, [*entry.overrides, *run.overrides], tool=entry.tool, backbone=backbone,
                 options=["--config-file", str(config), "--backbone", source, "--resume"], config=config,
-                protocol=entry.name, cost=entry.cost, waits=waits,
+                protocol=entry.name, cost=entry.cost, disk=entry.disk, waits=waits,
             )  # fmt: skip
 
 
-def _data(entry: DataEntry, output: Path, tools: Path, known: Known, without: bool) -> Source:
+def _data(entry: DataEntry, output: Path, tools: Path, known: Known, without: bool, resources: Resources) -> Source:
     if not entry.prepare:
         return _existing_folder(entry, output, known, without)
     tool, arguments = find_tool(tools, Prepare.default_tool), entry.prepare
@@ -182,7 +194,8 @@ def _data(entry: DataEntry, output: Path, tools: Path, known: Known, without: bo
     command = (sys.executable, str(tool), *arguments, "--overwrite", "--output-dir", str(folder))
     stage = Prepare(
         title=f"data {entry.name}: {Prepare.kind}", command=command, output=folder, hash=key, tool=tool.stem,
-        marker=f"{arguments[0]}.json", cost=entry.cost, compared=False,
+        marker=f"{arguments[0]}.json", cost=entry.cost, disk=entry.disk, compared=False,
+        resources=resources,
     )  # fmt: skip
     return Source(folder, key, stage)
 

@@ -4,15 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from backbones.core.config import expand_path, load_yaml
 from suites.config import Row, Suite
 from suites.fingerprints.sources import class_source
 from suites.grid import Grid
 from suites.references import CHOSEN, RUN, fill, find, parse
-from suites.stages import GridPoint, Pretrain, Select
-from suites.stages.factory import Factory, Run, Source, as_overrides, sorted_overrides
+from suites.stages import KINDS, GridPoint, Pretrain, Select
+from suites.stages.factory import Factory, Source, as_overrides, sorted_overrides
+from suites.stages.naming import Run
 from suites.stages.trainings import BackboneStage
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,7 +74,8 @@ class Training:
             if seed == run.seed
         }
         sources, processes = {**self.data, **runs}, self.suite.launch.num_gpus
-        return Factory(self.output, self.tools, sources, processes, self.source_of, self.tree_of)
+        resources = {kind: self.suite.resources_of(kind) for kind in KINDS}
+        return Factory(self.output, self.tools, sources, processes, resources, self.source_of, self.tree_of)
 
     def _twin(self, trained: Trained, run: Run) -> tuple[str, str]:
         if trained.run.waits:
@@ -87,20 +89,22 @@ class Training:
     # ---- a row -----------------------------------------------------------------------------------
 
     def _plain(self, row: Row, run: Run) -> Trained:
-        overrides, waits = self._fill([*self.suite.pretrain.overrides, *row.overrides], run)
-        stage = self._pretrain(row, run, overrides, waits)
-        return Trained((stage,), frozenset([self._unlabelled(row, run, overrides).hash]))
+        filled = self._fill([*self.suite.pretrain.overrides, *row.overrides], run)
+        stage = self._pretrain(row, run, filled)
+        return Trained((stage,), frozenset([self._unlabelled(row, run, filled.texts).hash]))
 
     def _grid(self, row: Row, grid: Grid, run: Run) -> Trained:
-        overrides, waits = self._fill([*self.suite.pretrain.overrides, *row.overrides], run)
-        shorter, waits_too = self._fill(grid.overrides, run)
-        waits = waits or waits_too or self._fill(list(grid.texts()), run)[1]
-        values = grid.points(lambda text: self._fill([text], run)[0][0], f"ROWS {run.label}: GRID")
+        own = self._fill([*self.suite.pretrain.overrides, *row.overrides], run)
+        filled = own.join(self._fill(list(grid.texts()), run))
+        shorter = self._fill(grid.overrides, run).texts
+        values = grid.points(lambda text: self._fill([text], run).texts[0], f"ROWS {run.label}: GRID")
         stages = [
-            self._point(row, run, [*overrides, *as_overrides(value), *shorter], f"{number} of {len(values)}", waits)
+            self._point(
+                row, run, filled._replace(texts=[*own.texts, *as_overrides(value), *shorter]), number, len(values)
+            )
             for number, value in enumerate(values, 1)
         ]
-        choice = self._select(grid, run, stages, waits)
+        choice = self._select(grid, run, stages, filled.waits)
         number = choice.choice()
         undecided = choice.title if number is None else ""
         chosen = values[number or 0]
@@ -108,58 +112,74 @@ class Training:
             candidates = stages if number is None else [stages[number]]
             trainings = frozenset(stage.hash for stage in candidates)
             return Trained((*stages, choice), trainings, choice, chosen, undecided)
-        overrides = [*overrides, *as_overrides(chosen)]
-        final = self._pretrain(row, run, overrides, waits or undecided)
+        overrides = [*own.texts, *as_overrides(chosen)]
+        final = self._pretrain(row, run, filled.join(_Filled(overrides, undecided, (choice,))))
         trainings = frozenset([self._unlabelled(row, run, overrides).hash])
         return Trained((*stages, replace(choice, compared=False), final), trainings, choice, chosen, undecided)
 
     # ---- a stage ---------------------------------------------------------------------------------
 
-    def _pretrain(self, row: Row, run: Run, overrides: Sequence[str], waits: str) -> Pretrain:
-        return self._stage(Pretrain, row, run, run.name, [*overrides, *run.overrides], waits=waits)
+    def _pretrain(self, row: Row, run: Run, filled: "_Filled") -> Pretrain:
+        overrides = [*filled.texts, *run.overrides]
+        return self._stage(Pretrain, row, run, run.name, overrides, waits=filled.waits, choices=filled.choices)
 
-    def _point(self, row: Row, run: Run, overrides: Sequence[str], title: str, waits: str) -> GridPoint:
+    def _point(self, row: Row, run: Run, filled: "_Filled", number: int, of: int) -> GridPoint:
         """Return one training of a grid; reuses that of another row with the same settings."""
-        stage = self._unlabelled(row, run, overrides, waits)
-        stage = replace(stage, title=f"{stage.title} {title}")
-        return stage if waits else self.points.setdefault(stage.hash, stage)
+        stage = self._unlabelled(row, run, filled.texts, waits=filled.waits, choices=filled.choices)
+        stage = replace(stage, title=f"{stage.title} {number} of {of}")
+        return stage if filled.waits else self.points.setdefault(stage.hash, stage)
 
-    def _unlabelled(self, row: Row, run: Run, overrides: Sequence[str], waits: str = "") -> GridPoint:
+    def _unlabelled(self, row: Row, run: Run, overrides: Sequence[str], **others: Any) -> GridPoint:
         """Return a training whose folder and hash do not depend on the row's label."""
         settings = sorted_overrides([*overrides, "SEED", str(run.seed)])
         name = ["point", f"s{run.seed}"]
-        return self._stage(GridPoint, row, run, name, settings, waits=waits, compared=False)
+        return self._stage(GridPoint, row, run, name, settings, compared=False, **others)
 
     def _stage(
         self, cls: type[P], row: Row, run: Run, name: Sequence[str], overrides: Sequence[str], **others: Any
     ) -> P:
         config = config_file(row.config or self.suite.pretrain.config)
         options = ["--config-file", str(config), "--resume"]
-        cost = self.suite.pretrain.cost
         return self.factory(run).make(
-            cls, run.title, name, overrides, options=options, config=config, cost=cost, **others
-        )
+            cls, run, name, overrides, options=options, config=config, cost=self.suite.pretrain.cost,
+            disk=self.suite.pretrain.disk, **others,
+        )  # fmt: skip
 
     def _select(self, grid: Grid, run: Run, points: Sequence[GridPoint], waits: str) -> Select:
         keys = [text for key in grid.keys for text in ("--key", key)]
         options = ["--by", grid.select, "--label", run.label, *keys]
         stage = self.factory(run).make(
-            Select, run.title, run.name, options=options, inputs=points, arguments=options, waits=waits,
+            Select, run, run.name, options=options, inputs=points, arguments=options, waits=waits,
             folder=[str(point.output) for point in points],
         )  # fmt: skip
         return replace(stage, config=points[0].config, overrides=points[0].overrides, places=points[0].places)
 
-    def _fill(self, overrides: Sequence[str], run: Run) -> tuple[list[str], str]:
-        """Replace every `{chosen:...}` in `overrides`; also return the title of a selection they still need."""
-        values, waits = {}, ""
+    def _fill(self, overrides: Sequence[str], run: Run) -> "_Filled":
+        """Replace every `{chosen:...}` in `overrides`."""
+        values, filled = {}, _Filled([], "", ())
         for text in find(overrides, RUN, CHOSEN):
             _, label, key = parse(text)
             source = self.done[label, run.seed]
-            if key:
+            if key and source.selection:
                 values[text] = (source.chosen or {})[key]
-                waits = waits or source.undecided
-            waits = waits or source.run.waits
-        return [fill(text, values) for text in overrides], waits
+                filled = filled.join(_Filled([], source.undecided, (source.selection,)))
+            filled = filled.join(_Filled([], source.run.waits, ()))
+        return filled._replace(texts=[fill(text, values) for text in overrides])
+
+
+class _Filled(NamedTuple):
+    """Overrides whose references to choices are replaced.
+
+    waits: title of a selection that they still need; choices: all selections that they refer to.
+    """
+
+    texts: list[str]
+    waits: str
+    choices: tuple[Select, ...]
+
+    def join(self, other: "_Filled") -> "_Filled":
+        """Return the texts of `other` with the selections of both."""
+        return _Filled(other.texts, self.waits or other.waits, (*self.choices, *other.choices))
 
 
 def config_file(path: str) -> Path:

@@ -59,6 +59,7 @@ AT_TOP = {
     "comparison/papers": set(),
     "comparison/ranking": {"matplotlib"},
     "suites": set(),
+    "suites/execution": set(),
     "suites/fingerprints": set(),
     "suites/stages": set(),
     "tools": set(),

@@ -184,5 +184,5 @@ def test_prepared_data_that_were_changed_are_prepared_again(finished, change):
     assert file.read_text() == whole
     aside = file.parent.with_name("scenes.old1")
     assert aside.exists() == (change != "delete")
-    why = "data scenes: prepare ... its files have changed since they were written; put aside as scenes.old1"
+    why = "data scenes: prepare: its files have changed since they were written; put aside as scenes.old1"
     assert (why in said) == (change != "delete")

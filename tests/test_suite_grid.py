@@ -167,7 +167,7 @@ def test_all_diverged_is_an_error(grid):
     assert (
         "LS: select: error: all 3 candidates diverged, one with: error: the loss is not finite at iteration 7" in said
     )
-    assert "ILS: pretrain: not run: it needs LS: select" in said
+    assert "ILS: pretrain ... not run: it needs LS: select" in said
     assert "evaluate_backbone" not in [name for name, _ in grid.calls()]
 
 
@@ -176,7 +176,7 @@ def test_a_point_that_failed_otherwise_holds_up_the_choice(grid):
     grid.tell("fail", "point-s0")
     code, said = grid.run()
     assert code == 1
-    assert "LS: select: not run: it needs LS: grid 1 of 3" in said
+    assert "LS: select ... not run: it needs LS: grid 1 of 3" in said
     (grid.tools / "fail").unlink()
     grid.calls()
     assert grid.run()[0] == 0

@@ -26,7 +26,7 @@ def runs_again(lab, title, tools, why):
     assert title.partition(":")[0] in " ".join(lab.to_run())
     code, said = lab.run()
     assert (code, lab.called()) == (0, tools)
-    assert f"{title} ... {why}; put aside as " in said
+    assert f"{title}: {why}; put aside as " in said
     assert len(list(lab.output.glob("runs/*.old1"))) == 1
     assert lab.to_run() == []
 
@@ -107,7 +107,7 @@ def test_what_a_stage_reads_is_looked_at_again_before_it_runs(finished):
     (folder_of(finished, "CE-s0-pretrain-*") / RECORD).write_text("{}")
     code, said = finished.run()
     assert code == 0  # made again before it is read
-    assert "CE: pretrain ... its results are of the stage pretraining, not None; put aside as" in said
+    assert "CE: pretrain: its results are of the stage pretraining, not None; put aside as" in said
 
 
 # ---- another place --------------------------------------------------------------------------------------------------

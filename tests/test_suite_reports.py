@@ -8,7 +8,7 @@ import yaml
 from helpers.suite_lab import set_compare
 
 from backbones.core.errors import InputError
-from suites.progress import Timings
+from suites.execution.timings import Timings
 
 pytest_plugins = ["helpers.suite_fixtures"]
 

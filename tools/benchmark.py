@@ -1,13 +1,10 @@
 """Run a suite: pretrain, measure and fine-tune a backbone for every row, and compare them.
 
     python tools/benchmark.py --config-file configs/suites/quick.yaml --output-dir runs/quick
-    python tools/benchmark.py --config-file configs/suites/quick.yaml --output-dir runs/quick --dry-run
 
---dry-run lists every command with its data, inputs, config and output folder; it needs no data.
 Run the same command again to resume after an interruption: complete stages are skipped, failed ones are retried.
-Changed settings, data or method sources rerun the stages that depend on them.  Several suites can share a folder, and
-thus their trainings: the report of the first is written to report, those of the others to report-NAME.
-The keys of a suite are explained in suites/config.py; append LAUNCH.NUM_GPUS 8 to train in 8 processes.
+Changed settings, data or method sources rerun the stages that depend on them.  Suites that share a folder share their
+trainings; the first writes its report to report, the others to report-NAME.  suites/config.py explains the keys.
 """
 
 import argparse
@@ -20,16 +17,23 @@ from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.config import CfgNode, load_config
 from backbones.core.entry import run_tool
 from suites.checks import Reader, check_settings, mixed_conventions
+from suites.cleaning import ask, clean
+from suites.execution.runner import run_plan
+from suites.execution.slots import check_system
 from suites.listing import describe
 from suites.loading import load_suite
 from suites.plan import build_plan
-from suites.runner import run_plan
+from suites.status import describe_status
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
-    suite, name = load_suite(args.config_file, args.overrides), Path(args.config_file).stem
-    plan = build_plan(suite, args.output_dir, without_data=args.dry_run, name=name)
+    check_system()
+    suite = load_suite(args.config_file, args.overrides)
+    plan = build_plan(suite, args.output_dir, without_data=args.dry_run, name=Path(args.config_file).stem)
+    if args.status or args.clean:
+        print(describe_status(plan)) if args.status else clean(plan, args.yes or ask)
+        return 0
     settings = check_settings(plan, readers())
     if warning := mixed_conventions(settings):
         print(f"warning: {warning}", file=sys.stderr)
@@ -67,7 +71,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--config-file", required=True, type=path_argument, help="yaml file of a suite")
     parser.add_argument("--output-dir", required=True, type=path_argument, help="folder for data, runs and report")
-    parser.add_argument("--dry-run", action="store_true", help="list every command and folder; start nothing")
+    parser.add_argument("--yes", action="store_true", help="with --clean: delete without asking")
+    modes = parser.add_mutually_exclusive_group()
+    modes.add_argument("--dry-run", action="store_true", help="list commands, folders, time and disk; needs no data")
+    modes.add_argument("--status", action="store_true", help="list what runs, waits and failed, also while it runs")
+    modes.add_argument("--clean", action="store_true", help="list and delete folders that no suite needs any more")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="change keys of the suite")
     return parser.parse_intermixed_args(argv)
 

@@ -14,7 +14,9 @@ try:
     from backbones.core.arguments import ArgumentParser, path_argument
     from backbones.core.doctor import (
         ABILITIES,
+        OK,
         PROBLEM,
+        QUICK,
         TORCHVISION,
         Check,
         as_dict,
@@ -33,9 +35,22 @@ except ModuleNotFoundError:
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     checks = [*check_machine(args.output_dir), *check_torch(), *check_packages()]
+    checks.append(check_slots())
     checks += check_detection(verdicts(checks)[TORCHVISION] == "yes")
     print(json.dumps(as_dict(checks), indent=1) if args.json else describe(checks))
     return 0 if verdicts(checks)[TORCHVISION] == "yes" else 1
+
+
+def check_slots() -> Check:
+    """Check how many stages of a suite run at once; imported late, so that a missing package does not prevent it."""
+    try:
+        from suites.execution.slots import check_system, make_slots, this_machine
+
+        check_system()
+        machine = this_machine()
+    except Exception as error:
+        return Check("suite slots", PROBLEM, reason(error), "fix the lines above, then check again", (QUICK,))
+    return Check("suite slots", OK, f"{len(make_slots(machine, ()))} ({machine}); change with LAUNCH.JOBS")
 
 
 def check_detection(installed: bool) -> list[Check]:

@@ -65,6 +65,7 @@ PACKAGES = (
     Package("yacs", "yacs", ABILITIES),
     Package("tqdm", "tqdm", ABILITIES),
     Package("tensorboard", "tensorboard", ABILITIES),
+    Package("rich", "rich", (QUICK,)),
     Package("pycocotools", "pycocotools>=2.0.8", EVALUATED),
     Package("matplotlib", "matplotlib", (QUICK,)),
     Package("jinja2", "jinja2", (QUICK,)),

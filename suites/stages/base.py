@@ -16,6 +16,12 @@ from typing import Any, ClassVar, NamedTuple
 from backbones.core.errors import InputError
 from suites.fingerprints.sources import BY_TOOL, class_source
 from suites.stages import record as records
+from suites.stages.naming import Run
+from suites.stages.resources import Resources
+
+DEFAULT_RESOURCES = Resources()
+# Folder of a stage, and the title of the selection that it waits for.
+Key = tuple[Path, str]
 
 
 class External(NamedTuple):
@@ -35,15 +41,19 @@ class Stage(ABC):
         default_tool: the tool that fills its folder, unless the suite names another.
         trains: whether it trains a network: runs in LAUNCH.NUM_GPUS processes and resumes from its last checkpoint.
         decides: whether later stages depend on its choice.
+        default_resources: what it takes from a machine, unless the suite says otherwise.
 
     Attributes:
         inputs: stages that must be complete before this one.
+        choices: selections that determine its settings, which must also be complete before it.
         reads: their folders, and existing data folders.
         overrides: KEY VALUE of its settings; places: those that locate its data.
-        cost: expected seconds; 0: unknown.
+        cost: expected seconds; disk: expected size of its folder in GB; 0: unknown.
         protocol: name of the protocol of a fine-tuning.
         waits: title of the selection that must first decide this stage's settings; until then it is a sketch.
         compared: whether its results appear in the report.
+        run: the row and seed that it belongs to; None for data and comparison.
+        resources: what it takes from a machine; changes no hash.
         processes: number of processes that the command starts.
         labels: name of the label class that it trains with, empty for none; source: fingerprint of its source.
     """
@@ -52,6 +62,7 @@ class Stage(ABC):
     default_tool: ClassVar[str]
     trains: ClassVar[bool] = False
     decides: ClassVar[bool] = False
+    default_resources: ClassVar[Resources] = DEFAULT_RESOURCES
 
     title: str
     command: tuple[str, ...]
@@ -59,17 +70,33 @@ class Stage(ABC):
     hash: str
     tool: str
     inputs: tuple["Stage", ...] = ()
+    choices: tuple["Stage", ...] = ()
     reads: tuple[Path, ...] = ()
     config: Path | None = None
     overrides: tuple[str, ...] = ()
     places: tuple[str, ...] = ()
     cost: float = 0.0
+    disk: float = 0.0
     protocol: str = ""
     waits: str = ""
     compared: bool = True
     processes: int = 1
     labels: str = ""
     source: str = ""
+    run: Run | None = None
+    resources: Resources = DEFAULT_RESOURCES
+
+    # ---- its place among the stages of a plan --------------------------------------------------
+
+    @property
+    def key(self) -> Key:
+        """Its identity: two stages with the same key are the same call."""
+        return self.output, self.waits
+
+    @property
+    def process_key(self) -> str:
+        """Stages with the same text are run in one process if they are ready together; "" for one of its own."""
+        return ""
 
     # ---- its output ------------------------------------------------------------------------
 

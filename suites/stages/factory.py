@@ -1,20 +1,18 @@
 """Factory of the stages of a suite: command, folder, and the hash in the folder's name."""
 
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
-
-import yaml
 
 from backbones.core.config import load_yaml
 from backbones.core.errors import InputError
 from suites.fingerprints.sources import class_source, named_class
 from suites.references import DATA, RUN, fill, find
 from suites.stages.base import Stage
-from suites.stages.naming import find_tool, slug, stage_hash
+from suites.stages.naming import Run, find_tool, slug, stage_hash
+from suites.stages.resources import Resources
 from suites.stages.results import OfBackbone, ResultStage
 
 S = TypeVar("S", bound=Stage)
@@ -30,36 +28,12 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Run:
-    """One row of the suite with one seed."""
-
-    label: str
-    seed: int
-    several_seeds: bool
-
-    @property
-    def title(self) -> str:
-        """LABEL, with the seed if there are several."""
-        return f"{self.label} seed {self.seed}" if self.several_seeds else self.label
-
-    @property
-    def name(self) -> list[str]:
-        """Parts of the names of its folders."""
-        # Always with the seed: adding a seed later must not rename existing folders.
-        return [slug(self.label), f"s{self.seed}"]
-
-    @property
-    def overrides(self) -> list[str]:
-        """Its label and seed, for the config of a stage."""
-        return ["LABEL", yaml_text(self.label), "SEED", str(self.seed)]
-
-
-@dataclass(frozen=True)
 class Factory:
     """Factory of stages with folders below `output`/runs.
 
     sources: reference -> what it is replaced by.
     processes: number per training, started by torchrun; does not enter the hash.
+    resources: what a stage takes, by kind; those of `Stage.default_resources` are replaced.
     source_of: maps the names of a tool and of its label class to the fingerprint of the class's source.
     tree_of: maps a config file to its content.
     """
@@ -68,11 +42,12 @@ class Factory:
     tools: Path
     sources: Mapping[str, Source]
     processes: int = 1
+    resources: Mapping[str, Resources] = field(default_factory=dict)
     source_of: Callable[[str, str], str] = class_source
     tree_of: Callable[[Path], Mapping[str, Any]] = load_yaml
 
     def make(
-        self, cls: type[S], title: str, name: Sequence[str], overrides: Sequence[str] = (), *,
+        self, cls: type[S], run: Run, name: Sequence[str], overrides: Sequence[str] = (), *,
         options: Sequence[str] = (), config: Path | None = None, backbone: ResultStage | None = None,
         folder: Sequence[str] = (), protocol: str = "", inputs: Sequence[Stage] = (), tool: str = "",
         arguments: Sequence[str] | None = None, **others: Any,
@@ -81,6 +56,7 @@ class Factory:
 
         Args:
             cls: the kind of stage.
+            run: the row and seed that it belongs to.
             name: parts of the folder's name; kind, protocol and hash are appended.
             overrides: can refer to `sources`, whose hashes enter the stage's hash; their folders do not.
             backbone: the run to read; its config is used if `config` is not given.
@@ -93,7 +69,7 @@ class Factory:
         read = [*([backbone] if backbone else []), *inputs]
         upstream = [backbone.hash if backbone else "", *(s.hash for s in inputs), *(s.hash for s in used.values())]
         tree = self.tree_of(config) if config else None
-        labels, source = self._labels(f"{title}: {cls.kind}", path.stem, tree, overrides)
+        labels, source = self._labels(f"{run.title}: {cls.kind}", path.stem, tree, overrides)
         key = stage_hash(path, [protocol, *overrides] if arguments is None else arguments, tree, upstream, source)
         output = self.output / "runs" / "-".join([*name, cls.kind, *filter(None, [slug(protocol)]), key])
         filled = [fill(text, {text: str(source.folder) for text, source in used.items()}) for text in overrides]
@@ -101,10 +77,9 @@ class Factory:
         places = of.places if of else tuple(_places(overrides, filled))
         told = () if config else places
         processes = self.processes if cls.trains else 1
-        if issubclass(cls, OfBackbone):
-            others["backbone"] = backbone
+        others |= {"backbone": backbone} if issubclass(cls, OfBackbone) else {}
         return cls(
-            title=f"{title}: {cls.kind}" + (f" ({protocol})" if protocol else ""),
+            title=f"{run.title}: {cls.kind}" + (f" ({protocol})" if protocol else ""),
             command=(*launcher(processes), str(path), *options, "--output-dir", str(output), *folder, *told, *filled),
             output=output,
             hash=key,
@@ -116,10 +91,11 @@ class Factory:
             places=places,
             protocol=protocol,
             processes=processes,
-            labels=labels,
-            source=source,
+            labels=labels, source=source,
+            run=run,
+            resources=self.resources.get(cls.kind, cls.default_resources),
             **others,
-        )
+        )  # fmt: skip
 
     def _labels(
         self, title: str, tool: str, config: Mapping[str, Any] | None, overrides: Sequence[str]
@@ -153,12 +129,3 @@ def sorted_overrides(overrides: Sequence[str]) -> list[str]:
 def as_overrides(values: Mapping[str, str]) -> list[str]:
     """Flatten {key: value} to KEY VALUE ..."""
     return [text for pair in values.items() for text in pair]
-
-
-def yaml_text(text: str) -> str:
-    """Return `text`, quoted if yaml would otherwise read it as something else (`1e3`, `a: b`, `x #2`)."""
-    try:
-        plain = yaml.safe_load(text) == text != "None"  # a text key refuses None unless it is quoted
-    except yaml.YAMLError:
-        plain = False
-    return text if plain else json.dumps(text, ensure_ascii=False)

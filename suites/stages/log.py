@@ -1,10 +1,23 @@
-"""The log of a stage: a line with the command, then the output of its tool."""
+"""The log of a stage: the command, then the output of its tool."""
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
-# First character of the line that holds the command.
+# First character of the lines that hold the command.
 COMMAND_MARK = "$"
+_WIDTH = 120  # characters of such a line
 _TAIL, _LONG_TAIL = 1 << 12, 1 << 16  # bytes searched at the end of the log
+
+
+def describe_command(command: Sequence[str]) -> str:
+    """Return the lines of a command, broken between its arguments: a comparison of many runs has thousands of them."""
+    lines = [COMMAND_MARK]
+    for argument in map(shlex.quote, command):
+        if len(lines[-1]) + len(argument) > _WIDTH - 3:
+            lines.append(f"{COMMAND_MARK}    ")
+        lines[-1] += f" {argument}"
+    return " \\\n".join(lines) + "\n"
 
 
 def last_line(log: Path, start: str = "") -> str:
@@ -13,6 +26,8 @@ def last_line(log: Path, start: str = "") -> str:
     Args:
         start: return the last line that begins with this text, even if others follow.
     """
+    if not log.is_file():
+        return ""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - (_LONG_TAIL if start else _TAIL)))
         text = file.read().decode("utf-8", errors="replace")

@@ -23,6 +23,11 @@ class Measure(OfBackbone):
 
     selection: Stage | None = field(default=None)
 
+    @property
+    def process_key(self) -> str:
+        """All measures of one backbone run in one process, which reads backbone and images once."""
+        return f"measures of {self.reads[0]}"
+
     def externals(self, cfg: Mapping[str, Any]) -> Iterator[External]:
         """List its data set."""
         yield classification_data(cfg, [cfg["DATA"]["VAL_SPLIT"]])

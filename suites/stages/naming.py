@@ -1,14 +1,52 @@
-"""Names of stages and folders: the tool, and a hash over everything that the stage's numbers depend on."""
+"""Names of stages and folders: row and seed, tool, and a hash over everything that the stage's numbers depend on."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 import backbones.core
 from backbones.core.config import config_hash
 from backbones.core.errors import InputError
 from backbones.core.results import SCHEMA_VERSION
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row of the suite with one seed."""
+
+    label: str
+    seed: int
+    several_seeds: bool
+
+    @property
+    def title(self) -> str:
+        """LABEL, with the seed if there are several."""
+        return f"{self.label} seed {self.seed}" if self.several_seeds else self.label
+
+    @property
+    def name(self) -> list[str]:
+        """Parts of the names of its folders."""
+        # Always with the seed: adding a seed later must not rename existing folders.
+        return [slug(self.label), f"s{self.seed}"]
+
+    @property
+    def overrides(self) -> list[str]:
+        """Its label and seed, for the config of a stage."""
+        return ["LABEL", yaml_text(self.label), "SEED", str(self.seed)]
+
+
+def yaml_text(text: str) -> str:
+    """Return `text`, quoted if yaml would otherwise read it as something else (`1e3`, `a: b`, `x #2`)."""
+    try:
+        plain = yaml.safe_load(text) == text != "None"  # a text key refuses None unless it is quoted
+    except yaml.YAMLError:
+        plain = False
+    return text if plain else json.dumps(text, ensure_ascii=False)
 
 
 def find_tool(folder: Path, name: str) -> Path:

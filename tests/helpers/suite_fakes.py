@@ -2,7 +2,8 @@
 
 Files next to the tools control them:
     calls               receives one line per call
-    fail, hang, die, forget   affects calls whose output folder contains the text of the file
+    fail, hang, die, forget   affects calls whose output folder contains a line of the file; one that hangs leaves its
+                        process id in pids/
     weights             {"CE": "1"}: hashes of backbones by label, also in the results that read them; a label that is
                         missing is its own hash.  Without this file results name no backbone
     losses, fitted      nll and nll_fitted of a pretraining are the sums of these over its overrides:
@@ -53,11 +54,12 @@ def call(script: str | Path, arguments: list[str], out: IO[str], err: IO[str], *
 
     def told_to(what: str) -> bool:
         order = folder / what
-        return order.exists() and order.read_text() in str(output)
+        return order.exists() and any(line in str(output) for line in order.read_text().splitlines())
 
     if told_to("hang"):
         assert alone
-        (folder / "pid").write_text(str(os.getpid()))
+        (folder / "pids").mkdir(exist_ok=True)
+        (folder / "pids" / str(os.getpid())).touch()
         time.sleep(60)
     if told_to("fail"):
         print("Traceback", file=err)

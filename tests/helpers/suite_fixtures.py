@@ -17,9 +17,9 @@ def first_run(tmp_path_factory):
     for block in ("PRETRAIN", "EVALUATE", "LOCALIZE", "COMPARE"):
         lab.tree.setdefault(block, {})["COST"] = 60
     lab.tree["DATA"][0]["COST"] = lab.tree["FINETUNE"][0]["COST"] = 60
-    lab.processes = True
+    lab.processes = 1
     code, said = lab.run()
-    lab.processes = False
+    lab.processes = 0
     assert code == 0
     return lab, said, lab.calls()
 

@@ -18,25 +18,55 @@ import yaml
 from backbones.core.errors import InputError
 from helpers import suite_fakes
 from helpers.suite_fakes import SCRIPT
+from suites.execution.executor import Ended
+from suites.execution.local import LocalExecutor
+from suites.execution.runner import run_plan
+from suites.execution.slots import Slot
 from suites.listing import describe
 from suites.loading import load_suite
 from suites.plan import build_plan
-from suites.process import run_command
-from suites.runner import run_plan
-from suites.stages.log import COMMAND_MARK
+from suites.stages.log import describe_command
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("prepare_data", "pretrain", "select_run", "evaluate_backbone", "localize", "finetune_coco", "compare")
 
 
+class Here:
+    """Executor that calls the fake tools in this process, one after the other."""
+
+    slots = 1
+
+    def __init__(self, call):
+        self.call, self.ended = call, []
+
+    @property
+    def free(self):
+        return not self.ended
+
+    def start(self, stages):
+        self.ended = [Ended(stage, self.call(stage), 0.0) for stage in stages]
+
+    def look(self, seconds):
+        ended, self.ended = self.ended, []
+        return ended
+
+    def cancel(self):
+        assert not self.ended
+
+
+def local(slots):
+    """Return what builds an executor of this machine with so many slots, whatever the number of cores."""
+    return lambda plan, lock: LocalExecutor([Slot(number) for number in range(slots)], lock)
+
+
 class Lab:
     """A suite file, its configs and the fake tools in one folder.
 
-    processes: whether the tools run in separate processes, which takes ten times as long.
+    processes: number of slots in which the tools run in separate processes, which takes ten times as long; 0: here.
     exit_codes: {exit code of a tool: its replacement}, used without separate processes.
     """
 
-    processes, exit_codes = False, {}
+    processes, exit_codes = 0, {}
 
     def __init__(self, folder):
         self.folder, self.tools, self.output, self.name = folder, folder / "tools", folder / "out", "suite"
@@ -54,6 +84,7 @@ class Lab:
             "FINETUNE": [
                 {"NAME": "quick", "CONFIG": f"{folder}/finetune.yaml", "OVERRIDES": ["A", "{data:scenes}/.."]}
             ],
+            "LAUNCH": {"JOBS": 1, "RETRIES": 0},
             "ROWS": [
                 {"LABEL": "random", "BACKBONE": "random"},
                 {"LABEL": "CE", "OVERRIDES": ["METHOD.NAME", "CE"]},
@@ -83,18 +114,19 @@ class Lab:
     def run_plan(self, plan):
         """Run a plan; return the exit code and all of the output."""
         stream = io.StringIO()
-        code = run_plan(plan, stream, call=run_command if self.processes else self.call_here)
+        here = lambda plan, lock: Here(self.call_here)  # noqa: E731
+        code = run_plan(plan, stream, local(self.processes) if self.processes else here)
         return code, stream.getvalue()
 
     def tell(self, what, text):
         (self.tools / what).write_text(text)
 
-    def call_here(self, stage, lock, tick):
-        """Stand in for `run_command`, without a process."""
+    def call_here(self, stage):
+        """Call the fake tool of `stage`; return its exit code."""
         _, script, *arguments = stage.command
         stage.log.parent.mkdir(parents=True, exist_ok=True)
         with stage.log.open("a") as log, ExitStack() as files:
-            print(COMMAND_MARK, *stage.command, file=log)
+            log.write(describe_command(stage.command))
             apart = stage.standard_output != stage.log
             out = files.enter_context(stage.standard_output.open("w")) if apart else log
             try:
@@ -120,22 +152,28 @@ class Lab:
         """Return such as `ALS pretrain` for every call since the last query."""
         return [short(call) for call in self.calls()]
 
-    def start(self):
+    def start(self, slots=1):
         """Start the suite in a separate process, which can be killed."""
         code = (
             "import sys; from pathlib import Path; from suites.plan import build_plan;"
-            "from suites.loading import load_suite; from suites.runner import run_plan;"
-            "sys.exit(run_plan(build_plan(load_suite(sys.argv[1]), sys.argv[2], tools=Path(sys.argv[3]))))"
+            "from suites.loading import load_suite; from suites.execution.runner import run_plan;"
+            "from helpers.suite_lab import local; file, output, tools, slots = sys.argv[1:];"
+            "sys.exit(run_plan(build_plan(load_suite(file), output, tools=Path(tools)), None, local(int(slots))))"
         )
-        command = [sys.executable, "-c", code, str(self.write()), str(self.output), str(self.tools)]
+        code = f"import sys; sys.path.append({str(ROOT / 'tests')!r}); {code}"
+        command = [sys.executable, "-c", code, str(self.write()), str(self.output), str(self.tools), str(slots)]
         # A test run in the background ignores SIGINT, and its children would inherit that.
         restore = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
         return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, preexec_fn=restore)
 
     def child(self):
         """Return the process id of the fake tool that hangs."""
-        assert wait_for(lambda: (self.tools / "pid").exists() and (self.tools / "pid").read_text())
-        return int((self.tools / "pid").read_text())
+        return self.children(1)[0]
+
+    def children(self, count):
+        """Wait until `count` fake tools hang; return their process ids."""
+        assert wait_for(lambda: len(list((self.tools / "pids").glob("*"))) == count)
+        return [int(path.name) for path in (self.tools / "pids").iterdir()]
 
 
 def output_of(arguments):

@@ -1,0 +1,184 @@
+"""The executor of this machine: a process per slot, which never outlives this one.
+
+A stage runs with the threads of its RESOURCES, pinned to the cores of its slot where the system can do that, and sees
+the GPUs of its slot only.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from backbones.core.disk import append, writing
+from backbones.core.entry import REPORTS
+from backbones.core.errors import InputError
+from backbones.core.launch import die_with_parent, end_with_parent, refusals
+from suites.execution.chain import CODES
+from suites.execution.executor import Ended
+from suites.execution.slots import Slot
+from suites.stages import Stage
+from suites.stages.log import describe_command
+from suites.training import ROOT
+
+# Seconds between two checks of the processes, and to wait for them to end after SIGTERM; torchrun gives its own
+# processes 30 s.
+_POLL, _GRACE, _GRACE_OF_SEVERAL = 0.05, 10.0, 45.0
+
+
+@dataclass
+class _Process:
+    """The process of one or more stages, with what must be closed after it."""
+
+    slot: Slot
+    stages: Sequence[Stage]
+    child: subprocess.Popen
+    files: ExitStack
+    codes: int = -1  # descriptor from which the exit codes of a chain are read
+    reports: str = ""
+    begun: float = field(default_factory=time.monotonic)
+
+
+class LocalExecutor:
+    """Runs every process in a slot of this machine.
+
+    Args:
+        lock: descriptor of the suite's lock, which the processes also hold.
+    """
+
+    def __init__(self, slots: Sequence[Slot], lock: int) -> None:
+        self._lock, self._free = lock, sorted(slots, key=lambda slot: slot.number)
+        self.slots = len(self._free)
+        self._running: list[_Process] = []
+
+    @property
+    def free(self) -> int:
+        """Number of free slots."""
+        return len(self._free)
+
+    def start(self, stages: Sequence[Stage]) -> None:
+        """Start the process of `stages` in the first free slot."""
+        slot = self._free[0]
+        with ExitStack() as files:
+            process = _start(stages, slot, self._lock, files)
+            process.files = files.pop_all()
+        self._free.remove(slot)
+        self._running.append(process)
+
+    def look(self, seconds: float) -> list[Ended]:
+        """Wait for a stage to end, at most `seconds`."""
+        deadline = time.monotonic() + seconds
+        while True:
+            ended = [one for process in list(self._running) for one in self._ended(process)]
+            if ended or time.monotonic() >= deadline:
+                return ended
+            time.sleep(_POLL)
+
+    def cancel(self) -> None:
+        """End all processes: SIGTERM, and SIGKILL to those that do not end."""
+        for process in self._running:
+            with suppress(ProcessLookupError):
+                process.child.terminate()
+        begun = time.monotonic()
+        for process in self._running:
+            grace = _GRACE_OF_SEVERAL if process.reports else _GRACE
+            try:
+                process.child.wait(max(begun + grace - time.monotonic(), 0.0))
+            except subprocess.TimeoutExpired:
+                process.child.kill()
+                process.child.wait()
+            process.files.close()
+        self._running.clear()
+
+    def _ended(self, process: _Process) -> Iterator[Ended]:
+        code = process.child.poll()
+        for text in _read(process.codes):
+            stage, *process.stages = process.stages
+            yield Ended(stage, int(text), time.monotonic() - process.begun)
+            process.begun = time.monotonic()
+        if code is None:
+            return
+        code = _explain(process, code)
+        for stage in process.stages:  # of a chain: those that it did not come to
+            yield Ended(stage, code, time.monotonic() - process.begun)
+        process.files.close()
+        self._running.remove(process)
+        self._free = sorted([*self._free, process.slot], key=lambda slot: slot.number)
+
+
+def _start(stages: Sequence[Stage], slot: Slot, lock: int, files: ExitStack) -> _Process:
+    for stage in stages:
+        with writing(stage.log):
+            stage.log.parent.mkdir(parents=True, exist_ok=True)
+            with stage.log.open("ab", buffering=0) as log:
+                append(log, describe_command(stage.command).encode())
+    first, environment, descriptors = stages[0], {}, [lock]
+    codes, reports, before = -1, "", _prepare(slot, die_with_parent)
+    log = files.enter_context(first.log.open("ab", buffering=0))
+    output = log
+    if len(stages) > 1:
+        command, (codes, writes) = _chain(stages), os.pipe()
+        os.set_blocking(codes, False)
+        files.callback(os.close, codes)
+        descriptors.append(writes)
+        environment[CODES] = str(writes)
+    else:
+        command = first.command
+        if first.standard_output != first.log:
+            with writing(first.standard_output):
+                output = files.enter_context(first.standard_output.open("wb", buffering=0))
+        if first.processes > 1:
+            before, reports = _prepare(slot, end_with_parent), files.enter_context(tempfile.TemporaryDirectory())
+            environment[REPORTS] = reports
+    environment |= slot.environment(first.resources.threads)
+    child = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=output, stderr=log, cwd=ROOT, pass_fds=descriptors,
+        # The encoding in which its output is read back.
+        preexec_fn=before, env=os.environ | {"PYTHONIOENCODING": "utf-8"} | environment,
+    )  # fmt: skip
+    if codes >= 0:
+        os.close(descriptors[-1])
+    return _Process(slot, stages, child, files, codes, reports)
+
+
+def _prepare(slot: Slot, bind: Callable[[], None]) -> Callable[[], None]:
+    """Return what a child does before it starts its program: it is bound to this process, and to the slot's cores."""
+
+    def prepare() -> None:
+        bind()
+        if slot.cores:
+            os.sched_setaffinity(0, slot.cores)
+
+    return prepare
+
+
+def _chain(stages: Sequence[Stage]) -> list[str]:
+    calls = []
+    for stage in stages:
+        _, script, *arguments = stage.command
+        log, output = str(stage.log), str(stage.standard_output)
+        calls.append({"script": script, "arguments": arguments, "log": log, "output": output})
+    return [sys.executable, "-m", "suites.execution.chain", json.dumps(calls)]
+
+
+def _read(descriptor: int) -> list[str]:
+    """Return the lines that can be read now."""
+    try:
+        return os.read(descriptor, 1 << 16).decode().split() if descriptor >= 0 else []
+    except BlockingIOError:
+        return []
+
+
+def _explain(process: _Process, code: int) -> int:
+    """Return the exit code of the first process that reported an error, since torchrun itself always ends with 1."""
+    refused = refusals(Path(process.reports)) if process.reports and code > 0 else []
+    if not refused:
+        return code
+    with suppress(InputError), process.stages[0].log.open("ab", buffering=0) as log:
+        append(log, f"error: {refused[0]}\n".encode())
+    return refused[0].exit_code

@@ -1,0 +1,66 @@
+"""Progress of a running suite: a line per stage that has ended, and on a terminal one per stage that runs."""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import IO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from suites.stages import Stage
+from suites.stages.log import last_line
+
+
+class Display:
+    """The lines `[7/22] ALS: finetune (quick) ... 63 s   about 6 min left`; on a terminal also the running stages.
+
+    Args:
+        total: number of stages.
+
+    Attributes:
+        live: the lines of the running stages; None where the output is not a terminal.
+    """
+
+    def __init__(self, stream: IO[str], total: int) -> None:
+        self.stream, self.total, self.number = stream, total, 0
+        self.live: Live | None = None
+        if stream.isatty():
+            self.live = Live(console=Console(file=stream), auto_refresh=False, transient=True)
+
+    def __enter__(self) -> "Display":
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.live:
+            self.live.stop()
+
+    def end(self, stage: Stage, text: str) -> None:
+        """Print the line of a stage that needs no more work."""
+        self.number += 1
+        self.print(f"[{self.number}/{self.total}] {stage.title} ... {text}")
+
+    def print(self, text: str) -> None:
+        """Print lines above those of the running stages."""
+        if self.live:
+            self.live.console.print(Text(text), soft_wrap=True)
+        else:
+            print(text, file=self.stream, flush=True)
+
+    def show(self, running: Sequence[tuple[Stage, float]], counts: str) -> None:
+        """On a terminal, show each running stage with its seconds and the last line of its log, then `counts`."""
+        if self.live:
+            lines = [f"  {stage.title} ... {minutes(seconds)}   {last_line(stage.log)}" for stage, seconds in running]
+            done = f"{self.number} of {self.total} done, {len(running)} running, {counts}"
+            texts = [Text(line, no_wrap=True, overflow="ellipsis") for line in [*lines, done]]
+            self.live.update(Group(*texts), refresh=True)
+
+
+def minutes(seconds: float) -> str:
+    """Format a duration: `40 s`, `6 min`, `2 h 5 min`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    whole = round(seconds / 60)
+    return f"{whole} min" if whole < 60 else f"{whole // 60} h {whole % 60} min"

@@ -1,0 +1,64 @@
+"""How long stages take, and how much disk: measured in earlier calls, or declared in the suite."""
+
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from backbones.core.errors import InputError
+from backbones.core.files import load_json, save_json
+from suites.stages import Stage
+
+_KEPT = 5  # number of measurements that an estimate uses
+
+
+class Timings:
+    """Durations in seconds and sizes in GB per kind of stage, and the time of all calls; kept in `path`.
+
+    seconds, sizes: {kind: the last measurements}.
+    spent_before: seconds of all earlier calls, up to the last stage that ended in them.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        kept = load_json(path) if path.exists() else {}
+        try:
+            self._seconds, self._sizes = _lists(kept.get("stages", {})), _lists(kept.get("sizes", {}))
+            self.spent_before = self.spent = float(kept.get("spent", 0.0))
+        except (AttributeError, TypeError, ValueError):
+            raise InputError(
+                f"{path} does not hold durations; delete it, it is only used to estimate the time left"
+            ) from None
+
+    def add(self, stage: Stage, seconds: float) -> None:
+        """Record the duration of a stage that has ended, and the size of its folder."""
+        size = sum(path.lstat().st_size for path in stage.own_folder.rglob("*")) / 1e9
+        for kept, value in ((self._seconds, round(seconds, 2)), (self._sizes, round(size, 6))):
+            kept[stage.timing_key] = [*kept.get(stage.timing_key, []), value][-_KEPT:]
+        self._save()
+
+    def spend(self, seconds: float) -> None:
+        """Count the time of this call."""
+        self.spent += seconds
+        self._save()
+
+    def estimate(self, stage: Stage) -> float | None:
+        """Return the expected seconds: the median of the measured ones, else what the suite declares, else None."""
+        measured = self._seconds.get(stage.timing_key)
+        return statistics.median(measured) if measured else stage.cost or None
+
+    def seconds(self, stage: Stage) -> float:
+        """Return the expected seconds, 0 if unknown."""
+        return self.estimate(stage) or 0.0
+
+    def size(self, stage: Stage) -> float | None:
+        """Return the expected size of a stage's folder in GB: as for `estimate`."""
+        measured = self._sizes.get(stage.timing_key)
+        return statistics.median(measured) if measured else stage.disk or None
+
+    def _save(self) -> None:
+        save_json(self.path, {"stages": self._seconds, "sizes": self._sizes, "spent": round(self.spent, 2)})
+
+
+def _lists(kept: Mapping[str, Any]) -> dict[str, list[float]]:
+    return {key: [*map(float, values)] for key, values in kept.items()}

@@ -1,0 +1,160 @@
+"""Faults of all kinds while several stages run: the rest completes, a rerun does exactly what is missing.
+
+The tools are fakes in processes of their own.
+"""
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from helpers.suite_lab import is_gone, wait_for
+
+pytest_plugins = ["helpers.suite_fixtures"]
+
+ROWS = [f"R{number:02d}" for number in range(12)]
+
+
+@pytest.fixture
+def dozen(lab):
+    """A lab of twelve trainings, in three slots."""
+    lab.tree |= {"FINETUNE": [], "EVALUATE": {"ENABLED": False}, "LOCALIZE": {"ENABLED": False}}
+    lab.tree["ROWS"] = [{"LABEL": row, "OVERRIDES": ["METHOD.NAME", "CE", "ROW", row]} for row in ROWS]
+    lab.processes = 3
+    return lab
+
+
+@pytest.fixture
+def small_disk(dozen):
+    """The folder of R07's training is a full disk of its own, until it is called."""
+    [folder] = [stage.output for stage in dozen.plan().stages if stage.title == "R07: pretrain"]
+    folder.mkdir(parents=True)
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "smooth2det-test", str(folder)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError as error:
+        pytest.skip(f"no small disk can be mounted: {error}")
+    if done.returncode:
+        pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
+    (folder / "filler").write_bytes(bytes(1 << 16))
+    yield (folder / "filler").unlink
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def check_nothing_is_half_written(lab):
+    for path in lab.output.rglob("*.json"):
+        json.loads(path.read_text())
+    assert [path for path in lab.output.rglob("*") if path.suffix in (".part", ".tmp")] == []
+
+
+def test_three_killed_one_refused_one_on_a_full_disk(dozen, small_disk):
+    killed, refused, full = ["R01", "R05", "R10"], "R03", "R07"
+    dozen.tell("die", "".join(f"{row}-s0-pretrain\n" for row in killed))
+    dozen.tell("fail", f"{refused}-s0-pretrain")
+    code, said = dozen.run()
+    called = dozen.called()
+    assert code == 1
+    assert sorted(called) == sorted(["prepare_data", *(f"{row} pretrain" for row in ROWS if row != full), "compare"])
+    for row in killed:
+        assert f"{row}: pretrain: ended by SIGKILL" in said
+    assert f"{refused}: pretrain: error: told to fail" in said
+    assert f"{full}: pretrain: error: cannot write " in said
+    assert "No space left on device" in said
+    assert "5 stages did not finish; rerun to retry:" in said
+    failures = json.loads((dozen.output / "failures.json").read_text())
+    assert {entry["label"] for entry in failures} == {*killed, refused, full}
+    assert all(entry["what"] == "pretrain" and entry["seed"] == 0 and entry["reason"] for entry in failures)
+    check_nothing_is_half_written(dozen)
+
+    for order in ("die", "fail"):
+        (dozen.tools / order).unlink()
+    small_disk()
+    code, said = dozen.run()
+    assert (code, sorted(dozen.called())) == (
+        0,
+        sorted([*(f"{row} pretrain" for row in (*killed, refused, full)), "compare"]),
+    )
+    assert not (dozen.output / "failures.json").exists()
+    assert dozen.to_run() == []
+
+
+def test_killed_stage_is_started_again_in_the_same_call(dozen):
+    """As often as LAUNCH.RETRIES says, and no more; what a tool refuses is not tried again."""
+    dozen.tree["LAUNCH"]["RETRIES"] = 2
+    dozen.tell("die", "R05-s0-pretrain")
+    dozen.tell("fail", "R06-s0-pretrain")
+    code, said = dozen.run()
+    called = dozen.called()
+    assert code == 1
+    assert [called.count(f"{row} pretrain") for row in ("R04", "R05", "R06")] == [1, 3, 1]
+    assert said.count("R05: pretrain: ended by SIGKILL after") == 2
+    assert said.count("; started again") == 2
+    assert "R05: pretrain: ended by SIGKILL (full log:" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    ("moment", "count"), [("data", 1), ("R04-s0-pretrain\nR05-s0-pretrain\nR06-s0-pretrain", 3), ("report", 1)]
+)
+def test_stopped_suite_loses_nothing(dozen, number, moment, count):
+    dozen.tell("hang", moment)
+    suite = dozen.start(slots=3)
+    children = dozen.children(count)
+    suite.send_signal(number)
+    assert suite.wait(60) == (-number if number == signal.SIGKILL else 130)
+    # The system ends the children of a process that was killed; otherwise the suite waits for them.
+    assert wait_for(lambda: all(map(is_gone, children)), 10.0 if number == signal.SIGKILL else 0.1)
+    check_nothing_is_half_written(dozen)
+    done = {path.parent.name.split("-")[0] for path in dozen.output.glob("runs/*/suite.json")}
+    first = dozen.called()
+    (dozen.tools / "hang").unlink()
+    assert dozen.run()[0] == 0
+    again = dozen.called()
+    data = ["prepare_data"] if moment == "data" else []
+    assert sorted(again) == sorted([*data, *(f"{row} pretrain" for row in ROWS if row not in done), "compare"])
+    assert len(first) + len(again) == len(ROWS) + 2 + count  # only what was running was called twice
+    assert dozen.to_run() == []
+
+
+def test_measures_of_one_backbone_share_a_process_and_fail_alone(lab):
+    lab.tree["ROWS"] = lab.tree["ROWS"][1:2]
+    lab.processes = 2
+    for name in ("evaluate_backbone", "localize"):
+        path = lab.tools / f"{name}.py"
+        path.write_text(path.read_text() + "\nraise SystemExit\n")
+        path.write_text(
+            f"import os\nopen({str(lab.folder / 'pids')!r}, 'a').write(f'{{os.getpid()}}\\n')\n{path.read_text()}"
+        )
+    lab.tell("fail", "CE-s0-evaluate")
+    code, said = lab.run()
+    first, second = (lab.folder / "pids").read_text().split()
+    assert first == second != str(os.getpid())
+    assert code == 1
+    assert "CE: evaluate: error: told to fail" in said
+    assert sorted(lab.called()) == sorted(
+        ["prepare_data", "CE pretrain", "CE evaluate_backbone", "CE localize", "CE finetune_coco", "compare"]
+    )
+    logs = {path.name: path.read_text() for path in lab.output.glob("runs/CE*/*.log")}
+    assert "told to fail" in logs["evaluate.log"]
+    assert "told to fail" not in logs["localize.log"]
+    for kind, tool in (("evaluate", "evaluate_backbone"), ("localize", "localize")):
+        assert f"{tool}.py" in logs[f"{kind}.log"]
+    (lab.tools / "fail").unlink()
+    assert lab.run()[0] == 0
+    assert lab.called() == ["CE evaluate_backbone", "compare"]
+
+
+def test_killed_process_of_several_stages_keeps_what_the_first_did(lab):
+    lab.tree["ROWS"] = lab.tree["ROWS"][1:2]
+    lab.processes = 2
+    lab.tell("die", "CE-s0-localize")
+    code, said = lab.run()
+    assert code == 1
+    assert "CE: localize: ended by SIGKILL" in said
+    lab.called()
+    (lab.tools / "die").unlink()
+    assert lab.run()[0] == 0
+    assert lab.called() == ["CE localize", "compare"]
+    assert list(Path(lab.output).glob("runs/*/attempt.json")) == []
