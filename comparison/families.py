@@ -29,13 +29,17 @@ _SHOWN = 3  # keys in a note
 
 @dataclass(frozen=True)
 class Family:
-    """Rows that can be averaged, in table order; settings: those of the first row with known ones, else {}."""
+    """Rows that can be averaged, in table order; settings: those of the first row with known ones, else {}.
+
+    failed: rows of the same method without results.
+    """
 
     protocol: str | None
     method: str
     label: str
     settings: Mapping[str, Any]
     rows: tuple[Row, ...]
+    failed: tuple[Row, ...] = ()
 
     @property
     def backbones(self) -> dict[str, list[Row]]:
@@ -51,19 +55,22 @@ class Family:
         return sorted(rows[0].seed for rows in self.backbones.values())
 
     def size(self) -> str:
-        """Describe the number of averaged runs: "2 seeds", "2 seeds x 3 fine-tunings"."""
+        """Describe the number of averaged runs: "2 seeds", "2 of 3 seeds", "2 seeds x 3 fine-tunings"."""
         backbones, seeds = self.backbones, set(self.seeds)
-        text = _count(len(seeds), "seed")
+        planned = seeds | {row.seed for row in self.failed}
+        text = f"{len(seeds)} of " * (planned > seeds) + _count(len(planned), "seed")
         if len(seeds) < len(backbones):
             text = f"{_count(len(backbones), 'backbone')} of {text}"
         tunings = sorted({len(rows) for rows in backbones.values()})
-        if tunings == [1]:
+        if tunings in ([], [1]):
             return text
         return f"{text} x {'-'.join(map(str, tunings))} fine-tunings"
 
 
 def find_families(rows: Sequence[Row], chosen: Sequence[str] = ()) -> list[Family]:
     """Assign every row to a family; families are in the order of their first rows.
+
+    A row without results has unknown settings; if its label has several settings, it is a family by itself.
 
     Args:
         chosen: config keys whose value was chosen separately for each seed.
@@ -73,8 +80,12 @@ def find_families(rows: Sequence[Row], chosen: Sequence[str] = ()) -> list[Famil
         members.setdefault((row.protocol, row.method, row.label), []).append(row)
     found = []
     for (protocol, method, label), group in members.items():
-        for settings, own in _by_settings(group, chosen):
-            found.append(Family(protocol, method, label, settings, tuple(own)))
+        failed = tuple(row for row in group if not row.results)
+        parts = _by_settings([row for row in group if row.results], chosen)
+        for settings, own in parts:
+            found.append(Family(protocol, method, label, settings, tuple(own), failed if len(parts) == 1 else ()))
+        if failed and len(parts) != 1:
+            found.append(Family(protocol, method, label, {}, (), failed))
     return found
 
 
@@ -96,7 +107,8 @@ def family_notes(families: Sequence[Family]) -> Iterator[str]:
     """Yield a note for rows that share a name in the table but are not averaged over seeds, with the reason."""
     by_label: dict[tuple, list[Family]] = {}
     for family in families:
-        by_label.setdefault((family.protocol, family.method, family.label), []).append(family)
+        if family.rows:
+            by_label.setdefault((family.protocol, family.method, family.label), []).append(family)
     for (_, _, label), same in by_label.items():
         if len(same) > 1:
             yield f"Rows labelled '{label}' {difference_of(same)}: they are not seeds of one method."

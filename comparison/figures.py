@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from comparison.metrics import ARROW, BY_NAME
-from comparison.tables import excludes_zero, format_difference, format_number, short_name
+from comparison.tables import excludes_zero, format_difference, format_metric, format_number, short_name
 
 WIDTH, LINE, TOP, BOTTOM = 340, 24, 30, 22
 PLOT_LEFT, PLOT_RIGHT = 118, 286
@@ -36,7 +36,10 @@ class Bar(NamedTuple):
 
 def colour_of_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Return display name -> colour; one colour per label, for all seeds."""
-    labels = [row["label"] for row in rows if row["method"] != "random" and not row["is_baseline"]]
+    baselines = {row["label"] for row in rows if row["is_baseline"]}
+    coloured = [row for row in rows if row["method"] != "random" and not row["is_baseline"]]
+    labels = [row["label"] for row in coloured if row["stages"]]
+    labels += [row["label"] for row in coloured if row["label"] not in baselines]  # without results: the last colours
     palette = {label: COLOURS[n % len(COLOURS)] for n, label in enumerate(dict.fromkeys(labels))}
     return {
         row["name"]: RANDOM_COLOUR if row["method"] == "random" else palette.get(row["label"], BASELINE_COLOUR)
@@ -73,7 +76,7 @@ def bar_panel(rows: Sequence[Mapping[str, Any]], name: str, colours: Mapping[str
         called = row["name"], short_name(row, LETTERS)
         bars.append(Bar(*called, row["metrics"][name], low, high, colours[row["name"]]))
     metric, largest = BY_NAME[name], max([x for bar in bars for x in (bar.value, bar.high) if x], default=1.0)
-    texts = [format_number(bar.value) for bar in bars]
+    texts = [format_metric(row, name) for row in rows]
     title = f"{metric.title} {ARROW[metric.better]}".strip()
     return _panel(title, metric.meaning, bars, texts, Scale(0.0, 1.04 * largest), _draw_bar)
 

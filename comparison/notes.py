@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from comparison.failures import MARK, Failure, detector_failure, has_other_failures
 from comparison.families import Family, family_notes
 from comparison.protocols import notes_on_protocols
 from comparison.row import Row
@@ -25,9 +26,11 @@ class Compared:
 
 
 def write_notes(compared: Sequence[Compared], families: Sequence[Family]) -> list[str]:
-    """Write all notes, starting with those on numbers that are not comparable."""
+    """Write all notes, starting with failures, then those on numbers that are not comparable."""
     rows = [one.row for one in compared]
     return [
+        *_failure_notes(compared),
+        *_incomplete_means(families),
         *notes_on_protocols(rows),
         *_area_notes(rows),
         *_baseline_notes(compared),
@@ -52,6 +55,46 @@ def mark_commits(compared: Sequence[Compared]) -> None:
         one.entry["other_commit"] = any(known[stage] != commit for stage, commit in own.items())
 
 
+def _failure_notes(compared: Sequence[Compared]) -> Iterator[str]:
+    """Note every failure with its complete reason; one note for all rows that failed in the same way."""
+    ways: dict[tuple[str, str], list[tuple[Failure, Compared]]] = {}
+    for one in compared:
+        for failure in one.row.failures:
+            step = f"{failure.what} ({failure.protocol})" if failure.protocol else failure.what
+            ways.setdefault((step, failure.reason), []).append((failure, one))
+    for (step, reason), found in ways.items():
+        names = ", ".join(dict.fromkeys(one.entry["backbone_name"] for _, one in found))
+        logs = list(dict.fromkeys(failure.log for failure, _ in found if failure.log))
+        log = f" ({'log' if len(logs) == 1 else 'first log'}: {logs[0]})" if logs else ""
+        mark = f" ({MARK})" if any(has_other_failures(one.entry) for _, one in found) else ""
+        yield f"Failed{mark}: {step} of {names}{reason and f': {reason}'}{log}"
+    entries = {id(one.row): one.entry for one in compared}
+    alone = [
+        one.name
+        for one in compared
+        if one.row is not one.baseline and one.entry["metrics"]["AP"] is not None
+        and one.baseline and detector_failure(entries[id(one.baseline)])
+    ]  # fmt: skip
+    if alone:
+        yield f"No differences in AP for {', '.join(alone)}: the detector of their baseline failed."
+
+
+def _incomplete_means(families: Sequence[Family]) -> Iterator[str]:
+    """Note the methods whose means over seeds are without a failed run."""
+    incomplete = []
+    for family in families:
+        backbones = family.backbones.values()
+        planned = len(backbones) + len(family.failed)
+        if planned > 1 and family.failed:
+            incomplete.append(f"{family.label} ({family.size()})")
+        tuned = sum(any("detection" in row.results for row in rows) for rows in backbones)
+        unfinished = [row for row in family.rows if "detection" not in row.results]
+        if planned > 1 and any(failure.protocol for row in unfinished for failure in row.failures):
+            incomplete.append(f"{family.label} ({family.protocol}: {tuned} of {planned} seeds)")
+    if incomplete:
+        yield f"Means over seeds are without the failed runs: {', '.join(dict.fromkeys(incomplete))}."
+
+
 def _area_notes(rows: Sequence[Row]) -> Iterator[str]:
     """Note rows whose object sizes are by box area among rows by segmentation area (under mixed protocols)."""
     tests = [row.results.get("detection", {}).get("data", {}).get("test", {}) for row in rows]
@@ -66,7 +109,7 @@ def _baseline_notes(compared: Sequence[Compared]) -> Iterator[str]:
     for one in compared:
         row, baseline = one.row, one.baseline
         if baseline is None:
-            alone.append(one.name)
+            alone += [one.name] if row.results else []
         elif baseline.seed != row.seed:
             seed.append(one.name)
         elif row.detector_seed is not None and baseline.detector_seed not in (None, row.detector_seed):
@@ -90,9 +133,10 @@ def _detection_notes(compared: Sequence[Compared]) -> Iterator[str]:
 
 
 def _seed_notes(families: Sequence[Family]) -> Iterator[str]:
-    single = {family.label for family in families if len(set(family.seeds)) < 2}
+    measured = [family for family in families if family.rows]
+    single = {family.label for family in measured if len(set(family.seeds)) < 2}
     if single:
-        which = "per method" if single == {f.label for f in families} else f"only: {', '.join(sorted(single))}"
+        which = "per method" if single == {f.label for f in measured} else f"only: {', '.join(sorted(single))}"
         yield (
             f"One seed {which}. The intervals cover the sampling of test images, not the variation between training "
             "seeds: one seed cannot decide between methods."
@@ -113,6 +157,6 @@ def _commit_notes(compared: Sequence[Compared]) -> Iterator[str]:
     if marked:
         which = "; ".join(f"{commit}: {', '.join(names)}" for commit, names in by_commit.items())
         yield f"Rows were made by different commits of the code ({which}); ‡: differs from that of the baseline."
-    unnamed = [one.name for one in compared if not one.row.commits]
+    unnamed = [one.name for one in compared if one.row.results and not one.row.commits]
     if by_commit and unnamed:
         yield f"The commit of the code is unknown for {', '.join(unnamed)}."

@@ -4,7 +4,6 @@ import base64
 import io
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from backbones.core.errors import InputError
 from backbones.core.files import load_json, save_json, save_text
 from comparison import figures
 from comparison.bootstrap import AP_NAMES
+from comparison.failures import FAILED, backbone_failure, detector_failure
 from comparison.metrics import ARROW, BY_NAME, DETECTORS, GROUPS, METRICS
 from comparison.row import Row
 from comparison.tables import (
@@ -24,10 +24,12 @@ from comparison.tables import (
     display_name,
     excludes_zero,
     format_difference,
+    format_metric,
     format_number,
     groups_of,
     markdown,
     measured_names,
+    rows_with_difference,
 )
 
 TEMPLATE = "report.html"
@@ -60,21 +62,20 @@ def render_page(comparison: Mapping[str, Any], gallery: Mapping[str, Any] | None
     rows = comparison["rows"]
     colours = figures.colour_of_rows(rows)
     colours |= {row["backbone_name"]: colours[row["name"]] for row in rows}
-    # The first row of each backbone, named without the detector's seed.
-    firsts = list({row["hash"]: row for row in reversed(rows)}.values())[::-1]
-    backbones = [row | {"name": row["backbone_name"]} for row in firsts]
     return environment.from_string(source).render(
         comparison=comparison,
         groups=[_detection(protocol, members, colours) for protocol, members in groups_of(comparison)],
-        backbones=_section(backbones, colours, [m.name for m in METRICS if m.group not in DETECTORS], BACKBONE_BARS),
+        backbones=_backbones(rows, colours),
         gallery=gallery,
         legend=[(group, [m for m in METRICS if m.group == group]) for group in GROUPS],
         arrow=ARROW,
         by_name=BY_NAME,
         claim=CLAIM,
-        number=format_number,
+        failed=FAILED,
+        without=sum(not row["stages"] for row in rows),
         provenance=_provenance(rows),
         method_names=measured_names(rows, METHOD_NAMES),
+        methods=[_method(method, rows, measured_names(rows, METHOD_NAMES)) for method in comparison["methods"]],
     )
 
 
@@ -83,14 +84,20 @@ def _section(
     colours: Mapping[str, str],
     wanted: Sequence[str],
     bars: Sequence[str],
-    name_of: Callable[[Mapping[str, Any]], str] = itemgetter("name"),
+    failure_of: Callable[[Mapping[str, Any]], str],
 ) -> dict[str, Any]:
-    """Build a table of the wanted metrics that at least one row has, and the bar panels."""
+    """Build a table of the wanted metrics that at least one row has, and the bar panels.
+
+    Args:
+        failure_of: text in place of all numbers of a row; "" for none.
+    """
     names = measured_names(rows, wanted)
     best = {name: best_of(rows, name) for name in names}
     spans = [(group, sum(BY_NAME[name].group == group for name in names)) for group in GROUPS]
+    failures = list(map(failure_of, rows))
     return {
         "metrics": [BY_NAME[name] for name in names],
+        "failed": any(failures),
         "spans": [(group, span) for group, span in spans if span],
         "table": [
             (
@@ -98,19 +105,34 @@ def _section(
                 row["is_baseline"],
                 colours[row["name"]],
                 [_cell(row, name, best[name]) for name in names],
+                failure.partition(": "),
             )
-            for row in rows
+            for row, failure in zip(rows, failures, strict=True)
         ],
         "bars": [figures.bar_panel(rows, name, colours) for name in measured_names(rows, bars)],
     }
 
 
+def _backbones(rows: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -> dict[str, Any]:
+    """Build the page's section on the backbones: the first row of each, named without the detector's seed."""
+    firsts: dict[Any, Mapping[str, Any]] = {}
+    for row in reversed(rows):
+        key = row["hash"] or (row["label"], row["seed"])
+        if row["stages"] or key not in firsts:
+            firsts[key] = row
+    shown = [row for row in reversed(firsts.values()) if row["stages"] or backbone_failure(row)]
+    wanted = [m.name for m in METRICS if m.group not in DETECTORS]
+    named = [{**row, "name": row["backbone_name"]} for row in shown]
+    return _section(named, colours, wanted, BACKBONE_BARS, backbone_failure)
+
+
 def _detection(protocol: str | None, rows: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -> dict[str, Any]:
     """Build the page's section on detection under one protocol."""
-    compared = [row for row in rows if row["difference_to_baseline"] and not row["is_baseline"]]
+    compared = rows_with_difference(rows)
     forest = [n for n in AP_NAMES if any(row["difference_to_baseline"][n]["value"] is not None for row in compared)]
     scale = figures.forest_scale(compared, forest)
-    section = _section(rows, colours, [m.name for m in METRICS if m.group in DETECTORS], DETECTION_BARS, display_name)
+    wanted = [m.name for m in METRICS if m.group in DETECTORS]
+    section = _section(rows, colours, wanted, DETECTION_BARS, detector_failure)
     return section | {
         "protocol": protocol,
         "differences": {
@@ -142,6 +164,23 @@ def _finding(row: Mapping[str, Any]) -> tuple[str, str]:
         side = "above" if difference["value"] > 0 else "below"
         verdict = f"{side} {row['baseline']} on these images, for these two networks"
     return display_name(row), f"{format_difference(difference)}, {verdict}"
+
+
+def _method(method: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    """Build the line of a method over seeds, its cells as (text, how many seeds if some failed)."""
+    own = [row for row in rows if (row["label"], row["protocol"]) == (method["label"], method["protocol"])]
+    failed = any(row["failures"] for row in rows)
+    cells = []
+    for name in ("", *names):
+        value = method["metrics"][name] if name else method["difference_to_baseline"]["AP"]
+        text = format_number(value["mean"], signed=not name)
+        if value["deviation"] is not None:
+            text += f" ± {format_number(value['deviation'])}"
+        if value["mean"] is None and FAILED in (format_metric(row, name or "AP") for row in own):
+            text = FAILED
+        few = failed and 0 < value["count"] < len(method["seeds"])
+        cells.append((text, f"{value['count']} of {method['planned']} seeds" if few else ""))
+    return {**method, "cells": cells}
 
 
 def _provenance(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

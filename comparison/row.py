@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from backbones.core.revision import describe_revision
+from comparison.failures import Failure
 from comparison.metrics import METRICS
 
 # Metrics of later stages override those of earlier ones.
@@ -19,7 +20,8 @@ class Row:
     """One backbone under one detection protocol, fine-tuned with one seed.
 
     results: stage -> content of results.json; folders: stage -> its folder; protocol: "name@hash" of the detection
-    results, None without any.
+    results, None without any; failures: its failed stages (`comparison.failed_rows`), because of which `results` can
+    be empty.
     """
 
     label: str
@@ -29,6 +31,7 @@ class Row:
     protocol: str | None
     results: Mapping[str, Mapping[str, Any]]
     folders: Mapping[str, Path]
+    failures: tuple[Failure, ...] = ()
 
     @property
     def metrics(self) -> dict[str, float | None]:

@@ -30,7 +30,7 @@ def collect_rows(roots: Iterable[str | Path], *, allow_mixed_protocols: bool = F
     rows = [row for stages in by_backbone.values() for row in _rows_of_backbone(stages)]
     if not allow_mixed_protocols:
         check_one_protocol(rows)
-    return sorted(rows, key=_order)
+    return sorted(rows, key=row_order)
 
 
 def find_other_evaluations(roots: Iterable[str | Path]) -> list[Path]:
@@ -86,8 +86,10 @@ def _row(stages: Mapping[str, tuple[Path, dict]]) -> Row:
     )
 
 
-def _order(row: Row) -> tuple:
-    first = _FIRST_METHODS.index(row.method) if row.method in _FIRST_METHODS else len(_FIRST_METHODS)
+def row_order(row: Row) -> tuple:
+    """Return the sort key of the table: by protocol, then random initialisation, CE and LS, then by label and seed."""
+    method = row.method or row.label  # of a row without results, only the label may be known
+    first = _FIRST_METHODS.index(method) if method in _FIRST_METHODS else len(_FIRST_METHODS)
     return (row.protocol or "~", first, row.label, row.seed, row.hash, _detector(row))
 
 
@@ -102,9 +104,12 @@ def group_rows(rows: Sequence[Row]) -> list[list[Row]]:
 def baseline_of(row: Row, group: Sequence[Row], label: str | None) -> Row | None:
     """Return the row that `row` is compared with: labelled `label`, else of method CE.
 
-    Preferred are the same pretraining seed and, among these, the same detector seed; else the lowest seed.
+    Preferred are the same pretraining seed and, among these, the same detector seed; else the lowest seed.  A row
+    without results is not a baseline and has none.
     """
-    choices = [r for r in group if (r.method == BASELINE_METHOD if label is None else r.label == label)]
+    choices = [r for r in group if r.results and (r.method == BASELINE_METHOD if label is None else r.label == label)]
+    if not row.results:
+        return None
     if row in choices or not choices:
         return row if choices else None  # a baseline is compared with itself
     first = min(r.seed for r in choices)

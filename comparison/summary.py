@@ -6,19 +6,28 @@
            "name": label, with the seed where labels repeat, "backbone_name": without the
            detector's, "hash", "baseline": label of this row's baseline,
            "intervals": {name: {"value", "low", "high"}},                           of the row itself, only AP and AR
-           "on_training_images": bool, "stages": {stage: {"protocol", "folder", "data"}}}],
- "methods": [...] mean and deviation if a method has several seeds,
+           "on_training_images": bool, "stages": {stage: {"protocol", "folder", "data"}},
+           "failures": [the failures of this row]}],
+ "methods": [...] mean and deviation if a method has several seeds; "planned": its backbones, with failed ones,
+ "failures": [{"label", "seed", "protocol", "what", "reason", "log"}] as given (`comparison.failures`),
  "level", "resamples", "notes": [text], "warnings": [{"row", "stage", "what", "count", "examples"}]}
+
+A row whose pretraining failed has no "stages", no number, "hash": "", and "method": "" if no other seed tells it.  The
+protocol is "name" alone if every fine-tuning under it failed.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from backbones.core.matches import MATCHES_FILE, load_matches
 from backbones.core.revision import describe_revision
 from comparison.bootstrap import Resampled, difference, interval, resample_rows
+from comparison.failed_rows import place_failures
+from comparison.failures import Failure, detector_failure
 from comparison.families import Family, find_families, spread_over_backbones
+from comparison.metrics import BY_NAME
 from comparison.notes import Compared, mark_commits, write_notes
 from comparison.protocols import protocol_name, separate_validations
 from comparison.row import Row
@@ -35,12 +44,15 @@ def build_comparison(
     seed: int = 0,
     level: float = 0.95,
     chosen: Sequence[str] = (),
+    failures: Sequence[Failure] = (),
 ) -> dict[str, Any]:
     """Compute differences and intervals of all rows; the module docstring describes the result.
 
     Args:
         chosen: config keys whose value was chosen separately for each seed, so that seeds can differ in them.
+        failures: stages that failed; rows without any results because of one are added.
     """
+    rows = place_failures(rows, failures)
     check_baseline_label(rows, baseline)
     rows, apart = separate_validations(rows)
     groups = group_rows(rows)
@@ -60,6 +72,7 @@ def build_comparison(
         "baseline": labels[0] if labels else None,
         "rows": entries,
         "methods": _methods(families, {id(one.row): one.entry for one in compared}),
+        "failures": [asdict(failure) for failure in failures],
         "level": level,
         "resamples": resamples,
         "notes": [*filter(None, [apart]), *write_notes(compared, families)],
@@ -110,6 +123,7 @@ def _entry(row: Row, baseline: Row | None, resampled: dict[int, Resampled], leve
             }
             for stage, results in row.results.items()
         },
+        "failures": [asdict(failure) for failure in row.failures],
     }
 
 
@@ -135,15 +149,17 @@ def name_entries(entries: Sequence[dict[str, Any]]) -> None:
 
     "name" is that of the row, "backbone_name" that of its backbone, shared by rows of several detector seeds.
     """
-    rows = {(e["label"], e["hash"], e["detector_seed"]) for e in entries}
-    backbones = Counter(label for label, _ in {(label, digest) for label, digest, _ in rows})
+    backbones = Counter(label for label, _ in {(e["label"], e["hash"] or e["seed"]) for e in entries})
+    tuned = [e for e in entries if not detector_failure(e)]
+    rows = {(e["label"], e["hash"], e["detector_seed"]) for e in tuned}
     tunings = Counter((label, digest) for label, digest, _ in rows)
     twins = Counter((label, seed) for label, seed, _ in {(e["label"], e["seed"], e["hash"]) for e in entries})
     for e in entries:
         parts = [f"seed {e['seed']}"] if backbones[e["label"]] > 1 else []
         parts += [e["hash"]] if twins[e["label"], e["seed"]] > 1 else []
-        tuned = [f"detector seed {e['detector_seed']}"] if tunings[e["label"], e["hash"]] > 1 else []
-        e["backbone_name"], e["name"] = (_named(e["label"], some) for some in (parts, parts + tuned))
+        several = tunings[e["label"], e["hash"]] > 1 and not detector_failure(e)
+        detector = [f"detector seed {e['detector_seed']}"] if several else []
+        e["backbone_name"], e["name"] = (_named(e["label"], some) for some in (parts, parts + detector))
 
 
 def _named(label: str, parts: Sequence[str]) -> str:
@@ -152,12 +168,11 @@ def _named(label: str, parts: Sequence[str]) -> str:
 
 def _methods(families: Sequence[Family], entries: Mapping[int, dict[str, Any]]) -> list[dict[str, Any]]:
     """Return mean and sample standard deviation over backbones; empty unless a method has several rows."""
-    if all(len(family.rows) < 2 for family in families):
+    if all(len(family.rows) + len(family.failed) < 2 for family in families):
         return []
     found = []
     for family in families:
         members = [[entries[id(row)] for row in rows] for rows in family.backbones.values()]
-        names = members[0][0]["metrics"]
         differences = [[(e["difference_to_baseline"] or {}).get("AP", {}).get("value") for e in own] for own in members]
         found.append(
             {
@@ -166,8 +181,9 @@ def _methods(families: Sequence[Family], entries: Mapping[int, dict[str, Any]]) 
                 "protocol": family.protocol,
                 "seeds": family.seeds,
                 "runs": len(family.rows),
+                "planned": len(family.backbones) + len(family.failed),
                 "made_of": family.size(),
-                "metrics": {n: spread_over_backbones([[e["metrics"][n] for e in o] for o in members]) for n in names},
+                "metrics": {n: spread_over_backbones([[e["metrics"][n] for e in o] for o in members]) for n in BY_NAME},
                 "difference_to_baseline": {"AP": spread_over_backbones(differences)},
             }
         )

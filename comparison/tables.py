@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from comparison.bootstrap import AP_NAMES
-from comparison.metrics import ARROW, BY_NAME, METRICS, best_value
+from comparison.failures import FAILED, MARK, backbone_failure, detector_failure, failure_text, has_other_failures
+from comparison.metrics import ARROW, BY_NAME, DETECTORS, METRICS, best_value
 
 CLAIM = "A difference whose interval includes 0 is not significant; one seed cannot show which method is better."
 MISSING = "\N{EN DASH}"
@@ -25,7 +26,7 @@ LEGEND = (
     "shift: top-1 with independent backgrounds; ctx: confidence on images without their objects; "
     "box: MaxBoxAccV2; VOC50: Pascal VOC's mAP by area, IoU 0.5; others named as in COCO; fractions in [0, 1]."
 )
-LABEL_WIDTH, LINE_WIDTH = 16, 110
+LABEL_WIDTH, LINE_WIDTH, TABLE_WIDTH = 16, 110, 120
 
 
 def format_number(value: float | None, *, signed: bool = False) -> str:
@@ -34,6 +35,13 @@ def format_number(value: float | None, *, signed: bool = False) -> str:
         return MISSING
     text = f"{value:+.{DIGITS}f}" if signed else f"{value:.{DIGITS}f}"
     return text.replace("-", MINUS)
+
+
+def format_metric(row: Mapping[str, Any], name: str) -> str:
+    """Format a metric of a row; "failed" in place of the dash if a failed stage would have measured it."""
+    failure = detector_failure(row) if BY_NAME[name].group in DETECTORS else backbone_failure(row)
+    value = row["metrics"][name]
+    return FAILED if failure and value is None else format_number(value)
 
 
 def format_difference(difference: Mapping[str, float | None] | None) -> str:
@@ -71,7 +79,8 @@ def short_name(row: Mapping[str, Any], letters: int) -> str:
 
 
 def _marks(row: Mapping[str, Any]) -> str:
-    return (" †" if row["on_training_images"] else "") + (" ‡" if row["other_commit"] else "")
+    failed = f" {MARK}" if has_other_failures(row) else ""
+    return (" †" if row["on_training_images"] else "") + (" ‡" if row["other_commit"] else "") + failed
 
 
 def groups_of(comparison: Mapping[str, Any]) -> list[tuple[str | None, list[dict[str, Any]]]]:
@@ -82,6 +91,11 @@ def groups_of(comparison: Mapping[str, Any]) -> list[tuple[str | None, list[dict
     if len(known) <= 1:
         return [(known[0] if known else None, list(rows))]
     return [(protocol, [row for row in rows if row["protocol"] == protocol]) for protocol in protocols]
+
+
+def rows_with_difference(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the rows that are compared with another row, except those whose detector failed."""
+    return [r for r in rows if r["difference_to_baseline"] and not r["is_baseline"] and not detector_failure(r)]
 
 
 def best_of(rows: Sequence[Mapping[str, Any]], name: str) -> str | None:
@@ -113,21 +127,38 @@ def terminal_table(comparison: Mapping[str, Any]) -> str:
 def _terminal_group(rows: Sequence[Mapping[str, Any]]) -> str:
     names = measured_names(rows, TERMINAL_NAMES)
     header = [f"{_SHORT.get(name, BY_NAME[name].title)}{ARROW[BY_NAME[name].better]} " for name in names]
-    lines = [["", *header, "AP - baseline"]]
-    for row in rows:
-        cells = []
-        for name in names:
-            text = format_number(row["metrics"][name])
-            cells.append(text + ("*" if text == best_of(rows, name) else " "))
-        difference = "baseline" if row["is_baseline"] else _ap_difference(row)
-        lines.append([short_name(row, LABEL_WIDTH - len(_marks(row))) + _marks(row), *cells, difference])
+    lines = [["", *header, "AP - baseline"], *(_terminal_cells(row, rows, names) for row in rows)]
     widths = [max(len(line[n]) for line in lines) for n in range(len(lines[0]))]
-    return "\n".join(
-        " ".join(
-            cell.ljust(width) if n in (0, len(widths) - 1) else cell.rjust(width)
-            for n, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
+    on_backbone = sum(BY_NAME[name].group not in DETECTORS for name in names)
+    texts = [_aligned(lines[0], widths)]
+    for row, line in zip(rows, lines[1:], strict=True):
+        failure = detector_failure(row)
+        if failure:  # in place of the detection metrics, or of all
+            line = _aligned(line[: 1 + on_backbone * bool(row["stages"])], widths)
+            texts.append(_shorten(f"{line} {failure}", TABLE_WIDTH))
+        else:
+            texts.append(_aligned(line, widths))
+    return "\n".join(text.rstrip() for text in texts)
+
+
+def _shorten(text: str, letters: int) -> str:
+    return text if len(text) <= letters else text[: letters - 1].rstrip() + "…"
+
+
+def _terminal_cells(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+    cells = []
+    for name in names:
+        text = format_number(row["metrics"][name])
+        cells.append(text + ("*" if text == best_of(rows, name) else " "))
+    difference = "baseline" if row["is_baseline"] else _ap_difference(row)
+    return [short_name(row, LABEL_WIDTH - len(_marks(row))) + _marks(row), *cells, difference]
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """Join the first cells of a line: the name and the difference to the left, numbers to the right."""
+    return " ".join(
+        cell.ljust(width) if n in (0, len(widths) - 1) else cell.rjust(width)
+        for n, (cell, width) in enumerate(zip(cells, widths, strict=False))
     )
 
 
@@ -140,17 +171,19 @@ def _ap_difference(row: Mapping[str, Any]) -> str:
 
 def markdown(comparison: Mapping[str, Any]) -> str:
     """Format all metrics, with rows as columns (readable with 25 metrics), then the differences in AP."""
-    parts = ["# Comparison of backbones", "\n".join(f"- {note}" for note in comparison["notes"])]
+    parts = ["# Comparison of backbones", _markdown_list(comparison["notes"])]
     for protocol, rows in groups_of(comparison):
         parts.append(f"## {protocol or 'No detection results'}")
         header = ["", *(display_name(row) for row in rows)]
         body = []
         for name in measured_names(rows):
             best = best_of(rows, name)
-            texts = [format_number(row["metrics"][name]) for row in rows]
+            texts = [format_metric(row, name) for row in rows]
             metric = BY_NAME[name]
             body.append([f"{metric.title} {ARROW[metric.better]}".strip(), *(_bold(t, t == best) for t in texts)])
         parts.append(_markdown_table(header, body))
+        failed = [(row, detector_failure(row) or backbone_failure(row)) for row in rows]
+        parts.append(_markdown_list([f"{display_name(row)} {failure}" for row, failure in failed if failure]))
         differences = _markdown_differences(rows)
         if differences:
             parts += [f"Row minus baseline, {comparison['level']:.0%} paired bootstrap over images:", differences]
@@ -159,12 +192,16 @@ def markdown(comparison: Mapping[str, Any]) -> str:
 
 
 def _markdown_differences(rows: Sequence[Mapping[str, Any]]) -> str:
-    shown = [row for row in rows if row["difference_to_baseline"] and not row["is_baseline"]]
+    shown = rows_with_difference(rows)
     names = [n for n in AP_NAMES if any(row["difference_to_baseline"][n]["value"] is not None for row in shown)]
     if not shown or not names:
         return ""
     body = [[row["name"], *(format_difference(row["difference_to_baseline"][n]) for n in names)] for row in shown]
     return _markdown_table(["", *names], body)
+
+
+def _markdown_list(texts: Sequence[str]) -> str:
+    return "\n".join(f"- {text}".replace("<", "\\<") for text in texts)
 
 
 def _markdown_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
@@ -182,13 +219,13 @@ def csv_text(comparison: Mapping[str, Any]) -> str:
     """Format one line per row: identity, every metric, and differences with intervals; full precision."""
     names = [metric.name for metric in METRICS]
     own = ["label", "method", "seed", "detector_seed", "hash", "protocol", "on_training_images", "other_commit"]
-    header = [*own, *names]
+    header = [*own, "failure", *names]
     header += [f"{name}_difference{end}" for name in names for end in ("", "_low", "_high")]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(header)
     for row in comparison["rows"]:
-        cells = [row[key] for key in own] + [row["metrics"][name] for name in names]
+        cells = [*(row[key] for key in own), failure_text(row), *(row["metrics"][name] for name in names)]
         for name in names:
             difference = (row["difference_to_baseline"] or {}).get(name, {})
             cells += [difference.get(key) for key in ("value", "low", "high")]

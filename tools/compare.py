@@ -6,7 +6,8 @@ RUN is a folder with results.json files, at any depth.  All results of one backb
 localisation, detection) form one row; several fine-tunings give one row per detector seed.  Evaluations of a run on
 other data sets (RUN/evaluation-DATASET) count only if their own folders are given.  Differences in AP and AR are row
 minus the hard-label baseline (method CE), with a paired bootstrap interval over images.  Writes comparison.json,
-comparison.csv, comparison.md and index.html.
+comparison.csv, comparison.md and index.html.  Stages that failed are listed in the file of --failures (its format:
+comparison/failures.py); their rows show the reason.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.checks import ABOVE_0, BELOW_1, check_range
 from backbones.core.entry import run_tool
 from backbones.core.locking import lock_run
+from comparison.failures import load_failures
 from comparison.report import save_comparison
 from comparison.rows import collect_rows, find_other_evaluations
 from comparison.summary import build_comparison
@@ -25,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     check_range("--resamples", args.resamples, 1)
     check_range("--level", args.level, ABOVE_0, BELOW_1)
+    failures = load_failures(args.failures) if args.failures else []
     rows = collect_rows(args.runs, allow_mixed_protocols=args.allow_mixed_protocols)
     comparison = build_comparison(
         rows,
@@ -33,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         seed=args.seed,
         level=args.level,
         chosen=args.chosen,
+        failures=failures,
     )
     others = ", ".join(map(str, find_other_evaluations(args.runs)))
     left_out = [f"Left out, as not given themselves: evaluations on other data sets in {others}."] if others else []
@@ -56,6 +60,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "--chosen", metavar="KEY", action="append", default=[],
         help="config key selected separately per seed: rows that differ only in it count as seeds of one row",
     )  # fmt: skip
+    parser.add_argument("--failures", type=path_argument, metavar="FILE", help="json list of stages that failed")
     parser.add_argument("--note", metavar="TEXT", action="append", default=[], help="line to add to the page's notes")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples (default %(default)s)")
     parser.add_argument("--level", type=float, default=0.95, help="coverage of the intervals (default %(default)s)")
