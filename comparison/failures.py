@@ -93,10 +93,12 @@ def backbone_failure(row: Mapping[str, Any]) -> str:
     return _cell([failure for failure in row["failures"] if not failure["protocol"]])
 
 
-def has_other_failures(row: Mapping[str, Any]) -> bool:
-    """Whether a row keeps its numbers although a stage failed, which `detector_failure` does not say."""
-    shown = "detection" not in row["stages"]
-    return bool(row["stages"]) and any(not (shown and failure["protocol"]) for failure in row["failures"])
+def is_marked(row: Mapping[str, Any], protocol: str) -> bool:
+    """Whether a failure of a stage with this protocol ("" for none) is shown by `MARK`, as the row keeps its numbers.
+
+    The other failures are shown by `detector_failure`.
+    """
+    return bool(row["stages"]) and not (protocol and "detection" not in row["stages"])
 
 
 def failure_text(row: Mapping[str, Any]) -> str:

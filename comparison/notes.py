@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from comparison.failures import MARK, Failure, detector_failure, has_other_failures
+from comparison.failures import MARK, Failure, detector_failure, is_marked
 from comparison.families import Family, family_notes
 from comparison.protocols import notes_on_protocols
 from comparison.row import Row
@@ -66,7 +66,7 @@ def _failure_notes(compared: Sequence[Compared]) -> Iterator[str]:
         names = ", ".join(dict.fromkeys(one.entry["backbone_name"] for _, one in found))
         logs = list(dict.fromkeys(failure.log for failure, _ in found if failure.log))
         log = f" ({'log' if len(logs) == 1 else 'first log'}: {logs[0]})" if logs else ""
-        mark = f" ({MARK})" if any(has_other_failures(one.entry) for _, one in found) else ""
+        mark = f" ({MARK})" if any(is_marked(one.entry, failure.protocol) for failure, one in found) else ""
         yield f"Failed{mark}: {step} of {names}{reason and f': {reason}'}{log}"
     entries = {id(one.row): one.entry for one in compared}
     alone = [
@@ -76,7 +76,7 @@ def _failure_notes(compared: Sequence[Compared]) -> Iterator[str]:
         and one.baseline and detector_failure(entries[id(one.baseline)])
     ]  # fmt: skip
     if alone:
-        yield f"No differences in AP for {', '.join(alone)}: the detector of their baseline failed."
+        yield f"No differences in AP for {', '.join(alone)}: the detector of the baseline failed."
 
 
 def _incomplete_means(families: Sequence[Family]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from comparison.bootstrap import AP_NAMES
-from comparison.failures import FAILED, MARK, backbone_failure, detector_failure, failure_text, has_other_failures
+from comparison.failures import FAILED, MARK, backbone_failure, detector_failure, failure_text, is_marked
 from comparison.metrics import ARROW, BY_NAME, DETECTORS, METRICS, best_value
 
 CLAIM = "A difference whose interval includes 0 is not significant; one seed cannot show which method is better."
@@ -79,7 +79,7 @@ def short_name(row: Mapping[str, Any], letters: int) -> str:
 
 
 def _marks(row: Mapping[str, Any]) -> str:
-    failed = f" {MARK}" if has_other_failures(row) else ""
+    failed = f" {MARK}" if any(is_marked(row, failure["protocol"]) for failure in row["failures"]) else ""
     return (" †" if row["on_training_images"] else "") + (" ‡" if row["other_commit"] else "") + failed
 
 

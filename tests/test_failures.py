@@ -179,13 +179,23 @@ def test_a_failed_detector_stands_where_its_ap_would_be(tmp_path, capsys):
     assert "§" not in out.terminal
 
 
+def test_only_failures_that_no_cell_shows_are_marked(tmp_path, capsys):
+    for label in ("CE", "ALS"):
+        complete(tmp_path / "runs", label, protocols=())
+    tunings = [failure(label, "finetune", "no room", protocol="det") for label in ("CE", "ALS")]
+    out = Outputs(tmp_path, capsys, [*tunings, failure("ALS", "localize", "broken image")])
+    assert [note.partition(":")[0] for note in out.notes[:2]] == ["Failed", "Failed (§)"]
+    assert re.match(r"ALS § +0\.500.* failed: finetune: no room$", out.terminal_line("ALS §")[0])
+    assert "CE §" not in out.terminal
+
+
 def test_the_detector_of_the_baseline_failed(tmp_path, capsys):
     complete(tmp_path / "runs", "CE", protocols=())
     complete(tmp_path / "runs", "LS", top1=0.75)
     out = Outputs(tmp_path, capsys, [failure("CE", "finetune", protocol="det")])
     assert out.data["baseline"] == "CE"
     assert out.row("LS")["difference_to_baseline"]["top1"]["value"] == pytest.approx(0.25)
-    assert "No differences in AP for LS: the detector of their baseline failed." in out.notes
+    assert "No differences in AP for LS: the detector of the baseline failed." in out.notes
 
 
 def test_every_detector_failed(tmp_path, capsys):
@@ -323,16 +333,45 @@ def test_a_failed_detector_is_shown_under_its_protocol_only(tmp_path, capsys):
     assert sum(note.startswith("Failed") for note in out.notes) == 2
 
 
-def test_a_protocol_without_any_detector_is_a_group(tmp_path, capsys):
+@pytest.mark.parametrize("failed", ["a", "y"])  # before and after the other in the report
+def test_a_protocol_without_any_detector_is_a_group(tmp_path, capsys, failed):
     for label in ("random", "CE"):
         complete(tmp_path / "runs", label, protocols=("x@1",))
-    failures = [failure(label, "finetune", protocol="y") for label in ("random", "CE")]
+    failures = [failure(label, "finetune", protocol=failed) for label in ("random", "CE")]
     out = Outputs(tmp_path, capsys, failures, "--allow-mixed-protocols")
-    assert groups(out) == {"x@1": {"random": [], "CE": []}, "y": {"random": ["finetune"], "CE": ["finetune"]}}
+    assert groups(out) == {"x@1": {"random": [], "CE": []}, failed: {"random": ["finetune"], "CE": ["finetune"]}}
     assert out.terminal.count("failed: finetune") == 2
     assert len(out.page_rows(ALONE, "random")) == 1  # the classifier of random initialisation did not fail
     assert "failed" not in out.page_rows(ALONE, "random")[0][0][0]
     assert not any("several protocols" in note for note in out.notes)  # there are numbers of one
+
+
+def test_a_detector_that_failed_without_any_result_of_its_row_concerns_one_protocol(tmp_path, capsys):
+    complete(tmp_path / "runs", "CE", protocols=("x@1", "y@2"))
+    out = Outputs(tmp_path, capsys, [failure("random", "finetune", protocol="y")], "--allow-mixed-protocols")
+    assert groups(out) == {"x@1": {"CE": []}, "y@2": {"random": ["finetune"], "CE": []}}
+    assert out.page_rows(ALONE, "random") == []  # its classifier would not be measured
+
+
+def test_a_failed_row_has_no_detectors_seed_in_its_name(tmp_path, capsys):
+    for label in ("CE", "ALS"):
+        complete(tmp_path / "runs", label)
+    for path in (tmp_path / "runs").glob("*-detection-*/results.json"):
+        results = json.loads(path.read_text())
+        path.write_text(json.dumps(results | {"details": {"seed": 7}}))
+    out = Outputs(tmp_path, capsys, [failure("ALS", "finetune", protocol="y")], "--allow-mixed-protocols")
+    assert groups(out) == {"det@1": {"CE": [], "ALS": []}, "y": {"ALS": ["finetune"]}}
+
+
+def test_a_failure_does_not_change_the_colours_of_other_rows(tmp_path, capsys):
+    for label in ("CE", "BAN", "OLS"):
+        complete(tmp_path / "runs", label)
+    colours = []
+    for failures in ([], [failure("ALS")]):
+        page = Outputs(tmp_path, capsys, failures).page
+        colours.append(dict(re.findall(r'style="background:(#\w+)"></span><span>(\w+)', page)))
+    assert len(colours[0]) == 3
+    assert colours[0].items() < colours[1].items()
 
 
 def test_of_two_protocols_of_one_name_the_one_without_results_failed(tmp_path, capsys):
