@@ -25,15 +25,19 @@ class Compared:
         return self.entry["name"]
 
 
-def write_notes(compared: Sequence[Compared], families: Sequence[Family]) -> list[str]:
-    """Write all notes, starting with failures, then those on numbers that are not comparable."""
+def write_notes(compared: Sequence[Compared], families: Sequence[Family], baseline: str | None = None) -> list[str]:
+    """Write all notes, starting with failures, then those on numbers that are not comparable.
+
+    Args:
+        baseline: label of the baseline; default: a row of method CE.
+    """
     rows = [one.row for one in compared]
     return [
         *_failure_notes(compared),
         *_incomplete_means(families),
         *notes_on_protocols(rows),
         *_area_notes(rows),
-        *_baseline_notes(compared),
+        *_baseline_notes(compared, baseline),
         *_detection_notes(compared),
         *family_notes(families),
         *_seed_notes(families),
@@ -104,7 +108,7 @@ def _area_notes(rows: Sequence[Row]) -> Iterator[str]:
         yield f"Small, medium and large (APs to ARl) are defined by the area of {which}: not comparable."
 
 
-def _baseline_notes(compared: Sequence[Compared]) -> Iterator[str]:
+def _baseline_notes(compared: Sequence[Compared], label: str | None) -> Iterator[str]:
     alone, seed, detector = [], [], []
     for one in compared:
         row, baseline = one.row, one.baseline
@@ -115,7 +119,8 @@ def _baseline_notes(compared: Sequence[Compared]) -> Iterator[str]:
         elif row.detector_seed is not None and baseline.detector_seed not in (None, row.detector_seed):
             detector.append(one.name)
     if alone:
-        yield f"No baseline (a row of method {BASELINE_METHOD}) for {', '.join(alone)}: no differences shown."
+        which = f"a row of method {BASELINE_METHOD}" if label is None else f"a row labelled {label}"
+        yield f"No baseline ({which}) for {', '.join(alone)}: no differences shown."
     if seed:
         yield f"Compared with a baseline of another seed: {', '.join(seed)}."
     if detector:

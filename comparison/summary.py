@@ -75,7 +75,7 @@ def build_comparison(
         "failures": [asdict(failure) for failure in failures],
         "level": level,
         "resamples": resamples,
-        "notes": [*filter(None, [apart]), *write_notes(compared, families)],
+        "notes": [*filter(None, [apart]), *write_notes(compared, families, baseline)],
         "warnings": [
             {"row": row.label, "stage": stage, **warning}
             for row in rows

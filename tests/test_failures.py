@@ -127,6 +127,7 @@ def test_a_failed_baseline_and_its_missing_differences_read_well_together(tmp_pa
     assert not any("commit" in note or "matches.npz" in note for note in out.notes)
     out = Outputs(tmp_path, capsys, [failure("CE")], "--baseline", "CE")  # a row of the suite, not a mistyped label
     assert out.data["baseline"] is None
+    assert "No baseline (a row labelled CE) for LS, ALS: no differences shown." in out.notes
     with pytest.raises(InputError, match="--baseline EC: unknown row"):
         Outputs(tmp_path, capsys, [failure("CE")], "--baseline", "EC")
 
