@@ -3,6 +3,9 @@
 A failed fine-tuning concerns its protocol only: there, the row of its backbone keeps the results of the other stages.
 Every other failure concerns all rows of its label and seed; if there are none, a row without results is added under
 every protocol.
+
+A fine-tuning can rename its row ("CE, hard labels").  A failure can have the label of the pretraining or of the row; an
+added row is named as the other rows of this pretraining are under its protocol.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,13 +23,23 @@ def place_failures(rows: Sequence[Row], failures: Sequence[Failure]) -> list[Row
     if not failures:
         return list(rows)
     names = _protocol_names(rows, failures)
-    runs = dict.fromkeys((failure.label, failure.seed) for failure in failures)
-    result = [row for row in rows if (row.label, row.seed) not in runs]
-    for label, seed in runs:
-        own = [row for row in rows if (row.label, row.seed) == (label, seed)]
-        its = [failure for failure in failures if (failure.label, failure.seed) == (label, seed)]
-        result += _rows_of_run(own or [_missing_row(label, seed, rows)], its, names)
+    first_labels = {row.label: _first_label(row) for row in rows}
+    labels = {(_first_label(row), row.protocol): row.label for row in rows}
+    runs: dict[tuple[str, int], list[Failure]] = {}
+    for failure in failures:
+        run = first_labels.get(failure.label, failure.label), failure.seed
+        runs.setdefault(run, []).append(failure)
+    result = [row for row in rows if (_first_label(row), row.seed) not in runs]
+    for (label, seed), its in runs.items():
+        own = [row for row in rows if (_first_label(row), row.seed) == (label, seed)]
+        for row in _rows_of_run(own or [_missing_row(label, seed, rows)], its, names):
+            added = row.protocol is not None and "detection" not in row.results
+            result.append(replace(row, label=labels.get((label, row.protocol), its[0].label)) if added else row)
     return sorted(result, key=row_order)
+
+
+def _first_label(row: Row) -> str:
+    return next((str(results["backbone"]["label"]) for results in row.results.values()), row.label)
 
 
 def _protocol_names(rows: Sequence[Row], failures: Sequence[Failure]) -> Names:
@@ -42,7 +55,7 @@ def _protocol_names(rows: Sequence[Row], failures: Sequence[Failure]) -> Names:
 
 def _missing_row(label: str, seed: int, rows: Sequence[Row]) -> Row:
     """Return a row without results; its method is that of the label's other seeds, else unknown ("")."""
-    method = next((row.method for row in rows if row.label == label), "")
+    method = next((row.method for row in rows if _first_label(row) == label), "")
     return Row(label, method, seed, "", None, {}, {})
 
 

@@ -9,7 +9,7 @@ import pytest
 from helpers.result_folders import add, add_detection, backbone, compare_runs
 
 from backbones.core.errors import InputError
-from backbones.core.results import random_identity
+from backbones.core.results import BackboneIdentity, random_identity
 from comparison.failures import load_failures
 from comparison.tables import MISSING, terminal_table
 
@@ -295,6 +295,30 @@ def test_rows_of_a_baseline_whose_seed_failed_are_compared_with_another(tmp_path
     assert out.row("ALS (seed 1)")["difference_to_baseline"]["top1"]["value"] == pytest.approx(0.2)
     assert "Compared with a baseline of another seed: ALS (seed 1)." in out.notes
     assert re.search(r"background:#222222.{0,80}CE \(seed 1\)", out.page, flags=re.DOTALL)  # the baseline's colour
+
+
+def test_a_row_that_its_detector_renames_is_found_by_the_label_of_its_pretraining(tmp_path, capsys):
+    """YOLO names a row "CE, hard labels"; a suite knows it as "CE"."""
+    for label in ("CE", "ALS"):
+        for seed in (0, 1, 2):
+            who = backbone(label, seed=seed)
+            if (label, seed) != ("ALS", 2):
+                add(tmp_path / "runs", "backbone", who, {"top1": 0.5 + 0.1 * seed})
+                renamed = BackboneIdentity(f"{label}, hard labels", who.method, seed, who.hash)
+                if (label, seed) != ("ALS", 1):
+                    add_detection(tmp_path / "runs", renamed, 0.8, protocol="voc@1")
+    failures = [
+        failure("CE", "localize"), failure("CE, hard labels", "evaluate"),
+        failure("ALS", "finetune", protocol="voc", seed=1), failure("ALS, hard labels", seed=2),
+    ]  # fmt: skip
+    out = Outputs(tmp_path, capsys, failures)
+    names = [f"{label}, hard labels (seed {seed})" for label in ("CE", "ALS") for seed in (0, 1, 2)]
+    failed = [["localize", "evaluate"], [], [], [], ["finetune"], ["pretrain"]]
+    assert groups(out) == {"voc@1": dict(zip(names, failed, strict=True))}
+    (als,) = [m for m in out.data["methods"] if m["label"] == "ALS, hard labels"]
+    assert (als["made_of"], als["metrics"]["AP"]["count"]) == ("2 of 3 seeds", 1)
+    incomplete = "ALS, hard labels (2 of 3 seeds), ALS, hard labels (voc@1: 1 of 3 seeds)"
+    assert f"Means over seeds are without the failed runs: {incomplete}." in out.notes
 
 
 # ---- protocols ----------------------------------------------------------------------------------------------------
