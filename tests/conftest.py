@@ -24,6 +24,7 @@ SECONDS = {
     "test_finetune_voc_tool": 50,
     "test_run_folder": 35,
     "test_readme_method": 25,
+    "test_read_once": 25,
     "test_validation": 25,
 }
 OTHERS = 5

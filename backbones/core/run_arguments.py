@@ -9,6 +9,7 @@ from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.errors import InputError
 from backbones.core.locking import lock_run
 from backbones.core.results import refuse_other_stage
+from backbones.core.run_log import own_log
 
 
 class RunArguments(argparse.Namespace):
@@ -24,7 +25,8 @@ def takes_run(
 ) -> Callable[[Callable[[RunArguments], int]], Callable[[Sequence[str] | None], int]]:
     """Return a decorator that turns a function of parsed arguments into the `main(argv)` of a tool.
 
-    `main` parses the arguments, refuses a folder with results of another stage, and locks the output folder.
+    `main` parses the arguments, refuses a folder with results of another stage, and locks the output folder.  Calls in
+    one process, one after the other, give the results of separate processes, each with its own log file.
 
     Args:
         doc: help text of the tool.
@@ -38,7 +40,7 @@ def takes_run(
             refuse_other_stage(args.output_dir, stage)
             if int(os.environ.get("WORLD_SIZE", "1")) > 1:
                 raise InputError("this tool runs in a single process; start it without torchrun")
-            with lock_run(args.output_dir):
+            with lock_run(args.output_dir), own_log():
                 return measure(args)
 
         return main

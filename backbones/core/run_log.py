@@ -4,6 +4,8 @@ import json
 import logging
 import logging.handlers
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
@@ -77,6 +79,18 @@ def hold_log() -> None:
     _remove(logger, _FileHandler)
     _remove(logger, logging.handlers.MemoryHandler)
     logger.addHandler(logging.handlers.MemoryHandler(_HELD_LINES, flushLevel=logging.CRITICAL + 1))
+
+
+@contextmanager
+def own_log() -> Iterator[None]:
+    """Hold the log of a tool (`hold_log`), and close its file at the end, so that the next tool of this process does
+    not write to it."""
+    hold_log()
+    try:
+        yield
+    finally:
+        _remove(get_logger(), _FileHandler)
+        _remove(get_logger(), logging.handlers.MemoryHandler)
 
 
 def _remove(logger: logging.Logger, kind: type[logging.Handler]) -> None:

@@ -19,6 +19,13 @@ class WarningCounter:
         if len(self._examples[what]) < EXAMPLES:
             self._examples[what].append(example)
 
+    def merge(self, other: "WarningCounter") -> None:
+        """Add the cases of another counter, with the result of adding each of them here."""
+        for what, count in other._counts.items():
+            self._counts[what] += count
+            own = self._examples[what]
+            own += other._examples[what][: EXAMPLES - len(own)]
+
     def as_list(self) -> list[dict]:
         """Return `[{"what", "count", "examples"}]`, as stored in results.json."""
         return [{"what": w, "count": n, "examples": list(self._examples[w])} for w, n in sorted(self._counts.items())]

@@ -1,8 +1,11 @@
 """Code shared by the tools that measure a finished pretraining run: run, data, table."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,8 +19,40 @@ from backbones.core.warning_counter import WarningCounter
 from backbones.data.samples import Samples, log_samples
 from backbones.measuring.context import check_fills
 from backbones.measuring.predictions import Inputs, Predictions
+from backbones.models.weights import FILE_NAME as BACKBONE
 from backbones.models.weights import BackboneFile, differing_classes, load_backbone
 from backbones.pretraining.building import read_split
+
+SPLITS_KEPT = 4  # by `read_once`; an evaluation reads up to three, the other measures one each
+# Keys of DATA that name splits; the reading depends on the one that is read.
+_SPLITS = ("VAL_SPLIT", "SHIFTED_SPLIT")
+_T = TypeVar("_T")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kept:
+    """What was read within `read_once`, by all that it depends on."""
+
+    splits: dict[Hashable, tuple[Samples, WarningCounter]] = dataclasses.field(default_factory=dict)
+    backbones: dict[Hashable, BackboneFile] = dataclasses.field(default_factory=dict)
+
+
+_kept: ContextVar[_Kept | None] = ContextVar("kept", default=None)
+
+
+@contextmanager
+def read_once() -> Iterator[None]:
+    """Within this context, read each split and each backbone file once, for tools that run one after the other.
+
+    Results and warnings equal those of tools that read for themselves, provided that the files of the data set do not
+    change in between; a backbone file that was replaced is read again.  The last SPLITS_KEPT splits and the last
+    backbone are kept until the context ends.
+    """
+    token = _kept.set(_Kept())
+    try:
+        yield
+    finally:
+        _kept.reset(token)
 
 
 def load_run(run: str | Path, overrides: Sequence[str]) -> tuple[CfgNode, BackboneFile]:
@@ -29,15 +64,61 @@ def load_run(run: str | Path, overrides: Sequence[str]) -> tuple[CfgNode, Backbo
     cfg = load_config(get_defaults(), config, overrides)
     validate(cfg)
     cfg.freeze()
-    return cfg, load_backbone(folder)
+    return cfg, _read_backbone(folder)
+
+
+def _read_backbone(path: Path) -> BackboneFile:
+    kept, file = _kept.get(), path / BACKBONE if path.is_dir() else path
+    if kept is None or not file.is_file():
+        return load_backbone(path)
+    stat = file.stat()
+    key = (Path.cwd(), str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    return _once(kept.backbones, 1, key, lambda: load_backbone(path))
 
 
 def build_samples(cfg: CfgNode, split: str, backbone: BackboneFile, warnings: WarningCounter) -> Samples:
     """Read one split; its classes must be those of the backbone, in the same order."""
-    samples = read_split(cfg, split, warnings)
+    samples, counted = _read_samples(cfg, split)
+    warnings.merge(counted)
     log_samples(samples)
     refuse_other_classes(samples, backbone, f"{cfg.DATA.ROOT} '{split}'")
     return samples
+
+
+def _read_samples(cfg: CfgNode, split: str) -> tuple[Samples, WarningCounter]:
+    """Return a split, whose arrays are read-only, and the warnings of its reading."""
+
+    def read() -> tuple[Samples, WarningCounter]:
+        counted = WarningCounter()
+        samples = read_split(cfg, split, counted)
+        _make_read_only(samples)
+        return samples, counted
+
+    if (kept := _kept.get()) is None:
+        return read()
+    data = {name: value for name, value in cfg.DATA.items() if name not in _SPLITS}
+    place = str(expand_path(cfg.DATA.ROOT).absolute())
+    key = config_hash({"data": data, "place": place, "split": split, "seed": cfg.SEED})
+    return _once(kept.splits, SPLITS_KEPT, key, read)
+
+
+def _once(kept: dict[Hashable, _T], limit: int, key: Hashable, read: Callable[[], _T]) -> _T:
+    """Return the kept value of a key, or read it and keep it instead of the oldest."""
+    if key not in kept:
+        while len(kept) >= limit:  # before reading, which then needs no memory for one more
+            del kept[next(iter(kept))]
+        kept[key] = read()
+    return kept[key]
+
+
+def _make_read_only(holder: Any) -> None:
+    """Make the arrays of a data class read-only, and those of the data classes in it."""
+    for name in (field.name for field in dataclasses.fields(holder)):
+        value = getattr(holder, name)
+        if isinstance(value, np.ndarray):
+            value.setflags(write=False)
+        elif dataclasses.is_dataclass(value):
+            _make_read_only(value)
 
 
 def refuse_other_classes(samples: Samples, backbone: BackboneFile, where: str) -> None:
