@@ -342,6 +342,38 @@ def test_the_batch_that_is_named_works():
     assert StatelessBatchSampler(8, 8, seed=0, start=0, stop=1).iterations_per_epoch == 1
 
 
+# ---------------------------------------------------------------------------------------------- start and end
+
+GARBAGE = """
+import atexit, gc, sys
+from backbones.core.entry import fast_imports, run_tool
+def state(): return gc.isenabled(), gc.get_freeze_count() > 0
+atexit.register(lambda: print("exit", *state()))  # after what run_tool registers
+def main(argv):
+    with fast_imports():
+        print("import", *state())
+    try:
+        with fast_imports():
+            raise ImportError
+    except ImportError:
+        print("run", *state())
+    gc.disable()
+    with fast_imports():
+        pass
+    print("off", *state())
+    return 3
+run_tool(main)
+"""
+
+
+def test_garbage_is_collected_while_a_tool_runs_and_not_while_it_starts_and_ends(tmp_path):
+    (tmp_path / "tool.py").write_text(GARBAGE)
+    process = start(tmp_path / "tool.py", stdout=subprocess.PIPE, text=True)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert out.splitlines() == ["import False False", "run True False", "off False False", "exit False True"]
+
+
 # ---------------------------------------------------------------------------------------------- streams
 
 

@@ -6,7 +6,7 @@ python tools/evaluate_backbone.py runs/als DATA.ROOT /elsewhere    with the data
 
 from backbones.core.config import expand_path
 from backbones.core.distributed import setup_distributed
-from backbones.core.entry import run_tool
+from backbones.core.entry import fast_imports, run_tool
 from backbones.core.results import make_results, save_results
 from backbones.core.run_arguments import RunArguments, takes_run
 from backbones.core.run_log import get_logger
@@ -20,10 +20,11 @@ SHOWN = ("top1", "top1_shifted", "nll", "ece15", "cwece15", "average_confidence"
 
 @takes_run(__doc__, "evaluation", "backbone")
 def main(args: RunArguments) -> int:
-    from backbones.data.cifar10h import check_agreement, load_cifar10h  # slow: imported after the arguments are checked
-    from backbones.measuring import run as shared
-    from backbones.measuring.evaluation import evaluate_backbone
-    from backbones.models.weights import identity
+    with fast_imports():  # slow: imported after the arguments are checked
+        from backbones.data.cifar10h import check_agreement, load_cifar10h
+        from backbones.measuring import run as shared
+        from backbones.measuring.evaluation import evaluate_backbone
+        from backbones.models.weights import identity
 
     cfg, backbone = shared.load_run(args.run, args.overrides)
     shared.check_evaluation(cfg)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from backbones.core.distributed import setup_distributed
-from backbones.core.entry import run_tool
+from backbones.core.entry import fast_imports, run_tool
 from backbones.core.results import make_results, save_results
 from backbones.core.run_arguments import RunArguments, takes_run
 from backbones.core.run_log import get_logger
@@ -22,12 +22,13 @@ SHOWN = ("max_box_acc", "max_box_acc_v2", "pointing", "pointing_exact", "energy_
 
 @takes_run(__doc__, "localization", "localization")
 def main(args: RunArguments) -> int:
-    from backbones.measuring import run as shared
-    from backbones.measuring.cam import ClassMaps, localize  # slow: imported after the arguments are checked
-    from backbones.measuring.gallery import make_tiles, save_gallery
-    from backbones.measuring.localization import LocalizationEvaluator, evenly_spaced
-    from backbones.measuring.predictions import predict_samples
-    from backbones.models.weights import identity
+    with fast_imports():  # slow: imported after the arguments are checked
+        from backbones.measuring import run as shared
+        from backbones.measuring.cam import ClassMaps, localize
+        from backbones.measuring.gallery import make_tiles, save_gallery
+        from backbones.measuring.localization import LocalizationEvaluator, evenly_spaced
+        from backbones.measuring.predictions import predict_samples
+        from backbones.models.weights import identity
 
     cfg, backbone = shared.load_run(args.run, args.overrides)
     inputs = replace(shared.build_inputs(cfg, setup_distributed()), batch_size=cfg.LOCALIZE.BATCH_SIZE)

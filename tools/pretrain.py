@@ -9,7 +9,7 @@ import argparse
 from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.config import load_config
 from backbones.core.distributed import is_main, setup_distributed
-from backbones.core.entry import run_tool
+from backbones.core.entry import fast_imports, run_tool
 from backbones.core.errors import InputError
 from backbones.core.locking import lock_run
 
@@ -23,8 +23,9 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if not args.output_dir:
         raise InputError("--output-dir is missing; give the folder to write the run to")
-    from backbones.config import get_defaults, validate  # slow: imported after the arguments are checked
-    from backbones.pretraining.run import CHECKPOINT, pretrain
+    with fast_imports():  # slow: imported after the arguments are checked
+        from backbones.config import get_defaults, validate
+        from backbones.pretraining.run import CHECKPOINT, pretrain
 
     cfg = load_config(get_defaults(), args.config_file, args.overrides)
     validate(cfg)

@@ -1,11 +1,14 @@
 """Entry point of every tool: exit codes, and errors as one line on standard error."""
 
+import atexit
 import errno
+import gc
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn, TextIO
 
@@ -31,6 +34,7 @@ def run_tool(main: Callable[[list[str] | None], int | None], *, resume: str = ""
         resume: what to do after an interruption, for a tool that can resume.
     """
     output = protect_streams()
+    atexit.register(gc.freeze)  # otherwise, the exit searches the modules of torch for garbage, half a second
     threading.excepthook = _report_thread
     code: int | str | None
     try:
@@ -52,6 +56,18 @@ def run_tool(main: Callable[[list[str] | None], int | None], *, resume: str = ""
         code = 130
     alone = "RANK" not in os.environ  # on any exit code except 0, a launcher ends the other processes
     sys.exit(CLOSED if output and output.left and not code and alone else code)
+
+
+@contextmanager
+def fast_imports() -> Iterator[None]:
+    """Import without garbage collection: it takes a fifth of the time of importing torch, where little is garbage."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _describe(error: OSError) -> str:

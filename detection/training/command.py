@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from backbones.core.arguments import ArgumentParser, backbone_argument, path_argument
+from backbones.core.entry import fast_imports
 from backbones.core.launch import add_launch_arguments, launch, wants_launch
 
 EVAL_ONLY = (
@@ -41,12 +42,12 @@ def run_command(tool: Tool, argv: list[str] | None) -> int:
     args = parse_arguments(tool, argv)
     if wants_launch(args):
         return launch(args, tool.script, sys.argv[1:] if argv is None else argv)
-    # Slow imports, after --help and the launcher.
-    from backbones.core.distributed import is_main, setup_distributed
-    from backbones.core.locking import lock_run
-    from detection.engines import load_engine_config
-    from detection.evaluation.expected import differences
-    from detection.training.run import finetune, load_checked
+    with fast_imports():  # slow: after --help and the launcher
+        from backbones.core.distributed import is_main, setup_distributed
+        from backbones.core.locking import lock_run
+        from detection.engines import load_engine_config
+        from detection.evaluation.expected import differences
+        from detection.training.run import finetune, load_checked
 
     setup_distributed()
     cfg = load_engine_config(args.config_file, args.overrides, otherwise=tool.engine)
