@@ -1,10 +1,11 @@
 """Run several tools one after the other in this process, which imports and reads once what they share.
 
-    python -m suites.execution.chain CALLS
+    python -m suites.execution.chain CONTEXT CALLS
 
-CALLS is JSON: [{"script": file of a tool, "arguments": [...], "log": file, "output": file}, ...].  Each tool finds its
-arguments in sys.argv, writes to its own log and standard output, and cannot stop the others by failing.  When it has
-ended, its exit code is written to the descriptor `CODES`, one line each.
+CONTEXT is MODULE:NAME of the context manager within which they run, or empty.  CALLS is JSON: [{"script": file of a tool,
+"arguments": [...], "log": file, "output": file}, ...].  Each tool finds its arguments in sys.argv, writes to its own log
+and standard output, and cannot stop the others by failing.  When it has ended, its exit code is written to the
+descriptor `CODES`, one line each.
 """
 
 import json
@@ -12,6 +13,8 @@ import os
 import runpy
 import sys
 import traceback
+from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
 from typing import Any
 
 INTERRUPTED = 130
@@ -52,5 +55,12 @@ def run(script: str, arguments: list[str]) -> int:
     return code if isinstance(code, int) else int(code is not None)
 
 
+def load_context(name: str) -> AbstractContextManager:
+    """Return the context manager of this name."""
+    module, _, function = name.partition(":")
+    return getattr(import_module(module), function)() if name else nullcontext()
+
+
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]), int(os.environ.pop(CODES)))
+    with load_context(sys.argv[1]):
+        main(json.loads(sys.argv[2]), int(os.environ.pop(CODES)))

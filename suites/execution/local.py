@@ -163,7 +163,7 @@ def _chain(stages: Sequence[Stage]) -> list[str]:
         _, script, *arguments = stage.command
         log, output = str(stage.log), str(stage.standard_output)
         calls.append({"script": script, "arguments": arguments, "log": log, "output": output})
-    return [sys.executable, "-m", "suites.execution.chain", json.dumps(calls)]
+    return [sys.executable, "-m", "suites.execution.chain", stages[0].process_context, json.dumps(calls)]
 
 
 def _read(descriptor: int) -> list[str]:

@@ -42,6 +42,7 @@ class Stage(ABC):
         trains: whether it trains a network: runs in LAUNCH.NUM_GPUS processes and resumes from its last checkpoint.
         decides: whether later stages depend on its choice.
         default_resources: what it takes from a machine, unless the suite says otherwise.
+        process_context: MODULE:NAME of a context manager within which stages that share a process run; "" for none.
 
     Attributes:
         inputs: stages that must be complete before this one.
@@ -63,6 +64,7 @@ class Stage(ABC):
     trains: ClassVar[bool] = False
     decides: ClassVar[bool] = False
     default_resources: ClassVar[Resources] = DEFAULT_RESOURCES
+    process_context: ClassVar[str] = ""
 
     title: str
     command: tuple[str, ...]

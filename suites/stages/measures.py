@@ -21,6 +21,8 @@ class Measure(OfBackbone):
     selection: the stage that chose the backbone among the points of a grid, if any.
     """
 
+    process_context = "backbones.measuring.run:read_once"
+
     selection: Stage | None = field(default=None)
 
     @property
