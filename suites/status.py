@@ -41,7 +41,7 @@ def find_states(plan: Plan) -> dict[Stage, tuple[str, Attempt | None]]:
     for key, stage in graph.stages.items():
         attempt = None if stage.waits else attempts.load(stage)
         state = attempt.state if attempt else ""
-        if state != RUNNING and stage.complete():
+        if stage.complete():
             complete.add(key)
             state, attempt = COMPLETE, None
         ready = not stage.waits and all(needed in complete for needed in graph.needs[key])

@@ -12,7 +12,7 @@ import pytest
 import torch
 from helpers import tools
 
-from backbones.core.doctor import count_cores, total_memory
+from backbones.core.machine import count_cores, total_memory
 
 ROOT = Path(__file__).resolve().parent.parent
 # Seconds of one core that the longest files take, rounded; a file that is not named counts as OTHERS.  They only decide

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from backbones.core import doctor, doctor_torch
+from backbones.core import doctor, doctor_torch, machine
 from backbones.core.doctor import ABILITIES, OK, PROBLEM, Check, Package, verdicts
 from detection import doctor as detection_doctor
 from detection.data.catalog import locate_below
@@ -253,17 +253,17 @@ def test_the_real_sets_are_found(shared_data, monkeypatch):
 
 @pytest.mark.parametrize(("limit", "cores"), [("max 100000", 8), ("250000 100000", 2), ("50000 100000", 1), ("", 8)])
 def test_the_share_of_a_container_limits_the_cores(monkeypatch, tmp_path, limit, cores):
-    monkeypatch.setattr(doctor, "CGROUP", tmp_path)
-    monkeypatch.setattr(doctor.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(machine, "CGROUP", tmp_path)
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     if limit:
         (tmp_path / "cpu.max").write_text(f"{limit}\n")
-    assert doctor.count_cores() == cores
+    assert machine.count_cores() == cores
 
 
 def test_the_limit_of_a_container_is_its_memory(monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor, "CGROUP", tmp_path)
-    machine = doctor.total_memory()
+    monkeypatch.setattr(machine, "CGROUP", tmp_path)
+    whole = machine.total_memory()
     (tmp_path / "memory.max").write_text("max\n")
-    assert doctor.total_memory() == machine
+    assert machine.total_memory() == whole
     (tmp_path / "memory.max").write_text(f"{3 * 10**8}\n")
-    assert doctor.total_memory() == pytest.approx(3 * 10**8 / doctor.GB)
+    assert machine.total_memory() == pytest.approx(3 * 10**8 / machine.GB)

@@ -103,6 +103,25 @@ def test_a_stage_runs_on_the_cores_and_gpus_of_its_slot(lab):
     assert told["OMP_NUM_THREADS"] == told["MKL_NUM_THREADS"] == "2"
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot pin processes to cores")
+@pytest.mark.parametrize("spreads", [True, False])
+def test_only_a_stage_that_spreads_owns_all_free_slots(lab, monkeypatch, spreads):
+    cores = sorted(os.sched_getaffinity(0))
+    slots = [Slot(number, (core,)) for number, core in enumerate(cores)]
+    (lab.tools / "prepare_data.py").write_text(
+        f"import os\nopen({str(lab.folder / 'told')!r}, 'w').write(str(sorted(os.sched_getaffinity(0))))\n"
+    )
+    stage = lab.plan().stages[0]
+    monkeypatch.setattr(type(stage), "spreads", spreads)
+    with (lab.folder / "lock").open("w") as lock:
+        executor = LocalExecutor(slots, lock.fileno())
+        executor.start([stage])
+        assert executor.free == (0 if spreads else len(slots) - 1)
+        assert len(executor.look(60.0)) == 1
+        assert executor.free == len(slots)
+    assert (lab.folder / "told").read_text() == str(cores if spreads else cores[:1])
+
+
 def test_threads_are_checked(lab):
     for key, value, message in (
         ("RESOURCES", {"PRETRAIN": {"THREADS": 0}}, "RESOURCES.PRETRAIN.THREADS is 0; it must be at least 1"),

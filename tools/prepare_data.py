@@ -12,12 +12,12 @@ the same command again to resume.  The layout of ROOT is described in backbones/
 """
 
 import argparse
-import os
 from dataclasses import fields
 
 from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.entry import run_tool
 from backbones.core.locking import lock_run
+from backbones.core.machine import count_cores
 from backbones.data.scenes.parameters import SceneParameters, VocParameters
 
 
@@ -30,7 +30,7 @@ def add_drawn(commands: argparse._SubParsersAction, name: str, parameters: type,
         parser.add_argument(option, type=type(field.default), default=field.default, help="default %(default)s")
     if parameters is SceneParameters:
         parser.add_argument("--contact-sheet", action="store_true", help="also write contact_sheet*.png, an overview")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="number of worker processes")
+    parser.add_argument("--workers", type=int, default=count_cores(), help="number of worker processes")
     parser.add_argument("--overwrite", action="store_true", help="replace another data set in the folder")
     parser.set_defaults(run=prepare_drawn, parameters=parameters, name=name)
 
@@ -54,7 +54,7 @@ def add_imagenet_boxes(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("imagenet-boxes", help="index class folders with ILSVRC XML")
     parser.add_argument("--root", type=path_argument, required=True, help="folder of <split>/<class>/ and annotations/")
     parser.add_argument("--split", default="train")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="number of worker processes")
+    parser.add_argument("--workers", type=int, default=count_cores(), help="number of worker processes")
     parser.add_argument("--overwrite", action="store_true", help="read everything again, instead of resuming")
     parser.set_defaults(run=prepare_imagenet_boxes)
 

@@ -17,6 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from backbones.core.machine import GB, count_cores, total_memory
+
 OK, PROBLEM = "ok", "problem"
 PRETRAINING, TORCHVISION, DETECTRON2 = "pretraining", "ENGINE torchvision", "ENGINE detectron2"
 QUICK, SCALE = "quick suite", "COCO at scale"
@@ -28,7 +30,6 @@ OLDEST_PYTHON = (3, 10)
 # few runs.
 QUICK_DISK, SCALE_DISK = 1, 20
 QUICK_MEMORY, SCALE_SHARED, SCALE_GPU = 3, 1, 8
-GB = 1e9
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,6 @@ PACKAGES = (
     Package("timm", "timm>=1.0", ()),
     Package("sklearn", "scikit-learn", ()),
 )
-CGROUP = Path("/sys/fs/cgroup")
 OLDEST_TORCH = {"torch": "torch>=2.6", "torchvision": "torchvision>=0.21"}
 
 
@@ -89,25 +89,6 @@ def check_machine(output_dir: Path) -> list[Check]:
         check_shared_memory(),
         check_disk(output_dir),
     ]
-
-
-def count_cores() -> int:
-    """Return the number of cores available to this process: its CPU affinity, or its container's quota if smaller."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota, _, period = _read_limit("cpu.max").partition(" ")  # core microseconds per period; "max": no limit
-    return max(1, min(cores, int(quota) // int(period))) if quota.isdigit() and period.isdigit() else cores
-
-
-def total_memory() -> float:
-    """Return the memory of the machine in GB, or the container's limit if smaller."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
-    limit = _read_limit("memory.max")
-    return min(total, int(limit) / GB) if limit.isdigit() else total
-
-
-def _read_limit(name: str) -> str:
-    path = CGROUP / name
-    return path.read_text().strip() if path.is_file() else ""
 
 
 def check_memory() -> Check:

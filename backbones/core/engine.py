@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from backbones.core.bars import progress_bar
 from backbones.core.checks import check_choice
 from backbones.core.distributed import all_reduce_sum, is_main, rank, world_size
 from backbones.core.errors import Diverged, InputError
@@ -150,7 +150,7 @@ class Reporter:
 
     def __init__(self, writer: MetricsWriter | None, start: int, stop: int) -> None:
         self.writer, self.start, self.stop, self.began = writer, start, stop, time.perf_counter()
-        self.bar = tqdm(total=stop, initial=start, unit="it", disable=not is_main(), dynamic_ncols=True)
+        self.bar = progress_bar(total=stop, initial=start, unit="it", disable=not is_main(), dynamic_ncols=True)
 
     def __enter__(self) -> "Reporter":
         return self

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
+from backbones.core.bars import progress_bar
 from backbones.core.findings import ERROR, WARNING, Findings, Kind
 from backbones.core.images import ImageError, ImageHeader, RangeError, decode_image, read_header_and_frames
+from backbones.core.machine import count_cores
 
 MISSING = Kind(ERROR, "missing images", "restore the files or remove their entries")
 UNREADABLE = Kind(ERROR, "unreadable or truncated images", "restore the files or remove their entries")
@@ -63,7 +64,7 @@ def check_images(images: Sequence[StatedImage], findings: Findings, *, decode: b
     """
     sizes = np.zeros((len(images), 2), np.int64)
     chunks = [range(n, min(n + _CHUNK, len(images))) for n in range(0, len(images), _CHUNK)]
-    bar = tqdm(total=len(images), unit="image", disable=None if len(images) >= _BAR_FROM else True)
+    bar = progress_bar(total=len(images), unit="image", disable=None if len(images) >= _BAR_FROM else True)
     with ThreadPoolExecutor(workers) as pool, bar:
         looked = pool.map(lambda chunk: [_look(images[n].path, decode) for n in chunk], chunks)
         for chunk, seen in zip(chunks, looked, strict=True):
@@ -76,7 +77,7 @@ def check_images(images: Sequence[StatedImage], findings: Findings, *, decode: b
 
 def default_workers() -> int:
     """Return a number of threads that keeps the processor and a slow disk busy."""
-    return min(32, 4 * (os.cpu_count() or 1))
+    return min(32, 4 * count_cores())
 
 
 def _look(path: str, decode: bool) -> _Seen:

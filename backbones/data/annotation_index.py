@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from backbones.core.bars import progress_bar
 from backbones.core.errors import InputError
 from backbones.core.files import save_atomic, save_text
 from backbones.core.run_log import get_logger
@@ -64,7 +64,9 @@ def build_index(root: Path, split: str, *, workers: int, overwrite: bool) -> lis
     rest = [name for name in names if name not in known]
     get_logger().info("%s '%s': %d classes, %d of them already read", root, split, len(names), len(known))
     with _processes(workers) as run_map:
-        for found in tqdm(run_map(partial(_read_and_stage, root, split, staging), rest), total=len(rest), unit="class"):
+        for found in progress_bar(
+            run_map(partial(_read_and_stage, root, split, staging), rest), total=len(rest), unit="class"
+        ):
             known[found.name] = found
     read = [known[name] for name in names]
     save_atomic(path, lambda temporary: np.savez(temporary, **_to_arrays(read)))

@@ -15,8 +15,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from backbones.core.bars import progress_bar
 from backbones.core.errors import InputError
 from backbones.core.files import load_json, save_atomic, save_json
 from backbones.gaussian.replicate import Settings, run_replicate
@@ -30,7 +30,7 @@ def run_study(settings: Settings, folder: str | Path, replicates: int, workers: 
     folder = Path(folder)
     _open(settings, folder)
     missing = [number for number in range(replicates) if not replicate_file(folder, number).exists()]
-    with tqdm(total=replicates, initial=replicates - len(missing), unit="replicate", smoothing=0.1) as bar:
+    with progress_bar(total=replicates, initial=replicates - len(missing), unit="replicate", smoothing=0.1) as bar:
         if workers == 1:
             _one_thread()
             for number in missing:

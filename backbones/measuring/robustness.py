@@ -21,8 +21,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from backbones.core.bars import progress_bar
 from backbones.core.checks import check_choice, check_range
 from backbones.core.errors import InputError
 from backbones.data.batch import Batch
@@ -202,7 +202,7 @@ def attack_model(
             errors.total += len(labels)
             errors.add("clean", wrong_predictions(clean, labels))
             broken = {bound: wrong_predictions(clean, labels) for bound in bounds}
-            for attack in tqdm(attacks, f"batch {number + 1}", leave=False, unit="attack"):
+            for attack in progress_bar(attacks, f"batch {number + 1}", leave=False, unit="attack"):
                 wrong = _wrong_under(scores, x, labels, attack, generator)
                 errors.add(attack.name, wrong)
                 broken[attack.bound] = broken[attack.bound] | wrong

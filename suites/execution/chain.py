@@ -2,10 +2,10 @@
 
     python -m suites.execution.chain CONTEXT CALLS
 
-CONTEXT is MODULE:NAME of the context manager within which they run, or empty.  CALLS is JSON: [{"script": file of a tool,
-"arguments": [...], "log": file, "output": file}, ...].  Each tool finds its arguments in sys.argv, writes to its own log
-and standard output, and cannot stop the others by failing.  When it has ended, its exit code is written to the
-descriptor `CODES`, one line each.
+CONTEXT is MODULE:NAME of the context manager within which they run, or empty.  CALLS is JSON:
+[{"script": file of a tool, "arguments": [...], "log": file, "output": file}, ...].  Each tool finds its arguments in
+sys.argv, writes to its own log and standard output, and cannot stop the others by failing.  When it has ended, its exit
+code is written to the descriptor `CODES`, one line each.
 """
 
 import json

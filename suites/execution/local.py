@@ -33,9 +33,9 @@ _POLL, _GRACE, _GRACE_OF_SEVERAL = 0.05, 10.0, 45.0
 
 @dataclass
 class _Process:
-    """The process of one or more stages, with what must be closed after it."""
+    """The process of one or more stages, with the slots that it owns and what must be closed after it."""
 
-    slot: Slot
+    slots: Sequence[Slot]
     stages: Sequence[Stage]
     child: subprocess.Popen
     files: ExitStack
@@ -62,12 +62,12 @@ class LocalExecutor:
         return len(self._free)
 
     def start(self, stages: Sequence[Stage]) -> None:
-        """Start the process of `stages` in the first free slot."""
-        slot = self._free[0]
+        """Start the process of `stages` in the first free slot, or in all of them if it spreads."""
+        slots = self._free if stages[0].spreads else self._free[:1]
         with ExitStack() as files:
-            process = _start(stages, slot, self._lock, files)
+            process = _start(stages, slots, self._lock, files)
             process.files = files.pop_all()
-        self._free.remove(slot)
+        self._free = self._free[len(slots) :]
         self._running.append(process)
 
     def look(self, seconds: float) -> list[Ended]:
@@ -108,17 +108,17 @@ class LocalExecutor:
             yield Ended(stage, code, time.monotonic() - process.begun)
         process.files.close()
         self._running.remove(process)
-        self._free = sorted([*self._free, process.slot], key=lambda slot: slot.number)
+        self._free = sorted([*self._free, *process.slots], key=lambda slot: slot.number)
 
 
-def _start(stages: Sequence[Stage], slot: Slot, lock: int, files: ExitStack) -> _Process:
+def _start(stages: Sequence[Stage], slots: Sequence[Slot], lock: int, files: ExitStack) -> _Process:
     for stage in stages:
         with writing(stage.log):
             stage.log.parent.mkdir(parents=True, exist_ok=True)
             with stage.log.open("ab", buffering=0) as log:
                 append(log, describe_command(stage.command).encode())
     first, environment, descriptors = stages[0], {}, [lock]
-    codes, reports, before = -1, "", _prepare(slot, die_with_parent)
+    codes, reports, before = -1, "", _prepare(slots, die_with_parent)
     log = files.enter_context(first.log.open("ab", buffering=0))
     output = log
     if len(stages) > 1:
@@ -133,9 +133,9 @@ def _start(stages: Sequence[Stage], slot: Slot, lock: int, files: ExitStack) -> 
             with writing(first.standard_output):
                 output = files.enter_context(first.standard_output.open("wb", buffering=0))
         if first.processes > 1:
-            before, reports = _prepare(slot, end_with_parent), files.enter_context(tempfile.TemporaryDirectory())
+            before, reports = _prepare(slots, end_with_parent), files.enter_context(tempfile.TemporaryDirectory())
             environment[REPORTS] = reports
-    environment |= slot.environment(first.resources.threads)
+    environment |= slots[0].environment(first.resources.threads)
     child = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=output, stderr=log, cwd=ROOT, pass_fds=descriptors,
         # The encoding in which its output is read back.
@@ -143,16 +143,17 @@ def _start(stages: Sequence[Stage], slot: Slot, lock: int, files: ExitStack) -> 
     )  # fmt: skip
     if codes >= 0:
         os.close(descriptors[-1])
-    return _Process(slot, stages, child, files, codes, reports)
+    return _Process(slots, stages, child, files, codes, reports)
 
 
-def _prepare(slot: Slot, bind: Callable[[], None]) -> Callable[[], None]:
-    """Return what a child does before it starts its program: it is bound to this process, and to the slot's cores."""
+def _prepare(slots: Sequence[Slot], bind: Callable[[], None]) -> Callable[[], None]:
+    """Return what a child does before it starts its program: it is bound to this process, and to the slots' cores."""
+    cores = [core for slot in slots for core in slot.cores]
 
     def prepare() -> None:
         bind()
-        if slot.cores:
-            os.sched_setaffinity(0, slot.cores)
+        if cores:
+            os.sched_setaffinity(0, cores)
 
     return prepare
 

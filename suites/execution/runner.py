@@ -120,8 +120,8 @@ class _Run:
             while self.executor.free and (stages := self.scheduler.next(self.timings.seconds)):
                 self.start(stages)
                 self.settle()
-            if not self.scheduler.running:
-                break
+            if not self.scheduler.running and self.executor.free:
+                break  # otherwise, a process whose stages have ended is about to free its slot
             for ended in self.executor.look(_LOOK):
                 self.end(ended)
                 self.settle()

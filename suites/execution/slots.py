@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from backbones.core.doctor import count_cores, total_memory
 from backbones.core.errors import InputError
+from backbones.core.machine import count_cores, total_memory
 from suites.stages import Stage
 from suites.stages.resources import Resources
 

@@ -42,6 +42,8 @@ class Stage(ABC):
         trains: whether it trains a network: runs in LAUNCH.NUM_GPUS processes and resumes from its last checkpoint.
         decides: whether later stages depend on its choice.
         default_resources: what it takes from a machine, unless the suite says otherwise.
+        spreads: whether its tool starts workers on all cores that it may use, which changes no number; it is given
+            those of all free slots.
         process_context: MODULE:NAME of a context manager within which stages that share a process run; "" for none.
 
     Attributes:
@@ -64,6 +66,7 @@ class Stage(ABC):
     trains: ClassVar[bool] = False
     decides: ClassVar[bool] = False
     default_resources: ClassVar[Resources] = DEFAULT_RESOURCES
+    spreads: ClassVar[bool] = False
     process_context: ClassVar[str] = ""
 
     title: str

@@ -17,6 +17,7 @@ class Prepare(Stage):
 
     kind = "prepare"
     default_tool = "prepare_data"
+    spreads = True
 
     marker: str
 

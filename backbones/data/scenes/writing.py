@@ -16,8 +16,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
+from backbones.core.bars import progress_bar
 from backbones.core.files import fingerprint, save_json, save_text
 from backbones.data.scenes.drawing import FILE_SIZE, ObjectImage, draw_detection_image, draw_object_image
 from backbones.data.scenes.shapes import CLASSES
@@ -125,7 +125,7 @@ def run_chunks(run_map: RunMap, task: Callable[[range], list], count: int, title
     """Return the results of `task` for the images 0 .. count - 1, in order, with a progress bar."""
     chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
     results: list = []
-    with tqdm(total=count, desc=title, unit="image", mininterval=0.5) as bar:
+    with progress_bar(title=title, total=count, unit="image", mininterval=0.5) as bar:
         for found in run_map(task, chunks):
             results += found
             bar.update(len(found))
