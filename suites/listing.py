@@ -51,8 +51,6 @@ def _summary(plan: Plan, stages: Sequence[Stage], settings: Mapping[Stage, CfgNo
     yield f"{len(stages)} stages, {complete} complete: {', '.join(f'{n} {kind}' for kind, n in kinds.items())}"
     yield f"output  {plan.output}"
     yield from _estimates(plan, stages)
-    if plan.suite.launch.num_gpus > 1:
-        yield f"launch  {plan.suite.launch.num_gpus} processes per training, by torchrun"
     lines = Counter(line for stage, cfg in settings.items() for line in outside(stage, cfg, plan.output))
     for line, count in lines.items():
         yield f"{line} ({count} stages)"
@@ -67,25 +65,25 @@ def _summary(plan: Plan, stages: Sequence[Stage], settings: Mapping[Stage, CfgNo
 def _estimates(plan: Plan, stages: Sequence[Stage]) -> Iterator[str]:
     """Estimate time and disk of the stages that are not complete."""
     timings, rest = Timings(plan.output / f"timings{plan.suffix}.json"), [s for s in stages if not s.complete()]
-    graph, slots = Graph(rest), plan.suite.launch.jobs or len(make_slots(this_machine(), plan.stages))
+    slots = plan.suite.launch.jobs or len(make_slots(this_machine(), plan.stages))
+    yield f"slots   {slots} (LAUNCH.JOBS), {plan.suite.launch.num_gpus} processes per training"
     unknown = Counter(stage.timing_key for stage in rest if timings.estimate(stage) is None)
-    least = f"; without {', '.join(f'{n} {kind}' for kind, n in unknown.items())}, whose COST is unknown"
-    path = graph.critical_path(timings.seconds)
-    yield f"slots   {slots} at once (LAUNCH.JOBS)"
-    if path and len(unknown) < len({stage.timing_key for stage in rest}):
-        whole, chain = sum(map(timings.seconds, rest)), sum(map(timings.seconds, path))
-        elapsed = graph.makespan(timings.seconds, slots)
-        yield (
-            f"time    about {minutes(elapsed)}: {minutes(whole)} of stages, in {slots} slots; the longest chain takes "
-            f"{minutes(chain)}{least if unknown else ''}"
-        )
-        yield f"chain   {' > '.join(stage.title for stage in path)}"
-    sizes = [timings.size(stage) for stage in rest]
-    if known := [size for size in sizes if size is not None]:
-        more = (
-            "" if len(known) == len(sizes) else f" for {len(known)} of {len(sizes)} stages; DISK of others is unknown"
-        )
-        yield f"disk    about {size_text(sum(known) * 1e9)}{more}"
+    if rest and unknown.total() < len(rest):
+        graph = Graph(rest)
+        path = graph.critical_path(timings.seconds)
+        whole, chain = (minutes(sum(map(timings.seconds, some))) for some in (rest, path))
+        elapsed = minutes(graph.makespan(timings.seconds, slots))
+        yield f"time    about {elapsed} for {whole} of stages{_except(unknown, 'COST')}"
+        yield f"chain   {chain} at least, however many slots: {' > '.join(stage.title for stage in path)}"
+    sizes = [size for stage in rest if (size := timings.size(stage)) is not None]
+    if sizes:
+        unknown = Counter(stage.timing_key for stage in rest if timings.size(stage) is None)
+        yield f"disk    about {size_text(sum(sizes) * 1e9)}{_except(unknown, 'DISK')}"
+
+
+def _except(unknown: Mapping[str, int], key: str) -> str:
+    kinds = ", ".join(f"{number} {kind}" for kind, number in unknown.items())
+    return f", without {kinds}, whose {key} is unknown" if kinds else ""
 
 
 def _block(stage: Stage, number: str, cfg: CfgNode | None, output: Path) -> Iterator[str]:

@@ -11,6 +11,7 @@ import backbones.config
 from backbones.core.config import flatten, load_config
 from backbones.core.errors import InputError
 from suites import listing as suite_listing
+from suites.listing import describe
 from suites.loading import load_suite
 from suites.plan import build_plan
 
@@ -45,7 +46,7 @@ def test_the_suite_of_the_project_is_listed_whole(bare):
     head, blocks = bare("imagenet_coco")
     counts = "19 pretrain, 19 evaluate, 19 localize, 19 finetune frozenbn_r50_fpn_1x, 19 finetune als_r50_c4, 1 compare"
     assert head[0] == f"96 stages, 0 complete: {counts}"
-    assert "launch  8 processes per training, by torchrun" in head
+    assert "slots   1 (LAUNCH.JOBS), 8 processes per training" in head
     assert any(line.startswith("engine  detectron2: not installed here (38 stages)") for line in head)
     assert "note    files that DATA does not name enter no hash: if they change, nothing is rerun" in head
     assert len(blocks) == 96
@@ -167,3 +168,30 @@ def test_a_fine_tuning_that_cannot_take_its_backbone_is_refused_before_the_pretr
     else:
         assert load_tool("benchmark").main(arguments) == 0
         assert "A: finetune (p): to run" in capsys.readouterr().out
+
+
+def test_estimates_of_a_dry_run(lab):
+    """Rows of 10 + 2 x (100 + 20) + 3 x 50 + 5 s; the chain is data, training, detector, report."""
+    lab.tree["DATA"][0] |= {"COST": 10, "DISK": 0.5}
+    lab.tree["FINETUNE"][0] |= {"COST": 50, "DISK": 0.25}
+    lab.tree |= {
+        "PRETRAIN": lab.tree["PRETRAIN"] | {"COST": 100, "DISK": 2.0},
+        "EVALUATE": {"COST": 20}, "LOCALIZE": {"ENABLED": False}, "COMPARE": {"COST": 5},
+    }  # fmt: skip
+    chain = "data scenes: prepare > CE: pretrain > CE: finetune (quick) > compare"
+    for jobs, elapsed in ((1, "7 min"), (2, "4 min"), (3, "3 min")):  # 405 s, 215 s, 165 s
+        lines = describe_with(lab, jobs)
+        assert f"slots   {jobs} (LAUNCH.JOBS), 1 processes per training" in lines
+        assert f"time    about {elapsed} for 7 min of stages" in lines
+        assert f"chain   3 min at least, however many slots: {chain}" in lines
+        assert "disk    about 5.2 GB, without 2 evaluate, 1 compare, whose DISK is unknown" in lines
+    lab.tree["EVALUATE"]["COST"] = 0
+    assert "time    about 6 min for 6 min of stages, without 2 evaluate, whose COST is unknown" in describe_with(lab, 1)
+    assert lab.run()[0] == 0
+    said = describe_with(lab, 1)
+    assert not any(line.startswith(("time ", "chain ")) for line in said)
+
+
+def describe_with(lab, jobs):
+    lab.tree["LAUNCH"]["JOBS"] = jobs
+    return describe(lab.plan()).splitlines()

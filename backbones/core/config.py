@@ -7,6 +7,8 @@ tuple or list, as in detectron2's files: `DATASETS.TRAIN "('coco_2017_train',)"`
 
 import ast
 import contextlib
+import copy
+import functools
 import json
 import math
 import os
@@ -179,12 +181,18 @@ def _hint(key: str, value: Any, default: Any, where: str) -> str:
 
 def _parse(path: Path) -> Any:
     try:
-        loader = _StrictLoader(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot read the config file {path}: {error.strerror}; check the path") from None
     except UnicodeDecodeError:
         raise InputError(f"the config file {path} is not UTF-8 text; save it as UTF-8") from None
-    loader.name = str(path)  # yaml shows it in its messages
+    return copy.deepcopy(_parse_text(text, str(path)))
+
+
+@functools.lru_cache(maxsize=256)  # a suite of a thousand stages reads the same few files for each
+def _parse_text(text: str, name: str) -> Any:
+    loader = _StrictLoader(text)
+    loader.name = name  # yaml shows it in its messages
     return loader.get_single_data()
 
 

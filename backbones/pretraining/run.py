@@ -1,7 +1,7 @@
 """Pretraining of a classifier, from a validated config to a run folder with a backbone."""
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -242,9 +242,14 @@ class Pretraining:
 
 def expect_backbone(cfg: CfgNode) -> BackboneFile:
     """Return the description of the backbone that this training will write, without weights and class names."""
+    return BackboneFile({}, _describe_input(cfg, _outline(cfg.MODEL.ARCH, cfg.MODEL.NORM), ["?", "?"]), {}, "")
+
+
+@cache
+def _outline(arch: str, norm: str) -> nn.Module:
+    """Return a network of two classes without weights."""
     with torch.device("meta"):
-        model = build_model(cfg.MODEL.ARCH, 2, cfg.MODEL.NORM)
-    return BackboneFile({}, _describe_input(cfg, model, ["?", "?"]), {}, "")
+        return build_model(arch, 2, norm)
 
 
 def _describe_input(cfg: CfgNode, model: nn.Module, classes: Sequence[str]) -> dict[str, Any]:

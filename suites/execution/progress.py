@@ -59,8 +59,10 @@ class Display:
 
 
 def minutes(seconds: float) -> str:
-    """Format a duration: `40 s`, `6 min`, `2 h 5 min`."""
+    """Format a duration: `40 s`, `6 min`, `2 h 5 min`, `36 days`."""
     if seconds < 100:
         return f"{seconds:.0f} s"
+    if seconds >= 100 * 3600:
+        return f"{seconds / 86400:.1f} days"
     whole = round(seconds / 60)
     return f"{whole} min" if whole < 60 else f"{whole // 60} h {whole % 60} min"
