@@ -43,7 +43,14 @@ setup(
         "tensorboard",
     ],
     extras_require={
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.8", "basedpyright>=1.20"],
+        "test": [
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "hypothesis>=6.100",
+            "statsmodels>=0.14",
+            "ruff>=0.8",
+            "basedpyright>=1.20",
+        ],
         # After torch, as upstream documents it: pip install --no-build-isolation -e ".[detectron2]"
         "detectron2": [f"detectron2 @ {DETECTRON2}", "setuptools<81"],
         "slurm": ["submitit"],

@@ -117,6 +117,7 @@ _TABLE = (
 )
 METRICS = tuple(Metric(*row) for row in _TABLE)
 BY_NAME = {metric.name: metric for metric in METRICS}
+DIRECTED = tuple(metric.name for metric in METRICS if metric.better)  # a verdict needs a better direction
 ARROW = {1: "↑", -1: "↓", 0: ""}
 
 

@@ -15,6 +15,7 @@ from backbones.core.files import load_json, save_json, save_text
 from comparison import figures
 from comparison.bootstrap import AP_NAMES
 from comparison.failures import FAILED, backbone_failure, detector_failure
+from comparison.method_tables import MEANING, interval_of, markdown_verdicts, verdict_of
 from comparison.metrics import ARROW, BY_NAME, DETECTORS, GROUPS, METRICS
 from comparison.row import Row
 from comparison.tables import (
@@ -48,7 +49,8 @@ def save_comparison(output_dir: str | Path, comparison: Mapping[str, Any], rows:
     folder = Path(output_dir)
     save_json(folder / "comparison.json", comparison)
     save_text(folder / "comparison.csv", csv_text(comparison))
-    save_text(folder / "comparison.md", markdown(comparison))
+    text = [markdown(comparison).rstrip(), *markdown_verdicts(comparison)]
+    save_text(folder / "comparison.md", "\n\n".join(text) + "\n")
     save_text(folder / "index.html", render_page(comparison, build_gallery(rows)))
     return folder / "index.html"
 
@@ -75,7 +77,12 @@ def render_page(comparison: Mapping[str, Any], gallery: Mapping[str, Any] | None
         without=sum(not row["stages"] for row in rows),
         provenance=_provenance(rows),
         method_names=measured_names(rows, METHOD_NAMES),
-        methods=[_method(method, rows, measured_names(rows, METHOD_NAMES)) for method in comparison["methods"]],
+        methods=[
+            _method(method, rows, measured_names(rows, METHOD_NAMES))
+            | {"interval": interval_of(method, comparison), "said": verdict_of(method, comparison)}
+            for method in comparison["methods"]
+        ],
+        meaning=MEANING.format(primary=comparison["primary"]),
     )
 
 

@@ -8,9 +8,10 @@
            "intervals": {name: {"value", "low", "high"}},                           of the row itself, only AP and AR
            "on_training_images": bool, "stages": {stage: {"protocol", "folder", "data"}},
            "failures": [the failures of this row]}],
- "methods": [...] mean and deviation if a method has several seeds; "planned": its backbones, with failed ones,
+ "methods": [...] the methods over their seeds, if one has several (`comparison.methods`),
  "failures": [{"label", "seed", "protocol", "what", "reason", "log"}] as given (`comparison.failures`),
- "level", "resamples", "notes": [text], "warnings": [{"row", "stage", "what", "count", "examples"}]}
+ "primary": the number that decides, "level", "resamples", "notes": [text],
+ "warnings": [{"row", "stage", "what", "count", "examples"}]}
 
 A row whose pretraining failed has no "stages", no number, "hash": "", and "method": "" if no other seed tells it.  The
 protocol is "name" alone if every fine-tuning under it failed.
@@ -26,14 +27,15 @@ from backbones.core.revision import describe_revision
 from comparison.bootstrap import Resampled, difference, interval, resample_rows
 from comparison.failed_rows import place_failures
 from comparison.failures import Failure, detector_failure
-from comparison.families import Family, find_families, spread_over_backbones
-from comparison.metrics import BY_NAME
+from comparison.families import find_families
+from comparison.methods import Goal, Measured, build_methods
 from comparison.notes import Compared, mark_commits, write_notes
 from comparison.protocols import protocol_name, separate_validations
 from comparison.row import Row
 from comparison.rows import baseline_of, check_baseline_label, group_rows
 
 SCHEMA_VERSION = 1
+DEFAULT_GOAL = Goal()
 
 
 def build_comparison(
@@ -45,20 +47,23 @@ def build_comparison(
     level: float = 0.95,
     chosen: Sequence[str] = (),
     failures: Sequence[Failure] = (),
+    goal: Goal = DEFAULT_GOAL,
 ) -> dict[str, Any]:
     """Compute differences and intervals of all rows; the module docstring describes the result.
 
     Args:
         chosen: config keys whose value was chosen separately for each seed, so that seeds can differ in them.
         failures: stages that failed; rows without any results because of one are added.
+        goal: the number that decides, and the largest difference that does not matter.
     """
     rows = place_failures(rows, failures)
     check_baseline_label(rows, baseline)
     rows, apart = separate_validations(rows)
     groups = group_rows(rows)
     compared: list[Compared] = []
+    resampled: dict[int, Resampled] = {}
     for group in groups:
-        resampled = _resample(group, resamples, seed)
+        resampled |= _resample(group, resamples, seed)
         for row in group:
             own = baseline_of(row, group, baseline)
             compared.append(Compared(row, own, _entry(row, own, resampled, level)))
@@ -71,18 +76,28 @@ def build_comparison(
         "schema_version": SCHEMA_VERSION,
         "baseline": labels[0] if labels else None,
         "rows": entries,
-        "methods": _methods(families, {id(one.row): one.entry for one in compared}),
+        "primary": goal.primary,
+        "methods": build_methods(families, _measured(compared, resampled), goal, level),
         "failures": [asdict(failure) for failure in failures],
         "level": level,
         "resamples": resamples,
         "notes": [*filter(None, [apart]), *write_notes(compared, families, baseline)],
-        "warnings": [
-            {"row": row.label, "stage": stage, **warning}
-            for row in rows
-            for stage, results in row.results.items()
-            for warning in results.get("warnings", [])
-        ],
+        "warnings": _warnings(rows),
     }
+
+
+def _warnings(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    return [
+        {"row": row.label, "stage": stage, **warning}
+        for row in rows
+        for stage, results in row.results.items()
+        for warning in results.get("warnings", [])
+    ]
+
+
+def _measured(compared: Sequence[Compared], resampled: Mapping[int, Resampled]) -> Measured:
+    entries = {id(one.row): one.entry for one in compared}
+    return Measured(entries, resampled, {id(one.row): one.baseline for one in compared})
 
 
 def _resample(group: Sequence[Row], resamples: int, seed: int) -> dict[int, Resampled]:
@@ -164,27 +179,3 @@ def name_entries(entries: Sequence[dict[str, Any]]) -> None:
 
 def _named(label: str, parts: Sequence[str]) -> str:
     return f"{label} ({', '.join(parts)})" if parts else label
-
-
-def _methods(families: Sequence[Family], entries: Mapping[int, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return mean and sample standard deviation over backbones; empty unless a method has several rows."""
-    if all(len(family.rows) + len(family.failed) < 2 for family in families):
-        return []
-    found = []
-    for family in families:
-        members = [[entries[id(row)] for row in rows] for rows in family.backbones.values()]
-        differences = [[(e["difference_to_baseline"] or {}).get("AP", {}).get("value") for e in own] for own in members]
-        found.append(
-            {
-                "label": family.label,
-                "method": family.method,
-                "protocol": family.protocol,
-                "seeds": family.seeds,
-                "runs": len(family.rows),
-                "planned": len(family.backbones) + len(family.failed),
-                "made_of": family.size(),
-                "metrics": {n: spread_over_backbones([[e["metrics"][n] for e in o] for o in members]) for n in BY_NAME},
-                "difference_to_baseline": {"AP": spread_over_backbones(differences)},
-            }
-        )
-    return found

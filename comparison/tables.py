@@ -181,7 +181,7 @@ def markdown(comparison: Mapping[str, Any]) -> str:
             texts = [format_metric(row, name) for row in rows]
             metric = BY_NAME[name]
             body.append([f"{metric.title} {ARROW[metric.better]}".strip(), *(_bold(t, t == best) for t in texts)])
-        parts.append(_markdown_table(header, body))
+        parts.append(markdown_table(header, body))
         failed = [(row, detector_failure(row) or backbone_failure(row)) for row in rows]
         parts.append(_markdown_list([f"{display_name(row)} {failure}" for row, failure in failed if failure]))
         differences = _markdown_differences(rows)
@@ -197,14 +197,16 @@ def _markdown_differences(rows: Sequence[Mapping[str, Any]]) -> str:
     if not shown or not names:
         return ""
     body = [[row["name"], *(format_difference(row["difference_to_baseline"][n]) for n in names)] for row in shown]
-    return _markdown_table(["", *names], body)
+    return markdown_table(["", *names], body)
 
 
 def _markdown_list(texts: Sequence[str]) -> str:
     return "\n".join(f"- {text}".replace("<", "\\<") for text in texts)
 
 
-def _markdown_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """Format a table; the first column is on the left, all others on the right."""
+
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 

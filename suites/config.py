@@ -103,6 +103,11 @@ class Comparing:
     """COMPARE: tools/compare.py."""
 
     arguments: tuple[Any, ...] = ()
+    # The number that decides whether a method is better than the baseline, named before the runs: a metric of
+    # comparison.json ...
+    primary: str = "AP"
+    # ... and the largest difference in it that does not matter: methods can be equivalent within it.
+    margin: float = 0.005
     cost: float = 0.0
     disk: float = 0.0
 

@@ -17,7 +17,7 @@ from backbones.core.config import expand_path
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint
 from backbones.core.results import FILE_NAME
-from suites.config import DataEntry, Row, Suite
+from suites.config import Comparing, DataEntry, Row, Suite
 from suites.fingerprints.data import Known, load_known, tree_fingerprint
 from suites.folder import find_suffix
 from suites.references import as_text
@@ -105,7 +105,10 @@ def compare_stage(plan: Plan, runs: Sequence[Stage], failures: Path | None = Non
     several = any(len(plan.suite.seeds_of(row)) > 1 for row in plan.suite.rows)
     chosen = [text for key in chosen_keys(plan.suite.rows) if several for text in ("--chosen", key)]
     failed = ["--failures", str(failures)] if failures else []
-    arguments = [*mixed, *chosen, *notes, *map(as_text, plan.suite.compare.arguments)]
+    block, usual = plan.suite.compare, Comparing()
+    goal = [] if block.primary == usual.primary else ["--primary", block.primary]
+    goal += [] if block.margin == usual.margin else ["--margin", str(block.margin)]
+    arguments = [*mixed, *chosen, *goal, *notes, *map(as_text, block.arguments)]
     contents += [fingerprint(failures.read_bytes())] if failures else []
     output, tool = plan.report, find_tool(plan.tools, Compare.default_tool)
     return Compare(

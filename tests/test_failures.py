@@ -273,8 +273,8 @@ def test_a_mean_without_one_detector_says_so_in_its_cell(tmp_path, capsys):
     assert (als["made_of"], als["metrics"]["top1"]["count"], als["metrics"]["AP"]["count"]) == ("3 seeds", 3, 2)
     (cells,) = out.page_rows("Mean and deviation over seeds", "ALS (3 seeds)")
     texts = [text for text, _ in cells]
-    assert texts[0].endswith("(2 of 3 seeds)")  # AP minus baseline
-    assert texts[1].endswith("(2 of 3 seeds)")  # AP
+    assert texts[2].endswith("(2 of 3 seeds)")  # after verdict and interval: AP minus baseline
+    assert texts[3].endswith("(2 of 3 seeds)")  # AP
     assert texts[-1] == "0.700 ± 0.100"  # top-1
     assert "Means over seeds are without the failed runs: ALS (det@1: 2 of 3 seeds)." in out.notes
 

@@ -58,6 +58,7 @@ AT_TOP = {
     "comparison": set(),
     "comparison/papers": set(),
     "comparison/ranking": {"matplotlib"},
+    "comparison/verdicts": set(),
     "suites": set(),
     "suites/execution": set(),
     "suites/fingerprints": set(),

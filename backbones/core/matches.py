@@ -88,6 +88,11 @@ class Matches:
             raise InputError(f"{self.where}: no area range '{name}'; choices: {', '.join(self.area_names)}")
         return self.area_names.index(name)
 
+    def same_detections(self, other: "Matches") -> bool:
+        """Whether the detections of both have the same images, classes, scores and outcomes; boxes are not kept."""
+        names = ("image_ids", "category_ids", "image", "category", "score", "rank", "outcome")
+        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in names)
+
 
 def save_matches(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write matches.npz atomically.

@@ -16,6 +16,7 @@ import numpy as np
 from scipy import stats
 
 from backbones.core.errors import InputError
+from comparison.verdicts.words import holm
 
 
 class Friedman(NamedTuple):
@@ -110,15 +111,6 @@ def wilcoxon_holm(values: np.ndarray, methods: Sequence[str]) -> list[Pair]:
         Pair(methods[pairs[i][0]], methods[pairs[i][1]], float(p))
         for i, p in sorted(enumerate(holm(raw)), key=lambda item: (item[1], raw[item[0]]))
     ]
-
-
-def holm(p: np.ndarray) -> np.ndarray:
-    """Adjust p values for m tests (Holm 1979): the i-th smallest times m - i + 1, made monotone, at most 1."""
-    order = np.argsort(p, kind="stable")
-    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty(len(p))
-    adjusted[order] = steps.clip(max=1)
-    return adjusted
 
 
 def _wilcoxon(differences: np.ndarray) -> float:

@@ -1,0 +1,59 @@
+"""What would settle an undecided difference: more seeds, or more test images.
+
+The half-width of the interval with S seeds per method and I images, from components measured on I0 images:
+
+    h(S, I) = t(df) sqrt(2 (seeds + interaction I0/I) / S + 2 method_images I0/I)
+
+However many seeds, t sqrt(2 method_images I0/I) remains, so that some differences can only be settled by more images.
+"""
+
+import math
+from dataclasses import dataclass
+
+from comparison.verdicts.nested import Components, t_quantile
+
+MOST_SEEDS, MOST_IMAGES = 50, 1000.0
+
+
+@dataclass(frozen=True)
+class Need:
+    """What is expected to settle a difference: seeds per method, and how many times as many images (1: the same)."""
+
+    seeds: int
+    images: float = 1.0
+
+
+def half_width(parts: Components, seeds: int, images: float = 1.0, level: float = 0.95) -> float:
+    """Return h for `seeds` seeds per method (at least 2) and `images` times as many images."""
+    over_seeds = (parts.seeds + parts.interaction / images) / seeds
+    variance = 2 * over_seeds + 2 * parts.method_images / images
+    if not variance:
+        return 0.0
+    df = variance**2 * (seeds - 1) / (2 * over_seeds**2) if over_seeds else math.inf
+    return t_quantile((1 + level) / 2, df) * math.sqrt(variance)
+
+
+def what_settles(parts: Components, value: float, margin: float, seeds: int) -> Need | None:
+    """Return the smallest need for a difference of `value`: with it, the interval excludes 0, or lies within +-margin.
+
+    Fewer images are never proposed, and more images only if no number of seeds suffices.  None: nothing up to
+    MOST_SEEDS seeds and MOST_IMAGES times as many images does.
+
+    Args:
+        seeds: the present number per method.
+    """
+
+    def settled(count: int, images: float) -> bool:
+        excludes = half_width(parts, count, images) < abs(value)
+        return excludes or half_width(parts, count, images, level=0.9) < margin - abs(value)
+
+    for count in range(max(seeds, 2), MOST_SEEDS + 1):
+        if settled(count, 1.0):
+            return Need(count)
+    images = 1.5
+    while images <= MOST_IMAGES:
+        for count in range(max(seeds, 2), MOST_SEEDS + 1):
+            if settled(count, images):
+                return Need(count, images)
+        images *= 1.5
+    return None

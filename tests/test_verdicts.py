@@ -1,0 +1,131 @@
+"""Verdicts on methods over seeds: in comparison.json, on the terminal, in Markdown and on the page."""
+
+import re
+from html import unescape
+
+import numpy as np
+import pytest
+from helpers.coco_scenes import scene
+from helpers.result_folders import add, backbone, compare_runs
+
+from backbones.core.errors import InputError
+from backbones.core.matches import load_matches
+from comparison.bootstrap import resample_rows
+from comparison.methods import verdict_text
+from comparison.verdicts.nested import Sample, difference
+from detection.evaluation.coco import evaluate_coco
+
+TRUTH, _ = scene(5, images=40)
+# Share of objects found, by seed: ALS finds more with every seed, LS has the detections of CE, OLS lies around CE.
+FOUND = {"CE": (0.5, 0.6, 0.5), "ALS": (0.9, 1.0, 0.9), "LS": (0.5, 0.6, 0.5), "OLS": (0.6, 0.5, 0.7)}
+
+
+def add_methods(root, seeds=3):
+    """Add detectors without errors in their boxes, which miss some of the objects."""
+    objects = [item for item in TRUTH["annotations"] if not item.get("iscrowd")]
+    for label, shares in FOUND.items():
+        for seed, share in enumerate(shares[:seeds]):
+            who = backbone(label, seed=seed)
+            add(root, "backbone", who, {"top1": 0.8 + 0.01 * seed})
+            detections = [
+                {"image_id": item["image_id"], "category_id": item["category_id"], "bbox": item["bbox"], "score": 0.9}
+                for number, item in enumerate(objects)
+                if 7 * number % 10 < 10 * share
+            ]
+            folder = add(root, "detection", who, {}, protocol="det@1")
+            result = evaluate_coco(TRUTH, detections, score_threshold=0.05, matches_path=folder / "matches.npz")
+            add(root, "detection", who, result["metrics"], protocol="det@1")
+    return root
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return add_methods(tmp_path_factory.mktemp("verdicts") / "runs")
+
+
+def methods_of(data):
+    return {method["label"]: method for method in data["methods"]}
+
+
+def test_differences_are_those_of_the_nested_interval(runs, tmp_path):
+    data = compare_runs(runs, tmp_path)
+    rows = [
+        load_matches(runs / f"{label}-{seed}-detection-det@1" / "matches.npz") for label in FOUND for seed in range(3)
+    ]
+    resampled = resample_rows(rows, resamples=40, seed=0)
+    own = {label: resampled[3 * n : 3 * n + 3] for n, label in enumerate(FOUND)}
+    for name in ("AP", "AP50", "AR100"):
+        samples = {
+            label: Sample(np.array([r.value[name] for r in group]), np.array([r.draws[name] for r in group]))
+            for label, group in own.items()
+        }
+        for label in ("ALS", "OLS"):
+            expected = difference(samples[label], samples["CE"])
+            found = methods_of(data)[label]["differences"][name]
+            assert (found["value"], found["low"], found["high"]) == pytest.approx(
+                (expected.value, *expected.interval())
+            )
+            assert (found["over_seeds"], found["over_images"]) == (True, True)
+            assert found["df"] == pytest.approx(expected.df)
+    # top-1 has no per-image data here: over seeds only.
+    assert methods_of(data)["ALS"]["differences"]["top1"]["over_images"] is False
+
+
+def test_words_in_every_output(runs, tmp_path, capsys):
+    data = compare_runs(runs, tmp_path)
+    said = capsys.readouterr().out
+    verdicts = {label: method["verdict"] for label, method in methods_of(data).items()}
+    assert data["primary"] == "AP"
+    assert verdicts["CE"] is None
+    assert {label: one["word"] for label, one in verdicts.items() if one} == {
+        "ALS": "better", "LS": "identical", "OLS": "not distinguishable",
+    }  # fmt: skip
+    assert verdicts["LS"]["p"] is None
+    assert verdicts["OLS"]["needs"]["seeds"] > 3
+    texts = {
+        "ALS": "better than CE",
+        "LS": "identical: the detections are those of CE",
+        "OLS": f"not distinguishable from CE; about {verdicts['OLS']['needs']['seeds']} seeds each",
+    }
+    page, markdown = unescape((tmp_path / "index.html").read_text()), (tmp_path / "comparison.md").read_text()
+    for label, text in texts.items():
+        assert re.search(rf"^{label} \(3 seeds\) .* {re.escape(text)}", said, re.M), said
+        assert re.search(rf"^\| {label} \(3 seeds\) \| .* \| {re.escape(text)}", markdown, re.M)
+        assert re.search(rf'{label} <span class="tag">\(3 seeds\).*?<td class="verdict">{re.escape(text)}', page, re.S)
+    assert re.search(r"^CE \(3 seeds\) .* baseline$", said, re.M)
+    assert "corrected for the number of methods (Holm)" in " ".join(said.split())
+
+
+def test_a_wide_margin_makes_equivalent_and_another_number_can_decide(runs, tmp_path):
+    data = compare_runs(runs, tmp_path, "--margin", "0.5")
+    assert methods_of(data)["OLS"]["verdict"]["word"] == "equivalent"
+    assert verdict_text(methods_of(data)["OLS"], "CE") == "equivalent to CE within 0.5"
+    data = compare_runs(runs, tmp_path, "--primary", "AR100")
+    assert {method["verdict"]["metric"] for method in data["methods"] if method["verdict"]} == {"AR100"}
+    with pytest.raises(InputError, match=r"--primary 'AP5'; did you mean 'AP50'|unknown --primary 'AP5'"):
+        compare_runs(runs, tmp_path, "--primary", "AP5")
+    with pytest.raises(InputError, match=r"--margin is -1.0; it must be at least 0"):
+        compare_runs(runs, tmp_path, "--margin", "-1")
+
+
+def test_two_seeds_have_an_interval_and_no_verdict(tmp_path, capsys):
+    data = compare_runs(add_methods(tmp_path / "runs", seeds=2), tmp_path / "out")
+    als = methods_of(data)["ALS"]
+    assert als["verdict"]["word"] == ""
+    assert als["differences"]["AP"]["over_seeds"]
+    assert "no verdict with fewer than 3 seeds" in capsys.readouterr().out
+
+
+def test_a_single_seed_changes_nothing(tmp_path, capsys):
+    data = compare_runs(add_methods(tmp_path / "runs", seeds=1), tmp_path / "out")
+    assert data["methods"] == []
+    assert "over seeds" not in capsys.readouterr().out
+
+
+def test_a_lower_number_can_be_better(tmp_path):
+    root = tmp_path / "runs"
+    for label, values in {"CE": (0.50, 0.51, 0.52), "LS": (0.30, 0.31, 0.30)}.items():
+        for seed, value in enumerate(values):
+            add(root, "backbone", backbone(label, seed=seed), {"nll": value})
+    data = compare_runs(root, tmp_path / "out", "--primary", "nll")
+    assert methods_of(data)["LS"]["verdict"]["word"] == "better"
