@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from backbones.core.disk import size_text
+from backbones.core.disk import folder_size, size_text
 from backbones.core.errors import InputError
 from backbones.core.files import load_json, save_json
 from suites.folder import load_owners, lock_folder
@@ -59,7 +59,7 @@ def clean(plan: Plan, confirm: Callable[[], bool] | bool) -> None:
     """
     with lock_folder(plan.output):
         leftovers = find_leftovers(plan)
-        sizes = [_size(path) for path in leftovers]
+        sizes = [folder_size(path) for path in leftovers]
         for path, size in zip(leftovers, sizes, strict=True):
             print(f"{size_text(size):>9}  {path}")
         print(f"{len(leftovers)} folders that no suite needs, {size_text(sum(sizes))}")
@@ -90,7 +90,3 @@ def _load(output: Path, suite: str, suffix: str) -> set[Path]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"{path} does not list the folders of the suite {suite}, which shares {output}; run it once")
     return {output / name for name in names}
-
-
-def _size(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*"))

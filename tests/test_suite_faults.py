@@ -12,6 +12,13 @@ from pathlib import Path
 import pytest
 from helpers.suite_lab import is_gone, wait_for
 
+import suites.cleaning as cleaning
+from backbones.core.errors import InputError
+from backbones.core.files import save_json
+from suites.execution import runner, timings
+from suites.stages import record, trainings
+from suites.stages.measures import Measure
+
 pytest_plugins = ["helpers.suite_fixtures"]
 
 ROWS = [f"R{number:02d}" for number in range(12)]
@@ -158,3 +165,122 @@ def test_killed_process_of_several_stages_keeps_what_the_first_did(lab):
     assert lab.run()[0] == 0
     assert lab.called() == ["CE localize", "compare"]
     assert list(Path(lab.output).glob("runs/*/attempt.json")) == []
+
+
+@pytest.fixture
+def measured(lab, monkeypatch):
+    """A lab of one row, whose measures run in one process; they share nothing that is slow to import."""
+    monkeypatch.setattr(Measure, "process_context", "")
+    lab.tree["ROWS"], lab.processes = lab.tree["ROWS"][1:2], 2
+    return lab
+
+
+def test_a_measure_that_is_killed_takes_no_other_along(measured):
+    """Nor does it use up the tries of one that had not begun."""
+    measured.tell("die", "CE-s0-evaluate")
+    code, said = measured.run()
+    assert code == 1
+    assert "CE: evaluate: ended by SIGKILL" in said
+    assert "1 stage did not finish" in said
+    assert measured.called().count("CE localize") == 1
+
+
+def test_measures_with_other_threads_do_not_share_a_process(measured):
+    measured.tree["RESOURCES"] = {"LOCALIZE": {"THREADS": 2}}
+    told = measured.folder / "threads"
+    for name in ("evaluate_backbone", "localize"):
+        path = measured.tools / f"{name}.py"
+        line = f"import os\nopen({str(told)!r}, 'a').write(f'{name} {{os.environ[\"OMP_NUM_THREADS\"]}}\\n')\n"
+        path.write_text(line + path.read_text())
+    assert measured.run()[0] == 0
+    assert sorted(told.read_text().splitlines()) == ["evaluate_backbone 1", "localize 2"]
+
+
+def check_that_only_ce_failed(lab, reason):
+    lab.processes = 2
+    code, said = lab.run()
+    assert code == 1
+    assert f"CE: pretrain: {reason}" in said
+    assert "4 stages did not finish" in said
+    assert said.count("ALS: ") == 4
+    assert "\nreport: " in said
+
+
+def test_a_process_that_cannot_be_started_stops_no_other(lab, monkeypatch):
+    real = subprocess.Popen
+
+    def popen(command, **options):
+        if any("CE-s0-pretrain" in part for part in command):
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        return real(command, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    check_that_only_ce_failed(lab, "error: cannot start its process: [Errno 11] Resource temporarily unavailable")
+
+
+def test_a_signal_without_a_name_stops_no_other_stage(lab):
+    path = lab.tools / "pretrain.py"
+    path.write_text(f"import os, sys\nif 'CE' in sys.argv: os.kill(os.getpid(), 40)\n{path.read_text()}")
+    check_that_only_ce_failed(lab, "ended by signal 40")
+
+
+def test_a_folder_that_is_deleted_while_its_stage_runs(lab):
+    """With several processes, their error can then not be added to the log."""
+    lab.tree["ROWS"], lab.tree["LAUNCH"]["NUM_GPUS"] = lab.tree["ROWS"][1:2], 2
+    path = lab.tools / "pretrain.py"
+    folder = "sys.argv[sys.argv.index('--output-dir') + 1]"
+    path.write_text(f"import shutil, sys\nshutil.rmtree({folder}, ignore_errors=True)\n{path.read_text()}")
+    lab.tell("fail", "CE-s0-pretrain")
+    lab.processes = 1
+    code, said = lab.run()
+    assert code == 1
+    assert "CE: pretrain: ended with exit code 2 and no output; 3 stages that need it did not run" in said
+    (lab.tools / "fail").unlink()
+    path.write_text((lab.tools / "localize.py").read_text())
+    assert lab.run()[0] == 0
+
+
+@pytest.mark.parametrize("name", ["timings.json", "failures.json", "folders.json", "suite.json", "diverged.json"])
+def test_a_file_of_the_suite_that_cannot_be_written_stops_no_stage(lab, monkeypatch, name):
+    """Neither an estimate nor a list is worth a day of training."""
+    grid = {"KEYS": {"METHOD.LS.amount": [0.1, 0.2]}, "OVERRIDES": ["EPOCHS", 1]}
+    lab.tree["ROWS"] = [
+        {"LABEL": "CE", "OVERRIDES": ["METHOD.NAME", "CE"]},
+        {"LABEL": "LS", "OVERRIDES": ["METHOD.NAME", "LS"], "GRID": grid},
+    ]
+    lab.tell("losses", '{"METHOD.LS.amount 0.1": "diverge"}')
+    lab.tell("fail", "CE-s0-evaluate")
+    saved = []
+
+    def save(path, content):
+        first = name == "folders.json" and name not in saved  # the list can be written until the choice
+        if path.name == name and not first and (name != "suite.json" or "CE-s0-pretrain" in str(path)):
+            raise InputError(f"cannot write {path}: No space left on device")
+        saved.append(path.name)
+        save_json(path, content)
+
+    for module in (cleaning, runner, timings, record, trainings):
+        monkeypatch.setattr(module, "save_json", save)
+    code, said = lab.run()
+    assert code == 1
+    assert "LS: finetune" in said or name == "diverged.json"
+    shown = f"cannot write {lab.output}"
+    assert (shown in said) == (name != "timings.json")
+    assert "did not finish; rerun to retry:" in said
+    (lab.tools / "fail").unlink()
+    monkeypatch.undo()
+    assert lab.run()[0] == 0
+    assert lab.to_run() == []
+
+
+def test_a_choice_that_another_call_made_before_the_lock_was_free(lab):
+    """The plan is made before the folder is locked."""
+    grid = {"KEYS": {"METHOD.LS.amount": [0.1, 0.2]}, "OVERRIDES": ["EPOCHS", 1]}
+    lab.tree["ROWS"] = [{"LABEL": "LS", "OVERRIDES": ["METHOD.NAME", "LS"], "GRID": grid}]
+    early = lab.plan()
+    lab.tell("fail", "LS-s0-pretrain")
+    lab.run()
+    (lab.tools / "fail").unlink()
+    lab.called()
+    assert lab.run_plan(early)[0] == 0
+    assert lab.called() == ["LS pretrain", "LS evaluate_backbone", "LS localize", "LS finetune_coco", "compare"]

@@ -9,12 +9,13 @@ from suites.stages import Stage
 class Ended(NamedTuple):
     """A stage whose tool has ended.
 
-    code: its exit code, minus the number of the signal that ended its process.
+    code: its exit code, minus the number of the signal that ended its process; None if that process ended before it
+        came to this stage.
     seconds: how long it ran.
     """
 
     stage: Stage
-    code: int
+    code: int | None
     seconds: float
 
 

@@ -64,9 +64,12 @@ class LocalExecutor:
     def start(self, stages: Sequence[Stage]) -> None:
         """Start the process of `stages` in the first free slot, or in all of them if it spreads."""
         slots = self._free if stages[0].spreads else self._free[:1]
-        with ExitStack() as files:
-            process = _start(stages, slots, self._lock, files)
-            process.files = files.pop_all()
+        try:
+            with ExitStack() as files:
+                process = _start(stages, slots, self._lock, files)
+                process.files = files.pop_all()
+        except (OSError, subprocess.SubprocessError) as error:  # the latter if it cannot be bound to cores
+            raise InputError(f"cannot start its process: {error}") from None
         self._free = self._free[len(slots) :]
         self._running.append(process)
 
@@ -104,8 +107,8 @@ class LocalExecutor:
         if code is None:
             return
         code = _explain(process, code)
-        for stage in process.stages:  # of a chain: those that it did not come to
-            yield Ended(stage, code, time.monotonic() - process.begun)
+        for number, stage in enumerate(process.stages):
+            yield Ended(stage, None if number else code, time.monotonic() - process.begun)
         process.files.close()
         self._running.remove(process)
         self._free = sorted([*self._free, *process.slots], key=lambda slot: slot.number)
@@ -119,12 +122,14 @@ def _start(stages: Sequence[Stage], slots: Sequence[Slot], lock: int, files: Exi
                 append(log, describe_command(stage.command).encode())
     first, environment, descriptors = stages[0], {}, [lock]
     codes, reports, before = -1, "", _prepare(slots, die_with_parent)
+    closed = ExitStack()  # what only the child needs
     log = files.enter_context(first.log.open("ab", buffering=0))
     output = log
     if len(stages) > 1:
         command, (codes, writes) = _chain(stages), os.pipe()
         os.set_blocking(codes, False)
         files.callback(os.close, codes)
+        closed.callback(os.close, writes)
         descriptors.append(writes)
         environment[CODES] = str(writes)
     else:
@@ -136,13 +141,12 @@ def _start(stages: Sequence[Stage], slots: Sequence[Slot], lock: int, files: Exi
             before, reports = _prepare(slots, end_with_parent), files.enter_context(tempfile.TemporaryDirectory())
             environment[REPORTS] = reports
     environment |= slots[0].environment(first.resources.threads)
-    child = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=output, stderr=log, cwd=ROOT, pass_fds=descriptors,
-        # The encoding in which its output is read back.
-        preexec_fn=before, env=os.environ | {"PYTHONIOENCODING": "utf-8"} | environment,
-    )  # fmt: skip
-    if codes >= 0:
-        os.close(descriptors[-1])
+    with closed:
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=log, cwd=ROOT, pass_fds=descriptors,
+            # The encoding in which its output is read back.
+            preexec_fn=before, env=os.environ | {"PYTHONIOENCODING": "utf-8"} | environment,
+        )  # fmt: skip
     return _Process(slots, stages, child, files, codes, reports)
 
 
@@ -180,6 +184,6 @@ def _explain(process: _Process, code: int) -> int:
     refused = refusals(Path(process.reports)) if process.reports and code > 0 else []
     if not refused:
         return code
-    with suppress(InputError), process.stages[0].log.open("ab", buffering=0) as log:
+    with suppress(OSError), process.stages[0].log.open("ab", buffering=0) as log:
         append(log, f"error: {refused[0]}\n".encode())
     return refused[0].exit_code

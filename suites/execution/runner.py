@@ -55,6 +55,8 @@ def run_plan(plan: Plan, stream: IO[str] | None = None, build: Build = build_loc
     with lock_folder(plan.output) as lock, note_signals() as signals:
         plan = replace(plan, suffix=claim_suffix(plan.output, plan.name))
         save_text(plan.output / f"config{plan.suffix}.yaml", plan.suite.dump())
+        if any(stage.decides for stage in plan.stages):
+            plan = plan_again(plan)  # the suite that held the lock may have chosen meanwhile
         save_known(plan)
         save_folders(plan)
         executor = build(plan, lock)
@@ -117,7 +119,7 @@ class _Run:
         """Run the stages until none is running and none can be started."""
         self.settle()
         while not self.signals:
-            while self.executor.free and (stages := self.scheduler.next(self.timings.seconds)):
+            while not self.signals and self.executor.free and (stages := self.scheduler.next(self.timings.seconds)):
                 self.start(stages)
                 self.settle()
             if not self.scheduler.running and self.executor.free:
@@ -138,10 +140,14 @@ class _Run:
         failures = self.scheduler.failures
         compared = [stage for stage in self.plan.stages if stage.key not in failures]
         path = self.plan.output / f"failures{self.plan.suffix}.json"
-        if found := describe_failures(failures, self.plan.stages):
-            save_json(path, found)
-        else:
-            path.unlink(missing_ok=True)
+        found = describe_failures(failures, self.plan.stages)
+        try:
+            save_json(path, found) if found else path.unlink(missing_ok=True)
+        except (InputError, OSError) as error:
+            self.comparison = self.last
+            self.scheduler.start(self.last)
+            self.fail(self.last, f"error: {error}")
+            return
         self.comparison = compare_stage(self.plan, compared, path if found else None)
         if self.comparison.inputs:
             self.scheduler.replan([*self.plan.stages, self.comparison])
@@ -189,36 +195,42 @@ class _Run:
 
     def end(self, ended: Ended) -> None:
         """Record the output of a stage whose tool has ended, or why there is none."""
-        stage, seconds = ended.stage, ended.seconds
+        stage, code, seconds = ended
         self.spend()
-        if ended.code == 0 and self.record(stage):
+        if code is None:
+            self.scheduler.again(stage)
+        elif not (reason := reason_of(code, stage) if code else self.record(stage)):
             if self.fresh[stage]:  # a stage resumed from a checkpoint takes less time
                 self.timings.add(stage, seconds)
             self.scheduler.end(stage)
             if stage.decides:
                 self.plan = plan_again(self.plan)
-                save_folders(self.plan)
+                self.keep_folders()
                 self.scheduler.replan(self.plan.stages)
                 self.display.total = len(self.plan.stages) + 1
             self.display.end(stage, "   ".join(filter(None, [f"{seconds:.0f} s", stage.verdict(), self.left()])))
-        elif stage.key not in self.scheduler.failures:
-            self.take_failure(ended)
+        elif not self.signals:  # otherwise, a signal to all processes of the suite has ended it: Ctrl-C
+            try:
+                self.take_failure(stage, code, seconds, reason)
+            except InputError as error:
+                self.fail(stage, f"error: {error}")
 
-    def record(self, stage: Stage) -> bool:
-        """Record the output of `stage` as complete; return whether its tool has left it."""
+    def record(self, stage: Stage) -> str:
+        """Record the output of `stage` as complete; return why that is not possible, "" if it is recorded."""
         try:
             if not stage.finished():
-                return False
-            stage.record()
-            attempts.forget(stage)
+                return reason_of(0, stage)
         except InputError:
-            return False
-        return True
+            return reason_of(0, stage)
+        try:
+            stage.record()
+        except (InputError, OSError) as error:
+            return f"error: {error}"
+        attempts.forget(stage)
+        return ""
 
-    def take_failure(self, ended: Ended) -> None:
+    def take_failure(self, stage: Stage, code: int, seconds: float, reason: str) -> None:
         """Start a stage again that was killed; otherwise count it as failed."""
-        stage, code, seconds = ended
-        reason = reason_of(code, stage)
         killed = code < 0 or (stage.processes > 1 and code == 1)  # torchrun ends with 1 if one of its processes is
         if code == Diverged.exit_code and stage.accept_divergence(reason):
             attempts.forget(stage)
@@ -236,6 +248,13 @@ class _Run:
         attempts.fail(stage, reason)
         self.scheduler.fail(stage, reason)
         self.display.end(stage, said or reason)
+
+    def keep_folders(self) -> None:
+        """Keep the list of the plan's folders; what runs does not need it."""
+        try:
+            save_folders(self.plan)
+        except InputError as error:
+            self.display.print(f"warning: {error}")
 
     def forget_stopped(self) -> None:
         """Remove the attempts of the stages that were running when the suite was stopped."""

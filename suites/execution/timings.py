@@ -2,9 +2,11 @@
 
 import statistics
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from backbones.core.disk import folder_size
 from backbones.core.errors import InputError
 from backbones.core.files import load_json, save_json
 from suites.stages import Stage
@@ -32,7 +34,7 @@ class Timings:
 
     def add(self, stage: Stage, seconds: float) -> None:
         """Record the duration of a stage that has ended, and the size of its folder."""
-        size = sum(path.lstat().st_size for path in stage.own_folder.rglob("*")) / 1e9
+        size = folder_size(stage.own_folder) / 1e9
         for kept, value in ((self._seconds, round(seconds, 2)), (self._sizes, round(size, 6))):
             kept[stage.timing_key] = [*kept.get(stage.timing_key, []), value][-_KEPT:]
         self._save()
@@ -57,7 +59,8 @@ class Timings:
         return statistics.median(measured) if measured else stage.disk or None
 
     def _save(self) -> None:
-        save_json(self.path, {"stages": self._seconds, "sizes": self._sizes, "spent": round(self.spent, 2)})
+        with suppress(InputError):  # a full disk: estimates are no reason to stop what runs
+            save_json(self.path, {"stages": self._seconds, "sizes": self._sizes, "spent": round(self.spent, 2)})
 
 
 def _lists(kept: Mapping[str, Any]) -> dict[str, list[float]]:

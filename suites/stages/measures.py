@@ -27,8 +27,8 @@ class Measure(OfBackbone):
 
     @property
     def process_key(self) -> str:
-        """All measures of one backbone run in one process, which reads backbone and images once."""
-        return f"measures of {self.reads[0]}"
+        """Measures of one backbone with the same threads run in one process, which reads backbone and images once."""
+        return f"measures of {self.reads[0]} with {self.resources.threads} threads"
 
     def externals(self, cfg: Mapping[str, Any]) -> Iterator[External]:
         """List its data set."""
