@@ -167,6 +167,31 @@ def test_killed_process_of_several_stages_keeps_what_the_first_did(lab):
     assert list(Path(lab.output).glob("runs/*/attempt.json")) == []
 
 
+FORK = """
+import os, time
+if not os.fork():
+    open({told!r}, "w").write(str(os.getpid()))
+    time.sleep(60)
+    os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_process_that_a_stage_leaves_behind_ends_with_it(lab, stopped):
+    """It would hold the lock, so that the next call is refused."""
+    lab.tree["ROWS"], told = lab.tree["ROWS"][1:2], lab.folder / "told"
+    path = lab.tools / "pretrain.py"
+    path.write_text(FORK.format(told=str(told)) + path.read_text())
+    lab.tell("hang" if stopped else "fail", "CE-s0-pretrain")
+    suite = lab.start()
+    assert wait_for(lambda: told.exists() and told.read_text())
+    if stopped:
+        lab.child()
+        suite.terminate()
+    assert suite.wait(60) == (130 if stopped else 1)
+    assert wait_for(lambda: is_gone(int(told.read_text())), 5.0)
+
+
 @pytest.fixture
 def measured(lab, monkeypatch):
     """A lab of one row, whose measures run in one process; they share nothing that is slow to import."""

@@ -59,7 +59,7 @@ def test_killed_suite_resumes(lab):
     assert sorted(lab.called()) == sorted([*EVERYTHING, "ALS pretrain"])
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_stopped_suite_takes_its_stage_along(lab, number):
     lab.tell("hang", "CE-s0-localize")
     process = lab.start()
@@ -67,6 +67,21 @@ def test_stopped_suite_takes_its_stage_along(lab, number):
     process.send_signal(number)
     assert process.wait(60) == 130
     assert is_gone(child)
+
+
+def test_a_suite_under_nohup_goes_on(lab):
+    lab.tell("hang", "CE-s0-pretrain")
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = lab.start()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    child = lab.child()
+    process.send_signal(signal.SIGHUP)
+    (lab.tools / "hang").unlink()
+    os.kill(child, signal.SIGKILL)
+    assert process.wait(60) == 1
+    assert sorted(name for name in lab.called() if "ALS" in name) == sorted(OF_ALS)
 
 
 def test_other_rows_run_after_a_failure(lab):

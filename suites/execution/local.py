@@ -6,6 +6,7 @@ the GPUs of its slot only.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -95,6 +96,7 @@ class LocalExecutor:
             except subprocess.TimeoutExpired:
                 process.child.kill()
                 process.child.wait()
+            _end_group(process)
             process.files.close()
         self._running.clear()
 
@@ -106,6 +108,7 @@ class LocalExecutor:
             process.begun = time.monotonic()
         if code is None:
             return
+        _end_group(process)
         code = _explain(process, code)
         for number, stage in enumerate(process.stages):
             yield Ended(stage, None if number else code, time.monotonic() - process.begun)
@@ -150,11 +153,21 @@ def _start(stages: Sequence[Stage], slots: Sequence[Slot], lock: int, files: Exi
     return _Process(slots, stages, child, files, codes, reports)
 
 
+def _end_group(process: _Process) -> None:
+    """End what a process that has ended left behind: it could write to the folder, and would hold the lock."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.child.pid, signal.SIGKILL)
+
+
 def _prepare(slots: Sequence[Slot], bind: Callable[[], None]) -> Callable[[], None]:
-    """Return what a child does before it starts its program: it is bound to this process, and to the slots' cores."""
+    """Return what a child does before it starts its program.
+
+    It is bound to this process and to the slots' cores, and leads a group of its own, which `_end_group` ends.
+    """
     cores = [core for slot in slots for core in slot.cores]
 
     def prepare() -> None:
+        os.setpgrp()
         bind()
         if cores:
             os.sched_setaffinity(0, cores)

@@ -74,9 +74,13 @@ def run_plan(plan: Plan, stream: IO[str] | None = None, build: Build = build_loc
 
 @contextmanager
 def note_signals() -> Iterator[list[int]]:
-    """Yield a list that receives SIGTERM and SIGINT: they end a suite between two looks at its stages."""
+    """Yield a list that receives SIGTERM, SIGINT and SIGHUP: they end a suite between two looks at its stages.
+
+    Those that are ignored stay so, as under nohup.
+    """
     received: list[int] = []
-    numbers = (signal.SIGTERM, signal.SIGINT)
+    ending = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # the last is not on Windows
+    numbers = [one for one in ending if signal.getsignal(one) is not signal.SIG_IGN]
     before = [signal.signal(number, lambda number, _: received.append(number)) for number in numbers]
     try:
         yield received
