@@ -16,14 +16,15 @@ from backbones.core.errors import InputError
 from backbones.core.files import load_json, save_json
 from suites.folder import load_owners, lock_folder
 from suites.plan import Plan
+from suites.stages import Stage
 
 # The folder of a stage, possibly put aside: anything else below runs/ and data/ was not written by a suite.
 _NAME = re.compile(r"(?P<start>.+)-[0-9a-f]{12}(\.old\d+)?")
 
 
 def save_folders(plan: Plan) -> None:
-    """Keep the list of the folders of a plan."""
-    names = sorted({stage.own_folder.relative_to(plan.output).as_posix() for stage in plan.stages})
+    """Keep the list of the folders of a plan; those that a selection has yet to decide without their hash."""
+    names = sorted({_kept_name(plan, stage) for stage in plan.stages})
     path = _list_of(plan.output, plan.suffix)
     if not path.is_file() or load_json(path) != names:
         save_json(path, names)
@@ -37,36 +38,49 @@ def find_leftovers(plan: Plan) -> list[Path]:
     Raises:
         InputError: another suite that shares the folder has no list of its folders.
     """
-    needed = {stage.own_folder for stage in plan.stages if not stage.waits}
-    open_starts = {_start(stage.own_folder) for stage in plan.stages if stage.waits}
+    needed = {_kept_name(plan, stage) for stage in plan.stages}
     for suite, suffix in load_owners(plan.output).items():
         if suite != plan.name:
             needed |= _load(plan.output, suite, suffix)
-    return [path for path in _candidates(plan.output) if path not in needed and _start(path) not in open_starts]
+    names = {path: path.relative_to(plan.output).as_posix() for path in _candidates(plan.output)}
+    return [path for path, name in names.items() if needed.isdisjoint((name, _open_name(name)))]
 
 
 def ask() -> bool:
-    """Ask on the terminal whether to delete; without an answer, nothing is deleted."""
+    """Ask on the terminal whether to delete; without an answer, or without a terminal, nothing is deleted."""
     print("delete them? [y/N] ", end="", flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    answer = sys.stdin.readline() if sys.stdin else ""
+    if not answer.endswith("\n"):
+        print()
+    return answer.strip().lower() in ("y", "yes")
 
 
 def clean(plan: Plan, confirm: Callable[[], bool] | bool) -> None:
     """Print the leftovers with their sizes, and delete them if `confirm` is or returns true.
 
     Raises:
-        InputError: a suite is running in the output folder.
+        InputError: the output folder does not exist, a suite is running in it, or a folder cannot be deleted.
     """
+    if not plan.output.is_dir():
+        raise InputError(f"{plan.output} does not exist; check --output-dir")
     with lock_folder(plan.output):
         leftovers = find_leftovers(plan)
         sizes = [folder_size(path) for path in leftovers]
         for path, size in zip(leftovers, sizes, strict=True):
             print(f"{size_text(size):>9}  {path}")
-        print(f"{len(leftovers)} folders that no suite needs, {size_text(sum(sizes))}")
-        if leftovers and (confirm if isinstance(confirm, bool) else confirm()):
-            for path in leftovers:
+        count = "1 folder" if len(leftovers) == 1 else f"{len(leftovers)} folders"
+        print(f"{count} that no suite needs, {size_text(sum(sizes))}")
+        if not leftovers:
+            return
+        if not (confirm if isinstance(confirm, bool) else confirm()):
+            print("nothing was deleted")
+            return
+        for path in leftovers:
+            try:
                 shutil.rmtree(path)
-            print("deleted")
+            except OSError as error:
+                raise InputError(f"cannot delete {error.filename or path}: {error.strerror}") from None
+        print("deleted")
 
 
 def _candidates(output: Path) -> Iterable[Path]:
@@ -74,19 +88,25 @@ def _candidates(output: Path) -> Iterable[Path]:
     return [path for path in folders if path.is_dir() and not path.is_symlink() and _NAME.fullmatch(path.name)]
 
 
-def _start(folder: Path) -> str:
-    """Return the name of a stage's folder without its hash."""
-    found = _NAME.fullmatch(folder.name)
-    return found["start"] if found else folder.name
+def _kept_name(plan: Plan, stage: Stage) -> str:
+    """Return the name by which the folder of a stage is kept, relative to the output folder."""
+    name = stage.own_folder.relative_to(plan.output).as_posix()
+    return _open_name(name) if stage.waits else name
+
+
+def _open_name(name: str) -> str:
+    """Return the name of a stage's folder with `*` for its hash."""
+    found = _NAME.fullmatch(name)
+    return f"{found['start']}-*" if found else name
 
 
 def _list_of(output: Path, suffix: str) -> Path:
     return output / f"folders{suffix}.json"
 
 
-def _load(output: Path, suite: str, suffix: str) -> set[Path]:
+def _load(output: Path, suite: str, suffix: str) -> set[str]:
     path = _list_of(output, suffix)
     names = load_json(path) if path.is_file() else None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"{path} does not list the folders of the suite {suite}, which shares {output}; run it once")
-    return {output / name for name in names}
+    return set(names)

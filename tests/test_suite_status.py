@@ -1,5 +1,6 @@
 """`--status` tells from the folders what runs, failed and waits; `--clean` deletes what no suite needs, and no more."""
 
+import io
 import json
 import os
 import socket
@@ -8,7 +9,7 @@ import pytest
 from helpers.suite_lab import set_row
 
 from backbones.core.errors import InputError
-from suites.cleaning import clean, find_leftovers
+from suites.cleaning import ask, clean, find_leftovers
 from suites.execution import attempts
 from suites.status import describe_status, find_states
 
@@ -127,6 +128,61 @@ def test_clean_keeps_what_a_selection_has_yet_to_decide(lab):
     [select] = lab.output.glob("runs/LS-s0-select-*")
     (select / "results.json").unlink()
     assert find_leftovers(lab.plan()) == []
+
+
+def test_clean_keeps_what_a_selection_of_another_suite_has_yet_to_decide(lab):
+    """Its suite was interrupted before it chose again: the folders of its last choice are not lost."""
+    grid = {"KEYS": {"METHOD.LS.amount": [0.1, 0.2]}, "OVERRIDES": ["EPOCHS", 1]}
+    rows, lab.tree["ROWS"] = lab.tree["ROWS"], [{"LABEL": "LS", "OVERRIDES": ["METHOD.NAME", "LS"], "GRID": grid}]
+    lab.tell("losses", '{"METHOD.LS.amount 0.1": 1}')
+    assert lab.run()[0] == 0
+    [select] = lab.output.glob("runs/LS-s0-select-*")
+    (select / "results.json").unlink()
+    lab.tell("fail", "LS-s0-select")
+    assert lab.run()[0] == 1
+    lab.name, lab.tree["ROWS"] = "other", rows
+    assert lab.run()[0] == 0
+    assert find_leftovers(lab.plan()) == []
+
+
+@pytest.fixture
+def leftover(lab):
+    folder = lab.output / "runs" / "old-s0-pretrain-0123456789ab"
+    folder.mkdir(parents=True)
+    (folder / "file").write_text("12345")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "stdin", [None, io.StringIO(""), io.StringIO("\n"), io.StringIO("n\n"), io.StringIO("yesno\n")]
+)
+def test_without_a_clear_answer_nothing_is_deleted(lab, leftover, monkeypatch, capsys, stdin):
+    monkeypatch.setattr("sys.stdin", stdin)
+    clean(lab.plan(), ask)
+    assert leftover.exists()
+    said = capsys.readouterr().out
+    assert "1 folder that no suite needs, 5 B\ndelete them? [y/N] " in said
+    assert said.endswith("nothing was deleted\n")
+
+
+def test_a_folder_that_cannot_be_deleted_is_told_in_one_line(lab, leftover, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("Y\n"))
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", f"{path}/file")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", refuse)
+        with pytest.raises(InputError, match=rf"cannot delete {leftover}/file: Permission denied"):
+            clean(lab.plan(), True)
+    clean(lab.plan(), ask)
+    assert not leftover.exists()
+
+
+def test_clean_makes_no_folder(lab):
+    with pytest.raises(InputError, match=r"out does not exist; check --output-dir"):
+        clean(lab.plan(), True)
+    assert not lab.output.exists()
 
 
 def test_clean_waits_for_no_running_suite(lab):
