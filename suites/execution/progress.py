@@ -11,6 +11,8 @@ from rich.text import Text
 from suites.stages import Stage
 from suites.stages.log import last_line
 
+_KEPT_LINES = 3  # lines of a terminal that are not for running stages: the counts, the prompt, one that has ended
+
 
 class Display:
     """The lines `[7/22] ALS: finetune (quick) ... 63 s   about 6 min left`; on a terminal also the running stages.
@@ -50,11 +52,15 @@ class Display:
             print(text, file=self.stream, flush=True)
 
     def show(self, running: Sequence[tuple[Stage, float]], counts: str) -> None:
-        """On a terminal, show each running stage with its seconds and the last line of its log, then `counts`."""
+        """On a terminal, show the running stages with their seconds and the last lines of their logs, then `counts`."""
         if self.live:
-            lines = [f"  {stage.title} ... {minutes(seconds)}   {last_line(stage.log)}" for stage, seconds in running]
-            done = f"{self.number} of {self.total} done, {len(running)} running, {counts}"
-            texts = [Text(line, no_wrap=True, overflow="ellipsis") for line in [*lines, done]]
+            shown = running
+            if len(running) > (room := max(self.live.console.height - _KEPT_LINES, 1)):
+                shown = running[: room - 1]
+            lines = [f"  {stage.title} ... {minutes(seconds)}   {last_line(stage.log)}" for stage, seconds in shown]
+            if len(shown) < len(running):
+                lines.append(f"  and {len(running) - len(shown)} more")
+            texts = [Text(line.rstrip(), no_wrap=True, overflow="ellipsis") for line in [*lines, counts]]
             self.live.update(Group(*texts), refresh=True)
 
 

@@ -3,12 +3,10 @@
 All state is in the stages' folders, so that the same command resumes after a kill at any moment.
 """
 
-import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import IO
@@ -23,9 +21,10 @@ from suites.execution.local import LocalExecutor
 from suites.execution.progress import Display, minutes
 from suites.execution.scheduler import Scheduler
 from suites.execution.slots import make_slots, this_machine
+from suites.execution.stopping import note_signals
 from suites.execution.summary import summarize
 from suites.execution.timings import Timings
-from suites.fingerprints.data import KNOWN, load_known
+from suites.fingerprints.data import save_known
 from suites.folder import claim_suffix, lock_folder
 from suites.plan import Plan, compare_stage, plan_again
 from suites.stages import Stage
@@ -57,7 +56,7 @@ def run_plan(plan: Plan, stream: IO[str] | None = None, build: Build = build_loc
         save_text(plan.output / f"config{plan.suffix}.yaml", plan.suite.dump())
         if any(stage.decides for stage in plan.stages):
             plan = plan_again(plan)  # the suite that held the lock may have chosen meanwhile
-        save_known(plan)
+        save_known(plan.output, plan.known)
         save_folders(plan)
         executor = build(plan, lock)
         with Display(out, len(plan.stages) + 1) as display:
@@ -70,23 +69,6 @@ def run_plan(plan: Plan, stream: IO[str] | None = None, build: Build = build_loc
         if code == INTERRUPTED:
             print("\nstopped; run the same command again to resume", file=out)
         return code
-
-
-@contextmanager
-def note_signals() -> Iterator[list[int]]:
-    """Yield a list that receives SIGTERM, SIGINT and SIGHUP: they end a suite between two looks at its stages.
-
-    Those that are ignored stay so, as under nohup.
-    """
-    received: list[int] = []
-    ending = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # the last is not on Windows
-    numbers = [one for one in ending if signal.getsignal(one) is not signal.SIG_IGN]
-    before = [signal.signal(number, lambda number, _: received.append(number)) for number in numbers]
-    try:
-        yield received
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
 
 
 class _Run:
@@ -112,6 +94,8 @@ class _Run:
         self.loop()
         if not self.signals:
             self.compare()
+        if self.signals and (running := self.scheduler.active()):
+            self.display.print(f"stopping: {', '.join(stage.title for stage in running)}")
         self.spend()
         if self.signals:
             return INTERRUPTED
@@ -277,14 +261,22 @@ class _Run:
             return ""
         seconds = scheduler.seconds_left(self.timings.seconds, self.executor.slots)
         seconds += 0.0 if self.comparison else self.timings.seconds(self.last)
+        if len(known) < len(rest) and seconds < 1:
+            return ""
         return f"{'about' if len(known) == len(rest) else 'at least'} {minutes(seconds)} left"
 
     def show(self) -> None:
         """Show the running stages, one line each, and how many there are of each state."""
         if self.display.live:
             scheduler = self.scheduler
-            counts = f"{len(scheduler.waiting)} waiting, {len(scheduler.failures)} failed   {self.left()}"
-            self.display.show([(stage, scheduler.seconds_of(stage.key)) for stage in scheduler.active()], counts)
+            running = [(stage, scheduler.seconds_of(stage.key)) for stage in scheduler.active()]
+            waiting = len(scheduler.stages) - len(scheduler.complete) - len(scheduler.failures) - len(running)
+            if not self.comparison:
+                waiting += 1
+            numbers = {"complete": len(scheduler.complete), "running": len(running), "waiting": waiting}
+            numbers["failed"] = len(scheduler.failures)
+            counts = ", ".join(f"{number} {state}" for state, number in numbers.items() if number)
+            self.display.show(running, f"{counts}   {self.left()}")
 
     def spend(self) -> None:
         """Count the time since the last call."""
@@ -304,10 +296,3 @@ def put_aside(stage: Stage) -> str:
     number = next(n for n in count(1) if not stage.output.with_name(f"{stage.output.name}.old{n}").exists())
     aside = stage.output.rename(stage.output.with_name(f"{stage.output.name}.old{number}"))
     return f"{reason}; put aside as {aside.name}"
-
-
-def save_known(plan: Plan) -> None:
-    """Keep the digests of data folders for the next call, together with those of other suites in the folder."""
-    before = load_known(plan.output)
-    if any(before.get(folder) != item for folder, item in plan.known.items()):
-        save_json(plan.output / KNOWN, {**before, **plan.known})

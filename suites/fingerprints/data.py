@@ -13,7 +13,7 @@ from collections.abc import Iterator, MutableMapping, Sequence
 from pathlib import Path
 
 from backbones.core.errors import InputError
-from backbones.core.files import fingerprint, load_json
+from backbones.core.files import fingerprint, load_json, save_json
 
 # Identified by name and size, since reading hundreds of gigabytes at every start is too slow.  Everything else (JSON,
 # XML, text, CSV, .mat, .npz, the files of CIFAR and MNIST, files without a suffix) can hold labels and is identified by
@@ -43,6 +43,13 @@ def load_known(output: Path) -> Known:
     if not isinstance(known, dict) or not all(isinstance(item, list) and len(item) == 2 for item in known.values()):
         raise InputError(f"{path} does not hold the digests of folders; delete it, and it is rebuilt")
     return known
+
+
+def save_known(output: Path, known: Known) -> None:
+    """Keep digests for the next call, together with those of other suites in the folder."""
+    before = load_known(output)
+    if any(before.get(folder) != item for folder, item in known.items()):
+        save_json(output / KNOWN, {**before, **known})
 
 
 def tree_fingerprint(folder: Path, known: Known | None = None) -> str:

@@ -152,19 +152,24 @@ class Lab:
         """Return such as `ALS pretrain` for every call since the last query."""
         return [short(call) for call in self.calls()]
 
-    def start(self, slots=1):
-        """Start the suite in a separate process, which can be killed."""
+    def command(self, slots=1):
+        """Return the command that runs the suite as a program."""
         code = (
             "import sys; from pathlib import Path; from suites.plan import build_plan;"
             "from suites.loading import load_suite; from suites.execution.runner import run_plan;"
-            "from helpers.suite_lab import local; file, output, tools, slots = sys.argv[1:];"
-            "sys.exit(run_plan(build_plan(load_suite(file), output, tools=Path(tools)), None, local(int(slots))))"
+            "from backbones.core.entry import run_tool; from helpers.suite_lab import local;"
+            "file, output, tools, slots = sys.argv[1:];"
+            "plan = build_plan(load_suite(file), output, tools=Path(tools));"
+            "run_tool(lambda _: run_plan(plan, None, local(int(slots))))"
         )
         code = f"import sys; sys.path.append({str(ROOT / 'tests')!r}); {code}"
-        command = [sys.executable, "-c", code, str(self.write()), str(self.output), str(self.tools), str(slots)]
+        return [sys.executable, "-c", code, str(self.write()), str(self.output), str(self.tools), str(slots)]
+
+    def start(self, slots=1, stdout=subprocess.DEVNULL):
+        """Start the suite in a separate process, which can be killed."""
         # A test run in the background ignores SIGINT, and its children would inherit that.
         restore = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, preexec_fn=restore)
+        return subprocess.Popen(self.command(slots), cwd=ROOT, stdout=stdout, preexec_fn=restore)
 
     def child(self):
         """Return the process id of the fake tool that hangs."""
