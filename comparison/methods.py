@@ -6,7 +6,8 @@ An entry of "methods" in comparison.json:
  "metrics": {name: {"mean", "deviation", "count"}},                     over seeds; fine-tunings are averaged first
  "difference_to_baseline": {"AP": {"mean", "deviation", "count"}},      of the rows' own differences
  "differences": {name: {"value", "low", "high", "error", "df", "p", "over_seeds", "over_images"}} or null,
-                method minus baseline, over seeds and images (`comparison.verdicts.nested`); "df": null: infinite
+                method minus baseline, over seeds and images (`comparison.verdicts.nested`); "df": null: infinite; of
+                identical detections the value alone, 0
  "verdict": {"metric", "word", "p", "p_equivalent", "margin", "level", "needs": {"seeds", "images"} or null} or null}
 
 "p" of the verdict is adjusted for the methods of one protocol (Holm); those of "differences" are not.  Only the number
@@ -22,13 +23,18 @@ import numpy as np
 
 from comparison.bootstrap import Resampled
 from comparison.families import Family, spread_over_backbones
-from comparison.metrics import BY_NAME
+from comparison.metrics import BY_NAME, DETECTORS, METRICS
 from comparison.row import Row
 from comparison.verdicts.nested import Components, Difference, Sample, components, difference
 from comparison.verdicts.planner import MOST_SEEDS, what_settles
 from comparison.verdicts.words import IDENTICAL, MARGIN, SEEDS_FOR_A_VERDICT, UNDECIDED, Verdict, judge
 
 PRIMARY = "AP"
+# Numbers of the detections, which are not tested where these are identical.
+_DETECTED = tuple(metric.name for metric in METRICS if metric.group in DETECTORS)
+_IDENTICAL = {
+    "value": 0.0, **dict.fromkeys(("low", "high", "error", "df", "p")), "over_seeds": False, "over_images": False,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -121,9 +127,12 @@ def _add_verdicts(
         assert baseline is not None
         found = {name: _difference(family, baseline, name, measured) for name in BY_NAME}
         known = {name: one for name, one in found.items() if one is not None}
-        entries[id(family)]["differences"] = {name: _describe(one, level) for name, one in known.items()}
+        same = _DETECTED if same_detections(family, baseline, measured) else ()
+        entries[id(family)]["differences"] = {
+            name: _IDENTICAL if name in same else _describe(one, level) for name, one in known.items()
+        }
         if goal.primary in known:
-            primary.append((family, None if same_detections(family, baseline, measured) else known[goal.primary]))
+            primary.append((family, None if goal.primary in same else known[goal.primary]))
     if not primary or baseline is None:
         return
     seeds = [min(len(family.backbones), len(baseline.backbones)) for family, _ in primary]

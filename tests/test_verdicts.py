@@ -81,6 +81,10 @@ def test_words_in_every_output(runs, tmp_path, capsys):
         "ALS": "better", "LS": "identical", "OLS": "not distinguishable",
     }  # fmt: skip
     assert verdicts["LS"]["p"] is None
+    for name in ("AP", "AR100"):  # no test and no interval
+        same = methods_of(data)["LS"]["differences"][name]
+        assert (same["value"], same["low"], same["high"], same["p"]) == (0.0, None, None, None)
+    assert methods_of(data)["LS"]["differences"]["top1"]["low"] < 0
     assert verdicts["OLS"]["needs"]["seeds"] > 3
     texts = {
         "ALS": "better than CE",
