@@ -28,6 +28,7 @@ setup(
         "torchvision>=0.21",
         "numpy>=1.26",
         "scipy",
+        "numba>=0.60",  # the bootstrap; BSD licence
         "pillow",
         "opencv-python-headless>=4.11",  # never opencv-python, which wants libGL
         "timm>=1.0",  # Inception-v4

@@ -59,6 +59,7 @@ AT_TOP = {
     "comparison/papers": set(),
     "comparison/ranking": {"matplotlib"},
     "comparison/verdicts": set(),
+    "comparison/resampling": set(),
     "suites": set(),
     "suites/execution": set(),
     "suites/fingerprints": set(),

@@ -94,14 +94,6 @@ def test_weights_are_repetitions_of_images(tmp_path):
         assert numbers[name][[0, 2]] == pytest.approx([value, value], abs=1e-9, nan_ok=True), name
 
 
-def test_chunks_of_resamples_do_not_change_the_result(tmp_path, monkeypatch):
-    matches, _ = matches_of(tmp_path, *scene(2))
-    weights = resample_images(12, resamples=20, seed=0)
-    whole = average_precision(matches, weights)
-    monkeypatch.setattr("comparison.bootstrap.CHUNK", 1)
-    np.testing.assert_array_equal(average_precision(matches, weights), whole)
-
-
 def test_resamples_draw_as_many_images_as_there_are():
     weights = resample_images(40, resamples=3000, seed=3)
     np.testing.assert_array_equal(weights.sum(1), 40)

@@ -67,6 +67,7 @@ PACKAGES = (
     Package("tqdm", "tqdm", ABILITIES),
     Package("tensorboard", "tensorboard", ABILITIES),
     Package("rich", "rich", (QUICK,)),
+    Package("numba", "numba>=0.60", (QUICK,)),
     Package("pycocotools", "pycocotools>=2.0.8", EVALUATED),
     Package("matplotlib", "matplotlib", (QUICK,)),
     Package("jinja2", "jinja2", (QUICK,)),
