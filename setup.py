@@ -41,6 +41,8 @@ setup(
         "jinja2",
         "tqdm",
         "rich",
+        "msgspec>=0.18",
+        "numba",
         "tensorboard",
     ],
     extras_require={

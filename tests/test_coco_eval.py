@@ -2,11 +2,15 @@
 
 import json
 import math
+from collections import Counter
 
+import numba
+import numpy as np
 import pytest
 from helpers.coco_scenes import NAMES, pycocotools_numbers, scene
 
 from backbones.core.errors import InputError
+from detection.evaluation import kernels
 from detection.evaluation.coco import evaluate_coco
 
 PAIRS = {
@@ -73,6 +77,58 @@ def test_random_scenes(options, seed):
     truth, detections = scene(seed, **options)
     ours = evaluate_coco(truth, detections, score_threshold=0.0)
     assert_same(ours["metrics"], pycocotools_numbers(truth, detections))
+
+
+def random_problem(seed):
+    """A small problem in which anything can happen: crowds, ties, many detections, classes without objects."""
+    rng = np.random.default_rng([seed, 2026])
+    many = rng.random() < 0.1
+    return scene(
+        seed,
+        images=int(rng.integers(1, 4 if many else 9)),
+        classes=int(rng.integers(1, 3 if many else 6)),
+        most_objects=int(rng.choice([1, 4, 12, 25])),
+        most_detections=300 if many else int(rng.choice([3, 30, 80])),
+        crowd=float(rng.choice([0, 0.1, 0.4])),
+        levels=int(rng.choice([0, 3, 20])),
+        grid=int(rng.choice([0, 0, 8, 32])),
+        span=int(rng.choice([40, 120, 300])),
+    )
+
+
+def compare_random_problems(seeds):
+    seen = Counter()
+    for seed in seeds:
+        truth, detections = random_problem(seed)
+        ours = evaluate_coco(truth, detections, score_threshold=0.0)["metrics"]
+        if detections:  # of which pycocotools needs one
+            assert_same(ours, pycocotools_numbers(truth, detections))
+        cells = Counter((d["image_id"], d["category_id"]) for d in detections)
+        seen["crowds"] += any(a["iscrowd"] for a in truth["annotations"])
+        seen["ties"] += len({d["score"] for d in detections}) < len(detections)
+        seen["beyond 100"] += max(cells.values(), default=0) > 100
+    assert min(seen[what] for what in ("crowds", "ties", "beyond 100")) >= 0.03 * len(seeds), seen
+
+
+def test_a_hundred_random_problems():
+    compare_random_problems(range(100))
+
+
+@pytest.mark.exhaustive
+def test_a_thousand_random_problems():
+    compare_random_problems(range(1000, 2000))
+
+
+def test_without_a_folder_for_machine_code_each_process_compiles(monkeypatch):
+    def njit(*, cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return original(**options)
+
+    original = numba.njit
+    monkeypatch.setattr(numba, "njit", njit)
+    divide = kernels._compile(lambda x: x / 0.0)
+    assert divide(1.0) == math.inf
 
 
 def test_threshold_equals_evaluating_the_filtered_list():

@@ -1,13 +1,19 @@
 """The evaluator's reading of COCO's two files: flags, ids and numbers by what they are, as training reads them."""
 
+import json
 import math
 
 import numpy as np
 import pytest
 from helpers.coco_breakage import REFUSED, everywhere
+from helpers.coco_scenes import scene
 from helpers.detection_files import make_tree
+from helpers.mutations import damaged_bytes, damaged_tree
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from backbones.core.errors import InputError
+from detection.evaluation import reading
 from detection.evaluation.coco import evaluate_coco
 from detection.evaluation.reading import GroundTruth, read_detections
 
@@ -77,3 +83,108 @@ def test_a_wrong_detection_is_named_by_index_key_and_value(fields, says):
     with pytest.raises(InputError) as error:
         read_detections(detections, GroundTruth(tree))
     assert says in str(error.value)
+
+
+# ---- the fast reading of valid files against the one that reads value by value ------------------------------------
+
+SMALL = scene(2, images=3, classes=2, most_objects=2, most_detections=4)
+TOKENS = [b"null", b'"', b"{", b"[]", b"NaN", b"-", b"e999", b"9" * 30, b"\xff", b"\xef\xbb\xbf", b",", b"0.5", b"\x00",
+          b'"images": [], ', b'"id": 1, ', b'"\\ud800"', b"\xc3\xa9", b"true"]  # fmt: skip
+
+
+def outcome(read):
+    """The ids, names and columns that were read, exactly, or the error."""
+    try:
+        found = read()
+    except InputError as error:
+        return str(error)
+    objects = found.objects if isinstance(found, GroundTruth) else found
+    columns = [(a.dtype, a.shape, a.tobytes()) for a in vars(objects).values()]
+    if isinstance(found, GroundTruth):
+        columns += [found.image_ids.tolist(), found.category_ids.tolist(), found.category_names]
+    return columns
+
+
+def both_ways(read):
+    """The outcome of `read` as it is and without the fast reading; whether the fast reading read everything."""
+    taken = []
+
+    def watched(original):
+        def call(*args):
+            found = original(*args)
+            taken.append(found is not None)
+            return found
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("read_valid_truth", "read_valid_detections"):
+            patch.setattr(reading, name, watched(getattr(reading, name)))
+        one = outcome(read)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("read_valid_truth", "read_valid_detections"):
+            patch.setattr(reading, name, lambda *args: None)
+        return one, outcome(read), all(taken)
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_fast_and_slow_reading_agree_on_damaged_files(tmp_path, part):
+    path, truth, seen = tmp_path / "one.json", GroundTruth(SMALL[0]), set()
+    sound = json.dumps(SMALL[part]).encode()
+    trees = damaged_tree(SMALL[part]).map(lambda tree: json.dumps(tree).encode())
+    marked = st.just(b"\xef\xbb\xbf" + sound)
+
+    @settings(max_examples=400, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(st.one_of(trees, trees, trees, damaged_bytes(sound, TOKENS), marked))
+    def check(data):
+        path.write_bytes(data)
+        one, other, fast = both_ways(lambda: read_detections(path, truth) if part else GroundTruth(path))
+        assert one == other
+        seen.add((fast, isinstance(one, str)))
+
+    check()
+    # Some are read fast, some only value by value, some refused; never refused after a fast reading.
+    assert seen == {(True, False), (False, False), (False, True)}
+
+
+@pytest.mark.parametrize("wrap", [lambda found: found, lambda found: {"info": {}, "annotations": found}, tuple])
+def test_sound_files_and_trees_are_read_fast(tmp_path, wrap):
+    tree, found = scene(3)
+    tree["annotations"][0]["segmentation"] = [[1, 2.5, 3, 4]]
+    tree["annotations"][1]["ignore"] = 1
+    del tree["annotations"][2]["iscrowd"]
+    found[0]["bbox"] = [1, 2, 3, 2**60 + 1]  # integers
+    found[1] |= {"score": 1, "é": "é"}
+    truth = tmp_path / "truth.json"
+    path = tmp_path / "found.json"
+    truth.write_text(json.dumps(tree))
+    path.write_text(json.dumps(wrap(found), ensure_ascii=False))
+    for source in (tree, truth):
+        one, other, fast = both_ways(lambda source=source: GroundTruth(source))
+        assert one == other
+        assert fast
+    for source in (wrap(found), path):
+        one, other, fast = both_ways(lambda source=source: read_detections(source, GroundTruth(tree)))
+        assert one == other
+        assert fast
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (b'{"images"', b'{"info": "\xff", "images"', "as JSON"),  # also in text that nothing reads
+        (b'{"images"', b'{"images": [], "images"', "the key 'images' is duplicated"),
+        (b'"area": ', b'"area": -', "areas that are not a number of at least 0"),
+        (b'"bbox": [', b'"bbox": [1e999, ', "boxes that are not 4 numbers"),
+        (b'"class 0"', b'" "', "category names that are not text"),
+        (b'"class 0"', b'"\\ud800"', "category names that are not text"),
+    ],
+)
+def test_a_wrong_ground_truth_file_is_refused_as_ever(tmp_path, old, new, says):
+    path = tmp_path / "truth.json"
+    sound = json.dumps(SMALL[0]).encode()
+    assert old in sound
+    path.write_bytes(sound.replace(old, new))
+    one, other, _ = both_ways(lambda: GroundTruth(path))
+    assert one == other
+    assert says in one

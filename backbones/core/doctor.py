@@ -69,6 +69,8 @@ PACKAGES = (
     Package("rich", "rich", (QUICK,)),
     Package("numba", "numba>=0.60", (QUICK,)),
     Package("pycocotools", "pycocotools>=2.0.8", EVALUATED),
+    Package("msgspec", "msgspec>=0.18", EVALUATED),
+    Package("numba", "numba", EVALUATED),
     Package("matplotlib", "matplotlib", (QUICK,)),
     Package("jinja2", "jinja2", (QUICK,)),
     Package("pytorch_grad_cam", "grad-cam>=1.5.4", (QUICK,)),

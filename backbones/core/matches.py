@@ -15,6 +15,7 @@ counterparts are positions in `image_ids` and `category_ids`:
 Letters: I images, K classes, N detections, G objects, A area ranges, T IoU thresholds, M limits on detections.
 """
 
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,8 +109,11 @@ def save_matches(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
     typed: dict[str, Any] = {name: np.asarray(everything[name], dtype=dtype) for name, (dtype, _) in LAYOUT.items()}
 
     def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, **typed)
+        # As np.savez_compressed, but three times faster for a fifth more bytes.
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
+            for name, array in typed.items():
+                with file.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, array, allow_pickle=False)
 
     save_atomic(path, write, typed)
 

@@ -14,16 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from backbones.core.matches import TRUE_POSITIVE, save_matches
-from detection.evaluation.box_pairs import best_partner
+from backbones.core.matches import save_matches
 from detection.evaluation.matching import (
     AREA_NAMES,
     IOU_THRESHOLDS,
     MAX_DETECTIONS,
     Boxes,
-    box_iou,
     counted,
     match,
+    narrow,
     rank_detections,
 )
 from detection.evaluation.reading import GroundTruth, read_detections
@@ -77,61 +76,41 @@ def coco_numbers(
 
 def _summarise(matches: Mapping[str, np.ndarray]) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
     """Return the 12 metrics, and AP and AR100 of every class (K,)."""
-    precision = {area: _class_precision(matches, area) for area in AREA_NAMES}  # (K, T) each
-    whole = precision["all"]
+    precision, recall = _precision_and_recall(matches)
+    whole = precision[:, 0]
     metrics = {
         "AP": _mean(whole),
         "AP50": _mean(whole[:, np.isclose(IOU_THRESHOLDS, 0.50)]),
         "AP75": _mean(whole[:, np.isclose(IOU_THRESHOLDS, 0.75)]),
     }
-    metrics |= {f"AP{area[0]}": _mean(precision[area]) for area in AREA_NAMES[1:]}
-    recall = {most: _class_recall(matches, "all", most) for most in MAX_DETECTIONS}
-    metrics |= {f"AR{most}": _mean(recall[most]) for most in MAX_DETECTIONS}
-    metrics |= {f"AR{area[0]}": _mean(_class_recall(matches, area, MAX_DETECTIONS[-1])) for area in AREA_NAMES[1:]}
-    return metrics, whole.mean(axis=1), recall[MAX_DETECTIONS[-1]].mean(axis=1)
+    metrics |= {f"AP{area[0]}": _mean(precision[:, a]) for a, area in enumerate(AREA_NAMES) if a}
+    metrics |= {f"AR{most}": _mean(recall[:, m, 0]) for m, most in enumerate(MAX_DETECTIONS)}
+    metrics |= {f"AR{area[0]}": _mean(recall[:, -1, a]) for a, area in enumerate(AREA_NAMES) if a}
+    return metrics, whole.mean(axis=1), recall[:, -1, 0].mean(axis=1)
 
 
-def _class_precision(matches: Mapping[str, np.ndarray], area: str) -> np.ndarray:
-    """Return (K, T) mean interpolated precision at 101 recall points; NaN for a class without ground truth."""
-    objects = _objects_per_class(matches, area)
-    above = matches["score"] > matches["score_threshold"]
-    above |= matches["score_threshold"] <= 0
-    result = np.full((len(objects), len(IOU_THRESHOLDS)), np.nan)
-    for k in np.flatnonzero(objects):
-        chosen = np.flatnonzero(above & (matches["category"] == k))
-        chosen = chosen[np.argsort(-matches["score"][chosen], kind="stable")]  # ties: by image, as pycocotools
-        outcome = matches["outcome"][chosen, AREA_NAMES.index(area)]
-        for t in range(len(IOU_THRESHOLDS)):
-            result[k, t] = _interpolated_precision(outcome[:, t], objects[k]).mean()
-    return result
+def _precision_and_recall(matches: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return (K, A, T) mean interpolated precision, and (K, M, A, T) recall; NaN for a class without counted objects.
 
+    M: limits on the detections of an image and class.
+    """
+    from detection.evaluation import kernels
 
-def _interpolated_precision(outcome: np.ndarray, objects: int) -> np.ndarray:
-    """Return the (101,) precision envelope at the recall points; 0 beyond the last recall.
-
-    Args:
-        outcome: (N,) of the detections, by descending score."""
-    hits, misses = np.cumsum(outcome == TRUE_POSITIVE), np.cumsum(outcome == 0)
-    precision = hits / (hits + misses + np.spacing(1))
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    position = np.searchsorted(hits / objects, RECALL_POINTS, side="left")
-    return np.append(envelope, 0.0)[position]
-
-
-def _class_recall(matches: Mapping[str, np.ndarray], area: str, most: int) -> np.ndarray:
-    """Return (K, T) recall of the `most` best detections per image and class; NaN for a class without ground truth."""
-    objects = _objects_per_class(matches, area)
-    hits = matches["outcome"][:, AREA_NAMES.index(area)] == TRUE_POSITIVE
-    hits &= (matches["rank"] < most)[:, None]
-    found = np.zeros((len(objects), len(IOU_THRESHOLDS)))
-    np.add.at(found, matches["category"][hits.any(1)], hits[hits.any(1)])
-    return found / np.where(objects, objects, np.nan)[:, None]
-
-
-def _objects_per_class(matches: Mapping[str, np.ndarray], area: str) -> np.ndarray:
-    """Return the (K,) number of counted objects."""
-    counts = matches["object_counts"][:, AREA_NAMES.index(area)]
-    return np.bincount(matches["object_category"][counts], minlength=len(matches["category_ids"]))
+    classes, areas = len(matches["category_ids"]), len(AREA_NAMES)
+    objects = np.stack(
+        [np.bincount(matches["object_category"][row], minlength=classes) for row in matches["object_counts"].T], axis=1
+    )
+    order = np.lexsort((-matches["score"], narrow(matches["category"])))  # ties: by image, as pycocotools
+    bounds = np.searchsorted(matches["category"], np.arange(classes + 1))  # detections are sorted by class
+    above = (matches["score"] > matches["score_threshold"]) | (matches["score_threshold"] <= 0)
+    precision = np.zeros((classes, areas, len(IOU_THRESHOLDS), len(RECALL_POINTS)))
+    hits = np.zeros((classes, len(MAX_DETECTIONS), areas, len(IOU_THRESHOLDS)))
+    limits = np.array(MAX_DETECTIONS)
+    kernels.accumulate(
+        *(order, bounds, matches["outcome"], matches["rank"], above, objects, limits, RECALL_POINTS, precision, hits)
+    )
+    known = np.where(objects, objects, np.nan)
+    return np.where(objects[..., None], precision.mean(axis=-1), np.nan), hits / known[:, None, :, None]
 
 
 def _mean(values: np.ndarray) -> float:
@@ -144,7 +123,7 @@ def _mean(values: np.ndarray) -> float:
 
 def _collect(truth: GroundTruth, detections: Boxes, rank: np.ndarray, score_threshold: float) -> dict[str, np.ndarray]:
     objects = truth.objects
-    outcome, partner = match(detections, rank, objects)
+    outcome, partner = match(detections, objects)
     return {
         "image": detections.image,
         "category": detections.category,
@@ -170,26 +149,19 @@ def nearest_objects(detections: Boxes, objects: Boxes) -> dict[str, np.ndarray]:
 
     Returns:
         {"own_iou", "own_object", "other_iou", "other_object"}, (N,) each; IoU 0 and object -1 without overlap."""
+    from detection.evaluation import kernels
+
     kept = np.flatnonzero(~objects.crowd)
+    kept = kept[np.argsort(objects.image[kept], kind="stable")]
     objects = objects.take(kept)
-    classes = 1 + max(detections.category.max(initial=0), objects.category.max(initial=0))
-
-    def overlap(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        return box_iou(detections.xywh[rows], objects.xywh[columns, None], np.zeros((len(rows), 1), dtype=bool))[:, 0]
-
-    def overlap_of_others(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        return np.where(detections.category[rows] == objects.category[columns], -1.0, overlap(rows, columns))
-
-    keys = [boxes.image * classes + boxes.category for boxes in (detections, objects)]
-    result = {}
-    for name, (best, partner) in {
-        "own": best_partner(keys[0], keys[1], overlap),
-        "other": best_partner(detections.image, objects.image, overlap_of_others),
-    }.items():
-        near = best > 0
-        result[f"{name}_iou"] = np.where(near, best, 0)
-        result[f"{name}_object"] = np.where(near, np.append(kept, -1)[partner], -1)
-    return result
+    images = 1 + max(detections.image.max(initial=0), objects.image.max(initial=0))
+    first = np.searchsorted(objects.image, np.arange(images + 1))
+    iou, nearest = np.zeros((2, len(detections))), np.full((2, len(detections)), -1)
+    kernels.find_nearest(
+        *(detections.image, detections.category, detections.xywh, first, objects.category, objects.xywh, iou, nearest)
+    )
+    found = np.append(kept, -1)[nearest]
+    return {"own_iou": iou[0], "own_object": found[0], "other_iou": iou[1], "other_object": found[1]}
 
 
 def _counts(truth: GroundTruth, detections: Boxes, score_threshold: float) -> dict[str, int]:

@@ -25,6 +25,7 @@ from detection.data.coco.instances import (
 from detection.data.fields import ABSENT, column, read_ids, read_numbers, read_rows, say, say_id
 from detection.data.scan import MALFORMED, NOT_FINITE, refuse
 from detection.evaluation.matching import Boxes
+from detection.evaluation.valid import build_detections, read_valid_detections, read_valid_truth
 
 NO_AREA = Kind(ERROR, "annotations without area", "COCO's sizes need it: add width times height, or the mask's area")
 
@@ -34,24 +35,9 @@ class GroundTruth:
 
     def __init__(self, source: Mapping[str, Any] | str | Path) -> None:
         self.where = str(source) if isinstance(source, str | Path) else "ground truth"
-        lists = load_instances(source) if isinstance(source, str | Path) else require_lists(source, self.where)
-        findings = Findings()
-        self.image_ids = np.sort(unique_entries(lists["images"], "images", findings)[1])
-        categories, self.category_ids = sort_entries(*unique_entries(lists["categories"], "categories", findings))
-        self.category_names = _distinct(read_names(categories, self.category_ids, findings))
-        read = read_annotations(lists["annotations"], self.image_ids, self.category_ids, findings)
-        infinite = ~read.malformed & ~np.isfinite(read.bbox).all(axis=1)
-        for kind, rows in ((MALFORMED, read.malformed), (NOT_FINITE, infinite), (NO_AREA, read.no_area)):
-            findings.add(kind, map(read.describe, np.flatnonzero(rows).tolist()), int(rows.sum()))
-        refuse(findings, self.where)
-        self.objects = Boxes(
-            image=read.image,
-            category=read.category,
-            xywh=read.bbox,
-            area=read.area,
-            score=np.zeros(len(read.items)),
-            crowd=read.iscrowd,
-        )
+        read = read_valid_truth(source) or _read_any_truth(source, self.where)
+        self.image_ids, self.category_ids, names, self.objects = read
+        self.category_names = _distinct(names)
 
     def positions(self, items: Sequence[Mapping], where: Callable[[int], str]) -> tuple[np.ndarray, np.ndarray]:
         """Return (N,) image and class positions; raise `InputError` for the first invalid or unknown id."""
@@ -70,11 +56,35 @@ class GroundTruth:
         return result[0], result[1]
 
 
+def _read_any_truth(
+    source: Mapping[str, Any] | str | Path, where: str
+) -> tuple[np.ndarray, np.ndarray, list[str], Boxes]:
+    """Read value by value, as `read_valid_truth`; raise `InputError` for the first kind of error."""
+    lists = load_instances(source) if isinstance(source, str | Path) else require_lists(source, where)
+    findings = Findings()
+    image_ids = np.sort(unique_entries(lists["images"], "images", findings)[1])
+    categories, category_ids = sort_entries(*unique_entries(lists["categories"], "categories", findings))
+    names = read_names(categories, category_ids, findings)
+    read = read_annotations(lists["annotations"], image_ids, category_ids, findings)
+    infinite = ~read.malformed & ~np.isfinite(read.bbox).all(axis=1)
+    for kind, rows in ((MALFORMED, read.malformed), (NOT_FINITE, infinite), (NO_AREA, read.no_area)):
+        findings.add(kind, map(read.describe, np.flatnonzero(rows).tolist()), int(rows.sum()))
+    refuse(findings, where)
+    objects = Boxes(read.image, read.category, read.bbox, read.area, np.zeros(len(read.items)), crowd=read.iscrowd)
+    return image_ids, category_ids, names, objects
+
+
 def read_detections(source: Sequence | Mapping | str | Path, truth: GroundTruth) -> Boxes:
     """Read and check COCO results, keeping their order; raise `InputError` for the first that does not fit the truth.
 
     Numbers can be NumPy scalars, and a box can be a NumPy array.
     """
+    valid = read_valid_detections(source, truth.image_ids, truth.category_ids)
+    return _read_any(source, truth) if valid is None else valid
+
+
+def _read_any(source: Sequence | Mapping | str | Path, truth: GroundTruth) -> Boxes:
+    """Read value by value; raise `InputError` for the first that does not fit."""
     name = str(source) if isinstance(source, str | Path) else "detections"
     items = load_json(source) if isinstance(source, str | Path) else source
     if isinstance(items, Mapping):
@@ -92,16 +102,7 @@ def read_detections(source: Sequence | Mapping | str | Path, truth: GroundTruth)
     image, category = truth.positions(items, where)
     xywh = _finite(items, "bbox", *read_rows(column(items, "bbox"), 4), where)
     score, bad = read_numbers(column(items, "score"))
-    with np.errstate(over="ignore"):
-        area = xywh[:, 2] * xywh[:, 3]
-    return Boxes(
-        image=image,
-        category=category,
-        xywh=xywh,
-        area=area,
-        score=_finite(items, "score", score[:, None], bad, where)[:, 0],
-        crowd=np.zeros(len(items), dtype=bool),
-    )
+    return build_detections(image, category, xywh, _finite(items, "score", score[:, None], bad, where)[:, 0])
 
 
 def _finite(
