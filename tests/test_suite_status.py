@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import signal
 import socket
 
 import pytest
@@ -55,6 +56,26 @@ def test_a_stopped_suite_leaves_no_attempt(lab):
     suite.terminate()
     assert suite.wait(60) == 130
     assert states_of(lab)["CE: pretrain"] == "ready"
+    assert list(lab.output.rglob(attempts.FILE_NAME)) == []
+
+
+@pytest.mark.parametrize("code", [None, -9])
+def test_a_stage_that_waits_for_another_try_when_the_suite_is_stopped_leaves_no_attempt(lab, code):
+    lab.tell("die", "CE-s0-localize")
+    lab.tree["LAUNCH"]["RETRIES"], call = 9, lab.call_here
+    tries = []
+
+    def call_here(stage):
+        if (found := call(stage)) != -signal.SIGKILL:
+            return found
+        tries.append(stage)
+        if len(tries) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return code
+
+    lab.call_here = call_here
+    assert lab.run()[0] == 130
+    assert len(tries) == 2
     assert list(lab.output.rglob(attempts.FILE_NAME)) == []
 
 

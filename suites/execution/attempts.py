@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from itertools import count
 from pathlib import Path
 
 from backbones.core.errors import InputError
@@ -41,6 +42,19 @@ class Attempt:
         if self.ended:
             return "failed"
         return "running" if Owner(self.pid, self.host).alive() else "interrupted"
+
+
+def put_aside(stage: Stage) -> str:
+    """Rename a folder whose content is not from this stage, since a tool that resumes would start from it.
+
+    Returns:
+        what was done and why, "" for nothing.
+    """
+    if not (reason := stage.foreign()):
+        return ""
+    number = next(n for n in count(1) if not stage.output.with_name(f"{stage.output.name}.old{n}").exists())
+    aside = stage.output.rename(stage.output.with_name(f"{stage.output.name}.old{number}"))
+    return f"{reason}; put aside as {aside.name}"
 
 
 def begin(stage: Stage) -> None:

@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import count
 from typing import IO
 
 from backbones.core.errors import Diverged, InputError
@@ -28,6 +27,7 @@ from suites.fingerprints.data import save_known
 from suites.folder import claim_suffix, lock_folder
 from suites.plan import Plan, compare_stage, plan_again
 from suites.stages import Stage
+from suites.stages.base import Key
 from suites.stages.outcome import reason_of
 
 INTERRUPTED = 130
@@ -85,7 +85,7 @@ class _Run:
         # Represents the comparison in the estimate of the time left; its inputs are only known at the end.
         self.last = compare_stage(plan, ())
         self.fresh: dict[Stage, bool] = {}  # running stages: whether they started from nothing
-        self.tries: Counter[Stage] = Counter()
+        self.tries: Counter[Key] = Counter()
         self.comparison: Stage | None = None
         self.reported = False  # whether this call wrote the page
 
@@ -164,7 +164,7 @@ class _Run:
             self.fail(stage, f"not run: {reason}")
             return False
         try:
-            if said := put_aside(stage):
+            if said := attempts.put_aside(stage):
                 self.display.print(f"{stage.title}: {said}")
             stage.forget()
             self.fresh[stage] = not stage.trains or not stage.log.exists()
@@ -186,7 +186,7 @@ class _Run:
         stage, code, seconds = ended
         self.spend()
         if code is None:
-            self.scheduler.again(stage)
+            self.again(stage)
         elif not (reason := reason_of(code, stage) if code else self.record(stage)):
             if self.fresh[stage]:  # a stage resumed from a checkpoint takes less time
                 self.timings.add(stage, seconds)
@@ -224,12 +224,17 @@ class _Run:
             attempts.forget(stage)
             self.scheduler.end(stage)
             self.display.end(stage, f"diverged after {seconds:.0f} s: {reason}")
-        elif killed and self.tries[stage] < self.plan.suite.launch.retries:
-            self.tries[stage] += 1
-            self.scheduler.again(stage)
+        elif killed and self.tries[stage.key] < self.plan.suite.launch.retries:
+            self.tries[stage.key] += 1
+            self.again(stage)
             self.display.print(f"{stage.title}: {reason} after {seconds:.0f} s; started again")
         else:
             self.fail(stage, reason, f"failed after {seconds:.0f} s: {reason}")
+
+    def again(self, stage: Stage) -> None:
+        """Count a stage as ready again."""
+        attempts.forget(stage)
+        self.scheduler.again(stage)
 
     def fail(self, stage: Stage, reason: str, said: str = "") -> None:
         """Count a stage as failed, and show why."""
@@ -246,9 +251,8 @@ class _Run:
 
     def forget_stopped(self) -> None:
         """Remove the attempts of the stages that were running when the suite was stopped."""
-        for key in self.scheduler.running:
-            if stage := self.scheduler.graph.stages.get(key):
-                attempts.forget(stage)
+        for stage in filter(None, map(self.scheduler.graph.stages.get, self.scheduler.running)):
+            attempts.forget(stage)
 
     # ---- what is shown ---------------------------------------------------------------------------------
 
@@ -283,16 +287,3 @@ class _Run:
         now = time.monotonic()
         self.timings.spend(now - self.saved)
         self.saved = now
-
-
-def put_aside(stage: Stage) -> str:
-    """Rename a folder whose content is not from this stage, since a tool that resumes would start from it.
-
-    Returns:
-        what was done and why, "" for nothing.
-    """
-    if not (reason := stage.foreign()):
-        return ""
-    number = next(n for n in count(1) if not stage.output.with_name(f"{stage.output.name}.old{n}").exists())
-    aside = stage.output.rename(stage.output.with_name(f"{stage.output.name}.old{number}"))
-    return f"{reason}; put aside as {aside.name}"
