@@ -19,9 +19,10 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["backbones*", "detection*", "comparison*", "suites*"]),
     package_data={
+        "backbones.core": ["schemas/*.json"],
         "backbones.data": ["*.yaml"],
         "backbones.gaussian": ["templates/*"],
-        "comparison": ["templates/*"],
+        "comparison": ["schemas/*.json", "templates/*"],
     },
     install_requires=[
         "torch>=2.6",
@@ -39,6 +40,7 @@ setup(
         "scikit-learn",  # t-SNE
         "matplotlib",
         "jinja2",
+        "fastjsonschema>=2.19",
         "tqdm",
         "rich",
         "msgspec>=0.18",
@@ -51,6 +53,7 @@ setup(
             "pytest-xdist>=3.6",
             "hypothesis>=6.100",
             "statsmodels>=0.14",
+            "jsonschema>=4.18",
             "ruff>=0.8",
             "basedpyright>=1.20",
         ],

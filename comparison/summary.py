@@ -1,17 +1,6 @@
 """The comparison as data: the content of comparison.json.
 
-{"schema_version": 1, "baseline": label or null,
- "rows": [{"label", "method", "seed", "protocol": "name@hash" or null, "metrics": {name: number or null},
-           "difference_to_baseline": {name: {"value", "low", "high"}} or null,      row minus baseline
-           "name": label, with the seed where labels repeat, "backbone_name": without the
-           detector's, "hash", "baseline": label of this row's baseline,
-           "intervals": {name: {"value", "low", "high"}},                           of the row itself, only AP and AR
-           "on_training_images": bool, "stages": {stage: {"protocol", "folder", "data"}},
-           "failures": [the failures of this row]}],
- "methods": [...] the methods over their seeds, if one has several (`comparison.methods`),
- "failures": [{"label", "seed", "protocol", "what", "reason", "log"}] as given (`comparison.failures`),
- "primary": the number that decides, "level", "resamples", "notes": [text],
- "warnings": [{"row", "stage", "what", "count", "examples"}]}
+`schemas/comparison.json` describes every key, as a JSON Schema that every comparison is checked against.
 
 A row whose pretraining failed has no "stages", no number, "hash": "", and "method": "" if no other seed tells it.  The
 protocol is "name" alone if every fine-tuning under it failed.
@@ -20,10 +9,12 @@ protocol is "name" alone if every fine-tuning under it failed.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from backbones.core.matches import MATCHES_FILE, load_matches
 from backbones.core.revision import describe_revision
+from backbones.core.schema import find_violation
 from comparison.bootstrap import Resampled, difference, interval, resample_rows
 from comparison.failed_rows import place_failures
 from comparison.failures import Failure, detector_failure
@@ -36,6 +27,7 @@ from comparison.rows import baseline_of, check_baseline_label, group_rows
 
 SCHEMA_VERSION = 1
 DEFAULT_GOAL = Goal()
+SCHEMA = Path(__file__).parent / "schemas" / "comparison.json"
 
 
 def build_comparison(
@@ -49,12 +41,16 @@ def build_comparison(
     failures: Sequence[Failure] = (),
     goal: Goal = DEFAULT_GOAL,
 ) -> dict[str, Any]:
-    """Compute differences and intervals of all rows; the module docstring describes the result.
+    """Compute differences and intervals of all rows; the schema describes the result.
 
     Args:
         chosen: config keys whose value was chosen separately for each seed, so that seeds can differ in them.
         failures: stages that failed; rows without any results because of one are added.
         goal: the number that decides, and the largest difference that does not matter.
+
+    Raises:
+        InputError: `baseline` does not name a row, or several rows could be the baseline of one.
+        ValueError: the comparison contradicts its schema, which is an error of this code.
     """
     rows = place_failures(rows, failures)
     check_baseline_label(rows, baseline)
@@ -72,7 +68,7 @@ def build_comparison(
     mark_commits(compared)
     families = find_families([one.row for one in compared], chosen)
     labels = [entry["baseline"] for entry in entries if entry["baseline"] is not None]
-    return {
+    comparison = {
         "schema_version": SCHEMA_VERSION,
         "baseline": labels[0] if labels else None,
         "rows": entries,
@@ -84,6 +80,9 @@ def build_comparison(
         "notes": [*filter(None, [apart]), *write_notes(compared, families, baseline)],
         "warnings": _warnings(rows),
     }
+    if problem := find_violation(comparison, SCHEMA):
+        raise ValueError(f"the comparison contradicts {SCHEMA.name}: {problem}")
+    return comparison
 
 
 def _warnings(rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -65,6 +65,7 @@ PACKAGES = (
     Package("fvcore", "fvcore", ABILITIES),
     Package("yacs", "yacs", ABILITIES),
     Package("tqdm", "tqdm", ABILITIES),
+    Package("fastjsonschema", "fastjsonschema>=2.19", ABILITIES),
     Package("tensorboard", "tensorboard", ABILITIES),
     Package("rich", "rich", (QUICK,)),
     Package("numba", "numba>=0.60", (QUICK,)),

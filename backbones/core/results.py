@@ -1,38 +1,28 @@
-"""results.json: one versioned schema for every stage, its writer and its only reader.
+"""results.json: the one format of every stage, its writer and its only reader.
 
-{"schema_version": 1, "stage": one of STAGES,
- "backbone": {"label", "method", "seed", "hash"},          what was measured; rows are joined by the hash
- "protocol": {"name", "hash", "settings": {key: value}},   how; numbers of two hashes are not comparable; the settings
-                                                           that the hash covers are absent in older files
- "metrics": {name: number or null},                        flat; fractions in [0, 1]
- "data": {...}, "details": {...},                          counts and fingerprints; everything that is not a scalar
- "warnings": [{"what", "count", "examples"}],
- "files": {name: path relative to the folder},
- "code": {"version", "commit", "modified"}}                code that wrote it (core/revision.py); absent in older files
+`schemas/results.json` describes every key: a JSON Schema, which files are checked against when they are written and
+read.  Additional keys are allowed.  `SCHEMA_VERSION` changes only if an earlier reader would misread a file; later
+versions of the code keep reading all versions that the schema lists.
 """
 
 import logging
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from backbones.core.errors import InputError
 from backbones.core.files import load_json, save_json
 from backbones.core.revision import code_revision
+from backbones.core.schema import find_violation
 
 SCHEMA_VERSION = 1
-STAGES = ("pretraining", "backbone", "localization", "robustness", "detection")
 FILE_NAME = "results.json"
-_BLOCKS = {"backbone": dict, "protocol": dict, "metrics": dict, "data": dict, "details": dict, "warnings": list,
-           "files": dict}  # fmt: skip
-_IDENTITY = {
-    "backbone": {"label": str, "method": str, "seed": int, "hash": str},
-    "protocol": {"name": str, "hash": str},
-}
+SCHEMA = Path(__file__).parent / "schemas" / FILE_NAME
 _AGAIN = "run the stage again"
-_WARNING = {"what": str, "count": int, "examples": list}
 
 
 @dataclass(frozen=True)
@@ -61,7 +51,7 @@ def make_results(
     warnings: list | None = None,
     files: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Assemble a result; numbers that are not finite become null."""
+    """Assemble a result of a stage that the schema lists; numbers that are not finite become null."""
     return {
         "schema_version": SCHEMA_VERSION,
         "stage": stage,
@@ -77,9 +67,14 @@ def make_results(
 
 
 def save_results(run_dir: str | Path, results: Mapping) -> Path:
-    """Check and write `run_dir/results.json`, whose presence marks the stage as complete."""
+    """Check and write `run_dir/results.json`, whose presence marks the stage as complete.
+
+    Raises:
+        ValueError: the results are not valid, which is an error of the code that made them.
+    """
     path = Path(run_dir) / FILE_NAME
-    _check(results, path)
+    if problem := _find_problem(results):
+        raise ValueError(f"{path} is not written: {problem}")
     before, now = _read_protocol(path), _identity(results["protocol"])
     if before not in (None, now):
         # Not `core.run_log`: it imports torch, which a reader of results does not need.
@@ -99,15 +94,20 @@ def _read_protocol(path: Path) -> dict[str, str] | None:
 
 
 def _identity(protocol: Mapping[str, Any]) -> dict[str, str]:
-    return {key: protocol[key] for key in _IDENTITY["protocol"]}
+    return {key: protocol[key] for key in ("name", "hash")}
 
 
 def load_results(path: str | Path) -> dict[str, Any]:
-    """Read a results file, or the one in a run folder; raise `InputError` if it is not valid."""
+    """Read a results file, or the one in a run folder, of this or an earlier version.
+
+    Raises:
+        InputError: it is missing, broken, not valid, or of a later version; names the file and the key.
+    """
     path = Path(path)
     path = path / FILE_NAME if path.is_dir() else path
     results = load_json(path)
-    _check(results, path)
+    if problem := _find_problem(results):
+        raise InputError(f"{path}: {problem}; {_AGAIN}")
     return results
 
 
@@ -131,43 +131,23 @@ def find_results(roots: Iterable[str | Path]) -> list[Path]:
     return sorted(found)
 
 
-def _check(results: Any, path: Path) -> None:
+def _find_problem(results: Any) -> str:
+    """Return what is wrong with results, "" if they are valid."""
     version = results.get("schema_version") if isinstance(results, Mapping) else None
-    if version != SCHEMA_VERSION:
-        raise InputError(f"{path}: schema_version is {version!r}, this version reads {SCHEMA_VERSION}; run it again")
-    if results.get("stage") not in STAGES:
-        raise InputError(f"{path}: stage is {results.get('stage')!r}, not one of {', '.join(STAGES)}")
-    _check_fields(results, _BLOCKS, path, "")
-    for block, fields in _IDENTITY.items():
-        _check_fields(results[block], fields, path, f"{block}: ")
-    if "settings" in results["protocol"]:
-        _check_fields(results["protocol"], {"settings": dict}, path, "protocol: ")
-    if "code" in results:
-        _check_fields(results, {"code": dict}, path, "")
-    for n, warning in enumerate(results["warnings"]):
-        _check_fields(warning, _WARNING, path, f"warnings[{n}]: ")
+    if version not in (known := _known_versions()):
+        return f"schema_version is {version!r}; this version of smooth2det reads {', '.join(map(str, known))} only"
+    if problem := find_violation(results, SCHEMA):
+        return problem
     for name, value in results["metrics"].items():
-        if value is not None and not (_is(value, (int, float)) and math.isfinite(value)):
-            raise InputError(f"{path}: metrics: '{name}' must be a finite number or null, not {value!r}; {_AGAIN}")
-    for name, value in results["files"].items():
-        if not isinstance(value, str):
-            raise InputError(f"{path}: files: '{name}' must be a string, not {value!r}; {_AGAIN}")
+        # NaN and infinity, which JSON lacks but Python reads, and integers beyond any float.
+        if value is not None and not abs(value) <= sys.float_info.max:
+            return f"metrics.{name} is {value!r:.20}; it must be a finite number or null"
+    return ""
 
 
-def _check_fields(block: Any, fields: Mapping[str, type], path: Path, where: str) -> None:
-    """Raise `InputError` if a field of the block is missing or of another type."""
-    if not isinstance(block, Mapping):
-        raise InputError(f"{path}: {where}must be an object with keys, not {block!r}; {_AGAIN}")
-    for key, kind in fields.items():
-        if key not in block:
-            raise InputError(f"{path}: {where}'{key}' is missing; {_AGAIN}")
-        if not _is(block[key], Mapping if kind is dict else kind):
-            raise InputError(f"{path}: {where}'{key}' must be of type {kind.__name__}, not {block[key]!r}; {_AGAIN}")
-
-
-def _is(value: Any, kind: type | tuple[type, ...]) -> bool:
-    """Return isinstance(value, kind), but do not count bools as numbers."""
-    return isinstance(value, kind) and not isinstance(value, bool)
+@cache
+def _known_versions() -> tuple[int, ...]:
+    return tuple(load_json(SCHEMA)["properties"]["schema_version"]["enum"])
 
 
 def _finite(value: Any) -> Any:
