@@ -3,8 +3,10 @@
 jsonschema, the reference implementation, judges the files beside the compiled check of the project.
 """
 
+import importlib.util
 import json
 import math
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -12,6 +14,8 @@ import numpy as np
 import pytest
 from helpers.result_folders import add, add_suite, backbone, compare_runs
 
+import backbones
+from backbones.core import results as results_module
 from backbones.core.errors import InputError
 from backbones.core.results import SCHEMA, SCHEMA_VERSION, load_results, make_results, save_results
 from backbones.core.schema import find_violation
@@ -20,6 +24,7 @@ from comparison.metrics import METRICS
 from comparison.row import STAGE_ORDER
 from comparison.rows import collect_rows
 from comparison.summary import build_comparison
+from suites.stages import naming
 
 pytest_plugins = ["helpers.suite_fixtures"]
 
@@ -204,3 +209,23 @@ def test_the_old_names_of_keys_are_read(tmp_path):
 def test_a_comparison_of_version_0_3_0_is_valid():
     assert violations(OLD / "comparison.json", summary.SCHEMA) == []
     assert find_violation(json.loads((OLD / "comparison.json").read_text()), summary.SCHEMA) == ""
+
+
+# ---- a new version reruns nothing -----------------------------------------------------------------------------------
+
+
+def test_a_new_schema_reruns_no_stage(lab, monkeypatch):
+    assert lab.run()[0] == 0
+    monkeypatch.setattr(results_module, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    assert lab.to_run() == []
+
+
+def test_the_hash_of_a_stage_does_not_cover_the_schema(monkeypatch):
+    """The number is that of before the entry became a constant."""
+    monkeypatch.setattr(backbones, "__version__", "0.4.0")
+    monkeypatch.setattr(results_module, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    spec = importlib.util.spec_from_file_location("naming_again", str(naming.__file__))
+    module = importlib.util.module_from_spec(spec)  # a second copy, which reads the changed number if any
+    monkeypatch.setitem(sys.modules, "naming_again", module)
+    spec.loader.exec_module(module)
+    assert module.stage_hash(Path("x/pretrain.py"), ["SEED", "1"], {"LR": 0.1}, ["a"], "s") == "2f20195feb79"
