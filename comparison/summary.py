@@ -55,7 +55,32 @@ def build_comparison(
     rows = place_failures(rows, failures)
     check_baseline_label(rows, baseline)
     rows, apart = separate_validations(rows)
-    groups = group_rows(rows)
+    compared, resampled = _compare(group_rows(rows), baseline, resamples, seed, level)
+    entries = [one.entry for one in compared]
+    name_entries(entries)
+    mark_commits(compared)
+    families = find_families([one.row for one in compared], chosen)
+    labels = [entry["baseline"] for entry in entries if entry["baseline"] is not None]
+    return _checked(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "baseline": labels[0] if labels else None,
+            "rows": entries,
+            "primary": goal.primary,
+            "methods": build_methods(families, _measured(compared, resampled), goal, level),
+            "failures": [asdict(failure) for failure in failures],
+            "level": level,
+            "resamples": resamples,
+            "notes": [*filter(None, [apart]), *write_notes(compared, families, baseline)],
+            "warnings": _warnings(rows),
+        }
+    )
+
+
+def _compare(
+    groups: Sequence[Sequence[Row]], baseline: str | None, resamples: int, seed: int, level: float
+) -> tuple[list[Compared], dict[int, Resampled]]:
+    """Compare every row with its baseline; also return the resampled numbers by `id(row)`."""
     compared: list[Compared] = []
     resampled: dict[int, Resampled] = {}
     for group in groups:
@@ -63,23 +88,10 @@ def build_comparison(
         for row in group:
             own = baseline_of(row, group, baseline)
             compared.append(Compared(row, own, _entry(row, own, resampled, level)))
-    entries = [one.entry for one in compared]
-    name_entries(entries)
-    mark_commits(compared)
-    families = find_families([one.row for one in compared], chosen)
-    labels = [entry["baseline"] for entry in entries if entry["baseline"] is not None]
-    comparison = {
-        "schema_version": SCHEMA_VERSION,
-        "baseline": labels[0] if labels else None,
-        "rows": entries,
-        "primary": goal.primary,
-        "methods": build_methods(families, _measured(compared, resampled), goal, level),
-        "failures": [asdict(failure) for failure in failures],
-        "level": level,
-        "resamples": resamples,
-        "notes": [*filter(None, [apart]), *write_notes(compared, families, baseline)],
-        "warnings": _warnings(rows),
-    }
+    return compared, resampled
+
+
+def _checked(comparison: dict[str, Any]) -> dict[str, Any]:
     if problem := find_violation(comparison, SCHEMA):
         raise ValueError(f"the comparison contradicts {SCHEMA.name}: {problem}")
     return comparison
