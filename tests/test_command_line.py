@@ -33,7 +33,7 @@ EXPANDING = (path_argument, backbone_argument, data_argument, root_argument)
 # Options that take a text which is not a path; a new one is added here, or is given one of EXPANDING as its type.
 TEXTS = {
     "arch", "baseline", "better", "by", "channel_order", "chosen", "dist_url", "key", "kind", "label", "method",
-    "metric", "norm", "note", "overrides", "rows", "set", "source", "split", "to", "variant",
+    "metric", "norm", "note", "overrides", "primary", "rows", "set", "source", "split", "to", "variant",
 }  # fmt: skip
 
 

@@ -313,7 +313,7 @@ def test_processes_of_a_killed_suite_end(lab):
     lab.tree |= {"ROWS": lab.tree["ROWS"][1:2], "FINETUNE": [], "LAUNCH": {"NUM_GPUS": 2}}
     lab.tell("hang", "CE-s0-pretrain")
     process = lab.start()
-    child = lab.child()
+    children = lab.children(2)
     process.kill()  # torchrun is told by the system, and tells its processes
     process.wait()
-    assert wait_for(lambda: is_gone(child))
+    assert wait_for(lambda: all(map(is_gone, children)))
