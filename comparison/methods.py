@@ -135,11 +135,12 @@ def _add_verdicts(
             primary.append((family, None if goal.primary in same else known[goal.primary]))
     if not primary or baseline is None:
         return
-    seeds = [min(len(family.backbones), len(baseline.backbones)) for family, _ in primary]
+    samples = {id(family): _sample(family, goal.primary, measured) for family in group}
+    counts = {key: sample.seeds for key, sample in samples.items() if sample is not None}
+    seeds = [min(counts[id(family)], counts[id(baseline)]) for family, _ in primary]
     higher = BY_NAME[goal.primary].better > 0
     verdicts = judge([one for _, one in primary], seeds=seeds, higher_is_better=higher, margin=goal.margin)
-    samples = [_sample(family, goal.primary, measured) for family in group]
-    parts = components([sample for sample in samples if sample is not None])
+    parts = components([sample for sample in samples.values() if sample is not None])
     for (family, one), verdict, count in zip(primary, verdicts, seeds, strict=True):
         entries[id(family)]["verdict"] = _describe_verdict(verdict, one, parts, goal, count)
 

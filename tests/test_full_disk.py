@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from helpers.small_disk import small_disk_at
 from matplotlib.figure import Figure
 
 from backbones.core import entry, files
@@ -34,16 +35,9 @@ DISK = 1 << 20  # bytes
 @pytest.fixture(scope="module")
 def mounted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("disk")
-    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "smooth2det-test", str(folder)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True)
-    except OSError as error:
-        pytest.skip(f"no small disk can be mounted: {error}")
-    if done.returncode:
-        pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
-    yield folder
-    log_to_file(Path(os.devnull))  # lets go of the disk
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with small_disk_at(folder, DISK):
+        yield folder
+        log_to_file(Path(os.devnull))  # lets go of the disk
 
 
 @pytest.fixture

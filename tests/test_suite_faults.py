@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from helpers.small_disk import small_disk_at
 from helpers.suite_lab import is_gone, wait_for
 
 import suites.cleaning as cleaning
@@ -38,16 +39,9 @@ def small_disk(dozen):
     """The folder of R07's training is a full disk of its own, until it is called."""
     [folder] = [stage.output for stage in dozen.plan().stages if stage.title == "R07: pretrain"]
     folder.mkdir(parents=True)
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "smooth2det-test", str(folder)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True)
-    except OSError as error:
-        pytest.skip(f"no small disk can be mounted: {error}")
-    if done.returncode:
-        pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
-    (folder / "filler").write_bytes(bytes(1 << 16))
-    yield (folder / "filler").unlink
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with small_disk_at(folder, 1 << 16):
+        (folder / "filler").write_bytes(bytes(1 << 16))
+        yield (folder / "filler").unlink
 
 
 def check_nothing_is_half_written(lab):

@@ -98,8 +98,15 @@ def test_an_attempt_of_another_process_is_not_believed_forever(finished):
         assert finished.run()[0] == 0
         assert finished.called() == []
     assert states_of(finished)["CE: pretrain"] == "complete"
-    path.write_text("[")
-    assert attempts.load(stage) is None
+    for text in (
+        "[",
+        "[]",
+        '{"begun": 0}',
+        '{"begun": "x", "pid": 1, "host": "h"}',
+        '{"begun": 0, "pid": "1", "host": "h"}',
+    ):
+        path.write_text(text)
+        assert attempts.load(stage) is None
 
 
 # ---- clean ----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Verdicts on methods over seeds: in comparison.json, on the terminal, in Markdown and on the page."""
 
 import re
+import shutil
 from html import unescape
 
 import numpy as np
@@ -118,6 +119,19 @@ def test_two_seeds_have_an_interval_and_no_verdict(tmp_path, capsys):
     assert als["verdict"]["word"] == ""
     assert als["differences"]["AP"]["over_seeds"]
     assert "no verdict with fewer than 3 seeds" in capsys.readouterr().out
+
+
+def test_a_verdict_counts_the_seeds_that_have_the_number(tmp_path):
+    """Of three backbones, one without a detector, or without an evaluation: two seeds."""
+    root = add_methods(tmp_path / "runs")
+    [folder] = root.glob("ALS-2-backbone-*")
+    shutil.rmtree(folder)
+    found = compare_runs(root, tmp_path / "out", "--primary", "top1")["methods"]
+    assert [(one["label"], one["verdict"]["word"]) for one in found if one["label"] == "ALS"] == [("ALS", "")]
+    shutil.rmtree(root / "ALS-2-detection-det@1")
+    judged = {one["label"]: one for one in compare_runs(root, tmp_path / "out")["methods"] if one["verdict"]}
+    assert (judged["ALS"]["metrics"]["AP"]["count"], judged["ALS"]["verdict"]["word"]) == (2, "")
+    assert judged["LS"]["verdict"]["word"] == "identical"
 
 
 def test_a_single_seed_changes_nothing(tmp_path, capsys):

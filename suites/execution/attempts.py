@@ -79,9 +79,11 @@ def load(stage: Stage) -> Attempt | None:
     """Return the last attempt, None if there is none or its file cannot be read."""
     try:
         found = load_json(_path(stage)) if _path(stage).is_file() else None
-        return Attempt(**found) if isinstance(found, Mapping) else None
+        attempt = Attempt(**found) if isinstance(found, Mapping) else None
     except (InputError, TypeError):
         return None
+    kinds = {"begun": (int, float), "pid": int, "host": str, "ended": (int, float), "reason": str}
+    return attempt if attempt and all(isinstance(getattr(attempt, name), kinds[name]) for name in kinds) else None
 
 
 def _path(stage: Stage) -> Path:
