@@ -141,6 +141,9 @@ class Suite:
 
     # Every row runs once with each of these seeds (pretraining and fine-tuning).
     seeds: tuple[int, ...] = (0,)
+    # Empty: a backbone is fine-tuned once, with the seed of its pretraining.  Otherwise once with each of these seeds,
+    # which shows how much of the spread is the fine-tuning's.  Rows with BACKBONE random have their seeds only.
+    finetune_seeds: tuple[int, ...] = ()
     # Data sets that the stages read.
     data: tuple[DataEntry, ...] = ()
     pretrain: Pretraining = Pretraining()
@@ -158,6 +161,10 @@ class Suite:
     def seeds_of(self, row: Row) -> tuple[int, ...]:
         """Return the seeds of a row: its own, or those of the suite."""
         return row.seeds or self.seeds
+
+    def finetune_seeds_of(self, row: Row) -> tuple[int | None, ...]:
+        """Return the seeds of the fine-tunings of each backbone of a row; None: that of its pretraining."""
+        return (None,) if row.backbone or not self.finetune_seeds else self.finetune_seeds
 
     def measuring(self, kind: str) -> Measuring:
         """Return the block of a kind of measure."""

@@ -26,6 +26,7 @@ def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
 
 def _check_suite(suite: Suite) -> None:
     _check_seeds(suite.seeds, "SEEDS")
+    _check_seeds(suite.finetune_seeds or suite.seeds, "FINETUNE_SEEDS")
     check_range("LAUNCH.NUM_GPUS", suite.launch.num_gpus, 1)
     check_range("LAUNCH.JOBS", suite.launch.jobs, 0)
     check_range("LAUNCH.RETRIES", suite.launch.retries, 0)

@@ -157,7 +157,7 @@ class _Builder:
 
     def _row(self, row: Row, run: Run) -> None:
         if row.backbone:
-            self._add(self._finetune(run, None, ""))
+            self._add(self._finetune(row, run, None, ""))
             return
         trained, twin, waits = self.training.add(row, run)
         if twin:
@@ -166,7 +166,7 @@ class _Builder:
             return
         self._add(trained.stages)
         self._add(self._measure(run, trained, waits))
-        self._add(self._finetune(run, trained.run, waits))
+        self._add(self._finetune(row, run, trained.run, waits))
 
     def _measure(self, run: Run, trained: Trained, waits: str) -> Iterator[Stage]:
         for cls in [cls for cls in KINDS.values() if issubclass(cls, Measure)]:
@@ -177,14 +177,17 @@ class _Builder:
                     cost=block.cost, disk=block.disk, waits=waits, selection=trained.selection,
                 )  # fmt: skip
 
-    def _finetune(self, run: Run, backbone: BackboneStage | None, waits: str) -> Iterator[Stage]:
+    def _finetune(self, row: Row, run: Run, backbone: BackboneStage | None, waits: str) -> Iterator[Stage]:
         for entry in self.suite.finetune:
             config, source = config_file(entry.config), str(backbone.output) if backbone else "random"
-            yield self.training.factory(run).make(
-                Finetune, run, run.name, [*entry.overrides, *run.overrides], tool=entry.tool, backbone=backbone,
-                options=["--config-file", str(config), "--backbone", source, "--resume"], config=config,
-                protocol=entry.name, cost=entry.cost, disk=entry.disk, waits=waits,
-            )  # fmt: skip
+            for seed in self.suite.finetune_seeds_of(row):
+                stage = self.training.factory(run).make(
+                    Finetune, run, run.name, [*entry.overrides, *run.overrides_with(seed)], tool=entry.tool,
+                    options=["--config-file", str(config), "--backbone", source, "--resume"], config=config,
+                    protocol=entry.name, cost=entry.cost, disk=entry.disk, waits=waits, backbone=backbone,
+                    detector_seed=seed,
+                )  # fmt: skip
+                yield stage if seed is None else replace(stage, title=f"{stage.title} detector seed {seed}")
 
 
 def _data(entry: DataEntry, output: Path, tools: Path, known: Known, without: bool, resources: Resources) -> Source:

@@ -36,12 +36,18 @@ def describe_failures(failures: Mapping[Key, Failed], stages: Iterable[Stage]) -
             "label": stage.run.label,
             "seed": stage.run.seed,
             "protocol": _protocol_name(cause, stages) if isinstance(cause, Finetune) else "",
-            "what": cause.kind,
+            "what": _step(cause),
             "reason": failures[cause.key].reason,
             "log": str(cause.log),
         }
         entries.setdefault((*entry.values(),), entry)
     return list(entries.values())
+
+
+def _step(failed: Stage) -> str:
+    """Return what a stage does, with the seed of a fine-tuning that has its own."""
+    seed = failed.detector_seed if isinstance(failed, Finetune) else None
+    return failed.kind if seed is None else f"{failed.kind} with seed {seed}"
 
 
 def _protocol_name(failed: Finetune, stages: Iterable[Stage]) -> str:

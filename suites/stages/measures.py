@@ -64,13 +64,19 @@ class Localize(Measure):
     results_stage = "localization"
 
 
+@dataclass(frozen=True, kw_only=True)
 class Finetune(OfBackbone):
-    """A detector fine-tuned from a backbone and measured; its FINETUNE entry names the tool."""
+    """A detector fine-tuned from a backbone and measured; its FINETUNE entry names the tool.
+
+    detector_seed: its seed, if the suite names seeds of fine-tunings; None: that of the pretraining.
+    """
 
     kind = "finetune"
     default_tool = "finetune_coco"
     results_stage = "detection"
     trains = True
+
+    detector_seed: int | None = None
 
     def externals(self, cfg: Mapping[str, Any]) -> Iterator[External]:
         """List its data sets, and the package of its engine."""

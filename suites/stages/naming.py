@@ -40,7 +40,12 @@ class Run:
     @property
     def overrides(self) -> list[str]:
         """Its label and seed, for the config of a stage."""
-        return ["LABEL", yaml_text(self.label), "SEED", str(self.seed)]
+        return self.overrides_with(None)
+
+    def overrides_with(self, detector_seed: int | None) -> list[str]:
+        """Return the same with the seed of a fine-tuning, if that has one of its own."""
+        seed = self.seed if detector_seed is None else detector_seed
+        return ["LABEL", yaml_text(self.label), "SEED", str(seed)]
 
 
 def yaml_text(text: str) -> str:
