@@ -13,6 +13,23 @@ MEANING = (
 )
 
 
+_SOURCES = {
+    "seeds": "between seeds", "fine_tuning": "between fine-tunings of one backbone", "interaction": "seed x image",
+    "images": "images", "method_images": "images in a difference",
+}  # fmt: skip
+
+
+def describe_variances(comparison: Mapping[str, Any]) -> list[str]:
+    """Say how much each source contributes to the primary number of one run, one sentence per protocol."""
+    several = len(comparison["variances"]) > 1
+    found = []
+    for entry in comparison["variances"]:
+        parts = [f"{said} {entry[name] ** 0.5:.4f}" for name, said in _SOURCES.items() if entry[name] is not None]
+        under = f" under {entry['protocol']}" if several else ""
+        found.append(f"Standard deviations of {entry['metric']} of one run{under}: {', '.join(parts)}.")
+    return found
+
+
 def terminal_verdicts(comparison: Mapping[str, Any]) -> str:
     """Format one line per method: mean, difference, verdict, and what would settle it; "" without verdicts."""
     lines = [row for protocol in _protocols(comparison) for row in _lines(comparison, protocol)]
@@ -21,10 +38,9 @@ def terminal_verdicts(comparison: Mapping[str, Any]) -> str:
     widths = [max(len(line[n]) for line in lines) for n in range(3)]
     texts = ["   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False)) for line in lines]
     body = [f"{text}   {line[3]}".rstrip() for text, line in zip(texts, lines, strict=True)]
-    meaning = textwrap.fill(MEANING.format(primary=comparison["primary"]), LINE_WIDTH)
-    return f"over seeds, {comparison['primary']} and its difference to the baseline:\n\n" + "\n".join(
-        [*body, "", meaning]
-    )
+    said = [MEANING.format(primary=comparison["primary"]), *describe_variances(comparison)]
+    text = [*body, "", *(textwrap.fill(line, LINE_WIDTH) for line in said)]
+    return f"over seeds, {comparison['primary']} and its difference to the baseline:\n\n" + "\n".join(text)
 
 
 def markdown_verdicts(comparison: Mapping[str, Any]) -> list[str]:
@@ -33,7 +49,8 @@ def markdown_verdicts(comparison: Mapping[str, Any]) -> list[str]:
     if not lines:
         return []
     header = ["", f"{comparison['primary']} over seeds", "difference to the baseline", "verdict"]
-    return ["## Over seeds", markdown_table(header, lines), MEANING.format(primary=comparison["primary"])]
+    said = [MEANING.format(primary=comparison["primary"]), *describe_variances(comparison)]
+    return ["## Over seeds", markdown_table(header, lines), " ".join(said)]
 
 
 def _protocols(comparison: Mapping[str, Any]) -> list[str | None]:

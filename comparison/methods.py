@@ -8,7 +8,8 @@ An entry of "methods" in comparison.json:
  "differences": {name: {"value", "low", "high", "error", "df", "p", "over_seeds", "over_images"}} or null,
                 method minus baseline, over seeds and images (`comparison.verdicts.nested`); "df": null: infinite; of
                 identical detections the value alone, 0
- "verdict": {"metric", "word", "p", "p_equivalent", "margin", "level", "needs": {"seeds", "images"} or null} or null}
+ "verdict": {"metric", "word", "p", "p_equivalent", "margin", "level", "needs"} or null,
+                "needs": {"seeds", "images", "hours"} or null}
 
 "p" of the verdict is adjusted for the methods of one protocol (Holm); those of "differences" are not.  Only the number
 named by `primary` has a verdict, all others are exploratory.
@@ -21,20 +22,24 @@ from typing import Any
 
 import numpy as np
 
+from backbones.core.checks import check_choice, check_range
 from comparison.bootstrap import Resampled
 from comparison.families import Family, spread_over_backbones
-from comparison.metrics import BY_NAME, DETECTORS, METRICS
+from comparison.metrics import BY_NAME, DETECTORS, DIRECTED, METRICS
 from comparison.row import Row
+from comparison.verdicts.entries import (
+    difference_entry,
+    needs_entry,
+    variance_entry,
+    verdict_entry,
+)
 from comparison.verdicts.nested import Components, Difference, Sample, components, difference
 from comparison.verdicts.planner import MOST_SEEDS, what_settles
-from comparison.verdicts.words import IDENTICAL, MARGIN, SEEDS_FOR_A_VERDICT, UNDECIDED, Verdict, judge
+from comparison.verdicts.words import IDENTICAL, MARGIN, SEEDS_FOR_A_VERDICT, UNDECIDED, judge
 
 PRIMARY = "AP"
 # Numbers of the detections, which are not tested where these are identical.
 _DETECTED = tuple(metric.name for metric in METRICS if metric.group in DETECTORS)
-_IDENTICAL = {
-    "value": 0.0, **dict.fromkeys(("low", "high", "error", "df", "p")), "over_seeds": False, "over_images": False,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,10 +47,19 @@ class Goal:
     """What the verdict is about, decided before the runs.
 
     primary: name of the number; margin: largest difference that does not matter, in its units.
+    seed_hours: hours that one more seed of one method takes, to price what would settle a difference; None: unknown.
     """
 
     primary: str = PRIMARY
     margin: float = MARGIN
+    seed_hours: float | None = None
+
+
+def read_goal(primary: str, margin: float, seed_hours: float | None) -> Goal:
+    """Return the goal of the options of these names; raise `InputError` for an unknown number, or one out of range."""
+    if seed_hours is not None:
+        check_range("--seed-hours", seed_hours, 0)
+    return Goal(check_choice("--primary", primary, DIRECTED), check_range("--margin", margin, 0), seed_hours)
 
 
 @dataclass(frozen=True)
@@ -57,15 +71,31 @@ class Measured:
     baselines: Mapping[int, Row | None]
 
 
-def build_methods(families: Sequence[Family], measured: Measured, goal: Goal, level: float) -> list[dict[str, Any]]:
-    """Return the entries of all methods; empty unless a method has several rows."""
+def build_methods(
+    families: Sequence[Family], measured: Measured, goal: Goal, level: float
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the entries of all methods, and of the components of variance; empty unless a method has several rows."""
     if all(len(family.rows) + len(family.failed) < 2 for family in families):
-        return []
-    entries = {id(family): _entry(family, measured) for family in families}
+        return [], []
+    entries, variances = {id(family): _entry(family, measured) for family in families}, []
     for protocol in dict.fromkeys(family.protocol for family in families):
         group = [family for family in families if family.protocol == protocol]
-        _add_verdicts(group, _baseline_of(group, measured), measured, entries, goal, level)
-    return list(entries.values())
+        samples = {id(family): one for family in group if (one := _sample(family, goal.primary, measured))}
+        parts = components([*samples.values()])
+        variances += [variance_entry(protocol, goal.primary, parts)] if parts else []
+        baseline = _baseline_of(group, measured)
+        if baseline is None:
+            continue
+        others = [family for family in group if family is not baseline and family.rows]
+        found = {id(family): _differences(family, baseline, measured) for family in others}
+        for key, differences in found.items():
+            entries[key]["differences"] = {name: difference_entry(one, level) for name, one in differences.items()}
+        judged = {key: differences[goal.primary] for key, differences in found.items() if goal.primary in differences}
+        present = [(samples[key].seeds, samples[id(baseline)].seeds) for key in judged]
+        verdicts = _verdicts([*judged.values()], present, parts, goal)
+        for key, verdict in zip(judged, verdicts, strict=True):
+            entries[key]["verdict"] = verdict
+    return list(entries.values()), variances
 
 
 def verdict_text(method: Mapping[str, Any], baseline: str | None) -> str:
@@ -88,7 +118,14 @@ def _needs(needs: Mapping[str, Any] | None) -> str:
     if needs is None:
         return f"more than {MOST_SEEDS} seeds each would be needed"
     images = f" on {needs['images']:.1f} times as many images" if needs["images"] > 1 else ""
-    return f"about {needs['seeds']} seeds each{images} would settle it"
+    hours = f" ({_hours(needs['hours'])} more)" if needs["hours"] is not None else ""
+    return f"about {needs['seeds']} seeds each{images}{hours} would settle it"
+
+
+def _hours(hours: float) -> str:
+    if hours < 1:
+        return f"{max(60 * hours, 1):.0f} min of runs"
+    return f"{hours:.1f} h of runs" if hours < 10 else f"{hours:,.0f} h of runs"
 
 
 def _entry(family: Family, measured: Measured) -> dict[str, Any]:
@@ -116,33 +153,31 @@ def _baseline_of(group: Sequence[Family], measured: Measured) -> Family | None:
     return found[0] if len(found) == 1 else None
 
 
-def _add_verdicts(
-    group: Sequence[Family], baseline: Family | None, measured: Measured,
-    entries: Mapping[int, dict[str, Any]], goal: Goal, level: float,
-) -> None:  # fmt: skip
-    """Set "differences" and "verdict" of the methods that are compared with `baseline`."""
-    others = [family for family in group if baseline and family is not baseline and family.rows]
-    primary: list[tuple[Family, Difference | None]] = []
-    for family in others:
-        assert baseline is not None
-        found = {name: _difference(family, baseline, name, measured) for name in BY_NAME}
-        known = {name: one for name, one in found.items() if one is not None}
-        same = _DETECTED if same_detections(family, baseline, measured) else ()
-        entries[id(family)]["differences"] = {
-            name: _IDENTICAL if name in same else _describe(one, level) for name, one in known.items()
-        }
-        if goal.primary in known:
-            primary.append((family, None if goal.primary in same else known[goal.primary]))
-    if not primary or baseline is None:
-        return
-    samples = {id(family): _sample(family, goal.primary, measured) for family in group}
-    counts = {key: sample.seeds for key, sample in samples.items() if sample is not None}
-    seeds = [min(counts[id(family)], counts[id(baseline)]) for family, _ in primary]
-    higher = BY_NAME[goal.primary].better > 0
-    verdicts = judge([one for _, one in primary], seeds=seeds, higher_is_better=higher, margin=goal.margin)
-    parts = components([sample for sample in samples.values() if sample is not None])
-    for (family, one), verdict, count in zip(primary, verdicts, seeds, strict=True):
-        entries[id(family)]["verdict"] = _describe_verdict(verdict, one, parts, goal, count)
+def _differences(family: Family, baseline: Family, measured: Measured) -> dict[str, Difference | None]:
+    """Return every known difference to the baseline by name; None for the numbers of identical detections."""
+    same = _DETECTED if same_detections(family, baseline, measured) else ()
+    found = {name: _difference(family, baseline, name, measured) for name in BY_NAME}
+    return {name: None if name in same else one for name, one in found.items() if one is not None}
+
+
+def _verdicts(
+    differences: Sequence[Difference | None], present: Sequence[tuple[int, int]], parts: Components | None, goal: Goal
+) -> list[dict[str, Any]]:
+    """Return the verdicts on the methods of a protocol from their differences in the primary number.
+
+    Args:
+        present: seeds of the method, and of the baseline.
+        parts: components of variance of the number.
+    """
+    seeds, higher = list(map(min, present)), BY_NAME[goal.primary].better > 0
+    found = []
+    judged = judge(differences, seeds=seeds, higher_is_better=higher, margin=goal.margin)
+    for one, verdict, own, count in zip(differences, judged, present, seeds, strict=True):
+        need = None
+        if verdict.word == UNDECIDED and one and parts:
+            need = what_settles(parts, one.value, goal.margin, count)
+        found.append(verdict_entry(verdict, needs_entry(need, own, goal.seed_hours), goal.primary, goal.margin))
+    return found
 
 
 def same_detections(a: Family, b: Family, measured: Measured) -> bool:
@@ -156,17 +191,19 @@ def same_detections(a: Family, b: Family, measured: Measured) -> bool:
 
 def _sample(family: Family, name: str, measured: Measured) -> Sample | None:
     """Return a number of a method per seed; None if no row has it."""
-    values, draws = [], []
+    values, draws, tunings = [], [], []
     for rows in family.backbones.values():
         own = [row for row in rows if measured.entries[id(row)]["metrics"][name] is not None]
         if own:
-            values.append(np.mean([measured.entries[id(row)]["metrics"][name] for row in own]))
+            tunings.append(np.array([measured.entries[id(row)]["metrics"][name] for row in own]))
+            values.append(tunings[-1].mean())
             known = [measured.resampled[id(row)].draws.get(name) for row in own if id(row) in measured.resampled]
             draws.append([one for one in known if one is not None] if len(known) == len(own) else [])
     if not values:
         return None
     complete = all(draws)
-    return Sample(np.array(values), np.array([np.mean(own, axis=0) for own in draws]) if complete else np.empty((0, 0)))
+    averaged = np.array([np.mean(own, axis=0) for own in draws]) if complete else np.empty((0, 0))
+    return Sample(np.array(values), averaged, tunings)
 
 
 def _difference(a: Family, b: Family, name: str, measured: Measured) -> Difference | None:
@@ -176,25 +213,3 @@ def _difference(a: Family, b: Family, name: str, measured: Measured) -> Differen
         return None
     found = difference(samples[0], samples[1])
     return found if math.isfinite(found.error) else None
-
-
-def _describe(one: Difference, level: float) -> dict[str, Any]:
-    low, high = one.interval(level)
-    df = one.df if math.isfinite(one.df) else None
-    return {
-        "value": one.value, "low": low, "high": high, "error": one.error, "df": df,
-        "p": one.p_value(), "over_seeds": one.over_seeds, "over_images": one.over_images,
-    }  # fmt: skip
-
-
-def _describe_verdict(
-    verdict: Verdict, one: Difference | None, parts: Components | None, goal: Goal, seeds: int
-) -> dict[str, Any]:
-    needs = None
-    if verdict.word == UNDECIDED and one and parts:
-        needs = what_settles(parts, one.value, goal.margin, seeds)
-    return {
-        "metric": goal.primary, "word": verdict.word, "p": verdict.adjusted, "p_equivalent": verdict.equivalent,
-        "margin": goal.margin, "level": verdict.level,
-        "needs": {"seeds": needs.seeds, "images": needs.images} if needs else None,
-    }  # fmt: skip

@@ -40,6 +40,7 @@ def write_notes(compared: Sequence[Compared], families: Sequence[Family], baseli
         *_baseline_notes(compared, baseline),
         *_detection_notes(compared),
         *family_notes(families),
+        *_several_baselines(compared, families),
         *_seed_notes(families),
         *_commit_notes(compared),
     ]
@@ -97,6 +98,20 @@ def _incomplete_means(families: Sequence[Family]) -> Iterator[str]:
             incomplete.append(f"{family.label} ({family.protocol}: {tuned} of {planned} seeds)")
     if incomplete:
         yield f"Means over seeds are without the failed runs: {', '.join(dict.fromkeys(incomplete))}."
+
+
+def _several_baselines(compared: Sequence[Compared], families: Sequence[Family]) -> Iterator[str]:
+    """Note the protocols whose rows are compared with several methods, so that no method has a verdict."""
+    used = {id(one.baseline) for one in compared if one.baseline is not None}
+    found: dict[str | None, list[Family]] = {}
+    for family in families:
+        if any(id(row) in used for row in family.rows):
+            found.setdefault(family.protocol, []).append(family)
+    for protocol, methods in found.items():
+        if len(methods) > 1 and any(len(family.rows) > 1 for family in methods):
+            under = f" under {protocol}" if protocol and len(found) > 1 else ""
+            names = ", ".join(f"{family.label} ({family.size()})" for family in methods)
+            yield f"No verdict{under}: the rows are compared with several methods ({names}); choose one by --baseline."
 
 
 def _area_notes(rows: Sequence[Row]) -> Iterator[str]:

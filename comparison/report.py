@@ -15,7 +15,7 @@ from backbones.core.files import load_json, save_json, save_text
 from comparison import figures
 from comparison.bootstrap import AP_NAMES
 from comparison.failures import FAILED, backbone_failure, detector_failure
-from comparison.method_tables import MEANING, interval_of, markdown_verdicts, verdict_of
+from comparison.method_tables import MEANING, describe_variances, interval_of, markdown_verdicts, verdict_of
 from comparison.metrics import ARROW, BY_NAME, DETECTORS, GROUPS, METRICS
 from comparison.row import Row
 from comparison.tables import (
@@ -66,7 +66,9 @@ def render_page(comparison: Mapping[str, Any], gallery: Mapping[str, Any] | None
     colours |= {row["backbone_name"]: colours[row["name"]] for row in rows}
     return environment.from_string(source).render(
         comparison=comparison,
-        groups=[_detection(protocol, members, colours) for protocol, members in groups_of(comparison)],
+        groups=[
+            _detection(protocol, members, colours, comparison["level"]) for protocol, members in groups_of(comparison)
+        ],
         backbones=_backbones(rows, colours),
         gallery=gallery,
         legend=[(group, [m for m in METRICS if m.group == group]) for group in GROUPS],
@@ -82,7 +84,7 @@ def render_page(comparison: Mapping[str, Any], gallery: Mapping[str, Any] | None
             | {"interval": interval_of(method, comparison), "said": verdict_of(method, comparison)}
             for method in comparison["methods"]
         ],
-        meaning=MEANING.format(primary=comparison["primary"]),
+        meaning=" ".join([MEANING.format(primary=comparison["primary"]), *describe_variances(comparison)]),
     )
 
 
@@ -133,8 +135,19 @@ def _backbones(rows: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) ->
     return _section(named, colours, wanted, BACKBONE_BARS, backbone_failure)
 
 
-def _detection(protocol: str | None, rows: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -> dict[str, Any]:
-    """Build the page's section on detection under one protocol."""
+def _by_chance(compared: Sequence[Mapping[str, Any]], names: Sequence[str], level: float) -> str:
+    """Say how many intervals exclude 0, and how many would if no row differed; "" for a single one."""
+    cells = [row["difference_to_baseline"][name] for row in compared for name in names]
+    cells = [cell for cell in cells if cell["low"] is not None]
+    excluding, expected = sum(map(excludes_zero, cells)), len(cells) * (1 - level)
+    text = f"{excluding} of {len(cells)} intervals exclude 0; about {expected:.1f} would by chance if no row differed."
+    return text if len(cells) > 1 else ""
+
+
+def _detection(
+    protocol: str | None, rows: Sequence[Mapping[str, Any]], colours: Mapping[str, str], level: float
+) -> dict[str, Any]:
+    """Build the page's section on detection under one protocol; level: of the intervals."""
     compared = rows_with_difference(rows)
     forest = [n for n in AP_NAMES if any(row["difference_to_baseline"][n]["value"] is not None for row in compared)]
     scale = figures.forest_scale(compared, forest)
@@ -147,6 +160,7 @@ def _detection(protocol: str | None, rows: Sequence[Mapping[str, Any]], colours:
             "baseline": sorted({row["baseline"] for row in compared}),
             "findings": [_finding(row) for row in compared if row["difference_to_baseline"]["AP"]["low"] is not None],
             "rows": [(display_name(row), [_difference_cell(row, name) for name in forest]) for row in compared],
+            "chance": _by_chance(compared, forest, level),
             "figures": [figures.forest_panel(compared, name, colours, scale) for name in forest],
         },
     }

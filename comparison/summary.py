@@ -61,13 +61,15 @@ def build_comparison(
     mark_commits(compared)
     families = find_families([one.row for one in compared], chosen)
     labels = [entry["baseline"] for entry in entries if entry["baseline"] is not None]
+    methods, variances = build_methods(families, _measured(compared, resampled), goal, level)
     return _checked(
         {
             "schema_version": SCHEMA_VERSION,
             "baseline": labels[0] if labels else None,
             "rows": entries,
             "primary": goal.primary,
-            "methods": build_methods(families, _measured(compared, resampled), goal, level),
+            "methods": methods,
+            "variances": variances,
             "failures": [asdict(failure) for failure in failures],
             "level": level,
             "resamples": resamples,

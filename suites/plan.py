@@ -91,11 +91,14 @@ def plan_again(plan: Plan) -> Plan:
     return replace(again, known=plan.known, name=plan.name, suffix=plan.suffix)
 
 
-def compare_stage(plan: Plan, runs: Sequence[Stage], failures: Path | None = None) -> Compare:
+def compare_stage(
+    plan: Plan, runs: Sequence[Stage], failures: Path | None = None, seed_hours: float | None = None
+) -> Compare:
     """Return the comparison of what `runs` measured; its hash covers the content of the results.
 
     Args:
         failures: file with the failures to show.
+        seed_hours: hours of the stages of one row and seed; no part of the hash, as it differs with every measurement.
     """
     runs = [run for run in runs if run.compared]
     results = [run.output / FILE_NAME for run in runs]
@@ -105,6 +108,7 @@ def compare_stage(plan: Plan, runs: Sequence[Stage], failures: Path | None = Non
     several = any(len(plan.suite.seeds_of(row)) > 1 for row in plan.suite.rows)
     chosen = [text for key in chosen_keys(plan.suite.rows) if several for text in ("--chosen", key)]
     failed = ["--failures", str(failures)] if failures else []
+    price = [] if seed_hours is None else ["--seed-hours", f"{seed_hours:.4g}"]
     block, usual = plan.suite.compare, Comparing()
     goal = [] if block.primary == usual.primary else ["--primary", block.primary]
     goal += [] if block.margin == usual.margin else ["--margin", str(block.margin)]
@@ -114,7 +118,16 @@ def compare_stage(plan: Plan, runs: Sequence[Stage], failures: Path | None = Non
     return Compare(
         title=Compare.kind,
         # The files, not their folders: a run may have been measured again into a folder below it.
-        command=(sys.executable, str(tool), "--output-dir", str(output), *failed, *arguments, *map(str, results)),
+        command=(
+            sys.executable,
+            str(tool),
+            "--output-dir",
+            str(output),
+            *failed,
+            *price,
+            *arguments,
+            *map(str, results),
+        ),
         output=output,
         hash=stage_hash(tool, arguments, None, [*(run.hash for run in runs), *contents]),
         inputs=tuple(runs),

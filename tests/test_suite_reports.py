@@ -9,6 +9,7 @@ from helpers.suite_lab import set_compare
 
 from backbones.core.errors import InputError
 from suites.execution.timings import Timings
+from suites.plan import compare_stage
 
 pytest_plugins = ["helpers.suite_fixtures"]
 
@@ -111,3 +112,23 @@ def test_total_says_what_it_counts(finished):
     path.write_text('{"stages": [1]}')
     with pytest.raises(InputError, match=r"timings.json does not hold durations; delete it"):
         finished.run()
+
+
+def test_the_report_prices_another_seed(lab):
+    """A pretrained row and seed takes 10 + 20 + 30 + 40 minutes here; data and the random row do not count."""
+    blocks = {"PRETRAIN": 600, "EVALUATE": 1200, "LOCALIZE": 1800}
+    for name, cost in blocks.items():
+        lab.tree.setdefault(name, {})["COST"] = cost
+    plan = lab.plan("SEEDS", "[0, 1]")
+    timings = Timings(lab.output / "timings.json")
+    assert timings.seed_hours(plan.stages) is None  # nothing is known about a fine-tuning
+    lab.tree["FINETUNE"][0]["COST"] = 2400
+    plan = lab.plan("SEEDS", "[0, 1]")
+    assert timings.seed_hours(plan.stages) == pytest.approx(100 / 60)
+    assert timings.seed_hours([stage for stage in plan.stages if stage.kind == "prepare"]) is None
+    without, priced = compare_stage(plan, plan.stages), compare_stage(plan, plan.stages, seed_hours=100 / 60)
+    assert priced.command[priced.command.index("--seed-hours") + 1] == "1.667"
+    assert priced.hash == without.hash  # a duration reruns nothing
+    lab.run()
+    [arguments] = [arguments for tool, arguments in lab.calls() if tool == "compare"]
+    assert float(arguments[arguments.index("--seed-hours") + 1]) < 0.1  # measured

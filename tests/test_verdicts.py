@@ -147,3 +147,55 @@ def test_a_lower_number_can_be_better(tmp_path):
             add(root, "backbone", backbone(label, seed=seed), {"nll": value})
     data = compare_runs(root, tmp_path / "out", "--primary", "nll")
     assert methods_of(data)["LS"]["verdict"]["word"] == "better"
+
+
+def test_more_seeds_have_a_price(runs, tmp_path, capsys):
+    data = compare_runs(runs, tmp_path, "--seed-hours", "2.5")
+    needs = methods_of(data)["OLS"]["verdict"]["needs"]
+    assert needs["images"] == 1
+    assert needs["hours"] == pytest.approx(2 * (needs["seeds"] - 3) * 2.5)  # of both methods
+    assert f"({needs['hours']:.0f} h of runs more) would settle it" in " ".join(capsys.readouterr().out.split())
+    assert methods_of(compare_runs(runs, tmp_path))["OLS"]["verdict"]["needs"]["hours"] is None
+    with pytest.raises(InputError, match=r"--seed-hours is -1.0; it must be at least 0"):
+        compare_runs(runs, tmp_path, "--seed-hours", "-1")
+
+
+def test_components_of_variance_in_every_output(runs, tmp_path, capsys):
+    [entry] = compare_runs(runs, tmp_path)["variances"]
+    assert (entry["protocol"], entry["metric"], entry["fine_tuning"]) == ("det@1", "AP", None)
+    assert entry["images"] > 0
+    text = f"between seeds {entry['seeds'] ** 0.5:.4f}, seed x image {entry['interaction'] ** 0.5:.4f}"
+    outputs = [capsys.readouterr().out, *((tmp_path / name).read_text() for name in ("index.html", "comparison.md"))]
+    assert all(text in " ".join(unescape(output).split()) for output in outputs)
+
+
+def test_repeated_fine_tunings_have_a_component(tmp_path):
+    """Two fine-tunings of each backbone, at +-0.01 around its number: a variance of 0.0002."""
+    root = tmp_path / "runs"
+    for label, numbers in {"CE": (0.5, 0.6, 0.5), "ALS": (0.9, 1.0, 0.9)}.items():
+        for seed, number in enumerate(numbers):
+            who = backbone(label, seed=seed)
+            for tuning, shift in enumerate((-0.01, 0.01)):
+                place = {"protocol": "det@1", "details": {"seed": tuning}, "folder": f"{label}-{seed}-{tuning}"}
+                folder = add(root, "detection", who, {"AP": number + shift}, **place)
+                evaluate_coco(TRUTH, [], score_threshold=0.05, matches_path=folder / "matches.npz")
+    data = compare_runs(root, tmp_path / "out")
+    [entry] = data["variances"]
+    assert entry["fine_tuning"] == pytest.approx(0.0002)
+    assert [method["made_of"] for method in data["methods"]] == ["3 seeds x 2 fine-tunings"] * 2
+
+
+def test_several_baselines_are_noted(tmp_path):
+    """Two labels of method CE with other seeds, each the baseline of its own: no method has a verdict."""
+    root = add_methods(tmp_path / "runs")
+    note = "No verdict: the rows are compared with several methods (CE (3 seeds), CE long (2 seeds)); choose one by"
+    assert not any(note in text for text in compare_runs(root, tmp_path / "out")["notes"])
+    for seed in (7, 8):
+        who = backbone("CE long", "CE", seed=seed)
+        shutil.copy(
+            root / "CE-0-detection-det@1" / "matches.npz", add(root, "detection", who, {"AP": 0.5}, protocol="det@1")
+        )
+    data = compare_runs(root, tmp_path / "out")
+    assert any(note in text for text in data["notes"])
+    assert not any(method["verdict"] for method in data["methods"])
+    assert any(method["verdict"] for method in compare_runs(root, tmp_path / "out", "--baseline", "CE")["methods"])

@@ -13,13 +13,12 @@ comparison/failures.py); their rows show the reason.
 import argparse
 
 from backbones.core.arguments import ArgumentParser, path_argument
-from backbones.core.checks import ABOVE_0, BELOW_1, check_choice, check_range
+from backbones.core.checks import ABOVE_0, BELOW_1, check_range
 from backbones.core.entry import run_tool
 from backbones.core.locking import lock_run
 from comparison.failures import load_failures
 from comparison.method_tables import terminal_verdicts
-from comparison.methods import Goal
-from comparison.metrics import DIRECTED
+from comparison.methods import read_goal
 from comparison.report import save_comparison
 from comparison.rows import collect_rows, find_other_evaluations
 from comparison.summary import build_comparison
@@ -39,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         seed=args.seed,
         level=args.level,
         chosen=args.chosen,
-        goal=Goal(check_choice("--primary", args.primary, DIRECTED), check_range("--margin", args.margin, 0)),
+        goal=read_goal(args.primary, args.margin, args.seed_hours),
         failures=failures,
     )
     others = ", ".join(map(str, find_other_evaluations(args.runs)))
@@ -70,6 +69,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--margin", type=float, default=0.005, help="largest difference that does not matter (default %(default)s)"
     )
+    parser.add_argument("--seed-hours", type=float, metavar="H", help="hours per further seed of a row, for the plan")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples (default %(default)s)")
     parser.add_argument("--level", type=float, default=0.95, help="coverage of the intervals (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the resamples (default %(default)s)")

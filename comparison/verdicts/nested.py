@@ -26,10 +26,12 @@ class Sample:
 
     values: (S,) the number per seed, averaged over the fine-tunings of a seed.
     draws: (S, R) the same on R image resamples, which all methods share; (S, 0) without per-image data.
+    tunings: per seed, the numbers of its fine-tunings.
     """
 
     values: np.ndarray
     draws: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    tunings: Sequence[np.ndarray] = ()
 
     def __post_init__(self) -> None:
         if not self.draws.size:
@@ -139,14 +141,17 @@ def _between(covariance: np.ndarray) -> float:
 class Components:
     """Variances of one number of one run, pooled over methods.
 
-    seeds: between seeds, without the interaction; interaction: seed x image; images: shared by the seeds of a method;
-    method_images: what remains of it in the difference of two methods, per method: method x image (`kappa`).
+    seeds: between seeds, without the interaction: of the pretraining and, divided by their number, of its fine-tunings;
+    interaction: seed x image; images: shared by the seeds of a method;
+    method_images: what remains of it in the difference of two methods, per method: method x image (`kappa`);
+    fine_tuning: between fine-tunings of one backbone, with their interaction with images; None: not repeated.
     """
 
     seeds: float
     interaction: float
     images: float
     method_images: float
+    fine_tuning: float | None = None
 
 
 def components(samples: Sequence[Sample]) -> Components | None:
@@ -170,4 +175,13 @@ def components(samples: Sequence[Sample]) -> Components | None:
     cov2, cov3 = float(np.mean(within)), float(covariance[group[:, None] != group[None]].mean())
     interaction = max(float(np.trace(covariance)) / len(covariance) - cov2, 0.0)
     s2 = float(np.mean([sample.variance for sample in usable]))
-    return Components(max(s2 - interaction, 0.0), interaction, max(cov2, 0.0), max(cov2 - cov3, 0.0))
+    tunings = fine_tuning_variance([own for sample in usable for own in sample.tunings])
+    return Components(max(s2 - interaction, 0.0), interaction, max(cov2, 0.0), max(cov2 - cov3, 0.0), tunings)
+
+
+def fine_tuning_variance(tunings: Sequence[np.ndarray]) -> float | None:
+    """Return the variance between fine-tunings of one backbone, pooled over backbones; None if none is repeated."""
+    repeated = [own for own in tunings if len(own) > 1]
+    if not repeated:
+        return None
+    return float(sum(own.var() * len(own) for own in repeated) / sum(len(own) - 1 for own in repeated))

@@ -136,7 +136,8 @@ class _Run:
             self.scheduler.start(self.last)
             self.fail(self.last, f"error: {error}")
             return
-        self.comparison = compare_stage(self.plan, compared, path if found else None)
+        hours = self.timings.seed_hours(self.plan.stages)
+        self.comparison = compare_stage(self.plan, compared, path if found else None, hours)
         if self.comparison.inputs:
             self.scheduler.replan([*self.plan.stages, self.comparison])
             self.loop()

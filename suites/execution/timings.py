@@ -1,7 +1,7 @@
 """How long stages take, and how much disk: measured in earlier calls, or declared in the suite."""
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from backbones.core.disk import folder_size
 from backbones.core.errors import InputError
 from backbones.core.files import load_json, save_json
 from suites.stages import Stage
+from suites.stages.naming import Run
+from suites.stages.trainings import BackboneStage
 
 _KEPT = 5  # number of measurements that an estimate uses
 
@@ -52,6 +54,17 @@ class Timings:
     def seconds(self, stage: Stage) -> float:
         """Return the expected seconds, 0 if unknown."""
         return self.estimate(stage) or 0.0
+
+    def seed_hours(self, stages: Iterable[Stage]) -> float | None:
+        """Return the mean hours of the stages of a pretrained row and seed; None if one of them is unknown."""
+        runs: dict[Run, list[Stage]] = {}
+        for stage in stages:
+            if stage.run is not None:
+                runs.setdefault(stage.run, []).append(stage)
+        trained = [own for own in runs.values() if any(isinstance(stage, BackboneStage) for stage in own)]
+        seconds = [self.estimate(stage) for own in trained for stage in own]
+        known = [one for one in seconds if one is not None]
+        return sum(known) / len(trained) / 3600 if trained and len(known) == len(seconds) else None
 
     def size(self, stage: Stage) -> float | None:
         """Return the expected size of a stage's folder in GB: as for `estimate`."""

@@ -26,11 +26,10 @@ def backbone(label, method=None, seed=0):
     return BackboneIdentity(label, method or label, seed, f"hash-{label}-{seed}")
 
 
-def add(root, stage, who, metrics, *, protocol="p@1", data=None, files=None, warnings=None, folder=None):
+def add(root, stage, who, metrics, *, protocol="p@1", folder=None, **blocks):
+    """Add results; blocks: `data`, `details`, `files`, `warnings`."""
     name, digest = protocol.split("@")
-    results = make_results(
-        stage, who, {"name": name, "hash": digest}, metrics, data=data, files=files, warnings=warnings
-    )
+    results = make_results(stage, who, {"name": name, "hash": digest}, metrics, **blocks)
     return save_results(root / (folder or f"{who.label}-{who.seed}-{stage}-{protocol}"), results).parent
 
 

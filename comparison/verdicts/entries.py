@@ -1,0 +1,57 @@
+"""Differences, verdicts and components of variance as entries of comparison.json; its schema describes every key."""
+
+import math
+from typing import Any
+
+from comparison.verdicts.nested import Components, Difference
+from comparison.verdicts.planner import Need
+from comparison.verdicts.words import Verdict
+
+_IDENTICAL = {
+    "value": 0.0, **dict.fromkeys(("low", "high", "error", "df", "p")), "over_seeds": False, "over_images": False,
+}  # fmt: skip
+
+
+def difference_entry(one: Difference | None, level: float) -> dict[str, Any]:
+    """Return the entry of a difference with its interval of this level; an infinite df becomes None.
+
+    one: None: of identical detections, which are not tested.
+    """
+    if one is None:
+        return dict(_IDENTICAL)
+    low, high = one.interval(level)
+    df = one.df if math.isfinite(one.df) else None
+    return {
+        "value": one.value, "low": low, "high": high, "error": one.error, "df": df,
+        "p": one.p_value(), "over_seeds": one.over_seeds, "over_images": one.over_images,
+    }  # fmt: skip
+
+
+def verdict_entry(verdict: Verdict, needs: dict[str, Any] | None, metric: str, margin: float) -> dict[str, Any]:
+    """Return the entry of the verdict on a number; needs: of `needs_entry`, None unless undecided."""
+    return {
+        "metric": metric, "word": verdict.word, "p": verdict.adjusted, "p_equivalent": verdict.equivalent,
+        "margin": margin, "level": verdict.level, "needs": needs,
+    }  # fmt: skip
+
+
+def needs_entry(need: Need | None, present: tuple[int, int], seed_hours: float | None) -> dict[str, Any] | None:
+    """Return the entry of what would settle a difference, None if nothing would.
+
+    Args:
+        present: seeds that the method and the baseline have.
+        seed_hours: hours that one more seed of one method takes; None: unknown.  Runs on more images have no price.
+    """
+    if need is None:
+        return None
+    missing = sum(max(need.seeds - seeds, 0) for seeds in present)
+    hours = None if seed_hours is None or need.images > 1 else missing * seed_hours
+    return {"seeds": need.seeds, "images": need.images, "hours": hours}
+
+
+def variance_entry(protocol: str | None, metric: str, parts: Components) -> dict[str, Any]:
+    """Return the components of variance of one run under a protocol."""
+    return {
+        "protocol": protocol, "metric": metric, "seeds": parts.seeds, "fine_tuning": parts.fine_tuning,
+        "interaction": parts.interaction, "images": parts.images, "method_images": parts.method_images,
+    }  # fmt: skip
