@@ -22,7 +22,8 @@ setup(
         "backbones.core": ["schemas/*.json"],
         "backbones.data": ["*.yaml"],
         "backbones.gaussian": ["templates/*"],
-        "comparison": ["schemas/*.json", "templates/*"],
+        "comparison": ["schemas/*.json"],
+        "comparison.page": ["templates/*"],
     },
     install_requires=[
         "torch>=2.6",

@@ -14,7 +14,7 @@ from backbones.core.errors import InputError
 from backbones.core.results import BackboneIdentity, load_results, save_results
 from comparison.rows import collect_rows
 from comparison.summary import build_comparison
-from comparison.tables import terminal_table
+from comparison.tables.terminal import terminal_table
 from detection.config import protocol_hash
 
 

@@ -11,7 +11,8 @@ from helpers.result_folders import add, add_detection, backbone, compare_runs
 from backbones.core.errors import InputError
 from backbones.core.results import BackboneIdentity, random_identity
 from comparison.failures import load_failures
-from comparison.tables import MISSING, terminal_table
+from comparison.tables.formats import MISSING
+from comparison.tables.terminal import terminal_table
 
 NOT_FINITE = "error: the loss is not finite at iteration 12; lower SOLVER.BASE_LR"
 

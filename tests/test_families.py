@@ -14,7 +14,8 @@ from comparison.families import find_families
 from comparison.ranking.tables import collect_table
 from comparison.rows import collect_rows
 from comparison.summary import build_comparison
-from comparison.tables import short_name, terminal_table
+from comparison.tables.formats import short_name
+from comparison.tables.terminal import terminal_table
 from suites.config import Row
 from suites.grid import Grid
 from suites.plan import chosen_keys

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from helpers.result_folders import METRIC_NAMES, add, add_detection, add_suite, backbone, compare_runs
 
-from comparison import figures
 from comparison.metrics import METRICS, best_value
-from comparison.tables import MINUS, MISSING, format_difference, format_number, terminal_table
+from comparison.page import figures
+from comparison.tables.formats import MINUS, MISSING, format_difference, format_number
+from comparison.tables.terminal import terminal_table
 
 
 @pytest.fixture

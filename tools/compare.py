@@ -17,12 +17,11 @@ from backbones.core.checks import ABOVE_0, BELOW_1, check_range
 from backbones.core.entry import run_tool
 from backbones.core.locking import lock_run
 from comparison.failures import load_failures
-from comparison.method_tables import terminal_verdicts
 from comparison.methods import read_goal
-from comparison.report import save_comparison
+from comparison.page.page import save_comparison
 from comparison.rows import collect_rows, find_other_evaluations
 from comparison.summary import build_comparison
-from comparison.tables import terminal_table
+from comparison.tables.terminal import terminal_table, terminal_verdicts
 
 
 def main(argv: list[str] | None = None) -> int:

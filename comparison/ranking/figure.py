@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from comparison.figures import BASELINE_COLOUR, COLOURS
+from comparison.page.figures import BASELINE_COLOUR, COLOURS
 
 STEP = 0.34  # inches from line to line
 FAINT = "#6a737d"

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from comparison.metrics import ARROW, BY_NAME
-from comparison.tables import excludes_zero, format_difference, format_metric, format_number, short_name
+from comparison.tables.formats import excludes_zero, format_difference, format_metric, format_number, short_name
 
 WIDTH, LINE, TOP, BOTTOM = 340, 24, 30, 22
 PLOT_LEFT, PLOT_RIGHT = 118, 286

@@ -1,11 +1,10 @@
-"""Format the verdicts on methods over seeds and images as text: terminal and Markdown."""
+"""The verdicts on methods over seeds and images, as lines of text for every output."""
 
-import textwrap
 from collections.abc import Mapping
 from typing import Any
 
 from comparison.methods import verdict_text
-from comparison.tables import LINE_WIDTH, MISSING, format_difference, format_number, markdown_table
+from comparison.tables.formats import MISSING, format_difference, format_number
 
 MEANING = (
     "Verdicts: intervals cover the sampling of images and the variation between training seeds; better and worse are "
@@ -30,37 +29,20 @@ def describe_variances(comparison: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def terminal_verdicts(comparison: Mapping[str, Any]) -> str:
-    """Format one line per method: mean, difference, verdict, and what would settle it; "" without verdicts."""
-    lines = [row for protocol in _protocols(comparison) for row in _lines(comparison, protocol)]
-    if not lines:
-        return ""
-    widths = [max(len(line[n]) for line in lines) for n in range(3)]
-    texts = ["   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False)) for line in lines]
-    body = [f"{text}   {line[3]}".rstrip() for text, line in zip(texts, lines, strict=True)]
-    said = [MEANING.format(primary=comparison["primary"]), *describe_variances(comparison)]
-    text = [*body, "", *(textwrap.fill(line, LINE_WIDTH) for line in said)]
-    return f"over seeds, {comparison['primary']} and its difference to the baseline:\n\n" + "\n".join(text)
-
-
-def markdown_verdicts(comparison: Mapping[str, Any]) -> list[str]:
-    """Format the same as a heading, a table and a sentence; empty without verdicts."""
-    lines = [row for protocol in _protocols(comparison) for row in _lines(comparison, protocol)]
-    if not lines:
-        return []
-    header = ["", f"{comparison['primary']} over seeds", "difference to the baseline", "verdict"]
-    said = [MEANING.format(primary=comparison["primary"]), *describe_variances(comparison)]
-    return ["## Over seeds", markdown_table(header, lines), " ".join(said)]
-
-
-def _protocols(comparison: Mapping[str, Any]) -> list[str | None]:
+def judged_protocols(comparison: Mapping[str, Any]) -> list[str | None]:
+    """Return the protocols whose methods have verdicts."""
     judged = [method["protocol"] for method in comparison["methods"] if method["verdict"]]
     return list(dict.fromkeys(judged))
 
 
+def verdict_lines(comparison: Mapping[str, Any]) -> list[list[str]]:
+    """Return [name, mean, difference with interval, verdict] of every method under a protocol with verdicts."""
+    return [line for protocol in judged_protocols(comparison) for line in _lines(comparison, protocol)]
+
+
 def _lines(comparison: Mapping[str, Any], protocol: str | None) -> list[list[str]]:
     methods = [method for method in comparison["methods"] if method["protocol"] == protocol]
-    several = f", {protocol}" if len(_protocols(comparison)) > 1 else ""
+    several = f", {protocol}" if len(judged_protocols(comparison)) > 1 else ""
     return [_line(method, several, comparison) for method in methods]
 
 

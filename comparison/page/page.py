@@ -1,47 +1,42 @@
 """Write a comparison: comparison.json, .csv, .md, and a self-contained index.html."""
 
-import base64
-import io
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from PIL import Image
 
-from backbones.core.errors import InputError
-from backbones.core.files import load_json, save_json, save_text
-from comparison import figures
+from backbones.core.files import save_json, save_text
 from comparison.bootstrap import AP_NAMES
 from comparison.failures import FAILED, backbone_failure, detector_failure
-from comparison.method_tables import MEANING, describe_variances, interval_of, markdown_verdicts, verdict_of
 from comparison.metrics import ARROW, BY_NAME, DETECTORS, GROUPS, METRICS
+from comparison.page import figures
+from comparison.page.gallery import build_gallery
 from comparison.row import Row
-from comparison.tables import (
+from comparison.tables.formats import (
     CLAIM,
     best_of,
-    csv_text,
     display_name,
     excludes_zero,
     format_difference,
     format_metric,
     format_number,
     groups_of,
-    markdown,
     measured_names,
     rows_with_difference,
 )
+from comparison.tables.markdown import markdown, markdown_verdicts
+from comparison.tables.spreadsheet import csv_text
+from comparison.tables.verdicts import MEANING, describe_variances, interval_of, verdict_of
 
-TEMPLATE = "report.html"
+TEMPLATE = "page.html"
 DETECTION_BARS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100", "ARs", "ARm", "ARl")
 BACKBONE_BARS = (
     *("top1", "top1_shifted", "nll", "ece15", "context_average_confidence", "objectness_deviation"),
     *("max_box_acc", "max_box_acc_v2", "pointing", "energy_in_box"),
 )
 METHOD_NAMES = ("AP", "AP50", "APs", "APm", "APl", "AR100", "VOC_mAP50", "top1", "top1_shifted", "ece15")
-GALLERY_IMAGES = 16
-TILE_SIZE, TILE_QUALITY = 224, 88
 
 
 def save_comparison(output_dir: str | Path, comparison: Mapping[str, Any], rows: Sequence[Row]) -> Path:
@@ -60,7 +55,7 @@ def render_page(comparison: Mapping[str, Any], gallery: Mapping[str, Any] | None
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    source = files("comparison").joinpath("templates", TEMPLATE).read_text(encoding="utf-8")
+    source = files("comparison.page").joinpath("templates", TEMPLATE).read_text(encoding="utf-8")
     rows = comparison["rows"]
     colours = figures.colour_of_rows(rows)
     colours |= {row["backbone_name"]: colours[row["name"]] for row in rows}
@@ -221,46 +216,3 @@ def _flat(data: Any, prefix: str = "") -> str:
         return f"{prefix} {data}".strip()
     inner = [_flat(value, str(key).replace("_", " ")) for key, value in data.items() if value is not None]
     return f"{prefix}: {', '.join(inner)}" if prefix else "; ".join(inner)
-
-
-# ---- gallery ------------------------------------------------------------------------------------------------------
-
-
-def build_gallery(rows: Sequence[Row]) -> dict[str, Any] | None:
-    """{"columns": [names], "rows": [{"label", "image", "cells": [{"image", "top3"} or None]}]}; None without tiles.
-
-    Images are lines and backbones are columns; a missing tile is None.
-    """
-    columns = {row.hash: row for row in rows if row.file("localization", "gallery", "gallery.json")}
-    found: dict[str, dict[str, Any]] = {}
-    for key, row in columns.items():
-        path = row.file("localization", "gallery", "gallery.json")
-        assert path is not None
-        for item in load_json(path):
-            line = found.setdefault(item["image"], {"image": item["image"], "label": item["label"], "cells": {}})
-            line["cells"][key] = {"image": _image(path.parent / item["tile"]), "top3": item["top3"]}
-    if not found:
-        return None
-    lines = list(found.values())[:GALLERY_IMAGES]
-    return {
-        "columns": _column_names(list(columns.values())),
-        "rows": [line | {"cells": [line["cells"].get(key) for key in columns]} for line in lines],
-    }
-
-
-def _column_names(rows: Sequence[Row]) -> list[str]:
-    labels = [row.label for row in rows]
-    return [f"{r.label} (seed {r.seed})" if labels.count(r.label) > 1 else r.label for r in rows]
-
-
-def _image(path: Path) -> str:
-    """Return a tile as a JPEG data URL, a tenth of the size of the PNG."""
-    try:
-        with Image.open(path) as image:
-            tile = image.convert("RGB")
-    except OSError as error:
-        raise InputError(f"cannot read the gallery's tile {path}: {error}; localise again") from None
-    tile.thumbnail((TILE_SIZE, TILE_SIZE))
-    stream = io.BytesIO()
-    tile.save(stream, "JPEG", quality=TILE_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
