@@ -170,12 +170,12 @@ def _verdicts(
         parts: components of variance of the number.
     """
     seeds, higher = list(map(min, present)), BY_NAME[goal.primary].better > 0
-    found = []
+    found, tests = [], sum(one is not None for one in differences)
     judged = judge(differences, seeds=seeds, higher_is_better=higher, margin=goal.margin)
     for one, verdict, own, count in zip(differences, judged, present, seeds, strict=True):
         need = None
         if verdict.word == UNDECIDED and one and parts:
-            need = what_settles(parts, one.value, goal.margin, count)
+            need = what_settles(parts, one.value, goal.margin, count, tests)
         found.append(verdict_entry(verdict, needs_entry(need, own, goal.seed_hours), goal.primary, goal.margin))
     return found
 

@@ -202,5 +202,8 @@ def test_what_settles_a_difference():
     assert need.images > 1
     assert half_width(few_images, 50) > 0.02  # no number of seeds does it
     assert half_width(few_images, need.seeds, need.images) < 0.02
-    assert what_settles(Components(1e-8, 0, 0, 1e-8), 0.02, 0.005, seeds=3) == Need(3)
+    assert what_settles(Components(1e-8, 0, 0, 1e-8), 0.02, 0.005, seeds=3) == Need(4)  # 3 did not suffice
     assert what_settles(Components(1.0, 0, 0, 1.0), 1e-9, 0.0, seeds=3) is None
+    need = what_settles(noisy_seeds, 0.02, 0.0, seeds=3, tests=5)  # corrected for five methods
+    assert need is not None
+    assert half_width(noisy_seeds, need.seeds, level=0.99) < 0.02 <= half_width(noisy_seeds, need.seeds - 1, level=0.99)

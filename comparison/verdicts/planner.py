@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 
 from comparison.verdicts.nested import Components, t_quantile
+from comparison.verdicts.words import LEVEL
 
 MOST_SEEDS, MOST_IMAGES = 50, 1000.0
 
@@ -33,21 +34,22 @@ def half_width(parts: Components, seeds: int, images: float = 1.0, level: float 
     return t_quantile((1 + level) / 2, df) * math.sqrt(variance)
 
 
-def what_settles(parts: Components, value: float, margin: float, seeds: int) -> Need | None:
-    """Return the smallest need for a difference of `value`: with it, the interval excludes 0, or lies within +-margin.
+def what_settles(parts: Components, value: float, margin: float, seeds: int, tests: int = 1) -> Need | None:
+    """Return the smallest need for an undecided difference of `value`: the interval excludes 0, or is within +-margin.
 
     Fewer images are never proposed, and more images only if no number of seeds suffices.  None: nothing up to
     MOST_SEEDS seeds and MOST_IMAGES times as many images does.
 
     Args:
-        seeds: the present number per method.
+        seeds: the present number per method, which did not suffice.
+        tests: number of methods that are corrected together, of which this one is taken as the first (Holm).
     """
 
     def settled(count: int, images: float) -> bool:
-        excludes = half_width(parts, count, images) < abs(value)
-        return excludes or half_width(parts, count, images, level=0.9) < margin - abs(value)
+        excludes = half_width(parts, count, images, level=1 - LEVEL / tests) < abs(value)
+        return excludes or half_width(parts, count, images, level=1 - 2 * LEVEL) < margin - abs(value)
 
-    for count in range(max(seeds, 2), MOST_SEEDS + 1):
+    for count in range(max(seeds + 1, 2), MOST_SEEDS + 1):
         if settled(count, 1.0):
             return Need(count)
     images = 1.5
