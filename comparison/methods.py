@@ -34,8 +34,8 @@ from comparison.verdicts.entries import (
     verdict_entry,
 )
 from comparison.verdicts.nested import Components, Difference, Sample, components, difference
-from comparison.verdicts.planner import MOST_SEEDS, what_settles
-from comparison.verdicts.words import IDENTICAL, MARGIN, SEEDS_FOR_A_VERDICT, UNDECIDED, judge
+from comparison.verdicts.planner import what_settles
+from comparison.verdicts.words import MARGIN, UNDECIDED, judge
 
 PRIMARY = "AP"
 # Numbers of the detections, which are not tested where these are identical.
@@ -96,36 +96,6 @@ def build_methods(
         for key, verdict in zip(judged, verdicts, strict=True):
             entries[key]["verdict"] = verdict
     return list(entries.values()), variances
-
-
-def verdict_text(method: Mapping[str, Any], baseline: str | None) -> str:
-    """Return the verdict in words: "not distinguishable from CE; 9 seeds would settle it"; "" for none."""
-    found = method["verdict"]
-    if found is None or baseline is None:
-        return ""
-    if found["word"] == IDENTICAL:
-        return f"identical: the detections are those of {baseline}"
-    if not found["word"]:
-        return f"no verdict with fewer than {SEEDS_FOR_A_VERDICT} seeds"
-    if found["word"] == UNDECIDED:
-        return f"{UNDECIDED} from {baseline}; {_needs(found['needs'])}"
-    if found["p"] < found["level"]:
-        return f"{found['word']} than {baseline}"
-    return f"{found['word']} to {baseline} within {found['margin']:g}"
-
-
-def _needs(needs: Mapping[str, Any] | None) -> str:
-    if needs is None:
-        return f"more than {MOST_SEEDS} seeds each would be needed"
-    images = f" on {needs['images']:.1f} times as many images" if needs["images"] > 1 else ""
-    hours = f" ({_hours(needs['hours'])} more)" if needs["hours"] is not None else ""
-    return f"about {needs['seeds']} seeds each{images}{hours} would settle it"
-
-
-def _hours(hours: float) -> str:
-    if hours < 1:
-        return f"{max(60 * hours, 1):.0f} min of runs"
-    return f"{hours:.1f} h of runs" if hours < 10 else f"{hours:,.0f} h of runs"
 
 
 def _entry(family: Family, measured: Measured) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def test_seeds_are_paired_and_averaged(tmp_path):
     assert method["metrics"]["top1"]["mean"] == pytest.approx(0.75)
     assert method["metrics"]["top1"]["deviation"] == pytest.approx(0.3 / np.sqrt(2))
     assert not any("One seed" in note for note in comparison["notes"])
-    assert "Over seeds" in (tmp_path / "out" / "index.html").read_text()
+    assert "2 seeds each" in (tmp_path / "out" / "index.html").read_text()
 
 
 # ---- protocols and duplicates -------------------------------------------------------------------------------------

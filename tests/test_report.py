@@ -63,7 +63,7 @@ def test_the_page_is_one_valid_self_contained_file(runs, tmp_path):
     assert "http" not in re.sub(r"http://www\.w3\.org/2000/svg", "", text)
     assert "url(" not in text
     assert "@import" not in text
-    assert "script" not in page.tags
+    assert page.tags.count("script") == 1  # inline, and the page is complete without
     assert page.images_without_alt == 0
     assert page.tags.count("img") == 3  # two tiles of CE, one of LS
     assert 'lang="en"' in text
@@ -76,7 +76,8 @@ def test_the_page_is_one_valid_self_contained_file(runs, tmp_path):
     assert "<b>&" in words
     assert "grey <i>" in words
     for svg in re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL):
-        assert ElementTree.fromstring(svg).get("aria-label")
+        drawing = ElementTree.fromstring(svg)
+        assert drawing.get("aria-label") or drawing.get("aria-hidden")  # hidden where the cell says the same
 
 
 @pytest.mark.parametrize("stage", ["pretraining", "backbone", "localization", "detection"])

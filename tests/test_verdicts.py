@@ -12,7 +12,7 @@ from helpers.result_folders import add, backbone, compare_runs
 from backbones.core.errors import InputError
 from backbones.core.matches import load_matches
 from comparison.bootstrap import resample_rows
-from comparison.methods import verdict_text
+from comparison.tables.verdicts import verdict_text
 from comparison.verdicts.nested import Sample, difference
 from detection.evaluation.coco import evaluate_coco
 
@@ -96,7 +96,11 @@ def test_words_in_every_output(runs, tmp_path, capsys):
     for label, text in texts.items():
         assert re.search(rf"^{label} \(3 seeds\) .* {re.escape(text)}", said, re.M), said
         assert re.search(rf"^\| {label} \(3 seeds\) \| .* \| {re.escape(text)}", markdown, re.M)
-        assert re.search(rf'{label} <span class="tag">\(3 seeds\).*?<td class="verdict">{re.escape(text)}', page, re.S)
+        word = {"ALS": "better", "LS": "identical", "OLS": "not distinguishable"}[label]
+        assert re.search(rf'<span>{label}</span></span></th>\s*<td class="word {word}">', page)
+        answer = re.search(rf"<strong>{label}</strong>: (.*?)</p>", page)
+        assert answer
+        assert text.partition("; ")[0] in answer[1]
     assert re.search(r"^CE \(3 seeds\) .* baseline$", said, re.M)
     assert "corrected for the number of methods (Holm)" in " ".join(said.split())
 

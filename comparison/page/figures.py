@@ -19,7 +19,6 @@ LETTERS = 15  # longest label
 # Okabe and Ito's palette, safe for colour-blind readers; black is the baseline, grey random initialisation.
 BASELINE_COLOUR, RANDOM_COLOUR = "#222222", "#9a9a9a"
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#B8A900")
-_TEXT, _FAINT, _GRID = "#1c2126", "#6a737d", "#dfe3e8"
 
 
 class Bar(NamedTuple):
@@ -35,14 +34,14 @@ class Bar(NamedTuple):
 
 
 def colour_of_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return display name -> colour; one colour per label, for all seeds."""
+    """Return display name -> colour; one colour per label, for all seeds; the baseline has that of the text."""
     baselines = {row["label"] for row in rows if row["is_baseline"]}
     coloured = [row for row in rows if row["method"] != "random" and not row["is_baseline"]]
     labels = [row["label"] for row in coloured if row["stages"]]
     labels += [row["label"] for row in coloured if row["label"] not in baselines]  # without results: the last colours
     palette = {label: COLOURS[n % len(COLOURS)] for n, label in enumerate(dict.fromkeys(labels))}
     return {
-        row["name"]: RANDOM_COLOUR if row["method"] == "random" else palette.get(row["label"], BASELINE_COLOUR)
+        row["name"]: RANDOM_COLOUR if row["method"] == "random" else palette.get(row["label"], "currentColor")
         for row in rows
     }
 
@@ -103,7 +102,72 @@ def forest_scale(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Sca
     differences = [row["difference_to_baseline"][name] for row in pretrained for name in names]
     known = [d[key] for d in differences for key in ("value", "low", "high") if d[key] is not None]
     low, high = min([*known, 0.0]), max([*known, 0.0])
-    margin = 0.06 * (high - low) or 0.01
+    margin = max(0.06 * (high - low), 0.002)
+    return Scale(low - margin, high + margin)
+
+
+def dots_panel(lines: Sequence[Mapping[str, Any]], name: str) -> str:
+    """Draw the number of every run as a dot behind the mean of its method.
+
+    Args:
+        lines: {"label", "colour", "values"} per method, and "tips" per value.
+    """
+    known = [value for line in lines for value in line["values"]]
+    low, high = min(known), max(known)
+    margin = max(0.08 * (high - low), 0.002)
+    metric = BY_NAME[name]
+    means = [float(np.mean(line["values"])) if line["values"] else None for line in lines]
+    bars = [
+        Bar(line["label"], _cut(line["label"]), mean, None, None, line["colour"])
+        for line, mean in zip(lines, means, strict=True)
+    ]
+    dots = {line["label"]: list(zip(line["values"], line["tips"], strict=True)) for line in lines}
+
+    def draw(bar: Bar, y: float, scale: Scale) -> str:
+        parts = [
+            f'<circle cx="{scale.x(value)}" cy="{y}" r="4" fill="{bar.colour}" fill-opacity="0.4">'
+            f"<title>{escape(tip)}</title></circle>"
+            for value, tip in dots[bar.label]
+        ]
+        x = scale.x(bar.value or 0.0)
+        return "".join(parts) + f'<path d="M{x} {y - 8}V{y + 8}" stroke="{bar.colour}" stroke-width="3"/>'
+
+    title = f"{metric.title} {ARROW[metric.better]}".strip()
+    texts = list(map(format_number, means))
+    return _panel(title, f"{metric.meaning}; dots are runs", bars, texts, Scale(low - margin, high + margin), draw)
+
+
+def _cut(label: str) -> str:
+    return label if len(label) <= LETTERS else label[: LETTERS - 1] + "…"
+
+
+def inline_interval(difference: Mapping[str, float | None], scale: Scale, colour: str) -> str:
+    """Draw a difference with its interval and the line of 0, as a small figure within a cell of a table.
+
+    The texts of the cell say the same, so that it is hidden from screen readers.
+    """
+    width, height = 130, 18
+
+    def x(value: float) -> float:
+        share = (value - scale.low) / (scale.high - scale.low)
+        return round(4 + (width - 8) * min(max(share, 0.0), 1.0), 1)
+
+    value, low, high = difference["value"], difference["low"], difference["high"]
+    assert value is not None
+    parts = [f'<path d="M{x(0.0)} 1V{height - 1}" class="zero"/>']
+    if low is not None and high is not None:
+        parts.append(f'<path d="M{x(low)} 9H{x(high)}" stroke="{colour}" stroke-width="2"/>')
+    fill = colour if excludes_zero(difference) else "var(--page)"
+    parts.append(f'<circle cx="{x(value)}" cy="9" r="4" fill="{fill}" stroke="{colour}" stroke-width="2"/>')
+    return f'<svg class="inline" viewBox="0 0 {width} {height}" aria-hidden="true">{"".join(parts)}</svg>'
+
+
+def common_scale(differences: Sequence[Mapping[str, float | None]]) -> Scale:
+    """Return a scale for inline figures that includes 0 and all intervals."""
+    found = [d[key] for d in differences for key in ("value", "low", "high")]
+    known = [value for value in found if value is not None]
+    low, high = min([*known, 0.0]), max([*known, 0.0])
+    margin = max(0.04 * (high - low), 0.002)
     return Scale(low - margin, high + margin)
 
 
@@ -121,9 +185,9 @@ def _panel(title: str, meaning: str, bars: Sequence[Bar], texts: Sequence[str], 
     ]
     ticks = scale.ticks()
     for tick in ticks:
-        x, colour = scale.x(tick), _FAINT if tick == 0 else _GRID
+        x, kind = scale.x(tick), "zero" if tick == 0 else "grid"
         parts.append(
-            f'<line x1="{x}" x2="{x}" y1="{TOP - 4}" y2="{height - BOTTOM}" stroke="{colour}" stroke-width="1"/>'
+            f'<line x1="{x}" x2="{x}" y1="{TOP - 4}" y2="{height - BOTTOM}" class="{kind}"/>'
             f'<text x="{x}" y="{height - 7}" class="k" text-anchor="middle">{_tick_text(tick, ticks)}</text>'
         )
     for n, (bar, text) in enumerate(zip(bars, texts, strict=True)):
@@ -140,7 +204,7 @@ def _panel(title: str, meaning: str, bars: Sequence[Bar], texts: Sequence[str], 
 def _draw_bar(bar: Bar, y: float, scale: Scale) -> str:
     width = scale.x(bar.value or 0.0) - scale.x(0.0)
     shape = f'<rect x="{scale.x(0.0)}" y="{y - 7}" width="{width:.1f}" height="14" fill="{bar.colour}"/>'
-    return shape + _whisker(bar, y, scale, _TEXT, halo=True)
+    return shape + _whisker(bar, y, scale, halo=True)
 
 
 def _draw_point(bar: Bar, y: float, scale: Scale) -> str:
@@ -148,18 +212,20 @@ def _draw_point(bar: Bar, y: float, scale: Scale) -> str:
     if not scale.low <= value <= scale.high:
         tip, length = (PLOT_LEFT, 9) if value < scale.low else (PLOT_RIGHT, -9)
         return f'<path d="M{tip} {y}l{length} -6v12z" fill="{bar.colour}"/>'
-    fill = bar.colour if bar.strong else "#ffffff"
+    fill = bar.colour if bar.strong else "var(--page)"
     point = f'<circle cx="{scale.x(value)}" cy="{y}" r="5" fill="{fill}" stroke="{bar.colour}" stroke-width="2"/>'
     return _whisker(bar, y, scale, bar.colour) + point
 
 
-def _whisker(bar: Bar, y: float, scale: Scale, colour: str, *, halo: bool = False) -> str:
+def _whisker(bar: Bar, y: float, scale: Scale, colour: str = "", *, halo: bool = False) -> str:
+    """Draw an interval; colour: "" for that of the text."""
     if bar.low is None or bar.high is None:
         return ""
     low, high = scale.x(bar.low), scale.x(bar.high)
     path = f"M{low} {y}H{high}M{low} {y - 4}V{y + 4}M{high} {y - 4}V{y + 4}"
-    white = f'<path d="{path}" stroke="#ffffff" stroke-width="4" fill="none"/>' if halo else ""
-    return f'{white}<path d="{path}" stroke="{colour}" stroke-width="1.6" fill="none"/>'
+    behind = f'<path d="{path}" class="halo" stroke-width="4"/>' if halo else ""
+    stroke = f'stroke="{colour}" fill="none"' if colour else 'class="whisker"'
+    return f'{behind}<path d="{path}" {stroke} stroke-width="1.6"/>'
 
 
 def _tick_text(tick: float, ticks: np.ndarray) -> str:

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from comparison.methods import verdict_text
 from comparison.tables.formats import MISSING, format_difference, format_number
+from comparison.verdicts.planner import MOST_SEEDS
+from comparison.verdicts.words import IDENTICAL, SEEDS_FOR_A_VERDICT, UNDECIDED
 
 MEANING = (
     "Verdicts: intervals cover the sampling of images and the variation between training seeds; better and worse are "
@@ -65,3 +66,34 @@ def verdict_of(method: Mapping[str, Any], comparison: Mapping[str, Any]) -> str:
     if method["label"] == comparison["baseline"] and method["verdict"] is None:
         return "baseline"
     return verdict_text(method, comparison["baseline"])
+
+
+def verdict_text(method: Mapping[str, Any], baseline: str | None) -> str:
+    """Return the verdict in words: "not distinguishable from CE; 9 seeds would settle it"; "" for none."""
+    found = method["verdict"]
+    if found is None or baseline is None:
+        return ""
+    if found["word"] == IDENTICAL:
+        return f"identical: the detections are those of {baseline}"
+    if not found["word"]:
+        return f"no verdict with fewer than {SEEDS_FOR_A_VERDICT} seeds"
+    if found["word"] == UNDECIDED:
+        return f"{UNDECIDED} from {baseline}; {_needs(found['needs'])}"
+    if found["p"] < found["level"]:
+        return f"{found['word']} than {baseline}"
+    return f"{found['word']} to {baseline} within {found['margin']:g}"
+
+
+def _needs(needs: Mapping[str, Any] | None) -> str:
+    if needs is None:
+        return f"more than {MOST_SEEDS} seeds each would be needed"
+    images = f" on {needs['images']:.1f} times as many images" if needs["images"] > 1 else ""
+    hours = f" ({hours_text(needs['hours'])} more)" if needs["hours"] is not None else ""
+    return f"about {needs['seeds']} seeds each{images}{hours} would settle it"
+
+
+def hours_text(hours: float) -> str:
+    """Format hours of runs: "40 min of runs", "2.5 h of runs"."""
+    if hours < 1:
+        return f"{max(60 * hours, 1):.0f} min of runs"
+    return f"{hours:.1f} h of runs" if hours < 10 else f"{hours:,.0f} h of runs"
