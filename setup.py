@@ -55,6 +55,8 @@ setup(
             "hypothesis>=6.100",
             "statsmodels>=0.14",
             "jsonschema>=4.18",
+            "playwright>=1.45",
+            "axe-playwright-python>=0.1.4",
             "ruff>=0.8",
             "basedpyright>=1.20",
         ],
