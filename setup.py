@@ -30,7 +30,7 @@ setup(
         "torchvision>=0.21",
         "numpy>=1.26",
         "scipy",
-        "numba>=0.60",  # the bootstrap; BSD licence
+        "numba>=0.60",  # evaluation and bootstrap; BSD licence
         "pillow",
         "opencv-python-headless>=4.11",  # never opencv-python, which wants libGL
         "timm>=1.0",  # Inception-v4
@@ -45,7 +45,7 @@ setup(
         "tqdm",
         "rich",
         "msgspec>=0.18",
-        "numba",
+        "vl-convert-python>=1.6",  # figures as PDF; BSD licence
         "tensorboard",
     ],
     extras_require={

@@ -2,11 +2,14 @@
 
 import csv
 import re
+import shutil
+import subprocess
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from helpers.many_runs import add_many
 from helpers.result_folders import METRIC_NAMES, add, add_detection, add_suite, backbone, compare_runs
 
 from comparison.metrics import METRICS, best_value
@@ -125,6 +128,54 @@ def test_csv_and_markdown_hold_the_same_numbers(runs, tmp_path):
             assert line[name] == ("" if value is None else repr(value))
         assert float(line["AP_difference_low"]) == row["difference_to_baseline"]["AP"]["low"]
         assert format_number(row["metrics"]["AP"]) in markdown
+
+
+def test_latex_escapes_and_compiles(tmp_path):
+    """Every character that LaTeX reads as a command, in a label; compiled where pdflatex is installed."""
+    label = r"a&b %c $d #e _f {g} ~h ^i \j <k> |l|"
+    add_detection(tmp_path / "runs", backbone("CE"), 0.5)
+    add_detection(tmp_path / "runs", backbone(label, "LS"), 0.6)
+    compare_runs(tmp_path / "runs", tmp_path / "out")
+    text = (tmp_path / "out" / "comparison.tex").read_text()
+    [line] = [line for line in text.splitlines() if line.startswith("a")]
+    assert line.startswith(r"a\&b \%c \$d \#e \_f \{g\} \textasciitilde{}h \textasciicircum{}i \textbackslash{}j")
+    assert re.search(r"& 0\.\d{3} & .{1,3}0\.\d{3} \[.*\] &", line)
+    lines = text[text.index(r"\begin{tabular}") :].splitlines()
+    assert len({line.count(" & ") for line in lines if line.endswith(r"\\")}) == 1  # as many cells in every line
+    if shutil.which("pdflatex"):
+        document = (
+            r"\documentclass[landscape]{article}\usepackage[utf8]{inputenc}\usepackage[T1]{fontenc}"
+            r"\usepackage{booktabs}\begin{document}\tiny\input{comparison.tex}\end{document}"
+        )
+        (tmp_path / "out" / "paper.tex").write_text(document)
+        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+        done = subprocess.run(command, cwd=tmp_path / "out", capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_latex_has_methods_over_seeds(tmp_path):
+    compare_runs(add_many(tmp_path / "runs", seeds=3, protocols=("det@1",), images=20), tmp_path / "out")
+    text = (tmp_path / "out" / "comparison.tex").read_text()
+    assert [line.split(" & ")[0] for line in text.splitlines() if "seeds)" in line][:2] == [
+        "CE (3 seeds)",
+        "LS (3 seeds)",
+    ]
+    assert re.search(r"^ALS \(all\) \(3 seeds\) & 0\.\d{3} \$\\pm\$ 0\.\d{3} & .*\]", text, re.M)
+
+
+def test_every_figure_is_a_file(runs, tmp_path):
+    """The figures of the page, as SVG that stands alone and as PDF; those of an earlier call go."""
+    folder = tmp_path / "out" / "figures"
+    compare_runs(runs, tmp_path / "out")
+    drawn = re.findall(r'<svg viewBox="0 0 340 .*?</svg>', (tmp_path / "out" / "index.html").read_text(), re.DOTALL)
+    assert len(list(folder.glob("*.svg"))) == len(drawn)
+    for path in folder.glob("*.svg"):
+        assert ElementTree.fromstring(path.read_text()).get("width") == "340"
+        assert not re.search(r"var\(|currentColor", path.read_text())
+        assert path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+    (folder / "old.pdf").write_text("")
+    compare_runs(runs, tmp_path / "out")
+    assert not (folder / "old.pdf").exists()
 
 
 def test_terminal_table_fits_the_terminal(runs, tmp_path):

@@ -21,6 +21,13 @@ BASELINE_COLOUR, RANDOM_COLOUR = "#222222", "#9a9a9a"
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#B8A900")
 
 
+class Figure(NamedTuple):
+    """A drawing and the name of its file; `comparison.page.export` writes it as SVG and PDF."""
+
+    name: str
+    svg: str
+
+
 class Bar(NamedTuple):
     """One line of a panel; short: the drawn label; low, high: interval, or None."""
 

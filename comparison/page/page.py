@@ -1,4 +1,4 @@
-"""Write a comparison: comparison.json, .csv, .md, and a self-contained index.html."""
+"""Write a comparison: tables in four forms, the figures, and a self-contained index.html."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,10 +10,13 @@ from backbones.core.files import save_json, save_text
 from comparison.metrics import ARROW, BY_NAME, GROUPS, METRICS
 from comparison.page import figures
 from comparison.page.answers import first_screen, test_set
+from comparison.page.export import FIGURES, save_figures
+from comparison.page.figures import Figure
 from comparison.page.gallery import build_gallery
 from comparison.page.runs import DETECTION_BARS, backbones_section, detection_section, dots_panels
 from comparison.row import Row
 from comparison.tables.formats import CLAIM, format_difference, groups_of
+from comparison.tables.latex import latex
 from comparison.tables.markdown import markdown, markdown_verdicts
 from comparison.tables.spreadsheet import csv_text
 from comparison.tables.verdicts import MEANING, describe_variances
@@ -24,49 +27,74 @@ _STATES = {"▲": "better", "▼": "worse", "=": "", "?": ""}
 
 
 def save_comparison(output_dir: str | Path, comparison: Mapping[str, Any], rows: Sequence[Row]) -> Path:
-    """Write all four files and return the path of index.html."""
+    """Write comparison.json, .csv, .md, .tex, the figures, and index.html, whose path is returned."""
     folder = Path(output_dir)
     save_json(folder / "comparison.json", comparison)
     save_text(folder / "comparison.csv", csv_text(comparison))
     text = [markdown(comparison).rstrip(), *markdown_verdicts(comparison)]
     save_text(folder / "comparison.md", "\n\n".join(text) + "\n")
-    save_text(folder / "index.html", render_page(comparison, build_gallery(rows)))
+    save_text(folder / "comparison.tex", latex(comparison))
+    sections = build_sections(comparison)
+    save_text(folder / "index.html", render_page(comparison, sections, build_gallery(rows)))
+    save_figures(folder / FIGURES, _figures(sections))
     return folder / "index.html"
 
 
-def render_page(comparison: Mapping[str, Any], gallery: Mapping[str, Any] | None = None) -> str:
+def build_sections(comparison: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the page shows, section by section; figures are lists of `Figure`."""
+    rows = comparison["rows"]
+    colours = figures.colour_of_rows(rows)
+    colours |= {row["backbone_name"]: colours[row["name"]] for row in rows}
+    first = first_screen(comparison, colours)
+    return {
+        "first": first,
+        "chance": _by_chance(first["tables"], comparison["level"]),
+        "spreads": _spreads(comparison, colours),
+        "forests": _forests(comparison, colours),
+        "groups": [
+            detection_section(protocol, members, colours, comparison["level"])
+            for protocol, members in groups_of(comparison)
+        ],
+        "backbones": backbones_section(rows, colours),
+        "provenance": _provenance(rows),
+    }
+
+
+def render_page(
+    comparison: Mapping[str, Any], sections: Mapping[str, Any], gallery: Mapping[str, Any] | None = None
+) -> str:
     """Render the page as HTML text; `gallery`: result of `build_gallery`."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("comparison.page"),
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    rows = comparison["rows"]
-    colours = figures.colour_of_rows(rows)
-    colours |= {row["backbone_name"]: colours[row["name"]] for row in rows}
-    first = first_screen(comparison, colours)
     return environment.get_template(TEMPLATE).render(
+        **sections,
         comparison=comparison,
-        first=first,
         over_seeds=bool(comparison["methods"]),
-        chance=_by_chance(first["tables"], comparison["level"]),
-        spreads=_spreads(comparison, colours),
-        forests=_forests(comparison, colours),
         state_of=_STATES,
         inline=figures.inline_interval,
         text_of=format_difference,
-        groups=[
-            detection_section(protocol, members, colours, comparison["level"])
-            for protocol, members in groups_of(comparison)
-        ],
-        backbones=backbones_section(rows, colours),
         gallery=gallery,
         legend=[(group, [m for m in METRICS if m.group == group]) for group in GROUPS],
         arrow=ARROW,
         by_name=BY_NAME,
         claim=CLAIM,
-        provenance=_provenance(rows),
         meaning=" ".join([MEANING.format(primary=comparison["primary"]), *describe_variances(comparison)]),
     )
+
+
+def _figures(sections: Mapping[str, Any]) -> list[Figure]:
+    """Return the figures that the page shows, with the protocol in the names of those that depend on one."""
+    found = []
+    for part in (*sections["spreads"], *sections["forests"]):
+        found += [Figure(f"{part['protocol']}-{one.name}", one.svg) for one in part["figures"]]
+    if not sections["forests"]:  # single runs
+        for group in sections["groups"]:
+            drawn = [*group["differences"]["figures"], *group["bars"]]
+            found += [Figure(f"{group['protocol'] or ''}-{one.name}", one.svg) for one in drawn]
+    shown = "dots" if sections["spreads"] else "bars"
+    return [*found, *(Figure(f"backbone-{one.name}", one.svg) for one in sections["backbones"][shown])]
 
 
 def _by_chance(tables: Sequence[Mapping[str, Any]], level: float) -> str:
@@ -92,7 +120,7 @@ def _forests(comparison: Mapping[str, Any], colours: Mapping[str, str]) -> list[
         names = [name for name in DETECTION_BARS if all(name in method["differences"] for method in methods)]
         if methods and names:
             scale = figures.forest_scale(methods, names)
-            panels = [figures.forest_panel(methods, name, named, scale) for name in names]
+            panels = [Figure(f"{n}-differences", figures.forest_panel(methods, n, named, scale)) for n in names]
             found.append({"protocol": protocol or "", "figures": panels, "test": test_set(rows)})
     return found
 

@@ -7,6 +7,7 @@ from comparison.bootstrap import AP_NAMES
 from comparison.failures import backbone_failure, detector_failure
 from comparison.metrics import BY_NAME, DETECTORS, GROUPS, METRICS
 from comparison.page import figures
+from comparison.page.figures import Figure
 from comparison.tables.formats import (
     best_of,
     display_name,
@@ -54,7 +55,7 @@ def _section(
             )
             for row, failure in zip(rows, failures, strict=True)
         ],
-        "bars": [figures.bar_panel(rows, name, colours) for name in measured_names(rows, bars)],
+        "bars": [Figure(f"{name}-bars", figures.bar_panel(rows, name, colours)) for name in measured_names(rows, bars)],
     }
 
 
@@ -73,7 +74,7 @@ def backbones_section(rows: Sequence[Mapping[str, Any]], colours: Mapping[str, s
     }
 
 
-def dots_panels(rows: Sequence[Mapping[str, Any]], names: Sequence[str], colours: Mapping[str, str]) -> list[str]:
+def dots_panels(rows: Sequence[Mapping[str, Any]], names: Sequence[str], colours: Mapping[str, str]) -> list[Figure]:
     """Draw every row as a dot behind the mean of its label, one panel per number that a row has."""
     panels = []
     for name in names:
@@ -84,7 +85,7 @@ def dots_panels(rows: Sequence[Mapping[str, Any]], names: Sequence[str], colours
                 line = lines.setdefault(row["label"], empty)
                 line["values"].append(row["metrics"][name])
                 line["tips"].append(f"{display_name(row)}: {format_number(row['metrics'][name])}")
-        panels += [figures.dots_panel(list(lines.values()), name)] if lines else []
+        panels += [Figure(f"{name}-runs", figures.dots_panel(list(lines.values()), name))] if lines else []
     return panels
 
 
@@ -114,7 +115,10 @@ def detection_section(
             "findings": [_finding(row) for row in compared if row["difference_to_baseline"]["AP"]["low"] is not None],
             "rows": [(display_name(row), [_difference_cell(row, name) for name in forest]) for row in compared],
             "chance": _by_chance(compared, forest, level),
-            "figures": [figures.forest_panel(compared, name, colours, scale) for name in forest],
+            "figures": [
+                Figure(f"{name}-differences-of-runs", figures.forest_panel(compared, name, colours, scale))
+                for name in forest
+            ],
         },
     }
 
