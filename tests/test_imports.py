@@ -56,6 +56,7 @@ AT_TOP = {
     "detection/exchange": {"torch", "torchvision"},
     "detection/training": {"torch"},
     "comparison": set(),
+    "comparison/evidence": set(),
     "comparison/page": set(),
     "comparison/papers": set(),
     "comparison/ranking": {"matplotlib"},

@@ -16,6 +16,7 @@ from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.checks import ABOVE_0, BELOW_1, check_range
 from backbones.core.entry import run_tool
 from backbones.core.locking import lock_run
+from comparison.evidence.bundle import save_bundle
 from comparison.failures import load_failures
 from comparison.methods import read_goal
 from comparison.page.page import save_comparison
@@ -30,21 +31,19 @@ def main(argv: list[str] | None = None) -> int:
     check_range("--level", args.level, ABOVE_0, BELOW_1)
     failures = load_failures(args.failures) if args.failures else []
     rows = collect_rows(args.runs, allow_mixed_protocols=args.allow_mixed_protocols)
-    comparison = build_comparison(
-        rows,
-        baseline=args.baseline,
-        resamples=args.resamples,
-        seed=args.seed,
-        level=args.level,
-        chosen=args.chosen,
-        goal=read_goal(args.primary, args.margin, args.seed_hours),
-        failures=failures,
-    )
+    options = {
+        **{"baseline": args.baseline, "resamples": args.resamples, "seed": args.seed, "level": args.level},
+        **{"chosen": args.chosen, "goal": read_goal(args.primary, args.margin, args.seed_hours), "failures": failures},
+    }
+    comparison = build_comparison(rows, **options)
     others = ", ".join(map(str, find_other_evaluations(args.runs)))
     left_out = [f"Left out, as not given themselves: evaluations on other data sets in {others}."] if others else []
-    comparison["notes"] += [*left_out, *args.note]
+    notes = [*left_out, *args.note]
+    comparison["notes"] += notes
     with lock_run(args.output_dir):
         page = save_comparison(args.output_dir, comparison, rows)
+    if args.bundle:
+        save_bundle(args.bundle, args.output_dir, rows, options, notes)
     print("\n\n".join(filter(None, [terminal_table(comparison), terminal_verdicts(comparison)])))
     print(f"\nreport: {page}")
     return 0
@@ -63,6 +62,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="config key selected separately per seed: rows that differ only in it count as seeds of one row",
     )  # fmt: skip
     parser.add_argument("--failures", type=path_argument, metavar="FILE", help="json list of stages that failed")
+    parser.add_argument("--bundle", type=path_argument, metavar="FILE.zip", help="write the evidence, too (verify.py)")
     parser.add_argument("--note", metavar="TEXT", action="append", default=[], help="line to add to the page's notes")
     parser.add_argument("--primary", metavar="NAME", default="AP", help="number that decides (default %(default)s)")
     parser.add_argument(

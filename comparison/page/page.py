@@ -17,7 +17,7 @@ from comparison.page.runs import DETECTION_BARS, backbones_section, detection_se
 from comparison.row import Row
 from comparison.tables.formats import CLAIM, format_difference, groups_of
 from comparison.tables.latex import latex
-from comparison.tables.markdown import markdown, markdown_verdicts
+from comparison.tables.markdown import markdown_text
 from comparison.tables.spreadsheet import csv_text
 from comparison.tables.verdicts import MEANING, describe_variances
 
@@ -31,8 +31,7 @@ def save_comparison(output_dir: str | Path, comparison: Mapping[str, Any], rows:
     folder = Path(output_dir)
     save_json(folder / "comparison.json", comparison)
     save_text(folder / "comparison.csv", csv_text(comparison))
-    text = [markdown(comparison).rstrip(), *markdown_verdicts(comparison)]
-    save_text(folder / "comparison.md", "\n\n".join(text) + "\n")
+    save_text(folder / "comparison.md", markdown_text(comparison))
     save_text(folder / "comparison.tex", latex(comparison))
     sections = build_sections(comparison)
     save_text(folder / "index.html", render_page(comparison, sections, build_gallery(rows)))

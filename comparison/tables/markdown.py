@@ -19,6 +19,11 @@ from comparison.tables.formats import (
 from comparison.tables.verdicts import MEANING, describe_variances, verdict_lines
 
 
+def markdown_text(comparison: Mapping[str, Any]) -> str:
+    """Return the content of comparison.md."""
+    return "\n\n".join([markdown(comparison).rstrip(), *markdown_verdicts(comparison)]) + "\n"
+
+
 def markdown(comparison: Mapping[str, Any]) -> str:
     """Format all metrics, with rows as columns (readable with 25 metrics), then the differences in AP."""
     parts = ["# Comparison of backbones", _markdown_list(comparison["notes"])]

@@ -1,0 +1,163 @@
+"""The evidence of a comparison: what it holds, that it is verified, and that every change is found."""
+
+import json
+import re
+import shutil
+import zipfile
+
+import pytest
+from helpers.many_runs import add_many
+from helpers.result_folders import add_gallery, backbone, compare_runs
+
+from backbones.core.errors import InputError
+from backbones.core.files import load_json
+from comparison.evidence.bundle import MANIFEST, digest
+from comparison.evidence.verify import verify
+
+METHODS = {"CE": (0.6, 0.02), "ALS (all)": (0.75, 0.02), "LS": (0.6, 0.02)}
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evidence")
+    runs = add_many(folder / "runs", methods=METHODS, seeds=3, images=20)
+    add_gallery(runs, backbone("CE"), ["a.jpg"])
+    (folder / "failures.json").write_text(
+        json.dumps([{"label": "OLS", "seed": 0, "protocol": "", "what": "pretrain", "reason": "error: x", "log": ""}])
+    )
+    arguments = ["--allow-mixed-protocols", "--margin", "0.01", "--seed-hours", "2", "--note", "a note"]
+    path = folder / "evidence.zip"
+    compare_runs(runs, folder / "page", *arguments, "--failures", str(folder / "failures.json"), "--bundle", str(path))
+    shutil.rmtree(runs)  # nothing but the file is needed
+    return path
+
+
+def changed(bundle, tmp_path, change, name, *, consistent=True):
+    """Return a copy of the bundle in which `change(path)` was applied to a file; consistent: the manifest, too."""
+    folder, path = tmp_path / "unpacked", tmp_path / "changed.zip"
+    with zipfile.ZipFile(bundle) as file:
+        file.extractall(folder)
+    target = sorted(folder.glob(name))[0]
+    change(target)
+    if consistent:
+        manifest = load_json(folder / MANIFEST)
+        manifest["files"][target.relative_to(folder).as_posix()] = digest(target)
+        (folder / MANIFEST).write_text(json.dumps(manifest))
+    with zipfile.ZipFile(path, "w") as file:
+        for item in sorted(path for path in folder.rglob("*") if path.is_file()):
+            file.write(item, item.relative_to(folder).as_posix())
+    return path
+
+
+def replace(old, new):
+    def change(path):
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+
+    return change
+
+
+def test_it_is_verified_without_the_runs(bundle, run_tool):
+    found = verify(bundle)
+    assert found.problems == ()
+    assert found.numbers > 2000
+    with zipfile.ZipFile(bundle) as file:
+        names = set(file.namelist())
+    assert {"page/index.html", "page/comparison.tex", MANIFEST} <= names
+    assert sum(name.endswith("matches.npz") for name in names) == 18
+    assert not any("draws" in name or "predictions" in name for name in names)
+    finished = run_tool("verify", bundle)
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert finished.stdout.startswith(f"{bundle}: verified, ")
+
+
+def test_a_changed_byte_is_found_and_named(bundle, tmp_path, run_tool):
+    path = changed(bundle, tmp_path, replace("<h1>", "<h1> "), "page/index.html", consistent=False)
+    assert verify(path).problems == ("page/index.html was changed: its SHA-256 is not that of the manifest",)
+    finished = run_tool("verify", path)
+    assert finished.returncode == 1
+    assert "page/index.html was changed" in finished.stdout
+
+
+def set_number(*keys):
+    def change(path):
+        content = tree = json.loads(path.read_text())
+        for key in keys[:-1]:
+            tree = tree[key]
+        tree[keys[-1]] = 0.123456 if isinstance(tree[keys[-1]], float) else "better"
+        path.write_text(json.dumps(content))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (("rows", 3, "metrics", "AP50"), "comparison.json: rows .*: metrics: AP50 is 0.123456, recomputed 0."),
+        (("rows", 8, "intervals", "AP", "low"), "intervals: AP: low is 0.123456"),
+        (("methods", 1, "differences", "AP", "high"), "comparison.json: methods .*: differences: AP: high is 0.123456"),
+        (("methods", 1, "verdict", "word"), "verdict: word is 'better', recomputed 'not distinguishable'"),
+        (("variances", 0, "seeds"), "variances 0: seeds is 0.123456"),
+    ],
+)
+def test_a_number_that_does_not_follow_is_named(bundle, tmp_path, keys, said):
+    """Even if the manifest was changed with it."""
+    problems = verify(changed(bundle, tmp_path, set_number(*keys), "page/comparison.json")).problems
+    assert len(problems) == 1
+    assert re.search(said, problems[0]), problems
+
+
+def test_a_sentence_of_the_page_that_does_not_follow_is_named(bundle, tmp_path):
+    path = changed(bundle, tmp_path, replace("not distinguishable from CE", "better than CE"), "page/index.html")
+    [problem] = verify(path).problems
+    assert problem.startswith("index.html differs from the recomputed one in line ")
+    assert "better than CE" in problem
+    path = changed(bundle, tmp_path / "2", replace("not distinguishable", "better"), "page/comparison.md")
+    assert verify(path).problems == ("comparison.md differs from the recomputed one",)
+
+
+def test_results_that_contradict_their_images_are_named(bundle, tmp_path):
+    """A number of results.json, and everything that follows from it, was changed; the per-image data was not."""
+
+    def change(path):
+        content = json.loads(path.read_text())
+        content["metrics"]["AP"] += 0.01
+        path.write_text(json.dumps(content))
+
+    problems = verify(changed(bundle, tmp_path, change, "runs/*-detection/results.json")).problems
+    assert any("AP is 0." in text and re.search(r"by runs/00\d-detection/matches.npz", text) for text in problems)
+
+
+def test_missing_and_added_files_are_named(bundle, tmp_path):
+    path = changed(bundle, tmp_path, lambda path: path.unlink(), "page/comparison.csv", consistent=False)
+    assert verify(path).problems == ("page/comparison.csv is missing",)
+    path = changed(
+        bundle, tmp_path / "2", lambda path: (path.parent / "more.txt").write_text("x"), MANIFEST, consistent=False
+    )
+    assert verify(path).problems == ("more.txt is not in the manifest",)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"no zip"])
+def test_other_files_are_refused_in_one_line(tmp_path, content, run_tool):
+    path = tmp_path / "x.zip"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="is not a valid zip file"):
+        verify(path)
+    assert run_tool("verify", path).returncode == 2
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("a", "b")
+    with pytest.raises(InputError, match=r"has no manifest\.json"):
+        verify(path)
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(MANIFEST, json.dumps({"format_version": 99}))
+    with pytest.raises(InputError, match="format 99, this version reads 1"):
+        verify(path)
+
+
+def test_equal_comparisons_have_equal_bytes(tmp_path):
+    runs = add_many(tmp_path / "runs", methods={"CE": (0.6, 0.02)}, seeds=1, protocols=("det@1",), images=5)
+    for name in ("a", "b"):
+        compare_runs(runs, tmp_path / "page", "--bundle", str(tmp_path / f"{name}.zip"))
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+    assert verify(tmp_path / "a.zip").problems == ()
