@@ -1,1 +1,67 @@
-"""Compare backbones from their result files: statistics, tables, figures and the HTML report."""
+"""Compare backbones from their result files: statistics, tables, figures and the HTML report.
+
+`compare` is the call for users of the library; docs/results_files.md shows it.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from backbones.core.checks import ABOVE_0, BELOW_1, check_range
+from backbones.core.locking import lock_run
+from comparison.failures import Failure
+from comparison.methods import PRIMARY, read_goal
+from comparison.page.page import save_comparison
+from comparison.rows import collect_rows, find_other_evaluations
+from comparison.summary import build_comparison
+from comparison.verdicts.words import MARGIN
+
+__all__ = ["compare"]
+
+
+def compare(
+    folders: Iterable[str | Path],
+    output_dir: str | Path,
+    *,
+    baseline: str | None = None,
+    primary: str = PRIMARY,
+    margin: float = MARGIN,
+    seed_hours: float | None = None,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+    chosen: Sequence[str] = (),
+    failures: Sequence[Failure] = (),
+    notes: Sequence[str] = (),
+    allow_mixed_protocols: bool = False,
+) -> dict[str, Any]:
+    """Compare the results in folders, and write comparison.json, .csv, .md and index.html to `output_dir`.
+
+    Args:
+        folders: run folders, or folders above them.
+        baseline: label of the row that others are compared with; default: the row of method CE.
+        primary: the number that decides; margin: its largest difference that does not matter.
+        seed_hours: hours per further seed of a row, for the plan of what would settle a difference.
+        resamples, seed: of the bootstrap over images; level: coverage of the intervals.
+        chosen: config keys whose value was chosen separately for each seed.
+        failures: stages that failed; notes: further lines for the page.
+    Returns:
+        the content of comparison.json (`comparison/schemas/comparison.json`).
+    Raises:
+        InputError: rows that cannot be compared, or an argument out of range.
+    """
+    check_range("--resamples", resamples, 1)
+    check_range("--level", level, ABOVE_0, BELOW_1)
+    goal = read_goal(primary, margin, seed_hours)
+    folders = list(folders)
+    rows = collect_rows(folders, allow_mixed_protocols=allow_mixed_protocols)
+    comparison = build_comparison(
+        rows, baseline=baseline, resamples=resamples, seed=seed, level=level, chosen=chosen, failures=failures,
+        goal=goal,
+    )  # fmt: skip
+    others = ", ".join(map(str, find_other_evaluations(folders)))
+    left_out = [f"Left out, as not given themselves: evaluations on other data sets in {others}."] if others else []
+    comparison["notes"] += [*left_out, *notes]
+    with lock_run(output_dir):
+        save_comparison(output_dir, comparison, rows)
+    return comparison

@@ -74,8 +74,12 @@ class Measured:
 def build_methods(
     families: Sequence[Family], measured: Measured, goal: Goal, level: float
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the entries of all methods, and of the components of variance; empty unless a method has several rows."""
-    if all(len(family.rows) + len(family.failed) < 2 for family in families):
+    """Return the entries of all methods, and of the components of variance.
+
+    Both are empty unless a method has several rows, or is known by results files only.
+    """
+    foreign = any(row.foreign for family in families for row in family.rows)
+    if not foreign and all(len(family.rows) + len(family.failed) < 2 for family in families):
         return [], []
     entries, variances = {id(family): _entry(family, measured) for family in families}, []
     for protocol in dict.fromkeys(family.protocol for family in families):

@@ -36,6 +36,7 @@ def write_notes(compared: Sequence[Compared], families: Sequence[Family], baseli
         *_failure_notes(compared),
         *_incomplete_means(families),
         *notes_on_protocols(rows),
+        *_foreign_notes(compared),
         *_area_notes(rows),
         *_baseline_notes(compared, baseline),
         *_detection_notes(compared),
@@ -114,6 +115,16 @@ def _several_baselines(compared: Sequence[Compared], families: Sequence[Family])
             yield f"No verdict{under}: the rows are compared with several methods ({names}); choose one by --baseline."
 
 
+def _foreign_notes(compared: Sequence[Compared]) -> Iterator[str]:
+    """Note the rows from results files of other detectors."""
+    foreign = [one.row for one in compared if one.row.foreign]
+    if foreign:
+        names = ", ".join(dict.fromkeys(row.label for row in foreign))
+        joined = len(foreign) < len(compared)
+        beside = " They are listed with the runs because their ground truth is the same." if joined else ""
+        yield f"From results files: {names}. How these detectors were trained is not known.{beside}"
+
+
 def _area_notes(rows: Sequence[Row]) -> Iterator[str]:
     """Note rows whose object sizes are by box area among rows by segmentation area (under mixed protocols)."""
     tests = [row.results.get("detection", {}).get("data", {}).get("test", {}) for row in rows]
@@ -135,7 +146,8 @@ def _baseline_notes(compared: Sequence[Compared], label: str | None) -> Iterator
             detector.append(one.name)
     if alone:
         which = f"a row of method {BASELINE_METHOD}" if label is None else f"a row labelled {label}"
-        yield f"No baseline ({which}) for {', '.join(alone)}: no differences shown."
+        hint = "; name one with --baseline LABEL" if label is None else ""
+        yield f"No baseline ({which}) for {', '.join(alone)}: no differences shown{hint}."
     if seed:
         yield f"Compared with a baseline of another seed: {', '.join(seed)}."
     if detector:

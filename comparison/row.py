@@ -43,6 +43,11 @@ class Row:
         return values
 
     @property
+    def foreign(self) -> bool:
+        """Whether its detector is not one of our runs, but known by a results file only."""
+        return any(map(is_foreign, self.results.values()))
+
+    @property
     def on_training_images(self) -> bool:
         """Whether the detector was evaluated on the images it was fine-tuned on."""
         data = self.results.get("detection", {}).get("data", {})
@@ -73,3 +78,8 @@ class Row:
             return None
         path = self.folders[stage] / self.results[stage].get("files", {}).get(name, usual)
         return path if path.is_file() else None
+
+
+def is_foreign(results: Mapping[str, Any]) -> bool:
+    """Whether results come from a results file (detection/evaluation/results_files.py), not from a run."""
+    return "results_file" in results["details"]

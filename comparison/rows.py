@@ -6,7 +6,7 @@ from pathlib import Path
 from backbones.core.errors import InputError, suggestion
 from backbones.core.results import find_results, load_results
 from comparison.protocols import check_one_protocol, protocol_name
-from comparison.row import STAGE_ORDER, Row
+from comparison.row import STAGE_ORDER, Row, is_foreign
 
 BASELINE_METHOD = "CE"
 _FIRST_METHODS = ("random", "CE", "LS")
@@ -17,13 +17,15 @@ def collect_rows(roots: Iterable[str | Path], *, allow_mixed_protocols: bool = F
 
     Raises:
         InputError: two results of one backbone, stage, protocol and detector seed; rows under several protocols, unless
-            allowed; only evaluations on other data sets, which are read only if their own folders are given.
+            allowed; only evaluations on other data sets or of results files, which are read only if their own folders
+            are given.
     """
     roots = list(roots)
     by_backbone: dict[str, dict[str, list[tuple[Path, dict]]]] = {}
     found, passed_over = _read(roots)
     if not found:
-        raise InputError(f"only evaluations on other data sets found, such as {passed_over[0]}; give their own folders")
+        what = "evaluations on other data sets" if find_other_evaluations(roots) else "evaluations of results files"
+        raise InputError(f"only {what} found, such as {passed_over[0]}; give their own folders")
     for path, results in found:
         stages = by_backbone.setdefault(results["backbone"]["hash"], {})
         stages.setdefault(results["stage"], []).append((path, results))
@@ -34,8 +36,11 @@ def collect_rows(roots: Iterable[str | Path], *, allow_mixed_protocols: bool = F
 
 
 def find_other_evaluations(roots: Iterable[str | Path]) -> list[Path]:
-    """Return the folders below `roots` that `collect_rows` skips: evaluations of runs on other data sets."""
-    return _read(list(roots))[1]
+    """Return the folders of evaluations of runs on other data sets below `roots`, which `collect_rows` skips.
+
+    It also skips results files (`is_foreign`): those of an earlier report may lie below the runs.
+    """
+    return [folder for folder in _read(list(roots))[1] if not is_foreign(load_results(folder))]
 
 
 def _read(roots: Sequence[str | Path]) -> tuple[list[tuple[Path, dict]], list[Path]]:
@@ -45,7 +50,10 @@ def _read(roots: Sequence[str | Path]) -> tuple[list[tuple[Path, dict]], list[Pa
     taken, passed_over = [], []
     for resolved, path in files.items():
         results = load_results(path)
-        if "evaluation_of" not in results["details"] or named & {resolved, resolved.parent}:
+        own = {resolved, resolved.parent}
+        if is_foreign(results):
+            own.add(resolved.parent.parent)  # the folder of all results files of a report
+        if not ("evaluation_of" in results["details"] or is_foreign(results)) or named & own:
             taken.append((path, results))
         else:
             passed_over.append(path.parent)

@@ -26,14 +26,16 @@ from backbones.core.errors import InputError
 from backbones.core.run_log import get_logger, log_to_file
 from backbones.core.sampling import StatelessBatchSampler
 from detection.config import get_defaults as detection_defaults
+from detection.evaluation.arguments import results_argument
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("*.py"))
-EXPANDING = (path_argument, backbone_argument, data_argument, root_argument)
+EXPANDING = (path_argument, backbone_argument, data_argument, root_argument, results_argument)
 # Options that take a text which is not a path; a new one is added here, or is given one of EXPANDING as its type.
 TEXTS = {
-    "arch", "baseline", "better", "by", "channel_order", "chosen", "dist_url", "key", "kind", "label", "method",
-    "metric", "norm", "note", "overrides", "primary", "rows", "set", "source", "split", "to", "variant",
+    "arch", "baseline", "better", "box_form", "by", "category_by", "channel_order", "chosen", "dist_url", "form",
+    "image_by", "key", "kind", "label", "method", "metric", "norm", "note", "overrides", "primary", "rows", "set",
+    "source", "split", "to", "variant",
 }  # fmt: skip
 
 

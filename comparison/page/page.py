@@ -21,7 +21,7 @@ from comparison.tables.markdown import markdown_text
 from comparison.tables.spreadsheet import csv_text
 from comparison.tables.verdicts import MEANING, describe_variances
 
-TEMPLATE = "page.html"
+TEMPLATE, PAGE = "page.html", "index.html"
 # Sign of a verdict -> class of its colour.
 _STATES = {"▲": "better", "▼": "worse", "=": "", "?": ""}
 
@@ -34,9 +34,9 @@ def save_comparison(output_dir: str | Path, comparison: Mapping[str, Any], rows:
     save_text(folder / "comparison.md", markdown_text(comparison))
     save_text(folder / "comparison.tex", latex(comparison))
     sections = build_sections(comparison)
-    save_text(folder / "index.html", render_page(comparison, sections, build_gallery(rows)))
+    save_text(folder / PAGE, render_page(comparison, sections, build_gallery(rows)))
     save_figures(folder / FIGURES, _figures(sections))
-    return folder / "index.html"
+    return folder / PAGE
 
 
 def build_sections(comparison: Mapping[str, Any]) -> dict[str, Any]:

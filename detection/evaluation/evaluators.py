@@ -84,9 +84,15 @@ def measure(
         InputError: as `evaluate_coco`.
     """
     truth = GroundTruth(test.to_coco())
-    detections = read_detections(predictions, truth)
+    return measure_boxes(truth, read_detections(predictions, truth), test.form, score_threshold, matches_path)
+
+
+def measure_boxes(
+    truth: GroundTruth, detections: Boxes, form: str, score_threshold: float, matches_path: Path
+) -> Measured:
+    """Evaluate detections in memory with all evaluators of a form of test set; write matches.npz."""
     result = Measured({}, {})
-    for evaluator in build_evaluators(test.form, score_threshold, matches_path):
+    for evaluator in build_evaluators(form, score_threshold, matches_path):
         found = evaluator.evaluate(truth, detections)
         result.metrics.update(found.metrics)
         result.details.update(found.details)

@@ -74,18 +74,25 @@ def _read_any_truth(
     return image_ids, category_ids, names, objects
 
 
-def read_detections(source: Sequence | Mapping | str | Path, truth: GroundTruth) -> Boxes:
+def read_detections(source: Sequence | Mapping | str | Path, truth: GroundTruth, name: str = "detections") -> Boxes:
     """Read and check COCO results, keeping their order; raise `InputError` for the first that does not fit the truth.
 
     Numbers can be NumPy scalars, and a box can be a NumPy array.
+
+    Args:
+        name: names detections in memory in messages.
     """
     valid = read_valid_detections(source, truth.image_ids, truth.category_ids)
-    return _read_any(source, truth) if valid is None else valid
+    return _read_any(source, truth, name) if valid is None else valid
 
 
-def _read_any(source: Sequence | Mapping | str | Path, truth: GroundTruth) -> Boxes:
-    """Read value by value; raise `InputError` for the first that does not fit."""
-    name = str(source) if isinstance(source, str | Path) else "detections"
+def load_detections(source: Sequence | Mapping | str | Path, name: str = "detections") -> Sequence[Mapping]:
+    """Return the list of COCO results in a file or in memory, unchecked but for being objects with keys.
+
+    Raises:
+        InputError: it is not such a list.
+    """
+    name = str(source) if isinstance(source, str | Path) else name
     items = load_json(source) if isinstance(source, str | Path) else source
     if isinstance(items, Mapping):
         items = items.get("annotations")
@@ -95,6 +102,13 @@ def _read_any(source: Sequence | Mapping | str | Path, truth: GroundTruth) -> Bo
         for n, item in enumerate(items):
             if not isinstance(item, Mapping):
                 raise InputError(f"{name}[{n}] is {say(item)}, not an object with keys; correct it")
+    return items
+
+
+def _read_any(source: Sequence | Mapping | str | Path, truth: GroundTruth, name: str) -> Boxes:
+    """Read value by value; raise `InputError` for the first that does not fit."""
+    items = load_detections(source, name)
+    name = str(source) if isinstance(source, str | Path) else name
 
     def where(n: int) -> str:
         return f"{name}: detection {n}"

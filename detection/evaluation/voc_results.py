@@ -4,7 +4,7 @@ A line is "<image> <score> <xmin> <ymin> <xmax> <ymax>", pixels counted from 1 a
 annotations: x = xmin - 1, w = xmax - x.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ import numpy as np
 from backbones.core.errors import InputError
 from backbones.core.files import load_text
 from detection.data.fields import parse_number
+
+_START = "comp4_det_"
 
 
 def load_comp4(folder: str | Path, split: str, ground_truth: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -25,31 +27,54 @@ def load_comp4(folder: str | Path, split: str, ground_truth: Mapping[str, Any]) 
         InputError: no file found; a line that is not a name and five numbers, or of an unknown image; a file that is
             not text; two images of one name.
     """
-    image_ids = _name_images(ground_truth)
+    image_ids = name_images(ground_truth["images"], "ground truth")
     found = {
         category["id"]: path
         for category in ground_truth["categories"]
-        if (path := Path(folder) / f"comp4_det_{split}_{category['name']}.txt").is_file()
+        if (path := Path(folder) / f"{_START}{split}_{category['name']}.txt").is_file()
     }
     if not found:
         raise InputError(f"{folder}: no file comp4_det_{split}_<class>.txt for any class; check the folder and split")
     return [result for category_id, path in found.items() for result in _read(path, category_id, image_ids)]
 
 
-def _name_images(ground_truth: Mapping[str, Any]) -> dict[str, int]:
-    """Return image ids by file name without suffix."""
+def find_split(folder: str | Path, classes: Sequence[str]) -> str:
+    """Return the split that the names of the comp4 files in a folder state.
+
+    Raises:
+        InputError: no such file, one of an unknown class, or files of several splits.
+    """
+    splits = set()
+    for path in sorted(Path(folder).glob(f"{_START}*.txt")):
+        stem = path.name.removeprefix(_START).removesuffix(".txt")
+        ends = [name for name in classes if stem.endswith(f"_{name}") and len(stem) > len(name) + 1]
+        if not ends:
+            raise InputError(f"{path}: the ground truth has no class by which this name ends; correct or move the file")
+        splits.add(stem.removesuffix(f"_{max(ends, key=len)}"))
+    if len(splits) != 1:
+        found = f"comp4 files of several splits ({', '.join(sorted(splits))})" if splits else "no comp4 file"
+        raise InputError(f"{folder}: {found}; give a folder of {_START}<split>_<class>.txt of one split")
+    return splits.pop()
+
+
+def name_images(images: Sequence[Mapping[str, Any]], where: str, *, whole: bool = False) -> dict[str, int]:
+    """Return image ids by file name, without folder and suffix unless `whole`.
+
+    Raises:
+        InputError: an image without file_name, or two of one name; `where` names their file.
+    """
     image_ids: dict[str, int] = {}
-    for image in ground_truth["images"]:
+    for image in images:
         file = image.get("file_name")
         if not isinstance(file, str):
-            raise InputError(f"ground truth: image id {image['id']} has no file_name, by which VOC names it; add it")
-        stem = Path(file).stem
-        if stem in image_ids:
+            raise InputError(f"{where}: image id {image['id']} has no file_name, by which results name it; add it")
+        name = file if whole else Path(file).stem
+        if name in image_ids:
             raise InputError(
-                f"ground truth: image ids {image_ids[stem]} and {image['id']} have the same name '{stem}', "
-                "by which VOC tells them apart; rename one"
+                f"{where}: image ids {image_ids[name]} and {image['id']} have the same name '{name}', "
+                "by which results tell them apart; rename one"
             )
-        image_ids[stem] = image["id"]
+        image_ids[name] = image["id"]
     return image_ids
 
 
