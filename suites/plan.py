@@ -30,6 +30,7 @@ from suites.stages.trainings import BackboneStage
 from suites.training import ROOT, Trained, Training, config_file
 
 TOOLS = ROOT / "tools"
+TRUTHS = "ground_truth"  # folder of the test sets' ground truths; as an option of a tool, it enters no hash
 
 
 @dataclass(frozen=True)
@@ -193,12 +194,13 @@ class _Builder:
     def _finetune(self, row: Row, run: Run, backbone: BackboneStage | None, waits: str) -> Iterator[Stage]:
         for entry in self.suite.finetune:
             config, source = config_file(entry.config), str(backbone.output) if backbone else "random"
+            options = ["--config-file", str(config), "--backbone", source, "--resume"]
+            options += ["--truth-dir", str(self.output / TRUTHS)]
             for seed in self.suite.finetune_seeds_of(row):
                 stage = self.training.factory(run).make(
                     Finetune, run, run.name, [*entry.overrides, *run.overrides_with(seed)], tool=entry.tool,
-                    options=["--config-file", str(config), "--backbone", source, "--resume"], config=config,
-                    protocol=entry.name, cost=entry.cost, disk=entry.disk, waits=waits, backbone=backbone,
-                    detector_seed=seed,
+                    options=options, config=config, protocol=entry.name, cost=entry.cost, disk=entry.disk, waits=waits,
+                    backbone=backbone, detector_seed=seed,
                 )  # fmt: skip
                 yield stage if seed is None else replace(stage, title=f"{stage.title} detector seed {seed}")
 

@@ -33,7 +33,7 @@ def evaluate(
             VOC's comp4 files.
         name: of the method; seed: of its training.
         form: "coco", or "voc" for VOC's numbers in addition (iscrowd is then `difficult`); default: "voc" for comp4
-            files, else "coco".
+            files and for a truth that states it ("info": {"form": "voc"}).
         box_form, image_by, category_by: what the detections hold (`detection.evaluation.declared.Declared`).
     Returns:
         its folder and its metrics; unchanged inputs are not evaluated again.

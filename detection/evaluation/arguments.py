@@ -47,7 +47,7 @@ def add_results_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--form", choices=FORMS,
-        help="voc: also VOC's numbers, iscrowd is `difficult` (default: voc with comp4 files or runs on VOC)",
+        help="voc: also VOC's numbers, iscrowd is `difficult` (default: voc with comp4 files, or runs on VOC)",
     )  # fmt: skip
 
 

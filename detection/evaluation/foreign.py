@@ -13,7 +13,7 @@ import numpy as np
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint, load_json
 from detection.data.fields import column, is_integer, read_numbers, say
-from detection.evaluation.declared import CATEGORY_KEYS, IMAGE_KEYS, RELATIVE, Declared
+from detection.evaluation.declared import CATEGORY_KEYS, FORMS, IMAGE_KEYS, RELATIVE, Declared
 from detection.evaluation.matching import Boxes
 from detection.evaluation.reading import GroundTruth, build_detections, load_detections, read_detections
 from detection.evaluation.voc_results import find_split, load_comp4, name_images
@@ -33,6 +33,9 @@ class TestSet:
         tree = load_json(source) if isinstance(source, str | Path) else source
         self.images = sorted(tree["images"], key=lambda image: image["id"])
         self.categories = sorted(tree["categories"], key=lambda category: category["id"])
+        info = tree.get("info")
+        form = info.get("form") if isinstance(info, Mapping) else None  # stated by our ground_truth.json
+        self.form: str | None = form if form in FORMS else None
 
     @property
     def fingerprint(self) -> str:

@@ -64,7 +64,8 @@ def evaluate_files(
 
     Args:
         truth: COCO instances json, or its path.
-        form: "coco", or "voc" for VOC's numbers in addition; default: "voc" for comp4 files and beside runs on VOC.
+        form: "coco", or "voc" for VOC's numbers in addition; default: "voc" for comp4 files, a truth that states it,
+            and beside runs on VOC.
         beside: folders of detection results of our own runs.
     Raises:
         InputError: results that do not fit the truth; a truth that differs from that of the runs; two results of one
@@ -72,7 +73,7 @@ def evaluate_files(
     """
     _check_names(files, beside)
     test = TestSet(truth)
-    stated = form or ("voc" if any(one.path.is_dir() for one in files) else None)
+    stated = form or ("voc" if any(one.path.is_dir() for one in files) else test.form)
     rules = _join(test, files, beside, stated) or _own_rules(test, stated)
     seen: dict[tuple[str, str], ResultsFile] = {}
     evaluated = []
@@ -104,7 +105,7 @@ def evaluate_one(
         return evaluate_files(truth, [one], output_dir, declared=declared, form=form)[0]
     test = TestSet(truth)
     found, folder = read_results(detections, test, declared), Path(output_dir) / _folder_name(name, seed)
-    return _evaluate(name, seed, "", found, test, _own_rules(test, form), folder)
+    return _evaluate(name, seed, "", found, test, _own_rules(test, form or test.form), folder)
 
 
 def _check_names(files: Sequence[ResultsFile], beside: Sequence[str | Path]) -> None:

@@ -1,4 +1,4 @@
-"""Read VOC's competition files, comp4_det_<split>_<class>.txt, as COCO results.
+"""Read and write VOC's competition files, comp4_det_<split>_<class>.txt, as COCO results.
 
 A line is "<image> <score> <xmin> <ymin> <xmax> <ymax>", pixels counted from 1 and the last one included, as in the
 annotations: x = xmin - 1, w = xmax - x.
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from backbones.core.errors import InputError
-from backbones.core.files import load_text
+from backbones.core.files import load_text, save_text
 from detection.data.fields import parse_number
 
 _START = "comp4_det_"
@@ -36,6 +36,30 @@ def load_comp4(folder: str | Path, split: str, ground_truth: Mapping[str, Any]) 
     if not found:
         raise InputError(f"{folder}: no file comp4_det_{split}_<class>.txt for any class; check the folder and split")
     return [result for category_id, path in found.items() for result in _read(path, category_id, image_ids)]
+
+
+def save_comp4(
+    folder: Path, split: str, detections: Sequence[Mapping[str, Any]], ground_truth: Mapping[str, Any]
+) -> list[Path]:
+    """Write COCO results as one file per class, without rounding; return the files.
+
+    Raises:
+        InputError: a name of a class that cannot be part of a file name; two images of one name.
+    """
+    names = {image_id: name for name, image_id in name_images(ground_truth["images"], "ground truth").items()}
+    lines: dict[int, list[str]] = {category["id"]: [] for category in ground_truth["categories"]}
+    for one in detections:
+        x, y, width, height = one["bbox"]
+        corners = f"{x + 1!r} {y + 1!r} {x + width!r} {y + height!r}"
+        lines[one["category_id"]].append(f"{names[one['image_id']]} {one['score']!r} {corners}\n")
+    paths = []
+    for category in ground_truth["categories"]:
+        path = folder / f"{_START}{split}_{category['name']}.txt"
+        if path.parent != folder:
+            raise InputError(f"class '{category['name']}': a / cannot be part of a file name; rename the class")
+        save_text(path, "".join(lines[category["id"]]))
+        paths.append(path)
+    return paths
 
 
 def find_split(folder: str | Path, classes: Sequence[str]) -> str:

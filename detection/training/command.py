@@ -54,7 +54,8 @@ def run_command(tool: Tool, argv: list[str] | None) -> int:
     backbone = load_checked(cfg, args.backbone)
     cfg.freeze()
     with lock_run(args.output_dir):
-        results = finetune(cfg, backbone, args.output_dir, resume=args.resume, eval_only=args.eval_only)
+        modes = {"resume": args.resume, "eval_only": args.eval_only}
+        results = finetune(cfg, backbone, args.output_dir, **modes, truth_dir=args.truth_dir)
     if is_main():
         print(summarise(results, tool.shown, args.output_dir))
     wrong = differences(results)
@@ -85,6 +86,10 @@ def parse_arguments(tool: Tool, argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output-dir", required=True, type=path_argument, help="the run's folder")
     parser.add_argument("--resume", action="store_true", help="resume from the run's checkpoint, if it has one")
     parser.add_argument("--eval-only", action="store_true", help=EVAL_ONLY)
+    parser.add_argument(
+        "--truth-dir", type=path_argument, metavar="DIR",
+        help="folder that gets the test set's ground truth as COCO json, once for all runs that share it",
+    )  # fmt: skip
     add_launch_arguments(parser)
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="change config keys")
     return parser.parse_intermixed_args(argv)

@@ -16,6 +16,7 @@ from backbones.models.weights import BackboneFile, load_backbone
 from detection.data.catalog import load_data
 from detection.data.records import DetectionData, check_categories
 from detection.engines import build_engine
+from detection.exchange.detections import save_truth_once
 from detection.training.fitting import fit
 from detection.training.results import save_evaluation
 from detection.training.run_folder import check_folder, choose_folder
@@ -43,7 +44,13 @@ def load_checked(cfg: CfgNode, backbone: str) -> BackboneFile | None:
 
 
 def finetune(
-    cfg: CfgNode, backbone: BackboneFile | None, run_dir: Path, *, resume: bool, eval_only: bool
+    cfg: CfgNode,
+    backbone: BackboneFile | None,
+    run_dir: Path,
+    *,
+    resume: bool,
+    eval_only: bool,
+    truth_dir: Path | None = None,
 ) -> dict[str, Any]:
     """Train, detect, evaluate; write predictions.json, matches.npz and results.json; return the results.
 
@@ -52,6 +59,7 @@ def finetune(
         run_dir: created, with its config and log, after all checks.
         resume: resume from the run's checkpoint, if it exists.
         eval_only: detect and evaluate with the finished run's checkpoint; see `run_folder` for where the results go.
+        truth_dir: folder for the test set's ground truth, which runs can share; None: it is not written.
 
     Returns:
         the content of results.json on the main process, {} on others.
@@ -64,6 +72,8 @@ def finetune(
     engine.warn(cfg, warnings)
     train, test = load_both(cfg, engine.num_classes, warnings)
     place = choose_folder(run_dir, cfg, train, test, engine.roles, resume=resume, eval_only=eval_only)
+    if truth_dir and is_main():
+        save_truth_once(test, truth_dir)
     found = fit(cfg, backbone, train, test, run_dir, device, resume=resume, eval_only=eval_only, begin=place.open)
     results = save_evaluation(cfg, backbone, train, test, found, place, warnings) if is_main() else {}
     barrier()
