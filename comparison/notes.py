@@ -120,8 +120,11 @@ def _foreign_notes(compared: Sequence[Compared]) -> Iterator[str]:
     foreign = [one.row for one in compared if one.row.foreign]
     if foreign:
         names = ", ".join(dict.fromkeys(row.label for row in foreign))
-        joined = len(foreign) < len(compared)
-        beside = " They are listed with the runs because their ground truth is the same." if joined else ""
+        beside = ""
+        if len(foreign) < len(compared):
+            beside = " They are listed with the runs because their ground truth is the same"
+            limit = foreign[0].results["detection"]["details"]["results_file"].get("score_threshold")
+            beside += f", and AP counts their scores above {limit:g}, as those of the runs." if limit else "."
         yield f"From results files: {names}. How these detectors were trained is not known.{beside}"
 
 

@@ -10,11 +10,14 @@ from helpers.coco_scenes import pycocotools_numbers, scene
 from helpers.result_folders import DETECTIONS, TRUTH, add, add_detection, backbone, load_tool
 
 from backbones.core.errors import InputError
-from backbones.core.results import load_results
+from backbones.core.results import load_results, make_results, save_results
 from comparison import compare
 from detection.evaluation import evaluate
 from detection.evaluation import results_files as results_files_module
+from detection.evaluation.evaluators import measure_boxes
+from detection.evaluation.foreign import TestSet, read_results
 from detection.evaluation.voc import evaluate_voc
+from detection.evaluation.voc_results import find_split
 
 ROOT = Path(__file__).resolve().parent.parent
 PUBLISHED = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -135,6 +138,18 @@ def test_unchanged_inputs_are_not_evaluated_again(truth, tmp_path, tool, monkeyp
     tool(*arguments)
     tool(*arguments, "--form", "voc")
     assert len(evaluated) == 5
+
+
+def test_the_folder_states_the_current_file_and_protocol(truth, tmp_path, tool):
+    add_voc(tmp_path / "runs", truth, "CE", DETECTIONS[::2])
+    folder, file = tmp_path / "out" / "results" / "A-0", write(tmp_path / "a.json", DETECTIONS)
+    tool(tmp_path / "runs", "--truth", truth, "--results", f"A={file}")
+    assert load_results(folder)["protocol"] == {"name": "voc", "hash": "1"}
+    tool("--truth", truth, "--results", f"A={file}", "--form", "voc")
+    assert load_results(folder)["protocol"]["name"] == "results-files"
+    moved = file.rename(tmp_path / "moved.json")
+    tool("--truth", truth, "--results", f"A={moved}", "--form", "voc")
+    assert load_results(folder)["details"]["results_file"]["file"] == str(moved)
 
 
 def test_folders_of_different_names_differ(truth, tmp_path, tool):
@@ -260,6 +275,13 @@ def test_an_undeclared_form_is_refused_with_its_declaration(truth, tmp_path, too
     assert hint in text
 
 
+def test_only_the_ids_that_do_not_fit_have_a_hint(truth, tmp_path, tool):
+    """The category ids fit as they are, and would fit as positions, too."""
+    found = named([one for one in DETECTIONS if one["category_id"] == 2], image=lambda key: f"im {key}")
+    text = refusal(tool, "--truth", truth, "--results", f"A={write(tmp_path / 'a.json', found)}")
+    assert "all detections fit with --image-by stem (ground truth" in text
+
+
 def test_undeclared_corners_are_refused(tmp_path, tool):
     small = sized(TRUTH)
     small["images"] = [{**one, "width": 400, "height": 400} for one in small["images"]]
@@ -316,7 +338,38 @@ def test_results_join_the_runs_of_the_same_truth(truth, tmp_path, tool):
     assert rows["A"]["metrics"] == rows["LS"]["metrics"]
     assert rows["A"]["difference_to_baseline"]["AP"] == rows["LS"]["difference_to_baseline"]["AP"]
     assert rows["B"]["metrics"]["AP"] == 0
-    assert any("From results files: A, B." in note and "listed with the runs" in note for note in found["notes"])
+    said = "AP counts their scores above 0.05, as those of the runs."
+    assert any("From results files: A, B." in note and said in note for note in found["notes"])
+
+
+def add_voc(root, truth, label, detections, protocol="voc@1"):
+    """Add results of a run on a VOC test set, with all scores counted."""
+    test = TestSet(truth)
+    name, digest = protocol.split("@")
+    found = measure_boxes(test.truth, read_results(detections, test), "voc", 0.0, root / label / "matches.npz")
+    who = backbone(label)
+    results = make_results("detection", who, {"name": name, "hash": digest}, found.metrics, details=found.details)
+    save_results(root / label, results)
+
+
+def test_results_beside_runs_on_voc_have_vocs_numbers(truth, tmp_path, tool):
+    add_voc(tmp_path / "runs", truth, "CE", DETECTIONS[::2])
+    file = write(tmp_path / "a.json", DETECTIONS)
+    rows = tool(tmp_path / "runs", "--truth", truth, "--results", f"A={file}")["rows"]
+    expected = evaluate_voc(TRUTH, DETECTIONS)["metrics"]
+    assert {name: rows[1]["metrics"][name] for name in expected} == pytest.approx(expected, abs=1e-12)
+    assert rows[1]["protocol"] == "voc@1"
+
+
+def test_results_join_the_one_protocol_of_their_truth(truth, tmp_path, tool):
+    runs, other = tmp_path / "runs", scene(4, images=6)
+    add_voc(runs, truth, "CE", DETECTIONS[::2])
+    add_voc(runs, sized(other[0]), "LS", other[1], "elsewhere@1")
+    given = ["--truth", truth, "--results", f"A={write(tmp_path / 'a.json', DETECTIONS)}", "--allow-mixed-protocols"]
+    rows = {row["label"]: row for row in tool(runs, *given)["rows"]}
+    assert rows["A"]["protocol"] == rows["CE"]["protocol"] == "voc@1"
+    add_voc(runs, truth, "ALS", DETECTIONS[::3], "again@1")
+    assert "the runs have several protocols, again@1, voc@1; give runs of one of them" in refusal(tool, runs, *given)
 
 
 OTHER_TRUTHS = {
@@ -399,6 +452,12 @@ def test_comp4_files_imply_vocs_numbers(truth, tmp_path, tool):
         assert {name: row["metrics"][name] for name in expected} == pytest.approx(expected, abs=1e-12)
     assert rows[0]["metrics"] == pytest.approx(rows[1]["metrics"], abs=1e-12)
     assert tool("--truth", truth, "--results", f"B={file}", out="coco")["rows"][0]["metrics"]["VOC_mAP50"] is None
+
+
+def test_the_class_of_a_comp4_file_is_the_longest_that_fits(tmp_path):
+    for name in ("table", "dining_table", "x_table"):
+        (tmp_path / f"comp4_det_my_split_{name}.txt").write_text("")
+    assert find_split(tmp_path, ["table", "dining_table", "x_table"]) == "my_split"
 
 
 def test_wrong_comp4_folders_are_refused(truth, tmp_path, tool):
@@ -526,6 +585,8 @@ def test_files_that_go_wrong_are_one_line(shared_cases, tmp_path, tool):
         tool, "--truth", shared_cases / "00-good" / "ann.json", "--results", f"A={write(tmp_path / 'b.json', small)}"
     )
     assert "declare --box-form xywh-relative" in text
+    text = refusal(tool, "--truth", shared_cases / "22f-normalised" / "ann.json", "--results", f"A={file}")
+    assert "boxes below one pixel, as with coordinates in 0..1: annotations[0]: bbox" in text
 
 
 @pytest.mark.parametrize(

@@ -28,11 +28,14 @@ class Declared:
 
 @dataclass(frozen=True)
 class ResultsFile:
-    """The results of one detector: the name of its method, its seed, and a COCO json or a folder of comp4 files."""
+    """The results of one detector: the name of its method, its seed, and a COCO json or a folder of comp4 files.
+
+    path: None for detections in memory.
+    """
 
     name: str
     seed: int
-    path: Path
+    path: Path | None
 
     def __str__(self) -> str:
         return f"{self.name}@{self.seed}={self.path}"

@@ -5,6 +5,7 @@ Letters: I images, N detections.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import numpy as np
 
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint, load_json
+from backbones.core.findings import ERROR, Findings
 from detection.data.fields import column, is_integer, read_numbers, say
+from detection.data.scan import ASTRAY, CORNERS, NORMALISED, Scan, check_boxes, refuse
 from detection.evaluation.declared import CATEGORY_KEYS, FORMS, IMAGE_KEYS, RELATIVE, Declared
 from detection.evaluation.matching import Boxes
 from detection.evaluation.reading import GroundTruth, build_detections, load_detections, read_detections
@@ -37,7 +40,9 @@ class TestSet:
         form = info.get("form") if isinstance(info, Mapping) else None  # stated by our ground_truth.json
         self.form: str | None = form if form in FORMS else None
 
-    @property
+        _check_truth(self.truth, self.sizes(), self.where)
+
+    @cached_property
     def fingerprint(self) -> str:
         """Hash of the ids, the class names and the objects."""
         truth, objects = self.truth, self.truth.objects
@@ -167,6 +172,22 @@ def _as_xywh(boxes: np.ndarray, form: str, sizes: np.ndarray, truth: str) -> np.
     elif shape == "cxcywh":
         first = first - second / 2
     return np.concatenate([first, second], axis=1) if form != "xywh" else boxes
+
+
+def _check_truth(truth: GroundTruth, sizes: np.ndarray, where: str) -> None:
+    """Refuse objects in other units than pixels, or of other images, on which every detector has an AP of 0."""
+    boxes, none = truth.objects, np.zeros(len(truth.objects), dtype=bool)
+    scan = Scan(
+        images=[], image_ids=[], categories=truth.category_names, category_ids=[], image=boxes.image,
+        label=boxes.category, bbox=boxes.xywh, malformed=none, area=boxes.area, iscrowd=boxes.crowd,
+        describe=lambda n: f"annotations[{n}]: bbox {boxes.xywh[n].tolist()}",
+    )  # fmt: skip
+    found, useless = Findings(), Findings()
+    check_boxes(scan, np.nan_to_num(sizes), found)
+    for kind in found.of(ERROR):
+        if kind in (NORMALISED, CORNERS, ASTRAY):
+            useless.add(kind, found.example(kind), found.of(ERROR)[kind])
+    refuse(useless, where)
 
 
 def _check_boxes(boxes: Boxes, test: TestSet, declared: Declared, where: str) -> None:

@@ -73,19 +73,21 @@ def evaluate_files(
     """
     _check_names(files, beside)
     test = TestSet(truth)
-    stated = form or ("voc" if any(one.path.is_dir() for one in files) else test.form)
+    stated = form or ("voc" if any(one.path and one.path.is_dir() for one in files) else test.form)
     rules = _join(test, files, beside, stated) or _own_rules(test, stated)
     seen: dict[tuple[str, str], ResultsFile] = {}
     evaluated = []
     for one in files:
+        assert one.path is not None
         detections = read_results(one.path, test, declared)
-        other = seen.setdefault((one.name, _digest(detections)), one)
+        digest = _digest(detections)
+        other = seen.setdefault((one.name, digest), one)
         if other is not one:
             raise InputError(
                 f"--results {other} and {one} hold the same detections, which are not two seeds; give each its own"
             )
         folder = Path(output_dir) / _folder_name(one.name, one.seed)
-        evaluated.append(_evaluate(one.name, one.seed, str(one.path), detections, test, rules, folder))
+        evaluated.append(_evaluate(one, digest, detections, test, rules, folder))
     return evaluated
 
 
@@ -105,7 +107,8 @@ def evaluate_one(
         return evaluate_files(truth, [one], output_dir, declared=declared, form=form)[0]
     test = TestSet(truth)
     found, folder = read_results(detections, test, declared), Path(output_dir) / _folder_name(name, seed)
-    return _evaluate(name, seed, "", found, test, _own_rules(test, form or test.form), folder)
+    one = ResultsFile(name, seed, None)
+    return _evaluate(one, _digest(found), found, test, _own_rules(test, form or test.form), folder)
 
 
 def _check_names(files: Sequence[ResultsFile], beside: Sequence[str | Path]) -> None:
@@ -195,13 +198,12 @@ def _digest(detections: Boxes) -> str:
 
 
 def _evaluate(
-    name: str, seed: int, file: str, detections: Boxes, test: TestSet, rules: _Rules, folder: Path
+    one: ResultsFile, digest: str, detections: Boxes, test: TestSet, rules: _Rules, folder: Path
 ) -> Evaluated:
     """Write the run folder, unless it holds the results of the same inputs."""
-    digest = _digest(detections)
-    identity = BackboneIdentity(name, name, seed, fingerprint(name, str(seed), digest))
+    identity = BackboneIdentity(one.name, one.name, one.seed, fingerprint(one.name, str(one.seed), digest))
     origin = {
-        "file": file,
+        "file": str(one.path or ""),
         "detections": digest,
         "truth": test.where,
         "truth_fingerprint": test.fingerprint,
