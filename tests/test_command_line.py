@@ -26,11 +26,11 @@ from backbones.core.errors import InputError
 from backbones.core.run_log import get_logger, log_to_file
 from backbones.core.sampling import StatelessBatchSampler
 from detection.config import get_defaults as detection_defaults
-from detection.evaluation.arguments import results_argument
+from detection.evaluation.arguments import results_argument, truth_argument
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("*.py"))
-EXPANDING = (path_argument, backbone_argument, data_argument, root_argument, results_argument)
+EXPANDING = (path_argument, backbone_argument, data_argument, root_argument, results_argument, truth_argument)
 # Options that take a text which is not a path; a new one is added here, or is given one of EXPANDING as its type.
 TEXTS = {
     "arch", "baseline", "better", "box_form", "by", "category_by", "channel_order", "chosen", "dist_url", "form",

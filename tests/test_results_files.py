@@ -552,6 +552,15 @@ def test_real_comp4_files_and_their_json_give_the_same_numbers_intervals_and_ver
     assert found["comp4"]["methods"][1]["verdict"]["word"]
 
 
+def test_a_truth_in_vocs_layout_needs_no_json(shared_data, tmp_path, tool):
+    folder = shared_data / "voc2012-100" / "VOCdevkit"
+    given = ["--results", f"A={folder / 'results' / 'VOC2012' / 'Main'}"]
+    (row,) = tool("--truth", f"voc:{folder / 'VOC2012'}:trainval", *given)["rows"]
+    json_truth = shared_data / "voc2012-100" / "derived_coco_json" / "instances.json"
+    assert row["metrics"] == tool("--truth", json_truth, *given, out="json")["rows"][0]["metrics"]
+    assert "no split file" in refusal(tool, "--truth", f"voc:{folder / 'VOC2012'}:nothing", *given)
+
+
 def test_a_second_file_gives_the_same_verdict_in_both_box_forms(shared_data, tmp_path, tool):
     folder = shared_data / "coco-eval-parity" / "official_val2014_100"
     truth, results, _ = REAL["official_val2014_100"]

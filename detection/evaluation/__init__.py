@@ -28,7 +28,7 @@ def evaluate(
     """Evaluate the detections of any detector into a run folder, `output_dir`/NAME-SEED, for `comparison.compare`.
 
     Args:
-        truth: COCO instances json, or its path.
+        truth: COCO instances json, its path, or "voc:<folder>:<split>".
         detections: COCO results list, a mapping that holds it under "annotations", the path of either, or a folder of
             VOC's comp4 files.
         name: of the method; seed: of its training.

@@ -7,11 +7,16 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from backbones.core.arguments import path_argument
+from backbones.core.arguments import data_argument, path_argument
 from backbones.core.errors import InputError
-from detection.evaluation.declared import BOX_FORMS, CATEGORY_KEYS, FORMS, IMAGE_KEYS, Declared, ResultsFile
+from detection.evaluation.declared import BOX_FORMS, CATEGORY_KEYS, FORMS, IMAGE_KEYS, VOC, Declared, ResultsFile
 
 _SHAPE = "NAME=FILE or NAME@SEED=FILE"
+
+
+def truth_argument(text: str) -> Path | str:
+    """Return the expanded path of a json, or voc:<folder>:<split> with an expanded folder."""
+    return data_argument(text) if text.startswith(VOC) else path_argument(text)
 
 
 def results_argument(text: str) -> ResultsFile:
@@ -34,7 +39,10 @@ def results_argument(text: str) -> ResultsFile:
 def add_results_arguments(parser: argparse.ArgumentParser) -> None:
     """Add --truth, --results and the options that declare what the results hold."""
     group = parser.add_argument_group("results of other detectors")
-    group.add_argument("--truth", type=path_argument, metavar="JSON", help="their ground truth, COCO instances json")
+    group.add_argument(
+        "--truth", type=truth_argument, metavar="JSON",
+        help="their ground truth: COCO instances json, or voc:<folder>:<split>",
+    )  # fmt: skip
     group.add_argument(
         "--results", type=results_argument, action="append", default=[], metavar="NAME[@SEED]=FILE",
         help="COCO results json, or folder of comp4 files (VOC); repeat for methods and seeds (default: seed 0)",
@@ -47,7 +55,7 @@ def add_results_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--form", choices=FORMS,
-        help="voc: also VOC's numbers, iscrowd is `difficult` (default: voc with comp4 files, or runs on VOC)",
+        help="voc: also VOC's numbers, iscrowd is `difficult` (default: voc if truth, files or runs are VOC's)",
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ BOX_FORMS = tuple(f"{form}{end}" for end in ("", RELATIVE) for form in ("xywh", 
 IMAGE_KEYS = ("id", "file_name", "stem")
 CATEGORY_KEYS = ("id", "name", "index")
 FORMS = ("coco", "voc")
+VOC = "voc:"  # start of a ground truth voc:<folder>:<split>, in the layout of Pascal VOC
 
 
 @dataclass(frozen=True)

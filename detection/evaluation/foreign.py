@@ -14,9 +14,11 @@ import numpy as np
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint, load_json
 from backbones.core.findings import ERROR, Findings
+from backbones.core.warning_counter import WarningCounter
+from detection.data.catalog import load_data
 from detection.data.fields import column, is_integer, read_numbers, say
 from detection.data.scan import ASTRAY, CORNERS, NORMALISED, Scan, check_boxes, refuse
-from detection.evaluation.declared import CATEGORY_KEYS, FORMS, IMAGE_KEYS, RELATIVE, Declared
+from detection.evaluation.declared import CATEGORY_KEYS, FORMS, IMAGE_KEYS, RELATIVE, VOC, Declared
 from detection.evaluation.matching import Boxes
 from detection.evaluation.reading import GroundTruth, build_detections, load_detections, read_detections
 from detection.evaluation.voc_results import find_split, load_comp4, name_images
@@ -31,8 +33,11 @@ class TestSet:
     __test__ = False  # for pytest
 
     def __init__(self, source: Mapping[str, Any] | str | Path) -> None:
+        where = ""
+        if isinstance(source, str) and source.startswith(VOC):
+            source, where = _load_voc(source), source
         self.truth = GroundTruth(source)
-        self.where = self.truth.where
+        self.where = where or self.truth.where
         tree = load_json(source) if isinstance(source, str | Path) else source
         self.images = sorted(tree["images"], key=lambda image: image["id"])
         self.categories = sorted(tree["categories"], key=lambda category: category["id"])
@@ -65,6 +70,11 @@ class TestSet:
         ids = self.truth.category_ids.tolist()
         names = {"id": ids, "name": self.truth.category_names, "index": range(len(ids))}[by]
         return dict(zip(names, ids, strict=True))
+
+
+def _load_voc(name: str) -> dict[str, Any]:
+    data = load_data([name], "", WarningCounter())
+    return {"info": {"form": data.form}, **data.to_coco()}
 
 
 def read_results(source: Sequence | Mapping | str | Path, test: TestSet, declared: Declared = DECLARED) -> Boxes:

@@ -63,7 +63,7 @@ def evaluate_files(
     """Evaluate the results of several methods and seeds on one test set; return their run folders in order.
 
     Args:
-        truth: COCO instances json, or its path.
+        truth: COCO instances json, its path, or voc:<folder>:<split>.
         form: "coco", or "voc" for VOC's numbers in addition; default: "voc" for comp4 files, a truth that states it,
             and beside runs on VOC.
         beside: folders of detection results of our own runs.
