@@ -9,6 +9,7 @@ from typing import Any
 
 from backbones.core.checks import ABOVE_0, BELOW_1, check_range
 from backbones.core.locking import lock_run
+from comparison.evidence.bundle import save_bundle
 from comparison.failures import Failure
 from comparison.methods import PRIMARY, read_goal
 from comparison.page.page import save_comparison
@@ -34,8 +35,9 @@ def compare(
     failures: Sequence[Failure] = (),
     notes: Sequence[str] = (),
     allow_mixed_protocols: bool = False,
+    bundle: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Compare the results in folders, and write comparison.json, .csv, .md and index.html to `output_dir`.
+    """Compare the results in folders, and write tables, figures and index.html to `output_dir`.
 
     Args:
         folders: run folders, or folders above them.
@@ -45,6 +47,7 @@ def compare(
         resamples, seed: of the bootstrap over images; level: coverage of the intervals.
         chosen: config keys whose value was chosen separately for each seed.
         failures: stages that failed; notes: further lines for the page.
+        bundle: zip file to write the evidence to (`comparison.evidence.bundle`).
     Returns:
         the content of comparison.json (`comparison/schemas/comparison.json`).
     Raises:
@@ -55,13 +58,17 @@ def compare(
     goal = read_goal(primary, margin, seed_hours)
     folders = list(folders)
     rows = collect_rows(folders, allow_mixed_protocols=allow_mixed_protocols)
-    comparison = build_comparison(
-        rows, baseline=baseline, resamples=resamples, seed=seed, level=level, chosen=chosen, failures=failures,
-        goal=goal,
-    )  # fmt: skip
+    options = {
+        **{"baseline": baseline, "resamples": resamples, "seed": seed, "level": level},
+        **{"chosen": list(chosen), "failures": list(failures), "goal": goal},
+    }
+    comparison = build_comparison(rows, **options)
     others = ", ".join(map(str, find_other_evaluations(folders)))
     left_out = [f"Left out, as not given themselves: evaluations on other data sets in {others}."] if others else []
-    comparison["notes"] += [*left_out, *notes]
+    added = [*left_out, *notes]
+    comparison["notes"] += added
     with lock_run(output_dir):
         save_comparison(output_dir, comparison, rows)
+    if bundle is not None:
+        save_bundle(Path(bundle), Path(output_dir), rows, options, added)
     return comparison

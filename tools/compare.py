@@ -44,6 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         failures=failures,
         notes=args.note,
         allow_mixed_protocols=mixed,
+        bundle=args.bundle,
     )
     print("\n\n".join(filter(None, [terminal_table(comparison), terminal_verdicts(comparison)])))
     print(f"\nreport: {args.output_dir / PAGE}")
@@ -63,6 +64,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="config key selected separately per seed: rows that differ only in it count as seeds of one row",
     )  # fmt: skip
     parser.add_argument("--failures", type=path_argument, metavar="FILE", help="json list of stages that failed")
+    parser.add_argument("--bundle", type=path_argument, metavar="FILE.zip", help="write the evidence, too (verify.py)")
     parser.add_argument("--note", metavar="TEXT", action="append", default=[], help="line to add to the page's notes")
     parser.add_argument("--primary", metavar="NAME", default="AP", help="number that decides (default %(default)s)")
     parser.add_argument(
