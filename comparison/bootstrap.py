@@ -1,11 +1,13 @@
-"""Paired bootstrap intervals of AP and AR, and of their differences.
+"""Paired bootstrap intervals of the numbers of a row, and of the differences of two rows.
 
-The only input is matches.npz (`backbones.core.matches`).  A resample draws as many images as the data set has, with
-replacement; it is a vector of weights, the number of times that each image was drawn.  All rows of a table use the
-SAME resamples, so that the difficulty of the drawn images cancels in the difference of two rows.  The interval is the
-percentile interval.  It covers the sampling of images, not the variation between training seeds.
+The input is the per-image data of a stage (`backbones.core.matches`, `backbones.core.per_image`).  A resample draws as
+many images as the data set has, with replacement; it is a vector of weights, the number of times that each image was
+drawn.  All rows of a table use the SAME resamples, so that the difficulty of the drawn images cancels in the difference
+of two rows.  The interval is the percentile interval of centred draws (`interval`).  It covers the sampling of images,
+not the variation between training seeds.
 
-AP and AR of weighted images are in `comparison.resampling.weighted`, the resamples in `comparison.resampling.draws`.
+The resamples and the numbers on them are in `comparison.resampling`: `draws`, `weighted` (AP and AR), `per_image`
+(classifiers), `files` (all files of a row).
 Letters: R resamples, I images.
 """
 
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from backbones.core.errors import InputError
+from backbones.core.files import fingerprint
 from backbones.core.matches import Matches
 from comparison.resampling.draws import draw, resample_images
 from comparison.resampling.weighted import average_precision, average_recall, summary
@@ -38,11 +41,16 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Resampled:
-    """Metrics of one row: on the original images (name -> float), and on the resamples (name -> (R,))."""
+    """Numbers of one row: on the original images (name -> float), and on the resamples (name -> (R,)).
 
-    matches: Matches
+    images: name -> identity of the images; draws of two rows are paired where it is the same.
+    matches: the detections, of a row that has any.
+    """
+
     value: dict[str, float]
     draws: dict[str, np.ndarray]
+    images: dict[str, str]
+    matches: Matches | None = None
 
 
 def resample_rows(rows: Sequence[Matches], *, resamples: int = 1000, seed: int = 0) -> list[Resampled]:
@@ -52,14 +60,25 @@ def resample_rows(rows: Sequence[Matches], *, resamples: int = 1000, seed: int =
     """
     for other in rows[1:]:
         _check_same_ground_truth(rows[0], other)
-    return [Resampled(row, *draw(row, resamples=resamples, seed=seed)) for row in rows]
+    found = []
+    for row in rows:
+        value, draws = draw(row, resamples=resamples, seed=seed)
+        found.append(Resampled(value, draws, dict.fromkeys(value, _identity(row)), row))
+    return found
+
+
+def _identity(row: Matches) -> str:
+    """Return the same text for matches that `_check_same_ground_truth` accepts."""
+    parts = (row.image_ids, row.category_ids, row.object_image, row.object_category, row.object_counts.sum(0))
+    return fingerprint(str(row.score_threshold), *(part.astype(np.int64) for part in parts))
 
 
 def interval(value: float, draws: np.ndarray, level: float = 0.95, *, centred: bool = False) -> dict[str, float]:
     """{"value", "low", "high"}: percentile interval; NaN resamples are excluded.
 
     centred: shift the resamples so that their mean is the value.  AP of a resample is biased upwards (its envelope
-    takes maxima), which affects the interval of one row; in the difference of two rows the bias cancels.
+    takes maxima), and so are errors of calibration and shares at the best threshold; in the difference of two rows, the
+    biases cancel only in part.
     """
     draws = draws[~np.isnan(draws)]
     if not len(draws):
@@ -71,8 +90,11 @@ def interval(value: float, draws: np.ndarray, level: float = 0.95, *, centred: b
 
 
 def difference(a: Resampled, b: Resampled, name: str = "AP", level: float = 0.95) -> dict[str, float]:
-    """Return {"value", "low", "high"} of a minus b."""
-    return interval(a.value[name] - b.value[name], a.draws[name] - b.draws[name], level)
+    """Return {"value", "low", "high"} of a minus b, from centred draws; low and high are NaN on different images."""
+    value = a.value[name] - b.value[name]
+    if a.images[name] != b.images[name]:
+        return {"value": value, "low": float("nan"), "high": float("nan")}
+    return interval(value, a.draws[name] - b.draws[name], level, centred=True)
 
 
 def paired_bootstrap(

@@ -160,24 +160,26 @@ def same_detections(a: Family, b: Family, measured: Measured) -> bool:
         return False
     ordered = [sorted(family.rows, key=lambda row: (row.seed, row.detector_seed or 0)) for family in (a, b)]
     pairs = [[measured.resampled.get(id(row)) for row in pair] for pair in zip(*ordered, strict=True)]
-    return all(one and other and one.matches.same_detections(other.matches) for one, other in pairs)
+    matches = [[one.matches if one else None for one in pair] for pair in pairs]
+    return all(one and other and one.same_detections(other) for one, other in matches)
 
 
 def _sample(family: Family, name: str, measured: Measured) -> Sample | None:
     """Return a number of a method per seed; None if no row has it."""
-    values, draws, tunings = [], [], []
+    draws, tunings, images = [], [], set()
     for rows in family.backbones.values():
         own = [row for row in rows if measured.entries[id(row)]["metrics"][name] is not None]
         if own:
             tunings.append(np.array([measured.entries[id(row)]["metrics"][name] for row in own]))
-            values.append(tunings[-1].mean())
-            known = [measured.resampled[id(row)].draws.get(name) for row in own if id(row) in measured.resampled]
-            draws.append([one for one in known if one is not None] if len(known) == len(own) else [])
-    if not values:
+            known = [one for row in own if (one := measured.resampled.get(id(row))) and name in one.draws]
+            draws.append([one.draws[name] for one in known] if len(known) == len(own) else [])
+            images |= {one.images[name] for one in known}
+    if not tunings:
         return None
-    complete = all(draws)
-    averaged = np.array([np.mean(own, axis=0) for own in draws]) if complete else np.empty((0, 0))
-    return Sample(np.array(values), averaged, tunings)
+    values = np.array([own.mean() for own in tunings])
+    if not all(draws) or len(images) != 1:
+        return Sample(values, tunings=tunings)
+    return Sample(values, np.array([np.mean(own, axis=0) for own in draws]), images.pop(), tunings)
 
 
 def _difference(a: Family, b: Family, name: str, measured: Measured) -> Difference | None:

@@ -162,9 +162,9 @@ def _detection_notes(compared: Sequence[Compared]) -> Iterator[str]:
     if training:
         yield f"Detection evaluated on its own TRAINING images (†): {', '.join(training)}."
     entries = [one.entry for one in compared]
-    unmatched = [e["name"] for e in entries if e["metrics"]["AP"] is not None and not e["intervals"]]
+    unmatched = [e["name"] for e in entries if e["metrics"]["AP"] is not None and "AP" not in e["intervals"]]
     if unmatched:
-        yield f"No matches.npz, hence no intervals: {', '.join(unmatched)}."
+        yield f"No matches.npz, hence no intervals of AP and AR: {', '.join(unmatched)}."
 
 
 def _seed_notes(families: Sequence[Family]) -> Iterator[str]:

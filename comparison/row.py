@@ -72,8 +72,11 @@ class Row:
         named = {stage: describe_revision(results.get("code")) for stage, results in self.results.items()}
         return {stage: commit for stage, commit in named.items() if commit is not None}
 
-    def file(self, stage: str, name: str, usual: str) -> Path | None:
-        """Return a file beside the results of a stage, by its name in "files" or its usual name; None if missing."""
+    def file(self, stage: str, name: str, usual: str = "") -> Path | None:
+        """Return a file beside the results of a stage, by its name in "files"; None if missing.
+
+        usual: its name, where "files" does not list it; without one, such a file is left over from another run.
+        """
         if stage not in self.folders:
             return None
         path = self.folders[stage] / self.results[stage].get("files", {}).get(name, usual)

@@ -12,16 +12,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from backbones.core.matches import MATCHES_FILE, load_matches
 from backbones.core.revision import describe_revision
 from backbones.core.schema import find_violation
-from comparison.bootstrap import Resampled, difference, interval, resample_rows
+from comparison.bootstrap import Resampled, difference, interval
 from comparison.failed_rows import place_failures
 from comparison.failures import Failure, detector_failure
 from comparison.families import find_families
 from comparison.methods import Goal, Measured, build_methods
 from comparison.notes import Compared, mark_commits, write_notes
 from comparison.protocols import protocol_name, separate_validations
+from comparison.resampling.files import resample_group
 from comparison.row import Row
 from comparison.rows import baseline_of, check_baseline_label, group_rows
 
@@ -86,7 +86,7 @@ def _compare(
     compared: list[Compared] = []
     resampled: dict[int, Resampled] = {}
     for group in groups:
-        resampled |= _resample(group, resamples, seed)
+        resampled |= resample_group(group, resamples=resamples, seed=seed)
         for row in group:
             own = baseline_of(row, group, baseline)
             compared.append(Compared(row, own, _entry(row, own, resampled, level)))
@@ -113,20 +113,10 @@ def _measured(compared: Sequence[Compared], resampled: Mapping[int, Resampled]) 
     return Measured(entries, resampled, {id(one.row): one.baseline for one in compared})
 
 
-def _resample(group: Sequence[Row], resamples: int, seed: int) -> dict[int, Resampled]:
-    """Return the resampled metrics by row identity, for rows with matches; all on the same resamples."""
-    with_matches = [(row, path) for row in group if (path := row.file("detection", "matches", MATCHES_FILE))]
-    drawn = resample_rows([load_matches(path) for _, path in with_matches], resamples=resamples, seed=seed)
-    return {id(row): one for (row, _), one in zip(with_matches, drawn, strict=True)}
-
-
 def _entry(row: Row, baseline: Row | None, resampled: dict[int, Resampled], level: float) -> dict[str, Any]:
     own, metrics = resampled.get(id(row)), row.metrics
-    intervals = (
-        {name: _known(interval(own.value[name], own.draws[name], level, centred=True)) for name in own.value}
-        if own
-        else {}
-    )
+    names = [name for name in metrics if own and name in own.value]
+    intervals = {name: _known(interval(own.value[name], own.draws[name], level, centred=True)) for name in names if own}
     return {
         "label": row.label,
         "method": row.method,
@@ -156,14 +146,15 @@ def _entry(row: Row, baseline: Row | None, resampled: dict[int, Resampled], leve
 
 
 def _differences(row: Row, baseline: Row, resampled: dict[int, Resampled], level: float) -> dict[str, dict]:
-    """Return row minus baseline for every metric, with an interval if both rows have matches."""
+    """Return row minus baseline for every metric, with an interval if both rows have it for the same images."""
     measured = ((name, value, baseline.metrics[name]) for name, value in row.metrics.items())
     result: dict[str, dict[str, float | None]] = {
         name: {"value": None if a is None or b is None else a - b, "low": None, "high": None} for name, a, b in measured
     }
     own, other = resampled.get(id(row)), resampled.get(id(baseline))
     if own and other:
-        result |= {name: _known(difference(own, other, name, level)) for name in own.value}
+        both = own.value.keys() & other.value.keys() & result.keys()
+        result |= {name: _known(difference(own, other, name, level)) for name in result if name in both}
     return result
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from backbones.core.distributed import setup_distributed
 from backbones.core.entry import run_tool
+from backbones.core.per_image import ImageGroup, Mean, save_per_image
 from backbones.core.results import make_results, save_results
 from backbones.core.run_arguments import RunArguments, takes_run
 from backbones.core.run_log import get_logger
@@ -25,7 +26,7 @@ def main(args: RunArguments) -> int:
     from backbones.data.loader import evaluation_batches
     from backbones.measuring import run as shared
     from backbones.measuring.localization import evenly_spaced
-    from backbones.measuring.robustness import attack_model, build_attacks
+    from backbones.measuring.robustness import build_attacks, find_errors
     from backbones.models.weights import identity
 
     cfg, backbone = shared.load_run(args.run, args.overrides)
@@ -39,7 +40,7 @@ def main(args: RunArguments) -> int:
     warnings.log(get_logger())
     chosen = evenly_spaced(np.arange(len(samples)), settings.MAX_IMAGES or len(samples))
     images = Subset(EvaluationSet(samples, **inputs.size()), chosen.tolist())
-    metrics = attack_model(
+    errors = find_errors(
         model,
         evaluation_batches(images, batch_size=settings.BATCH_SIZE, num_workers=inputs.num_workers),
         attacks,
@@ -50,7 +51,9 @@ def main(args: RunArguments) -> int:
         seed=cfg.SEED,
         names=samples.paths,
     )
-    data = {samples.split: shared.describe_samples(samples)}
+    numbers = {name: Mean(wrong) for name, wrong in errors.per_image().items()}
+    per_image = ImageGroup("attacked", samples.identify(chosen), chosen, numbers)
+    data, metrics = {samples.split: shared.describe_samples(samples)}, errors.metrics()
     asked = {"images": len(chosen), "attacks": {a.name: dict(a._asdict()) for a in attacks}}
     results = make_results(
         "robustness",
@@ -60,6 +63,7 @@ def main(args: RunArguments) -> int:
         data=data,
         details=asked | {"seed": cfg.SEED},
         warnings=warnings.as_list(),
+        files=save_per_image(run_dir, [per_image]),
     )
     save_results(run_dir, results)
     shared.print_table(identity(backbone).label, results["metrics"], [n for n in metrics if n.endswith("top1_error")])

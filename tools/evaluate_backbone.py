@@ -7,6 +7,7 @@ python tools/evaluate_backbone.py runs/als DATA.ROOT /elsewhere    with the data
 from backbones.core.config import expand_path
 from backbones.core.distributed import setup_distributed
 from backbones.core.entry import fast_imports, run_tool
+from backbones.core.per_image import save_per_image
 from backbones.core.results import make_results, save_results
 from backbones.core.run_arguments import RunArguments, takes_run
 from backbones.core.run_log import get_logger
@@ -56,7 +57,7 @@ def main(args: RunArguments) -> int:
         data=data,
         details=measured.details,
         warnings=warnings.as_list(),
-        files={"predictions": PREDICTIONS},
+        files={"predictions": PREDICTIONS, **save_per_image(run_dir, measured.per_image)},
     )
     path = save_results(run_dir, results)
     shared.print_table(identity(backbone).label, results["metrics"], SHOWN)

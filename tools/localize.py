@@ -10,6 +10,7 @@ import numpy as np
 
 from backbones.core.distributed import setup_distributed
 from backbones.core.entry import fast_imports, run_tool
+from backbones.core.per_image import ImageGroup, save_per_image
 from backbones.core.results import make_results, save_results
 from backbones.core.run_arguments import RunArguments, takes_run
 from backbones.core.run_log import get_logger
@@ -53,6 +54,8 @@ def main(args: RunArguments) -> int:
     who, data = identity(backbone), {samples.split: shared.describe_samples(samples)}
     settings = {"method": cfg.LOCALIZE.METHOD, "size": SIZE, "max_images": cfg.LOCALIZE.MAX_IMAGES}
     title = f"{who.label}: {cfg.LOCALIZE.METHOD} of the true class at {SIZE} px; probabilities at {inputs.crop} px"
+    per_image = ImageGroup("boxed", samples.identify(measured), measured, evaluator.per_image())
+    files = (save_gallery(run_dir, tiles, title) if tiles else {}) | save_per_image(run_dir, [per_image])
     results = make_results(
         "localization",
         who,
@@ -61,7 +64,7 @@ def main(args: RunArguments) -> int:
         data=data,
         details=settings | evaluator.details(),
         warnings=warnings.as_list(),
-        files=save_gallery(run_dir, tiles, title) if tiles else {},
+        files=files,
     )
     save_results(run_dir, results)
     shared.print_table(who.label, results["metrics"], SHOWN)

@@ -15,16 +15,14 @@ counterparts are positions in `image_ids` and `category_ids`:
 Letters: I images, K classes, N detections, G objects, A area ranges, T IoU thresholds, M limits on detections.
 """
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from backbones.core.errors import InputError
-from backbones.core.files import save_atomic
+from backbones.core.files import save_arrays
 
 MATCHES_FILE = "matches.npz"
 FORMAT_VERSION = 1
@@ -106,16 +104,7 @@ def save_matches(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
     """
     everything = {"format_version": np.array(FORMAT_VERSION), **arrays}
     assert everything.keys() == LAYOUT.keys(), sorted(everything.keys() ^ LAYOUT.keys())
-    typed: dict[str, Any] = {name: np.asarray(everything[name], dtype=dtype) for name, (dtype, _) in LAYOUT.items()}
-
-    def write(temporary: Path) -> None:
-        # As np.savez_compressed, but three times faster for a fifth more bytes.
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
-            for name, array in typed.items():
-                with file.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                    np.lib.format.write_array(entry, array, allow_pickle=False)
-
-    save_atomic(path, write, typed)
+    save_arrays(path, {name: np.asarray(everything[name], dtype=dtype) for name, (dtype, _) in LAYOUT.items()})
 
 
 def load_matches(path: str | Path) -> Matches:

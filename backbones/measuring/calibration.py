@@ -60,7 +60,12 @@ def accuracy(p: np.ndarray, labels: np.ndarray) -> float:
 
 def nll(log_p: np.ndarray, labels: np.ndarray) -> float:
     """Return the negative log-likelihood in nats: mean of -log p_t."""
-    return _mean(-np.take_along_axis(log_p, labels[:, None], axis=1))
+    return _mean(nll_per_image(log_p, labels))
+
+
+def nll_per_image(log_p: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return -log p_t in nats, (n,)."""
+    return -np.take_along_axis(log_p, labels[:, None], axis=1)[:, 0]
 
 
 def brier(p: np.ndarray, labels: np.ndarray) -> float:
@@ -93,13 +98,18 @@ def reliability(scores: np.ndarray, hits: np.ndarray, bins: int, closed: Closed 
         hits: (n,) bool, the event whose probability the score states.
         closed: which end of a bin belongs to it; the outermost bins include both ends.
     """
-    scaled = scores * bins
-    index = np.ceil(scaled) - 1 if closed == "right" else np.floor(scaled)
-    index = index.clip(0, bins - 1).astype(np.int64)
+    index = number_bins(scores, bins, closed)
     count = np.bincount(index, minlength=bins)
     sums = [np.bincount(index, weights=values, minlength=bins) for values in (hits, scores)]
     with np.errstate(invalid="ignore"):
         return Reliability(count, *(total / count for total in sums))
+
+
+def number_bins(scores: np.ndarray, bins: int = 15, closed: Closed = "right") -> np.ndarray:
+    """Return the bin of each score, (n,) int64 from 0, as `reliability` sorts them."""
+    scaled = scores * bins
+    index = np.ceil(scaled) - 1 if closed == "right" else np.floor(scaled)
+    return index.clip(0, bins - 1).astype(np.int64)
 
 
 def ece(p: np.ndarray, labels: np.ndarray, bins: int = 15, closed: Closed = "right") -> float:

@@ -10,16 +10,19 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
+from backbones.core.per_image import Binned, ImageGroup, Mean, Number
 from backbones.data.samples import Samples
 from backbones.measuring.calibration import (
     calibration_metrics,
     confidence_statistics,
     ece,
     mce_bin_count,
+    nll_per_image,
+    number_bins,
     scaled_metrics,
 )
 from backbones.measuring.context import build_cover, context_metrics, uniform_batch
-from backbones.measuring.human_labels import human_metrics
+from backbones.measuring.human_labels import divergence, human_metrics
 from backbones.measuring.predictions import Inputs, Predictions, predict, predict_samples
 from backbones.measuring.pycalib import Subsample, pycalib_metrics
 
@@ -29,11 +32,12 @@ FITTED_ELSEWHERE = "fitted on EVAL.TEMPERATURE_SPLIT"
 
 @dataclass(frozen=True)
 class Measurement:
-    """Flat metrics (None if not computable), details with the reasons, and the predictions by split."""
+    """Flat metrics (None if not computable), details with the reasons, the predictions by split, metrics per image."""
 
     metrics: dict[str, float | None]
     details: dict
     predictions: dict[str, Predictions]
+    per_image: list[ImageGroup]
 
 
 # ---- numbers -----------------------------------------------------------------------------------
@@ -75,7 +79,12 @@ def evaluate_backbone(
     metrics = {name: float(value) if np.isfinite(value) else None for name, value in metrics.items()}
     details |= _details(predictions, boxed)
     details["null"] = null_reasons(metrics, len(boxed), len(val), context)
-    return Measurement(metrics, details, predictions)
+    images = {"val": _val_images(predictions["val"], human), "boxed": _context_images(predictions)}
+    images["shifted"] = _shifted_images(predictions.get("shifted"))
+    groups = {"val": (val, np.arange(len(val))), "boxed": (val, boxed)}
+    groups |= {"shifted": (shifted, np.arange(len(shifted)))} if shifted is not None else {}
+    per_image = [_group(name, *group, images[name], metrics) for name, group in groups.items()]
+    return Measurement(metrics, details, predictions, per_image)
 
 
 def _predict_context(
@@ -128,6 +137,45 @@ def _shifted_metrics(shifted: Predictions | None) -> dict[str, float]:
         "shifted_ece15": ece(p, shifted.labels, 15),
         "shifted_average_confidence": confidence_statistics(p, shifted.labels)["average_confidence"],
     }
+
+
+# ---- numbers per image -------------------------------------------------------------------------
+
+
+def _group(
+    name: str, samples: Samples, chosen: np.ndarray, numbers: dict[str, Number], metrics: dict[str, float | None]
+) -> ImageGroup:
+    """Return the numbers that exist, of the samples numbered `chosen`."""
+    known = {number: one for number, one in numbers.items() if metrics[number] is not None}
+    return ImageGroup(name, samples.identify(chosen), chosen, known)
+
+
+def _val_images(val: Predictions, human: np.ndarray | None) -> dict[str, Number]:
+    p = np.exp(val.log_p)
+    confidence, right = p.max(axis=1), p.argmax(axis=1) == val.labels
+    numbers: dict[str, Number] = {
+        "top1": Mean(right),
+        "nll": Mean(nll_per_image(val.log_p, val.labels)),
+        "ece15": Binned(right - confidence, number_bins(confidence, 15)),
+        "overconfidence": Mean(np.where(right, np.nan, confidence)),
+        "underconfidence": Mean(np.where(right, 1 - confidence, np.nan)),
+        "average_confidence": Mean(confidence),
+    }
+    if val.objectness is not None:
+        numbers["objectness_deviation"] = Mean(np.abs(confidence - val.objectness))
+    if human is not None:
+        counted = val.log_p.argmax(axis=1) == val.labels
+        numbers["human_kl"] = Mean(np.where(counted, divergence(human, val.log_p), np.nan))
+    return numbers
+
+
+def _shifted_images(shifted: Predictions | None) -> dict[str, Number]:
+    return {} if shifted is None else {"top1_shifted": Mean(shifted.logits.argmax(axis=1) == shifted.labels)}
+
+
+def _context_images(predictions: dict[str, Predictions]) -> dict[str, Number]:
+    covered = {name: predictions[name] for name in ("context", "context_blur") if name in predictions}
+    return {f"{name}_average_confidence": Mean(np.exp(found.log_p).max(axis=1)) for name, found in covered.items()}
 
 
 def _details(predictions: dict[str, Predictions], boxed: np.ndarray) -> dict:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from backbones.core.per_image import BestShare, Mean, Number, pack_hits
+
 TOLERANCE_PIXELS = 15  # pointing game (Zhang et al. 2016), at the evaluated scale
 IOU_LEVELS = (0.3, 0.5, 0.7)  # MaxBoxAccV2 (Choe et al. 2020)
 THRESHOLDS = 1000  # shares of the map's maximum: 0, 0.001 ... 0.999
@@ -187,6 +189,18 @@ class LocalizationEvaluator:
         if not self.scores:
             return dict.fromkeys(("max_box_acc", "max_box_acc_v2", *names))
         return {**max_box_accuracy(self.overlaps), **{name: self._mean(name) for name in names}}
+
+    def per_image(self) -> dict[str, Number]:
+        """Return the numbers of the comparison image by image, in the order of the maps; none without any map."""
+        if not self.scores:
+            return {}
+        largest, of_any = (np.stack([getattr(o, name) for o in self.overlaps]) for name in BoxOverlap._fields)
+        named = {name: Mean(np.array([s[name] for s in self.scores])) for name in ("pointing", "energy_in_box")}
+        return {
+            "max_box_acc": BestShare(pack_hits([largest >= 0.5])),
+            "max_box_acc_v2": BestShare(pack_hits([of_any >= iou for iou in IOU_LEVELS])),
+            **named,
+        }
 
     def details(self) -> dict:
         """Return baselines that do not use the image, the tuned threshold, and the number of maps that are all 0."""

@@ -16,8 +16,9 @@ Letters: B images, K classes, t the label, z the logits, x (B, 3, H, W) in [0, 1
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -132,23 +133,29 @@ def check_gradients(scores: Scores, x: Tensor, labels: Tensor) -> None:
 
 
 class Errors:
-    """Counts of misclassified images, summed on the device and read once."""
+    """The misclassified images of every attack, kept on the device and read once.
 
-    def __init__(self, names: Sequence[str], device: torch.device) -> None:
-        self.names = list(names)
-        self.counts = torch.zeros(len(self.names), 2, dtype=torch.int64, device=device)
-        self.total = 0
+    classes: number of classes of the model, once an image was attacked.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.wrong: dict[str, list[Tensor]] = {name: [] for name in names}
+        self.classes = 0
 
     def add(self, name: str, wrong: Tensor) -> None:
-        """Add the errors of a batch; wrong: (2, B) bool, for top-1 and top-5."""
-        self.counts[self.names.index(name)] += wrong.sum(dim=1)
+        """Add the errors of the next images; wrong: (2, B) bool, for top-1 and top-5."""
+        self.wrong[name].append(wrong)
 
-    def metrics(self, classes: int) -> dict[str, float]:
-        """Return `<attack>_top1_error` and, for more than 5 classes, `<attack>_top5_error`, shares in [0, 1]."""
-        shares = (self.counts.double() / self.total if self.total else self.counts * torch.nan).tolist()
-        pairs = list(zip(self.names, shares, strict=True))
-        metrics = {f"{name}_top1_error": share[0] for name, share in pairs}
-        return metrics | ({f"{name}_top5_error": share[1] for name, share in pairs} if classes > 5 else {})
+    def per_image(self) -> dict[str, np.ndarray]:
+        """Return `<attack>_top1_error` and, for more than 5 classes, `<attack>_top5_error`, (n,) bool each."""
+        joined = {name: torch.cat(parts, dim=1).cpu().numpy() for name, parts in self.wrong.items() if parts}
+        kinds = ("top1", "top5") if self.classes > 5 else ("top1",)
+        return {f"{name}_{kind}_error": wrong[k] for k, kind in enumerate(kinds) for name, wrong in joined.items()}
+
+    def metrics(self) -> dict[str, float]:
+        """Return the shares of `per_image`, in [0, 1]; top-1 errors of NaN without any image."""
+        shares = {name: float(wrong.mean()) for name, wrong in self.per_image().items()}
+        return shares or {f"{name}_top1_error": float("nan") for name in self.wrong}
 
 
 def wrong_predictions(logits: Tensor, labels: Tensor) -> Tensor:
@@ -160,7 +167,12 @@ def wrong_predictions(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.stack([rank >= 1, rank >= 5])
 
 
-def attack_model(
+def attack_model(*args: Any, **options: Any) -> dict[str, float]:
+    """Return the metrics of `find_errors`, with its arguments."""
+    return find_errors(*args, **options).metrics()
+
+
+def find_errors(
     model: nn.Module,
     batches: Iterable[Batch],
     attacks: Sequence[Attack],
@@ -171,8 +183,8 @@ def attack_model(
     device: torch.device,
     seed: int = 0,
     names: Sequence[str] | None = None,
-) -> dict[str, float]:
-    """Return top-1 and top-5 errors without an attack (`clean`), under each, and under any of one bound (`any_8`).
+) -> Errors:
+    """Find the errors, top-1 and top-5, without an attack (`clean`), under each, and under any of one bound (`any_8`).
 
     Args:
         batches: uint8 images (B, 3, H, W) with labels.
@@ -187,8 +199,8 @@ def attack_model(
     scores = _WatchedScores(model, *(torch.tensor(v, dtype=dtype, device=device)[:, None, None] for v in (mean, std)))
     bounds = list(dict.fromkeys(attack.bound for attack in attacks))
     strongest = {bound: f"any_{bound:g}" for bound in bounds}
-    errors = Errors(["clean", *(attack.name for attack in attacks), *strongest.values()], device)
-    generator, classes = torch.Generator(device).manual_seed(seed), 0
+    errors = Errors(["clean", *(attack.name for attack in attacks), *strongest.values()])
+    generator = torch.Generator(device).manual_seed(seed)
     with _frozen(model):
         for number, batch in enumerate(batches):
             x, labels = batch.images.to(device).to(dtype) / WHITE, batch.labels.to(device)
@@ -198,8 +210,7 @@ def attack_model(
             scores.check(batch, names)
             if number == 0:
                 check_gradients(scores, x, labels)
-            classes = clean.shape[1]
-            errors.total += len(labels)
+            errors.classes = clean.shape[1]
             errors.add("clean", wrong_predictions(clean, labels))
             broken = {bound: wrong_predictions(clean, labels) for bound in bounds}
             for attack in progress_bar(attacks, f"batch {number + 1}", leave=False, unit="attack"):
@@ -209,7 +220,7 @@ def attack_model(
             for bound, wrong in broken.items():
                 errors.add(strongest[bound], wrong)
             scores.check(batch, names)
-    return errors.metrics(classes)
+    return errors
 
 
 class _WatchedScores:

@@ -1,18 +1,22 @@
-"""Draws: the 12 numbers of one row on resampled images, kept in draws.npz beside its matches.npz.
+"""Draws: the numbers of one file of per-image data on resampled images, kept beside it.
 
-The resamples depend only on the number of images, the number of resamples and the seed, and the images of matches are
-sorted by id: the draws of a row do not depend on the other rows of a table, and draws of two rows on the same images
-are paired, whether they were computed now or read.  draws.npz holds
+The resamples depend only on the number of images, the number of resamples and the seed, and the images of a file are
+sorted: the draws of a row do not depend on the other rows of a table, and draws of two rows on the same images are
+paired, whether they were computed now or read.  `DRAWS_FILES` names the file beside each file of data.  It holds
 
-    key: a hash of the matches, the number of resamples, the first resample (hence the seed) and VERSION
+    key: a hash of the data, the number of resamples, the first resample (hence the seed) and VERSION
     names (M,), numbers (M, 1 + R): the numbers on the original images, then on every resample
 
 A file with another key is replaced.  The file only saves time: it can be deleted, and without permission to write it
 everything is computed again.
+
+Letters: R resamples, I images, M numbers.
 """
 
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +25,16 @@ import numpy as np
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint, save_atomic
 from backbones.core.matches import MATCHES_FILE, Matches
+from backbones.core.per_image import PER_IMAGE_FILE, ImageGroup
+from comparison.resampling.per_image import group_numbers
 from comparison.resampling.weighted import summary
 
 DRAWS_FILE = "draws.npz"
+DRAWS_FILES = {MATCHES_FILE: DRAWS_FILE, PER_IMAGE_FILE: DRAWS_FILE}  # a stage writes one of them
 VERSION = 1  # of the numbers and of the file: raise it when either changes
+KEPT = 4  # numbers of images whose resamples are kept in memory, 50 MB each for 1,000 resamples of 50,000 images
+_ROWS = 100  # resamples drawn at a time
+Drawn = tuple[dict[str, float], dict[str, np.ndarray]]
 
 
 def resample_images(images: int, *, resamples: int, seed: int) -> np.ndarray:
@@ -33,33 +43,86 @@ def resample_images(images: int, *, resamples: int, seed: int) -> np.ndarray:
     return rng.multinomial(images, np.full(images, 1 / images), size=resamples).astype(np.float64)
 
 
-def draw(matches: Matches, *, resamples: int, seed: int) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+@lru_cache(KEPT)
+def count_images(images: int, resamples: int, seed: int) -> np.ndarray:
+    """Return (1 + R, I) uint8, read-only: every image once, then the resamples of `resample_images`.
+
+    uint8 is enough: of up to 255 images, none is drawn more often than that; of more, a count of 256 never occurs.
+    """
+    rng, share = np.random.default_rng(seed), np.full(images, 1 / images)
+    counts = np.ones((1 + resamples, images), dtype=np.uint8)
+    for at in range(1, 1 + resamples, _ROWS):
+        drawn = rng.multinomial(images, share, size=min(_ROWS, 1 + resamples - at))
+        assert drawn.max() <= np.iinfo(np.uint8).max
+        counts[at : at + _ROWS] = drawn
+    counts.setflags(write=False)
+    return counts
+
+
+def draw(matches: Matches, *, resamples: int, seed: int) -> Drawn:
     """Return the numbers on the original images (name -> float) and on the resamples (name -> (R,)).
 
     They are read from draws.npz if it has them, and otherwise computed and written there.
     """
-    file = Path(matches.where).with_name(DRAWS_FILE) if Path(matches.where).name == MATCHES_FILE else None
-    key = _key(matches, resamples, seed) if file else ""
+    return _draw_matches(matches, summary, resamples, seed)
+
+
+def draw_per_image(groups: Sequence[ImageGroup], where: Path, *, resamples: int, seed: int) -> Drawn:
+    """Return the same of per_image.npz, whose path is `where`."""
+
+    def compute() -> dict[str, np.ndarray]:
+        return group_numbers(groups, lambda images: count_images(images, resamples, seed))
+
+    def key() -> str:
+        first = [resample_images(len(group.images), resamples=1, seed=seed) for group in groups]
+        named = [
+            (group.name, group.identity, name, type(number).__name__, *vars(number).values())
+            for group in groups
+            for name, number in group.numbers.items()
+        ]
+        return fingerprint(_settings(resamples, seed), *first, *(part for parts in named for part in parts))
+
+    return _keep(where, key, compute, resamples)
+
+
+def _draw_matches(
+    matches: Matches, compute: Callable[[Matches, np.ndarray], dict[str, np.ndarray]], resamples: int, seed: int
+) -> Drawn:
+    images = len(matches.image_ids)
+
+    def numbers() -> dict[str, np.ndarray]:
+        weights = resample_images(images, resamples=resamples, seed=seed)
+        return compute(matches, np.concatenate([np.ones((1, images)), weights]))
+
+    def key() -> str:
+        first = resample_images(images, resamples=1, seed=seed)
+        parts = [getattr(matches, field.name) for field in fields(matches) if field.name != "where"]
+        known = [part if isinstance(part, np.ndarray) else repr(part) for part in parts]
+        return fingerprint(_settings(resamples, seed), first, *known)
+
+    return _keep(Path(matches.where), key, numbers, resamples)
+
+
+# ---- the file -----------------------------------------------------------------------------------------------------
+
+
+def _settings(resamples: int, seed: int) -> str:
+    """Return the part of a key that is not data; the first resample also tells another generator of a later numpy."""
+    return f"{VERSION} {resamples} {seed}"
+
+
+def _keep(
+    data: Path, make_key: Callable[[], str], compute: Callable[[], dict[str, np.ndarray]], resamples: int
+) -> Drawn:
+    """Return the numbers of a file of data: read from the file beside it, or else computed and written there."""
+    file = data.with_name(DRAWS_FILES[data.name]) if data.name in DRAWS_FILES else None
+    key = make_key() if file else ""
     numbers = _load(file, key, resamples) if file else None
     if numbers is None:
-        numbers = _compute(matches, resamples, seed)
-        if file and Path(matches.where).is_file():
+        numbers = compute()
+        if file and data.is_file():
             _save(file, key, numbers)
     return {n: float(value[0]) for n, value in numbers.items()}, {n: value[1:] for n, value in numbers.items()}
-
-
-def _compute(matches: Matches, resamples: int, seed: int) -> dict[str, np.ndarray]:
-    images = len(matches.image_ids)
-    weights = resample_images(images, resamples=resamples, seed=seed)
-    return summary(matches, np.concatenate([np.ones((1, images)), weights]))
-
-
-def _key(matches: Matches, resamples: int, seed: int) -> str:
-    """Hash all that the numbers depend on; the first resample also tells another generator of a later numpy."""
-    first = resample_images(len(matches.image_ids), resamples=1, seed=seed)
-    parts = [getattr(matches, field.name) for field in fields(matches) if field.name != "where"]
-    known = [part if isinstance(part, np.ndarray) else repr(part) for part in parts]
-    return fingerprint(f"{VERSION} {resamples} {seed}", first, *known)
 
 
 def _load(path: Path, key: str, resamples: int) -> dict[str, np.ndarray] | None:

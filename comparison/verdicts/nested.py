@@ -25,12 +25,14 @@ class Sample:
     """One number of one method.
 
     values: (S,) the number per seed, averaged over the fine-tunings of a seed.
-    draws: (S, R) the same on R image resamples, which all methods share; (S, 0) without per-image data.
+    draws: (S, R) the same on R resamples of the images, which all methods share; (S, 0) without per-image data.
+    images: identity of the images; samples of different images are not paired.
     tunings: per seed, the numbers of its fine-tunings.
     """
 
     values: np.ndarray
     draws: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    images: str = ""
     tunings: Sequence[np.ndarray] = ()
 
     def __post_init__(self) -> None:
@@ -117,8 +119,8 @@ def difference(a: Sample, b: Sample) -> Difference:
 
 
 def _common_draws(a: Sample, b: Sample) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Return the resamples in which every run has a number; false if there are fewer than 2."""
-    if a.draws.shape[1] != b.draws.shape[1]:
+    """Return the resamples in which every run has a number; false if there are fewer than 2, or of other images."""
+    if a.draws.shape[1] != b.draws.shape[1] or a.images != b.images:
         return a.draws, b.draws, False
     known = np.isfinite(a.draws).all(0) & np.isfinite(b.draws).all(0)
     return a.draws[:, known], b.draws[:, known], int(known.sum()) > 1
@@ -155,13 +157,13 @@ class Components:
 
 
 def components(samples: Sequence[Sample]) -> Components | None:
-    """Return the components of variance, None unless at least two methods have two seeds and per-image data.
+    """Return the components of variance, None unless at least two methods have two seeds and data of the same images.
 
     With the variance of a run over image resamples V, its covariance with another run of its method cov2 and of another
     method cov3: interaction V - cov2, images cov2, method_images cov2 - cov3, seeds s2 - interaction; at least 0 each.
     """
     usable = [sample for sample in samples if sample.seeds > 1 and sample.draws.shape[1] > 1]
-    if len(usable) < 2:
+    if len(usable) < 2 or len({sample.images for sample in usable}) > 1:
         return None
     known = np.all([np.isfinite(sample.draws).all(0) for sample in usable], axis=0)
     if known.sum() < 2:
