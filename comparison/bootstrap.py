@@ -6,12 +6,12 @@ drawn.  All rows of a table use the SAME resamples, so that the difficulty of th
 of two rows.  The interval is the percentile interval of centred draws (`interval`).  It covers the sampling of images,
 not the variation between training seeds.
 
-The resamples and the numbers on them are in `comparison.resampling`: `draws`, `weighted` (AP and AR), `per_image`
-(classifiers), `files` (all files of a row).
+The resamples and the numbers on them are in `comparison.resampling`: `draws`, `weighted` (AP and AR), `voc` (mAP by
+VOC's definitions), `per_image` (classifiers), `files` (all files of a row).
 Letters: R resamples, I images.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ import numpy as np
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint
 from backbones.core.matches import Matches
-from comparison.resampling.draws import draw, resample_images
+from comparison.resampling.draws import Drawn, draw, resample_images
 from comparison.resampling.weighted import average_precision, average_recall, summary
 
 AP_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -53,16 +53,20 @@ class Resampled:
     matches: Matches | None = None
 
 
-def resample_rows(rows: Sequence[Matches], *, resamples: int = 1000, seed: int = 0) -> list[Resampled]:
+def resample_rows(
+    rows: Sequence[Matches], *, resamples: int = 1000, seed: int = 0, draw_row: Callable[..., Drawn] = draw
+) -> list[Resampled]:
     """Compute every row on the same resamples; raise `InputError` if two rows have different ground truth.
 
     Numbers that were computed before are read from the file beside matches.npz (`comparison.resampling.draws`).
+
+    draw_row: `draw`, or `draw_voc` for matches by VOC's rule.
     """
     for other in rows[1:]:
         _check_same_ground_truth(rows[0], other)
     found = []
     for row in rows:
-        value, draws = draw(row, resamples=resamples, seed=seed)
+        value, draws = draw_row(row, resamples=resamples, seed=seed)
         found.append(Resampled(value, draws, dict.fromkeys(value, _identity(row)), row))
     return found
 

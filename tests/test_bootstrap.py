@@ -1,6 +1,5 @@
 """The bootstrap's compiled code against slow references, and the file that keeps what it computed."""
 
-import copy
 import dataclasses
 import os
 import subprocess
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import plain_bootstrap
-from helpers.coco_scenes import pycocotools_numbers, scene
+from helpers.coco_scenes import pycocotools_numbers, repeated, scene
 
 from backbones.core.matches import MATCHES_FILE, build_matches, load_matches
 from comparison.bootstrap import AP_NAMES, AR_NAMES, resample_images, resample_rows, summary
@@ -132,25 +131,6 @@ def crowded_problem():
     found += [one, {**one, "image_id": images[4]}]
     levels = {image: iter(rng.permutation(150)) for image in images}
     return truth, [each | {"score": int(next(levels[each["image_id"]])) / 150} for each in found]
-
-
-def repeated(truth, detections, weights):
-    """The data set with every image as often as its weight, under new ids, and its detections."""
-    whole, found = truth | {"images": [], "annotations": []}, []
-    objects = {image["id"]: [] for image in truth["images"]}
-    others = copy.deepcopy(objects)
-    for one in truth["annotations"]:
-        objects[one["image_id"]].append(one)
-    for one in detections:
-        others[one["image_id"]].append(one)
-    for image, weight in zip(truth["images"], weights.astype(int), strict=True):
-        for _ in range(weight):
-            new = len(whole["images"]) + 1
-            whole["images"].append(image | {"id": new})
-            for one in objects[image["id"]]:
-                whole["annotations"].append(one | {"id": len(whole["annotations"]) + 1, "image_id": new})
-            found += [one | {"image_id": new} for one in others[image["id"]]]
-    return whole, found
 
 
 def test_pycocotools_agrees_on_the_repeated_images(tmp_path):

@@ -100,6 +100,8 @@ def test_a_voc_test_set_is_measured_by_both_definitions(tmp_path):
     assert measured.details["voc"]["per_class"]["VOC_AP50_11"]["cat"] == pytest.approx(1)
     assert measured.details["per_class_AR"]["cat"] == 1
     assert (data.form, data.area) == ("voc", "box")
+    assert measured.files == {"matches": "matches.npz", "matches_voc": "matches_voc.npz"}
+    assert all((tmp_path / name).is_file() for name in measured.files.values())
 
 
 def test_a_coco_test_set_has_coco_numbers_alone(tmp_path):
@@ -107,6 +109,7 @@ def test_a_coco_test_set_has_coco_numbers_alone(tmp_path):
     measured = measure(data, detections_of(data), 0.05, tmp_path / "matches.npz")
     assert not any(name.startswith("VOC") for name in measured.metrics)
     assert "voc" not in measured.details
+    assert measured.files == {"matches": "matches.npz"}
     assert len(measured.metrics) == 12
     assert join([data, data]).form == "coco"
 

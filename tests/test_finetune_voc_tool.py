@@ -51,7 +51,7 @@ def finished(root, tmp_path_factory, main, backbone):
 def test_run_folder_holds_what_it_promises(finished):
     assert {path.name for path in finished.iterdir()} == {
         "config.yaml", "environment.json", "log.txt", "metrics.jsonl", "tensorboard", "checkpoint.pth", "loading.json",
-        "predictions.json", "matches.npz", "results.json", "soft_labels.json",
+        "predictions.json", "matches.npz", "matches_voc.npz", "results.json", "soft_labels.json",
     }  # fmt: skip
     results = load_results(finished)
     assert tuple(results["metrics"]) == (*COCO, *VOC)

@@ -1,8 +1,9 @@
 """matches.npz: every detection and object of one evaluation, from which AP and AR of any resample of images follow.
 
-The evaluation of detections writes the file, the bootstrap of the comparison reads it.  Detections are sorted by class,
-image and descending score, objects are in the order of the ground truth; `image`, `category` and their `object_`
-counterparts are positions in `image_ids` and `category_ids`:
+The evaluation of detections writes the file, the bootstrap of the comparison reads it.  matches_voc.npz has the same
+layout, with the outcomes by Pascal VOC's rule; its only area range is "all", and it has READ and category_names only.
+Detections are sorted by class, image and descending score, objects are in the order of the ground truth;
+`image`, `category` and their `object_` counterparts are positions in `image_ids` and `category_ids`:
 
     image, category, score (N,); rank (N,) within image and class; outcome (N, A, T)       -- detections
     object_image, object_category (G,); object_counts (G, A): ground truth that counts in an area range
@@ -24,7 +25,7 @@ import numpy as np
 from backbones.core.errors import InputError
 from backbones.core.files import save_arrays
 
-MATCHES_FILE = "matches.npz"
+MATCHES_FILE, VOC_MATCHES_FILE = "matches.npz", "matches_voc.npz"
 FORMAT_VERSION = 1
 TRUE_POSITIVE, FALSE_POSITIVE, IGNORED = 1, 0, -1  # outcomes; an ignored detection does not count
 
@@ -53,7 +54,7 @@ LAYOUT = {
     "other_iou": ("float32", "N"),
     "other_object": ("int32", "N"),
 }
-# The arrays that a bootstrap needs; files of the first release lack the others.
+# The arrays that a bootstrap needs; files of the first release, and those of VOC, lack the others.
 READ = (
     *("image", "category", "score", "rank", "outcome", "object_image", "object_category", "object_counts"),
     *("image_ids", "category_ids", "area_names", "iou_thresholds", "score_threshold"),
@@ -97,14 +98,15 @@ def save_matches(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write matches.npz atomically.
 
     Args:
-        arrays: all arrays of LAYOUT except format_version, of types that convert to those of LAYOUT.
+        arrays: the arrays READ, and any others of LAYOUT but format_version, of types that convert to those of LAYOUT.
 
     Raises:
         InputError: the file cannot be written.
     """
-    everything = {"format_version": np.array(FORMAT_VERSION), **arrays}
-    assert everything.keys() == LAYOUT.keys(), sorted(everything.keys() ^ LAYOUT.keys())
-    save_arrays(path, {name: np.asarray(everything[name], dtype=dtype) for name, (dtype, _) in LAYOUT.items()})
+    given = {"format_version": np.array(FORMAT_VERSION), **arrays}
+    assert {*READ} <= given.keys() <= LAYOUT.keys(), sorted({*READ} - given.keys() | given.keys() - LAYOUT.keys())
+    typed = {name: np.asarray(given[name], dtype=dtype) for name, (dtype, _) in LAYOUT.items() if name in given}
+    save_arrays(path, typed)
 
 
 def load_matches(path: str | Path) -> Matches:

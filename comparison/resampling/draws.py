@@ -24,13 +24,14 @@ import numpy as np
 
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint, save_atomic
-from backbones.core.matches import MATCHES_FILE, Matches
+from backbones.core.matches import MATCHES_FILE, VOC_MATCHES_FILE, Matches
 from backbones.core.per_image import PER_IMAGE_FILE, ImageGroup
 from comparison.resampling.per_image import group_numbers
+from comparison.resampling.voc import voc_summary
 from comparison.resampling.weighted import summary
 
 DRAWS_FILE = "draws.npz"
-DRAWS_FILES = {MATCHES_FILE: DRAWS_FILE, PER_IMAGE_FILE: DRAWS_FILE}  # a stage writes one of them
+DRAWS_FILES = {MATCHES_FILE: DRAWS_FILE, PER_IMAGE_FILE: DRAWS_FILE, VOC_MATCHES_FILE: "draws_voc.npz"}
 VERSION = 1  # of the numbers and of the file: raise it when either changes
 KEPT = 4  # numbers of images whose resamples are kept in memory, 50 MB each for 1,000 resamples of 50,000 images
 _ROWS = 100  # resamples drawn at a time
@@ -65,6 +66,11 @@ def draw(matches: Matches, *, resamples: int, seed: int) -> Drawn:
     They are read from draws.npz if it has them, and otherwise computed and written there.
     """
     return _draw_matches(matches, summary, resamples, seed)
+
+
+def draw_voc(matches: Matches, *, resamples: int, seed: int) -> Drawn:
+    """Return the same of matches_voc.npz."""
+    return _draw_matches(matches, voc_summary, resamples, seed)
 
 
 def draw_per_image(groups: Sequence[ImageGroup], where: Path, *, resamples: int, seed: int) -> Drawn:

@@ -1,8 +1,9 @@
 """The resampled numbers of the rows of a table, from every file of per-image data that their stages have.
 
-    stage                                file            numbers
-    detection                            matches.npz     AP and AR by COCO's definition
-    backbone, localization, robustness   per_image.npz   numbers of the classifier
+    stage                                file              numbers
+    detection                            matches.npz       AP and AR by COCO's definition
+    detection                            matches_voc.npz   mAP by VOC's definitions
+    backbone, localization, robustness   per_image.npz     numbers of the classifier
 
 A row without a file, such as one of an earlier version, has no resampled numbers of that stage.
 """
@@ -14,7 +15,7 @@ from backbones.core.errors import InputError
 from backbones.core.matches import MATCHES_FILE, load_matches
 from backbones.core.per_image import load_per_image
 from comparison.bootstrap import Resampled, resample_rows
-from comparison.resampling.draws import draw_per_image
+from comparison.resampling.draws import draw, draw_per_image, draw_voc
 from comparison.row import Row
 
 STAGES = ("backbone", "localization", "robustness")  # with numbers of a classifier
@@ -35,10 +36,11 @@ def resample_group(group: Sequence[Row], *, resamples: int, seed: int) -> dict[i
                 if path not in known:
                     known[path] = _resample(path, row.results[stage]["metrics"], resamples, seed)
                 parts[id(row)].append(known[path])
-    with_matches = [(row, path) for row in group if (path := row.file("detection", "matches", MATCHES_FILE))]
-    drawn = resample_rows([load_matches(path) for _, path in with_matches], resamples=resamples, seed=seed)
-    for (row, _), one in zip(with_matches, drawn, strict=True):
-        parts[id(row)].append(one)
+    for name, usual, draw_row in (("matches", MATCHES_FILE, draw), ("matches_voc", "", draw_voc)):
+        found = [(row, load_matches(path)) for row in group if (path := row.file("detection", name, usual))]
+        drawn = resample_rows([one for _, one in found], resamples=resamples, seed=seed, draw_row=draw_row)
+        for (row, _), one in zip(found, drawn, strict=True):
+            parts[id(row)].append(one)
     return {key: _join(found) for key, found in parts.items() if found}
 
 

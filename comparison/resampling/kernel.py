@@ -114,3 +114,96 @@ def sum_precisions(
                     drawn, always[first:end], at[own], threshold[own], hit[own], objects[r, c], recall_points, best
                 )
                 _add_envelope(best, total[r])
+
+
+@compiled
+def _find_hits(
+    drawn: np.ndarray,
+    always: np.ndarray,
+    at: np.ndarray,
+    threshold: np.ndarray,
+    hit: np.ndarray,
+    objects: float,
+    curve: np.ndarray,
+    thresholds: int,
+) -> None:
+    """Write the recall before and after each hit of a class, and its precision, into `curve` (E, 3).
+
+    The precision of all other events, and of hits of weight 0, is -1.  Arguments as of `_find_best`.
+    """
+    above = np.cumsum(drawn * always)
+    sometimes, found = np.zeros(thresholds), np.zeros(thresholds)
+    for e in range(len(at)):
+        n, t = at[e], threshold[e]
+        curve[e, 2] = -1
+        if drawn[n] == 0:
+            continue
+        if not always[n]:
+            sometimes[t] += drawn[n]
+        if hit[e]:
+            curve[e, 0] = found[t] / objects
+            found[t] += drawn[n]
+            curve[e, 1] = found[t] / objects
+            curve[e, 2] = found[t] / (above[n] + sometimes[t])
+
+
+@compiled
+def _add_voc(
+    threshold: np.ndarray, curve: np.ndarray, recall_points: np.ndarray, area: np.ndarray, points: np.ndarray
+) -> None:
+    """Add the area under the envelope of precision to `area` (T,), and its mean at the recall points to `points` (T,).
+
+    The envelope at a hit is the highest precision of it and of later ones.  A recall point has that of the first hit
+    that reaches it, and 0 if none does.
+    """
+    best, left = np.zeros(len(area)), np.full(len(area), len(recall_points) - 1)
+    for e in range(len(curve) - 1, -1, -1):
+        before, after, precision = curve[e]
+        if precision < 0:
+            continue
+        t = threshold[e]
+        best[t] = max(best[t], precision)
+        area[t] += (after - before) * best[t]
+        while left[t] >= 0 and (recall_points[left[t]] > before or before == 0):
+            if recall_points[left[t]] <= after:
+                points[t] += best[t] / len(recall_points)
+            left[t] -= 1
+
+
+@compiled
+def sum_voc_precisions(
+    weights: np.ndarray,
+    image: np.ndarray,
+    always: np.ndarray,
+    detections: np.ndarray,
+    at: np.ndarray,
+    threshold: np.ndarray,
+    hit: np.ndarray,
+    events: np.ndarray,
+    objects: np.ndarray,
+    recall_points: np.ndarray,
+    area: np.ndarray,
+    points: np.ndarray,
+) -> None:
+    """Add VOC's AP by area and at the recall points, each summed over classes, to `area` and `points` (R, T).
+
+    Other arguments as of `sum_precisions`.
+    """
+    curve = np.empty((len(at), 3))
+    for r in range(len(weights)):
+        for c in range(len(detections) - 1):
+            first, end = detections[c], detections[c + 1]
+            own = slice(events[c], events[c + 1])
+            if events[c] < events[c + 1]:
+                drawn = weights[r][image[first:end]]
+                _find_hits(
+                    drawn,
+                    always[first:end],
+                    at[own],
+                    threshold[own],
+                    hit[own],
+                    objects[r, c],
+                    curve[own],
+                    area.shape[1],
+                )
+                _add_voc(threshold[own], curve[own], recall_points, area[r], points[r])

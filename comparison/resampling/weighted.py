@@ -9,6 +9,7 @@ Letters: R resamples, I images, K classes, C classes with objects, N detections,
 """
 
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,19 +23,19 @@ def average_precision(matches: Matches, image_weights: np.ndarray | None = None,
 
     image_weights: (R, I) non-negative; None: every image once (R = 1).
     """
-    return _Weighted(matches, image_weights).average_precision(area)
+    return Weighted(matches, image_weights).average_precision(area)
 
 
 def average_recall(
     matches: Matches, image_weights: np.ndarray | None = None, area: str = "all", most: int = 100
 ) -> np.ndarray:
     """Return (R, T) recall of the `most` best detections per image and class, mean over classes as in AP."""
-    return _Weighted(matches, image_weights).average_recall(area, most)
+    return Weighted(matches, image_weights).average_recall(area, most)
 
 
 def summary(matches: Matches, image_weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """Return (R,) values of AP, AP50, AP75, AP by size, AR 1/10/100 and AR by size."""
-    weighted = _Weighted(matches, image_weights)
+    weighted = Weighted(matches, image_weights)
     whole = weighted.average_precision("all")
     result = {"AP": whole.mean(1)}
     for percent in (50, 75):
@@ -48,7 +49,21 @@ def summary(matches: Matches, image_weights: np.ndarray | None = None) -> dict[s
     return result
 
 
-class _Weighted:
+class Events(NamedTuple):
+    """What the loops of `comparison.resampling.kernel` run over, described there."""
+
+    weights: np.ndarray
+    image: np.ndarray
+    always: np.ndarray
+    detections: np.ndarray
+    at: np.ndarray
+    threshold: np.ndarray
+    hit: np.ndarray
+    events: np.ndarray
+    objects: np.ndarray
+
+
+class Weighted:
     """Matches and the weights (R, I) of their images."""
 
     def __init__(self, matches: Matches, image_weights: np.ndarray | None) -> None:
@@ -69,6 +84,13 @@ class _Weighted:
         """Return (R, T) AP, as the function of this name."""
         from comparison.resampling.kernel import sum_precisions  # not at the top: see there
 
+        events, objects = self.events(area)
+        total = np.zeros((len(self.weights), len(self.matches.iou_thresholds)))
+        sum_precisions(*events, RECALL_POINTS, total)
+        return mean_over_classes(total, objects)
+
+    def events(self, area: str) -> tuple[Events, np.ndarray]:
+        """Return the arguments of the compiled loops, and the weight (C, R) of the objects of each class."""
         matches, at = self.matches, self.matches.area(area)
         classes, objects = self._objects(at)
         outcome = matches.outcome[self.by_score, at]
@@ -78,21 +100,18 @@ class _Weighted:
         detection, threshold = np.nonzero((outcome == TRUE_POSITIVE) | ((outcome >= 0) & ~always.reshape(-1, 1)))
         group = np.searchsorted(classes, matches.category[rows])
         first = np.searchsorted(group, np.arange(len(classes) + 1))
-        total = np.zeros((len(self.weights), outcome.shape[1]))
-        sum_precisions(
-            self.weights,
-            matches.image[rows].astype(np.int32),
-            always,
-            first,
-            (detection - first[group[detection]]).astype(np.int32),
-            threshold.astype(np.int32),
-            outcome[detection, threshold] == TRUE_POSITIVE,
-            np.searchsorted(group[detection], np.arange(len(classes) + 1)),
-            np.ascontiguousarray(_or_one(objects).T),
-            RECALL_POINTS,
-            total,
+        events = Events(
+            weights=self.weights,
+            image=matches.image[rows].astype(np.int32),
+            always=always,
+            detections=first,
+            at=(detection - first[group[detection]]).astype(np.int32),
+            threshold=threshold.astype(np.int32),
+            hit=outcome[detection, threshold] == TRUE_POSITIVE,
+            events=np.searchsorted(group[detection], np.arange(len(classes) + 1)),
+            objects=np.ascontiguousarray(_or_one(objects).T),
         )
-        return _mean(total, objects)
+        return events, objects
 
     def average_recall(self, area: str, most: int) -> np.ndarray:
         """Return (R, T) recall, as the function of this name."""
@@ -104,7 +123,7 @@ class _Weighted:
         group = np.searchsorted(classes, matches.category[detection]) * hits.shape[1] + threshold
         found = self._add_up(group, matches.image[detection], len(classes) * hits.shape[1])
         recall = found.reshape(len(classes), hits.shape[1], len(self.weights)) / _or_one(objects)[:, None]
-        return _mean(recall.sum(0).T, objects)
+        return mean_over_classes(recall.sum(0).T, objects)
 
     def _objects(self, at: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the classes with objects of an area range (C,), and the weight of their objects (C, R)."""
@@ -125,7 +144,7 @@ def _or_one(objects: np.ndarray) -> np.ndarray:
     return np.where(objects > 0, objects, 1)
 
 
-def _mean(total: np.ndarray, objects: np.ndarray) -> np.ndarray:
+def mean_over_classes(total: np.ndarray, objects: np.ndarray) -> np.ndarray:
     """Divide the sum over classes (R, T) by the number of classes with objects (C, R) > 0; NaN without any."""
     classes = (objects > 0).sum(0)[:, None]
     return np.divide(total, classes, out=np.full_like(total, np.nan), where=classes > 0)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from backbones.core.matches import VOC_MATCHES_FILE
 from detection.data.records import DetectionData
 from detection.evaluation.coco import coco_numbers
 from detection.evaluation.matching import Boxes
@@ -22,11 +23,13 @@ class Measured:
     metrics: name -> fraction or NaN.
     details: further entries of results.json.
     counts: numbers of images, objects and detections.
+    files: entries of "files" in results.json.
     """
 
     metrics: dict[str, float]
     details: dict[str, Any]
     counts: dict[str, int] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
 
 
 class Evaluator(Protocol):
@@ -48,34 +51,41 @@ class CocoEvaluator:
         """Details: per_class_AP and per_class_AR, {class: number}."""
         found = coco_numbers(truth, detections, self.score_threshold, self.matches_path)
         details = {"per_class_AP": found["per_class"], "per_class_AR": found["per_class_AR"]}
-        return Measured(found["metrics"], details, found["counts"])
+        return Measured(found["metrics"], details, found["counts"], {"matches": self.matches_path.name})
 
 
 @dataclass(frozen=True)
 class VocEvaluator:
-    """Pascal VOC's AP.  Returns no counts: they would repeat those of COCO under another definition."""
+    """Pascal VOC's AP; writes matches_voc.npz.
+
+    Returns no counts: they would repeat those of COCO under another definition.
+    """
 
     score_threshold: float
+    folder: Path
 
     def evaluate(self, truth: GroundTruth, detections: Boxes) -> Measured:
         """Details: voc, {"per_class": {name: {class: number}}, "excluded_classes": [names without an object]}."""
-        found = voc_numbers(truth, detections, self.score_threshold)
-        return Measured(found["metrics"], {"voc": {key: found[key] for key in ("per_class", "excluded_classes")}})
+        found = voc_numbers(truth, detections, self.score_threshold, matches_path=self.folder / VOC_MATCHES_FILE)
+        details = {"voc": {key: found[key] for key in ("per_class", "excluded_classes")}}
+        return Measured(found["metrics"], details, files={"matches_voc": VOC_MATCHES_FILE})
 
 
-# Form of a test set (`DetectionData.form`) -> its evaluators in addition to COCO's, which applies to every form.
-OF_FORM: Mapping[str, Sequence[Callable[[float], Evaluator]]] = {"coco": (), "voc": (VocEvaluator,)}
+# Form of a test set (`DetectionData.form`) -> its evaluators in addition to COCO's, which applies to every form; built
+# from the score threshold and the folder of the results.
+OF_FORM: Mapping[str, Sequence[Callable[[float, Path], Evaluator]]] = {"coco": (), "voc": (VocEvaluator,)}
 
 
 def build_evaluators(form: str, score_threshold: float, matches_path: Path) -> list[Evaluator]:
     """Return the evaluators of a form of test set, COCO's first."""
-    return [CocoEvaluator(score_threshold, matches_path), *(build(score_threshold) for build in OF_FORM[form])]
+    more = [build(score_threshold, matches_path.parent) for build in OF_FORM[form]]
+    return [CocoEvaluator(score_threshold, matches_path), *more]
 
 
 def measure(
     test: DetectionData, predictions: Sequence[Mapping[str, Any]], score_threshold: float, matches_path: Path
 ) -> Measured:
-    """Evaluate the predictions on a test set with all its evaluators; write matches.npz.
+    """Evaluate the predictions on a test set with all its evaluators; write their files beside matches.npz.
 
     Args:
         predictions: COCO results.
@@ -97,4 +107,5 @@ def measure_boxes(
         result.metrics.update(found.metrics)
         result.details.update(found.details)
         result.counts.update(found.counts)
+        result.files.update(found.files)
     return result

@@ -53,7 +53,7 @@ def rank_detections(detections: Boxes) -> tuple[Boxes, np.ndarray, np.ndarray]:
     The result is sorted by class, image and descending score (stable)."""
     order = np.lexsort((-detections.score, narrow(detections.image), narrow(detections.category)))
     detections = detections.take(order)
-    rank = _position_in_run(detections.category, detections.image)
+    rank = position_in_run(detections.category, detections.image)
     kept = rank < MAX_DETECTIONS[-1]
     return detections.take(kept), rank[kept], order[kept]
 
@@ -94,7 +94,7 @@ def match(detections: Boxes, objects: Boxes) -> tuple[np.ndarray, np.ndarray]:
     return outcome, np.append(order, -1)[partner]
 
 
-def _position_in_run(*keys: np.ndarray) -> np.ndarray:
+def position_in_run(*keys: np.ndarray) -> np.ndarray:
     """Return the (N,) position of every row in its run of equal keys, for rows sorted by `keys`."""
     count = len(keys[0])
     new = np.ones(count, dtype=bool)

@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 
 from backbones.core.errors import InputError
-from backbones.core.matches import FALSE_POSITIVE, IGNORED, TRUE_POSITIVE
+from backbones.core.matches import FALSE_POSITIVE, IGNORED, TRUE_POSITIVE, save_matches
 from detection.evaluation.box_pairs import best_partner
-from detection.evaluation.matching import Boxes
+from detection.evaluation.matching import Boxes, position_in_run
 from detection.evaluation.reading import GroundTruth, read_detections
 
 IOU_THRESHOLDS = np.arange(50, 100, 5) / 100
@@ -45,6 +45,7 @@ def evaluate_voc(
     *,
     score_threshold: float = 0.0,
     rounding: str | None = None,
+    matches_path: str | Path | None = None,
 ) -> dict[str, Any]:
     """Compute VOC's AP by both definitions.
 
@@ -53,6 +54,7 @@ def evaluate_voc(
         detections: COCO results list, a mapping that holds it under "annotations", or the path of either.
         score_threshold: AP counts detections scored above it; 0 counts all.
         rounding: None, or one of `ROUNDINGS`.
+        matches_path: where to write matches_voc.npz (`backbones.core.matches`).
     Returns:
         {"metrics": {VOC_mAP50, VOC_mAP50_11, VOC_mAP75, VOC_mAP75_11, VOC_mAP, VOC_mAP_11 (mean over IoU 0.50 to
         0.95): fraction or NaN}, "per_class": {the same names without the m: {class name: AP or NaN}},
@@ -61,11 +63,15 @@ def evaluate_voc(
         InputError: as `evaluate_coco`; an unknown rounding.
     """
     truth = GroundTruth(ground_truth)
-    return voc_numbers(truth, read_detections(detections, truth), score_threshold, rounding)
+    return voc_numbers(truth, read_detections(detections, truth), score_threshold, rounding, matches_path)
 
 
 def voc_numbers(
-    truth: GroundTruth, detections: Boxes, score_threshold: float = 0.0, rounding: str | None = None
+    truth: GroundTruth,
+    detections: Boxes,
+    score_threshold: float = 0.0,
+    rounding: str | None = None,
+    matches_path: str | Path | None = None,
 ) -> dict[str, Any]:
     """Compute the result of `evaluate_voc` from ground truth and detections in memory."""
     if rounding is not None and rounding not in ROUNDINGS:
@@ -74,8 +80,11 @@ def voc_numbers(
         detections = detections.take(detections.score > score_threshold)
     corners, score = _as_written(detections, rounding)
     order = np.lexsort((detections.image, -score, detections.category))  # stable
-    outcome = match_voc(detections.take(order), corners[order], truth.objects)
-    area, points = _class_precisions(detections.category[order], outcome, truth)
+    ordered, score = detections.take(order), score[order]
+    outcome = match_voc(ordered, corners[order], truth.objects)
+    if matches_path is not None:
+        save_matches(matches_path, _collect(truth, ordered, score, outcome, score_threshold))
+    area, points = _class_precisions(ordered.category, outcome, truth)
     return {
         **_named(area, points, truth.category_names),
         "excluded_classes": [
@@ -131,6 +140,31 @@ def match_voc(detections: Boxes, corners: np.ndarray, objects: Boxes) -> np.ndar
         rows = np.flatnonzero(hit & ~difficult)
         outcome[rows[np.unique(partner[rows], return_index=True)[1]], t] = TRUE_POSITIVE  # the first of each object
     return outcome
+
+
+def _collect(
+    truth: GroundTruth, detections: Boxes, score: np.ndarray, outcome: np.ndarray, score_threshold: float
+) -> dict[str, np.ndarray]:
+    """Return the arrays of matches_voc.npz; score: (N,) as it orders the detections, outcome: (N, T)."""
+    order = np.lexsort((-score, detections.image, detections.category))  # stable
+    detections = detections.take(order)
+    rank = position_in_run(detections.category, detections.image)
+    return {
+        "image": detections.image,
+        "category": detections.category,
+        "score": score[order],
+        "rank": rank.clip(max=np.iinfo(np.int16).max),  # only orders them, and the sort is stable
+        "outcome": outcome[order][:, None],
+        "object_image": truth.objects.image,
+        "object_category": truth.objects.category,
+        "object_counts": ~truth.objects.crowd[:, None],
+        "image_ids": truth.image_ids,
+        "category_ids": truth.category_ids,
+        "category_names": np.array(truth.category_names, dtype=np.str_),
+        "area_names": np.array(["all"]),
+        "iou_thresholds": IOU_THRESHOLDS,
+        "score_threshold": np.array(float(score_threshold)),
+    }
 
 
 def voc_corners(xywh: np.ndarray) -> np.ndarray:

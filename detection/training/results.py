@@ -37,7 +37,7 @@ def save_evaluation(
     save_json(folder / PREDICTIONS, predictions, indent=None)
     measured = measure(test, predictions, cfg.TEST.AP_SCORE_THRESH, folder / MATCHES_FILE)
     loading = load_json(folder / LOADING_FILE) if (folder / LOADING_FILE).exists() else {}
-    files = {"predictions": PREDICTIONS, "matches": MATCHES_FILE}
+    files = {"predictions": PREDICTIONS, **measured.files}
     results = make_results(
         "detection",
         engine.name_row(cfg, backbone),

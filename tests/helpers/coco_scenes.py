@@ -68,3 +68,22 @@ def scene(seed, *, images=12, classes=3, most_objects=7, most_detections=30, cro
         "annotations": annotations,
     }
     return truth, detections
+
+
+def repeated(truth, detections, weights):
+    """The data set with every image as often as its weight, under new ids, and its detections."""
+    whole, found = truth | {"images": [], "annotations": []}, []
+    objects = {image["id"]: [] for image in truth["images"]}
+    others = copy.deepcopy(objects)
+    for one in truth["annotations"]:
+        objects[one["image_id"]].append(one)
+    for one in detections:
+        others[one["image_id"]].append(one)
+    for image, weight in zip(truth["images"], weights.astype(int), strict=True):
+        for _ in range(weight):
+            new = len(whole["images"]) + 1
+            whole["images"].append(image | {"id": new})
+            for one in objects[image["id"]]:
+                whole["annotations"].append(one | {"id": len(whole["annotations"]) + 1, "image_id": new})
+            found += [one | {"image_id": new} for one in others[image["id"]]]
+    return whole, found
