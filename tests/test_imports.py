@@ -58,6 +58,7 @@ AT_TOP = {
     "comparison": set(),
     "comparison/evidence": set(),
     "comparison/page": set(),
+    "comparison/diagnosis": set(),
     "comparison/papers": set(),
     "comparison/ranking": {"matplotlib"},
     "comparison/verdicts": set(),

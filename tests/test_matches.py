@@ -5,7 +5,7 @@ import pytest
 from helpers.coco_scenes import scene
 
 from backbones.core.errors import InputError
-from backbones.core.matches import FORMAT_VERSION, LAYOUT, READ, load_matches, save_matches
+from backbones.core.matches import DETAILS, FORMAT_VERSION, LAYOUT, READ, load_matches, save_matches
 from comparison.bootstrap import summary
 from detection.evaluation.coco import evaluate_coco
 
@@ -73,6 +73,10 @@ def test_another_version_is_named_whatever_it_holds(written, tmp_path):
         ("score", lambda a: np.where(a == a.max(), np.nan, a), "score has values that are not finite"),
         ("object_counts", lambda a: a.astype(np.int8), "object_counts is int8"),
         ("score_threshold", lambda a: a * np.inf, "score_threshold has values that are not finite"),
+        ("partner", lambda a: a + 1000, "partner has values outside -1 to"),
+        ("own_object", lambda a: a - 1, "own_object has values outside -1 to"),
+        ("other_object", lambda a: a[:-1], "other_object has .* entries along N"),
+        ("own_iou", lambda a: np.where(a == a.max(), np.nan, a), "own_iou has values that are not finite"),
         ("iou_thresholds", lambda a: a[1:], "iou_thresholds has 9 entries along T, not 10"),
     ],
 )
@@ -81,3 +85,33 @@ def test_a_file_that_contradicts_itself_is_refused(written, tmp_path, name, chan
     np.savez(tmp_path / "wrong.npz", **{**arrays, name: change(arrays[name])})
     with pytest.raises(InputError, match=rf"wrong\.npz: {says}.*; evaluate again"):
         load_matches(tmp_path / "wrong.npz")
+
+
+def test_what_detections_are_near_follows_the_order_of_images_and_objects(written, tmp_path):
+    """Reversing images and objects in the file changes no detection's objects."""
+    path, arrays = written
+    before, count = load_matches(path), len(arrays["object_image"])
+    images = len(arrays["image_ids"])
+    reverse = {name: images - 1 - arrays[name] for name in ("image", "object_image")}
+    arrays |= reverse | {"image_ids": arrays["image_ids"][::-1]}
+    for name in ("object_image", "object_category", "object_counts"):
+        arrays[name] = arrays[name][::-1]
+    for name in ("partner", "own_object", "other_object"):
+        arrays[name] = np.where(arrays[name] < 0, -1, count - 1 - arrays[name])
+    np.savez(tmp_path / "reversed.npz", **arrays)
+    after = load_matches(tmp_path / "reversed.npz")
+    assert before.details.keys() == after.details.keys() == set(DETAILS)
+    kept = {name: before.detail(name) >= 0 for name in ("partner", "own_object", "other_object")}
+    assert all(mask.any() and not mask.all() for mask in kept.values())
+    for matches in (before, after):
+        near = {name: matches.detail(name)[mask] for name, mask in kept.items()}
+        for name, mask in kept.items():
+            np.testing.assert_array_equal(matches.object_image[near[name]], matches.image[mask])
+            same = matches.object_category[near[name]] == matches.category[mask]
+            assert same.all() if name != "other_object" else not same.any()
+    for name in ("own_iou", "other_iou"):
+        np.testing.assert_array_equal(before.detail(name), after.detail(name))
+    first = {name: array for name, array in arrays.items() if name not in DETAILS}
+    np.savez(tmp_path / "first.npz", **first)
+    with pytest.raises(InputError, match=r"first\.npz: no other_iou, .*evaluate again"):
+        load_matches(tmp_path / "first.npz").detail("other_iou")

@@ -17,7 +17,7 @@ Letters: I images, K classes, N detections, G objects, A area ranges, T IoU thre
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -54,18 +54,24 @@ LAYOUT = {
     "other_iou": ("float32", "N"),
     "other_object": ("int32", "N"),
 }
-# The arrays that a bootstrap needs; files of the first release, and those of VOC, lack the others.
+# The arrays that every file has; files of the first release, and those of VOC, lack the others.
 READ = (
     *("image", "category", "score", "rank", "outcome", "object_image", "object_category", "object_counts"),
     *("image_ids", "category_ids", "area_names", "iou_thresholds", "score_threshold"),
 )
+# Those that only the diagnosis of errors needs; `Matches.detail` says so where a file lacks one.
+DETAILS = ("partner", "own_iou", "own_object", "other_iou", "other_object")
 _POSITIONS = {"image": "I", "category": "K", "object_image": "I", "object_category": "K"}
+_OBJECTS = {"partner", "own_object", "other_object"}  # positions of objects, or -1
 _KINDS = {"bool": "b", "str": "U"}
 
 
 @dataclass(frozen=True)
 class Matches:
-    """The arrays of matches.npz that a bootstrap needs, with images sorted by id."""
+    """The arrays of matches.npz, with images sorted by id, detections and objects by class and image.
+
+    details: those of DETAILS that the file has.
+    """
 
     image: np.ndarray
     category: np.ndarray
@@ -81,6 +87,13 @@ class Matches:
     iou_thresholds: np.ndarray
     score_threshold: float
     where: str
+    details: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def detail(self, name: str) -> np.ndarray:
+        """Return an array of DETAILS; raise `InputError` if the file lacks it."""
+        if name not in self.details:
+            raise InputError(f"{self.where}: no {name}, which an earlier version did not write; evaluate again")
+        return self.details[name]
 
     def area(self, name: str) -> int:
         """Return the position of an area range; raise `InputError` with a list of the ranges if it is unknown."""
@@ -118,7 +131,8 @@ def load_matches(path: str | Path) -> Matches:
     try:
         with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             version = int(file["format_version"])
-            arrays = {name: file[name] for name in READ} if version == FORMAT_VERSION else {}
+            wanted = (*READ, *(name for name in DETAILS if name in file.files))
+            arrays = {name: file[name] for name in wanted} if version == FORMAT_VERSION else {}
     except FileNotFoundError:
         raise InputError(f"no such file: {path}; evaluate the detections again") from None
     except Exception as error:  # zipfile, numpy and zlib raise errors of their own for a truncated file
@@ -129,16 +143,20 @@ def load_matches(path: str | Path) -> Matches:
 
 
 def build_matches(arrays: Mapping[str, np.ndarray], *, where: str = "matches") -> Matches:
-    """Build Matches from the arrays READ, with images sorted by id.
+    """Build Matches from the arrays READ and those of DETAILS that there are, with images sorted by id.
 
     Raises:
         InputError: an array has the wrong type or shape, or holds values that no evaluation writes.
     """
     _check(arrays, where)
+    known = [name for name in DETAILS if name in arrays]
     order = np.argsort(arrays["image_ids"], kind="stable")
     position = np.argsort(order)
     detections = np.lexsort((arrays["rank"], position[arrays["image"]], arrays["category"]))
     objects = np.lexsort((position[arrays["object_image"]], arrays["object_category"]))
+    moved = np.append(np.argsort(objects), -1)  # where an object is after sorting; -1 remains
+    sort = {"N": lambda array: array[detections], "G": lambda array: array[objects], "I": lambda array: array[order]}
+    details = {name: sort[LAYOUT[name][1]](arrays[name]) for name in known}
     return Matches(
         image=position[arrays["image"]][detections],
         object_image=position[arrays["object_image"]][objects],
@@ -148,6 +166,7 @@ def build_matches(arrays: Mapping[str, np.ndarray], *, where: str = "matches") -
         area_names=tuple(str(name) for name in arrays["area_names"]),
         score_threshold=float(arrays["score_threshold"]),
         where=where,
+        details={name: moved[array] if name in _OBJECTS else array for name, array in details.items()},
         **{name: arrays[name][detections] for name in ("category", "score", "rank", "outcome")},
         **{name: arrays[name][objects] for name in ("object_category", "object_counts")},
     )
@@ -155,7 +174,8 @@ def build_matches(arrays: Mapping[str, np.ndarray], *, where: str = "matches") -
 
 def _check(arrays: Mapping[str, np.ndarray], where: str) -> None:
     sizes: dict[str, int] = {}
-    for name in READ:
+    known = [name for name in DETAILS if name in arrays]
+    for name in (*READ, *known):
         dtype, axes = LAYOUT[name]
         array = np.asarray(arrays[name])
         kind = _KINDS.get(dtype, "f" if dtype.startswith("float") else "iu")
@@ -167,9 +187,10 @@ def _check(arrays: Mapping[str, np.ndarray], where: str) -> None:
                 raise InputError(f"{where}: {name} has {size} entries along {axis}, not {sizes[axis]}; evaluate again")
     limits = {name: (0, sizes[axis] - 1) for name, axis in _POSITIONS.items()}
     limits |= {"rank": (0, np.inf), "outcome": (IGNORED, TRUE_POSITIVE)}
+    limits |= {name: (-1, sizes["G"] - 1) for name in known if name in _OBJECTS}
     for name, (low, high) in limits.items():
         if ((arrays[name] < low) | (arrays[name] > high)).any():
             raise InputError(f"{where}: {name} has values outside {low} to {high}; evaluate again")
-    for name in ("score", "iou_thresholds", "score_threshold"):
+    for name in ("score", "iou_thresholds", "score_threshold", *(set(known) - _OBJECTS)):
         if not np.isfinite(arrays[name]).all():
             raise InputError(f"{where}: {name} has values that are not finite; evaluate again")

@@ -102,7 +102,7 @@ def _draw_matches(
 
     def key() -> str:
         first = resample_images(images, resamples=1, seed=seed)
-        parts = [getattr(matches, field.name) for field in fields(matches) if field.name != "where"]
+        parts = [getattr(matches, field.name) for field in fields(matches) if field.name not in ("where", "details")]
         known = [part if isinstance(part, np.ndarray) else repr(part) for part in parts]
         return fingerprint(_settings(resamples, seed), first, *known)
 
