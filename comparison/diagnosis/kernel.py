@@ -61,6 +61,14 @@ def _take_hit(drawn: np.ndarray, false: np.ndarray, state: np.ndarray) -> None:
 
 
 @_compile
+def _add_best(before: np.ndarray, state: np.ndarray, curve: np.ndarray) -> None:
+    """Add the highest precision so far to `curve` (POINTS, LANES) between the points reached now and before."""
+    for r in range(LANES):
+        for point in range(int(state[REACHED + r]), int(before[r])):
+            curve[point, r] += state[BEST + r]
+
+
+@_compile
 def _count_points(found: float, objects: float) -> float:
     """Return how many recall points a weight of hits reaches; none without a hit."""
     recall = found / objects
@@ -78,9 +86,13 @@ def _sum_class(
     changes: np.ndarray,
     hits: np.ndarray,
     states: np.ndarray,
+    curves: np.ndarray,
 ) -> None:
-    """Sum the precision of a class over the recall points: TOTAL of `states` (V, END), where only OBJECTS are set."""
-    false = np.zeros(LANES)
+    """Sum the precision of a class over the recall points: TOTAL of `states` (V, END), where only OBJECTS are set.
+
+    curves: (V, POINTS, LANES), to which the precision at each recall point is added; V = 0 if it is not needed.
+    """
+    false, before = np.zeros(LANES), np.zeros(LANES)
     for n in range(len(image)):
         drawn, p = weights[image[n]], pattern[n]
         if usual[p]:
@@ -95,7 +107,12 @@ def _sum_class(
     for n in range(len(image) - 1, -1, -1):
         drawn, p = weights[image[n]], pattern[n]
         for at in range(1, 1 + hits[p, 0]):
-            _take_hit(drawn, false, states[hits[p, at]])
+            v = hits[p, at]
+            if len(curves):
+                before[:] = states[v, REACHED : REACHED + LANES]
+            _take_hit(drawn, false, states[v])
+            if len(curves):
+                _add_best(before, states[v], curves[v])
         if usual[p]:
             _add(drawn, -1.0, false)
         for at in range(1, 1 + changes[p, 0]):
@@ -113,6 +130,7 @@ def sum_precisions(
     hits: np.ndarray,
     objects: np.ndarray,
     total: np.ndarray,
+    curves: np.ndarray,
 ) -> None:
     """Write the sum over the recall points of the precision of every class into `total` (C, V, R).
 
@@ -124,13 +142,16 @@ def sum_precisions(
         changes: (P, 1 + V) int32; how many variants differ from `usual` in whether it is one, and which.
         hits: (P, 1 + V) int32; in how many variants the pattern is a hit, and in which.
         objects: (C, V, R) float64, weighted objects of each class; 1 where a class has none.
+        curves: (V, POINTS, R) zeros, to which the precision of every class is added; (0, POINTS, R) to save time.
     """
     classes, variants = objects.shape[:2]
     for begin in range(0, weights.shape[1], LANES):
         block = np.ascontiguousarray(weights[:, begin : begin + LANES])
+        sums = np.zeros((len(curves), POINTS, LANES))
         for c in range(classes):
             own = slice(first[c], first[c + 1])
             states = np.zeros((variants, END))
             states[:, OBJECTS:END] = objects[c, :, begin : begin + LANES]
-            _sum_class(block, image[own], pattern[own], usual, changes, hits, states)
+            _sum_class(block, image[own], pattern[own], usual, changes, hits, states, sums)
             total[c, :, begin : begin + LANES] = states[:, TOTAL : TOTAL + LANES]
+        curves[:, :, begin : begin + LANES] = sums

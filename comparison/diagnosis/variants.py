@@ -6,10 +6,12 @@ points, of repeated images if a weight is above 1.  Sums of weights must be exac
 Letters: R resamples, I images, K classes, C classes with objects, N detections, G objects, V variants.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from backbones.core.errors import InputError
 from backbones.core.matches import FALSE_POSITIVE, TRUE_POSITIVE, Matches
 
 
@@ -38,6 +40,16 @@ def at_thresholds(matches: Matches, area: str = "all") -> Detections:
     rows = np.flatnonzero(above_threshold(matches))
     outcomes, pattern = distinct_rows(matches.outcome[rows, matches.area(area)])
     return Detections(matches.image[rows], matches.category[rows], matches.score[rows], pattern, outcomes)
+
+
+def only(detections: Detections, matches: Matches, ious: Sequence[float]) -> Detections:
+    """Keep the variants of some IoU thresholds; raise `InputError` if the matches lack one."""
+    lacking = [iou for iou in ious if not np.isclose(matches.iou_thresholds, iou).any()]
+    if lacking:
+        known = ", ".join(f"{one:g}" for one in matches.iou_thresholds)
+        raise InputError(f"{matches.where}: no IoU threshold {lacking[0]:g}; choices: {known}")
+    chosen = [int(np.argmin(np.abs(matches.iou_thresholds - iou))) for iou in ious]
+    return replace(detections, outcomes=detections.outcomes[:, chosen])
 
 
 def distinct_rows(outcome: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -76,16 +88,28 @@ def class_precision(detections: Detections, objects: np.ndarray, weights: np.nda
         objects: (K, V, R) or (K, 1, R) weight of the objects.
         weights: (R, I) of the images.
     """
+    return _precision(detections, objects, weights, curves=False)[0]
+
+
+def sum_curves(detections: Detections, objects: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the precision (V, 101, R) at the recall points, summed over classes; arguments as above."""
+    return _precision(detections, objects, weights, curves=True)[1]
+
+
+def _precision(
+    detections: Detections, objects: np.ndarray, weights: np.ndarray, *, curves: bool
+) -> tuple[np.ndarray, np.ndarray]:
     from comparison.diagnosis import kernel  # not at the top: see there
 
     outcomes, resamples = detections.outcomes, len(weights)
+    variants = outcomes.shape[1]
     hit = (outcomes == TRUE_POSITIVE).any(1)
     order = np.lexsort((-detections.score, detections.category))
     order = order[_up_to_last(hit[detections.pattern[order]], detections.category[order])]
     spare = -resamples % kernel.LANES
     padded = np.pad(np.where(objects > 0, objects, 1.0), ((0, 0), (0, 0), (0, spare)), constant_values=1.0)
-    padded = np.ascontiguousarray(np.broadcast_to(padded, (len(objects), outcomes.shape[1], padded.shape[2])))
-    total = np.zeros(padded.shape)
+    total = np.zeros((len(objects), variants, resamples + spare))
+    summed = np.zeros((variants * curves, kernel.POINTS, resamples + spare))
     false = outcomes == FALSE_POSITIVE
     usual = false.mean(1) > 0.5
     kernel.sum_precisions(
@@ -96,10 +120,11 @@ def class_precision(detections: Detections, objects: np.ndarray, weights: np.nda
         usual.astype(np.float64),
         _list_true(false != usual[:, None]),
         _list_true(outcomes == TRUE_POSITIVE),
-        padded,
+        np.array(np.broadcast_to(padded, total.shape)),  # writable always, for which numba compiles once
         total,
+        summed,
     )
-    return total[:, :, :resamples] / kernel.POINTS
+    return total[:, :, :resamples] / kernel.POINTS, summed[:, :, :resamples]
 
 
 def mean_over_classes(values: np.ndarray, objects: np.ndarray) -> np.ndarray:

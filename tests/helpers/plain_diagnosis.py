@@ -78,6 +78,17 @@ def size_of(area):
     return "small" if area <= 32**2 else "medium" if area <= 96**2 else "large"
 
 
+def class_points(truth, detections, threshold=0.5):
+    """Return category -> precision at the 101 recalls, of the classes with objects."""
+    matched = match(truth, detections, threshold)
+    result = {}
+    for category in {o["category_id"] for o in truth["annotations"] if not o["iscrowd"]}:
+        own = [one for one in matched if one["category_id"] == category and not one["ignored"]]
+        objects = sum(o["category_id"] == category and not o["iscrowd"] for o in truth["annotations"])
+        result[category] = precision_points([(one["score"], one["partner"] is not None) for one in own], objects)
+    return result
+
+
 def tide(truth, detections, points=POINTS):
     """Return area range -> error -> dAP, and AP50 under "all"; points: recalls."""
     matched = match(truth, detections)
