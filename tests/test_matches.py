@@ -5,7 +5,7 @@ import pytest
 from helpers.coco_scenes import scene
 
 from backbones.core.errors import InputError
-from backbones.core.matches import DETAILS, FORMAT_VERSION, LAYOUT, READ, load_matches, save_matches
+from backbones.core.matches import DETAILS, FORMAT_VERSION, LAYOUT, OPTIONAL, READ, load_matches, save_matches
 from comparison.bootstrap import summary
 from detection.evaluation.coco import evaluate_coco
 
@@ -45,6 +45,16 @@ def test_a_file_of_the_first_release_gives_the_same_numbers(written, tmp_path):
     numbers = summary(load_matches(tmp_path / "first.npz"))
     for name, value in summary(load_matches(path)).items():
         np.testing.assert_array_equal(numbers[name], value)
+
+
+def test_optional_arrays_can_be_left_out_and_others_not(written, tmp_path):
+    _, arrays = written
+    del arrays["format_version"]
+    save_matches(tmp_path / "fewer.npz", {name: array for name, array in arrays.items() if name not in OPTIONAL})
+    fewer = load_matches(tmp_path / "fewer.npz")
+    assert fewer.details.keys() == set(DETAILS) - OPTIONAL
+    with pytest.raises(AssertionError):
+        save_matches(tmp_path / "fewer.npz", {name: array for name, array in arrays.items() if name != "own_iou"})
 
 
 def test_another_version_is_named_whatever_it_holds(written, tmp_path):
@@ -96,7 +106,8 @@ def test_what_detections_are_near_follows_the_order_of_images_and_objects(writte
     arrays |= reverse | {"image_ids": arrays["image_ids"][::-1]}
     for name in ("object_image", "object_category", "object_counts"):
         arrays[name] = arrays[name][::-1]
-    for name in ("partner", "own_object", "other_object"):
+    arrays["object_area"] = arrays["object_area"][::-1]
+    for name in ("partner", "own_object", "other_object", "any_partner"):
         arrays[name] = np.where(arrays[name] < 0, -1, count - 1 - arrays[name])
     np.savez(tmp_path / "reversed.npz", **arrays)
     after = load_matches(tmp_path / "reversed.npz")
@@ -109,8 +120,12 @@ def test_what_detections_are_near_follows_the_order_of_images_and_objects(writte
             np.testing.assert_array_equal(matches.object_image[near[name]], matches.image[mask])
             same = matches.object_category[near[name]] == matches.category[mask]
             assert same.all() if name != "other_object" else not same.any()
-    for name in ("own_iou", "other_iou"):
+    for name in ("own_iou", "other_iou", "partner_iou"):
         np.testing.assert_array_equal(before.detail(name), after.detail(name))
+    for name in ("own_object", "any_partner"):  # the areas of objects move with them
+        near = before.detail(name) >= 0
+        areas = [matches.detail("object_area")[matches.detail(name)[near]] for matches in (before, after)]
+        np.testing.assert_array_equal(*areas)
     first = {name: array for name, array in arrays.items() if name not in DETAILS}
     np.savez(tmp_path / "first.npz", **first)
     with pytest.raises(InputError, match=r"first\.npz: no other_iou, .*evaluate again"):

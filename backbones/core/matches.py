@@ -10,6 +10,8 @@ Detections are sorted by class, image and descending score, objects are in the o
     index (N,) position in the list of detections; partner (N,) object matched at IoU 0.5 and any area, or -1
     own_iou, other_iou (N,) largest IoU with a non-crowd object of the detection's class, and of another class;
         own_object, other_object (N,) those objects, or -1     -- for the kind of error of a false positive
+    partner_iou (N,) IoU with `partner`, or 0; any_partner (N,) object matched at IoU 0.5 whatever its class, or -1;
+        object_area (G,) square pixels      -- optional, as files of earlier versions lack them
     image_ids (I,), category_ids, category_names (K,); area_names (A,); iou_thresholds (T,); max_detections (M,)
     score_threshold (): AP counts detections with scores above it, all of them if 0; format_version ()
 
@@ -53,6 +55,9 @@ LAYOUT = {
     "own_object": ("int32", "N"),
     "other_iou": ("float32", "N"),
     "other_object": ("int32", "N"),
+    "partner_iou": ("float32", "N"),
+    "any_partner": ("int32", "N"),
+    "object_area": ("float64", "G"),
 }
 # The arrays that every file has; files of the first release, and those of VOC, lack the others.
 READ = (
@@ -60,9 +65,12 @@ READ = (
     *("image_ids", "category_ids", "area_names", "iou_thresholds", "score_threshold"),
 )
 # Those that only the diagnosis of errors needs; `Matches.detail` says so where a file lacks one.
-DETAILS = ("partner", "own_iou", "own_object", "other_iou", "other_object")
+DETAILS = (
+    *("partner", "own_iou", "own_object", "other_iou", "other_object"),
+    *("partner_iou", "any_partner", "object_area"),
+)
 _POSITIONS = {"image": "I", "category": "K", "object_image": "I", "object_category": "K"}
-_OBJECTS = {"partner", "own_object", "other_object"}  # positions of objects, or -1
+_OBJECTS = {"partner", "own_object", "other_object", "any_partner"}  # positions of objects, or -1
 _KINDS = {"bool": "b", "str": "U"}
 
 

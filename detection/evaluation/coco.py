@@ -21,7 +21,9 @@ from detection.evaluation.matching import (
     MAX_DETECTIONS,
     Boxes,
     counted,
+    iou_with,
     match,
+    match_across_classes,
     narrow,
     rank_detections,
 )
@@ -61,7 +63,8 @@ def coco_numbers(
     ranked, rank, index = rank_detections(detections)
     matches = _collect(truth, ranked, rank, score_threshold)
     if matches_path is not None:
-        save_matches(matches_path, {**matches, "index": index, **nearest_objects(ranked, truth.objects)})
+        near = nearest_objects(ranked, truth.objects) | _details(ranked, truth.objects, matches["partner"])
+        save_matches(matches_path, {**matches, "index": index, **near})
     metrics, precision, recall = _summarise(matches)
     return {
         "metrics": metrics,
@@ -141,6 +144,15 @@ def _collect(truth: GroundTruth, detections: Boxes, rank: np.ndarray, score_thre
         "iou_thresholds": IOU_THRESHOLDS,
         "max_detections": np.array(MAX_DETECTIONS),
         "score_threshold": np.array(float(score_threshold)),
+    }
+
+
+def _details(detections: Boxes, objects: Boxes, partner: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the optional arrays of matches.npz."""
+    return {
+        "partner_iou": iou_with(detections, objects, partner),
+        "any_partner": match_across_classes(detections, objects),
+        "object_area": objects.area,
     }
 
 

@@ -100,6 +100,42 @@ def _choose(
 
 
 @_compile
+def match_across_classes(
+    boxes: np.ndarray,
+    category: np.ndarray,
+    cells: np.ndarray,
+    objects: np.ndarray,
+    object_category: np.ndarray,
+    crowd: np.ndarray,
+    least: float,
+    partner: np.ndarray,
+) -> None:
+    """Set the partner of every detection that can be matched (see `matching.match_across_classes`).
+
+    Args:
+        boxes, category: (N, 4) and (N,), by image and descending score.
+        cells: (N, 2) first of the objects of the same image, and the first beyond them.
+        objects, object_category, crowd: (G, 4), (G,) and (G,), sorted by image.
+        least: IoU of a match.
+        partner: (N,) positions among the sorted objects, set where there is one.
+    """
+    taken = np.zeros(len(objects), np.bool_)
+    for n in range(len(boxes)):
+        best, highest = -1, 0.0
+        for g in range(cells[n, 0], cells[n, 1]):
+            if taken[g] or (crowd[g] and object_category[g] != category[n]):
+                continue
+            iou = box_iou(boxes[n], objects[g], crowd[g])
+            if iou < least or (best >= 0 and crowd[g] and not crowd[best]):
+                continue
+            if best < 0 or iou >= highest or (crowd[best] and not crowd[g]):
+                best, highest = g, iou
+        if best >= 0:
+            partner[n] = best
+            taken[best] = not crowd[best]
+
+
+@_compile
 def find_nearest(
     image: np.ndarray,
     category: np.ndarray,

@@ -94,6 +94,40 @@ def match(detections: Boxes, objects: Boxes) -> tuple[np.ndarray, np.ndarray]:
     return outcome, np.append(order, -1)[partner]
 
 
+def match_across_classes(detections: Boxes, objects: Boxes) -> np.ndarray:
+    """Match detections to objects of any class at IoU 0.5; return (N,) the object of each, or -1.
+
+    Detections of one image are processed by descending score, those of equal score in their order; each is matched to
+    the free object of highest IoU.  A crowd region of the same class is matched if no object can be, several times.
+    This is the rule of FiftyOne (classwise=False).
+    """
+    from detection.evaluation import kernels
+
+    order = np.lexsort((-detections.score, narrow(detections.image)))
+    of_objects = np.argsort(narrow(objects.image), kind="stable")
+    sorted_detections, sorted_objects = detections.take(order), objects.take(of_objects)
+    cells = [np.searchsorted(sorted_objects.image, sorted_detections.image, side) for side in ("left", "right")]
+    found = np.full(len(order), -1)
+    kernels.match_across_classes(
+        *(sorted_detections.xywh, sorted_detections.category, np.stack(cells, axis=1)),
+        *(sorted_objects.xywh, sorted_objects.category, sorted_objects.crowd, IOU_THRESHOLDS[0], found),
+    )
+    partner = np.empty(len(order), dtype=np.int64)
+    partner[order] = np.append(of_objects, -1)[found]
+    return partner
+
+
+def iou_with(detections: Boxes, objects: Boxes, partner: np.ndarray) -> np.ndarray:
+    """Return (N,) IoU of every detection with its object `partner`, as of matching; 0 where it is -1."""
+    matched = np.flatnonzero(partner >= 0)
+    a, b, crowd = detections.xywh[matched], objects.xywh[partner[matched]], objects.crowd[partner[matched]]
+    overlap = np.minimum(a[:, :2] + a[:, 2:], b[:, :2] + b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
+    inside, own = overlap.prod(1), a[:, 2:].prod(1)
+    iou = np.zeros(len(partner))
+    iou[matched] = inside / np.where(crowd, own, own + b[:, 2:].prod(1) - inside)
+    return iou
+
+
 def position_in_run(*keys: np.ndarray) -> np.ndarray:
     """Return the (N,) position of every row in its run of equal keys, for rows sorted by `keys`."""
     count = len(keys[0])
