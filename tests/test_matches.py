@@ -86,6 +86,8 @@ def test_another_version_is_named_whatever_it_holds(written, tmp_path):
         ("partner", lambda a: a + 1000, "partner has values outside -1 to"),
         ("own_object", lambda a: a - 1, "own_object has values outside -1 to"),
         ("other_object", lambda a: a[:-1], "other_object has .* entries along N"),
+        ("image_area", lambda a: a * 0, "image_area has values outside 2"),
+        ("object_area", lambda a: -1 - a, "object_area has values outside 0 to inf"),
         ("own_iou", lambda a: np.where(a == a.max(), np.nan, a), "own_iou has values that are not finite"),
         ("iou_thresholds", lambda a: a[1:], "iou_thresholds has 9 entries along T, not 10"),
     ],
@@ -104,6 +106,7 @@ def test_what_detections_are_near_follows_the_order_of_images_and_objects(writte
     images = len(arrays["image_ids"])
     reverse = {name: images - 1 - arrays[name] for name in ("image", "object_image")}
     arrays |= reverse | {"image_ids": arrays["image_ids"][::-1]}
+    arrays["image_area"] = np.arange(images) + 1.0
     for name in ("object_image", "object_category", "object_counts"):
         arrays[name] = arrays[name][::-1]
     arrays["object_area"] = arrays["object_area"][::-1]
@@ -126,6 +129,7 @@ def test_what_detections_are_near_follows_the_order_of_images_and_objects(writte
         near = before.detail(name) >= 0
         areas = [matches.detail("object_area")[matches.detail(name)[near]] for matches in (before, after)]
         np.testing.assert_array_equal(*areas)
+    np.testing.assert_array_equal(after.detail("image_area"), np.arange(images)[::-1] + 1.0)
     first = {name: array for name, array in arrays.items() if name not in DETAILS}
     np.savez(tmp_path / "first.npz", **first)
     with pytest.raises(InputError, match=r"first\.npz: no other_iou, .*evaluate again"):

@@ -11,7 +11,8 @@ Detections are sorted by class, image and descending score, objects are in the o
     own_iou, other_iou (N,) largest IoU with a non-crowd object of the detection's class, and of another class;
         own_object, other_object (N,) those objects, or -1     -- for the kind of error of a false positive
     partner_iou (N,) IoU with `partner`, or 0; any_partner (N,) object matched at IoU 0.5 whatever its class, or -1;
-        object_area (G,) square pixels      -- optional, as files of earlier versions lack them
+        object_area (G,), image_area (I,) square pixels      -- optional: earlier versions did not write them, and
+        ground truth need not state the size of images
     image_ids (I,), category_ids, category_names (K,); area_names (A,); iou_thresholds (T,); max_detections (M,)
     score_threshold (): AP counts detections with scores above it, all of them if 0; format_version ()
 
@@ -58,6 +59,7 @@ LAYOUT = {
     "partner_iou": ("float32", "N"),
     "any_partner": ("int32", "N"),
     "object_area": ("float64", "G"),
+    "image_area": ("float64", "I"),
 }
 # The arrays that every file has; files of the first release, and those of VOC, lack the others.
 READ = (
@@ -67,7 +69,7 @@ READ = (
 # Those that only the diagnosis of errors needs; `Matches.detail` says so where a file lacks one.
 DETAILS = (
     *("partner", "own_iou", "own_object", "other_iou", "other_object"),
-    *("partner_iou", "any_partner", "object_area"),
+    *("partner_iou", "any_partner", "object_area", "image_area"),
 )
 _POSITIONS = {"image": "I", "category": "K", "object_image": "I", "object_category": "K"}
 _OBJECTS = {"partner", "own_object", "other_object", "any_partner"}  # positions of objects, or -1
@@ -100,7 +102,7 @@ class Matches:
     def detail(self, name: str) -> np.ndarray:
         """Return an array of DETAILS; raise `InputError` if the file lacks it."""
         if name not in self.details:
-            raise InputError(f"{self.where}: no {name}, which an earlier version did not write; evaluate again")
+            raise InputError(f"{self.where}: no {name}, which earlier versions did not write; evaluate again")
         return self.details[name]
 
     def area(self, name: str) -> int:
@@ -195,6 +197,8 @@ def _check(arrays: Mapping[str, np.ndarray], where: str) -> None:
                 raise InputError(f"{where}: {name} has {size} entries along {axis}, not {sizes[axis]}; evaluate again")
     limits = {name: (0, sizes[axis] - 1) for name, axis in _POSITIONS.items()}
     limits |= {"rank": (0, np.inf), "outcome": (IGNORED, TRUE_POSITIVE)}
+    least = {"partner_iou": 0, "object_area": 0, "image_area": np.finfo(np.float64).tiny}
+    limits |= {name: (low, np.inf) for name, low in least.items() if name in known}
     limits |= {name: (-1, sizes["G"] - 1) for name in known if name in _OBJECTS}
     for name, (low, high) in limits.items():
         if ((arrays[name] < low) | (arrays[name] > high)).any():

@@ -63,7 +63,7 @@ def coco_numbers(
     ranked, rank, index = rank_detections(detections)
     matches = _collect(truth, ranked, rank, score_threshold)
     if matches_path is not None:
-        near = nearest_objects(ranked, truth.objects) | _details(ranked, truth.objects, matches["partner"])
+        near = nearest_objects(ranked, truth.objects) | _details(ranked, truth, matches["partner"])
         save_matches(matches_path, {**matches, "index": index, **near})
     metrics, precision, recall = _summarise(matches)
     return {
@@ -147,13 +147,14 @@ def _collect(truth: GroundTruth, detections: Boxes, rank: np.ndarray, score_thre
     }
 
 
-def _details(detections: Boxes, objects: Boxes, partner: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the optional arrays of matches.npz."""
+def _details(detections: Boxes, truth: GroundTruth, partner: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the optional arrays of matches.npz; the areas of images only if all are known."""
+    known = not np.isnan(truth.image_area).any()
     return {
-        "partner_iou": iou_with(detections, objects, partner),
-        "any_partner": match_across_classes(detections, objects),
-        "object_area": objects.area,
-    }
+        "partner_iou": iou_with(detections, truth.objects, partner),
+        "any_partner": match_across_classes(detections, truth.objects),
+        "object_area": truth.objects.area,
+    } | ({"image_area": truth.image_area} if known else {})
 
 
 def nearest_objects(detections: Boxes, objects: Boxes) -> dict[str, np.ndarray]:

@@ -25,18 +25,21 @@ from detection.data.coco.instances import (
 from detection.data.fields import ABSENT, column, read_ids, read_numbers, read_rows, say, say_id
 from detection.data.scan import MALFORMED, NOT_FINITE, refuse
 from detection.evaluation.matching import Boxes
-from detection.evaluation.valid import build_detections, read_valid_detections, read_valid_truth
+from detection.evaluation.valid import build_detections, image_areas, read_valid_detections, read_valid_truth
 
 NO_AREA = Kind(ERROR, "annotations without area", "COCO's sizes need it: add width times height, or the mask's area")
 
 
 class GroundTruth:
-    """Checked ground truth: sorted ids, and the objects in file order."""
+    """Checked ground truth: sorted ids, and the objects in file order.
+
+    image_area: (I,) width times height in square pixels, NaN where the file does not say it.
+    """
 
     def __init__(self, source: Mapping[str, Any] | str | Path) -> None:
         self.where = str(source) if isinstance(source, str | Path) else "ground truth"
         read = read_valid_truth(source) or _read_any_truth(source, self.where)
-        self.image_ids, self.category_ids, names, self.objects = read
+        self.image_ids, self.category_ids, names, self.objects, self.image_area = read
         self.category_names = _distinct(names)
 
     def positions(self, items: Sequence[Mapping], where: Callable[[int], str]) -> tuple[np.ndarray, np.ndarray]:
@@ -58,11 +61,11 @@ class GroundTruth:
 
 def _read_any_truth(
     source: Mapping[str, Any] | str | Path, where: str
-) -> tuple[np.ndarray, np.ndarray, list[str], Boxes]:
+) -> tuple[np.ndarray, np.ndarray, list[str], Boxes, np.ndarray]:
     """Read value by value, as `read_valid_truth`; raise `InputError` for the first kind of error."""
     lists = load_instances(source) if isinstance(source, str | Path) else require_lists(source, where)
     findings = Findings()
-    image_ids = np.sort(unique_entries(lists["images"], "images", findings)[1])
+    images, image_ids = sort_entries(*unique_entries(lists["images"], "images", findings))
     categories, category_ids = sort_entries(*unique_entries(lists["categories"], "categories", findings))
     names = read_names(categories, category_ids, findings)
     read = read_annotations(lists["annotations"], image_ids, category_ids, findings)
@@ -71,7 +74,8 @@ def _read_any_truth(
         findings.add(kind, map(read.describe, np.flatnonzero(rows).tolist()), int(rows.sum()))
     refuse(findings, where)
     objects = Boxes(read.image, read.category, read.bbox, read.area, np.zeros(len(read.items)), crowd=read.iscrowd)
-    return image_ids, category_ids, names, objects
+    areas = image_areas([(image.get("width"), image.get("height")) for image in images])
+    return image_ids, category_ids, names, objects, areas
 
 
 def read_detections(source: Sequence | Mapping | str | Path, truth: GroundTruth, name: str = "detections") -> Boxes:

@@ -4,6 +4,7 @@ Whatever is not plainly valid is left to `reading`, which reads it value by valu
 I images, K classes, N detections, G objects.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from operator import attrgetter
@@ -17,12 +18,15 @@ from detection.data.coco.instances import PARTS, find_positions
 from detection.data.fields import is_encodable
 from detection.evaluation.matching import Boxes
 
+MOST_PIXELS = 2**31  # of a side: larger numbers are no size
 Source = Sequence | Mapping | str | Path
 
 
 # Keys that are not listed are skipped.  A text, a bool or a fraction is not an integer.
 class _Image(msgspec.Struct, gc=False):
     id: int
+    width: Any = None
+    height: Any = None
 
 
 class _Category(msgspec.Struct, gc=False):
@@ -60,8 +64,11 @@ class _Results(msgspec.Struct):
 _REFUSED = (OSError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 
 
-def read_valid_truth(source: Source) -> tuple[np.ndarray, np.ndarray, list[str], Boxes] | None:
-    """Return sorted image ids (I,) and category ids (K,), category names (K) and objects (G); None: maybe invalid."""
+def read_valid_truth(source: Source) -> tuple[np.ndarray, np.ndarray, list[str], Boxes, np.ndarray] | None:
+    """Return sorted image ids (I,) and category ids (K,), category names (K), objects (G) and areas of images (I,).
+
+    None: maybe invalid.
+    """
     try:
         tree: _Instances = _decode(source, _Instances, once=PARTS)
         ids = [_column(rows, "id", np.int64) for rows in (tree.images, tree.categories, tree.annotations)]
@@ -76,7 +83,18 @@ def read_valid_truth(source: Source) -> tuple[np.ndarray, np.ndarray, list[str],
     if objects is None or not (unique and named and flagged and (objects.area >= 0).all()):
         return None
     objects.crowd = flags[0] == 1
-    return image_ids, category_ids, [names[k] for k in np.argsort(ids[1])], objects
+    areas = image_areas([(row.width, row.height) for row in tree.images])[np.argsort(ids[0])]
+    return image_ids, category_ids, [names[k] for k in np.argsort(ids[1])], objects, areas
+
+
+def image_areas(sizes: Sequence[tuple[Any, Any]]) -> np.ndarray:
+    """Return (I,) width times height in square pixels; NaN unless both are positive numbers."""
+
+    def area(width: Any, height: Any) -> float:
+        known = all(isinstance(side, int | float | np.integer) and 0 < side < MOST_PIXELS for side in (width, height))
+        return float(width) * float(height) if known else math.nan
+
+    return np.array([area(*size) for size in sizes], dtype=np.float64)
 
 
 def read_valid_detections(source: Source, image_ids: np.ndarray, category_ids: np.ndarray) -> Boxes | None:
