@@ -24,7 +24,7 @@ from backbones.measuring.context import build_cover
 from backbones.measuring.figure_data import penultimate_features
 from backbones.measuring.finite import refuse_not_finite
 from backbones.measuring.predictions import predict, predict_samples
-from backbones.measuring.robustness import Attack, attack_model
+from backbones.measuring.robustness import Attack, find_errors
 from backbones.models import Outputs, build_model, load_backbone
 from backbones.models.weights import state_hash
 from backbones.pretraining.building import build_method, build_teacher
@@ -258,11 +258,11 @@ def test_an_attacked_image_is_watched_too():
     with torch.no_grad():
         model.fc.weight.copy_(torch.tensor([[-1.0] * 3, [1.0] * 3]))  # brighter is wronger
     clean = colours(0, 226, 100)
-    attack_model(model, [clean], [Attack("fgsm", 1.0)], **options)
+    find_errors(model, [clean], [Attack("fgsm", 1.0)], **options)
     with pytest.raises(InputError, match=r"\(clean or attacked\) of the network.* for b"):
-        attack_model(model, [clean], [Attack("fgsm", 8.0)], **options)
+        find_errors(model, [clean], [Attack("fgsm", 8.0)], **options)
     with pytest.raises(InputError, match="for c"):
-        attack_model(model, [colours(255, 0, 100)], [Attack("fgsm", 0.0)], **options)
+        find_errors(model, [colours(255, 0, 100)], [Attack("fgsm", 0.0)], **options)
 
 
 def test_saved_predictions_are_checked_before_they_are_drawn(root, tmp_path, load_tool, capsys):

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers.noise_runs import PER_CLASS, read
+from helpers.noise_runs import PER_CLASS, ChannelMeans, inputs, read
 from helpers.result_folders import add, backbone, compare_runs
 from helpers.tools import tool
 
@@ -23,9 +23,9 @@ from backbones.core.per_image import (
 )
 from backbones.core.results import load_results
 from backbones.measuring.calibration import calibration_metrics, log_softmax, number_bins
-from backbones.measuring.evaluation import _val_images
+from backbones.measuring.evaluation import _val_images, evaluate_backbone
 from backbones.measuring.localization import BoxOverlap, LocalizationEvaluator, max_box_accuracy
-from backbones.measuring.predictions import Predictions
+from backbones.measuring.predictions import Predictions, predict_samples
 from comparison.bootstrap import Resampled, difference
 from comparison.resampling import draws
 from comparison.resampling.draws import DRAWS_FILE, count_images, draw_per_image, resample_images
@@ -84,12 +84,19 @@ def test_every_number_of_a_localisation_follows_from_its_images(run_dir, tmp_pat
 
 def test_every_number_of_attacks_follows_from_its_images(run_dir, tmp_path):
     arguments = [str(run_dir), "--output-dir", str(tmp_path), "ATTACK.MAX_IMAGES", "9", "ATTACK.BATCH_SIZE", "4"]
-    arguments += ["ATTACK.BOUNDS", "[1, 8]", "ATTACK.STEPS", "3", "ATTACK.RESTARTS", "1"]
+    arguments += ["ATTACK.BOUNDS", "[0.02, 8]", "ATTACK.STEPS", "3", "ATTACK.RESTARTS", "1"]
     assert tool("attack_backbone")(arguments) == 0
     metrics, [group] = stated(tmp_path)
     assert_stated(tmp_path, metrics)
-    assert {"fgsm_8_top1_error", "pgd_1_top1_error", "any_8_top1_error", "clean_top5_error"} <= set(metrics)
+    assert {"fgsm_8_top1_error", "pgd_0.02_top1_error", "any_8_top1_error", "clean_top5_error"} <= set(metrics)
     assert len(group.images) == 9
+    wrong = {name.removesuffix("_top5_error"): one.value for name, one in group.numbers.items() if "top5" in name}
+    assert 0 < wrong["any_0.02"].mean() < 1
+    methods = [wrong[f"{method}_0.02"] for method in ("fgsm", "pgd", "pgd_random", "margin")]
+    np.testing.assert_array_equal(wrong["any_0.02"], np.max([wrong["clean"], *methods], axis=0))
+    assert tool("evaluate_backbone")([str(run_dir), "--output-dir", str(tmp_path / "e")]) == 0
+    right = stated(tmp_path / "e")[1][0].numbers["top1"].value[group.images]
+    np.testing.assert_array_equal(group.numbers["clean_top1_error"].value, 1 - right)
 
 
 def test_without_numbers_there_is_no_file(root, run_dir, tmp_path):
@@ -104,6 +111,17 @@ def test_without_numbers_there_is_no_file(root, run_dir, tmp_path):
     [group] = stated(tmp_path / "e")[1]
     assert group.name == "val"
     assert not {"objectness_deviation", "human_kl"} & group.numbers.keys()
+
+
+def test_a_number_that_does_not_exist_is_not_written(root):
+    """Without a wrong prediction, results.json and the file lack the overconfidence."""
+    samples = read(root, "val")
+    samples.labels = predict_samples(ChannelMeans(), samples, inputs()).logits.argmax(1)
+    measured = evaluate_backbone(ChannelMeans(), samples, None, inputs())
+    assert measured.metrics["overconfidence"] is None
+    val = next(one for one in measured.per_image if one.name == "val")
+    assert "overconfidence" not in val.numbers
+    assert {"underconfidence", "top1"} <= val.numbers.keys()
 
 
 def test_images_are_identified_by_their_data_names_and_labels(root, tmp_path):

@@ -9,7 +9,7 @@ from torch import nn
 from backbones.core.errors import InputError
 from backbones.core.results import load_results
 from backbones.data.batch import Batch
-from backbones.measuring.robustness import Attack, attack_model, build_attacks, margin, perturb, wrong_predictions
+from backbones.measuring.robustness import Attack, build_attacks, find_errors, margin, perturb, wrong_predictions
 from backbones.models import Outputs
 
 pytest_plugins = ["helpers.noise_fixtures"]
@@ -53,7 +53,7 @@ def bytes_batch(model, seed=0):
 
 def run(model, batch, attacks, dtype=torch.float64, seed=0):
     options = {"mean": MEAN, "std": STD, "dtype": dtype, "device": torch.device("cpu"), "seed": seed}
-    return attack_model(model, [batch], attacks, **options)
+    return find_errors(model, [batch], attacks, **options).metrics()
 
 
 @pytest.mark.parametrize("method", ["fgsm", "pgd", "margin"])

@@ -16,7 +16,7 @@ Letters: B images, K classes, t the label, z the logits, x (B, 3, H, W) in [0, 1
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -165,11 +165,6 @@ def wrong_predictions(logits: Tensor, labels: Tensor) -> Tensor:
     before = (logits > own) | ((logits == own) & (numbers < labels[:, None])) | logits.isnan() | own.isnan()
     rank = before.sum(dim=1)
     return torch.stack([rank >= 1, rank >= 5])
-
-
-def attack_model(*args: Any, **options: Any) -> dict[str, float]:
-    """Return the metrics of `find_errors`, with its arguments."""
-    return find_errors(*args, **options).metrics()
 
 
 def find_errors(
