@@ -170,3 +170,25 @@ def test_influence_by_hand(tmp_path):
     other, _ = evaluated(tmp_path, truth | {"images": truth["images"][:2]}, a)
     with pytest.raises(InputError, match="differ in their images"):
         influence(rows[:1], [other])
+
+
+# ---- the compiled code --------------------------------------------------------------------------------------------
+
+
+def test_code_is_compiled_where_nothing_can_be_kept(tmp_path, monkeypatch):
+    """numba refuses to keep code if it may write neither beside the file nor to the user's folder."""
+    from numba.core import caching
+
+    from comparison.diagnosis import kernel
+
+    matches, _ = evaluated(tmp_path, *scene(6))
+    expected = per_class(matches)
+    monkeypatch.setattr(caching.CompileResultCacheImpl, "_locator_classes", [])
+    monkeypatch.setattr(kernel, "sum_precisions", kernel._compile(kernel.sum_precisions.py_func))
+    for name, values in per_class(matches).items():
+        np.testing.assert_array_equal(expected[name], values)
+
+
+def test_recall_points_are_those_of_coco():
+    """The kernel computes them, as a table could not be read by several lanes at once."""
+    np.testing.assert_array_equal(np.arange(101) * 0.01, np.linspace(0, 1, 101))
