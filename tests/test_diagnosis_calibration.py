@@ -108,3 +108,20 @@ def test_a_file_of_an_earlier_version_is_refused(tmp_path):
     np.savez(tmp_path / "earlier.npz", **arrays)
     with pytest.raises(InputError, match=r"earlier\.npz: no partner_iou, .*evaluate again"):
         calibration(load_matches(tmp_path / "earlier.npz"))
+
+
+@pytest.mark.parametrize("options", [{}, {"crowd": 0.8}])
+def test_the_iou_that_is_kept_is_that_of_the_boxes(tmp_path, options):
+    """In matches with crowd regions, too, where it is the share of the detection that is inside."""
+    truth, detections = tide_problem(2, **options)
+    evaluated(tmp_path, truth, detections)
+    with np.load(tmp_path / "matches.npz") as file:
+        rows = list(zip(file["index"], file["partner"], file["partner_iou"], strict=True))
+    crowds = 0
+    for index, partner, kept in rows:
+        found = truth["annotations"][partner]
+        expected = plain_diagnosis.iou(detections[index]["bbox"], found["bbox"], found["iscrowd"]) * (partner >= 0)
+        assert kept == pytest.approx(expected, abs=1e-6)
+        crowds += found["iscrowd"] * (partner >= 0)
+    assert crowds > 0
+    assert len(rows) > crowds

@@ -12,6 +12,7 @@ from helpers.tide_problem import tide_problem, with_a_class_of_detections_only
 from backbones.core.errors import InputError
 from backbones.core.matches import READ, load_matches
 from comparison.bootstrap import average_precision, resample_images
+from comparison.diagnosis import tide as tide_module
 from comparison.diagnosis.tide import ERRORS, count_errors, tide
 from detection.evaluation.coco import evaluate_coco
 
@@ -116,7 +117,10 @@ def test_detections_below_the_score_threshold_do_not_exist(tmp_path):
     assert low != tide(evaluated(tmp_path, truth, detections))
 
 
-def test_the_value_is_ap50_and_many_resamples_equal_single_ones(tmp_path):
+@pytest.mark.parametrize("numbers", [tide_module._NUMBERS, 5 * 33 * 7])
+def test_the_value_is_ap50_and_many_resamples_equal_single_ones(tmp_path, monkeypatch, numbers):
+    """The second computes 7 resamples at a time."""
+    monkeypatch.setattr(tide_module, "_NUMBERS", numbers)
     matches = evaluated(tmp_path, *scene(11, images=30, classes=5))
     weights = resample_images(30, resamples=70, seed=1)
     found = tide(matches, weights)

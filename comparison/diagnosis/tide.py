@@ -40,6 +40,7 @@ from comparison.diagnosis.variants import (
 
 ERRORS: tuple[str, ...] = (*DETECTION_ERRORS, "Miss", "FP", "FN")
 CLS = ERRORS.index("Cls")
+_NUMBERS = 2**22  # computed at a time, for all classes and variants: bounds the memory
 MISS, FP, FN = (ERRORS.index(name) for name in ("Miss", "FP", "FN"))
 
 
@@ -54,9 +55,14 @@ def tide(matches: Matches, weights: np.ndarray | None = None) -> dict[str, dict[
     """
     drawn, errors = image_weights(matches, weights), find_errors(matches)
     areas = len(matches.area_names)
-    objects = class_weights(matches, matches.object_counts[:, 0], drawn)
-    precision = class_precision(_correct(matches, errors, areas), _remaining(matches, errors, areas, drawn), drawn)
-    mean = mean_over_classes(precision, objects)
+    corrected = _correct(matches, errors, areas)
+    step = max(1, _NUMBERS // (len(matches.category_ids) * corrected.outcomes.shape[1]))
+
+    def mean_of(part: np.ndarray) -> np.ndarray:
+        objects = class_weights(matches, matches.object_counts[:, 0], part)
+        return mean_over_classes(class_precision(corrected, _remaining(matches, errors, areas, part), part), objects)
+
+    mean = np.concatenate([mean_of(drawn[first : first + step]) for first in range(0, len(drawn), step)], axis=1)
     gain = (mean[1:] - mean[0]).reshape(areas, len(ERRORS), -1)
     result = {area: dict(zip(ERRORS, own, strict=True)) for area, own in zip(matches.area_names, gain, strict=True)}
     result[matches.area_names[0]] |= {"AP50": mean[0]}
