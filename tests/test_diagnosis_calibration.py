@@ -6,7 +6,7 @@ from helpers import plain_diagnosis
 from helpers.tide_problem import tide_problem, with_a_class_of_detections_only
 
 from backbones.core.errors import InputError
-from backbones.core.matches import OPTIONAL, load_matches
+from backbones.core.matches import ADDED, load_matches
 from comparison.bootstrap import resample_images
 from comparison.diagnosis.calibration import calibration
 from detection.evaluation.coco import evaluate_coco
@@ -104,7 +104,7 @@ def test_perfect_scores_have_no_error(tmp_path):
 def test_a_file_of_an_earlier_version_is_refused(tmp_path):
     evaluated(tmp_path, *tide_problem(1, images=4))
     with np.load(tmp_path / "matches.npz") as file:
-        arrays = {name: file[name] for name in file.files if name not in OPTIONAL}
+        arrays = {name: file[name] for name in file.files if name not in ADDED}
     np.savez(tmp_path / "earlier.npz", **arrays)
     with pytest.raises(InputError, match=r"earlier\.npz: no partner_iou, .*evaluate again"):
         calibration(load_matches(tmp_path / "earlier.npz"))

@@ -6,7 +6,7 @@ from helpers import plain_diagnosis
 from helpers.tide_problem import tide_problem
 
 from backbones.core.errors import InputError
-from backbones.core.matches import OPTIONAL, load_matches
+from backbones.core.matches import ADDED, load_matches
 from comparison.bootstrap import resample_images
 from comparison.diagnosis.confusion import confusion
 from detection.evaluation.coco import evaluate_coco
@@ -100,7 +100,7 @@ def test_the_better_score_takes_the_object_and_the_next_one_another(tmp_path):
 def test_a_file_of_an_earlier_version_is_refused(tmp_path):
     evaluated(tmp_path, *tide_problem(1, images=4))
     with np.load(tmp_path / "matches.npz") as file:
-        arrays = {name: file[name] for name in file.files if name not in OPTIONAL}
+        arrays = {name: file[name] for name in file.files if name not in ADDED}
     np.savez(tmp_path / "earlier.npz", **arrays)
     with pytest.raises(InputError, match=r"earlier\.npz: no any_partner, .*evaluate again"):
         confusion(load_matches(tmp_path / "earlier.npz"))

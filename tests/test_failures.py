@@ -123,7 +123,7 @@ def test_a_failed_baseline_and_its_missing_differences_read_well_together(tmp_pa
     assert out.data["baseline"] is None
     assert out.notes[:2] == [
         f"Failed: pretrain of CE: {NOT_FINITE} (log: /runs/x/log.txt)",
-        "No baseline (a row of method CE) for LS, ALS: no differences shown.",
+        "No baseline (a row of method CE) for LS, ALS: no differences shown; name one with --baseline LABEL.",
     ]
     assert not any("commit" in note or "matches.npz" in note for note in out.notes)
     out = Outputs(tmp_path, capsys, [failure("CE")], "--baseline", "CE")  # a row of the suite, not a mistyped label

@@ -5,7 +5,7 @@ import pytest
 from helpers.coco_scenes import scene
 
 from backbones.core.errors import InputError
-from backbones.core.matches import DETAILS, FORMAT_VERSION, LAYOUT, OPTIONAL, READ, load_matches, save_matches
+from backbones.core.matches import ADDED, DETAILS, FORMAT_VERSION, LAYOUT, READ, load_matches, save_matches
 from comparison.bootstrap import summary
 from detection.evaluation.coco import evaluate_coco
 
@@ -50,9 +50,9 @@ def test_a_file_of_the_first_release_gives_the_same_numbers(written, tmp_path):
 def test_optional_arrays_can_be_left_out_and_others_not(written, tmp_path):
     _, arrays = written
     del arrays["format_version"]
-    save_matches(tmp_path / "fewer.npz", {name: array for name, array in arrays.items() if name not in OPTIONAL})
+    save_matches(tmp_path / "fewer.npz", {name: array for name, array in arrays.items() if name not in ADDED})
     fewer = load_matches(tmp_path / "fewer.npz")
-    assert fewer.details.keys() == set(DETAILS) - OPTIONAL
+    assert fewer.details.keys() == set(DETAILS) - ADDED
     with pytest.raises(AssertionError):
         save_matches(tmp_path / "fewer.npz", {name: array for name, array in arrays.items() if name != "own_iou"})
 

@@ -61,6 +61,8 @@ LAYOUT = {
     "object_area": ("float64", "G"),
     "image_area": ("float64", "I"),
 }
+# Arrays that files written before version 0.4 lack.
+ADDED = {"partner_iou", "any_partner", "object_area", "image_area"}
 # The arrays that every file has; files of the first release, and those of VOC, lack the others.
 READ = (
     *("image", "category", "score", "rank", "outcome", "object_image", "object_category", "object_counts"),
