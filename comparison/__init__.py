@@ -24,19 +24,11 @@ def compare(
     folders: Iterable[str | Path],
     output_dir: str | Path,
     *,
-    baseline: str | None = None,
-    primary: str = PRIMARY,
-    margin: float = MARGIN,
-    seed_hours: float | None = None,
-    resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-    chosen: Sequence[str] = (),
-    failures: Sequence[Failure] = (),
-    notes: Sequence[str] = (),
-    allow_mixed_protocols: bool = False,
+    baseline: str | None = None, primary: str = PRIMARY, margin: float = MARGIN, seed_hours: float | None = None,
+    resamples: int = 1000, level: float = 0.95, seed: int = 0, chosen: Sequence[str] = (),
+    failures: Sequence[Failure] = (), notes: Sequence[str] = (), allow_mixed_protocols: bool = False,
     bundle: str | Path | None = None,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Compare the results in folders, and write tables, figures and index.html to `output_dir`.
 
     Args:
@@ -63,12 +55,15 @@ def compare(
         **{"chosen": list(chosen), "failures": list(failures), "goal": goal},
     }
     comparison = build_comparison(rows, **options)
-    others = ", ".join(map(str, find_other_evaluations(folders)))
-    left_out = [f"Left out, as not given themselves: evaluations on other data sets in {others}."] if others else []
-    added = [*left_out, *notes]
+    added = [*_left_out(folders), *notes]
     comparison["notes"] += added
     with lock_run(output_dir):
         save_comparison(output_dir, comparison, rows)
     if bundle is not None:
         save_bundle(Path(bundle), Path(output_dir), rows, options, added)
     return comparison
+
+
+def _left_out(folders: Sequence[str | Path]) -> list[str]:
+    others = ", ".join(map(str, find_other_evaluations(folders)))
+    return [f"Left out, as not given themselves: evaluations on other data sets in {others}."] if others else []

@@ -87,7 +87,7 @@ def build_methods(
         samples = {id(family): one for family in group if (one := _sample(family, goal.primary, measured))}
         parts = components([*samples.values()])
         variances += [variance_entry(protocol, goal.primary, parts)] if parts else []
-        baseline = _baseline_of(group, measured)
+        baseline = baseline_of_group(group, measured)
         if baseline is None:
             continue
         others = [family for family in group if family is not baseline and family.rows]
@@ -120,7 +120,7 @@ def _entry(family: Family, measured: Measured) -> dict[str, Any]:
     }
 
 
-def _baseline_of(group: Sequence[Family], measured: Measured) -> Family | None:
+def baseline_of_group(group: Sequence[Family], measured: Measured) -> Family | None:
     """Return the family of the rows that the others are compared with; None if there is none, or several."""
     rows = [baseline for family in group for row in family.rows if (baseline := measured.baselines[id(row)])]
     found = [family for family in group if any(one is row for one in family.rows for row in rows)]

@@ -15,6 +15,7 @@ from typing import Any
 from backbones.core.revision import describe_revision
 from backbones.core.schema import find_violation
 from comparison.bootstrap import Resampled, difference, interval
+from comparison.diagnosis.entries import build_diagnosis
 from comparison.failed_rows import place_failures
 from comparison.failures import Failure, detector_failure
 from comparison.families import find_families
@@ -61,7 +62,8 @@ def build_comparison(
     mark_commits(compared)
     families = find_families([one.row for one in compared], chosen)
     labels = [entry["baseline"] for entry in entries if entry["baseline"] is not None]
-    methods, variances = build_methods(families, _measured(compared, resampled), goal, level)
+    measured = _measured(compared, resampled)
+    methods, variances = build_methods(families, measured, goal, level)
     return _checked(
         {
             "schema_version": SCHEMA_VERSION,
@@ -70,6 +72,7 @@ def build_comparison(
             "primary": goal.primary,
             "methods": methods,
             "variances": variances,
+            "diagnosis": build_diagnosis(families, measured, level=level, resamples=resamples, seed=seed),
             "failures": [asdict(failure) for failure in failures],
             "level": level,
             "resamples": resamples,

@@ -23,6 +23,9 @@ from comparison.rows import collect_rows
 from comparison.tables.terminal import terminal_table, terminal_verdicts
 from detection.evaluation.arguments import add_results_arguments, evaluate_arguments
 
+# Options that are arguments of `compare`.
+OPTIONS = ("baseline", "primary", "margin", "seed_hours", "resamples", "level", "seed", "chosen", "bundle")
+
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
@@ -31,21 +34,9 @@ def main(argv: list[str] | None = None) -> int:
     rows = collect_rows(args.runs, allow_mixed_protocols=mixed) if args.runs and args.results else []
     foreign = evaluate_arguments(args, [row.folders["detection"] for row in rows if "detection" in row.folders])
     comparison = compare(
-        [*args.runs, *foreign],
-        args.output_dir,
-        baseline=args.baseline,
-        primary=args.primary,
-        margin=args.margin,
-        seed_hours=args.seed_hours,
-        resamples=args.resamples,
-        level=args.level,
-        seed=args.seed,
-        chosen=args.chosen,
-        failures=failures,
-        notes=args.note,
-        allow_mixed_protocols=mixed,
-        bundle=args.bundle,
-    )
+        [*args.runs, *foreign], args.output_dir, failures=failures, notes=args.note, allow_mixed_protocols=mixed,
+        **{name: getattr(args, name) for name in OPTIONS},
+    )  # fmt: skip
     print("\n\n".join(filter(None, [terminal_table(comparison), terminal_verdicts(comparison)])))
     print(f"\nreport: {args.output_dir / PAGE}")
     return 0

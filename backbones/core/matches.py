@@ -71,7 +71,7 @@ READ = (
 # Those that only the diagnosis of errors needs; `Matches.detail` says so where a file lacks one.
 DETAILS = (
     *("partner", "own_iou", "own_object", "other_iou", "other_object"),
-    *("partner_iou", "any_partner", "object_area", "image_area"),
+    *("partner_iou", "any_partner", "object_area", "image_area", "category_names"),
 )
 _POSITIONS = {"image": "I", "category": "K", "object_image": "I", "object_category": "K"}
 _OBJECTS = {"partner", "own_object", "other_object", "any_partner"}  # positions of objects, or -1
@@ -167,7 +167,10 @@ def build_matches(arrays: Mapping[str, np.ndarray], *, where: str = "matches") -
     detections = np.lexsort((arrays["rank"], position[arrays["image"]], arrays["category"]))
     objects = np.lexsort((position[arrays["object_image"]], arrays["object_category"]))
     moved = np.append(np.argsort(objects), -1)  # where an object is after sorting; -1 remains
-    sort = {"N": lambda array: array[detections], "G": lambda array: array[objects], "I": lambda array: array[order]}
+    sort = {
+        "N": lambda array: array[detections], "G": lambda array: array[objects], "I": lambda array: array[order],
+        "K": lambda array: array,
+    }  # fmt: skip
     details = {name: sort[LAYOUT[name][1]](arrays[name]) for name in known}
     return Matches(
         image=position[arrays["image"]][detections],
@@ -205,6 +208,6 @@ def _check(arrays: Mapping[str, np.ndarray], where: str) -> None:
     for name, (low, high) in limits.items():
         if ((arrays[name] < low) | (arrays[name] > high)).any():
             raise InputError(f"{where}: {name} has values outside {low} to {high}; evaluate again")
-    for name in ("score", "iou_thresholds", "score_threshold", *(set(known) - _OBJECTS)):
+    for name in ("score", "iou_thresholds", "score_threshold", *(set(known) - _OBJECTS - {"category_names"})):
         if not np.isfinite(arrays[name]).all():
             raise InputError(f"{where}: {name} has values that are not finite; evaluate again")

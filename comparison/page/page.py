@@ -10,6 +10,7 @@ from backbones.core.files import save_json, save_text
 from comparison.metrics import ARROW, BY_NAME, GROUPS, METRICS
 from comparison.page import figures
 from comparison.page.answers import first_screen, test_set
+from comparison.page.diagnosis import diagnosis_section
 from comparison.page.export import FIGURES, save_figures
 from comparison.page.figures import Figure
 from comparison.page.gallery import build_gallery
@@ -44,6 +45,7 @@ def build_sections(comparison: Mapping[str, Any]) -> dict[str, Any]:
     rows = comparison["rows"]
     colours = figures.colour_of_rows(rows)
     colours |= {row["backbone_name"]: colours[row["name"]] for row in rows}
+    labels = {row["label"]: colours[row["name"]] for row in rows}
     first = first_screen(comparison, colours)
     return {
         "first": first,
@@ -54,6 +56,7 @@ def build_sections(comparison: Mapping[str, Any]) -> dict[str, Any]:
             detection_section(protocol, members, colours, comparison["level"])
             for protocol, members in groups_of(comparison)
         ],
+        "diagnosis": [diagnosis_section(entry, labels) for entry in comparison["diagnosis"]],
         "backbones": backbones_section(rows, colours),
         "provenance": _provenance(rows),
     }
@@ -86,7 +89,7 @@ def render_page(
 def _figures(sections: Mapping[str, Any]) -> list[Figure]:
     """Return the figures that the page shows, with the protocol in the names of those that depend on one."""
     found = []
-    for part in (*sections["spreads"], *sections["forests"]):
+    for part in (*sections["spreads"], *sections["forests"], *sections["diagnosis"]):
         found += [Figure(f"{part['protocol']}-{one.name}", one.svg) for one in part["figures"]]
     if not sections["forests"]:  # single runs
         for group in sections["groups"]:

@@ -88,7 +88,7 @@ def draw_per_image(groups: Sequence[ImageGroup], where: Path, *, resamples: int,
         ]
         return fingerprint(_settings(resamples, seed), *first, *(part for parts in named for part in parts))
 
-    return _keep(where, key, compute, resamples)
+    return _split(keep(_file_of(where), key, compute, 1 + resamples))
 
 
 def _draw_matches(
@@ -101,12 +101,21 @@ def _draw_matches(
         return compute(matches, np.concatenate([np.ones((1, images)), weights]))
 
     def key() -> str:
-        first = resample_images(images, resamples=1, seed=seed)
-        parts = [getattr(matches, field.name) for field in fields(matches) if field.name not in ("where", "details")]
-        known = [part if isinstance(part, np.ndarray) else repr(part) for part in parts]
-        return fingerprint(_settings(resamples, seed), first, *known)
+        return key_of(matches, "", resamples, seed)
 
-    return _keep(Path(matches.where), key, numbers, resamples)
+    return _split(keep(_file_of(Path(matches.where)), key, numbers, 1 + resamples))
+
+
+def key_of(matches: Matches, what: str, resamples: int, seed: int, *, with_details: bool = False) -> str:
+    """Hash matches and the resamples, as the key of numbers called `what`.
+
+    with_details: also the arrays that only diagnoses need.
+    """
+    first = resample_images(len(matches.image_ids), resamples=1, seed=seed)
+    parts = [getattr(matches, field.name) for field in fields(matches) if field.name not in ("where", "details")]
+    parts += [part for name in sorted(matches.details) for part in (name, matches.details[name]) if with_details]
+    known = [part if isinstance(part, np.ndarray) else repr(part) for part in parts]
+    return fingerprint(what + _settings(resamples, seed), first, *known)
 
 
 # ---- the file -----------------------------------------------------------------------------------------------------
@@ -117,28 +126,38 @@ def _settings(resamples: int, seed: int) -> str:
     return f"{VERSION} {resamples} {seed}"
 
 
-def _keep(
-    data: Path, make_key: Callable[[], str], compute: Callable[[], dict[str, np.ndarray]], resamples: int
-) -> Drawn:
-    """Return the numbers of a file of data: read from the file beside it, or else computed and written there."""
-    file = data.with_name(DRAWS_FILES[data.name]) if data.name in DRAWS_FILES else None
-    key = make_key() if file else ""
-    numbers = _load(file, key, resamples) if file else None
-    if numbers is None:
-        numbers = compute()
-        if file and data.is_file():
-            _save(file, key, numbers)
+def _file_of(data: Path) -> Path | None:
+    return data.with_name(DRAWS_FILES[data.name]) if data.name in DRAWS_FILES and data.is_file() else None
+
+
+def _split(numbers: dict[str, np.ndarray]) -> Drawn:
     return {n: float(value[0]) for n, value in numbers.items()}, {n: value[1:] for n, value in numbers.items()}
 
 
-def _load(path: Path, key: str, resamples: int) -> dict[str, np.ndarray] | None:
+def keep(
+    file: Path | None, make_key: Callable[[], str], compute: Callable[[], dict[str, np.ndarray]], columns: int
+) -> dict[str, np.ndarray]:
+    """Return name -> (columns,): read from the file if it has this key, or else computed and written there.
+
+    file: None: computed and not written.
+    """
+    key = make_key() if file else ""
+    numbers = _load(file, key, columns) if file else None
+    if numbers is None:
+        numbers = compute()
+        if file:
+            _save(file, key, numbers)
+    return numbers
+
+
+def _load(path: Path, key: str, columns: int) -> dict[str, np.ndarray] | None:
     """Read the numbers with this key; None if there are none, or the file is damaged, for it can be written again."""
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             stored, names, numbers = str(file["key"]), file["names"].tolist(), file["numbers"]
     except Exception:  # zipfile, numpy and zlib raise errors of their own for a damaged file
         return None
-    right = stored == key and numbers.shape == (len(names), 1 + resamples) and numbers.dtype == np.float64
+    right = stored == key and numbers.shape == (len(names), columns) and numbers.dtype == np.float64
     return dict(zip(names, numbers, strict=True)) if right else None
 
 

@@ -1,0 +1,125 @@
+"""The diagnosis of all methods of a comparison, as "diagnosis" of comparison.json; its schema describes every key.
+
+A number of a method is the mean over its seeds, fine-tunings averaged first.  Its interval, and that of its difference
+to the baseline, cover seeds and images as those of the verdict do (`comparison.verdicts.nested`); of a single seed,
+images.  All are exploratory.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from comparison.diagnosis.calibration import SCORE_THRESHOLD as CALIBRATED
+from comparison.diagnosis.confusion import SCORE_THRESHOLD as CONFUSED
+from comparison.diagnosis.numbers import diagnose, influence_of_images
+from comparison.diagnosis.shares import EDGES
+from comparison.families import Family
+from comparison.methods import Measured, baseline_of_group
+from comparison.verdicts.nested import Difference, Sample, difference
+
+INFLUENTIAL = 12  # images listed for and against a difference
+Numbers = Mapping[str, np.ndarray]
+
+
+def build_diagnosis(
+    families: Sequence[Family], measured: Measured, *, level: float, resamples: int, seed: int
+) -> list[dict[str, Any]]:
+    """Return one entry per protocol that has detections with per-image data."""
+    found = []
+    for protocol in dict.fromkeys(family.protocol for family in families):
+        group = [family for family in families if family.protocol == protocol and _matches_of(family, measured)]
+        if group:
+            numbers = {
+                id(row): diagnose(one.matches, resamples=resamples, seed=seed)
+                for family in group for row in family.rows
+                if (one := measured.resampled.get(id(row))) and one.matches
+            }  # fmt: skip
+            baseline = baseline_of_group(group, measured)
+            found.append(_entry(protocol, group, baseline, measured, numbers, level))
+    return found
+
+
+def _matches_of(family: Family, measured: Measured) -> list[Any]:
+    found = [measured.resampled.get(id(row)) for row in family.rows]
+    return [one.matches for one in found if one and one.matches]
+
+
+def _entry(
+    protocol: str | None, group: Sequence[Family], baseline: Family | None, measured: Measured,
+    numbers: Mapping[int, Numbers], level: float,
+) -> dict[str, Any]:  # fmt: skip
+    samples = {id(family): _samples(family, numbers) for family in group}
+    against = samples[id(baseline)] if baseline else {}
+    first = _matches_of(group[0], measured)[0]
+    return {
+        "protocol": protocol,
+        "classes": [str(name) for name in first.details.get("category_names", first.category_ids)],
+        "objects_of_class": np.bincount(
+            first.object_category[first.object_counts[:, 0]], minlength=len(first.category_ids)
+        ).tolist(),
+        "share_edges": list(EDGES),
+        "settings": {"iou": 0.5, "score_of_calibration": CALIBRATED, "score_of_confusion": CONFUSED},
+        "methods": [
+            {
+                "label": family.label,
+                "is_baseline": family is baseline,
+                "values": {name: _mean(sample, level) for name, sample in samples[id(family)].items()},
+                "differences": _differences(samples[id(family)], against, level) if family is not baseline else {},
+                "influence": _influence(family, baseline, measured) if baseline and family is not baseline else None,
+            }
+            for family in group
+        ],
+    }
+
+
+def _samples(family: Family, numbers: Mapping[int, Numbers]) -> dict[str, Sample]:
+    """Return the numbers of a method that all its runs have, per seed."""
+    runs = [[numbers[id(row)] for row in rows if id(row) in numbers] for rows in family.backbones.values()]
+    runs = [own for own in runs if own]
+    names = [name for name in runs[0][0] if all(name in one for own in runs for one in own)]
+    found = {}
+    for name in names:
+        values = np.array([np.mean([one[name] for one in own], axis=0) for own in runs])
+        if np.isfinite(values[:, 0]).all():
+            found[name] = Sample(values[:, 0], values[:, 1:])
+    return found
+
+
+def _mean(sample: Sample, level: float) -> list[float | None]:
+    """Return [mean, low, high]."""
+    draws = sample.draws[:, np.isfinite(sample.draws).all(0)]
+    zero = Sample(np.zeros(sample.seeds), np.zeros_like(draws))
+    one = difference(Sample(sample.values, draws), zero) if draws.shape[1] > 1 or sample.seeds > 1 else None
+    return _limits(one, sample.mean, level)
+
+
+def _differences(samples: Mapping[str, Sample], against: Mapping[str, Sample], level: float) -> dict[str, list]:
+    return {
+        name: _limits(difference(sample, against[name]), sample.mean - against[name].mean, level)
+        for name, sample in samples.items()
+        if name in against
+    }
+
+
+def _limits(one: Difference | None, value: float, level: float) -> list[float | None]:
+    if one is None or not math.isfinite(one.error):
+        return [value, None, None]
+    return [value, *one.interval(level)]
+
+
+def _influence(family: Family, baseline: Family, measured: Measured) -> dict[str, Any]:
+    """Return the images that move the difference in AP most, for the method and for the baseline."""
+    groups = [_matches_of(one, measured) for one in (family, baseline)]
+    moved = [np.mean([influence_of_images(matches) for matches in group], axis=0) for group in groups]
+    total = moved[0] - moved[1]
+    ids, order = groups[0][0].image_ids, np.argsort(-total, kind="stable")
+    known = [int(at) for at in order if np.isfinite(total[at])]
+
+    def listed(chosen: Sequence[int]) -> list[dict[str, Any]]:
+        return [{"image_id": int(ids[at]), "influence": float(total[at])} for at in chosen]
+
+    for_method = [at for at in known[:INFLUENTIAL] if total[at] > 0]
+    against = [at for at in known[::-1][:INFLUENTIAL] if total[at] < 0]
+    return {"for": listed(for_method), "against": listed(against)}

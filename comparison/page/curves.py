@@ -1,0 +1,73 @@
+"""Curves over the unit square as inline SVG, in the style of `comparison.page.figures`."""
+
+from collections.abc import Sequence
+from html import escape
+from typing import NamedTuple
+
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 340, 286, 34, 330, 40, 246
+LEGEND_LINE = 15
+
+
+class Curve(NamedTuple):
+    """A line: points (x, y) in [0, 1]."""
+
+    label: str
+    colour: str
+    points: Sequence[tuple[float, float]]
+
+
+def curve_panel(title: str, x_title: str, y_title: str, curves: Sequence[Curve], *, diagonal: bool = False) -> str:
+    """Draw curves with a legend.
+
+    Args:
+        diagonal: draw the line x = y.
+    """
+    lines = (len(curves) + 1) // 2
+    height = HEIGHT + LEGEND_LINE * lines
+    said = "; ".join(f"{curve.label}: {_summary(curve)}" for curve in curves)
+    name, meaning = escape(f"{title}: {said}", quote=True), escape(f"{title}: {y_title} over {x_title}")
+    parts = [
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" xmlns="http://www.w3.org/2000/svg" '
+        f'aria-label="{name}"><title>{meaning}</title>'
+        f'<text x="0" y="15" class="t">{escape(title)}</text>'
+    ]
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        x, y = _x(tick), _y(tick)
+        parts.append(
+            f'<line x1="{x}" x2="{x}" y1="{TOP}" y2="{BOTTOM}" class="grid"/>'
+            f'<line x1="{LEFT}" x2="{RIGHT}" y1="{y}" y2="{y}" class="grid"/>'
+            f'<text x="{x}" y="{BOTTOM + 13}" class="k" text-anchor="middle">{tick:g}</text>'
+            f'<text x="{LEFT - 5}" y="{y + 4}" class="k" text-anchor="end">{tick:g}</text>'
+        )
+    parts.append(
+        f'<text x="{(LEFT + RIGHT) / 2}" y="{BOTTOM + 28}" class="k" text-anchor="middle">{escape(x_title)}</text>'
+        f'<text x="{LEFT}" y="{TOP - 5}" class="k" text-anchor="start">{escape(y_title)}</text>'
+    )
+    if diagonal:
+        parts.append(f'<path d="M{_x(0)} {_y(0)}L{_x(1)} {_y(1)}" class="zero" stroke-dasharray="4 3"/>')
+    for number, curve in enumerate(curves):
+        path = "L".join(f"{_x(x)} {_y(y)}" for x, y in curve.points)
+        parts.append(
+            f'<path d="M{path}" fill="none" stroke="{curve.colour}" stroke-width="1.8">'
+            f"<title>{escape(curve.label)}</title></path>"
+        )
+        x, y = LEFT + 150 * (number % 2), HEIGHT + LEGEND_LINE * (number // 2)
+        parts.append(
+            f'<path d="M{x} {y}h16" stroke="{curve.colour}" stroke-width="3"/>'
+            f'<text x="{x + 22}" y="{y + 4}" class="k">{escape(curve.label[:22])}</text>'
+        )
+    return "".join(parts) + "</svg>"
+
+
+def _x(value: float) -> float:
+    return round(LEFT + (RIGHT - LEFT) * value, 1)
+
+
+def _y(value: float) -> float:
+    return round(BOTTOM - (BOTTOM - TOP) * value, 1)
+
+
+def _summary(curve: Curve) -> str:
+    """Return the points nearest to x = 0.25, 0.5 and 0.75."""
+    found = [min(curve.points, key=lambda point: abs(point[0] - x)) for x in (0.25, 0.5, 0.75)]
+    return ", ".join(f"{y:.2f} at {x:.2f}" for x, y in found)

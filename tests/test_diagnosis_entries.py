@@ -1,0 +1,107 @@
+"""The diagnosis of methods over seeds: in comparison.json, kept beside the matches, and on the page."""
+
+import json
+from html import unescape
+
+import numpy as np
+import pytest
+from helpers.many_runs import add_many
+from helpers.result_folders import compare_runs
+
+from backbones.core.matches import ADDED, load_matches
+from comparison.diagnosis import numbers
+from comparison.diagnosis.calibration import calibration
+from comparison.diagnosis.influence import influence
+from comparison.diagnosis.intervals import weights_of
+from comparison.diagnosis.tide import tide
+from comparison.verdicts.nested import Sample, difference
+
+METHODS = {"CE": (0.6, 0.02), "ALS": (0.8, 0.02)}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return add_many(
+        tmp_path_factory.mktemp("diagnosis") / "runs", methods=METHODS, seeds=3, protocols=("det@1",), images=30
+    )
+
+
+@pytest.fixture(scope="module")
+def compared(runs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    return compare_runs(runs, folder), (folder / "index.html").read_text()
+
+
+def matches(runs, label):
+    return [load_matches(runs / f"{label}-{seed}-det@1" / "matches.npz") for seed in range(3)]
+
+
+def test_a_number_has_the_interval_of_the_verdict(runs, compared):
+    [entry] = compared[0]["diagnosis"]
+    als = next(method for method in entry["methods"] if method["label"] == "ALS")
+    weights = weights_of(matches(runs, "CE")[0], resamples=40, seed=0)
+    for name, measure in {
+        "error/all/Miss": lambda one: tide(one, weights)["all"]["Miss"],
+        "LaECE": lambda one: calibration(one, weights).la_ece,
+    }.items():
+        samples = []
+        for label in ("ALS", "CE"):
+            found = np.array([measure(one) for one in matches(runs, label)])
+            samples.append(Sample(found[:, 0], found[:, 1:]))
+        expected = difference(*samples)
+        assert als["differences"][name] == pytest.approx([expected.value, *expected.interval()])
+        assert als["values"][name][0] == pytest.approx(samples[0].mean)
+        assert als["values"][name][1] < samples[0].mean < als["values"][name][2]
+    assert als["differences"]["error/all/Miss"][2] < 0  # it misses fewer objects
+    assert (
+        entry["objects_of_class"]
+        == np.bincount(
+            matches(runs, "CE")[0].object_category[matches(runs, "CE")[0].object_counts[:, 0]], minlength=4
+        ).tolist()
+    )
+
+
+def test_the_influential_images_are_those_of_the_jackknife(runs, compared):
+    als = compared[0]["diagnosis"][0]["methods"][1]
+    expected = influence(matches(runs, "ALS"), matches(runs, "CE"))
+    ids = matches(runs, "CE")[0].image_ids
+    found = als["influence"]
+    assert [one["image_id"] for one in found["for"][:3]] == ids[np.argsort(-expected)[:3]].tolist()
+    assert found["for"][0]["influence"] == pytest.approx(expected.max())
+    assert all(one["influence"] < 0 for one in found["against"])
+    assert compared[0]["diagnosis"][0]["methods"][0]["influence"] is None  # the baseline
+
+
+def test_it_is_computed_once(runs, tmp_path, monkeypatch):
+    first = compare_runs(runs, tmp_path / "a")
+    monkeypatch.setattr(numbers, "_numbers", None)
+    monkeypatch.setattr(numbers, "influence_on_row", None)
+    assert compare_runs(runs, tmp_path / "b")["diagnosis"] == first["diagnosis"]
+
+
+def test_files_of_an_earlier_version_have_what_they_allow(tmp_path):
+    runs = add_many(tmp_path / "runs", methods=METHODS, seeds=1, protocols=("det@1",), images=10)
+    for path in runs.glob("*/matches.npz"):
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in file.files if name not in ADDED}
+        np.savez(path, **arrays)
+    [entry] = compare_runs(runs, tmp_path / "out")["diagnosis"]
+    values = entry["methods"][1]["values"]
+    assert "error/all/Loc" in values
+    assert not any(name.startswith(("LaECE", "share", "confusion")) for name in values)
+    low, high = entry["methods"][1]["differences"]["error/all/FN"][1:]
+    assert low < high  # of single networks: over images
+
+
+def test_every_part_is_on_the_page(compared):
+    data, page = compared[0], unescape(compared[1])
+    assert "What the detectors get wrong" in page
+    for text in (
+        "AP50 that would be gained without the errors of a kind, all sizes", "Calibration of the detections",
+        "Recall by the share of the image that the object covers", "AP by class", "Most frequent confusions",
+        "Precision and recall at IoU 0.5", "Reliability of the detections",
+    ):  # fmt: skip
+        assert text in page, text
+    miss = data["diagnosis"][0]["methods"][1]["differences"]["error/all/Miss"][0]
+    assert f'<span class="sub better">{miss:+.3f}'.replace("-", "\N{MINUS SIGN}") in page
+    json.dumps(data, allow_nan=False)
