@@ -20,6 +20,7 @@ Beside the coverage of the verdict's 95 % interval (with its 99 % Wilson interva
 over images only, of Welch's t over seeds, and of hotcoco for the first seeds, if it is installed.  A cell passes if the
 Wilson interval meets 93 to 98 % (91 to 98 % for 2 seeds), if at a true difference of 0 at most 6.8 % are called better
 or worse, and if at a true difference of the margin at most 6.8 % are called equivalent.  Exit code 1: a cell does not.
+(`equivalence_test` of the result is the share of two one-sided tests at 5 %: some of these have the word better.)
 
 Finished blocks stay in DIR; the same command resumes after an interruption, with the same result.  About 15 minutes on
 one core.  --quick runs the cell small_3 with fewer simulations, in 15 seconds.
@@ -41,7 +42,7 @@ from interval_trials import BLOCKS, CELLS, COLUMNS, Block, Cell, as_difference, 
 from backbones.core.entry import run_tool
 from backbones.core.errors import InputError
 from comparison.verdicts.nested import Difference, t_quantile
-from comparison.verdicts.words import BETTER, EQUIVALENT, MARGIN, WORSE, judge
+from comparison.verdicts.words import BETTER, EQUIVALENT, LEVEL, MARGIN, WORSE, judge
 
 COVERED, COVERED_BY_TWO = (0.93, 0.98), (0.91, 0.98)
 MOST_WRONG = 0.068  # of words: 5 % and two standard errors of 600 simulations
@@ -151,6 +152,7 @@ def summarise(cell: Cell, rows: np.ndarray, single: np.ndarray) -> dict[str, Any
         "margin": margin,
         "better_or_worse": words.count(BETTER) / len(words) + words.count(WORSE) / len(words),
         "equivalent": words.count(EQUIVALENT) / len(words),
+        "equivalence_test": sum(one.p_equivalent(margin) < LEVEL for one in ours) / len(ours),
         "images_only": share_covered(column["images_low"], truth, column["images_high"]),
         "welch": share_covered(column["value"] - half, truth, column["value"] + half),
         "hotcoco": share_covered(column["hotcoco_low"], truth, column["hotcoco_high"]),

@@ -221,16 +221,17 @@ def rows_of(*values, error=0.01, df=math.inf, welch=0.005):
 
 def test_shares_by_hand(coverage, trials):
     cell = next(cell for cell in trials.CELLS if cell.name == "margin_3")
-    single = np.array([0.039, 0.041])  # the truth is 0.04: 0, 0.008, 0.015, 0.021 and 0.05 away
-    row = coverage.summarise(cell, rows_of(0.04, 0.032, 0.025, 0.019, -0.01), single)
+    single = np.array([0.039, 0.041])  # the truth is 0.04: 0, 0.008, 0.015, 0.018 and 0.05 away
+    row = coverage.summarise(cell, rows_of(0.04, 0.032, 0.025, 0.022, -0.01), single)
     assert row["truth"] == row["margin"] == pytest.approx(0.04)
-    assert row["coverage"] == 3 / 5  # within 0.0196
+    assert row["coverage"] == 4 / 5  # within 0.0196
     assert row["half_width"] == pytest.approx(0.0196, abs=1e-4)
     assert row["welch"] == 2 / 5  # within 0.0098
     assert row["images_only"] == 1 / 5
     assert row["hotcoco"] is None
-    assert row["better_or_worse"] == 3 / 5  # 0.0196 or more from 0
-    assert row["equivalent"] == 2 / 5  # 0.0164 or more within the margin, and not better
+    assert row["better_or_worse"] == 4 / 5  # 0.0196 or more from 0
+    assert row["equivalence_test"] == 2 / 5  # 0.0164 or more within the margin
+    assert row["equivalent"] == 1 / 5  # of these, the one that is not better
     assert row["failures"][-1] == "equivalent: more than 6.8%"
 
 
