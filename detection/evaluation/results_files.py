@@ -216,7 +216,7 @@ def _evaluate(
         measured = measure_boxes(test.truth, detections, rules.form, rules.score_threshold, folder / MATCHES_FILE)
         data = {"test": _describe(test) | measured.counts}
         details = {"results_file": origin, **measured.details}
-        files = {"matches": MATCHES_FILE}
+        files = {"matches": MATCHES_FILE, **measured.files}
         results = make_results(
             "detection", identity, rules.protocol, measured.metrics, data=data, details=details, files=files
         )
@@ -235,7 +235,8 @@ def _known_metrics(
     except InputError:
         return None
     same = (
-        results["backbone"] == vars(identity)
+        all((folder / str(name)).is_file() for name in results["files"].values())
+        and results["backbone"] == vars(identity)
         and results["details"].get("results_file") == origin
         and all(results["protocol"].get(key) == rules.protocol[key] for key in ("name", "hash"))
         and results.get("code", {}).get("version") == __version__
