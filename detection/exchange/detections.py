@@ -52,13 +52,7 @@ def export_detections(run: Path, output_dir: Path, *, root: str | None = None, s
     results = load_results(run)
     if results["stage"] != "detection" or "predictions" not in results["files"]:
         raise InputError(f"{run}: not a fine-tuning with predictions; give the folder of a finished fine-tuning")
-    test = _load_test(run, root)
-    stated = results["data"].get("test", {}).get("fingerprint")
-    if stated != test.fingerprint:
-        raise InputError(
-            f"{run} was tested on data of the fingerprint {stated}, but {test.annotations_path} now has "
-            f"{test.fingerprint}; restore the data, or give their folder with --root"
-        )
+    test = load_test_set(run, root)
     save_truth(test, output_dir / TRUTH_FILE)
     if split is None:
         return [output_dir / TRUTH_FILE]
@@ -66,9 +60,20 @@ def export_detections(run: Path, output_dir: Path, *, root: str | None = None, s
     return [output_dir / TRUTH_FILE, *save_comp4(output_dir, split, detections, test.to_coco())]
 
 
-def _load_test(run: Path, root: str | None) -> DetectionData:
+def load_test_set(run: Path, root: str | None) -> DetectionData:
+    """Read the test set of a fine-tuning by its config; raise `InputError` if it is not that of its results.
+
+    root: replaces DATASETS.ROOT.
+    """
     cfg = load_yaml(run / CONFIG_FILE)
     block: Any = cfg.get("DATASETS")
     if not isinstance(block, dict) or not {"ROOT", "TEST"} <= block.keys():
         raise InputError(f"{run / CONFIG_FILE}: no DATASETS.ROOT or DATASETS.TEST; give the folder of a fine-tuning")
-    return load_data(block["TEST"], root or block["ROOT"], WarningCounter())
+    test = load_data(block["TEST"], root or block["ROOT"], WarningCounter())
+    stated = load_results(run)["data"].get("test", {}).get("fingerprint")
+    if stated != test.fingerprint:
+        raise InputError(
+            f"{run} was tested on data of the fingerprint {stated}, but {test.annotations_path} now has "
+            f"{test.fingerprint}; restore the data, or give their folder with --root"
+        )
+    return test
