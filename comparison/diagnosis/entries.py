@@ -6,7 +6,7 @@ images.  All are exploratory.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,8 @@ def _entry(
     numbers: Mapping[int, Numbers], level: float,
 ) -> dict[str, Any]:  # fmt: skip
     samples = {id(family): _samples(family, numbers) for family in group}
+    never = _never(samples.values())
+    samples = {key: {n: one for n, one in own.items() if n not in never} for key, own in samples.items()}
     against = samples[id(baseline)] if baseline else {}
     first = _matches_of(group[0], measured)[0]
     return {
@@ -85,6 +87,12 @@ def _samples(family: Family, numbers: Mapping[int, Numbers]) -> dict[str, Sample
         if np.isfinite(values[:, 0]).all():
             found[name] = Sample(values[:, 0], values[:, 1:])
     return found
+
+
+def _never(samples: Collection[Mapping[str, Sample]]) -> set[str]:
+    """Return the confusions that no method makes, which would fill the file."""
+    made = {name for own in samples for name, sample in own.items() if sample.mean}
+    return {name for own in samples for name in own if name.startswith("confusion/") and name not in made}
 
 
 def _mean(sample: Sample, level: float) -> list[float | None]:

@@ -81,6 +81,15 @@ def _numbers(matches: Matches, weights: np.ndarray) -> Iterator[tuple[str, np.nd
         recall = recall_by_share(matches, weights).recall
         yield from ((f"share/{at}", recall[:, at]) for at in range(recall.shape[1]))
     if "any_partner" in known and len(matches.category_ids) <= MOST_CLASSES:
-        cells = confusion(matches, weights)
-        for row, column, share in zip(cells.row, cells.column, cells.shares().T, strict=True):
-            yield f"confusion/{row}/{column}", share
+        yield from _confusions(matches, weights)
+
+
+def _confusions(matches: Matches, weights: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the share of every cell of two classes, 0 where a class with objects is never taken for the other."""
+    cells, classes = confusion(matches, weights), np.unique(matches.object_category[matches.object_counts[:, 0]])
+    known = {(row, column): share for row, column, share in zip(cells.row, cells.column, cells.shares().T, strict=True)}
+    for row in classes:
+        own = next(share for (of, _), share in known.items() if of == row)
+        never = np.where(np.isnan(own), np.nan, 0.0)
+        for column in range(cells.classes + 1):
+            yield f"confusion/{row}/{column}", known.get((row, column), never)
