@@ -12,6 +12,7 @@ from backbones.core.locking import lock_run
 from comparison.evidence.bundle import save_bundle
 from comparison.failures import Failure
 from comparison.methods import PRIMARY, read_goal
+from comparison.page.images import Reader
 from comparison.page.page import save_comparison
 from comparison.rows import collect_rows, find_other_evaluations
 from comparison.summary import build_comparison
@@ -27,7 +28,7 @@ def compare(
     baseline: str | None = None, primary: str = PRIMARY, margin: float = MARGIN, seed_hours: float | None = None,
     resamples: int = 1000, level: float = 0.95, seed: int = 0, chosen: Sequence[str] = (),
     failures: Sequence[Failure] = (), notes: Sequence[str] = (), allow_mixed_protocols: bool = False,
-    bundle: str | Path | None = None,
+    bundle: str | Path | None = None, read_images: Reader | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Compare the results in folders, and write tables, figures and index.html to `output_dir`.
 
@@ -39,6 +40,7 @@ def compare(
         resamples, seed: of the bootstrap over images; level: coverage of the intervals.
         chosen: config keys whose value was chosen separately for each seed.
         failures: stages that failed; notes: further lines for the page.
+        read_images: reader of images, to show those that move a difference (`comparison.page.images`).
         bundle: zip file to write the evidence to (`comparison.evidence.bundle`).
     Returns:
         the content of comparison.json (`comparison/schemas/comparison.json`).
@@ -58,7 +60,7 @@ def compare(
     added = [*_left_out(folders), *notes]
     comparison["notes"] += added
     with lock_run(output_dir):
-        save_comparison(output_dir, comparison, rows)
+        save_comparison(output_dir, comparison, rows, read_images)
     if bundle is not None:
         save_bundle(Path(bundle), Path(output_dir), rows, options, added)
     return comparison

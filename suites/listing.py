@@ -30,10 +30,11 @@ def describe(plan: Plan, settings: Mapping[Stage, CfgNode] | None = None) -> str
         settings: the complete configs of stages, to list what a stage needs besides other stages (data, engine).
     """
     settings = settings or {}
-    last = compare_stage(plan, plan.stages)
+    timings = Timings(plan.output / f"timings{plan.suffix}.json")
+    last = compare_stage(plan, plan.stages, seed_hours=timings.seed_hours(plan.stages))
     stages = [*plan.stages, last]
     waiting = [(stage.waits, stage) for stage in plan.stages if stage.waits]
-    blocks = ["\n".join(_summary(plan, stages, settings))]
+    blocks = ["\n".join(_summary(plan, stages, settings, timings))]
     for number, stage in enumerate(stages, 1):
         if not (stage.waits or (waiting and stage is last)):
             blocks.append("\n".join(_block(stage, f"[{number}/{len(stages)}]", settings.get(stage), plan.output)))
@@ -44,13 +45,13 @@ def describe(plan: Plan, settings: Mapping[Stage, CfgNode] | None = None) -> str
     return "\n".join([*blocks, *(["then compare"] if waiting else [])])
 
 
-def _summary(plan: Plan, stages: Sequence[Stage], settings: Mapping[Stage, CfgNode]) -> Iterator[str]:
+def _summary(plan: Plan, stages: Sequence[Stage], settings: Mapping[Stage, CfgNode], timings: Timings) -> Iterator[str]:
     """Summarise the stages, and everything that they read."""
     kinds = Counter(stage.timing_key for stage in stages)
     complete = sum(stage.complete() for stage in stages)
     yield f"{len(stages)} stages, {complete} complete: {', '.join(f'{n} {kind}' for kind, n in kinds.items())}"
     yield f"output  {plan.output}"
-    yield from _estimates(plan, stages)
+    yield from _estimates(plan, stages, timings)
     lines = Counter(line for stage, cfg in settings.items() for line in outside(stage, cfg, plan.output))
     for line, count in lines.items():
         yield f"{line} ({count} stages)"
@@ -62,9 +63,9 @@ def _summary(plan: Plan, stages: Sequence[Stage], settings: Mapping[Stage, CfgNo
         yield f"note    {note}"
 
 
-def _estimates(plan: Plan, stages: Sequence[Stage]) -> Iterator[str]:
+def _estimates(plan: Plan, stages: Sequence[Stage], timings: Timings) -> Iterator[str]:
     """Estimate time and disk of the stages that are not complete."""
-    timings, rest = Timings(plan.output / f"timings{plan.suffix}.json"), [s for s in stages if not s.complete()]
+    rest = [stage for stage in stages if not stage.complete()]
     slots = plan.suite.launch.jobs or len(make_slots(this_machine(), plan.stages))
     yield f"slots   {slots} (LAUNCH.JOBS), {plan.suite.launch.num_gpus} processes per training"
     unknown = Counter(stage.timing_key for stage in rest if timings.estimate(stage) is None)

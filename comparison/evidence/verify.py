@@ -2,7 +2,7 @@
 
 Needs no GPU, no images and no weights.  Checked are the SHA-256 of every file; the numbers of every detector against
 its per-image data; and every number, difference, interval, verdict and sentence of the page against those recomputed
-from runs/.  Not recomputed: folders, the gallery of class activation maps, and numbers without per-image data, which
+from runs/.  Not recomputed: folders, images and class activation maps, and numbers without per-image data, which
 are those of results.json.
 """
 
@@ -31,7 +31,8 @@ from comparison.tables.markdown import markdown_text
 TOLERANCE = 1e-9
 # Keys of comparison.json that are no measured numbers.
 _NOT_MEASURED = ("folder", "commit", "warnings", "log")
-_GALLERY = re.compile(r"<!-- gallery -->.*?<!-- end of gallery -->", re.DOTALL)
+# Parts of the page that show images.
+_IMAGES = re.compile(r"<!-- (gallery|images) -->.*?<!-- end of \1 -->\n?", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def _unlike_texts(page: Path, comparison: dict[str, Any]) -> Iterator[str]:
     if (page / "comparison.md").read_text(encoding="utf-8") != markdown_text(comparison):
         yield "comparison.md differs from the recomputed one"
     written, again = (
-        _GALLERY.sub("", text)
+        _IMAGES.sub("", text)
         for text in (
             (page / "index.html").read_text(encoding="utf-8"), render_page(comparison, build_sections(comparison)),
         )

@@ -14,6 +14,7 @@ from comparison.page.diagnosis import diagnosis_section
 from comparison.page.export import FIGURES, save_figures
 from comparison.page.figures import Figure
 from comparison.page.gallery import build_gallery
+from comparison.page.images import LEAST_SCORE, Reader, influential_images
 from comparison.page.runs import DETECTION_BARS, backbones_section, detection_section, dots_panels
 from comparison.row import Row
 from comparison.tables.formats import CLAIM, format_difference, groups_of
@@ -27,15 +28,20 @@ TEMPLATE, PAGE = "page.html", "index.html"
 _STATES = {"▲": "better", "▼": "worse", "=": "", "?": ""}
 
 
-def save_comparison(output_dir: str | Path, comparison: Mapping[str, Any], rows: Sequence[Row]) -> Path:
-    """Write comparison.json, .csv, .md, .tex, the figures, and index.html, whose path is returned."""
+def save_comparison(
+    output_dir: str | Path, comparison: Mapping[str, Any], rows: Sequence[Row], read: Reader | None = None
+) -> Path:
+    """Write comparison.json, .csv, .md, .tex, the figures, and index.html, whose path is returned.
+
+    read: reader of images (`comparison.page.images`); None: none are shown.
+    """
     folder = Path(output_dir)
     save_json(folder / "comparison.json", comparison)
     save_text(folder / "comparison.csv", csv_text(comparison))
     save_text(folder / "comparison.md", markdown_text(comparison))
     save_text(folder / "comparison.tex", latex(comparison))
-    sections = build_sections(comparison)
-    save_text(folder / PAGE, render_page(comparison, sections, build_gallery(rows)))
+    sections, images = build_sections(comparison), influential_images(comparison, rows, read)
+    save_text(folder / PAGE, render_page(comparison, sections, build_gallery(rows), images))
     save_figures(folder / FIGURES, _figures(sections))
     return folder / PAGE
 
@@ -63,9 +69,16 @@ def build_sections(comparison: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def render_page(
-    comparison: Mapping[str, Any], sections: Mapping[str, Any], gallery: Mapping[str, Any] | None = None
+    comparison: Mapping[str, Any],
+    sections: Mapping[str, Any],
+    gallery: Mapping[str, Any] | None = None,
+    images: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """Render the page as HTML text; `gallery`: result of `build_gallery`."""
+    """Render the page as HTML text.
+
+    Args:
+        sections: result of `build_sections`; gallery: of `build_gallery`; images: of `influential_images`.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("comparison.page"),
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
@@ -78,6 +91,8 @@ def render_page(
         inline=figures.inline_interval,
         text_of=format_difference,
         gallery=gallery,
+        images=images,
+        least_score=LEAST_SCORE,
         legend=[(group, [m for m in METRICS if m.group == group]) for group in GROUPS],
         arrow=ARROW,
         by_name=BY_NAME,

@@ -1,17 +1,17 @@
 """Images of a run's test set with its detections and the truth, for drawing."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from backbones.core.errors import InputError
-from backbones.core.matches import FALSE_POSITIVE, MATCHES_FILE, TRUE_POSITIVE
+from backbones.core.matches import FALSE_POSITIVE, TRUE_POSITIVE
 from backbones.core.results import load_results
-from detection.data.records import DetectionData, Record
-from detection.evaluation.reading import load_detections
+from detection.data.records import DetectionData
+from detection.evaluation.matching import Boxes
+from detection.evaluation.reading import GroundTruth, read_detections
 from detection.exchange.detections import load_test_set
 
 MATCHED, WRONG, IGNORED, MISSED, CROWD = "matched", "wrong", "ignored", "missed", "crowd"
@@ -42,41 +42,56 @@ class Scene:
     detections: tuple[Box, ...]
 
 
-def load_scenes(
-    run: str | Path, image_ids: Iterable[int] | None = None, *, root: str | None = None, least_score: float = 0.0
-) -> dict[int, Scene]:
-    """Return image id -> scene of a finished fine-tuning, in the order of the ids.
+class SceneReader:
+    """Reads scenes of several runs; each test set is read once.
 
-    Args:
-        run: folder with results.json, predictions.json and matches.npz.
-        image_ids: None: all images of the test set.
-        root: replaces DATASETS.ROOT.
-        least_score: detections scored below it are left out; objects that only these match count as missed.
-
-    Raises:
-        InputError: a file is missing, or the test set is not that of the run.
+    root: replaces DATASETS.ROOT.
     """
-    folder = Path(run)
-    results = load_results(folder)
-    if results["stage"] != "detection" or not {"predictions", "matches"} <= results["files"].keys():
-        raise InputError(f"{folder}: no predictions to draw; give the folder of a finished fine-tuning")
-    test = load_test_set(folder, root)
-    detections = load_detections(folder / results["files"]["predictions"])
-    outcome, partner = _outcomes(folder / results["files"].get("matches", MATCHES_FILE), len(detections))
-    wanted = [record.image_id for record in test.records] if image_ids is None else list(image_ids)
-    by_image: dict[int, list[int]] = {image_id: [] for image_id in wanted}
-    for number, detection in enumerate(detections):
-        if detection["image_id"] in by_image and detection["score"] >= least_score:
-            by_image[detection["image_id"]].append(number)
-    records = {record.image_id: record for record in test.records}
-    first = dict(zip(records, np.cumsum([0, *(len(record.labels) for record in test.records)]).tolist(), strict=False))
-    if unknown := by_image.keys() - records.keys():
-        raise InputError(f"{folder}: its test set has no image id {min(unknown)}")
-    names = {category["id"]: str(category["name"]) for category in test.categories}
-    return {
-        image_id: _scene(records[image_id], first[image_id], numbers, detections, outcome, partner, names, test)
-        for image_id, numbers in by_image.items()
-    }
+
+    def __init__(self, root: str | None = None) -> None:
+        self.root = root
+        self.tests: dict[str, tuple[DetectionData, GroundTruth]] = {}
+
+    def read(
+        self, run: str | Path, image_ids: Iterable[int] | None = None, *, least_score: float = 0.0
+    ) -> dict[int, Scene]:
+        """Return image id -> scene of a finished fine-tuning, in the order of the ids.
+
+        Args:
+            run: folder with results.json, predictions.json and matches.npz.
+            image_ids: None: all images of the test set.
+            least_score: detections scored below it are left out; objects that only these match count as missed.
+
+        Raises:
+            InputError: a file is missing, or the test set is not that of the run.
+        """
+        folder = Path(run)
+        results = load_results(folder)
+        if results["stage"] != "detection" or not {"predictions", "matches"} <= results["files"].keys():
+            raise InputError(f"{folder}: no predictions to draw; give the folder of a finished fine-tuning")
+        test, truth = self._test_set(folder, str(results["data"].get("test", {}).get("fingerprint")))
+        boxes = read_detections(folder / results["files"]["predictions"], truth)
+        outcome, partner = _outcomes(folder / results["files"]["matches"], len(boxes))
+        wanted = truth.image_ids.tolist() if image_ids is None else list(image_ids)
+        at = {image_id: n for n, image_id in enumerate(truth.image_ids.tolist())}
+        if unknown := set(wanted) - at.keys():
+            raise InputError(f"{folder}: its test set has no image id {min(unknown)}")
+        order = np.lexsort((-boxes.score, boxes.image))
+        order = order[boxes.score[order] >= least_score]
+        ends = np.searchsorted(boxes.image[order], np.arange(len(at) + 1))
+        objects = np.cumsum([0, *(len(record.labels) for record in test.records)])
+        scenes = {}
+        for image_id in wanted:
+            n = at[image_id]
+            rows = order[ends[n] : ends[n + 1]]
+            scenes[image_id] = _scene(test, n, int(objects[n]), boxes, rows, outcome[rows], partner[rows])
+        return scenes
+
+    def _test_set(self, folder: Path, fingerprint: str) -> tuple[DetectionData, GroundTruth]:
+        if fingerprint not in self.tests:
+            test = load_test_set(folder, self.root)
+            self.tests[fingerprint] = test, GroundTruth(test.to_coco())
+        return self.tests[fingerprint]
 
 
 def _outcomes(path: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -91,26 +106,22 @@ def _outcomes(path: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _scene(
-    record: Record, first: int, numbers: Sequence[int], detections: Sequence[Mapping[str, Any]], outcome: np.ndarray,
-    partner: np.ndarray, names: Mapping[int, str], test: DetectionData,
-) -> Scene:  # fmt: skip
-    """Return the scene of an image; first: position of its first object in the ground truth."""
+    test: DetectionData, at: int, first: int, boxes: Boxes, rows: np.ndarray, outcome: np.ndarray, partner: np.ndarray
+) -> Scene:
+    """Return scene number `at` of a test set.
+
+    first: position of its first object in the ground truth; rows: its detections, by descending score.
+    """
+    record, names = test.records[at], [str(category["name"]) for category in test.categories]
     said = {TRUE_POSITIVE: MATCHED, FALSE_POSITIVE: WRONG}
-    shown = sorted(numbers, key=lambda n: -detections[n]["score"])
-    found = {int(partner[n]) for n in shown if outcome[n] == TRUE_POSITIVE}
+    found = set(partner[outcome == TRUE_POSITIVE].tolist())
     drawn = tuple(
-        Box(
-            tuple(map(float, detections[n]["bbox"])), names[detections[n]["category_id"]],
-            said.get(int(outcome[n]), IGNORED), float(detections[n]["score"]),
-        )
-        for n in shown
-    )  # fmt: skip
+        Box(tuple(boxes.xywh[n].tolist()), names[boxes.category[n]], said.get(state, IGNORED), float(boxes.score[n]))
+        for n, state in zip(rows.tolist(), outcome.tolist(), strict=True)
+    )
     objects = zip(record.bbox.tolist(), record.labels.tolist(), record.iscrowd.tolist(), strict=True)
     truth = tuple(
-        Box(
-            tuple(box), str(test.categories[label]["name"]),
-            CROWD if crowd else MATCHED if first + n in found else MISSED,
-        )
+        Box(tuple(box), names[label], CROWD if crowd else MATCHED if first + n in found else MISSED)
         for n, (box, label, crowd) in enumerate(objects)
-    )  # fmt: skip
+    )
     return Scene(record.image_id, Path(record.path), record.width, record.height, truth, drawn)
