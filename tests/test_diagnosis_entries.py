@@ -9,7 +9,7 @@ from helpers.many_runs import add_many
 from helpers.result_folders import compare_runs
 
 from backbones.core.matches import ADDED, load_matches
-from comparison.diagnosis import numbers
+from comparison.diagnosis import of_run
 from comparison.diagnosis.calibration import calibration
 from comparison.diagnosis.influence import influence
 from comparison.diagnosis.intervals import weights_of
@@ -74,8 +74,8 @@ def test_the_influential_images_are_those_of_the_jackknife(runs, compared):
 
 def test_it_is_computed_once(runs, tmp_path, monkeypatch):
     first = compare_runs(runs, tmp_path / "a")
-    monkeypatch.setattr(numbers, "_numbers", None)
-    monkeypatch.setattr(numbers, "influence_on_row", None)
+    monkeypatch.setattr(of_run, "_numbers", None)
+    monkeypatch.setattr(of_run, "influence_on_row", None)
     assert compare_runs(runs, tmp_path / "b")["diagnosis"] == first["diagnosis"]
 
 

@@ -13,7 +13,6 @@ of their own, or join the rows of runs with the same ground truth.
 """
 
 import argparse
-from functools import cache
 from typing import Any
 
 from backbones.core.arguments import ArgumentParser, path_argument
@@ -37,19 +36,17 @@ def main(argv: list[str] | None = None) -> int:
     foreign = evaluate_arguments(args, [row.folders["detection"] for row in rows if "detection" in row.folders])
     comparison = compare(
         [*args.runs, *foreign], args.output_dir, failures=failures, notes=args.note, allow_mixed_protocols=mixed,
-        read_images=lambda *run, **options: image_reader().read(*run, **options),
-        **{name: getattr(args, name) for name in OPTIONS},
+        read_images=read_images, **{name: getattr(args, name) for name in OPTIONS},
     )  # fmt: skip
     print("\n\n".join(filter(None, [terminal_table(comparison), terminal_verdicts(comparison)])))
     print(f"\nreport: {args.output_dir / PAGE}")
     return 0
 
 
-@cache
-def image_reader() -> Any:
-    from detection.exchange.scenes import SceneReader  # slow
+def read_images(*args: Any, **options: Any) -> Any:
+    from detection.exchange.scenes import read_scenes  # slow
 
-    return SceneReader()
+    return read_scenes(*args, **options)
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

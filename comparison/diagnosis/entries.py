@@ -13,7 +13,7 @@ import numpy as np
 
 from comparison.diagnosis.calibration import SCORE_THRESHOLD as CALIBRATED
 from comparison.diagnosis.confusion import SCORE_THRESHOLD as CONFUSED
-from comparison.diagnosis.numbers import diagnose, influence_of_images
+from comparison.diagnosis.of_run import diagnose, influence_of_images
 from comparison.diagnosis.shares import EDGES
 from comparison.families import Family
 from comparison.methods import Measured, baseline_of_group

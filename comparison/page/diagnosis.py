@@ -11,7 +11,7 @@ from comparison.tables.formats import format_difference, format_number
 ERRORS = {
     "Cls": "the class is wrong, the box is right", "Loc": "the class is right, the box is not (IoU 0.1 to 0.5)",
     "Both": "class and box are wrong", "Dupe": "the object has a better detection already",
-    "Bkg": "there is no object", "Miss": "the object has no detection", "FP": "all false positives",
+    "Bkg": "nothing is there", "Miss": "the object has no detection", "FP": "all false positives",
     "FN": "all missed objects",
 }  # fmt: skip
 SIZES = ("small", "medium", "large")

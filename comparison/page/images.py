@@ -111,10 +111,10 @@ def _draw(scene: Any, drawn: dict[tuple[str, int], str]) -> str:
     height = round(scene.height * scale)
     key = (str(scene.path), scene.image_id)
     if key in drawn:
-        picture = f'<use href="#{drawn[key]}"/>'
+        drawing = f'<use href="#{drawn[key]}"/>'
     else:
         drawn[key] = f"image-{len(drawn)}"
-        picture = f'<image id="{drawn[key]}" href="{_jpeg(scene.path, height)}" width="{WIDTH}" height="{height}"/>'
+        drawing = f'<image id="{drawn[key]}" href="{_jpeg(scene.path, height)}" width="{WIDTH}" height="{height}"/>'
     boxes = [_box(box, _TRUTH[box.outcome], scale, 3.0) for box in scene.truth]
     boxes += [_box(box, _LINES[box.outcome], scale, 2.0) for box in reversed(scene.detections)]
     counts = ", ".join(f"{sum(b.outcome == o for b in scene.detections)} {o}" for o in ("matched", "wrong"))
@@ -122,7 +122,7 @@ def _draw(scene: Any, drawn: dict[tuple[str, int], str]) -> str:
     said = escape(f"{scene.path.name}: {len(scene.truth)} objects; detections: {counts}; {missed} missed", quote=True)
     return (
         f'<svg viewBox="0 0 {WIDTH} {height}" role="img" xmlns="http://www.w3.org/2000/svg" class="scene" '
-        f'aria-label="{said}">{picture}{"".join(boxes)}</svg>'
+        f'aria-label="{said}">{drawing}{"".join(boxes)}</svg>'
     )
 
 

@@ -125,3 +125,6 @@ def _scene(
         for n, (box, label, crowd) in enumerate(objects)
     )
     return Scene(record.image_id, Path(record.path), record.width, record.height, truth, drawn)
+
+
+read_scenes = SceneReader().read  # for callers that read several runs of a test set
