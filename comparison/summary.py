@@ -12,9 +12,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from backbones.core.matches import MATCHES_FILE
 from backbones.core.revision import describe_revision
 from backbones.core.schema import find_violation
 from comparison.bootstrap import Resampled, difference, interval
+from comparison.diagnosis.ahead import compute_ahead
 from comparison.diagnosis.entries import build_diagnosis
 from comparison.failed_rows import place_failures
 from comparison.failures import Failure, detector_failure
@@ -56,6 +58,8 @@ def build_comparison(
     rows = place_failures(rows, failures)
     check_baseline_label(rows, baseline)
     rows, apart = separate_validations(rows)
+    matches = [path for row in rows if (path := row.file("detection", "matches", MATCHES_FILE))]
+    compute_ahead(matches, resamples=resamples, seed=seed)
     compared, resampled = _compare(group_rows(rows), baseline, resamples, seed, level)
     entries = [one.entry for one in compared]
     name_entries(entries)

@@ -9,7 +9,7 @@ from helpers.many_runs import add_many
 from helpers.result_folders import compare_runs
 
 from backbones.core.matches import ADDED, load_matches
-from comparison.diagnosis import of_run
+from comparison.diagnosis import ahead, of_run
 from comparison.diagnosis.calibration import calibration
 from comparison.diagnosis.influence import influence
 from comparison.diagnosis.intervals import weights_of
@@ -105,3 +105,18 @@ def test_every_part_is_on_the_page(compared):
     miss = data["diagnosis"][0]["methods"][1]["differences"]["error/all/Miss"][0]
     assert f'<span class="sub better">{miss:+.3f}'.replace("-", "\N{MINUS SIGN}") in page
     json.dumps(data, allow_nan=False)
+
+
+def test_several_processes_compute_the_same(tmp_path, monkeypatch):
+    """With files that are large enough; what they leave is read, not computed again."""
+    runs = add_many(tmp_path / "runs", methods=METHODS, seeds=2, protocols=("det@1",), images=10)
+    first = compare_runs(runs, tmp_path / "a")
+    kept = [path for name in ("draws", "diagnosis", "influence") for path in runs.glob(f"*/{name}.npz")]
+    assert len(kept) == 12
+    for path in kept:
+        path.unlink()
+    monkeypatch.setattr(ahead, "LARGE", 0)
+    monkeypatch.setattr(ahead, "count_cores", lambda: 2)
+    monkeypatch.setattr(of_run, "_numbers", None)
+    assert compare_runs(runs, tmp_path / "b") == first
+    assert all(path.is_file() for path in kept)
