@@ -33,9 +33,9 @@ TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("*.py"))
 EXPANDING = (path_argument, backbone_argument, data_argument, root_argument, results_argument, truth_argument)
 # Options that take a text which is not a path; a new one is added here, or is given one of EXPANDING as its type.
 TEXTS = {
-    "arch", "baseline", "better", "box_form", "by", "category_by", "channel_order", "chosen", "dist_url", "form",
-    "image_by", "key", "kind", "label", "method", "metric", "norm", "note", "overrides", "primary", "rows", "set",
-    "source", "split", "to", "variant",
+    "arch", "baseline", "better", "box_form", "by", "category_by", "channel_order", "chosen", "dist_url", "error",
+    "form", "image_by", "key", "kind", "label", "method", "metric", "norm", "note", "overrides", "primary", "rows",
+    "set", "sort", "source", "split", "to", "variant",
 }  # fmt: skip
 
 

@@ -48,6 +48,7 @@ AT_TOP = {
     "detection/data": {"torch"},
     "detection/data/coco": set(),
     "detection/data/voc": set(),
+    "detection/drawing": set(),
     "detection/engines": {"torch"},
     "detection/engines/detectron2": {"torch"},
     "detection/engines/torchvision": {"torch", "torchvision"},

@@ -1,0 +1,1 @@
+"""Draw detections and truth on the images of a test set."""
