@@ -58,8 +58,7 @@ def build_comparison(
     rows = place_failures(rows, failures)
     check_baseline_label(rows, baseline)
     rows, apart = separate_validations(rows)
-    matches = [path for row in rows if (path := row.file("detection", "matches", MATCHES_FILE))]
-    compute_ahead(matches, resamples=resamples, seed=seed)
+    compute_ahead(_matches_of(rows), resamples=resamples, seed=seed)
     compared, resampled = _compare(group_rows(rows), baseline, resamples, seed, level)
     entries = [one.entry for one in compared]
     name_entries(entries)
@@ -98,6 +97,10 @@ def _compare(
             own = baseline_of(row, group, baseline)
             compared.append(Compared(row, own, _entry(row, own, resampled, level)))
     return compared, resampled
+
+
+def _matches_of(rows: Sequence[Row]) -> list[Path]:
+    return [path for row in rows if (path := row.file("detection", "matches", MATCHES_FILE))]
 
 
 def _checked(comparison: dict[str, Any]) -> dict[str, Any]:
