@@ -20,13 +20,14 @@ Letters: I images, K classes, N detections, G objects, A area ranges, T IoU thre
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from backbones.core.errors import InputError
-from backbones.core.files import save_arrays
+from backbones.core.files import fingerprint, save_arrays
 
 MATCHES_FILE, VOC_MATCHES_FILE = "matches.npz", "matches_voc.npz"
 FORMAT_VERSION = 1
@@ -101,6 +102,17 @@ class Matches:
     where: str
     details: Mapping[str, np.ndarray] = field(default_factory=dict)
 
+    @cached_property
+    def digest(self) -> str:
+        """Hash of all arrays but details; it tells whether numbers that were kept are still those of the matches."""
+        known = [getattr(self, one.name) for one in fields(self) if one.name not in ("where", "details")]
+        return fingerprint(*(part if isinstance(part, np.ndarray) else repr(part) for part in known))
+
+    @cached_property
+    def details_digest(self) -> str:
+        """Hash of the details."""
+        return fingerprint(*(part for name in sorted(self.details) for part in (name, self.details[name])))
+
     def detail(self, name: str) -> np.ndarray:
         """Return an array of DETAILS; raise `InputError` if the file lacks it."""
         if name not in self.details:
@@ -164,7 +176,8 @@ def build_matches(arrays: Mapping[str, np.ndarray], *, where: str = "matches") -
     known = [name for name in DETAILS if name in arrays]
     order = np.argsort(arrays["image_ids"], kind="stable")
     position = np.argsort(order)
-    detections = np.lexsort((arrays["rank"], position[arrays["image"]], arrays["category"]))
+    image = position[arrays["image"]]
+    detections = _sorting(arrays["category"].astype(np.int64) * len(order) + image, arrays["rank"])
     objects = np.lexsort((position[arrays["object_image"]], arrays["object_category"]))
     moved = np.append(np.argsort(objects), -1)  # where an object is after sorting; -1 remains
     sort = {
@@ -173,7 +186,7 @@ def build_matches(arrays: Mapping[str, np.ndarray], *, where: str = "matches") -
     }  # fmt: skip
     details = {name: sort[LAYOUT[name][1]](arrays[name]) for name in known}
     return Matches(
-        image=position[arrays["image"]][detections],
+        image=image[detections],
         object_image=position[arrays["object_image"]][objects],
         image_ids=arrays["image_ids"][order],
         category_ids=arrays["category_ids"],
@@ -185,6 +198,14 @@ def build_matches(arrays: Mapping[str, np.ndarray], *, where: str = "matches") -
         **{name: arrays[name][detections] for name in ("category", "score", "rank", "outcome")},
         **{name: arrays[name][objects] for name in ("object_category", "object_counts")},
     )
+
+
+def _sorting(group: np.ndarray, rank: np.ndarray) -> np.ndarray | slice:
+    """Return what sorts by group and rank: everything as it is if it is sorted, as evaluations write it."""
+    step = np.diff(group)
+    if ((step > 0) | ((step == 0) & (np.diff(rank) > 0))).all():
+        return slice(None)
+    return np.lexsort((rank, group))
 
 
 def _check(arrays: Mapping[str, np.ndarray], where: str) -> None:

@@ -3,53 +3,63 @@
 The comparison finds the files and reads them (`comparison.resampling.draws`, `comparison.diagnosis.of_run`); what is
 missing, it computes itself.  Processes are started as programs, as a caller's script need not be importable:
 
-    python -m comparison.diagnosis.ahead RESAMPLES SEED MATCHES.npz ...
+    python -m comparison.diagnosis.ahead RESAMPLES SEED PART:MATCHES.npz ...       PART: of `PARTS`
 """
 
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from backbones.core.machine import count_cores
-from backbones.core.matches import load_matches
+from backbones.core.matches import Matches, load_matches
 from comparison.diagnosis.of_run import INFLUENCE_FILE, NUMBERS_FILE, diagnose, influence_of_images
 from comparison.resampling.draws import DRAWS_FILE, draw
 
-LARGE = 10_000_000  # bytes of all files, from which several processes are worth their start
+LARGE = 3_000_000  # bytes of all files, from which several processes are worth their start
+# Part -> file that keeps it, and what computes it; in this order, two processes share the parts of one file best.
+PARTS: Mapping[str, tuple[str, Callable[[Matches, int, int], object]]] = {
+    "diagnosis": (NUMBERS_FILE, lambda matches, resamples, seed: diagnose(matches, resamples=resamples, seed=seed)),
+    "draws": (DRAWS_FILE, lambda matches, resamples, seed: draw(matches, resamples=resamples, seed=seed)),
+    "influence": (INFLUENCE_FILE, lambda matches, _, __: influence_of_images(matches)),
+}
 
 
 def compute_ahead(files: Sequence[Path], *, resamples: int, seed: int) -> None:
-    """Compute what is not there yet, in as many processes as there are cores; not for small or single files."""
-    missing = [path for path in files if not _kept(path)]
-    processes = min(count_cores(), len(missing))
-    if processes < 2 or sum(path.stat().st_size for path in missing) < LARGE:
+    """Compute what is not there yet, in as many processes as there are cores; not for small files."""
+    missing = {path: parts for path in files if (parts := _missing(path))}
+    if sum(path.stat().st_size for path in missing) < LARGE:
+        return
+    tasks = [[f"{part}:{path}" for part in parts] for path, parts in missing.items()]
+    if len(tasks) < count_cores():  # a file is read once per process: its parts are only divided to fill the cores
+        tasks = [[one] for own in tasks for one in own]
+    processes = min(count_cores(), len(tasks))
+    if processes < 2:
         return
     root = str(Path(__file__).resolve().parents[2])
     places = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     variables = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": places}
     command = [sys.executable, "-m", "comparison.diagnosis.ahead", str(resamples), str(seed)]
-    started = [
-        subprocess.Popen([*command, *map(str, missing[n::processes])], env=variables, stderr=subprocess.DEVNULL)
-        for n in range(processes)
-    ]
+    shares = [[one for own in tasks[n::processes] for one in own] for n in range(processes)]
+    started = [subprocess.Popen([*command, *own], env=variables, stderr=subprocess.DEVNULL) for own in shares]
     for process in started:
         process.wait()
 
 
-def _kept(path: Path) -> bool:
-    return all(path.with_name(name).is_file() for name in (DRAWS_FILE, NUMBERS_FILE, INFLUENCE_FILE))
+def _missing(path: Path) -> list[str]:
+    return [part for part, (name, _) in PARTS.items() if not path.with_name(name).is_file()]
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Compute the numbers of the files named in `arguments`, after the number of resamples and the seed."""
+    """Compute the parts named in `arguments`, after the number of resamples and the seed."""
     resamples, seed = int(arguments[0]), int(arguments[1])
-    for path in arguments[2:]:
-        matches = load_matches(path)
-        draw(matches, resamples=resamples, seed=seed)
-        diagnose(matches, resamples=resamples, seed=seed)
-        influence_of_images(matches)
+    matches: dict[str, Matches] = {}
+    for argument in arguments[2:]:
+        part, _, path = argument.partition(":")
+        if path not in matches:
+            matches = {path: load_matches(path)}
+        PARTS[part][1](matches[path], resamples, seed)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ Letters: R resamples, I images, M numbers.
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -112,10 +111,8 @@ def key_of(matches: Matches, what: str, resamples: int, seed: int, *, with_detai
     with_details: also the arrays that only diagnoses need.
     """
     first = resample_images(len(matches.image_ids), resamples=1, seed=seed)
-    parts = [getattr(matches, field.name) for field in fields(matches) if field.name not in ("where", "details")]
-    parts += [part for name in sorted(matches.details) for part in (name, matches.details[name]) if with_details]
-    known = [part if isinstance(part, np.ndarray) else repr(part) for part in parts]
-    return fingerprint(what + _settings(resamples, seed), first, *known)
+    details = matches.details_digest if with_details else ""
+    return fingerprint(what + _settings(resamples, seed), first, matches.digest, details)
 
 
 # ---- the file -----------------------------------------------------------------------------------------------------
