@@ -53,8 +53,12 @@ def test_optional_arrays_can_be_left_out_and_others_not(written, tmp_path):
     save_matches(tmp_path / "fewer.npz", {name: array for name, array in arrays.items() if name not in ADDED})
     fewer = load_matches(tmp_path / "fewer.npz")
     assert fewer.details.keys() == set(DETAILS) - ADDED
-    with pytest.raises(AssertionError):
-        save_matches(tmp_path / "fewer.npz", {name: array for name, array in arrays.items() if name != "own_iou"})
+    for other in ({"more": np.zeros(1)}, dict.fromkeys(("score",))):
+        kept = {name: array for name, array in arrays.items() if name not in other}
+        with pytest.raises(AssertionError):
+            save_matches(
+                tmp_path / "fewer.npz", kept | {name: array for name, array in other.items() if array is not None}
+            )
 
 
 def test_another_version_is_named_whatever_it_holds(written, tmp_path):
