@@ -84,7 +84,7 @@ def test_both_sides_are_drawn_and_each_image_is_stored_once(runs, tmp_path):
         ("200.0", "40.0", "star 0.30, wrong"), ("12.0", "50.0", "<cog> 0.91, matched"),
     ]  # fmt: skip
     assert first.get("aria-label") == f"{ids[0]}.png: 2 objects; detections: 1 matched, 1 wrong; 1 missed"
-    assert f"{ids[0]}.png: {influence['for'][0]['influence']:+.4f}" in page
+    assert f"{ids[0]}.png: {influence['for'][0]['influence']:+.4f}".replace("-", "\N{MINUS SIGN}") in page
     assert verify(tmp_path / "e.zip").problems == ()  # without the images
 
 

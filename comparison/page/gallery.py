@@ -12,7 +12,7 @@ from backbones.core.errors import InputError
 from backbones.core.files import load_json
 from comparison.row import Row
 
-GALLERY_IMAGES = 16
+GALLERY_IMAGES, MOST_COLUMNS = 16, 8
 TILE_SIZE, TILE_QUALITY = 224, 88
 
 
@@ -22,6 +22,9 @@ def build_gallery(rows: Sequence[Row]) -> dict[str, Any] | None:
     Images are lines and backbones are columns; a missing tile is None.
     """
     columns = {row.hash: row for row in rows if row.file("localization", "gallery", "gallery.json")}
+    if len(columns) > MOST_COLUMNS:  # the first seed of each method
+        first = {row.label: key for key, row in reversed(columns.items())}
+        columns = {key: row for key, row in columns.items() if first[row.label] == key}
     found: dict[str, dict[str, Any]] = {}
     for key, row in columns.items():
         path = row.file("localization", "gallery", "gallery.json")

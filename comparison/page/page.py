@@ -14,7 +14,7 @@ from comparison.page.diagnosis import diagnosis_section
 from comparison.page.export import FIGURES, save_figures
 from comparison.page.figures import Figure
 from comparison.page.gallery import build_gallery
-from comparison.page.images import LEAST_SCORE, Reader, influential_images
+from comparison.page.images import LABELLED, LEAST_SCORE, Reader, influential_images
 from comparison.page.runs import DETECTION_BARS, backbones_section, detection_section, dots_panels
 from comparison.row import Row
 from comparison.tables.formats import CLAIM, format_difference, groups_of
@@ -93,6 +93,7 @@ def render_page(
         gallery=gallery,
         images=images,
         least_score=LEAST_SCORE,
+        labelled=LABELLED,
         legend=[(group, [m for m in METRICS if m.group == group]) for group in GROUPS],
         arrow=ARROW,
         by_name=BY_NAME,
@@ -119,7 +120,7 @@ def _by_chance(tables: Sequence[Mapping[str, Any]], level: float) -> str:
     cells = [cell for table in tables for line in table["lines"] for cell in line.cells if cell.difference]
     excluding, expected = sum(cell.state in ("better", "worse") for cell in cells), len(cells) * (1 - level)
     text = (
-        f"{excluding} of {len(cells)} intervals exclude 0; about {expected:.1f} would by chance if no method differed."
+        f"{excluding} of {len(cells)} intervals exclude 0; about {expected:.1f} would be expected to by chance alone."
     )
     return text if len(cells) > 1 else ""
 

@@ -17,6 +17,8 @@ def format_number(value: float | None, *, signed: bool = False) -> str:
     if value is None:
         return MISSING
     text = f"{value:+.{DIGITS}f}" if signed else f"{value:.{DIGITS}f}"
+    if not float(text):
+        text = text.lstrip("+-")  # no sign of what is rounded away
     return text.replace("-", MINUS)
 
 

@@ -9,7 +9,8 @@ from comparison.verdicts.words import IDENTICAL, SEEDS_FOR_A_VERDICT, UNDECIDED
 
 MEANING = (
     "Verdicts: intervals cover the sampling of images and the variation between training seeds; better and worse are "
-    "corrected for the number of methods (Holm). All numbers but {primary} are exploratory."
+    "corrected for the number of methods (Holm). What would settle a difference assumes that it is as large as measured, "
+    "and counts the baseline's seeds. All numbers but {primary} are exploratory."
 )
 
 
@@ -86,7 +87,7 @@ def verdict_text(method: Mapping[str, Any], baseline: str | None) -> str:
 
 def _needs(needs: Mapping[str, Any] | None) -> str:
     if needs is None:
-        return f"more than {MOST_SEEDS} seeds each would be needed"
+        return f"a difference this small would take more than {MOST_SEEDS} seeds each"
     images = f" on {needs['images']:.1f} times as many images" if needs["images"] > 1 else ""
     hours = f" ({hours_text(needs['hours'])} more)" if needs["hours"] is not None else ""
     return f"about {needs['seeds']} seeds each{images}{hours} would settle it"
