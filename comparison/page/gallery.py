@@ -22,6 +22,7 @@ def build_gallery(rows: Sequence[Row]) -> dict[str, Any] | None:
     Images are lines and backbones are columns; a missing tile is None.
     """
     columns = {row.hash: row for row in rows if row.file("localization", "gallery", "gallery.json")}
+    names = dict(zip(columns, _column_names(list(columns.values())), strict=True))
     if len(columns) > MOST_COLUMNS:  # the first seed of each method
         first = {row.label: key for key, row in reversed(columns.items())}
         columns = {key: row for key, row in columns.items() if first[row.label] == key}
@@ -36,7 +37,7 @@ def build_gallery(rows: Sequence[Row]) -> dict[str, Any] | None:
         return None
     lines = list(found.values())[:GALLERY_IMAGES]
     return {
-        "columns": _column_names(list(columns.values())),
+        "columns": [names[key] for key in columns],
         "rows": [line | {"cells": [line["cells"].get(key) for key in columns]} for line in lines],
     }
 

@@ -119,9 +119,7 @@ def _by_chance(tables: Sequence[Mapping[str, Any]], level: float) -> str:
     """Say how many differences of methods exclude 0, and how many would if no method differed; "" for a single one."""
     cells = [cell for table in tables for line in table["lines"] for cell in line.cells if cell.difference]
     excluding, expected = sum(cell.state in ("better", "worse") for cell in cells), len(cells) * (1 - level)
-    text = (
-        f"{excluding} of {len(cells)} intervals exclude 0; about {expected:.1f} would be expected to by chance alone."
-    )
+    text = f"{excluding} of {len(cells)} intervals exclude 0; by chance alone, about {expected:.1f} would."
     return text if len(cells) > 1 else ""
 
 

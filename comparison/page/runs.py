@@ -94,9 +94,7 @@ def _by_chance(compared: Sequence[Mapping[str, Any]], names: Sequence[str], leve
     cells = [row["difference_to_baseline"][name] for row in compared for name in names]
     cells = [cell for cell in cells if cell["low"] is not None]
     excluding, expected = sum(map(excludes_zero, cells)), len(cells) * (1 - level)
-    text = (
-        f"{excluding} of {len(cells)} intervals exclude 0; about {expected:.1f} would be expected to by chance alone."
-    )
+    text = f"{excluding} of {len(cells)} intervals exclude 0; by chance alone, about {expected:.1f} would."
     return text if len(cells) > 1 else ""
 
 

@@ -9,8 +9,8 @@ from comparison.verdicts.words import IDENTICAL, SEEDS_FOR_A_VERDICT, UNDECIDED
 
 MEANING = (
     "Verdicts: intervals cover the sampling of images and the variation between training seeds; better and worse are "
-    "corrected for the number of methods (Holm). What would settle a difference assumes that it is as large as measured, "
-    "and counts the baseline's seeds. All numbers but {primary} are exploratory."
+    "corrected for the number of methods (Holm). What would settle a difference assumes that it is as large as "
+    "measured, and counts the baseline's seeds. All numbers but {primary} are exploratory."
 )
 
 
