@@ -93,10 +93,11 @@ def test_tables_sort_by_their_headings(visit):
 def test_long_tables_have_a_filter(visit):
     page = visit("many")
     page.locator("summary", has_text="runs under").first.click()
-    table = page.locator("details[open] table.sortable").first
-    page.locator("details[open] .filter").first.fill("als (all) (seed 3")
+    runs = page.locator("details", has_text="runs under").first
+    table, field = runs.locator("table.sortable").first, runs.locator(".filter").first
+    field.fill("als (all) (seed 3")
     assert [text for text in table.locator("tbody tr:visible th").all_inner_texts() if text] == ["ALS (all) (seed 3)"]
-    page.locator("details[open] .filter").first.fill("")
+    field.fill("")
     assert table.locator("tbody tr:visible").count() == 30
 
 

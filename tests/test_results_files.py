@@ -96,7 +96,7 @@ def test_results_files_make_a_table_without_any_run(truth, tmp_path, tool):
     results = load_results(tmp_path / "out" / "results" / "ALS-2")
     assert results["details"]["results_file"]["file"] == str(tmp_path / "ALS2.json")
     assert sorted(path.name for path in (tmp_path / "out/results/ALS-2").iterdir()) == [
-        "draws.npz", "matches.npz", "results.json",
+        "diagnosis.npz", "draws.npz", "influence.npz", "matches.npz", "results.json",
     ]  # fmt: skip
 
 
