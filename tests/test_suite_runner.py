@@ -62,7 +62,11 @@ def test_killed_suite_resumes(lab):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_stopped_suite_takes_its_stage_along(lab, number):
     lab.tell("hang", "CE-s0-localize")
-    process = lab.start()
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a test run under nohup ignores it
+    try:
+        process = lab.start()
+    finally:
+        signal.signal(signal.SIGHUP, before)
     child = lab.child()
     process.send_signal(number)
     assert process.wait(60) == 130

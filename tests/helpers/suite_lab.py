@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -166,7 +167,9 @@ class Lab:
 
     def start(self, slots=1, stdout=subprocess.DEVNULL):
         """Start the suite in a separate process, which can be killed."""
-        return subprocess.Popen(self.command(slots), cwd=ROOT, stdout=stdout, preexec_fn=_restore_signals)
+        # A test run in the background ignores SIGINT, and its children would inherit that.
+        restore = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        return subprocess.Popen(self.command(slots), cwd=ROOT, stdout=stdout, preexec_fn=restore)
 
     def child(self):
         """Return the process id of the fake tool that hangs."""
@@ -176,12 +179,6 @@ class Lab:
         """Wait until `count` fake tools hang; return their process ids."""
         assert wait_for(lambda: len(list((self.tools / "pids").glob("*"))) == count)
         return [int(path.name) for path in (self.tools / "pids").iterdir()]
-
-
-def _restore_signals():
-    """A test run in the background ignores SIGINT, one under nohup SIGHUP; its children would inherit that."""
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
 
 
 def output_of(arguments):
