@@ -115,6 +115,10 @@ def test_a_sentence_of_the_page_that_does_not_follow_is_named(bundle, tmp_path):
     assert "better than CE" in problem
     path = changed(bundle, tmp_path / "2", replace("not distinguishable", "better"), "page/comparison.md")
     assert verify(path).problems == ("comparison.md differs from the recomputed one",)
+    path = changed(bundle, tmp_path / "3", replace("not distinguishable", "better"), "page/comparison.tex")
+    assert verify(path).problems == ("comparison.tex differs from the recomputed one",)
+    path = changed(bundle, tmp_path / "4", replace(",0.", ",1."), "page/comparison.csv")
+    assert verify(path).problems == ("comparison.csv differs from the recomputed one",)
 
 
 def test_results_that_contradict_their_images_are_named(bundle, tmp_path):
@@ -152,6 +156,20 @@ def test_other_files_are_refused_in_one_line(tmp_path, content, run_tool):
     with zipfile.ZipFile(path, "w") as file:
         file.writestr(MANIFEST, json.dumps({"format_version": 99}))
     with pytest.raises(InputError, match="format 99, this version reads 1"):
+        verify(path)
+
+
+def test_an_incomplete_bundle_is_refused_in_one_line(bundle, tmp_path):
+    def without_options(path):
+        path.write_text(json.dumps({**load_json(path), "options": {"seed": 0}}))
+
+    with pytest.raises(InputError, match=r"its manifest\.json does not list files and options"):
+        verify(changed(bundle, tmp_path, without_options, MANIFEST, consistent=False))
+    path = tmp_path / "empty.zip"
+    with zipfile.ZipFile(bundle) as whole, zipfile.ZipFile(path, "w") as file:
+        manifest = json.loads(whole.read(MANIFEST))
+        file.writestr(MANIFEST, json.dumps({**manifest, "files": {}}))
+    with pytest.raises(InputError, match="holds no page or no runs"):
         verify(path)
 
 

@@ -14,6 +14,7 @@ from helpers.result_folders import METRIC_NAMES, add, add_detection, add_suite, 
 
 from comparison.metrics import METRICS, best_value
 from comparison.page import figures
+from comparison.page.runs import by_chance
 from comparison.tables.formats import MINUS, MISSING, format_difference, format_number
 from comparison.tables.terminal import terminal_table
 
@@ -196,6 +197,13 @@ def test_the_tool_reports_errors_in_one_line(run_tool, tmp_path):
 
 
 # ---- pieces -------------------------------------------------------------------------------------------------------
+
+
+def test_only_differences_with_an_interval_count_as_chances():
+    found = [{"value": 0.1, "low": low, "high": 0.2} for low in (0.05, -0.1, 0.01)]
+    identical = {"value": 0.0, "low": None, "high": None}
+    assert by_chance([*found, identical], 0.95) == "2 of 3 intervals exclude 0; by chance alone, about 0.2 would."
+    assert by_chance([found[0], identical], 0.95) == ""
 
 
 def test_best_follows_the_direction_of_the_metric():

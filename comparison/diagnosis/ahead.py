@@ -9,14 +9,17 @@ missing, it computes itself.  Processes are started as programs, as a caller's s
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from backbones.core.bars import progress_bar
 from backbones.core.machine import count_cores
 from backbones.core.matches import Matches, load_matches
 from comparison.diagnosis.of_run import INFLUENCE_FILE, NUMBERS_FILE, diagnose, influence_of_images
 from comparison.resampling.draws import DRAWS_FILE, draw
 
+_LOOK = 0.5  # seconds between two looks at what is there
 LARGE = 3_000_000  # bytes of all files, from which several processes are worth their start
 # Part -> file that keeps it, and what computes it; in this order, two processes share the parts of one file best.
 PARTS: Mapping[str, tuple[str, Callable[[Matches, int, int], object]]] = {
@@ -28,7 +31,8 @@ PARTS: Mapping[str, tuple[str, Callable[[Matches, int, int], object]]] = {
 
 def compute_ahead(files: Sequence[Path], *, resamples: int, seed: int) -> None:
     """Compute what is not there yet, in as many processes as there are cores; not for small files."""
-    missing = {path: parts for path in files if (parts := _missing(path))}
+    # Where nothing can be written, the comparison would compute everything a second time.
+    missing = {path: parts for path in files if (parts := _missing(path)) and os.access(path.parent, os.W_OK)}
     if sum(path.stat().st_size for path in missing) < LARGE:
         return
     tasks = [[f"{part}:{path}" for part in parts] for path, parts in missing.items()]
@@ -43,8 +47,11 @@ def compute_ahead(files: Sequence[Path], *, resamples: int, seed: int) -> None:
     command = [sys.executable, "-m", "comparison.diagnosis.ahead", str(resamples), str(seed)]
     shares = [[one for own in tasks[n::processes] for one in own] for n in range(processes)]
     started = [subprocess.Popen([*command, *own], env=variables, stderr=subprocess.DEVNULL) for own in shares]
-    for process in started:
-        process.wait()
+    total = sum(map(len, missing.values()))
+    with progress_bar(title="draws and diagnoses", total=total) as bar:
+        while any(process.poll() is None for process in started):
+            time.sleep(_LOOK)
+            bar.update(total - sum(len(_missing(path)) for path in missing) - bar.n)
 
 
 def _missing(path: Path) -> list[str]:

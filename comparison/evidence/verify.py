@@ -6,6 +6,7 @@ from runs/.  Not recomputed: folders, images and class activation maps, and numb
 are those of results.json.
 """
 
+import csv
 import json
 import re
 import tempfile
@@ -26,9 +27,13 @@ from comparison.resampling.weighted import summary
 from comparison.row import Row
 from comparison.rows import collect_rows
 from comparison.summary import build_comparison
+from comparison.tables.latex import latex
 from comparison.tables.markdown import markdown_text
+from comparison.tables.spreadsheet import csv_text
 
 TOLERANCE = 1e-9
+OPTIONS = {"baseline", "resamples", "seed", "level", "chosen", "failures", "goal", "notes"}
+_PAGE_FILES = ("index.html", "comparison.json", "comparison.md", "comparison.csv", "comparison.tex")
 # Keys of comparison.json that are no measured numbers.
 _NOT_MEASURED = ("folder", "commit", "warnings", "log")
 # Parts of the page that show images.
@@ -55,6 +60,8 @@ def verify(path: str | Path) -> Finding:
         manifest = _extract(Path(path), folder)
         if problems := list(_changed_files(folder, manifest["files"])):
             return Finding(len(manifest["files"]), 0, tuple(problems))  # what rests on them is not worth comparing
+        if not (folder / RUNS).is_dir() or not all((folder / PAGE / name).is_file() for name in _PAGE_FILES):
+            raise InputError(f"{path} holds no page or no runs; it was not written by tools/compare.py --bundle")
         rows = collect_rows(sorted((folder / RUNS).iterdir()), allow_mixed_protocols=True)
         stored = load_json(folder / PAGE / "comparison.json")
         found = recompute(rows, manifest["options"])
@@ -97,6 +104,9 @@ def _extract(path: Path, folder: Path) -> dict[str, Any]:
     version = manifest.get("format_version") if isinstance(manifest, dict) else None
     if version != FORMAT_VERSION:
         raise InputError(f"{path}: format {version}, this version reads {FORMAT_VERSION}")
+    files, options = manifest.get("files"), manifest.get("options")
+    if not isinstance(files, dict) or not isinstance(options, dict) or options.keys() != OPTIONS:
+        raise InputError(f"{path}: its {MANIFEST} does not list files and options; ask for it again")
     return manifest
 
 
@@ -154,8 +164,13 @@ def _unlike_matches(rows: Sequence[Row], folder: Path) -> Iterator[str]:
 
 def _unlike_texts(page: Path, comparison: dict[str, Any]) -> Iterator[str]:
     """Yield the written texts that differ from those of the recomputed comparison."""
-    if (page / "comparison.md").read_text(encoding="utf-8") != markdown_text(comparison):
-        yield "comparison.md differs from the recomputed one"
+    for name, text in (("comparison.md", markdown_text(comparison)), ("comparison.tex", latex(comparison))):
+        if (page / name).read_text(encoding="utf-8") != text:
+            yield f"{name} differs from the recomputed one"
+    with (page / "comparison.csv").open(encoding="utf-8", newline="") as file:
+        tables = [list(csv.reader(lines)) for lines in (file, csv_text(comparison).splitlines(keepends=True))]
+    if not _same_cells(*tables):
+        yield "comparison.csv differs from the recomputed one"
     written, again = (
         _IMAGES.sub("", text)
         for text in (
@@ -167,3 +182,18 @@ def _unlike_texts(page: Path, comparison: dict[str, Any]) -> Iterator[str]:
         common = next((n for n, (one, other) in enumerate(zip(written, again, strict=False)) if one != other), shorter)
         said = " ".join(written[max(common - 40, 0) : common + 60].split())
         yield f"index.html differs from the recomputed one in line {written[:common].count(chr(10)) + 1}: ...{said}..."
+
+
+def _same_cells(stored: Sequence[Sequence[str]], found: Sequence[Sequence[str]]) -> bool:
+    """Whether two tables have the same texts and, to rounding, the same numbers."""
+    if [len(line) for line in stored] != [len(line) for line in found]:
+        return False
+    return all(
+        one == other or (_is_number(one) and _is_number(other) and _same(float(one), float(other)))
+        for line, again in zip(stored, found, strict=True)
+        for one, other in zip(line, again, strict=True)
+    )
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"-?\d+(\.\d*)?(e-?\d+)?", text) is not None

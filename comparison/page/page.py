@@ -15,7 +15,7 @@ from comparison.page.export import FIGURES, save_figures
 from comparison.page.figures import Figure
 from comparison.page.gallery import build_gallery
 from comparison.page.images import LABELLED, LEAST_SCORE, Reader, influential_images
-from comparison.page.runs import DETECTION_BARS, backbones_section, detection_section, dots_panels
+from comparison.page.runs import DETECTION_BARS, backbones_section, by_chance, detection_section, dots_panels
 from comparison.row import Row
 from comparison.tables.formats import CLAIM, format_difference, groups_of
 from comparison.tables.latex import latex
@@ -55,7 +55,7 @@ def build_sections(comparison: Mapping[str, Any]) -> dict[str, Any]:
     first = first_screen(comparison, colours)
     return {
         "first": first,
-        "chance": _by_chance(first["tables"], comparison["level"]),
+        "chance": by_chance(_shown_differences(comparison, first["tables"]), comparison["level"]),
         "spreads": _spreads(comparison, colours),
         "forests": _forests(comparison, colours),
         "groups": [
@@ -115,12 +115,16 @@ def _figures(sections: Mapping[str, Any]) -> list[Figure]:
     return [*found, *(Figure(f"backbone-{one.name}", one.svg) for one in sections["backbones"][shown])]
 
 
-def _by_chance(tables: Sequence[Mapping[str, Any]], level: float) -> str:
-    """Say how many differences of methods exclude 0, and how many would if no method differed; "" for a single one."""
-    cells = [cell for table in tables for line in table["lines"] for cell in line.cells if cell.difference]
-    excluding, expected = sum(cell.state in ("better", "worse") for cell in cells), len(cells) * (1 - level)
-    text = f"{excluding} of {len(cells)} intervals exclude 0; by chance alone, about {expected:.1f} would."
-    return text if len(cells) > 1 else ""
+def _shown_differences(comparison: Mapping[str, Any], tables: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the differences of methods in the tables of the first screen."""
+    return [
+        method["differences"][metric.name]
+        for table in tables
+        for method in comparison["methods"]
+        if method["protocol"] == table["protocol"]
+        for metric in table["columns"]
+        if metric.name in (method["differences"] or {})
+    ]
 
 
 def _forests(comparison: Mapping[str, Any], colours: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """The tables and panels of single runs: detection under one protocol, and the backbones alone."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from comparison.bootstrap import AP_NAMES
@@ -89,13 +89,12 @@ def dots_panels(rows: Sequence[Mapping[str, Any]], names: Sequence[str], colours
     return panels
 
 
-def _by_chance(compared: Sequence[Mapping[str, Any]], names: Sequence[str], level: float) -> str:
-    """Say how many intervals exclude 0, and how many would if no row differed; "" for a single one."""
-    cells = [row["difference_to_baseline"][name] for row in compared for name in names]
-    cells = [cell for cell in cells if cell["low"] is not None]
-    excluding, expected = sum(map(excludes_zero, cells)), len(cells) * (1 - level)
-    text = f"{excluding} of {len(cells)} intervals exclude 0; by chance alone, about {expected:.1f} would."
-    return text if len(cells) > 1 else ""
+def by_chance(differences: Iterable[Mapping[str, Any]], level: float) -> str:
+    """Say how many intervals exclude 0, and how many would if nothing differed; "" for a single interval."""
+    known = [difference for difference in differences if difference["low"] is not None]
+    excluding, expected = sum(map(excludes_zero, known)), len(known) * (1 - level)
+    text = f"{excluding} of {len(known)} intervals exclude 0; by chance alone, about {expected:.1f} would."
+    return text if len(known) > 1 else ""
 
 
 def detection_section(
@@ -114,7 +113,7 @@ def detection_section(
             "baseline": sorted({row["baseline"] for row in compared}),
             "findings": [_finding(row) for row in compared if row["difference_to_baseline"]["AP"]["low"] is not None],
             "rows": [(display_name(row), [_difference_cell(row, name) for name in forest]) for row in compared],
-            "chance": _by_chance(compared, forest, level),
+            "chance": by_chance((row["difference_to_baseline"][name] for row in compared for name in forest), level),
             "figures": [
                 Figure(f"{name}-differences-of-runs", figures.forest_panel(compared, name, colours, scale))
                 for name in forest
