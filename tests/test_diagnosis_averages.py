@@ -11,7 +11,7 @@ from backbones.core.errors import InputError
 from backbones.core.matches import load_matches
 from comparison.bootstrap import resample_images
 from comparison.diagnosis.curves import precision_curves
-from comparison.diagnosis.influence import influence, influence_on_row
+from comparison.diagnosis.influence import influence, influence_on_row, joint_influence
 from comparison.diagnosis.per_class import per_class
 from detection.evaluation.coco import evaluate_coco
 
@@ -140,6 +140,33 @@ def test_influence_is_what_a_fresh_evaluation_without_the_image_says(tmp_path, s
             ]
             expected = (change[0] + change[1] - change[2] - change[3]) / 2
             assert found[i] == pytest.approx(expected, abs=1e-9, nan_ok=True), (name, image)
+
+
+@pytest.mark.parametrize(
+    ("seed", "options"), [(0, {}), (1, {"classes": 9, "most_objects": 2}), (2, {"crowd": 0.5, "images": 5})]
+)
+def test_images_left_out_together_equal_a_fresh_evaluation(tmp_path, seed, options):
+    truth, first = scene(seed, **options)
+    runs = (first, scene(seed + 50, **options)[1], first[::2])
+    rows = [evaluated(tmp_path, truth, run)[0] for run in runs]
+    ids = [image["id"] for image in truth["images"]]
+    sets = [list(range(len(ids) // 2)), [len(ids) - 1], [], list(range(len(ids)))]
+    for iou, name in ((None, "AP"), (0.75, "AP75")):
+        found = joint_influence(rows[:2], rows[2:], sets, iou)
+        single = influence(rows[:2], rows[2:], iou)
+        for chosen, value in zip(sets[:3], found, strict=False):
+            kept = [(truth, run) for run in runs]
+            for at in chosen:
+                kept = [without(*one, ids[at]) for one in kept]
+            was, now = (
+                [evaluate_coco(*one, score_threshold=0.0)["metrics"][name] for one in of]
+                for of in ([(truth, run) for run in runs], kept)
+            )
+            expected = ((was[0] + was[1]) / 2 - was[2]) - ((now[0] + now[1]) / 2 - now[2])
+            assert value == pytest.approx(expected, abs=1e-9), (name, chosen)
+        assert found[1] == pytest.approx(single[-1], abs=1e-12)
+        assert found[2] == 0
+        assert np.isnan(found[3])
 
 
 def test_more_images_than_are_left_out_at_a_time(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from helpers.result_folders import compare_runs
 from backbones.core.matches import ADDED, load_matches
 from comparison.diagnosis import ahead, of_run
 from comparison.diagnosis.calibration import calibration
-from comparison.diagnosis.influence import influence
+from comparison.diagnosis.influence import influence, joint_influence
 from comparison.diagnosis.intervals import weights_of
 from comparison.diagnosis.tide import tide
 from comparison.verdicts.nested import Sample, difference
@@ -70,6 +70,43 @@ def test_the_influential_images_are_those_of_the_jackknife(runs, compared):
     assert found["for"][0]["influence"] == pytest.approx(expected.max())
     assert all(one["influence"] < 0 for one in found["against"])
     assert compared[0]["diagnosis"][0]["methods"][0]["influence"] is None  # the baseline
+
+
+def test_images_left_out_together_are_those_of_the_list(runs, compared):
+    als = compared[0]["diagnosis"][0]["methods"][1]["influence"]
+    pair = matches(runs, "ALS"), matches(runs, "CE")
+    single, ids = influence(*pair), matches(runs, "CE")[0].image_ids
+    for side in ("for", "against"):
+        listed = [one["image_id"] for one in als[side]]
+        chosen = np.flatnonzero(np.isin(ids, listed))
+        found = als["together"][side]
+        assert found["images"] == len(listed) > 0
+        assert found["sum"] == pytest.approx(sum(one["influence"] for one in als[side]))
+        assert found["influence"] == pytest.approx(joint_influence(*pair, [chosen])[0], abs=1e-12)
+        assert found["influence"] != pytest.approx(found["sum"], rel=1e-4)  # AP is not a mean over images
+    strongest = np.argsort(-abs(single))[:10]
+    assert als["together"]["strongest"]["sum"] == pytest.approx(single[strongest].sum())
+    assert als["together"]["strongest"]["influence"] == pytest.approx(joint_influence(*pair, [strongest])[0])
+    one = als["together"]["for"]
+    text = f"{-one['influence']:+.3f}".replace("-", "\N{MINUS SIGN}")
+    assert f"Removing these {one['images']} images together moves the difference by {text}" in compared[1]
+    off = f"{abs(one['influence'] - one['sum']) / abs(one['sum']):.0%}".replace("%", "\N{NO-BREAK SPACE}%")
+    assert f"{off} off" in compared[1]
+
+
+def test_an_image_names_the_run_that_it_moves_most(runs, compared):
+    als = compared[0]["diagnosis"][0]["methods"][1]["influence"]
+    pairs = list(zip(matches(runs, "ALS"), matches(runs, "CE"), strict=True))
+    ids = pairs[0][0].image_ids.tolist()
+    moved = np.array([influence([own], [other]) for own, other in pairs])
+    names = set()
+    for side, sign in (("for", 1), ("against", -1)):
+        for one in als[side]:
+            seed = int(np.argmax(sign * moved[:, ids.index(one["image_id"])]))
+            assert (one["run"]["name"], one["run"]["baseline"]) == (f"ALS (seed {seed})", f"CE (seed {seed})")
+            assert one["run"]["influence"] == pytest.approx(moved[seed, ids.index(one["image_id"])])
+            names.add(seed)
+    assert len(names) > 1
 
 
 def test_it_is_computed_once(runs, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from PIL import Image
 from backbones.core.errors import InputError
 from comparison import compare
 from comparison.evidence.verify import verify
+from comparison.page import images as drawing
 
 METHODS = {"CE": (0.5, 0.02), "ALS": (0.8, 0.02)}
 
@@ -66,9 +67,16 @@ def test_both_sides_are_drawn_and_each_image_is_stored_once(runs, tmp_path):
     reader = Reader(tmp_path)
     data = compare([runs], tmp_path / "out", resamples=40, read_images=reader, bundle=tmp_path / "e.zip")
     influence = data["diagnosis"][0]["methods"][1]["influence"]
-    ids = [one["image_id"] for side in ("for", "against") for one in influence[side][:3]]
-    assert reader.calls == [("ALS-0-det@1", ids), ("CE-0-det@1", ids)]  # the first seed of both, once each
+    listed = [one for side in ("for", "against") for one in influence[side][:3]]
+    ids, wanted = [one["image_id"] for one in listed], {}
+    for one in listed:  # the runs that each image moves most
+        for name in (one["run"]["name"], one["run"]["baseline"]):
+            wanted.setdefault(re.sub(r"(\w+) \(seed (\d)\)", r"\1-\2-det@1", name), []).append(one["image_id"])
+    assert dict(reader.calls) == wanted
+    assert len(wanted) > 2
     page = (tmp_path / "out" / "index.html").read_text()
+    for one in listed:
+        assert f'<span class="tag">{one["run"]["name"]}</span>' in page
     scenes = [ElementTree.fromstring(svg) for svg in re.findall(r'<svg [^>]*class="scene".*?</svg>', page, re.DOTALL)]
     assert len(scenes) == 2 * len(ids)
     space = "{http://www.w3.org/2000/svg}"
@@ -86,6 +94,22 @@ def test_both_sides_are_drawn_and_each_image_is_stored_once(runs, tmp_path):
     assert first.get("aria-label") == f"{ids[0]}.png: 2 objects; detections: 1 matched, 1 wrong; 1 missed"
     assert f"{ids[0]}.png: {influence['for'][0]['influence']:+.4f}".replace("-", "\N{MINUS SIGN}") in page
     assert verify(tmp_path / "e.zip").problems == ()  # without the images
+
+
+def test_labels_stay_in_the_image_and_do_not_cover_each_other():
+    boxes = tuple(Box((x, 10, 60, 40), "double_arrow", "matched", 0.9 - x / 1000) for x in (0, 4, 8, 250, 262))
+    scene = Scene(1, Path("a.png"), 280, 140, (), boxes)
+    found = [re.search(r'x="([\d.]+)" y="([\d.]+)"', text) for text in drawing._labels(scene, 1.0, 140)]
+    wide = drawing.LETTER_WIDTH * len("double_arrow 0.90")
+    areas = [(float(one[1]), float(one[2]) - drawing.LETTER_HEIGHT) for one in found if one]
+    assert 3 <= len(areas) <= 5
+    for at, (x, y) in enumerate(areas):
+        assert 0 <= x <= 280 - wide
+        assert 0 <= y <= 140 - drawing.LETTER_HEIGHT
+        for other in areas[:at]:
+            assert abs(x - other[0]) >= wide or abs(y - other[1]) >= drawing.LETTER_HEIGHT
+    full = Scene(1, Path("a.png"), 280, 140, (), boxes * 20)
+    assert len(drawing._labels(full, 1.0, 140)) < 30  # the others are left out
 
 
 def test_images_that_cannot_be_read_are_named(runs, tmp_path):

@@ -13,13 +13,13 @@ import numpy as np
 
 from comparison.diagnosis.calibration import SCORE_THRESHOLD as CALIBRATED
 from comparison.diagnosis.confusion import SCORE_THRESHOLD as CONFUSED
-from comparison.diagnosis.of_run import diagnose, influence_of_images
+from comparison.diagnosis.influential import find_influential, matches_of
+from comparison.diagnosis.of_run import diagnose
 from comparison.diagnosis.shares import EDGES
 from comparison.families import Family
 from comparison.methods import Measured, baseline_of_group
 from comparison.verdicts.nested import Difference, Sample, difference
 
-INFLUENTIAL = 12  # images listed for and against a difference
 Numbers = Mapping[str, np.ndarray]
 
 
@@ -29,7 +29,7 @@ def build_diagnosis(
     """Return one entry per protocol that has detections with per-image data."""
     found = []
     for protocol in dict.fromkeys(family.protocol for family in families):
-        group = [family for family in families if family.protocol == protocol and _matches_of(family, measured)]
+        group = [family for family in families if family.protocol == protocol and matches_of(family, measured)]
         if group:
             numbers = {
                 id(row): diagnose(one.matches, resamples=resamples, seed=seed)
@@ -41,11 +41,6 @@ def build_diagnosis(
     return found
 
 
-def _matches_of(family: Family, measured: Measured) -> list[Any]:
-    found = [measured.resampled.get(id(row)) for row in family.rows]
-    return [one.matches for one in found if one and one.matches]
-
-
 def _entry(
     protocol: str | None, group: Sequence[Family], baseline: Family | None, measured: Measured,
     numbers: Mapping[int, Numbers], level: float,
@@ -54,7 +49,7 @@ def _entry(
     never = _never(samples.values())
     samples = {key: {n: one for n, one in own.items() if n not in never} for key, own in samples.items()}
     against = samples[id(baseline)] if baseline else {}
-    first = _matches_of(group[0], measured)[0]
+    first = matches_of(group[0], measured)[0]
     return {
         "protocol": protocol,
         "classes": [str(name) for name in first.details.get("category_names", first.category_ids)],
@@ -69,7 +64,9 @@ def _entry(
                 "is_baseline": family is baseline,
                 "values": {name: _mean(sample, level) for name, sample in samples[id(family)].items()},
                 "differences": _differences(samples[id(family)], against, level) if family is not baseline else {},
-                "influence": _influence(family, baseline, measured) if baseline and family is not baseline else None,
+                "influence": find_influential(family, baseline, measured)
+                if baseline and family is not baseline
+                else None,
             }
             for family in group
         ],
@@ -115,19 +112,3 @@ def _limits(one: Difference | None, value: float, level: float) -> list[float | 
     if one is None or not math.isfinite(one.error):
         return [value, None, None]
     return [value, *one.interval(level)]
-
-
-def _influence(family: Family, baseline: Family, measured: Measured) -> dict[str, Any]:
-    """Return the images that move the difference in AP most, for the method and for the baseline."""
-    groups = [_matches_of(one, measured) for one in (family, baseline)]
-    moved = [np.mean([influence_of_images(matches) for matches in group], axis=0) for group in groups]
-    total = moved[0] - moved[1]
-    ids, order = groups[0][0].image_ids, np.argsort(-total, kind="stable")
-    known = [int(at) for at in order if np.isfinite(total[at])]
-
-    def listed(chosen: Sequence[int]) -> list[dict[str, Any]]:
-        return [{"image_id": int(ids[at]), "influence": float(total[at])} for at in chosen]
-
-    for_method = [at for at in known[:INFLUENTIAL] if total[at] > 0]
-    against = [at for at in known[::-1][:INFLUENTIAL] if total[at] < 0]
-    return {"for": listed(for_method), "against": listed(against)}

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from comparison.page.answers import FEW_OBJECTS, Cell
 from comparison.page.curves import Curve, curve_panel
 from comparison.page.figures import Figure
-from comparison.tables.formats import format_difference, format_number
+from comparison.tables.formats import MISSING, format_difference, format_number
 
 ERRORS = {
     "Cls": "the class is wrong, the box is right", "Loc": "the class is right, the box is not (IoU 0.1 to 0.5)",
@@ -45,7 +45,7 @@ def diagnosis_section(entry: Mapping[str, Any], colours: Mapping[str, str]) -> d
         "curves": _curves(methods, colours),
         "classes": _classes(entry),
         "confusions": _confusions(entry),
-        "influence": [(one["label"], one["influence"]) for one in methods if one["influence"]],
+        "together": _together(methods, colours),
         "figures": _figures(entry, colours),
         "settings": entry["settings"],
     }
@@ -185,6 +185,39 @@ def _confusions(entry: Mapping[str, Any]) -> Table | None:
         cells = [_cell(method, name, said, lower_is_better=True, few=few) for method in methods]
         lines.append((said, f"{few:,} objects", "", cells))
     return Table("Most frequent confusions", "Confusion", columns, lines)
+
+
+def _together(methods: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -> Table | None:
+    """Return how the difference in AP changes without the most influential images, all at once, and one by one."""
+    known = [method for method in methods if method["influence"]]
+    if not known:
+        return None
+    columns = [
+        ("those for the method", "the images that favour the method most"),
+        ("those for the baseline", "the images that favour the baseline most"),
+        ("the strongest of both", "the images of the largest influence on either side"),
+    ]
+    lines = []
+    for method in known:
+        sets = method["influence"]["together"]
+        cells = [_joint(sets[name]) for name in ("for", "against", "strongest")]
+        lines.append((method["label"], "", colours[method["label"]], cells))
+    return Table("Change of the difference in AP without the most influential images", "Method", columns, lines)
+
+
+def _joint(one: Mapping[str, Any]) -> Cell:
+    """Return what leaving out several images together does, and how far that is from the sum of their influences."""
+    if not one["images"] or one["influence"] is None:
+        return Cell(MISSING, "", "", "", "no such images" if not one["images"] else "no object is left", None)
+    value, total = -one["influence"], -one["sum"]
+    off = f", {abs(value - total) / abs(total):.0%} off".replace("%", "\N{NO-BREAK SPACE}%") if total else ""
+    summed = f"{format_number(total, signed=True)}{off}"
+    images = f"{one['images']} image{'' if one['images'] == 1 else 's'}"
+    tip = (
+        f"Removing these {images} together moves the difference by {format_number(value, signed=True)} "
+        f"(sum of their single influences {summed})"
+    )
+    return Cell(format_number(value, signed=True), "", f"{images}, sum {summed}", "", tip, value)
 
 
 # ---- figures ------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ Whoever calls `compare` gives a reader of images, as this package reads result f
 
 import base64
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from backbones.core.errors import InputError
-from comparison.row import Row
 
 SHOWN = 3  # images for, and against, each difference
 WIDTH, QUALITY = 280, 80  # of the drawn images, in pixels
 LEAST_SCORE = 0.3  # of the detections that are drawn
-LABELLED = 0.5  # score from which wrong detections have a visible label; all have a title
+LABELLED = 0.5  # score from which wrong detections have a visible label, if there is room; all have a title
+LETTER_WIDTH, LETTER_HEIGHT = 6.2, 10.0  # of labels, in pixels
 Reader = Callable[..., Mapping[int, Any]]
 # Outcome -> colour and dashes, so that no meaning rests on colour alone.
 _LINES = {"matched": ("#0072B2", ""), "wrong": ("#D55E00", "6 3"), "ignored": ("#888888", "2 3")}
@@ -27,35 +27,45 @@ _TRUTH = {"matched": ("#ffffff", "1 3"), "missed": ("#ff2d2d", "1 3"), "crowd": 
 
 
 class Shown(NamedTuple):
-    """An image: its file, what it adds to the difference, and the drawings of the method and of the baseline."""
+    """An image: its file, what it adds to the difference of means and of the drawn runs, their names and drawings."""
 
     file: str
     influence: float
+    of_runs: float | None
+    names: tuple[str, str]
     drawings: tuple[str, str]
 
 
+class _Choice(NamedTuple):
+    """An influential image, and the folder of the run of the method, and of the baseline, that it is drawn of."""
+
+    image: Mapping[str, Any]
+    names: tuple[str, str]
+    folders: tuple[Path, Path]
+
+
 class _Pair(NamedTuple):
-    """A method, the first run of it and of its baseline, and the images to show on each side."""
+    """A method, its baseline, and the images to show on each side."""
 
     protocol: str
-    own: Row
-    other: Row
-    sides: dict[str, list[Mapping[str, Any]]]
+    label: str
+    baseline: str
+    sides: dict[str, list[_Choice]]
 
 
-def influential_images(comparison: Mapping[str, Any], rows: Sequence[Row], read: Reader | None) -> list[dict[str, Any]]:
-    """Return {"protocol", "label", "baseline", "seeds", "for", "against", "problem"} per method.
+def influential_images(comparison: Mapping[str, Any], read: Reader | None) -> list[dict[str, Any]]:
+    """Return {"protocol", "label", "baseline", "for", "against", "problem"} per method.
 
     read: maps a run's folder and image ids to scenes.  If it cannot, the problem is stated in place of the images.
     """
     if read is None:
         return []
-    pairs = list(_pairs(comparison, rows))
+    pairs = list(_pairs(comparison))
     wanted: dict[Path, list[int]] = {}
     for pair in pairs:
-        for row in (pair.own, pair.other):
-            ids = [one["image_id"] for images in pair.sides.values() for one in images]
-            wanted.setdefault(row.folders["detection"], []).extend(ids)
+        for choice in (one for chosen in pair.sides.values() for one in chosen):
+            for folder in choice.folders:
+                wanted.setdefault(folder, []).append(choice.image["image_id"])
     scenes: dict[Path, Mapping[int, Any]] = {}
     problems: dict[Path, str] = {}
     for folder, ids in wanted.items():
@@ -67,39 +77,50 @@ def influential_images(comparison: Mapping[str, Any], rows: Sequence[Row], read:
     return [_shown(pair, scenes, problems, drawn) for pair in pairs]
 
 
-def _pairs(comparison: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[_Pair]:
+def _pairs(comparison: Mapping[str, Any]) -> Iterator[_Pair]:
     for entry in comparison["diagnosis"]:
-        first = {
-            row.label: row for row in reversed(rows) if row.protocol == entry["protocol"] and "detection" in row.folders
-        }
-        baseline = next((first[method["label"]] for method in entry["methods"] if method["is_baseline"]), None)
+        rows = [
+            row for row in comparison["rows"] if row["protocol"] == entry["protocol"] and "detection" in row["stages"]
+        ]
+        folders = {row["name"]: Path(row["stages"]["detection"]["folder"]) for row in rows}
+        first = {row["label"]: row["name"] for row in reversed(rows)}
+        baseline = next((method["label"] for method in entry["methods"] if method["is_baseline"]), None)
         for method in entry["methods"]:
             if method["influence"] and baseline:
-                sides = {side: method["influence"][side][:SHOWN] for side in ("for", "against")}
-                yield _Pair(entry["protocol"] or "", first[method["label"]], baseline, sides)
+                usual = first[method["label"]], first[baseline]
+                sides = {
+                    side: [_choose(one, usual, folders) for one in method["influence"][side][:SHOWN]]
+                    for side in ("for", "against")
+                }
+                yield _Pair(entry["protocol"] or "", method["label"], baseline, sides)
+
+
+def _choose(image: Mapping[str, Any], usual: tuple[str, str], folders: Mapping[str, Path]) -> _Choice:
+    run = image["run"]
+    names = (run["name"], run["baseline"]) if run else usual
+    return _Choice(image, names, (folders[names[0]], folders[names[1]]))
 
 
 def _shown(
     pair: _Pair, scenes: Mapping[Path, Mapping[int, Any]], problems: Mapping[Path, str],
     drawn: dict[tuple[str, int], str],
 ) -> dict[str, Any]:  # fmt: skip
-    folders = [row.folders["detection"] for row in (pair.own, pair.other)]
-    problem = next((problems[folder] for folder in folders if folder in problems), "")
+    chosen = [one for own in pair.sides.values() for one in own]
+    problem = next((problems[folder] for one in chosen for folder in one.folders if folder in problems), "")
     sides: dict[str, list[Shown]] = {"for": [], "against": []}
     try:
         if not problem:
-            both = [scenes[folder] for folder in folders]
-            sides = {side: [_show(one, both, drawn) for one in images] for side, images in pair.sides.items()}
+            sides = {side: [_show(one, scenes, drawn) for one in own] for side, own in pair.sides.items()}
     except OSError as error:
         problem = str(error)
-    seeds = [pair.own.seed, pair.other.seed]
-    said = {"protocol": pair.protocol, "label": pair.own.label, "baseline": pair.other.label, "seeds": seeds}
-    return {**said, "problem": problem, **sides}
+    return {"protocol": pair.protocol, "label": pair.label, "baseline": pair.baseline, "problem": problem, **sides}
 
 
-def _show(one: Mapping[str, Any], scenes: Sequence[Mapping[int, Any]], drawn: dict[tuple[str, int], str]) -> Shown:
-    own, other = (scene[one["image_id"]] for scene in scenes)
-    return Shown(own.path.name, one["influence"], (_draw(own, drawn), _draw(other, drawn)))
+def _show(choice: _Choice, scenes: Mapping[Path, Mapping[int, Any]], drawn: dict[tuple[str, int], str]) -> Shown:
+    image = choice.image
+    own, other = (scenes[folder][image["image_id"]] for folder in choice.folders)
+    of_runs = image["run"]["influence"] if image["run"] else None
+    return Shown(own.path.name, image["influence"], of_runs, choice.names, (_draw(own, drawn), _draw(other, drawn)))
 
 
 def _draw(scene: Any, drawn: dict[tuple[str, int], str]) -> str:
@@ -117,6 +138,7 @@ def _draw(scene: Any, drawn: dict[tuple[str, int], str]) -> str:
         drawing = f'<image id="{drawn[key]}" href="{_jpeg(scene.path, height)}" width="{WIDTH}" height="{height}"/>'
     boxes = [_box(box, _TRUTH[box.outcome], scale, 3.0) for box in scene.truth]
     boxes += [_box(box, _LINES[box.outcome], scale, 2.0) for box in reversed(scene.detections)]
+    boxes += _labels(scene, scale, height)
     counts = ", ".join(f"{sum(b.outcome == o for b in scene.detections)} {o}" for o in ("matched", "wrong"))
     missed = sum(box.outcome == "missed" for box in scene.truth)
     said = escape(f"{scene.path.name}: {len(scene.truth)} objects; detections: {counts}; {missed} missed", quote=True)
@@ -130,14 +152,42 @@ def _box(box: Any, line: tuple[str, str], scale: float, stroke: float) -> str:
     x, y, width, height = (round(value * scale, 1) for value in box.xywh)
     colour, dashes = line
     dashed = f' stroke-dasharray="{dashes}"' if dashes else ""
-    text = box.label if box.score is None else f"{box.label} {box.score:.2f}"
-    label = ""
-    if box.score is not None and (box.outcome == "matched" or box.score >= LABELLED):
-        label = f'<text x="{x + 2}" y="{max(y - 3, 9)}" class="label" fill="{colour}">{escape(text)}</text>'
     return (
         f'<rect x="{x}" y="{y}" width="{width}" height="{height}" fill="none" stroke="{colour}" '
-        f'stroke-width="{stroke}"{dashed}><title>{escape(f"{text}, {box.outcome}")}</title></rect>{label}'
+        f'stroke-width="{stroke}"{dashed}><title>{escape(f"{_text(box)}, {box.outcome}")}</title></rect>'
     )
+
+
+def _text(box: Any) -> str:
+    return box.label if box.score is None else f"{box.label} {box.score:.2f}"
+
+
+def _labels(scene: Any, scale: float, height: int) -> list[str]:
+    """Write the labels of the surest detections first; one without room among them is left out."""
+    found: list[str] = []
+    taken: list[tuple[float, float, float, float]] = []
+    for box in scene.detections:
+        if box.outcome != "matched" and box.score < LABELLED:
+            continue
+        x, y, w, h = (value * scale for value in box.xywh)
+        wide = LETTER_WIDTH * len(_text(box))
+        corners = [(x, y - 2), (x, y + h + LETTER_HEIGHT), (x + w - wide, y - 2), (x + w - wide, y + h + LETTER_HEIGHT)]
+        corners += [(x + 3, y + LETTER_HEIGHT), (x + 3, y + h - 4)]
+        for left, base in corners:
+            left = min(max(left, 1.0), max(WIDTH - wide - 1.0, 1.0))
+            base = min(max(base, LETTER_HEIGHT), height - 2.0)
+            area = left, base - LETTER_HEIGHT, left + wide, base + 2.0
+            if not any(_overlap(area, other) for other in taken):
+                taken.append(area)
+                colour = _LINES[box.outcome][0]
+                place = f'x="{left:.1f}" y="{base:.1f}"'
+                found.append(f'<text {place} class="label" fill="{colour}">{escape(_text(box))}</text>')
+                break
+    return found
+
+
+def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _jpeg(path: Path, height: int) -> str:

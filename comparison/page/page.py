@@ -40,7 +40,7 @@ def save_comparison(
     save_text(folder / "comparison.csv", csv_text(comparison))
     save_text(folder / "comparison.md", markdown_text(comparison))
     save_text(folder / "comparison.tex", latex(comparison))
-    sections, images = build_sections(comparison), influential_images(comparison, rows, read)
+    sections, images = build_sections(comparison), influential_images(comparison, read)
     save_text(folder / PAGE, render_page(comparison, sections, build_gallery(rows), images))
     save_figures(folder / FIGURES, _figures(sections))
     return folder / PAGE
