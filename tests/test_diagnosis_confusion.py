@@ -8,7 +8,7 @@ from helpers.tide_problem import tide_problem
 from backbones.core.errors import InputError
 from backbones.core.matches import ADDED, load_matches
 from comparison.bootstrap import resample_images
-from comparison.diagnosis.confusion import confusion
+from comparison.diagnosis.confusion import confusion, confusion_shares, frequent_confusions
 from detection.evaluation.coco import evaluate_coco
 
 IDS = [2, 5, 8]
@@ -73,6 +73,30 @@ def test_sums_are_the_numbers_of_objects_and_detections(tmp_path):
     without = confusion(matches, np.zeros((1, 40)))
     assert not without.counts.any()
     assert np.isnan(without.shares()).all()
+
+
+def test_some_cells_alone_have_the_shares_of_the_whole_matrix(tmp_path):
+    truth, detections = tide_problem(4, images=60, classes=7, wrong=0.8, crowd=0.3)
+    runs = []
+    for step in (1, 2):
+        (tmp_path / str(step)).mkdir()
+        runs.append(evaluated(tmp_path / str(step), truth, detections[::step]))
+    weights = np.concatenate([np.ones((1, 60)), resample_images(60, resamples=20, seed=2), np.eye(60)])
+    table = np.sum([confusion(run).table()[:7, :7] for run in runs], axis=0)
+    np.fill_diagonal(table, 0)
+    cells = frequent_confusions(runs, 6)
+    counts = [table[cell] for cell in cells]
+    assert counts == np.sort(table.ravel())[::-1][:6].tolist()
+    assert counts[0] > counts[-1] > 0
+    [empty] = np.argwhere(table + np.eye(7) == 0)[:1].tolist()
+    for run in runs:
+        whole = confusion(run, weights)
+        known = dict(zip(zip(whole.row.tolist(), whole.column.tolist(), strict=True), whole.shares().T, strict=True))
+        found = confusion_shares(run, [tuple(empty), *cells], weights)
+        for cell, share in zip(cells, found[:, 1:].T, strict=True):
+            np.testing.assert_allclose(share, known[cell], atol=1e-12)
+        assert np.isnan(found).any()
+        assert np.nanmax(found[:, 0]) == 0
 
 
 def test_the_better_score_takes_the_object_and_the_next_one_another(tmp_path):

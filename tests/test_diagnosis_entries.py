@@ -1,6 +1,7 @@
 """The diagnosis of methods over seeds: in comparison.json, kept beside the matches, and on the page."""
 
 import json
+import re
 from html import unescape
 
 import numpy as np
@@ -14,6 +15,8 @@ from comparison.diagnosis.calibration import calibration
 from comparison.diagnosis.influence import influence, joint_influence
 from comparison.diagnosis.intervals import weights_of
 from comparison.diagnosis.tide import tide
+from comparison.page import curves
+from comparison.page.curves import Curve, curve_panel
 from comparison.verdicts.nested import Sample, difference
 
 METHODS = {"CE": (0.6, 0.02), "ALS": (0.8, 0.02)}
@@ -109,6 +112,30 @@ def test_an_image_names_the_run_that_it_moves_most(runs, compared):
     assert len(names) > 1
 
 
+def test_of_many_classes_the_most_frequent_confusions_have_intervals(compared, tmp_path, monkeypatch):
+    monkeypatch.setattr(of_run, "MOST_CLASSES", 3)
+    monkeypatch.setattr(of_run, "MOST_CONFUSIONS", 5)
+    runs = add_many(tmp_path / "runs", methods=METHODS, seeds=3, protocols=("det@1",), images=30)
+    data = compare_runs(runs, tmp_path / "out")
+    [few], [many] = compared[0]["diagnosis"], data["diagnosis"]
+    counts = {}
+    for whole, method in zip(few["methods"], many["methods"], strict=True):
+        for kind in ("values", "differences"):
+            own = {name: one for name, one in method[kind].items() if name.startswith("confusion")}
+            assert len(own) == (0 if kind == "differences" and method["is_baseline"] else 5)
+            for name, limits in own.items():
+                assert limits == pytest.approx(whole[kind][name])
+        for name, (share, _, _) in whole["values"].items():
+            if name.startswith("confusion"):
+                row, column = map(int, name.split("/")[1:])
+                if row != column and column < 4:
+                    counts[name] = counts.get(name, 0) + share * few["objects_of_class"][row]
+    chosen = {name for name in many["methods"][0]["values"] if name.startswith("confusion")}
+    assert min(counts[name] for name in chosen) >= max(count for name, count in counts.items() if name not in chosen)
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert page.count(" taken for ") >= 5
+
+
 def test_it_is_computed_once(runs, tmp_path, monkeypatch):
     first = compare_runs(runs, tmp_path / "a")
     monkeypatch.setattr(of_run, "_numbers", None)
@@ -142,6 +169,31 @@ def test_every_part_is_on_the_page(compared):
     miss = data["diagnosis"][0]["methods"][1]["differences"]["error/all/Miss"][0]
     assert f'<span class="sub better">{miss:+.3f}'.replace("-", "\N{MINUS SIGN}") in page
     json.dumps(data, allow_nan=False)
+
+
+def test_a_curve_has_the_band_of_its_interval():
+    band = [(0.0, 0.5, 1.2), (0.5, 0.25, 0.75), (1.0, -0.5, 0.5)]
+    curve = Curve("CE", "#123456", [(0.0, 0.9), (0.5, 0.5), (1.0, 0.1)], band, strong=True)
+    panel = curve_panel("title", "x", "y", [curve])
+    [points] = re.findall(r'<path d="M([^"]*)Z" fill="#123456" fill-opacity="([^"]*)" class="band"', panel)
+    found = [tuple(map(float, point.split())) for point in points[0].split("L")]
+    left, right, top, bottom = (getattr(curves, name) for name in ("LEFT", "RIGHT", "TOP", "BOTTOM"))
+    middle, across = (left + right) / 2, bottom - top
+    upper = [(left, top), (middle, bottom - 0.75 * across), (right, bottom - 0.5 * across)]
+    lower = [(right, bottom), (middle, bottom - 0.25 * across), (left, bottom - 0.5 * across)]  # within the axes
+    assert found == [pytest.approx(point) for point in (*upper, *lower)]
+    others = [curve._replace(strong=False)] * 2
+    shown = [
+        re.findall(r'fill-opacity="([\d.]+)" class="band"', curve_panel("t", "x", "y", chosen))
+        for chosen in (others, [curve, *others])
+    ]
+    assert shown[0] == [points[1]] * 2  # of few curves, all
+    assert shown[1] == [points[1], "0", "0"]
+
+
+def test_the_curves_of_the_page_have_bands(compared):
+    page = compared[1]
+    assert len(re.findall(r'fill-opacity="0\.18" class="band"', page)) == 2 * 3  # two methods, three figures
 
 
 def test_several_processes_compute_the_same(tmp_path, monkeypatch):

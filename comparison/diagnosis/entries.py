@@ -14,7 +14,7 @@ import numpy as np
 from comparison.diagnosis.calibration import SCORE_THRESHOLD as CALIBRATED
 from comparison.diagnosis.confusion import SCORE_THRESHOLD as CONFUSED
 from comparison.diagnosis.influential import find_influential, matches_of
-from comparison.diagnosis.of_run import diagnose
+from comparison.diagnosis.of_run import diagnose, frequent_confusions_of
 from comparison.diagnosis.shares import EDGES
 from comparison.families import Family
 from comparison.methods import Measured, baseline_of_group
@@ -31,14 +31,24 @@ def build_diagnosis(
     for protocol in dict.fromkeys(family.protocol for family in families):
         group = [family for family in families if family.protocol == protocol and matches_of(family, measured)]
         if group:
-            numbers = {
-                id(row): diagnose(one.matches, resamples=resamples, seed=seed)
-                for family in group for row in family.rows
-                if (one := measured.resampled.get(id(row))) and one.matches
-            }  # fmt: skip
+            numbers = _numbers(group, measured, resamples=resamples, seed=seed)
             baseline = baseline_of_group(group, measured)
             found.append(_entry(protocol, group, baseline, measured, numbers, level))
     return found
+
+
+def _numbers(group: Sequence[Family], measured: Measured, *, resamples: int, seed: int) -> dict[int, Numbers]:
+    """Return the numbers of every run with matches, by the id of its row."""
+    runs = {
+        id(row): one.matches
+        for family in group for row in family.rows
+        if (one := measured.resampled.get(id(row))) and one.matches
+    }  # fmt: skip
+    confusions = frequent_confusions_of([*runs.values()], resamples=resamples, seed=seed)
+    return {
+        key: diagnose(matches, resamples=resamples, seed=seed) | own
+        for (key, matches), own in zip(runs.items(), confusions, strict=True)
+    }
 
 
 def _entry(

@@ -6,19 +6,20 @@
     share/BIN                recall of the objects in a bin of `shares`
     curve/IOU/POINT          precision at recall POINT / 100
     bin/precision/BIN, bin/confidence/BIN, bin/count/BIN      of `calibration`
-    confusion/ROW/COLUMN     share of the objects of a class that were given another one, up to MOST_CLASSES classes
+    confusion/ROW/COLUMN     share of the objects of a class that were given another one; of more than MOST_CLASSES
+                             classes only the most frequent ones of all runs of a comparison, which are not kept
 
 A file of an earlier version lacks what some of them need; these are left out.  Letters: R resamples, I images.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from backbones.core.matches import Matches
 from comparison.diagnosis.calibration import calibration
-from comparison.diagnosis.confusion import confusion
+from comparison.diagnosis.confusion import confusion, confusion_shares, frequent_confusions
 from comparison.diagnosis.curves import precision_curves
 from comparison.diagnosis.influence import influence_on_row
 from comparison.diagnosis.intervals import weights_of
@@ -28,7 +29,8 @@ from comparison.diagnosis.tide import tide
 from comparison.resampling.draws import keep, key_of
 
 NUMBERS_FILE, INFLUENCE_FILE = "diagnosis.npz", "influence.npz"
-MOST_CLASSES = 20  # of a confusion matrix with intervals
+MOST_CLASSES = 20  # of a confusion matrix all of whose cells have intervals
+MOST_CONFUSIONS = 20  # that have intervals, of more classes
 VERSION = 1  # of the numbers: raise it when one changes
 
 
@@ -42,6 +44,19 @@ def diagnose(matches: Matches, *, resamples: int, seed: int) -> dict[str, np.nda
         return key_of(matches, f"diagnosis {VERSION}", resamples, seed, with_details=True)
 
     return keep(_beside(matches, NUMBERS_FILE), key, compute, 1 + resamples)
+
+
+def frequent_confusions_of(runs: Sequence[Matches], *, resamples: int, seed: int) -> list[dict[str, np.ndarray]]:
+    """Return the shares of the most frequent confusions per run, by name as above; none up to MOST_CLASSES classes."""
+    known = all("any_partner" in matches.details for matches in runs)
+    cells = []
+    if known and len(runs[0].category_ids) > MOST_CLASSES:
+        cells = frequent_confusions(runs, MOST_CONFUSIONS)
+    if not cells:
+        return [{} for _ in runs]
+    weights = weights_of(runs[0], resamples=resamples, seed=seed)
+    names = [f"confusion/{row}/{column}" for row, column in cells]
+    return [dict(zip(names, confusion_shares(matches, cells, weights).T, strict=True)) for matches in runs]
 
 
 def influence_of_images(matches: Matches) -> np.ndarray:

@@ -15,7 +15,7 @@ ERRORS = {
     "FN": "all missed objects",
 }  # fmt: skip
 SIZES = ("small", "medium", "large")
-CONFUSIONS = 12  # shown
+CONFUSIONS = 20  # shown
 RECALLS = (10, 30, 50, 70, 90)  # of the table of a curve, in percent
 
 
@@ -48,6 +48,7 @@ def diagnosis_section(entry: Mapping[str, Any], colours: Mapping[str, str]) -> d
         "together": _together(methods, colours),
         "figures": _figures(entry, colours),
         "settings": entry["settings"],
+        "methods": len(methods),
     }
 
 
@@ -175,12 +176,13 @@ def _confusions(entry: Mapping[str, Any]) -> Table | None:
     if not pairs:
         return None
 
-    def largest(pair: tuple[int, int, str]) -> tuple[float, str]:
-        return -max(method["values"].get(pair[2], (0.0,))[0] or 0.0 for method in methods), pair[2]
+    def rank(pair: tuple[int, int, str]) -> tuple[float, str]:
+        share = max(method["values"].get(pair[2], (0.0,))[0] or 0.0 for method in methods)
+        return -share * entry["objects_of_class"][pair[0]], pair[2]
 
     columns = [(method["label"], "share of the objects") for method in methods]
     lines = []
-    for row, column, name in sorted(pairs, key=largest)[:CONFUSIONS]:
+    for row, column, name in sorted(pairs, key=rank)[:CONFUSIONS]:
         said, few = f"{classes[row]} taken for {classes[column]}", entry["objects_of_class"][row]
         cells = [_cell(method, name, said, lower_is_better=True, few=few) for method in methods]
         lines.append((said, f"{few:,} objects", "", cells))
@@ -229,9 +231,10 @@ def _figures(entry: Mapping[str, Any], colours: Mapping[str, str]) -> list[Figur
     def lines(x: Callable[[Mapping[str, Any], int], float | None], prefix: str, count: int) -> list[Curve]:
         found = []
         for method in methods:
-            points = [(x(method, n), method["values"].get(f"{prefix}{n}", (None,))[0]) for n in range(count)]
-            known = [(a, b) for a, b in points if a is not None and b is not None]
-            found.append(Curve(method["label"], colours[method["label"]], known))
+            points = [(x(method, n), method["values"].get(f"{prefix}{n}", (None, None, None))) for n in range(count)]
+            known = [(a, b[0]) for a, b in points if a is not None and b[0] is not None]
+            band = [(a, *b[1:]) for a, b in points if a is not None and b[1] is not None]
+            found.append(Curve(method["label"], colours[method["label"]], known, band, method["is_baseline"]))
         return [curve for curve in found if curve.points]
 
     figures = []
