@@ -6,6 +6,7 @@ from typing import Any
 
 from comparison.failures import MARK, Failure, detector_failure, is_marked
 from comparison.families import Family, family_notes
+from comparison.proofs import ABSENT, FAILED
 from comparison.protocols import notes_on_protocols
 from comparison.row import Row
 from comparison.rows import BASELINE_METHOD
@@ -36,6 +37,7 @@ def write_notes(compared: Sequence[Compared], families: Sequence[Family], baseli
         *_failure_notes(compared),
         *_incomplete_means(families),
         *notes_on_protocols(rows),
+        *_loading_notes(compared),
         *_foreign_notes(compared),
         *_area_notes(rows),
         *_baseline_notes(compared, baseline),
@@ -113,6 +115,18 @@ def _several_baselines(compared: Sequence[Compared], families: Sequence[Family])
             under = f" under {protocol}" if protocol and len(found) > 1 else ""
             names = ", ".join(f"{family.label} ({family.size()})" for family in methods)
             yield f"No verdict{under}: the rows are compared with several methods ({names}); choose one by --baseline."
+
+
+def _loading_notes(compared: Sequence[Compared]) -> Iterator[str]:
+    """Note the detectors that are not proven to hold their backbone; those whose proof fails first, with the reason."""
+    for state, said in ((FAILED, "The proof that the backbone was loaded FAILS"), (ABSENT, "Loading not proven")):
+        reasons: dict[str, list[str]] = {}
+        for one in compared:
+            proof = one.entry["loading"]
+            if proof and proof["state"] == state:
+                reasons.setdefault(proof["reason"], []).append(one.name)
+        for reason, names in reasons.items():
+            yield f"{said}: {', '.join(dict.fromkeys(names))}: {reason}."
 
 
 def _foreign_notes(compared: Sequence[Compared]) -> Iterator[str]:

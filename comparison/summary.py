@@ -23,6 +23,7 @@ from comparison.failures import Failure, detector_failure
 from comparison.families import find_families
 from comparison.methods import Goal, Measured, build_methods
 from comparison.notes import Compared, mark_commits, write_notes
+from comparison.proofs import loading_proof
 from comparison.protocols import protocol_name, separate_validations
 from comparison.resampling.files import resample_group
 from comparison.row import Row
@@ -142,6 +143,7 @@ def _entry(row: Row, baseline: Row | None, resampled: dict[int, Resampled], leve
         "is_baseline": row is baseline,
         "intervals": intervals,
         "on_training_images": row.on_training_images,
+        "loading": loading_proof(row),
         "stages": {
             stage: {
                 "protocol": protocol_name(results),

@@ -15,6 +15,7 @@ from comparison.page.export import FIGURES, save_figures
 from comparison.page.figures import Figure
 from comparison.page.gallery import build_gallery
 from comparison.page.images import LABELLED, LEAST_SCORE, Reader, influential_images
+from comparison.page.provenance import describe_loading, describe_stages
 from comparison.page.runs import DETECTION_BARS, backbones_section, by_chance, detection_section, dots_panels
 from comparison.row import Row
 from comparison.tables.formats import CLAIM, format_difference, groups_of
@@ -64,7 +65,8 @@ def build_sections(comparison: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "diagnosis": [diagnosis_section(entry, labels) for entry in comparison["diagnosis"]],
         "backbones": backbones_section(rows, colours),
-        "provenance": _provenance(rows),
+        "provenance": describe_stages(rows),
+        "loadings": describe_loading(rows),
     }
 
 
@@ -150,22 +152,3 @@ def _spreads(comparison: Mapping[str, Any], colours: Mapping[str, str]) -> list[
     groups = groups_of(comparison) if comparison["methods"] else ()
     found = [(protocol or "", dots_panels(rows, DETECTION_BARS, colours)) for protocol, rows in groups]
     return [{"protocol": protocol, "figures": panels} for protocol, panels in found if panels]
-
-
-def _provenance(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return protocol, data and folder per row and stage."""
-    return [
-        {"name": row["name"], "hash": row["hash"], "stage": name, **stage, "data": _flat(stage["data"])}
-        for row in rows
-        for name, stage in row["stages"].items()
-    ]
-
-
-def _flat(data: Any, prefix: str = "") -> str:
-    """Format a nested description as one line: "val: name scenes, images 500"."""
-    if isinstance(data, bool):
-        data = "yes" if data else "no"
-    if not isinstance(data, Mapping):
-        return f"{prefix} {data}".strip()
-    inner = [_flat(value, str(key).replace("_", " ")) for key, value in data.items() if value is not None]
-    return f"{prefix}: {', '.join(inner)}" if prefix else "; ".join(inner)

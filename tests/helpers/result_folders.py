@@ -26,9 +26,19 @@ def backbone(label, method=None, seed=0):
     return BackboneIdentity(label, method or label, seed, f"hash-{label}-{seed}")
 
 
+# The account that a run writes of its backbone (detection/exchange/loading.py).
+LOADING = {
+    "loaded": ["body.conv1.weight", "body.bn1.weight"], "dropped": ["bn1.num_batches_tracked", "fc.bias", "fc.weight"],
+    "new": ["head.weight"], "counts": {"loaded": 2, "dropped": 3, "new": 1},
+    "proof": {"tolerance": 1e-4, "largest_difference": {"res2": 2e-7, "res3": 3e-7}, "largest_feature": {"res2": 9.0}},
+}  # fmt: skip
+
+
 def add(root, stage, who, metrics, *, protocol="p@1", folder=None, **blocks):
-    """Add results; blocks: `data`, `details`, `files`, `warnings`."""
+    """Add results; blocks: `data`, `details`, `files`, `warnings`; those of a detector have a proof of its loading."""
     name, digest = protocol.split("@")
+    if stage == "detection" and who.method != "random":
+        blocks["details"] = {"backbone_loading": LOADING, **blocks.get("details", {})}
     results = make_results(stage, who, {"name": name, "hash": digest}, metrics, **blocks)
     return save_results(root / (folder or f"{who.label}-{who.seed}-{stage}-{protocol}"), results).parent
 
