@@ -153,7 +153,9 @@ def test_every_config_builds_its_method(source):
         ("ols/table4_cub200_mobilenetv2_ols", {"MAX_EPOCH": 100, "STEPS": [45, 80], "BASE_LR": 0.01, "BATCH_SIZE": 64}),
         ("ils/table3_resnet32w_cifar100", {"MAX_EPOCH": 200, "STEPS": [60, 120, 160], "GAMMA": 0.2}),
         ("ils/table3_resnet152sd_svhn", {"MAX_EPOCH": 500, "STEPS": [250, 325]}),
-        ("ils/table4_inceptionv4_cifar10", {"MAX_EPOCH": 200, "STEPS": [30, 60, 90], "BATCH_SIZE": 256}),
+        ("ils/table4_inceptionv4_cifar10", {"MAX_EPOCH": 200, "STEPS": [30, 60, 90], "BATCH_SIZE": 256, "BASE_LR": 0.1}),
+        ("ils/table4_resnet18_cifar10", {"MAX_EPOCH": 200, "STEPS": [80, 150], "WEIGHT_DECAY": 1e-4, "BASE_LR": 0.1}),
+        ("ils/table4_resnet50_cifar100", {"MAX_EPOCH": 200, "STEPS": [80, 150], "WEIGHT_DECAY": 1e-4, "BATCH_SIZE": 128}),
     ],
 )
 def test_the_schedules_of_the_papers(name, expected):
@@ -171,6 +173,25 @@ def test_rows_differ_in_what_the_paper_varies():
     assert data("als/table5_mask_als").CONTEXT_SHARE == 0
     assert (data("ils/table3_lenet_cifar10").HOLDOUT, data("ils/table3_resnet152sd_svhn").HOLDOUT) == (5000, 6000)
     assert data("ols/table10_ols").HOLDOUT == 0
+    flips = {name: data(f"ils/{name}").FLIP for name in ("table4_densenet40_fashion_mnist", "table3_resnet152sd_svhn")}
+    assert set(flips.values()) == {0}  # ILS, App. C: CIFAR only
+    assert data("ils/table4_resnet18_cifar10").FLIP == data("ils/table3_lenet_cifar100").FLIP == 0.5
+
+
+def without_references(overrides):
+    return [re.sub(r"\{.*\}", "/runs/teacher", text) for text in overrides]
+
+
+@pytest.mark.parametrize("path", [p for p in SUITES if "ils_table4" in p.name], ids=lambda path: path.stem)
+def test_students_of_ils_keep_the_weight_decay_of_ils_and_their_own_schedule(path):
+    suite = load_suite(path)
+    students = [row for row in suite.rows if row.label.startswith("AlexNet")]
+    assert len(students) == 3
+    for row in students:
+        cfg = load_config(get_defaults(), ROOT / suite.pretrain.config, without_references(row.overrides))
+        solver = cfg.SOLVER
+        assert (solver.OPTIMIZER, solver.BASE_LR, solver.MAX_EPOCH, solver.STEPS) == ("ADAM", 0.01, 150, [50, 100])
+        assert solver.WEIGHT_DECAY == 1e-4
 
 
 def test_the_cost_of_the_reference_is_what_the_paper_reports(source):
