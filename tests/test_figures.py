@@ -84,6 +84,28 @@ def test_maps_show_the_same_images_for_every_backbone(runs, tmp_path):
         assert row[0]["top3"] != row[1]["top3"]
 
 
+def test_the_last_rows_show_images_without_their_objects(runs, tmp_path):
+    """ALS Fig. 6, last row: the boxes are painted with the mean colour before the network sees the image."""
+    plain = plot("maps", runs[:2], tmp_path / "a.png", "--images", "2")["rows"]
+    found = plot("maps", runs[:2], tmp_path / "b.png", "--images", "2", "--covered", "1")["rows"]
+    assert [[tile["covered"] for tile in row] for row in found] == [[False] * 2, [False] * 2, [True] * 2]
+    assert found[:2] == plain
+    assert found[2][0]["image"] == found[1][0]["image"]
+    assert found[2][0]["top3"] != found[1][0]["top3"]
+    rows, _ = figure_data.map_rows(runs[:1], [], "GradCAMPlusPlus", images=2, covered=1)
+    _, _, samples, inputs = figure_data._open(runs[0], [])
+    index = samples.relative.index(rows[2][0].image_id)
+    x0, y0, x1, y1 = (samples.boxes_of(index)[0] * figure_data.MAP_SIZE / 32).round().astype(int)
+    inside = rows[2][0].image[y0 + 8 : y1 - 8, x0 + 8 : x1 - 8]
+    assert np.abs(inside - 255 * np.array(inputs.mean)).max() <= 0.5
+    assert rows[1][0].image[y0 + 8 : y1 - 8, x0 + 8 : x1 - 8].std() > 5
+    with pytest.raises(InputError, match="--covered is 3; it must be between 0 and 2"):
+        plot("maps", runs[:1], tmp_path / "c.png", "--images", "2", "--covered", "3")
+    options = ["--images", "2", "--covered", "1", "--set", "DATA.VAL_SPLIT", "unboxed"]
+    with pytest.raises(InputError, match="no image of the validation split has a box"):
+        plot("maps", runs[:1], tmp_path / "c.png", *options)
+
+
 def test_features_before_the_last_layer(runs, tmp_path):
     """The last layer of these features gives the logits; the image does not depend on chance."""
     _, model, samples, inputs = figure_data._open(runs[0], [])

@@ -153,9 +153,15 @@ def test_every_config_builds_its_method(source):
         ("ols/table4_cub200_mobilenetv2_ols", {"MAX_EPOCH": 100, "STEPS": [45, 80], "BASE_LR": 0.01, "BATCH_SIZE": 64}),
         ("ils/table3_resnet32w_cifar100", {"MAX_EPOCH": 200, "STEPS": [60, 120, 160], "GAMMA": 0.2}),
         ("ils/table3_resnet152sd_svhn", {"MAX_EPOCH": 500, "STEPS": [250, 325]}),
-        ("ils/table4_inceptionv4_cifar10", {"MAX_EPOCH": 200, "STEPS": [30, 60, 90], "BATCH_SIZE": 256, "BASE_LR": 0.1}),
+        (
+            "ils/table4_inceptionv4_cifar10",
+            {"MAX_EPOCH": 200, "STEPS": [30, 60, 90], "BATCH_SIZE": 256, "BASE_LR": 0.1},
+        ),
         ("ils/table4_resnet18_cifar10", {"MAX_EPOCH": 200, "STEPS": [80, 150], "WEIGHT_DECAY": 1e-4, "BASE_LR": 0.1}),
-        ("ils/table4_resnet50_cifar100", {"MAX_EPOCH": 200, "STEPS": [80, 150], "WEIGHT_DECAY": 1e-4, "BATCH_SIZE": 128}),
+        (
+            "ils/table4_resnet50_cifar100",
+            {"MAX_EPOCH": 200, "STEPS": [80, 150], "WEIGHT_DECAY": 1e-4, "BATCH_SIZE": 128},
+        ),
     ],
 )
 def test_the_schedules_of_the_papers(name, expected):

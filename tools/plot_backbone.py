@@ -3,6 +3,7 @@
 python tools/plot_backbone.py reliability runs/ce runs/als -o fig.png          after tools/evaluate_backbone.py
 python tools/plot_backbone.py classes runs/ce -o fig.png                       samples per class
 python tools/plot_backbone.py maps runs/ce runs/als -o fig.png                 Grad-CAM++ and three probabilities
+python tools/plot_backbone.py maps runs/ce runs/als --covered 1 -o fig.png     the last image also without its objects
 python tools/plot_backbone.py tsne runs/ce runs/ols -o fig.png                 features before the last layer
 python tools/plot_backbone.py curves runs/ce runs/ols --metric top1 -o fig.png
 python tools/plot_backbone.py ablation runs/ols-* --key METHOD.OLS.hard_weight --metric top1 -o fig.png
@@ -43,8 +44,9 @@ def draw(args: argparse.Namespace) -> tuple[Any, Any]:
     if args.kind == "classes":
         return figures.draw_histogram(counts := figure_data.class_counts(args.runs[0], args.set)), counts
     if args.kind == "maps":
-        rows, labels = figure_data.map_rows(args.runs, args.set, args.method, args.images)
-        said = {"backbones": labels, "rows": [[{"image": t.image_id, "top3": t.top3} for t in row] for row in rows]}
+        rows, labels = figure_data.map_rows(args.runs, args.set, args.method, args.images, args.covered)
+        listed = [[{"image": t.image_id, "covered": t.covered, "top3": t.top3} for t in row] for row in rows]
+        said = {"backbones": labels, "rows": listed}
         return figures.draw_maps(rows, labels, f"{args.method} of the true class"), said
     if args.kind == "tsne":
         numbers = {"classes": args.classes, "per_class": args.per_class, "seed": args.seed}
@@ -70,6 +72,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--metric", default="top1", help="curves and ablation: metric (default %(default)s)")
     parser.add_argument("--key", default="", help="ablation: config key that differs between the runs")
     parser.add_argument("--method", default="GradCAMPlusPlus", help="maps: CAM, GradCAM or GradCAMPlusPlus")
+    parser.add_argument("--covered", type=int, default=0, help="maps: last images to repeat with objects painted over")
     for name, default in (("images", 6), ("classes", 10), ("per-class", 50), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=default, help="maps or tsne (default %(default)s)")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY VALUE", help="change config keys of the runs")

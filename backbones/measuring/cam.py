@@ -23,7 +23,7 @@ from torch.utils.data import Subset
 
 from backbones.core.errors import InputError
 from backbones.core.registry import Registry
-from backbones.data.evaluation_set import EvaluationSet
+from backbones.data.evaluation_set import Cover, EvaluationSet
 from backbones.data.images import normalize
 from backbones.data.loader import evaluation_batches
 from backbones.data.samples import Samples
@@ -146,15 +146,22 @@ class Localized(NamedTuple):
 
 
 def localize(
-    class_maps: ClassMaps, samples: Samples, numbers: np.ndarray, inputs: Inputs, size: int
+    class_maps: ClassMaps,
+    samples: Samples,
+    numbers: np.ndarray,
+    inputs: Inputs,
+    size: int,
+    cover: Cover | None = None,
 ) -> Iterator[Localized]:
     """Yield the samples with these numbers, resized directly to size x size pixels (no crop).
+
+    cover: covers the objects before resizing.
 
     Raises:
         InputError: the logits or a map are not finite; names the image and the network's file.
     """
     channels = [torch.tensor(values, dtype=inputs.dtype, device=inputs.device) for values in (inputs.mean, inputs.std)]
-    subset = Subset(EvaluationSet(samples, resize=size, stretch=True), numbers.tolist())
+    subset = Subset(EvaluationSet(samples, resize=size, stretch=True, cover=cover), numbers.tolist())
     for batch in evaluation_batches(subset, batch_size=inputs.batch_size, num_workers=inputs.num_workers):
         maps, logits = class_maps(normalize(batch.images.to(inputs.device), *channels), batch.labels)
         images = batch.images.permute(0, 2, 3, 1).numpy()

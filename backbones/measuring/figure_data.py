@@ -20,12 +20,13 @@ from backbones.core.results import load_results
 from backbones.core.run_log import METRICS_FILE, read_metrics
 from backbones.core.runs import CONFIG_FILE
 from backbones.core.warning_counter import WarningCounter
-from backbones.data.evaluation_set import EvaluationSet
+from backbones.data.evaluation_set import Cover, EvaluationSet
 from backbones.data.images import normalize
 from backbones.data.loader import evaluation_batches
 from backbones.data.samples import Samples
 from backbones.measuring.calibration import accuracy, ece, log_softmax, reliability
 from backbones.measuring.cam import ClassMaps, localize
+from backbones.measuring.context import build_cover
 from backbones.measuring.finite import refuse_not_finite
 from backbones.measuring.gallery import Tile, make_tiles
 from backbones.measuring.localization import evenly_spaced
@@ -44,6 +45,7 @@ def check_request(args: Namespace) -> None:
         raise InputError(f"--output: {args.output} must end in .png; the data go to the .json of the same name")
     for name, low in (("bins", 0), ("images", 1), ("classes", 1), ("per_class", 1), ("seed", 0)):
         check_range(f"--{name.replace('_', '-')}", getattr(args, name), low)
+    check_range("--covered", args.covered, 0, args.images)
     if args.kind == "classes" and len(args.runs) > 1:
         raise InputError("classes shows the data of one run; give one")
     if args.kind == "ablation" and not args.key:
@@ -173,22 +175,36 @@ def class_counts(run: Path, overrides: Sequence[str]) -> dict[str, list[int]]:
 
 
 def map_rows(
-    runs: Sequence[Path], overrides: Sequence[str], method: str, images: int
+    runs: Sequence[Path], overrides: Sequence[str], method: str, images: int, covered: int = 0
 ) -> tuple[list[list[Tile]], list[str]]:
-    """Return one row per evenly spaced image with one tile per backbone, and the labels of the backbones."""
+    """Return one row per evenly spaced image with one tile per backbone, and the labels of the backbones.
+
+    covered: number of the last images that follow once more, with their objects painted over.
+    """
     columns, labels, fingerprints = [], [], set()
     for found in find_backbones(runs):
         label, model, samples, inputs = _open(found.run(), overrides)
         boxed = np.flatnonzero(samples.box_counts() > 0)
         chosen = evenly_spaced(boxed if len(boxed) else np.arange(len(samples)), images)
-        said = predict_samples(model, samples, inputs, chosen=chosen)
-        maps = localize(ClassMaps(model, method), samples, chosen, replace(inputs, batch_size=25), MAP_SIZE)
-        columns.append(make_tiles(maps, samples, said))
+        if covered and not len(boxed):
+            raise InputError(f"{found.run()}: no image of the validation split has a box; leave out --covered")
+        columns.append(_map_tiles(model, method, samples, chosen, inputs))
+        if covered:
+            cover = build_cover("mean", inputs.mean)
+            columns[-1] += _map_tiles(model, method, samples, chosen[-covered:], inputs, cover)
         labels.append(label)
         fingerprints.add(samples.fingerprint)
     if len(fingerprints) > 1:
         raise InputError("the runs do not share a validation split; compare maps of the same images")
     return [list(row) for row in zip(*columns, strict=True)], labels
+
+
+def _map_tiles(
+    model: nn.Module, method: str, samples: Samples, chosen: np.ndarray, inputs: Inputs, cover: Cover | None = None
+) -> list[Tile]:
+    said = predict_samples(model, samples, inputs, chosen=chosen, cover=cover)
+    maps = localize(ClassMaps(model, method), samples, chosen, replace(inputs, batch_size=25), MAP_SIZE, cover)
+    return [tile._replace(covered=cover is not None) for tile in make_tiles(maps, samples, said)]
 
 
 def embedding_panels(

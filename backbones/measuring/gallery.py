@@ -21,13 +21,17 @@ CELLS_PER_ROW = 2
 
 
 class Tile(NamedTuple):
-    """An image of the gallery; top3: [(class, probability)], sorted by descending probability."""
+    """An image of the gallery; top3: [(class, probability)], sorted by descending probability.
+
+    covered: its objects are painted over.
+    """
 
     image_id: str
     label: str
     top3: list[tuple[str, float]]
     image: np.ndarray
     overlay: np.ndarray
+    covered: bool = False
 
 
 def make_tiles(localized: Iterable[Localized], samples: Samples, said: Predictions) -> list[Tile]:
