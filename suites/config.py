@@ -52,7 +52,7 @@ class Pretraining:
 
 @dataclass(frozen=True)
 class Measuring:
-    """EVALUATE: tools/evaluate_backbone.py, and LOCALIZE: tools/localize.py."""
+    """EVALUATE: tools/evaluate_backbone.py; LOCALIZE: tools/localize.py; ATTACK: tools/attack_backbone.py."""
 
     enabled: bool = True
     # Applied to the config of the pretraining.
@@ -149,6 +149,8 @@ class Suite:
     pretrain: Pretraining = Pretraining()
     evaluate: Measuring = Measuring()
     localize: Measuring = Measuring()
+    # Disabled by default: it costs as much as an evaluation times ATTACK.STEPS and ATTACK.BOUNDS.
+    attack: Measuring = Measuring(enabled=False)
     # The detection protocols; every backbone is fine-tuned under each.
     finetune: tuple[FinetuneEntry, ...] = ()
     launch: Launch = Launch()

@@ -70,6 +70,7 @@ def _check_references(suite: Suite) -> None:
     data = [entry.name for entry in suite.data]
     lists = {f"{name}.OVERRIDES": block.overrides for name, block in (
         ("PRETRAIN", suite.pretrain), ("EVALUATE", suite.evaluate), ("LOCALIZE", suite.localize),
+        ("ATTACK", suite.attack),
     )}  # fmt: skip
     lists |= {f"FINETUNE {entry.name}: OVERRIDES": entry.overrides for entry in suite.finetune}
     for where, overrides in lists.items():

@@ -1,6 +1,6 @@
 """The plan of a suite: its stages, each with its command, folder and dependencies.
 
-    data -> for every row and seed: pretrain -> evaluate -> localize -> finetune (each protocol) -> compare all
+    data -> for every row and seed: pretrain -> evaluate, localize, attack, finetune (each protocol) -> compare all
                                     grid ... -> select (-> pretrain) -> ...          if the row has a GRID
 
 A stage can depend on what an earlier selection chooses (`{chosen:LABEL:KEY}`).  Until then the plan holds a sketch of

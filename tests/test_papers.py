@@ -17,7 +17,7 @@ from backbones.measuring.context import context_metrics
 from backbones.measuring.human_labels import human_metrics
 from backbones.measuring.robustness import METHODS as ATTACKS
 from backbones.pretraining.building import build_method
-from comparison.metrics import DETECTION, METRICS
+from comparison.metrics import DETECTORS, METRICS
 from comparison.papers import rows as papers
 from comparison.papers.files import stale_files, write_papers
 from suites.loading import load_suite
@@ -55,7 +55,7 @@ def test_nothing_is_stale():
 def test_every_line_of_a_published_table_is_mapped_or_excluded_with_a_reason(source):
     tree, tables = source
     wanted = {f"als_table{n}" for n in range(1, 8)} | {f"ils_table{n}" for n in range(1, 7)}
-    wanted |= {f"ols_table{n}" for n in (1, 2, 4, 5, 6, 7, 9, 10)}
+    wanted |= {f"ols_table{n}" for n in (1, 2, 4, 5, 6, 7, 8, 9, 10)} | {"ols_single"}
     assert {table.key for table in tables} == wanted
     used = {name for table in tables for name in table.files}
     assert used | set(tree["unmapped"]) == {path.name for path in NUMBERS.glob("*.csv")}
@@ -221,11 +221,11 @@ def test_the_page_names_numbers_that_are_measured(source):
         *human_metrics(p, np.log(p), labels),
     }
     names |= {*context_metrics("mean", None), "clean_top1_error"}
-    names |= {metric.name for metric in METRICS if metric.group == DETECTION}
+    names |= {metric.name for metric in METRICS if metric.group in DETECTORS}
     names |= {f"{attack}_{bound}_top{k}_error" for attack in ATTACKS for bound in (1, 8) for k in (1, 5)}
     for table in source[1]:
         for said in table.spec.get("metrics", {}).values():
-            for word in re.findall(r"[a-z]+(?:[0-9]+|_)[a-z0-9_]*|nll|A[PR]\\w*", said):
+            for word in re.findall(r"VOC_\w+|[a-z]+(?:[0-9]+|_)[a-z0-9_]*|nll|A[PR]\w*", said):
                 assert word in names, (table.key, word)
 
 
@@ -260,7 +260,7 @@ def test_suites_of_the_papers(path, load_tool, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
     for row in suite.rows:
         decided = not row.grid and "{chosen:" not in str(row.overrides)
-        measures = ["evaluate"] if suite.evaluate.enabled else []
+        measures = [kind for kind in ("evaluate", "attack") if suite.measuring(kind).enabled]
         measures += [rf"finetune \({entry.name}\)" for entry in suite.finetune]
         for stage in ("pretrain", *measures) if decided else ():
             title = rf"^\[\d+/\d+\] {re.escape(row.label)}( seed \d)?: {stage}: to run$"
@@ -343,6 +343,59 @@ def test_the_suite_of_table_7_continues_that_of_table_5(source, tmp_path):
     tuned = [stage for stage in plans[1].stages if stage.kind == "finetune"]
     assert [str(stage.config) for stage in tuned] == [str(ROOT / "configs/detection/als_r50_c4.yaml")] * 18
     assert {stage.inputs[0].output for stage in tuned} == seven
+
+
+def test_the_suites_of_attacks_continue_those_of_the_trainings(tmp_path):
+    """In one folder, Tables VI and VII attack the trainings of Tables X and II, on all images, with the paper's two."""
+    for attacked, trained, split in (("ols_table6", "ols_table10", "test"), ("ols_table7", "ols_table2", "val")):
+        path = ROOT / f"configs/suites/{attacked}.yaml"
+        assert f"--output-dir runs/suites/{trained}\n" in path.read_text()
+        plan = build_plan(load_suite(path), tmp_path)
+        own, other = (
+            {s.output for s in p.stages if s.kind == "pretrain"}
+            for p in (plan, build_plan(load_suite(ROOT / f"configs/suites/{trained}.yaml"), tmp_path))
+        )
+        assert own <= other
+        attacks = [stage for stage in plan.stages if stage.kind == "attack"]
+        assert {stage.inputs[0].output for stage in attacks} == own
+        cfg = load_config(get_defaults(), attacks[0].config, attacks[0].overrides)
+        attack = cfg.ATTACK
+        assert not attack.MAX_IMAGES
+        assert split == attack.SPLIT
+        assert attack.METHODS == ["fgsm", "pgd"]
+        assert attack.STEPS == 20
+        assert 8 in attack.BOUNDS
+
+
+def test_the_suites_of_the_fine_grained_table_have_its_four_columns_and_start_from_imagenet():
+    paths = sorted((ROOT / "configs/suites").glob("ols_table4_*.yaml"))
+    assert len(paths) == 12
+    for path in paths:
+        suite = load_suite(path)
+        methods = {row.label: load_config(get_defaults(), ROOT / row.config, row.overrides) for row in suite.rows}
+        assert {label: cfg.METHOD.NAME for label, cfg in methods.items()} == {
+            "Hard Label": "CE", "LS": "LS", "Tf-KD": "TFKD", "OLS": "OLS",
+        }  # fmt: skip
+        assert len({(cfg.DATA.NAME, cfg.MODEL.ARCH, cfg.MODEL.WEIGHTS) for cfg in methods.values()}) == 1
+        assert methods["LS"].MODEL.WEIGHTS
+
+
+def test_numbers_of_the_running_text_are_quoted(source):
+    page = PAGE.read_text(encoding="utf-8")
+    prose = {(line["paper"], line["quantity"]): line["value"] for line in read("prose.csv")}
+    quoted = {
+        "als_table2": ["Mean objectness of ImageNet val images", "Mean objectness deviation, ALS"],
+        "ols_table8": ["YOLO VOC2007 test mAP: OLS minus hard label", "YOLO VOC2007 test mAP: OLS minus LS"],
+        "ols_single": ["OLS vs OLS-Single, ResNet-56 top-1 error"],
+    }
+    for key, quantities in quoted.items():
+        table = next(table for table in source[1] if table.key == key)
+        for quantity in quantities:
+            assert f"{quantity}: {prose[table.paper.upper(), quantity]}" in section(page, table)
+    assert "26.18 +- 0.30" in (ROOT / papers.CONFIGS / "papers/ols/single_resnet56.yaml").read_text()
+    cfg = load_config(get_defaults(), ROOT / papers.CONFIGS / "papers/ols/single_resnet56.yaml")
+    whole = load_config(get_defaults(), ROOT / papers.CONFIGS / "papers/ols/table9_resnet56_ols.yaml")
+    assert (cfg.METHOD.NAME, cfg.SOLVER, cfg.DATA, cfg.MODEL) == ("OLSSingle", whole.SOLVER, whole.DATA, whole.MODEL)
 
 
 def test_cost_of_a_fine_tuning_is_what_the_paper_reports(source):

@@ -62,6 +62,12 @@ def test_the_tool_ends_with_2(copy, run_tool):
             "unknown config 'table10_olss'; did you mean",
         ),
         ("LS: {use: table10_ls}", "LSS: {use: table10_ls}", "ols_table6.csv"),
+        (
+            "configs/yolo/voc0712_ols.yaml}",
+            "configs/yolo/voc0712_o.yaml}",
+            "configs/yolo/voc0712_o.yaml does not exist",
+        ),
+        ('["OLS vs OLS-Single, ', '["OLS vs OLS-Double, ', "prose.csv has no 'OLS vs OLS-Double, ResNet-56 top-1"),
         ("csv: ols_table6.csv", "csv: ols_table66.csv", "docs/paper_tables/ols_table66.csv does not exist"),
         ("show: [ResNet-34 mean, ", "show: [ResNet-35 mean, ", "ols_table1.csv has no column 'ResNet-35 mean'"),
         ("headline: [ACC, ECE 15]", "headline: [ACC, ECE 16]", "has no column 'ECE 16'"),

@@ -21,6 +21,7 @@ from backbones.pretraining import building
 TOOLS = {
     "evaluate_backbone": ["DATA.SHIFTED_SPLIT", "shifted", "EVAL.CONTEXT_FILLS", "['mean', 'blur']"],
     "localize": ["LOCALIZE.GALLERY", "2", "LOCALIZE.METHOD", "GradCAMPlusPlus"],
+    "attack_backbone": ["ATTACK.MAX_IMAGES", "4", "ATTACK.METHODS", "['fgsm', 'pgd']", "ATTACK.STEPS", "2"],
 }
 
 
@@ -73,7 +74,7 @@ def files(folder):
 # ---- the tools ---------------------------------------------------------------------------------
 
 
-def test_two_measures_in_one_process_equal_those_of_two_processes(run_dir, run_tool, tmp_path, reads):
+def test_measures_in_one_process_equal_those_of_several_processes(run_dir, run_tool, tmp_path, reads):
     for name, overrides in TOOLS.items():
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         alone = run_tool(name, run_dir, "--output-dir", tmp_path / "alone" / name, *overrides, env=environment)
@@ -103,10 +104,11 @@ def test_each_measure_has_its_own_log(run_dir, tmp_path):
         for name, overrides in TOOLS.items():
             tool(name)([str(run_dir), "--output-dir", str(tmp_path / name), *overrides])
             get_logger().info("between the tools")
-    evaluation, localization = ((tmp_path / name / "log.txt").read_text() for name in TOOLS)
+    evaluation, *others = ((tmp_path / name / "log.txt").read_text() for name in TOOLS)
     assert [evaluation.count(f"'{split}': 24 images") for split in ("val", "shifted")] == [1, 1]
-    assert [localization.count(f"'{split}': 24 images") for split in ("val", "shifted")] == [1, 0]
-    for log in (evaluation, localization):
+    for log in others:
+        assert [log.count(f"'{split}': 24 images") for split in ("val", "shifted")] == [1, 0]
+    for log in (evaluation, *others):
         assert log.count("grey") == 1
         assert "between" not in log
 

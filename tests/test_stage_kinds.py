@@ -7,6 +7,7 @@ from helpers.suite_lab import ROOT
 
 from backbones.core.errors import Diverged
 from suites.config import Suite
+from suites.plan import compare_stage
 from suites.stages import KINDS, Stage
 from suites.stages.measures import Measure
 
@@ -21,17 +22,18 @@ def subclasses(cls):
 def test_every_kind_is_registered_once():
     named = [cls for cls in subclasses(Stage) if "kind" in vars(cls)]
     assert {cls.kind: cls for cls in named} == dict(KINDS)
-    assert len(named) == len(KINDS) == 8
+    assert len(named) == len(KINDS) == 9
     for cls in KINDS.values():
         assert not cls.__abstractmethods__
         assert (ROOT / "tools" / f"{cls.default_tool}.py").is_file()
         if issubclass(cls, Measure):
-            assert Suite().measuring(cls.kind).enabled
+            assert Suite().measuring(cls.kind).enabled == (cls.kind != "attack")  # the costly one is asked for
 
 
 def test_a_plan_has_a_stage_of_every_kind_and_each_knows_itself(lab):
     grid = {"KEYS": {"METHOD.LS.amount": [0.1, 0.2]}}
     lab.tree["ROWS"].append({"LABEL": "LS", "OVERRIDES": ["METHOD.NAME", "LS"], "GRID": grid})
+    lab.tree["ATTACK"] = {"ENABLED": True}
     assert lab.run()[0] == 0
     stages = lab.plan().stages
     assert {stage.kind for stage in stages} == set(KINDS) - {"compare"}
@@ -49,6 +51,29 @@ def test_a_plan_has_a_stage_of_every_kind_and_each_knows_itself(lab):
         stage.record()
         assert stage.complete()
         assert stage.foreign() == ""
+
+
+def test_an_attack_is_a_measure_that_a_suite_asks_for(lab):
+    """OLS Tables VI and VII: the attacked split and bounds enter the hash of the attack, and of no other stage."""
+
+    def hashes():
+        return {stage.title: stage.hash for stage in lab.plan().stages}
+
+    without = hashes()
+    assert not [title for title in without if "attack" in title]
+    lab.tree["ATTACK"] = {"ENABLED": True, "OVERRIDES": ["ATTACK.MAX_IMAGES", 0]}
+    added = hashes()
+    assert added.keys() - without.keys() == {"CE: attack", "ALS: attack"}
+    lab.tree["ATTACK"]["OVERRIDES"] += ["ATTACK.SPLIT", "test"]
+    changed = {title for title, value in hashes().items() if added[title] != value}
+    assert changed == {"CE: attack", "ALS: attack"}
+    assert lab.run()[0] == 0
+    plan = lab.plan()
+    stage = next(stage for stage in plan.stages if stage.title == "CE: attack")
+    assert stage.complete()
+    assert stage.tool == "attack_backbone"
+    assert stage.command[-4:] == ("ATTACK.MAX_IMAGES", "0", "ATTACK.SPLIT", "test")
+    assert str(stage.output / "results.json") in compare_stage(plan, plan.stages).command
 
 
 def test_only_a_point_of_a_grid_may_diverge(lab):

@@ -61,7 +61,7 @@ def readers() -> dict[str, Reader]:
     return {
         "pretrain": classifier,
         "evaluate_backbone": classifier._replace(checks=(*classifier.checks, check_evaluation)),
-        "localize": classifier,
+        **dict.fromkeys(("localize", "attack_backbone"), classifier),
         "finetune_coco": fine_tuning("torchvision"),
         "finetune_voc": fine_tuning("yolo"),
     }

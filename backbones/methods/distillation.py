@@ -130,8 +130,12 @@ class KD(Method):
 class TFKD(Method):
     """Teacher-free distillation: the label is mixed with the output of a virtual teacher.
 
-    The teacher is functional.virtual_teacher.  The loss differs from the authors' by a constant, the teacher's entropy,
-    so the gradient is the same.
+    The teacher is functional.virtual_teacher.  The gradient is that of (1 - weight) CE + weight KL(teacher,
+    prediction), with the KL summed over classes and averaged over the batch; only the teacher's entropy, a constant, is
+    left out.
+    NOTE: differs from the authors' code (and that of OLS), where PyTorch's mean also divides the KL by the number of
+    classes.  For 196 classes, weight 0.95, temperature 6 and normally distributed logits, our gradient is 2.1 times as
+    long as theirs, and the cosine between them is 0.57.
     """
 
     def __init__(

@@ -153,10 +153,12 @@ def instance_targets(labels: Tensor, teacher_logits: Tensor, amount: float | Ten
 
 
 def similarity_table(means: Tensor, temperature: float) -> Tensor:
-    """Return the shares w_tj of class j in the smoothed mass of class t, (K, K) (Liu & JaJa 2021).
+    """Return the shares w_tj of class j in the smoothed mass of class t, (K, K).
 
     w_tj is proportional to exp(-d_tj / (temperature * mean d)), d the Euclidean distance of the class means; rows sum
     to 1, the diagonal is 0.  An infinite temperature shares equally, and so do means that are all equal.
+    NOTE: the exponential is our choice, as the formula of Liu & JaJa (2021) is not confirmed; the distance between raw
+    inputs is from the text of Maher & Kull (2021).
 
     means: (K, D).
     """

@@ -1,6 +1,6 @@
 """Hard labels, uniform label smoothing, and smoothing towards similar classes.
 
-cLS: Liu & JaJa 2021, as used for comparison by Maher & Kull 2021 (Table III).  Letters: B batch, K classes, D pixels.
+cLS: after Liu & JaJa 2021, which Maher & Kull 2021 compare with (Table III).  Letters: B batch, K classes, D pixels.
 """
 
 import torch
@@ -40,7 +40,8 @@ class LS(Method):
 class ClassSimilarityLS(Method):
     """Label smoothing towards similar classes (cLS), by the distance between the mean images of the classes.
 
-    NOTE: differs from the code of Maher & Kull, which gives more mass to less similar classes.
+    NOTE: the weights, functional.similarity_table, are ours; Maher & Kull name only the distance, and their code gives
+    more mass to less similar classes.
     """
 
     table: Tensor

@@ -1,6 +1,6 @@
 """Generate files from docs/papers.yaml: a config for every row, suites, and the page docs/papers.md."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def config_text(
 
 def _published(table: Table, training: Training, suspect: str) -> str:
     if not training.lines:
-        return "# Published: not available in our text.\n"
+        return f"# Published: {papers.said_in_text(table) or 'not available in our text'}.\n"
     by_name: dict[str, list[str]] = {}
     for line in training.lines:
         for name, text in papers.published(line, training.show):
@@ -103,23 +103,43 @@ def _suites(root: Path, source: Mapping[str, Any], table: Table, tables: list[Ta
     if "base" in spec:
         return {_suite_path(f"{table.key}_{t.name.split('_', 1)[1]}"): _pair_text(table, t) for t in table.trainings}
     files = {}
-    for column in table.spec.get("columns") or {"": {}}:
-        rows = _labelled(table, tables, column)
+    for part, rows in _suite_rows(table, tables):
         for variant, overrides in (spec.get("variants") or {"": []}).items():
-            name = "_".join(part for part in (table.key, column, variant) if part)
+            name = "_".join(text for text in (table.key, part, variant) if text)
             files[_suite_path(name)] = _suite_text(root, source, table, name, rows, overrides)
     return files
 
 
+def _suite_rows(table: Table, tables: list[Table]) -> Iterator[tuple[str, dict[str, Training]]]:
+    """Yield (part of the name, label -> training) of every suite of a table: one per column, or one per row."""
+    columns = table.spec.get("columns") or {"": {}}
+    if table.spec["suite"].get("by") == "row":
+        trained = {(t.row, t.column): t for t in table.trainings}
+        for row, entry in table.spec["rows"].items():
+            yield entry["name"], {own["title"]: trained[row, column] for column, own in columns.items()}
+        return
+    for column in columns:
+        yield column, _labelled(table, tables, column)
+
+
 def _labelled(table: Table, tables: list[Table], column: str) -> dict[str, Training]:
-    """Return the rows of a suite.  A row of another table's suite keeps its label there, so that both share it."""
+    """Return the rows of a suite; one of another suite in the same folder keeps its label, so that both share it."""
     owner = {(t.paper, t.name): (other, t) for other in tables for t in other.trainings}
     rows = {}
     for (row, of), name in table.cells.items():
         if of == column:
             other, training = owner[table.paper, name]
-            rows[training.row if "suite" in other.spec else row] = training
+            shared = "suite" in other.spec and _folder(other) == _folder(table)
+            rows[_label(other, training.row) if shared else row] = training
     return rows
+
+
+def _folder(table: Table) -> str:
+    return table.spec["suite"].get("folder", table.key)
+
+
+def _label(table: Table, row: str) -> str:
+    return row + table.spec["suite"].get("suffix", "")
 
 
 def _suite_path(name: str) -> str:
@@ -154,10 +174,14 @@ def _suite_text(
         text += f"PRETRAIN: {{OVERRIDES: [{', '.join(map(str, overrides))}]}}\n"
     if baseline := spec["suite"].get("baseline"):  # several rows have hard labels
         text += f'COMPARE: {{ARGUMENTS: [--baseline, "{baseline}"]}}\n'
+    if attack := spec["suite"].get("attack"):
+        text += f"ATTACK: {{ENABLED: true, OVERRIDES: {yaml.safe_dump(attack, default_flow_style=True).strip()}}}\n"
     if config := spec.get("detection"):  # classifiers of several data sets have no measure in common
         text += f"EVALUATE: {{ENABLED: false}}\nFINETUNE:\n  - {{NAME: {Path(config).stem}, CONFIG: {config}}}\n"
     text += "LOCALIZE: {ENABLED: false}\nROWS:\n"
     for row, training in rows.items():
         label = yaml.safe_dump(row, default_flow_style=True, width=1000).removesuffix("\n").removesuffix("\n...")
         text += f"  - LABEL: {label}\n    CONFIG: {training.config}\n"
+        if training.arguments:
+            text += f"    OVERRIDES: [{', '.join(training.arguments.split())}]\n"
     return text

@@ -83,8 +83,11 @@ def _table_blocks(root: Path, source: Mapping[str, Any], table: Table, suites: S
             yield f"{lines[0]['source']}:" if len(table.files) > 1 else ""
             yield _list(table, lines)
     else:
-        rows = [(row, "not available", _link(table, row, "")) for row in table.spec["rows"]]
+        published = "" if table.prose else "not available"
+        rows = [(row, published, _link(table, row, "")) for row in table.spec["rows"]]
         yield _markdown(("row", "published", "config"), rows)
+    if table.prose:
+        yield f"Published in the running text: {papers.said_in_text(table)}."
     if config := table.spec.get("detection"):
         hours = papers.detection_hours(root, source, table)
         yield f"Fine-tuned by [{Path(config).stem}](../{config}), {hours:.0f} hours of one V100 per row."
@@ -134,6 +137,8 @@ def _link(table: Table, row: str, column: str, text: str = "") -> str:
     name = table.cells.get((row, column))
     if name is None:
         return text
+    if name.endswith(".yaml"):
+        return f"[{text or Path(name).stem}](../{name})"
     return f"[{text or name}](../{papers.CONFIGS}/papers/{table.paper}/{name}.yaml)"
 
 

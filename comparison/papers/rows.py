@@ -15,12 +15,12 @@ from backbones.core.config import load_yaml
 from backbones.core.errors import InputError, suggestion
 
 SOURCE, NUMBERS, CONFIGS = "docs/papers.yaml", "docs/paper_tables", "configs/pretrain"
-SUSPECTED = "suspected_errors.csv"
+SUSPECTED, PROSE = "suspected_errors.csv", "prose.csv"
 ROMAN = ("", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X")
 SEPARATOR = " | "
 TABLE_KEYS = (
     *("title", "csv", "label", "lines", "rows", "columns", "file", "headline", "data", "network", "method"),
-    *("detection", "measure", "metrics", "errors", "suite", "exclude", "notes", "source"),
+    *("detection", "measure", "metrics", "errors", "suite", "exclude", "notes", "source", "prose", "place"),
 )
 
 Line = Mapping[str, str]
@@ -60,8 +60,9 @@ class Training:
 class Table:
     """A published table: its entry in the source, its csv files, its trainings and their cells.
 
-    cells: (row, column) -> name of a training of this paper, possibly of another table; the column is "" if a row has
-    one training.
+    cells: (row, column) -> name of a training of this paper, possibly of another table, or path of a config that is
+    written by hand; the column is "" if a row has one training.
+    prose: lines of prose.csv with its numbers.
     """
 
     key: str
@@ -69,6 +70,7 @@ class Table:
     files: dict[str, list[Line]]
     trainings: list[Training] = field(default_factory=list)
     cells: dict[tuple[str, str], str] = field(default_factory=dict)
+    prose: list[Line] = field(default_factory=list)
 
     @property
     def paper(self) -> str:
@@ -77,7 +79,9 @@ class Table:
 
     @property
     def title(self) -> str:
-        """ "OLS, Table IX" """
+        """ "OLS, Table IX", or "OLS, Sec. IV-E" for numbers of the running text."""
+        if "place" in self.spec:
+            return f"{self.paper.upper()}, {self.spec['place']}"
         number = int(self.key.rpartition("table")[2])
         return f"{self.paper.upper()}, Table {number if self.paper == 'als' else ROMAN[number]}"
 
@@ -103,7 +107,9 @@ def load_papers(root: Path) -> tuple[dict[str, Any], list[Table]]:
     known = {(t.paper, training.name) for t in tables for training in t.trainings}
     for table in tables:
         for (row, _), name in table.cells.items():
-            if (table.paper, name) not in known:
+            if name.endswith(".yaml"):
+                _check_file(root, table.key, name)
+            elif (table.paper, name) not in known:
                 hint = suggestion(name, [n for paper, n in known if paper == table.paper])
                 raise InputError(f"{SOURCE}: {table.key}: {row}: unknown config '{name}'{hint}")
     return source, tables
@@ -130,9 +136,22 @@ def _table(root: Path, key: str, spec: Mapping[str, Any]) -> Table:
             raise InputError(f"{SOURCE}: {key}: {NUMBERS}/{name} has no column '{missing[0]}'")
         if "rows" in spec:
             _check_rows(key, name, {table.label(line) for line in lines}, [*spec["rows"], *spec.get("exclude", {})])
-    if "detection" in spec and not (root / spec["detection"]).is_file():
-        raise InputError(f"{SOURCE}: {key}: {spec['detection']} does not exist; name a config of configs/detection")
+    if "detection" in spec:
+        _check_file(root, key, spec["detection"])
+    table.prose += [_prose_line(root, table, quantity) for quantity in spec.get("prose", [])]
     return table
+
+
+def _check_file(root: Path, key: str, name: str) -> None:
+    if not (root / name).is_file():
+        raise InputError(f"{SOURCE}: {key}: {name} does not exist; name a file below configs")
+
+
+def _prose_line(root: Path, table: Table, quantity: str) -> Line:
+    lines = {line["quantity"]: line for line in read_numbers(root, PROSE) if line["paper"] == table.paper.upper()}
+    if quantity not in lines:
+        raise InputError(f"{SOURCE}: {table.key}: {PROSE} has no '{quantity}'{suggestion(quantity, lines)}")
+    return lines[quantity]
 
 
 def _shown(spec: Mapping[str, Any]) -> list[str]:
@@ -151,8 +170,8 @@ def _add_trainings(table: Table, source: Mapping[str, Any]) -> None:
     spec, prefix = table.spec, table.key.partition("_")[2]
     for row, entry in spec.get("rows", {}).items():
         for column, own in (spec.get("columns") or {"": {}}).items():
-            if "use" in entry:
-                table.cells[row, column] = entry["use"]
+            if "use" in entry or "config" in entry:
+                table.cells[row, column] = entry.get("use") or entry["config"]
                 continue
             parts = {name: entry.get(name, own.get(name, spec.get(name))) for name in ("data", "network", "method")}
             parts["method"] = entry.get("methods", {}).get(column, parts["method"])
@@ -195,6 +214,12 @@ def published(line: Line, columns: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield column, f"{line[column]} ({line[f'{column} rank']})"
         elif not column.endswith(" rank"):
             yield column, line[column]
+
+
+def said_in_text(table: Table) -> str:
+    """Return the numbers that the running text publishes, "mAP gain: 1.1 points (Sec IV-D)"; empty without any."""
+    said = [f"{line['quantity']}: {line['value']} {line['unit']}".rstrip() for line in table.prose]
+    return "; ".join(f"{text} ({line['location']})" for text, line in zip(said, table.prose, strict=True))
 
 
 def suspected_errors(root: Path, table: Table) -> list[Line]:

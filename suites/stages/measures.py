@@ -64,6 +64,18 @@ class Localize(Measure):
     results_stage = "localization"
 
 
+class Attack(Measure):
+    """Robustness against attacks."""
+
+    kind = "attack"
+    default_tool = "attack_backbone"
+    results_stage = "robustness"
+
+    def externals(self, cfg: Mapping[str, Any]) -> Iterator[External]:
+        """List its data set."""
+        yield classification_data(cfg, [cfg["ATTACK"]["SPLIT"]])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Finetune(OfBackbone):
     """A detector fine-tuned from a backbone and measured; its FINETUNE entry names the tool.

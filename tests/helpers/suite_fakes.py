@@ -25,6 +25,7 @@ STAGES = {
     "select_run": "pretraining",
     "evaluate_backbone": "backbone",
     "localize": "localization",
+    "attack_backbone": "robustness",
     "finetune_coco": "detection",
     "finetune_voc": "detection",
 }

@@ -28,7 +28,10 @@ from suites.plan import build_plan
 from suites.stages.log import describe_command
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("prepare_data", "pretrain", "select_run", "evaluate_backbone", "localize", "finetune_coco", "compare")
+NAMES = (
+    *("prepare_data", "pretrain", "select_run", "evaluate_backbone", "localize", "attack_backbone"),
+    *("finetune_coco", "compare"),
+)
 
 
 class Here:
