@@ -41,6 +41,7 @@ def write_notes(compared: Sequence[Compared], families: Sequence[Family], baseli
         *_foreign_notes(compared),
         *_area_notes(rows),
         *_baseline_notes(compared, baseline),
+        *_choice_notes(compared),
         *_detection_notes(compared),
         *family_notes(families),
         *_several_baselines(compared, families),
@@ -169,6 +170,19 @@ def _baseline_notes(compared: Sequence[Compared], label: str | None) -> Iterator
         yield f"Compared with a baseline of another seed: {', '.join(seed)}."
     if detector:
         yield f"Compared with a baseline of another detector seed: {', '.join(detector)}."
+
+
+def _choice_notes(compared: Sequence[Compared]) -> Iterator[str]:
+    """Note what was chosen on a split whose numbers are reported."""
+    found: dict[str, list[str]] = {}
+    for one in compared:
+        # A pretraining's own validation is reported only if no tool measured the backbone.
+        stages = [stage for stage in one.row.results if stage != "pretraining" or "backbone" not in one.row.results]
+        for what in {w: 0 for stage in stages for w in one.row.results[stage]["details"].get("chosen_on_measured", [])}:
+            found.setdefault(what, []).append(one.entry["backbone_name"])
+    if found:
+        which = "; ".join(f"{what} of {', '.join(dict.fromkeys(names))}" for what, names in found.items())
+        yield f"Chosen on images whose numbers are reported, which are therefore too good: {which}."
 
 
 def _detection_notes(compared: Sequence[Compared]) -> Iterator[str]:

@@ -33,6 +33,7 @@ def main(args: RunArguments) -> int:
     settings = cfg.ATTACK
     attacks = build_attacks(settings.METHODS, settings.BOUNDS, settings.STEPS, settings.RESTARTS)
     warnings = WarningCounter()
+    found = shared.find_choices(args.run, cfg, [settings.SPLIT], warnings)
     samples = shared.build_samples(cfg, settings.SPLIT, backbone, warnings)
     inputs = shared.build_inputs(cfg, setup_distributed())
     model = backbone.build().to(inputs.device, inputs.dtype)
@@ -61,7 +62,7 @@ def main(args: RunArguments) -> int:
         shared.describe_protocol("attacks", inputs.protocol() | asked, data),
         metrics,
         data=data,
-        details=asked | {"seed": cfg.SEED},
+        details=asked | {"seed": cfg.SEED} | found,
         warnings=warnings.as_list(),
         files=save_per_image(run_dir, [per_image]),
     )

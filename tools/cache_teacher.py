@@ -31,7 +31,7 @@ def main(args: RunArguments) -> int:
     teacher = OnlineTeacher(backbone, samples.classes, setup_distributed(), torch.float32)
     check_teacher_data(cfg, teacher, samples)
     batches = (build_evaluation_batches(cfg, split) for split in (samples, val))
-    description = write_cache(args.output_dir, teacher, samples, *batches, val_names=val.paths)
+    description = write_cache(args.output_dir, teacher, samples, *batches, val_names=val.paths, val_split=val.split)
     print(
         f"{len(samples):,} x {len(samples.classes):,} logits of {description['backbone']} for data "
         f"{description['fingerprint']}, temperature {description['temperature']:.3f}: {args.output_dir}"

@@ -30,7 +30,7 @@ def main(args: RunArguments) -> int:
     cfg, backbone = shared.load_run(args.run, args.overrides)
     shared.check_evaluation(cfg)
     warnings = WarningCounter()
-    shared.warn_of_choice(args.run, cfg, warnings)
+    chosen = shared.find_choices(args.run, cfg, [cfg.DATA.VAL_SPLIT, cfg.DATA.SHIFTED_SPLIT], warnings)
     val = shared.build_samples(cfg, cfg.DATA.VAL_SPLIT, backbone, warnings)
     shifted = shared.build_samples(cfg, cfg.DATA.SHIFTED_SPLIT, backbone, warnings) if cfg.DATA.SHIFTED_SPLIT else None
     fitting = cfg.EVAL.TEMPERATURE_SPLIT and shared.build_samples(cfg, cfg.EVAL.TEMPERATURE_SPLIT, backbone, warnings)
@@ -55,7 +55,7 @@ def main(args: RunArguments) -> int:
         shared.describe_protocol("backbone-eval", settings, data),
         measured.metrics,
         data=data,
-        details=measured.details,
+        details=measured.details | chosen,
         warnings=warnings.as_list(),
         files={"predictions": PREDICTIONS, **save_per_image(run_dir, measured.per_image)},
     )

@@ -36,6 +36,7 @@ def main(args: RunArguments) -> int:
     model = backbone.build().to(inputs.device, inputs.dtype)
     class_maps = ClassMaps(model, cfg.LOCALIZE.METHOD)
     warnings = WarningCounter()
+    chosen = shared.find_choices(args.run, cfg, [cfg.LOCALIZE.SPLIT], warnings)
     samples = shared.build_samples(cfg, cfg.LOCALIZE.SPLIT, backbone, warnings)
     run_dir = open_run(args.output_dir, cfg)
     warnings.log(get_logger())
@@ -62,7 +63,7 @@ def main(args: RunArguments) -> int:
         shared.describe_protocol(f"localization-{cfg.LOCALIZE.METHOD}", settings | inputs.normalization(), data),
         evaluator.metrics(),
         data=data,
-        details=settings | evaluator.details(),
+        details=settings | evaluator.details() | chosen,
         warnings=warnings.as_list(),
         files=files,
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from backbones.core.arguments import ArgumentParser, path_argument
+from backbones.core.choices import GRID, choice, chosen_on
 from backbones.core.config import load_yaml
 from backbones.core.entry import run_tool
 from backbones.core.errors import InputError
@@ -52,7 +53,10 @@ def copy_run(source: Path, target: Path, label: str, selection: dict) -> None:
     save_checkpoint(target / BACKBONE, **backbone | {"provenance": backbone["provenance"] | {"label": label}})
     results = load_results(source)
     results["backbone"]["label"] = label
-    results["details"]["selection"] = selection
+    details, split = results["details"], list(results["data"])[-1]  # the one that the candidates were validated on
+    details["selection"] = selection
+    details["choices"] = [*details.get("choices", []), choice(GRID, split)]
+    details["chosen_on_measured"] = chosen_on(details["choices"], [split])
     results["warnings"] += selection["warnings"]
     results["files"] = {"backbone": BACKBONE, "selection": FILE_NAME}
     save_results(target, results)

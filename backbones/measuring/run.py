@@ -11,9 +11,12 @@ import numpy as np
 import torch
 
 from backbones.config import get_defaults, validate
+from backbones.core.choices import EPOCH, GRID, choice, chosen_on
 from backbones.core.config import CfgNode, config_hash, expand_path, flatten, load_config
 from backbones.core.errors import InputError
 from backbones.core.files import save_atomic
+from backbones.core.results import FILE_NAME as RESULTS
+from backbones.core.results import load_results
 from backbones.core.runs import CONFIG_FILE
 from backbones.core.warning_counter import WarningCounter
 from backbones.data.samples import Samples, log_samples
@@ -198,11 +201,27 @@ def check_evaluation(cfg: CfgNode) -> None:
         )
 
 
-def warn_of_choice(run: Path, cfg: CfgNode, warnings: WarningCounter) -> None:
-    """Add a warning if the reported epoch was chosen on a measured split, whose numbers are then too good."""
-    trained = load_config(get_defaults(), (run if run.is_dir() else run.parent) / CONFIG_FILE)
-    if trained.EVAL.REPORT == "best" and trained.DATA.VAL_SPLIT in (cfg.DATA.VAL_SPLIT, cfg.DATA.SHIFTED_SPLIT):
-        warnings.add("measured split on which the reported epoch was chosen (EVAL.REPORT best)", trained.DATA.VAL_SPLIT)
+def find_choices(run: Path, cfg: CfgNode, splits: Sequence[str], warnings: WarningCounter) -> dict[str, list[str]]:
+    """Return `details.chosen_on_measured`: what the pretraining chose on the measured splits.
+
+    Their numbers are then too good, which a warning for each choice says, too.
+    """
+    folder = run if run.is_dir() else run.parent
+    trained = load_config(get_defaults(), folder / CONFIG_FILE)
+    found = chosen_on(_choices_of(folder, trained), splits) if trained.DATA.NAME == cfg.DATA.NAME else []
+    for what in found:
+        warnings.add(f"measured split on which the {what} was chosen", trained.DATA.VAL_SPLIT)
+    return {"chosen_on_measured": found}
+
+
+def _choices_of(folder: Path, trained: CfgNode) -> list[dict[str, str]]:
+    """Return the choices that a run's results name; of an earlier version, those that its config tells."""
+    path = folder / RESULTS
+    details = load_results(path)["details"] if path.is_file() else {}
+    if "choices" in details:
+        return details["choices"]
+    split, found = trained.DATA.VAL_SPLIT, [GRID] if "selection" in details else []
+    return [choice(what, split) for what in (*found, *([EPOCH] if trained.EVAL.REPORT == "best" else []))]
 
 
 def describe_protocol(name: str, settings: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:

@@ -115,6 +115,11 @@ class Method(nn.Module):
         for learnt in self._learnt():
             learnt.end_period()
 
+    @property
+    def fits_temperature(self) -> bool:
+        """Whether `setup` fits the teacher's temperature on the validation split."""
+        return False
+
     def setup(self, context: Context) -> None:
         """Prepare for the training set; called once, before training."""
 

@@ -61,6 +61,10 @@ class ILS1(Method):
         self.coefficient = self.check_range("coefficient", coefficient, 0)
         self.teacher = CalibratedTeacher()
 
+    @property
+    def fits_temperature(self) -> bool:
+        return True
+
     def setup(self, context: Context) -> None:
         self.teacher.setup(context)
 
@@ -129,8 +133,12 @@ class ILS(ILS1):
         if shared_temperature:
             self.teacher.temperature.fill_(temperature)
 
+    @property
+    def fits_temperature(self) -> bool:
+        return not self.shared_temperature
+
     def setup(self, context: Context) -> None:
-        if not self.shared_temperature:
+        if self.fits_temperature:
             super().setup(context)
 
     def targets(self, batch: Batch) -> Tensor:

@@ -12,6 +12,7 @@ from backbones import __version__
 from backbones.config import ROLES, idle_settings
 from backbones.core import distributed
 from backbones.core.checkpoint import load_checkpoint, load_state, save_checkpoint
+from backbones.core.choices import EPOCH, TEMPERATURE, choice, chosen_on
 from backbones.core.config import CfgNode, config_hash, expand_path, flatten, load_yaml
 from backbones.core.engine import check_precision, seed_step, train
 from backbones.core.errors import InputError
@@ -144,6 +145,8 @@ class Pretraining:
         predictions = measure(cfg, self.method.model, self.val, self.device)
         metrics = {"top1": predictions.top1(), "nll": predictions.nll()} | fitted_metrics(predictions)
         details: dict[str, Any] = {"reported_epoch": cfg.EVAL.REPORT, "classes": self.samples.classes}
+        details["choices"] = self._choices()
+        details["chosen_on_measured"] = chosen_on(details["choices"], [cfg.DATA.VAL_SPLIT])
         if self.teacher:
             details["teacher"] = self.teacher.hash
         files = {"backbone": BACKBONE, "checkpoint": CHECKPOINT, "metrics": "metrics.jsonl"}
@@ -172,6 +175,16 @@ class Pretraining:
             save_results(self.run_dir, results)
         distributed.barrier()
         return results
+
+    def _choices(self) -> list[dict[str, str]]:
+        """Return what this training chose by validation, and on which split."""
+        cfg, found = self.cfg, []
+        if cfg.EVAL.REPORT == "best":
+            found.append(choice(EPOCH, cfg.DATA.VAL_SPLIT))
+        if self.method.fits_temperature:
+            cached = isinstance(self.teacher, CachedTeacher) and self.teacher.fitted_on
+            found.append(choice(TEMPERATURE, cached or cfg.DATA.VAL_SPLIT))
+        return found
 
     def _save(self, finished: int) -> None:
         if isinstance(self.teacher, OnlineTeacher):

@@ -98,6 +98,8 @@ class CachedTeacher:
             )
         self.hash, self.fitted = description["backbone"], description["temperature"]
         self.trained_on = description["trained_on"]
+        # The split that its temperature was fitted on; empty in folders of earlier versions.
+        self.fitted_on = str(description.get("temperature_split", ""))
         try:
             self.logits = np.lib.format.open_memmap(folder / LOGITS, mode="r")
         except (OSError, ValueError) as error:
@@ -152,11 +154,12 @@ def write_cache(
     batches: Iterable[Batch],
     val: Iterable[Batch],
     val_names: Sequence[str] | None = None,
+    val_split: str = "",
 ) -> dict:
     """Compute the teacher's logits for every sample of `batches`; write the folder and return its description.
 
     batches: all samples of `samples`, without augmentation, in one process. val: batches to fit the temperature on.
-    val_names: names of the images of `val`, for messages.
+    val_names: names of the images of `val`, for messages. val_split: name of that split.
 
     Raises:
         InputError: logits that are not finite, with the image and the teacher's file.
@@ -179,6 +182,7 @@ def write_cache(
         "backbone": teacher.hash,
         "trained_on": teacher.trained_on,
         "temperature": teacher.temperature(val, val_names),
+        "temperature_split": val_split,
     }
     save_json(folder / DESCRIPTION, description)
     return description
