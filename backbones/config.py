@@ -14,6 +14,9 @@ from backbones.methods.manual import method_defaults
 
 _C = Block()
 
+# Your own Python files with methods, networks or data sets, relative to the yaml file; a run keeps copies
+# (backbones/core/imports.py).
+_C.IMPORTS = CONTENT([])
 # Seed of initialisation, sample order, augmentation and all random numbers inside a step.
 _C.SEED = SEED(0)
 # Name of the row in every table; empty: the method's name.
@@ -123,8 +126,10 @@ ROLES = Roles(_C)
 
 
 def get_defaults() -> CfgNode:
-    """Return a fresh copy of the defaults."""
-    return _C.clone()
+    """Return a fresh copy of the defaults, with a block for every method that is registered now."""
+    cfg = _C.clone()
+    cfg.METHOD = method_defaults()
+    return cfg
 
 
 def validate(cfg: CfgNode) -> None:
@@ -185,7 +190,7 @@ def needs_teacher(method: str) -> bool:
 
 def idle_settings(cfg: CfgNode) -> list[str]:
     """Return the changed keys that METHOD.NAME does not use: those of other methods and, without a teacher, TEACHER."""
-    defaults = dict(flatten(_C.METHOD))
+    defaults = dict(flatten(method_defaults()))
     others = [pair for pair in flatten(cfg.METHOD) if pair[0].split(".")[0] not in ("NAME", cfg.METHOD.NAME)]
     idle = [f"METHOD.{key}" for key, value in others if value != defaults[key]]
     if not needs_teacher(cfg.METHOD.NAME):

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
 
-from backbones.core.config import flatten, load_yaml
+from backbones.core.config import IMPORTS, flatten, load_yaml
+from backbones.core.imports import digests
 from comparison.row import Row
 
 CONFIG_FILE = "config.yaml"
@@ -21,7 +22,7 @@ _CONFIGURED = ("pretraining", "backbone", "localization", "robustness")
 _FREE = (
     *("SEED", "LABEL", "LOG_PERIOD", "DATA.ROOT", "DATA.NUM_WORKERS", "DATA.NOISE_SEED", "DATA.VAL_SPLIT"),
     *("DATA.EVAL_*", "DATA.SHIFTED_SPLIT", "EVAL.*", "ATTACK.*", "LOCALIZE.*", "SOLVER.CHECKPOINT_PERIOD"),
-    *("TEACHER.*", "MODEL.WEIGHTS"),
+    *("TEACHER.*", "MODEL.WEIGHTS", IMPORTS),  # files by their content, see `_settings`
 )
 _KEPT = ("EVAL.REPORT",)  # selects the epoch of the weights
 _SHOWN = 3  # keys in a note
@@ -148,6 +149,7 @@ def _settings(row: Row) -> Iterator[tuple[str, Any]]:
             idle = key.startswith("METHOD.") and key != "METHOD.NAME" and not key.startswith(block)
             if key in _KEPT or not (idle or any(fnmatch(key, pattern) for pattern in _FREE)):
                 yield key, value
+        yield from digests(config).items()
     labels = row.results.get("detection", {}).get("details", {}).get("class_labels", {})
     yield from ((f"CLASS_LABELS.{key}", value) for key, value in labels.items())
 

@@ -18,6 +18,8 @@ _C = Block()
 # Implementation that trains: "torchvision" needs nothing outside the package index;
 # "detectron2" is the engine of the paper-scale configs and must be installed.  Other engines: detection/engines.
 _C.ENGINE = NUMBER("torchvision")
+# Your own Python files and detectors, relative to the yaml file; a run keeps copies (backbones/core/imports.py).
+_C.IMPORTS = CONTENT([])
 # Seed of the new layers, the order of images, flips and the sampling of proposals.
 _C.SEED = SEED(0)
 # Name of the row in tables; empty: the backbone's own label.  (ours)

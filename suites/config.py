@@ -122,6 +122,9 @@ class Row:
     backbone: str = ""
     # Empty: PRETRAIN.CONFIG.
     config: str = ""
+    # Python files with the row's own method, network or data set, relative to this yaml file; their content enters the
+    # hashes.
+    imports: Texts = ()
     overrides: Texts = ()
     # {}: one training.  Otherwise one training per point of a grid (keys: `suites/grid.py::Grid`); only the point with
     # the best validation is measured, fine-tuned and compared.  Rows with equal points share their trainings.

@@ -1,12 +1,13 @@
 """Plans the stages that train the rows of a suite: a pretraining, or a grid of them and the choice among its points."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from backbones.core.config import expand_path, load_yaml
+from backbones.core.config import IMPORTS, expand_path, load_yaml
 from suites.config import Row, Suite
 from suites.fingerprints.sources import class_source
 from suites.grid import Grid
@@ -89,12 +90,12 @@ class Training:
     # ---- a row -----------------------------------------------------------------------------------
 
     def _plain(self, row: Row, run: Run) -> Trained:
-        filled = self._fill([*self.suite.pretrain.overrides, *row.overrides], run)
+        filled = self._fill(self._overrides(row), run)
         stage = self._pretrain(row, run, filled)
         return Trained((stage,), frozenset([self._unlabelled(row, run, filled.texts).hash]))
 
     def _grid(self, row: Row, grid: Grid, run: Run) -> Trained:
-        own = self._fill([*self.suite.pretrain.overrides, *row.overrides], run)
+        own = self._fill(self._overrides(row), run)
         filled = own.join(self._fill(list(grid.texts()), run))
         shorter = self._fill(grid.overrides, run).texts
         values = grid.points(lambda text: self._fill([text], run).texts[0], f"ROWS {run.label}: GRID")
@@ -116,6 +117,10 @@ class Training:
         final = self._pretrain(row, run, filled.join(_Filled(overrides, undecided, (choice,))))
         trainings = frozenset([self._unlabelled(row, run, overrides).hash])
         return Trained((*stages, replace(choice, compared=False), final), trainings, choice, chosen, undecided)
+
+    def _overrides(self, row: Row) -> list[str]:
+        imports = [IMPORTS, json.dumps(row.imports)] if row.imports else []
+        return [*self.suite.pretrain.overrides, *imports, *row.overrides]
 
     # ---- a stage ---------------------------------------------------------------------------------
 

@@ -36,6 +36,7 @@ ALLOWED = {
 HEAVY = {"torch", "torchvision", "matplotlib", "detectron2"}
 AT_TOP = {
     "backbones": set(),
+    "backbones/contract": {"torch"},
     "backbones/core": {"torch"},
     "backbones/data": {"torch", "torchvision"},
     "backbones/data/scenes": set(),

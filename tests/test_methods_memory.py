@@ -4,10 +4,10 @@ import copy
 
 import pytest
 import torch
-from helpers.method_images import build as build_with_network
 from helpers.method_toys import K, build, context, entropy_to, random_batch
 from scipy.stats import chisquare
 
+from backbones.contract.toys import build as build_with_network
 from backbones.core.errors import InputError
 from backbones.data.batch import Batch
 from backbones.methods import functional as F

@@ -10,11 +10,11 @@ import sys
 import pytest
 import torch
 from helpers.killing import ROOT, assert_equal_trees, reported
-from helpers.method_images import treats_samples_alone
 from helpers.own_methods import OWN
 from helpers.pretraining import arguments, run
 
 from backbones.config import needs_teacher
+from backbones.contract.toys import treats_samples_alone
 from backbones.core.checkpoint import load_checkpoint
 from backbones.core.errors import InputError
 from backbones.core.results import load_results

@@ -2,20 +2,19 @@
 
     python tools/benchmark.py --config-file configs/suites/quick.yaml --output-dir runs/quick
 
-Run the same command again to resume after an interruption: complete stages are skipped, failed ones are retried.
-Changed settings, data or method sources rerun the stages that depend on them.  Suites that share a folder share their
-trainings; the first writes its report to report, the others to report-NAME.  suites/config.py explains the keys.
+Run the same command again to resume: complete stages are skipped, failed ones are retried, and changed settings, data
+or method sources rerun what depends on them.  Suites that share a folder share their trainings; the first writes its
+report to report, the others to report-NAME.  suites/config.py explains the keys.
 """
 
 import argparse
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from backbones.core.arguments import ArgumentParser, path_argument
-from backbones.core.config import CfgNode, load_config
 from backbones.core.entry import run_tool
+from backbones.core.imports import load_config_with_imports
 from suites.checks import Reader, check_settings, mixed_conventions
 from suites.cleaning import ask, clean
 from suites.execution.runner import run_plan
@@ -37,27 +36,27 @@ def main(argv: list[str] | None = None) -> int:
     settings = check_settings(plan, readers())
     if warning := mixed_conventions(settings):
         print(f"warning: {warning}", file=sys.stderr)
-    if args.dry_run:
-        print(describe(plan, settings))
-        return 0
-    return run_plan(plan)
+    if not args.dry_run:
+        return run_plan(plan)
+    print(describe(plan, settings))
+    return 0
 
 
 def readers() -> dict[str, Reader]:
-    """Return how each tool reads its settings, by tool name; slow, as it imports what the tools import."""
+    """Return how each tool reads its settings, by tool name."""
     import backbones.config as pretraining
     from backbones.measuring.run import check_evaluation
     from backbones.pretraining.run import expect_backbone
     from detection.engines import build_engine, load_engine_config
     from detection.training.run import check_config
 
-    def check_backbone(backbone: Any, cfg: CfgNode) -> None:
-        build_engine(cfg.ENGINE).check_backbone(cfg, backbone)
-
     def fine_tuning(engine: str) -> Reader:
-        return Reader(partial(load_engine_config, otherwise=engine), (check_config,), check_backbone=check_backbone)
+        read = partial(load_engine_config, otherwise=engine)
+        fits = lambda backbone, cfg: build_engine(cfg.ENGINE).check_backbone(cfg, backbone)  # noqa: E731
+        return Reader(read, (check_config,), check_backbone=fits)
 
-    classifier = Reader(partial(load_config, pretraining.get_defaults()), (pretraining.validate,), expect_backbone)
+    read = partial(load_config_with_imports, pretraining.get_defaults)
+    classifier = Reader(read, (pretraining.validate,), leaves=expect_backbone)
     return {
         "pretrain": classifier,
         "evaluate_backbone": classifier._replace(checks=(*classifier.checks, check_evaluation)),

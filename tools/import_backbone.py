@@ -7,10 +7,11 @@ python tools/import_backbone.py --checkpoint moco_v2.pth.tar --source moco --arc
 import argparse
 
 from backbones.core.arguments import ArgumentParser, path_argument
-from backbones.core.config import CfgNode, load_config
+from backbones.core.config import CfgNode
 from backbones.core.entry import run_tool
 from backbones.core.errors import InputError
 from backbones.core.files import save_text
+from backbones.core.imports import load_config_with_imports, with_copies
 from backbones.core.runs import CONFIG_FILE
 from detection.exchange.resnets import ARCHITECTURES
 from detection.exchange.sources import SOURCES
@@ -30,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     from backbones.models.weights import save_backbone_state
     from detection.exchange.importing import declare_spec, describe, import_backbone, load_classes
 
-    cfg = load_config(get_defaults(), args.config_file, args.overrides) if args.config_file else None
+    cfg = load_config_with_imports(get_defaults, args.config_file, args.overrides) if args.config_file else None
     spec = declare_spec(args.arch, **{key: getattr(args, key) for key in DECLARED})
     options = {key: getattr(args, key) for key in ("label", "method", "seed", "classifier")}
     options["classes"] = args.classes and load_classes(args.classes)
@@ -39,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     compared = f"; {compare_with_data(cfg, backbone)}" if cfg else ""
     save_backbone_state(args.output, backbone.state, backbone.spec, backbone.provenance)
     if cfg:
-        save_text(written[1], cfg.dump(sort_keys=False))
+        save_text(written[1], CfgNode(with_copies(cfg, written[1].parent)).dump(sort_keys=False))
     print(f"{describe(backbone, report)}{compared}\nbackbone {backbone.hash} ({args.label}): {args.output}")
     return 0
 

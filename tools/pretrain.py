@@ -7,10 +7,10 @@ torchrun --nproc_per_node 8 tools/pretrain.py ...        trains on 8 GPUs; SOLVE
 import argparse
 
 from backbones.core.arguments import ArgumentParser, path_argument
-from backbones.core.config import load_config
 from backbones.core.distributed import is_main, setup_distributed
 from backbones.core.entry import fast_imports, run_tool
 from backbones.core.errors import InputError
+from backbones.core.imports import load_config_with_imports
 from backbones.core.locking import lock_run
 
 
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
         from backbones.config import get_defaults, validate
         from backbones.pretraining.run import CHECKPOINT, pretrain
 
-    cfg = load_config(get_defaults(), args.config_file, args.overrides)
+    cfg = load_config_with_imports(get_defaults, args.config_file, args.overrides)
     validate(cfg)
     cfg.freeze()
     setup_distributed()

@@ -17,6 +17,7 @@ from backbones.core.config import load_yaml
 from backbones.core.entry import run_tool
 from backbones.core.errors import InputError
 from backbones.core.files import save_json, save_text
+from backbones.core.imports import with_copies
 from backbones.core.locking import lock_run
 from backbones.core.results import load_results, refuse_other_stage, save_results
 from backbones.core.runs import CONFIG_FILE
@@ -48,7 +49,8 @@ def copy_run(source: Path, target: Path, label: str, selection: dict) -> None:
     from backbones.core.checkpoint import load_checkpoint, save_checkpoint  # slow: imported on use
     from backbones.models.weights import FILE_NAME as BACKBONE
 
-    save_text(target / CONFIG_FILE, yaml.safe_dump(load_yaml(source / CONFIG_FILE) | {"LABEL": label}, sort_keys=False))
+    tree = with_copies(load_yaml(source / CONFIG_FILE), target)
+    save_text(target / CONFIG_FILE, yaml.safe_dump(tree | {"LABEL": label}, sort_keys=False))
     backbone = load_checkpoint(source / BACKBONE)
     save_checkpoint(target / BACKBONE, **backbone | {"provenance": backbone["provenance"] | {"label": label}})
     results = load_results(source)

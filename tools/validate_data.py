@@ -15,10 +15,11 @@ import json
 
 from backbones.core.arguments import ArgumentParser, data_argument, path_argument, root_argument
 from backbones.core.checks import check_range
-from backbones.core.config import expand_path, load_config
+from backbones.core.config import expand_path
 from backbones.core.entry import run_tool
 from backbones.core.errors import InputError
 from backbones.core.findings import Report
+from backbones.core.imports import load_config_with_imports
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -48,7 +49,7 @@ def collect(args: argparse.Namespace) -> list[Report]:
     options = Options(images=not args.no_images, decode=not args.fast, workers=args.workers)
     reports = []
     if args.config_file:
-        reports += check_config_data(load_config(get_defaults(), args.config_file), args.root, options)
+        reports += check_config_data(load_config_with_imports(get_defaults, args.config_file), args.root, options)
     root = args.root or get_defaults().DATASETS.ROOT
     for name in args.data:
         if name in (*DATASETS.names(), HUMAN_LABELS):

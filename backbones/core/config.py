@@ -28,6 +28,8 @@ from backbones.core.files import fingerprint
 
 # Spellings of "no value" in yaml and Python.
 _NOTHING = ("null", "Null", "NULL", "~", "None")
+# Key of every config: files of the user to import first (backbones/core/imports.py).
+IMPORTS = "IMPORTS"
 _COMMAND_LINE = "command line"  # the origin of a value, in messages
 _LARGEST_WHOLE = 2**63 - 1  # the largest 64-bit integer
 _EMPTY_TEXT = "'' (two quotes)"
@@ -78,7 +80,10 @@ def load_config(
 
 
 def load_yaml(path: str | Path, _children: tuple[Path, ...] = ()) -> dict:
-    """Read a yaml file and its `_BASE_` files into one tree; later files win over earlier ones."""
+    """Read a yaml file and its `_BASE_` files into one tree; later files win over earlier ones.
+
+    The paths in IMPORTS become absolute; they are relative to the file that names them.
+    """
     path = Path(path)
     if path.resolve() in _children:
         raise InputError(f"{path}: {BASE_KEY} leads back to the file itself; remove the cycle")
@@ -95,8 +100,18 @@ def load_yaml(path: str | Path, _children: tuple[Path, ...] = ()) -> dict:
         raise InputError(f"{path}: {BASE_KEY} must be a path or a list of paths, not {bases!r}")
     for base in bases:
         _overlay(merged, load_yaml(path.parent / expand_path(base), (*_children, path.resolve())))
+    _locate_imports(tree, path.parent)
     _overlay(merged, tree)
     return merged
+
+
+def _locate_imports(tree: Any, folder: Path) -> None:
+    """Make the paths in IMPORTS absolute, wherever a file has this key."""
+    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
+        if key == IMPORTS and isinstance(value, list):
+            tree[key] = [str((folder / expand_path(x)).absolute()) if isinstance(x, str) else x for x in value]
+        else:
+            _locate_imports(value, folder)
 
 
 def config_hash(tree: Mapping) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from fvcore.common.registry import Registry as _Registry
 
 from backbones.core.checks import check_choice
+from backbones.core.errors import InputError
 
 
 class Registry(_Registry):
@@ -22,6 +23,13 @@ class Registry(_Registry):
     def __init__(self, name: str, package: str = "") -> None:
         super().__init__(name)
         self._unread = package
+
+    def _do_register(self, name: str, obj: Any) -> None:
+        if not obj.__module__.startswith(self._unread):
+            self._import_package()  # otherwise, an entry from elsewhere would take the name of one of the package
+        if name in self._obj_map:
+            raise InputError(f"the {self._name} '{name}' is registered already, by {self._obj_map[name].__module__}")
+        super()._do_register(name, obj)
 
     def get(self, name: str) -> Any:
         """Return the entry `name`; if unknown, raise `InputError` with the closest name or all choices."""

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
-from backbones.core.config import CfgNode, flatten
+from backbones.core.config import IMPORTS, CfgNode, flatten
 
 
 class Role(Enum):
@@ -95,7 +95,7 @@ class Roles:
 
     def of(self, key: str) -> Role:
         """Return the role of a key; NUMBER, the strictest, for a key of another version that the defaults lack."""
-        return self._defaults.role_of(key) or NUMBER
+        return CONTENT if key == IMPORTS else self._defaults.role_of(key) or NUMBER
 
     def select(self, cfg: Mapping[str, Any], *roles: Role) -> dict[str, Any]:
         """Return {dotted key: value} of the keys of `cfg` with one of these roles, in the order of `cfg`."""

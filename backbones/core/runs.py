@@ -8,11 +8,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from backbones.core.config import CfgNode, flatten, load_yaml
+from backbones.core.config import IMPORTS, CfgNode, flatten, load_yaml
 from backbones.core.disk import write_error
 from backbones.core.distributed import barrier, is_main
 from backbones.core.errors import NO_ROOM, InputError
 from backbones.core.files import save_json, save_text
+from backbones.core.imports import refuse_changed_imports, with_copies
 from backbones.core.revision import code_revision
 from backbones.core.roles import CONTENT, FREE, Role, Roles
 from backbones.core.run_log import log_to_file
@@ -30,7 +31,7 @@ def open_run(output_dir: str | Path, cfg: CfgNode) -> Path:
     run_dir = Path(output_dir)
     check_writable(run_dir)
     if is_main():
-        save_text(run_dir / CONFIG_FILE, cfg.dump(sort_keys=False))
+        save_text(run_dir / CONFIG_FILE, CfgNode(with_copies(cfg, run_dir)).dump(sort_keys=False))
         save_json(run_dir / "environment.json", environment())
         log_to_file(run_dir / "log.txt")
     barrier()
@@ -53,7 +54,8 @@ def check_resume(
     if not path.exists():
         return
     before, now = dict(flatten(load_yaml(path))), dict(flatten(cfg))
-    for key in sorted(before.keys() | now.keys()):
+    refuse_changed_imports(path.parent, before, now)
+    for key in sorted((before.keys() | now.keys()) - {IMPORTS}):
         if roles.of(key) in may_change or key in keys:
             continue
         old, new = (list(v) if isinstance(v, tuple) else v for v in (before.get(key), now.get(key)))

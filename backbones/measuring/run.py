@@ -12,9 +12,10 @@ import torch
 
 from backbones.config import get_defaults, validate
 from backbones.core.choices import EPOCH, GRID, choice, chosen_on
-from backbones.core.config import CfgNode, config_hash, expand_path, flatten, load_config
+from backbones.core.config import CfgNode, config_hash, expand_path, flatten
 from backbones.core.errors import InputError
 from backbones.core.files import save_atomic
+from backbones.core.imports import load_config_with_imports
 from backbones.core.results import FILE_NAME as RESULTS
 from backbones.core.results import load_results
 from backbones.core.runs import CONFIG_FILE
@@ -64,7 +65,7 @@ def load_run(run: str | Path, overrides: Sequence[str]) -> tuple[CfgNode, Backbo
     config = (folder if folder.is_dir() else folder.parent) / CONFIG_FILE
     if not config.is_file():
         load_backbone(folder)  # refuses a folder that is not a run at all
-    cfg = load_config(get_defaults(), config, overrides)
+    cfg = load_config_with_imports(get_defaults, config, overrides)
     validate(cfg)
     cfg.freeze()
     return cfg, _read_backbone(folder)
@@ -207,7 +208,7 @@ def find_choices(run: Path, cfg: CfgNode, splits: Sequence[str], warnings: Warni
     Their numbers are then too good, which a warning for each choice says, too.
     """
     folder = run if run.is_dir() else run.parent
-    trained = load_config(get_defaults(), folder / CONFIG_FILE)
+    trained = load_config_with_imports(get_defaults, folder / CONFIG_FILE)
     found = chosen_on(_choices_of(folder, trained), splits) if trained.DATA.NAME == cfg.DATA.NAME else []
     for what in found:
         warnings.add(f"measured split on which the {what} was chosen", trained.DATA.VAL_SPLIT)

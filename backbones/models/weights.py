@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from backbones.core.checkpoint import load_checkpoint, load_state, refuse_not_finite, save_checkpoint
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint
+from backbones.core.imports import import_of_run
 from backbones.core.results import BackboneIdentity
 from backbones.models.base import build_model
 
@@ -127,7 +128,7 @@ def save_backbone_state(path: str | Path, state: Mapping[str, Tensor], spec: dic
 
 
 def load_backbone(path: str | Path) -> BackboneFile:
-    """Read a backbone file, or the one of a run folder.
+    """Read a backbone file, or the one of a run folder; import what the run's config names in IMPORTS.
 
     Raises:
         InputError: the file is missing, not a backbone file, damaged, or holds values that are not finite.
@@ -146,6 +147,7 @@ def load_backbone(path: str | Path) -> BackboneFile:
     if state_hash(content["state"]) != content["hash"]:
         raise InputError(f"{path} is damaged: its weights do not match its hash; copy it again or pretrain again")
     refuse_not_finite(content["state"], path)
+    import_of_run(path.parent)  # the network can be one of the user's
     return BackboneFile(content["state"], content["spec"], content["provenance"], content["hash"], str(path))
 
 

@@ -13,9 +13,10 @@ from backbones.config import ROLES, idle_settings
 from backbones.core import distributed
 from backbones.core.checkpoint import load_checkpoint, load_state, save_checkpoint
 from backbones.core.choices import EPOCH, TEMPERATURE, choice, chosen_on
-from backbones.core.config import CfgNode, config_hash, expand_path, flatten, load_yaml
+from backbones.core.config import IMPORTS, CfgNode, config_hash, expand_path, flatten, load_yaml
 from backbones.core.engine import check_precision, seed_step, train
 from backbones.core.errors import InputError
+from backbones.core.imports import digests
 from backbones.core.results import make_results, save_results
 from backbones.core.roles import FREE, NUMBER, TEST, WEIGHTS
 from backbones.core.run_log import MetricsWriter, get_logger, hold_log
@@ -295,5 +296,7 @@ def describe_protocol(cfg: CfgNode, data: str, start: str) -> dict[str, Any]:
 def _content_hash(cfg: CfgNode, start: str, teacher: str) -> str:
     """Hash everything that the weights depend on; files count by their content, not by their path."""
     settings = ROLES.select(cfg, *WEIGHTS)
+    if own := digests(cfg):
+        settings |= {IMPORTS: own}
     cached = bool(cfg.TEACHER.CACHE)
     return config_hash(settings | {"MODEL.WEIGHTS": start, "teacher": teacher, "teacher is cached": cached})

@@ -1,10 +1,12 @@
 """Discovery of engines: a folder with an `engine.py` is the engine of that name, `ENGINE <folder>` in a config.
 
-Folders are searched for here and in the places that $SMOOTH2DET_ENGINES lists (separated as in $PATH), so that your own
-detector needs no change of this project:
+Folders are searched for here, in the IMPORTS of a config, and in the places that $SMOOTH2DET_ENGINES lists (separated
+as in $PATH), so that your own detector needs no change of this project:
 
-    export SMOOTH2DET_ENGINES=~/engines            # holds toy/engine.py
-    python tools/finetune_coco.py --config-file toy.yaml ...    # the file says ENGINE: toy
+    IMPORTS: [toy]                                 # in toy.yaml, beside the folder toy, which holds engine.py
+    ENGINE: toy
+
+A run keeps a copy of an imported folder, and a suite hashes it.
 
 `engine.py` ends with `ENGINE = <an instance>` of a subclass of `detection/engines/base.py::Engine`, which documents
 what to define; the modules of a folder import each other as detection.engines.<folder>.<module>.
@@ -13,12 +15,14 @@ what to define; the modules of a folder import each other as detection.engines.<
 import importlib
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backbones.core.checks import check_choice
-from backbones.core.config import CfgNode, flatten, load_config, load_yaml
+from backbones.core.config import IMPORTS, CfgNode, flatten, load_config, load_yaml
 from backbones.core.errors import InputError
+from backbones.core.imports import engine_folders, find_imports, import_all, load_config_with_imports
 
 if TYPE_CHECKING:  # a slow import
     from detection.engines.base import Engine
@@ -55,6 +59,9 @@ def find_engines() -> dict[str, Path]:
             if other != file.parent:
                 raise InputError(f"{VARIABLE}: {file.parent} and {other} are engines with the same name; rename yours")
             found[name] = file.parent
+    for folder in engine_folders():
+        if found.setdefault(folder.name, folder) != folder:
+            raise InputError(f"IMPORTS: {folder} and {found[folder.name]} are engines with the same name; rename yours")
     return found
 
 
@@ -84,11 +91,14 @@ def engine_defaults(name: str) -> CfgNode:
     if missing := [key for key in REQUIRED if key not in known]:
         raise InputError(f"ENGINE {name}: its defaults lack {', '.join(missing)}; add them to `defaults`")
     cfg[KEY] = name
+    cfg.setdefault(IMPORTS, [])
     return cfg
 
 
 def load_engine_config(path: str | Path | None, overrides: Sequence[str] = (), *, otherwise: str) -> CfgNode:
     """Load the config of a fine-tuning: the defaults of its engine, the file at `path`, and KEY VALUE pairs, merged.
+
+    What IMPORTS names is imported before.
 
     Args:
         otherwise: the engine if neither file nor pairs name one.
@@ -98,6 +108,7 @@ def load_engine_config(path: str | Path | None, overrides: Sequence[str] = (), *
     """
     named = [text for key, text in zip(overrides[0::2], overrides[1::2], strict=False) if key == KEY]
     tree = load_yaml(path) if path else {}  # once, as a pipe can be read only once
+    import_all(find_imports(tree, overrides))  # one of them can be the engine
     stated = {KEY: tree[KEY]} if KEY in tree else {}
     chosen = load_config(CfgNode({KEY: otherwise}), path, [word for text in named for word in (KEY, text)], tree=stated)
-    return load_config(engine_defaults(chosen[KEY]), path, overrides, tree=tree)
+    return load_config_with_imports(partial(engine_defaults, chosen[KEY]), path, overrides, tree=tree)

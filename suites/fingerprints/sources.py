@@ -64,8 +64,10 @@ def named_class(tool: str, settings: Mapping[str, Any] | None, overrides: Sequen
     return str(found)
 
 
-def class_source(tool: str, name: str) -> str:
+def class_source(tool: str, name: str, imports: tuple[Path, ...] = ()) -> str:
     """Return 12 hex digits over the source of the class `name` of `tool`; "" for a tool without one.
+
+    imports: files of the user in which the class can be, as if they were in the package where classes are registered.
 
     Raises:
         InputError: unknown class (with the closest match), or a file that cannot be parsed.
@@ -73,22 +75,26 @@ def class_source(tool: str, name: str) -> str:
     if tool not in BY_TOOL:
         return ""
     files = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
-    stamp = tuple((str(path), (status := path.stat()).st_mtime_ns, status.st_size) for path in files)
-    return _class_source(ROOT, stamp, tool, name)
+    return _class_source(ROOT, _stamp(files), _stamp(path for path in imports if path.is_file()), tool, name)
+
+
+def _stamp(files: Iterable[Path]) -> tuple[_File, ...]:
+    return tuple((str(path), (status := path.stat()).st_mtime_ns, status.st_size) for path in files)
 
 
 @lru_cache(maxsize=1024)
-def _class_source(root: Path, stamp: tuple[_File, ...], tool: str, name: str) -> str:
-    """Like `class_source`, computed once per state of the files (`stamp`)."""
-    return _Search(root, stamp, BY_TOOL[tool]).source(name)
+def _class_source(root: Path, stamp: tuple[_File, ...], imports: tuple[_File, ...], tool: str, name: str) -> str:
+    """Like `class_source`, computed once per state of the files (`stamp`, `imports`)."""
+    return _Search(root, stamp, imports, BY_TOOL[tool]).source(name)
 
 
 class _Search:
     """Follows names from one definition to the next."""
 
-    def __init__(self, root: Path, files: Sequence[_File], registered: Registered) -> None:
+    def __init__(self, root: Path, files: Sequence[_File], imports: Sequence[_File], registered: Registered) -> None:
         self.registered = registered
         self.files = {_dotted(Path(file[0]).relative_to(root)): file for file in files}  # by module
+        self.files |= {f"{registered.package}.imported {Path(file[0]).stem}": file for file in imports}
 
     def source(self, name: str) -> str:
         """Return the fingerprint of the class `name` and all that it refers to."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from backbones.core.errors import InputError
+from backbones.core.imports import join_digests
 from suites.fingerprints.sources import BY_TOOL, class_source
 from suites.stages import record as records
 from suites.stages.naming import Run
@@ -59,6 +60,7 @@ class Stage(ABC):
         resources: what it takes from a machine; changes no hash.
         processes: number of processes that the command starts.
         labels: name of the label class that it trains with, empty for none; source: fingerprint of its source.
+        imports: the user's files that its config names; imported: digest of their content.
     """
 
     kind: ClassVar[str]
@@ -88,6 +90,8 @@ class Stage(ABC):
     processes: int = 1
     labels: str = ""
     source: str = ""
+    imports: tuple[Path, ...] = ()
+    imported: str = ""
     run: Run | None = None
     resources: Resources = DEFAULT_RESOURCES
 
@@ -137,8 +141,10 @@ class Stage(ABC):
         return False
 
     def changed_source(self) -> str:
-        """Name the label class if its source has changed since the stage was planned; "" otherwise."""
-        same = not self.source or class_source(self.tool, self.labels) == self.source
+        """Name the label class or file if its source has changed since the stage was planned; "" otherwise."""
+        if join_digests(self.imports) != self.imported:
+            return f"{' or '.join(map(str, self.imports))} (IMPORTS)"
+        same = not self.source or class_source(self.tool, self.labels, self.imports) == self.source
         return "" if same else f"the source of {BY_TOOL[self.tool].key} {self.labels}"
 
     # ---- its own files ---------------------------------------------------------------------------

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from backbones.core.config import load_yaml
+from backbones.core.config import IMPORTS, load_yaml
 from backbones.core.errors import InputError
+from backbones.core.imports import find_imports, join_digests
 from suites.fingerprints.sources import class_source, named_class
 from suites.references import DATA, RUN, fill, find
 from suites.stages.base import Stage
@@ -34,7 +35,8 @@ class Factory:
     sources: reference -> what it is replaced by.
     processes: number per training, started by torchrun; does not enter the hash.
     resources: what a stage takes, by kind; those of `Stage.default_resources` are replaced.
-    source_of: maps the names of a tool and of its label class to the fingerprint of the class's source.
+    source_of: maps the names of a tool and of its label class, and the files of IMPORTS, to the fingerprint of the
+        class's source.
     tree_of: maps a config file to its content.
     """
 
@@ -43,7 +45,7 @@ class Factory:
     sources: Mapping[str, Source]
     processes: int = 1
     resources: Mapping[str, Resources] = field(default_factory=dict)
-    source_of: Callable[[str, str], str] = class_source
+    source_of: Callable[[str, str, tuple[Path, ...]], str] = class_source
     tree_of: Callable[[Path], Mapping[str, Any]] = load_yaml
 
     def make(
@@ -69,18 +71,18 @@ class Factory:
         read = [*([backbone] if backbone else []), *inputs]
         upstream = [backbone.hash if backbone else "", *(s.hash for s in inputs), *(s.hash for s in used.values())]
         tree = self.tree_of(config) if config else None
-        labels, source = self._labels(f"{run.title}: {cls.kind}", path.stem, tree, overrides)
-        key = stage_hash(path, [protocol, *overrides] if arguments is None else arguments, tree, upstream, source)
+        code = self._code(f"{run.title}: {cls.kind}", path.stem, tree, overrides)
+        arguments = [protocol, *_without_imports(overrides)] if arguments is None else arguments
+        key = stage_hash(path, arguments, tree, upstream, code["source"], code["imported"])
         output = self.output / "runs" / "-".join([*name, cls.kind, *filter(None, [slug(protocol)]), key])
         filled = [fill(text, {text: str(source.folder) for text, source in used.items()}) for text in overrides]
         of = None if config else backbone  # its config is read in place, and is given the current folders of the data
         places = of.places if of else tuple(_places(overrides, filled))
-        told = () if config else places
-        processes = self.processes if cls.trains else 1
+        told, many = () if config else places, self.processes if cls.trains else 1
         others |= {"backbone": backbone} if issubclass(cls, OfBackbone) else {}
         return cls(
             title=f"{run.title}: {cls.kind}" + (f" ({protocol})" if protocol else ""),
-            command=(*launcher(processes), str(path), *options, "--output-dir", str(output), *folder, *told, *filled),
+            command=(*launcher(many), str(path), *options, "--output-dir", str(output), *folder, *told, *filled),
             output=output,
             hash=key,
             tool=path.stem,
@@ -90,22 +92,30 @@ class Factory:
             overrides=(*(of.overrides if of else ()), *filled),
             places=places,
             protocol=protocol,
-            processes=processes,
-            labels=labels, source=source,
+            processes=many,
             run=run,
             resources=self.resources.get(cls.kind, cls.default_resources),
-            **others,
+            **code | others,
         )  # fmt: skip
 
-    def _labels(
+    def _code(
         self, title: str, tool: str, config: Mapping[str, Any] | None, overrides: Sequence[str]
-    ) -> tuple[str, str]:
-        """Return the label class of a call of `tool` and its fingerprint; empty for a tool without one."""
+    ) -> dict[str, Any]:
+        """Return the attributes of a stage on code: its label class and the files of IMPORTS, with fingerprints."""
         name = named_class(tool, config, overrides)
         try:
-            return name, self.source_of(tool, name)
+            imports = tuple(find_imports(config, overrides))
+            source, imported = self.source_of(tool, name, imports), join_digests(imports)
         except InputError as error:
             raise InputError(f"{title}: {error}") from None
+        return {"labels": name, "source": source, "imports": imports, "imported": imported}
+
+
+def _without_imports(overrides: Sequence[str]) -> list[str]:
+    """Leave out IMPORTS: its files count by their content."""
+    return as_overrides(
+        {key: value for key, value in zip(overrides[::2], overrides[1::2], strict=True) if key != IMPORTS}
+    )
 
 
 def _places(overrides: Sequence[str], filled: Sequence[str]) -> list[str]:

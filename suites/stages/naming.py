@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 import backbones.core
-from backbones.core.config import config_hash
+from backbones.core.config import IMPORTS, config_hash
 from backbones.core.errors import InputError
 
 # A constant in every hash: the version of results.json at the time.  Files of all versions are read, so a new one must
@@ -66,19 +66,26 @@ def find_tool(folder: Path, name: str) -> Path:
 
 
 def stage_hash(
-    tool: Path, arguments: Sequence[str], config: Mapping[str, Any] | None, upstream: Sequence[str], source: str = ""
+    tool: Path,
+    arguments: Sequence[str],
+    config: Mapping[str, Any] | None,
+    upstream: Sequence[str],
+    source: str = "",
+    imported: str = "",
 ) -> str:
     """Hash everything that a stage's numbers depend on, except paths of this machine, to 12 hex digits.
 
     Args:
-        config: content of the config file.
+        config: content of the config file; the paths in its IMPORTS do not count.
         source: fingerprint of the label class.
+        imported: digest of the files that IMPORTS names; "" for none.
     """
     return config_hash(
-        {
+        ({IMPORTS: imported} if imported else {})
+        | {
             "tool": tool.name,
             "arguments": list(arguments),
-            "config": config,
+            "config": config and {key: value for key, value in config.items() if key != IMPORTS},
             "source": source,
             "upstream": list(upstream),
             "version": backbones.__version__,

@@ -19,10 +19,10 @@ from suites.fingerprints.data import tree_fingerprint
 RECORD = "suite.json"
 CONFIG = "config.yaml"
 # Keys of a run's config that change none of its numbers: paths, and how often something is written.  A teacher is
-# identified by the hash of its weights.
+# identified by the hash of its weights, and the files of IMPORTS are copies inside the run.
 MACHINE = (
     *("*.ROOT", "*.NUM_WORKERS", "*.CACHE_IMAGES", "*.CHECKPOINT_PERIOD", "*LOG_PERIOD"),
-    *("TEACHER.RUN", "TEACHER.CACHE", "TEST.EXPECTED_RESULTS"),
+    *("TEACHER.RUN", "TEACHER.CACHE", "TEST.EXPECTED_RESULTS", "IMPORTS"),
 )
 
 

@@ -25,6 +25,8 @@ __all__ = [
 _C = Block()
 # The engine that has this config.
 _C.ENGINE = MACHINE("yolo")
+# Your own Python files and detectors, relative to the yaml file; a run keeps copies (backbones/core/imports.py).
+_C.IMPORTS = CONTENT([])
 # Seed of the new layers, the order of images and every augmentation.
 _C.SEED = SEED(0)
 # First part of the row's name in tables; empty: the backbone's own label.  The class labels are the second part.

@@ -1,11 +1,13 @@
 """Methods around a two-layer network, and batches of images with all fields that a method can need."""
 
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from backbones.config import get_defaults
 from backbones.data.batch import Batch
-from backbones.methods.base import METHODS, Context
+from backbones.methods.base import METHODS, Context, Method
 from backbones.models import Outputs
 
 B, K, SIZE = 12, 5, 32
@@ -19,16 +21,19 @@ class Tiny(nn.Module):
         self.conv = nn.Conv2d(3, 16, 3)
         self.fc = nn.Linear(16, num_classes)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Outputs:
+        """Return logits, and features before and after the activation."""
         early = self.conv(x)
         features = early.relu()
         return Outputs(self.fc(features.mean(dim=(2, 3))), {"res2": early, "res3": features})
 
-    def feature_channels(self):
+    def feature_channels(self) -> dict[str, int]:
+        """Return the channels of each feature."""
         return {"res2": 16, "res3": 16}
 
 
-def build(name, num_classes=K, model=None, **arguments):
+def build(name: str, num_classes: int = K, model: nn.Module | None = None, **arguments: Any) -> Method:
+    """Return a method ready for its first step; `arguments` override its defaults."""
     torch.manual_seed(0)
     block = get_defaults().METHOD[name] | arguments
     method = METHODS.get(name)(model or Tiny(num_classes), num_classes, **block)
@@ -45,14 +50,15 @@ def build(name, num_classes=K, model=None, **arguments):
     return method
 
 
-def images(num_classes=K):
+def images(num_classes: int = K) -> Batch:
     """Return several images of every class."""
     random = torch.Generator().manual_seed(3)
     images = torch.randint(0, 256, (2 * K, 3, 8, 8), generator=random, dtype=torch.uint8)
     return Batch(images, torch.arange(2 * K) % num_classes)
 
 
-def batch(num_classes=K, seed=1, dtype=torch.float32):
+def batch(num_classes: int = K, seed: int = 1, dtype: torch.dtype = torch.float32) -> Batch:
+    """Return B samples with every optional field."""
     random = torch.Generator().manual_seed(seed)
     return Batch(
         torch.randn(B, 3, SIZE, SIZE, generator=random, dtype=dtype),
@@ -68,7 +74,8 @@ def batch(num_classes=K, seed=1, dtype=torch.float32):
 
 def take(whole: Batch, rows: slice) -> Batch:
     """Return the samples `rows` of a batch."""
-    return Batch(**{name: None if value is None else value[rows] for name, value in vars(whole).items()})
+    values: dict[str, Any] = {name: None if value is None else value[rows] for name, value in vars(whole).items()}
+    return Batch(**values)
 
 
 def treats_samples_alone(name: str) -> bool:
