@@ -107,11 +107,10 @@ def load_yaml(path: str | Path, _children: tuple[Path, ...] = ()) -> dict:
 
 def _locate_imports(tree: Any, folder: Path) -> None:
     """Make the paths in IMPORTS absolute, wherever a file has this key."""
-    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
-        if key == IMPORTS and isinstance(value, list):
-            tree[key] = [str((folder / expand_path(x)).absolute()) if isinstance(x, str) else x for x in value]
-        else:
-            _locate_imports(value, folder)
+    if isinstance(tree, dict) and isinstance(stated := tree.get(IMPORTS), list):
+        tree[IMPORTS] = [str((folder / expand_path(x)).absolute()) if isinstance(x, str) else x for x in stated]
+    for part in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
+        _locate_imports(part, folder)
 
 
 def config_hash(tree: Mapping) -> str:
