@@ -120,14 +120,14 @@ def _is_name_of_same(key: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> bo
 
 def separate_validations(rows: Sequence[Row]) -> tuple[list[Row], str]:
     """Drop the pretraining metrics of all rows if they come from several data sets; return the rows and a note."""
-    names = {_validated_on(row) for row in rows if PRETRAINING in row.results} - {""}
+    names = {validated_on(row) for row in rows if PRETRAINING in row.results} - {""}
     if len(names) < 2:
         return list(rows), ""
     note = f"Pretrainings were validated on several data sets ({', '.join(sorted(names))}): their numbers are left out."
     return [_without_pretraining(row) for row in rows], note
 
 
-def _validated_on(row: Row) -> str:
+def validated_on(row: Row) -> str:
     """Return the name of the validation data set; results.json lists the training split first."""
     splits = list(row.results[PRETRAINING]["data"].values())
     last = splits[-1] if splits else {}

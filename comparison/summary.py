@@ -17,10 +17,12 @@ from backbones.core.revision import describe_revision
 from backbones.core.schema import find_violation
 from comparison.bootstrap import Resampled, difference, interval
 from comparison.diagnosis.ahead import compute_ahead
+from comparison.diagnosis.classifiers import build_classifiers
 from comparison.diagnosis.entries import build_diagnosis
 from comparison.failed_rows import place_failures
 from comparison.failures import Failure, detector_failure
 from comparison.families import find_families
+from comparison.histories import build_histories
 from comparison.methods import Goal, Measured, build_methods
 from comparison.notes import Compared, mark_commits, write_notes
 from comparison.proofs import loading_proof
@@ -37,14 +39,9 @@ SCHEMA = Path(__file__).parent / "schemas" / "comparison.json"
 def build_comparison(
     rows: Sequence[Row],
     *,
-    baseline: str | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-    chosen: Sequence[str] = (),
-    failures: Sequence[Failure] = (),
-    goal: Goal = DEFAULT_GOAL,
-) -> dict[str, Any]:
+    baseline: str | None = None, resamples: int = 1000, seed: int = 0, level: float = 0.95,
+    chosen: Sequence[str] = (), failures: Sequence[Failure] = (), goal: Goal = DEFAULT_GOAL,
+) -> dict[str, Any]:  # fmt: skip
     """Compute differences and intervals of all rows; the schema describes the result.
 
     Args:
@@ -77,6 +74,8 @@ def build_comparison(
             "methods": methods,
             "variances": variances,
             "diagnosis": build_diagnosis(families, measured, level=level, resamples=resamples, seed=seed),
+            "classifiers": build_classifiers(families, set(labels)),
+            "training": build_histories(families),
             "failures": [asdict(failure) for failure in failures],
             "level": level,
             "resamples": resamples,

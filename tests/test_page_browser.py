@@ -30,7 +30,8 @@ def browser():
 def pages(tmp_path_factory):
     """The page of six methods, five seeds and two protocols, and that of single runs."""
     folder = tmp_path_factory.mktemp("pages")
-    compare_runs(add_many(folder / "many"), folder / "page", "--allow-mixed-protocols", "--seed-hours", "0.5")
+    many = add_many(folder / "many", logged=True)
+    compare_runs(many, folder / "page", "--allow-mixed-protocols", "--seed-hours", "0.5")
     compare_runs(add_suite(folder / "single"), folder / "page_single")
     return {"many": folder / "page" / "index.html", "single": folder / "page_single" / "index.html"}
 

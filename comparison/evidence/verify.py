@@ -2,8 +2,8 @@
 
 Needs no GPU, no images and no weights.  Checked are the SHA-256 of every file; the numbers of every detector against
 its per-image data; and every number, difference, interval, verdict and sentence of the page against those recomputed
-from runs/.  Not recomputed: folders, images and class activation maps, and numbers without per-image data, which
-are those of results.json.
+from runs/.  Not recomputed: folders, images, class activation maps, training curves, and numbers without per-image
+data, which are those of results.json.
 """
 
 import csv
@@ -19,6 +19,7 @@ from typing import Any
 from backbones.core.errors import InputError
 from backbones.core.files import load_json
 from backbones.core.matches import MATCHES_FILE, load_matches
+from backbones.core.schema import find_violation
 from comparison.evidence.bundle import FORMAT_VERSION, MANIFEST, PAGE, RUNS, digest
 from comparison.failures import Failure
 from comparison.methods import Goal
@@ -26,7 +27,7 @@ from comparison.page.page import build_sections, render_page
 from comparison.resampling.weighted import summary
 from comparison.row import Row
 from comparison.rows import collect_rows
-from comparison.summary import build_comparison
+from comparison.summary import SCHEMA, build_comparison
 from comparison.tables.latex import latex
 from comparison.tables.markdown import markdown_text
 from comparison.tables.spreadsheet import csv_text
@@ -35,7 +36,7 @@ TOLERANCE = 1e-9
 OPTIONS = {"baseline", "resamples", "seed", "level", "chosen", "failures", "goal", "notes"}
 _PAGE_FILES = ("index.html", "comparison.json", "comparison.md", "comparison.csv", "comparison.tex")
 # Keys of comparison.json that are no measured numbers.
-_NOT_MEASURED = ("folder", "commit", "warnings", "log")
+_NOT_MEASURED = ("folder", "commit", "warnings", "log", "training")
 # Parts of the page that show images.
 _IMAGES = re.compile(r"<!-- (gallery|images) -->.*?<!-- end of \1 -->\n?", re.DOTALL)
 
@@ -65,7 +66,7 @@ def verify(path: str | Path) -> Finding:
         rows = collect_rows(sorted((folder / RUNS).iterdir()), allow_mixed_protocols=True)
         stored = load_json(folder / PAGE / "comparison.json")
         found = recompute(rows, manifest["options"])
-        _name_folders(found, stored)
+        _adopt(found, stored, path)
         pairs = list(_pairs(stored, found))
         problems += [text for text, same in pairs if not same]
         problems += _unlike_matches(rows, folder)
@@ -122,8 +123,11 @@ def _changed_files(folder: Path, files: Mapping[str, str]) -> Iterator[str]:
 # ---- the numbers --------------------------------------------------------------------------------------------------
 
 
-def _name_folders(found: dict[str, Any], stored: Mapping[str, Any]) -> None:
-    """Give the recomputed rows the folders that the stored ones had."""
+def _adopt(found: dict[str, Any], stored: Mapping[str, Any], path: str | Path) -> None:
+    """Give the recomputed comparison what runs/ does not hold: the folders and the training curves."""
+    if problem := find_violation(stored, SCHEMA):
+        raise InputError(f"{path}: {PAGE}/comparison.json: {problem}; ask for it again")
+    found["training"] = stored.get("training", [])
     for own, other in zip(found["rows"], stored["rows"], strict=False):
         for stage in own["stages"].keys() & other["stages"].keys():
             own["stages"][stage]["folder"] = other["stages"][stage]["folder"]

@@ -7,6 +7,7 @@ from typing import Any
 import jinja2
 
 from backbones.core.files import save_json, save_text
+from comparison.histories import POINTS
 from comparison.metrics import ARROW, BY_NAME, GROUPS, METRICS
 from comparison.page import figures
 from comparison.page.answers import first_screen, test_set
@@ -16,7 +17,9 @@ from comparison.page.figures import Figure
 from comparison.page.gallery import build_gallery
 from comparison.page.images import LABELLED, LEAST_SCORE, Reader, influential_images
 from comparison.page.provenance import describe_loading, describe_stages
+from comparison.page.risk import LEAST_IMAGES, risk_section
 from comparison.page.runs import DETECTION_BARS, backbones_section, by_chance, detection_section, dots_panels
+from comparison.page.training import training_section
 from comparison.row import Row
 from comparison.tables.formats import CLAIM, format_difference, groups_of
 from comparison.tables.latex import latex
@@ -65,6 +68,8 @@ def build_sections(comparison: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "diagnosis": [diagnosis_section(entry, labels) for entry in comparison["diagnosis"]],
         "backbones": backbones_section(rows, colours),
+        "classifiers": risk_section(comparison["classifiers"], labels),
+        "training": training_section(comparison["training"], labels),
         "provenance": describe_stages(rows),
         "loadings": describe_loading(rows),
     }
@@ -96,6 +101,8 @@ def render_page(
         images=images,
         least_score=LEAST_SCORE,
         labelled=LABELLED,
+        least_images=LEAST_IMAGES,
+        training_points=POINTS,
         legend=[(group, [m for m in METRICS if m.group == group]) for group in GROUPS],
         arrow=ARROW,
         by_name=BY_NAME,
@@ -113,6 +120,8 @@ def _figures(sections: Mapping[str, Any]) -> list[Figure]:
         for group in sections["groups"]:
             drawn = [*group["differences"]["figures"], *group["bars"]]
             found += [Figure(f"{group['protocol'] or ''}-{one.name}", one.svg) for one in drawn]
+    for part in (*sections["classifiers"], *sections["training"]):
+        found += part["figures"]
     shown = "dots" if sections["spreads"] else "bars"
     return [*found, *(Figure(f"backbone-{one.name}", one.svg) for one in sections["backbones"][shown])]
 
