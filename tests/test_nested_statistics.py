@@ -190,6 +190,18 @@ def test_half_width_is_that_of_an_interval_with_these_components():
         assert half_width(parts, seeds) > 1.96 * math.sqrt(expected) * 0.999
 
 
+def test_what_settles_has_a_power_of_a_half_and_twice_the_seeds_of_eighty_percent():
+    """As the page says: of differences that come out around the true one, which is the measured one."""
+    parts, true = Components(4e-4, 0, 1e-4, 0), 0.012
+    need = what_settles(parts, true, 0.0, seeds=3)
+    assert need is not None
+    for seeds, low, high in ((need.seeds, 0.48, 0.56), (2 * need.seeds, 0.77, 0.85)):
+        error = math.sqrt(2 * (parts.seeds + parts.interaction) / seeds)
+        df = 2 * (seeds - 1)
+        power = stats.nct.sf(stats.t.ppf(0.975, df), df, true / error)
+        assert low < power < high
+
+
 def test_what_settles_a_difference():
     noisy_seeds = Components(4e-4, 0, 0, 1e-6)
     need = what_settles(noisy_seeds, 0.02, 0.005, seeds=3)
