@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers.coco_scenes import pycocotools_numbers, scene
 from helpers.result_folders import DETECTIONS, TRUTH, add, add_detection, backbone, load_tool
+from PIL import Image
 
 from backbones.core.errors import InputError
 from backbones.core.results import load_results, make_results, save_results
@@ -109,6 +110,50 @@ def test_equal_detections_of_two_names_are_identical(truth, tmp_path, tool, seed
         given += ["--results", f"A@{seed}={file}", "--results", f"B@{seed}={again}"]
     methods = tool("--truth", truth, *given, "--baseline", "A")["methods"]
     assert [method["verdict"] and method["verdict"]["word"] for method in methods] == [None, "identical"]
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_images_that_move_a_difference_are_drawn_from_their_folder(truth, tmp_path, tool, stated):
+    tree = json.loads(truth.read_text())
+    if not stated:
+        tree["images"] = [{"id": one["id"], "file_name": one["file_name"]} for one in tree["images"]]
+        write(truth, tree)
+    (tmp_path / "images" / "val").mkdir(parents=True)
+    for one in tree["images"]:
+        Image.new("RGB", (600, 640), (90, 90, 90)).save(tmp_path / "images" / one["file_name"])
+    files = []
+    for name, kept in (("CE", DETECTIONS[::2]), ("ALS", DETECTIONS)):
+        for seed in (0, 1):
+            path = write(tmp_path / f"{name}{seed}.json", perturbed(kept, seed, 0.05))
+            files += ["--results", f"{name}@{seed}={path}"]
+    data = tool("--truth", truth, *files, "--images", tmp_path / "images")
+    page = (tmp_path / "out" / "index.html").read_text()
+    influence = data["diagnosis"][0]["methods"][1]["influence"]
+    shown = [one for side in ("for", "against") for one in influence[side][:3]]
+    assert page.count('class="scene"') == 2 * len(shown) > 2
+    assert page.count(f'viewBox="0 0 280 {round(280 * 640 / 600)}"') == 2 * len(shown)
+    names = {one["id"]: Path(one["file_name"]).name for one in tree["images"]}
+    assert all(f"{names[one['image_id']]}: " in page for one in shown)
+
+    tool("--truth", truth, *files, out="none")
+    said = f"The images cannot be shown: {truth} names its images but not their folder; give it with --images FOLDER"
+    assert (tmp_path / "none" / "index.html").read_text().count(said) == 1
+    missing = tmp_path / "images" / tree["images"][0]["file_name"]
+    for path in missing.parent.iterdir():
+        path.unlink()
+    tool("--truth", truth, *files, "--images", tmp_path / "images", out="missing")
+    assert re.search(
+        r"\.jpg: no such image, though .* names it \(\d+ of \d+ are missing\); correct --images",
+        (tmp_path / "missing" / "index.html").read_text(),
+    )
+
+
+def test_a_folder_of_results_files_says_how_to_show_its_images(truth, tmp_path, tool):
+    for name, kept in (("CE", DETECTIONS[::2]), ("ALS", DETECTIONS)):
+        evaluate(truth, kept, name=name, output_dir=tmp_path / "results")
+    tool(tmp_path / "results")
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "is of a results file; give the file itself with --truth, --results and --images FOLDER" in page
 
 
 def test_without_a_baseline_the_page_says_how_to_name_one(truth, tmp_path, tool, capsys):

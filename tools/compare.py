@@ -6,13 +6,14 @@
 RUN is a folder with results.json files, at any depth.  All results of one backbone (pretraining, evaluation,
 localisation, detection) form one row; several fine-tunings give one row per detector seed.  Evaluations of a run on
 other data sets (RUN/evaluation-DATASET) count only if their own folders are given.  Differences in AP and AR are row
-minus the hard-label baseline (method CE), with a paired bootstrap interval over images.  Writes comparison.json,
-comparison.csv, comparison.md and index.html.  Stages that failed are listed in the file of --failures (its format:
-comparison/failures.py); their rows show the reason.  Results files of other detectors (docs/results_files.md) form rows
-of their own, or join the rows of runs with the same ground truth.
+minus the hard-label baseline (method CE), with a paired bootstrap interval over images.  Stages that failed are listed
+in the file of --failures (comparison/failures.py); their rows show the reason.  Results files of other detectors
+(docs/results_files.md) form rows of their own, or join the rows of runs with the same ground truth.
 """
 
 import argparse
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from backbones.core.arguments import ArgumentParser, path_argument
@@ -36,17 +37,17 @@ def main(argv: list[str] | None = None) -> int:
     foreign = evaluate_arguments(args, [row.folders["detection"] for row in rows if "detection" in row.folders])
     comparison = compare(
         [*args.runs, *foreign], args.output_dir, failures=failures, notes=args.note, allow_mixed_protocols=mixed,
-        read_images=read_images, **{name: getattr(args, name) for name in OPTIONS},
+        read_images=partial(read_images, args, foreign), **{name: getattr(args, name) for name in OPTIONS},
     )  # fmt: skip
     print("\n\n".join(filter(None, [terminal_table(comparison), terminal_verdicts(comparison)])))
     print(f"\nreport: {args.output_dir / PAGE}")
     return 0
 
 
-def read_images(*args: Any, **options: Any) -> Any:
-    from detection.exchange.scenes import read_scenes  # slow
+def read_images(args: argparse.Namespace, foreign: list[Path], *run: Any, **options: Any) -> Any:
+    from detection.drawing.results import read_scenes  # slow
 
-    return read_scenes(*args, **options)
+    return read_scenes(args, foreign, *run, **options)
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -68,7 +68,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--root", type=root_argument, help="replaces the run's DATASETS.ROOT, if the data have moved")
     add_results_arguments(parser)
-    parser.add_argument("--images", type=path_argument, metavar="FOLDER", help="of the images of --truth")
     args = parser.parse_args(argv)
     check_range("--max-images", args.max_images, 1)
     check_range("--min-score", args.min_score, 0)

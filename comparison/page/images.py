@@ -128,8 +128,9 @@ def _draw(scene: Any, drawn: dict[tuple[str, int], str]) -> str:
 
     drawn: id of every image on the page.
     """
-    scale = WIDTH / scene.width
-    height = round(scene.height * scale)
+    width, height = _size(scene)
+    scale = WIDTH / width
+    height = round(height * scale)
     key = (str(scene.path), scene.image_id)
     if key in drawn:
         drawing = f'<use href="#{drawn[key]}"/>'
@@ -146,6 +147,14 @@ def _draw(scene: Any, drawn: dict[tuple[str, int], str]) -> str:
         f'<svg viewBox="0 0 {WIDTH} {height}" role="img" xmlns="http://www.w3.org/2000/svg" class="scene" '
         f'aria-label="{said}">{drawing}{"".join(boxes)}</svg>'
     )
+
+
+def _size(scene: Any) -> tuple[int, int]:
+    """Return width and height; of the file, if the truth does not state them."""
+    if scene.width and scene.height:
+        return scene.width, scene.height
+    with Image.open(scene.path) as image:
+        return image.size
 
 
 def _box(box: Any, line: tuple[str, str], scale: float, stroke: float) -> str:

@@ -2,6 +2,8 @@
 
 import argparse
 import tempfile
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,9 @@ import numpy as np
 from backbones.core.errors import InputError
 from backbones.core.matches import MATCHES_FILE, load_matches
 from detection.evaluation.coco import coco_numbers
-from detection.evaluation.declared import Declared
+from detection.evaluation.declared import VOC, Declared
 from detection.evaluation.foreign import TestSet, read_results
-from detection.exchange.scenes import SceneReader, TestedImages
+from detection.exchange.scenes import Scene, SceneReader, TestedImages
 
 
 def load_arguments(args: argparse.Namespace) -> TestedImages:
@@ -25,8 +27,7 @@ def load_arguments(args: argparse.Namespace) -> TestedImages:
         return SceneReader(args.root).open(args.run)
     if args.run or not all(of_files) or len(args.results) > 1:
         raise InputError("give either a RUN, or --truth, --images and one --results")
-    declared = Declared(args.box_form, args.image_by, args.category_by)
-    return load_results_file(args.truth, args.results[0].path, args.images, declared)
+    return load_results_file(args.truth, args.results[0].path, args.images, _declared(args))
 
 
 def load_results_file(truth: str | Path, results: Path, folder: Path, declared: Declared) -> TestedImages:
@@ -41,10 +42,61 @@ def load_results_file(truth: str | Path, results: Path, folder: Path, declared: 
     """
     test = TestSet(truth)
     detections = read_results(results, test, declared)
-    names = [str(image.get("file_name", "")) for image in test.images]
-    sizes = np.nan_to_num(test.sizes()).astype(int).tolist()
-    images = [(folder / name, width, height) for name, (width, height) in zip(names, sizes, strict=True)]
     with tempfile.TemporaryDirectory() as place:
         coco_numbers(test.truth, detections, 0.0, Path(place) / MATCHES_FILE)
         matches = load_matches(Path(place) / MATCHES_FILE)
-    return TestedImages(images, test.truth, detections, matches, str(results))
+    return TestedImages(_list_images(test, folder), test.truth, detections, matches, str(results))
+
+
+def _declared(args: argparse.Namespace) -> Declared:
+    return Declared(args.box_form, args.image_by, args.category_by)
+
+
+def _list_images(test: TestSet, folder: Path) -> list[tuple[Path, int, int]]:
+    names = [str(image.get("file_name", "")) for image in test.images]
+    sizes = np.nan_to_num(test.sizes()).astype(int).tolist()
+    return [(folder / name, width, height) for name, (width, height) in zip(names, sizes, strict=True)]
+
+
+# ---- a comparison of runs and results files -----------------------------------------------------------------------
+
+_runs = SceneReader()  # reads each test set once
+_test_set = lru_cache(1)(TestSet)  # of all results files of a command line
+
+
+def read_scenes(
+    args: argparse.Namespace, folders: Sequence[Path], run: str | Path, image_ids: Iterable[int] | None = None,
+    *, least_score: float = 0.0,
+) -> dict[int, Scene]:  # fmt: skip
+    """Return image id -> scene of a run of ours, or of a results file on a command line.
+
+    Args:
+        args: of `add_results_arguments`; folders: what `evaluate_arguments` made of its files.
+        run: folder of a run, or one of `folders`; the others are those of `TestedImages.scenes`.
+    Raises:
+        InputError: the folder of the images is missing, or one of them; otherwise as `SceneReader.open`.
+    """
+    files = dict(zip([folder.resolve() for folder in folders], args.results, strict=True))
+    one = files.get(Path(run).resolve())
+    if one is None:
+        return _runs.read(run, image_ids, least_score=least_score)
+    test = _test_set(args.truth)
+    images = _list_images(test, _image_folder(args))
+    wanted = test.truth.image_ids.tolist() if image_ids is None else list(image_ids)
+    chosen = [path for key, (path, _, _) in zip(test.truth.image_ids.tolist(), images, strict=True) if key in wanted]
+    if missing := [path for path in chosen if not path.is_file()]:
+        raise InputError(
+            f"{missing[0]}: no such image, though {test.where} names it ({len(missing)} of {len(chosen)} are missing); "
+            "correct --images"
+        )
+    detections = read_results(one.path, test, _declared(args))
+    tested = TestedImages(images, test.truth, detections, load_matches(Path(run) / MATCHES_FILE), str(one.path))
+    return tested.scenes(wanted, least_score=least_score)
+
+
+def _image_folder(args: argparse.Namespace) -> Path:
+    if args.images is not None:
+        return args.images
+    if isinstance(args.truth, str):  # voc:<folder>:<split>
+        return Path(args.truth.removeprefix(VOC).rpartition(":")[0]) / "JPEGImages"
+    raise InputError(f"{args.truth} names its images but not their folder; give it with --images FOLDER")

@@ -47,6 +47,7 @@ def add_results_arguments(parser: argparse.ArgumentParser) -> None:
         "--results", type=results_argument, action="append", default=[], metavar="NAME[@SEED]=FILE",
         help="COCO results json, or folder of comp4 files (VOC); repeat for methods and seeds (default: seed 0)",
     )  # fmt: skip
+    group.add_argument("--images", type=path_argument, metavar="FOLDER", help="of the images of --truth, to draw them")
     group.add_argument("--box-form", default="xywh", choices=BOX_FORMS, help="boxes in the json files (%(default)s)")
     group.add_argument("--image-by", default="id", choices=IMAGE_KEYS, help="what image_id holds (%(default)s)")
     group.add_argument(

@@ -156,6 +156,11 @@ class SceneReader:
         """
         folder = Path(run)
         results = load_results(folder)
+        if "results_file" in results["details"]:
+            raise InputError(
+                f"{folder} is of a results file; give the file itself with --truth, --results and --images FOLDER to "
+                "show its images"
+            )
         if results["stage"] != "detection" or not {"predictions", "matches"} <= results["files"].keys():
             raise InputError(f"{folder}: no predictions to draw; give the folder of a finished fine-tuning")
         matches = load_matches(folder / results["files"]["matches"])
@@ -169,6 +174,3 @@ class SceneReader:
             test = load_test_set(folder, self.root)
             self.tests[fingerprint] = test, GroundTruth(test.to_coco())
         return self.tests[fingerprint]
-
-
-read_scenes = SceneReader().read  # for callers that read several runs of a test set
