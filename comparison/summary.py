@@ -143,6 +143,7 @@ def _entry(row: Row, baseline: Row | None, resampled: dict[int, Resampled], leve
         "intervals": intervals,
         "on_training_images": row.on_training_images,
         "loading": loading_proof(row),
+        "from_results_file": row.foreign,
         "stages": {
             stage: {
                 "protocol": protocol_name(results),

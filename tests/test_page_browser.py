@@ -129,6 +129,29 @@ def test_it_fits_a_phone_and_a_mail(visit, pages, name):
     assert pages[name].stat().st_size < LIMIT
 
 
+def test_paper_is_white_and_its_tables_are_not_cut(visit):
+    page = visit("many", color_scheme="dark", viewport={"width": 1040, "height": 720})
+    background = "getComputedStyle(document.body).backgroundColor"
+    assert page.evaluate(background) != "rgb(255, 255, 255)"
+    page.emulate_media(media="print")
+    assert page.evaluate(background) == "rgb(255, 255, 255)"
+    assert page.evaluate("getComputedStyle(document.querySelector('tbody th')).position") == "static"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1040
+    adjusted = "getComputedStyle(document.querySelector('.dot')).printColorAdjust"
+    assert page.evaluate(adjusted) == "exact"
+
+
+def test_a_band_appears_where_its_curve_is_pointed_at(visit):
+    page = visit("many", java_script_enabled=False)
+    figure = page.locator("svg", has=page.locator(".curve")).first
+    shown = "element => getComputedStyle(element).fillOpacity"
+    bands = figure.locator(".band")
+    assert bands.count() == len(METHODS)
+    assert [float(one.evaluate(shown)) > 0 for one in bands.all()] == [True] + [False] * 5  # the baseline's
+    figure.locator(".curve text").nth(3).hover()
+    assert [float(one.evaluate(shown)) > 0 for one in bands.all()] == [True, False, False, True, False, False]
+
+
 def test_print_shows_what_is_folded(visit):
     page = visit("many")
     page.emulate_media(media="print")

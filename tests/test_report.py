@@ -12,6 +12,8 @@ import pytest
 from helpers.many_runs import add_many
 from helpers.result_folders import METRIC_NAMES, add, add_detection, add_suite, backbone, compare_runs
 
+from backbones.methods.base import METHODS
+from comparison.method_names import MEANINGS, explain_methods
 from comparison.metrics import METRICS, best_value
 from comparison.page import figures
 from comparison.page.runs import by_chance
@@ -30,7 +32,7 @@ def runs(tmp_path):
 class _Page(HTMLParser):
     """Collects open tags, references and texts; complains about tags that are not closed."""
 
-    VOID = ("meta", "link", "br", "img")
+    VOID = ("meta", "link", "br", "img", "wbr")
 
     def __init__(self, text):
         super().__init__()
@@ -212,6 +214,38 @@ def test_best_follows_the_direction_of_the_metric():
     assert best_value("average_confidence", [0.1, 0.3]) is None
     assert best_value("AP", [0.1, None]) is None
     assert [metric.name for metric in METRICS] == METRIC_NAMES
+
+
+def test_methods_are_spelled_out_and_names_of_results_files_are_not(runs, tmp_path):
+    compare_runs(runs, tmp_path / "page")
+    page = (tmp_path / "page" / "index.html").read_text()
+    assert (
+        "random: random weights, no pretraining; CE: cross-entropy with hard labels; LS: label smoothing; ALS: " in page
+    )
+    rows = [{"method": "CE", "from_results_file": True}, {"method": "Mine", "from_results_file": False}]
+    assert explain_methods(rows) == []
+    assert set(MEANINGS) == {"random", *METHODS.names()}
+
+
+def test_a_backbone_without_measures_is_named_and_has_no_line(runs, tmp_path):
+    compare_runs(runs, tmp_path / "page")
+    page = (tmp_path / "page" / "index.html").read_text()
+    alone = page[page.index("The backbone alone") : page.index("How to read this page")]
+    assert "Not measured: random." in alone
+    lines = re.findall(r"<tr><th scope=.row.>.*?</tr>", alone, re.DOTALL)
+    assert len(lines) >= 3
+    assert not any(set(re.findall(r"<td[^>]*>([^<]*)</td>", line)) == {MISSING} for line in lines)
+
+
+def test_each_panel_of_differences_has_its_own_scale():
+    """A small difference is as visible beside a large one as alone."""
+    small, large = {"value": 0.01, "low": 0.002, "high": 0.018}, {"value": 0.5, "low": 0.4, "high": 0.6}
+    row = {"name": "ALS", "label": "ALS", "method": "ALS", "difference_to_baseline": {"AP": small, "AR100": large}}
+    for name in ("AP", "AR100"):
+        panel = figures.forest_panel([row], name, {"ALS": "#000"})
+        [ends] = re.findall(r'<path d="M([\d.]+) [\d.]+H([\d.]+)', panel)
+        assert figures.PLOT_LEFT < float(ends[0]) < float(ends[1]) < figures.PLOT_RIGHT
+        assert float(ends[1]) > figures.PLOT_LEFT + 0.9 * (figures.PLOT_RIGHT - figures.PLOT_LEFT)
 
 
 def test_numbers_are_printed_with_their_signs():

@@ -102,7 +102,9 @@ def _errors(methods: Sequence[Mapping[str, Any]], area: str, said: str, colours:
         return None
     names = [f"error/{area}/{kind}" for kind in ERRORS]
     title = f"AP50 that would be gained without the errors of a kind, {said}"
-    return _by_method(title, list(ERRORS.items()), names, methods, colours, lower_is_better=True)
+    return _by_method(
+        title, [(f"{kind} ↓", said) for kind, said in ERRORS.items()], names, methods, colours, lower_is_better=True
+    )
 
 
 def _calibration(methods: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -> Table | None:
@@ -121,7 +123,7 @@ def _shares(entry: Mapping[str, Any], colours: Mapping[str, str]) -> Table | Non
     if not _has(methods, "share/"):
         return None
     bins = [n for n in range(len(entry["share_edges"]) + 1) if _has(methods, f"share/{n}")]
-    columns = [(_share_name(entry["share_edges"], n), "of the image") for n in bins]
+    columns = [(f"{_share_name(entry['share_edges'], n)} ↑", "of the image") for n in bins]
     names = [f"share/{n}" for n in bins]
     title = "Recall by the share of the image that the object covers"
     return _by_method(title, columns, names, methods, colours, lower_is_better=False)
@@ -136,7 +138,7 @@ def _share_name(edges: Sequence[float], at: int) -> str:
 def _curves(methods: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -> list[Table]:
     return [
         _by_method(
-            f"Precision at IoU {iou}", [(f"recall {recall} %", "mean over classes") for recall in RECALLS],
+            f"Precision at IoU {iou}", [(f"recall {recall} % ↑", "mean over classes") for recall in RECALLS],
             [f"curve/{iou}/{recall}" for recall in RECALLS], methods, colours, lower_is_better=False,
         )
         for iou in ("0.5", "0.75")
@@ -164,7 +166,7 @@ def _classes(entry: Mapping[str, Any]) -> Table:
         )
         for at in order
     ]  # fmt: skip
-    return Table("AP by class", "Class", columns, lines)
+    return Table("AP by class ↑", "Class", columns, lines)
 
 
 def _confusions(entry: Mapping[str, Any]) -> Table | None:
@@ -186,7 +188,7 @@ def _confusions(entry: Mapping[str, Any]) -> Table | None:
         said, few = f"{classes[row]} taken for {classes[column]}", entry["objects_of_class"][row]
         cells = [_cell(method, name, said, lower_is_better=True, few=few) for method in methods]
         lines.append((said, f"{few:,} objects", "", cells))
-    return Table("Most frequent confusions", "Confusion", columns, lines)
+    return Table("Most frequent confusions ↓", "Confusion", columns, lines)
 
 
 def _together(methods: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -> Table | None:

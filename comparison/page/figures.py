@@ -87,8 +87,12 @@ def bar_panel(rows: Sequence[Mapping[str, Any]], name: str, colours: Mapping[str
     return _panel(title, metric.meaning, bars, texts, Scale(0.0, 1.04 * largest), _draw_bar)
 
 
-def forest_panel(rows: Sequence[Mapping[str, Any]], name: str, colours: Mapping[str, str], scale: Scale) -> str:
-    """Draw differences to the baseline with intervals; filled if the interval excludes 0, else hollow."""
+def forest_panel(rows: Sequence[Mapping[str, Any]], name: str, colours: Mapping[str, str]) -> str:
+    """Draw differences to the baseline with intervals, on a scale of their own.
+
+    Filled if the interval excludes 0, else hollow.
+    """
+    scale = forest_scale(rows, [name])
     bars, said = [], []
     for row in rows:
         difference = row["difference_to_baseline"][name]
@@ -101,7 +105,7 @@ def forest_panel(rows: Sequence[Mapping[str, Any]], name: str, colours: Mapping[
 
 
 def forest_scale(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Scale:
-    """Return one scale for all panels of differences, including 0.
+    """Return a scale for the differences in some numbers, including 0.
 
     Random initialisation is ignored unless it is alone, as its large difference would compress the other rows.
     """

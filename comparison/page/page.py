@@ -8,6 +8,7 @@ import jinja2
 
 from backbones.core.files import save_json, save_text
 from comparison.histories import POINTS
+from comparison.method_names import explain_methods
 from comparison.metrics import ARROW, BY_NAME, GROUPS, METRICS
 from comparison.page import figures
 from comparison.page.answers import first_screen, test_set
@@ -107,6 +108,7 @@ def render_page(
         arrow=ARROW,
         by_name=BY_NAME,
         claim=CLAIM,
+        names=explain_methods(comparison["rows"]),
         meaning=" ".join([MEANING.format(primary=comparison["primary"]), *describe_variances(comparison)]),
     )
 
@@ -150,8 +152,7 @@ def _forests(comparison: Mapping[str, Any], colours: Mapping[str, str]) -> list[
         ]
         names = [name for name in DETECTION_BARS if all(name in method["differences"] for method in methods)]
         if methods and names:
-            scale = figures.forest_scale(methods, names)
-            panels = [Figure(f"{n}-differences", figures.forest_panel(methods, n, named, scale)) for n in names]
+            panels = [Figure(f"{n}-differences", figures.forest_panel(methods, n, named)) for n in names]
             found.append({"protocol": protocol or "", "figures": panels, "test": test_set(rows)})
     return found
 

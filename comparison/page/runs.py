@@ -60,7 +60,10 @@ def _section(
 
 
 def backbones_section(rows: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -> dict[str, Any]:
-    """Build the page's section on the backbones: the first row of each, named without the detector's seed."""
+    """Build the page's section on the backbones: the first row of each, named without the detector's seed.
+
+    Backbones without any measure are only named ("unmeasured").
+    """
     firsts: dict[Any, Mapping[str, Any]] = {}
     for row in reversed(rows):
         key = row["hash"] or (row["label"], row["seed"])
@@ -69,8 +72,10 @@ def backbones_section(rows: Sequence[Mapping[str, Any]], colours: Mapping[str, s
     shown = [row for row in reversed(firsts.values()) if row["stages"] or backbone_failure(row)]
     wanted = [m.name for m in METRICS if m.group not in DETECTORS]
     named = [{**row, "name": row["backbone_name"]} for row in shown]
-    return _section(named, colours, wanted, BACKBONE_BARS, backbone_failure) | {
-        "dots": dots_panels(named, BACKBONE_BARS, colours)
+    known = [row for row in named if backbone_failure(row) or any(row["metrics"][name] is not None for name in wanted)]
+    return _section(known, colours, wanted, BACKBONE_BARS, backbone_failure) | {
+        "dots": dots_panels(known, BACKBONE_BARS, colours),
+        "unmeasured": [row["name"] for row in named if row not in known],
     }
 
 
@@ -103,7 +108,6 @@ def detection_section(
     """Build the page's section on detection under one protocol; level: of the intervals."""
     compared = rows_with_difference(rows)
     forest = [n for n in AP_NAMES if any(row["difference_to_baseline"][n]["value"] is not None for row in compared)]
-    scale = figures.forest_scale(compared, forest)
     wanted = [m.name for m in METRICS if m.group in DETECTORS]
     section = _section(rows, colours, wanted, DETECTION_BARS, detector_failure)
     return section | {
@@ -115,8 +119,7 @@ def detection_section(
             "rows": [(display_name(row), [_difference_cell(row, name) for name in forest]) for row in compared],
             "chance": by_chance((row["difference_to_baseline"][name] for row in compared for name in forest), level),
             "figures": [
-                Figure(f"{name}-differences-of-runs", figures.forest_panel(compared, name, colours, scale))
-                for name in forest
+                Figure(f"{name}-differences-of-runs", figures.forest_panel(compared, name, colours)) for name in forest
             ],
         },
     }
