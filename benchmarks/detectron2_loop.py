@@ -168,7 +168,7 @@ class OurLoop(Loop):
 
     def train(self, stop: int) -> None:
         own = self.detector.before_step
-        self.detector.before_step = lambda trainer: (self.before_step(), own(trainer))[1]
+        self.detector.before_step = lambda trainer, log: (self.before_step(), own(trainer, log))[1]
         with MetricsWriter(self.out) as writer:
             options = {"start": 0, "stop": stop, "save": lambda finished: None, "writer": writer, "run_dir": self.out}
             self.detector.train(self.data, **options)

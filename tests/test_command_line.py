@@ -513,7 +513,7 @@ def test_only_a_tool_that_resumes_says_so(tmp_path, resume, line):
 
 @pytest.mark.parametrize("name", TOOLS)
 def test_tools_that_name_resume_have_it(load_tool, monkeypatch, name):
-    said = re.search(r"run_tool\(main, resume=\"(.*)\"\)", (ROOT / "tools" / f"{name}.py").read_text())
+    said = re.search(r"run_tool\(main, resume=\"(.*?)\"", (ROOT / "tools" / f"{name}.py").read_text())
     parsers = parsers_of(load_tool(name), monkeypatch)
     options = [option for parser in parsers for option in parser._option_string_actions]
     assert ("--resume" in options) == (said is not None and "--resume" in said[1])

@@ -20,4 +20,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run_tool(main, resume="run the same command with --resume to resume")
+    run_tool(main, resume="run the same command with --resume to resume", saves=True)

@@ -54,4 +54,4 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    run_tool(main, resume="run the same command with --resume to resume")
+    run_tool(main, resume="run the same command with --resume to resume", saves=True)

@@ -5,42 +5,32 @@ proposal sampling, CutMix rectangles) is seeded by (seed, iteration, rank), so t
 """
 
 import contextlib
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from backbones.core.bars import progress_bar
 from backbones.core.checks import check_choice
-from backbones.core.distributed import all_reduce_sum, is_main, rank, world_size
+from backbones.core.distributed import is_main, rank
 from backbones.core.errors import Diverged, InputError
+from backbones.core.meters import Meters, Step
 from backbones.core.run_log import MetricsWriter
 from backbones.core.schedule import Schedule
+from backbones.core.stopping import Stopped, Unfinished, agreed_signal, hold_signals
 
 PRECISIONS = ("bfloat16", "float32", "float64")
 
 
-@dataclass
-class Step:
-    """What a task returns for a batch.
-
-    Attributes:
-        loss: () the total to minimise.
-        losses: its named parts, () each.
-        counts: name -> (sum (), number of cases), logged as sum / number; for rates such as accuracy.
-    """
-
-    loss: Tensor
-    losses: dict[str, Tensor]
-    counts: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
-
-
 class Hook(Protocol):
-    """Callback after every step, with the number of finished iterations (1 .. stop)."""
+    """Callback after every step, with the number of finished iterations (1 .. stop).
+
+    One that evaluates can raise `Unfinished` on a signal; its `catch_up(finished)` then repeats the evaluation in the
+    resumed training, before the first step.
+    """
 
     def after_step(self, finished: int) -> None:
         """Called when `finished` iterations are done; 1 after the first."""
@@ -63,8 +53,11 @@ def train(
     writer: MetricsWriter | None,
     device: torch.device,
     hooks: Sequence[Hook] = (),
+    meters: Meters | None = None,
 ) -> None:
     """Run the iterations `start` .. `stop - 1`.
+
+    On SIGTERM or Ctrl-C, `save` is called at the end of the iteration, or after an evaluation was cut off.
 
     Args:
         task: maps a batch to a `Step`; wrapped for several processes by the caller.
@@ -72,28 +65,94 @@ def train(
         precision: `bfloat16` uses autocast; `float32` and `float64` leave the task's own type.
         clip_norm: largest gradient norm; 0 disables clipping.
         checkpoint_period: iterations between calls of `save(finished)`, which is also called at the end.
+        meters: the losses since the last line of a resumed training; part of its checkpoint.
 
     Raises:
         Diverged: the loss (named with its iteration and parts) or the weights are not finite.
+        Stopped: by a signal, with the checkpoint saved.
     """
-    meters = Meters(start)
+    meters = meters or Meters()
+    meters.begin(start)
     task.train()
-    with Reporter(writer, start, stop) as reporter:
+    with Reporter(writer, start, stop) as reporter, hold_signals():
+        end = IterationEnd(
+            stop, log_period, checkpoint_period, hooks, device,
+            report=lambda iteration: reporter.report(iteration, schedule(iteration), meters.flush(device)),
+            check=lambda iteration: check_weights(task, iteration),
+            save=save,
+        )  # fmt: skip
+        end.catch_up(start, pending=not meters.empty)
         for iteration, batch in zip(range(start, stop), batches, strict=True):
             seed_step(seed, iteration)
             lr = schedule(iteration)
             step = run_step(task, batch.to(device, non_blocking=True), optimizer, lr, device, precision, clip_norm)
             meters.add(step)
-            finished = iteration + 1
-            for hook in hooks:
-                hook.after_step(finished)
-            checkpoint_due = finished % checkpoint_period == 0 or finished == stop
-            if checkpoint_due or finished % log_period == 0:
-                reporter.report(iteration, lr, meters.flush())  # synchronises with the device
-            if checkpoint_due:
-                check_weights(task, iteration)
-                save(finished)  # after both checks: the weights in a checkpoint are always finite
+            end(iteration + 1)
             reporter.advance()
+
+
+@dataclass
+class IterationEnd:
+    """What follows every step: the hooks, a line of numbers, a checkpoint, and the stop that a signal asks for.
+
+    Attributes:
+        report: writes the line of an iteration; synchronises with the device.
+        check: refuses weights that are not finite after an iteration.
+        save: writes the checkpoint of a number of finished iterations.
+    """
+
+    stop: int
+    log_period: int
+    checkpoint_period: int
+    hooks: Sequence[Hook]
+    device: torch.device
+    report: Callable[[int], None]
+    check: Callable[[int], None]
+    save: Callable[[int], None]
+
+    def __call__(self, finished: int) -> None:
+        """Do all that is due after `finished` iterations; on a signal, save and raise `Stopped`."""
+        measured = True
+        try:
+            for hook in self.hooks:
+                hook.after_step(finished)
+        except Unfinished:
+            measured = False
+        if measured and self.reports(finished):
+            self.report(finished - 1)
+        number = agreed_signal(finished, self.device, due=self.reports(finished) or not measured)
+        if number or self.saves(finished):
+            self.check(finished - 1)
+            self.save(finished)  # after both checks: the weights in a checkpoint are always finite
+        if number:
+            raise Stopped(number)
+
+    def catch_up(self, start: int, *, pending: bool) -> None:
+        """Before the first step of a resumed training, do what a signal has cut off.
+
+        Args:
+            pending: whether there are losses of iterations before `start`.
+        """
+        if start == 0:
+            return
+        try:
+            for hook in self.hooks:
+                if repeat := getattr(hook, "catch_up", None):
+                    repeat(start)
+        except Unfinished:
+            raise Stopped(agreed_signal(start, self.device, due=True)) from None
+        if pending and self.reports(start):
+            self.report(start - 1)
+            if self.saves(start):
+                self.save(start)
+
+    def saves(self, finished: int) -> bool:
+        """Whether a checkpoint is due."""
+        return finished % self.checkpoint_period == 0 or finished == self.stop
+
+    def reports(self, finished: int) -> bool:
+        """Whether a line is due."""
+        return self.saves(finished) or finished % self.log_period == 0
 
 
 def run_step(
@@ -162,7 +221,7 @@ class Reporter:
         """Show the loss in the bar and write one line of numbers, with the clock's."""
         self.bar.set_postfix_str(f"loss {numbers['loss']:.3f}", refresh=False)
         # Timings: the only numbers that differ between two identical runs.
-        pace = (time.perf_counter() - self.began) / (iteration + 1 - self.start)
+        pace = (time.perf_counter() - self.began) / max(iteration + 1 - self.start, 1)
         clock = {"seconds_per_iteration": pace, "eta_seconds": pace * (self.stop - iteration - 1)}
         if self.writer:
             self.writer.write(iteration, lr=lr, **numbers, **clock)
@@ -170,44 +229,3 @@ class Reporter:
     def advance(self) -> None:
         """Move the bar by one iteration."""
         self.bar.update()
-
-
-class Meters:
-    """Collects losses and counts on the device, and averages them over the processes once per log period."""
-
-    def __init__(self, first: int) -> None:
-        self.first = first
-        self.losses: dict[str, list[Tensor]] = {}
-        self.counts: dict[str, list[tuple[Tensor, int]]] = {}
-
-    def add(self, step: Step) -> None:
-        """Keep the losses and counts of a step, on the device."""
-        for name, value in {"loss": step.loss, **step.losses}.items():
-            self.losses.setdefault(name, []).append(value.detach())
-        for name, pair in step.counts.items():
-            self.counts.setdefault(name, []).append(pair)
-
-    def flush(self) -> dict[str, float]:
-        """Return the means over all processes since the last call; raise `Diverged` for a loss that is not finite."""
-        table = torch.stack([torch.stack(values).double() for values in self.losses.values()])
-        all_reduce_sum(table)  # for the mean over processes; also, a loss that is not finite stops all of them
-        table = table.cpu() / world_size()
-        self._check_finite(table)
-        numbers = dict(zip(self.losses, table.mean(dim=1).tolist(), strict=True))
-        for name, pairs in self.counts.items():
-            right = torch.stack([s.double() for s, _ in pairs]).sum()
-            total = torch.stack([right, torch.full_like(right, sum(n for _, n in pairs))])
-            all_reduce_sum(total)
-            numbers[name] = (total[0] / total[1]).item()
-        self.first += table.shape[1]
-        self.losses, self.counts = {}, {}
-        return numbers
-
-    def _check_finite(self, table: Tensor) -> None:
-        if math.isfinite(table.sum().item()):
-            return
-        bad = int((~torch.isfinite(table)).any(dim=0).nonzero()[0])
-        parts = {name: round(value, 4) for name, value in zip(self.losses, table[:, bad].tolist(), strict=True)}
-        raise Diverged(
-            f"the loss is not finite at iteration {self.first + bad}: {parts}; lower SOLVER.BASE_LR or check the data"
-        )

@@ -4,16 +4,18 @@ import atexit
 import errno
 import gc
 import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NoReturn, TextIO
 
 from backbones.core.disk import write_error
-from backbones.core.errors import NO_ROOM, InputError
+from backbones.core.errors import NO_ROOM, InputError, Interrupted
+from backbones.core.stopping import Stopped, catch_signals, describe_stop
 from backbones.core.streams import CLOSED, protect_streams
 
 # Environment variable with the folder where processes started by backbones/core/launch.py write their error, which the
@@ -23,23 +25,31 @@ REPORTS = "SMOOTH2DET_REPORTS"
 SECOND_VOICE_SECONDS = 1.0
 
 
-def run_tool(main: Callable[[list[str] | None], int | None], *, resume: str = "") -> NoReturn:
+def run_tool(main: Callable[[list[str] | None], int | None], *, resume: str = "", saves: bool = False) -> NoReturn:
     """Call `main(None)` and exit with its exit code (None: 0).
 
     Exit with 2 and one line on standard error after an `InputError` or on a full disk, with 3 after a training that
     diverged, with 130 after Ctrl-C, and with 141 if the reader of standard output has closed it and nothing else
-    failed.
+    failed.  A tool that can resume exits with 143 after SIGTERM, and says how; others are ended by it.
 
     Args:
         resume: what to do after an interruption, for a tool that can resume.
+        saves: it resumes from a checkpoint, and notes whether there is one (backbones/core/stopping.py).
     """
     output = protect_streams()
     atexit.register(gc.freeze)  # otherwise, the exit searches the modules of torch for garbage, half a second
     threading.excepthook = _report_thread
     code: int | str | None
     try:
-        code = main(None)
-        sys.stdout.flush()
+        with catch_signals() if resume else nullcontext():
+            try:
+                code = main(None)
+                sys.stdout.flush()
+            except KeyboardInterrupt as stopped:  # with the signals caught, as a second one can follow
+                code = _report_stop(stopped, resume, saves)
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        code = stopped.exit_code
     except InputError as error:
         code = _report(str(error), error.exit_code)
     except OSError as error:
@@ -50,10 +60,6 @@ def run_tool(main: Callable[[list[str] | None], int | None], *, resume: str = ""
             output.discard()
     except SystemExit as stopped:  # argparse
         code = stopped.code
-    except KeyboardInterrupt:
-        if REPORTS not in os.environ:
-            print(f"interrupted{'; ' * bool(resume)}{resume}", file=sys.stderr)
-        code = 130
     alone = "RANK" not in os.environ  # on any exit code except 0, a launcher ends the other processes
     sys.exit(CLOSED if output and output.left and not code and alone else code)
 
@@ -91,17 +97,34 @@ def _report_thread(args: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(args)
 
 
+def _report_stop(stopped: KeyboardInterrupt, resume: str, saves: bool) -> int:
+    """Print the line of a tool that a signal has stopped, on the main process; return the exit code."""
+    number = stopped.number if isinstance(stopped, Stopped) else signal.SIGINT
+    line = describe_stop(number, resume) if saves else f"interrupted{'; ' * bool(resume)}{resume}"
+    if os.environ.get("RANK", "0") == "0" and not _leave(line, 128 + number):
+        print(line, file=sys.stderr)
+    return 128 + number
+
+
 def _report(message: str, code: int) -> int:
     line, rank = " ".join(message.split()), os.environ.get("RANK", "0")
-    if REPORTS in os.environ:
-        part = Path(os.environ[REPORTS], rank)
-        try:
-            part.with_suffix(".part").write_text(f"{code} {line}", encoding="utf-8")
-            part.with_suffix(".part").rename(part)
-            return code
-        except OSError:  # the disk of temporary files is full: each process prints its own error
-            part.with_suffix(".part").unlink(missing_ok=True)
+    if _leave(line, code):
+        return code
     if rank != "0":
         time.sleep(SECOND_VOICE_SECONDS)
     print(f"error: {line}", file=sys.stderr)
     return code
+
+
+def _leave(line: str, code: int) -> bool:
+    """Leave the line to the launcher, if there is one; return whether it can be left."""
+    if REPORTS not in os.environ:
+        return False
+    part = Path(os.environ[REPORTS], os.environ.get("RANK", "0"))
+    try:
+        part.with_suffix(".part").write_text(f"{code} {line}", encoding="utf-8")
+        part.with_suffix(".part").rename(part)
+    except OSError:  # the disk of temporary files is full: each process prints its own error
+        part.with_suffix(".part").unlink(missing_ok=True)
+        return False
+    return True

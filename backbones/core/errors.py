@@ -26,6 +26,14 @@ class Diverged(InputError):
     exit_code = 3
 
 
+class Interrupted(InputError):
+    """A signal has stopped a process that this one started, which has said what it saved; exit_code: its exit code."""
+
+    def __init__(self, line: str, exit_code: int) -> None:
+        super().__init__(line)
+        self.exit_code = exit_code
+
+
 def suggestion(name: str, choices: Iterable[str]) -> str:
     """Return the end of a message about an unknown name: the closest choice, or all of them."""
     choices = sorted(choices)

@@ -7,6 +7,7 @@ exits with its code.
 
 import argparse
 import ctypes
+import math
 import os
 import re
 import signal
@@ -17,14 +18,15 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from backbones.core.checks import check_range
 from backbones.core.entry import REPORTS
-from backbones.core.errors import Diverged, InputError
+from backbones.core.errors import Diverged, InputError, Interrupted
+from backbones.core.stopping import hold_signals, noted_signal
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 5.0  # between SIGTERM and SIGKILL
+STOP_SECONDS = 120.0  # in which a training that was told to stop saves its checkpoint
 
 
 def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,10 +63,13 @@ def wants_launch(args: argparse.Namespace) -> bool:
 def launch(args: argparse.Namespace, script: str, argv: Sequence[str]) -> int:
     """Run `script` with `argv` in `args.num_gpus` processes; return the first exit code that is not 0.
 
-    Report a process that was ended by a signal, for example by the kernel when memory runs out.
+    Report a process that was ended by a signal, for example by the kernel when memory runs out.  SIGTERM and Ctrl-C are
+    passed on to all processes, which stop together.
 
     Raises:
         InputError: the options contradict each other, or a process raised this error.
+        Interrupted: a signal has stopped the processes, of which the main one has said what is saved.
+        Stopped: a signal has stopped them before any could.
     """
     host, port = _meeting_point(args)
     with tempfile.TemporaryDirectory() as reports:
@@ -78,20 +83,19 @@ def launch(args: argparse.Namespace, script: str, argv: Sequence[str]) -> int:
         environment.setdefault("OMP_NUM_THREADS", "1")  # like torchrun: processes that share cores slow each other down
         command = [sys.executable, os.path.abspath(script), *map(str, argv)]
         children = []
-        before = signal.signal(signal.SIGTERM, _stop)
-        try:
-            for local in range(args.num_gpus):
-                rank = args.machine_rank * args.num_gpus + local
-                own = {"RANK": str(rank), "LOCAL_RANK": str(local)}
-                if rank:  # only the main process shows the warnings of libraries
-                    own["PYTHONWARNINGS"] = "ignore"
-                children.append(subprocess.Popen(command, env=environment | own, preexec_fn=die_with_parent))
-            code = _wait(children, Path(reports))
-        finally:
-            _end(children)
-            signal.signal(signal.SIGTERM, before)
-        if refused := refusals(Path(reports)):
-            raise refused[0]
+        with hold_signals():
+            try:
+                for local in range(args.num_gpus):
+                    rank = args.machine_rank * args.num_gpus + local
+                    own = {"RANK": str(rank), "LOCAL_RANK": str(local)}
+                    if rank:  # only the main process shows the warnings of libraries
+                        own["PYTHONWARNINGS"] = "ignore"
+                    children.append(subprocess.Popen(command, env=environment | own, preexec_fn=die_with_parent))
+                code = _wait(children, Path(reports))
+            finally:
+                _end(children)
+            if refused := refusals(Path(reports)):
+                raise refused[0]
     if code < 0:
         print(f"error: a process was ended by signal {-code} ({signal.strsignal(-code)})", file=sys.stderr)
     return code if code >= 0 else 128 - code
@@ -126,7 +130,12 @@ def _wait(children: list[subprocess.Popen], reports: Path) -> int:
     Returns:
         The exit code of the failed process (minus the number of a signal), 2 if one reported an error, or 0.
     """
+    deadline = math.inf
     while True:
+        if noted_signal() and deadline == math.inf:
+            deadline = time.monotonic() + STOP_SECONDS
+            for child in children:
+                child.send_signal(noted_signal())
         codes = [child.poll() for child in children]
         failed = [code for code in codes if code]
         if failed:
@@ -135,6 +144,8 @@ def _wait(children: list[subprocess.Popen], reports: Path) -> int:
             return refused[0].exit_code
         if None not in codes:
             return 0
+        if time.monotonic() > deadline:
+            return -noted_signal()
         time.sleep(POLL_SECONDS)
 
 
@@ -143,7 +154,13 @@ def refusals(reports: Path) -> list[InputError]:
     # The names of unfinished files are not numbers.
     paths = sorted((path for path in reports.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
     found = [path.read_text(encoding="utf-8").partition(" ") for path in paths]
-    return [(Diverged if int(code) == Diverged.exit_code else InputError)(line) for code, _, line in found]
+    return [_as_error(int(code), line) for code, _, line in found]
+
+
+def _as_error(code: int, line: str) -> InputError:
+    if code > 128:
+        return Interrupted(line, code)
+    return (Diverged if code == Diverged.exit_code else InputError)(line)
 
 
 def _end(children: list[subprocess.Popen]) -> None:
@@ -157,11 +174,6 @@ def _end(children: list[subprocess.Popen]) -> None:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    """Handle a scheduler's SIGTERM: exit through the code that ends the children."""
-    sys.exit(128 + number)
 
 
 # Loaded before the fork: after it, only the call itself is safe.

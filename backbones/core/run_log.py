@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from backbones.core.disk import append, writing
-from backbones.core.distributed import is_main
+from backbones.core.distributed import gather_objects, is_main
 from backbones.core.errors import InputError
 from backbones.core.files import save_text
 
@@ -106,14 +106,21 @@ class MetricsWriter:
         run_dir: the run's folder.
         start: the iteration from which the run resumes.  Lines at or beyond it (written by a killed run after its last
             checkpoint) are dropped, so that the file equals that of an uninterrupted run.
+
+    Attributes:
+        last: names of the numbers of iteration `start` - 1, on every process.
     """
 
     def __init__(self, run_dir: str | Path, start: int = 0) -> None:
         self.path = Path(run_dir) / METRICS_FILE
         self._events = None
+        kept = []
+        if is_main() and self.path.exists():
+            kept = [line for line in read_metrics(self.path) if line["iteration"] < start]
+        names = {name for line in kept if line["iteration"] == start - 1 for name in line}
+        self.last: set[str] = gather_objects(names)[0]
         if not is_main():
             return
-        kept = [line for line in read_metrics(self.path) if line["iteration"] < start] if self.path.exists() else []
         save_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         with writing(self.path):
             self._file = self.path.open("ab", buffering=0)

@@ -105,7 +105,8 @@ def _load(path: Path) -> dict[str, np.ndarray]:
 
 def _start_worker() -> None:
     _one_thread()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the study; a worker finishes its replicate
+    for number in (signal.SIGINT, signal.SIGTERM):  # the parent ends the study; a worker finishes its replicate
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _one_thread() -> None:

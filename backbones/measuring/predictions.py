@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import Subset
 
-from backbones.core.distributed import gather_objects
+from backbones.core.stopping import gather_finished, until_signal
 from backbones.data.batch import Batch
 from backbones.data.evaluation_set import Cover, EvaluationSet
 from backbones.data.images import normalize
@@ -108,12 +108,13 @@ def predict(
 
     Raises:
         InputError: the logits are not finite; names the image and the network's file.
+        Unfinished: a signal has cut off this evaluation, which was part of a training.
     """
     channels = [torch.tensor(values, dtype=_dtype(precision), device=device) for values in (mean, std)]
     was_training = model.training
     model.eval()
     parts = []
-    for batch in batches:
+    for batch in until_signal(batches):
         moved = batch.to(device, non_blocking=True)
         logits = model(normalize(moved.images, *channels)).logits
         parts.append((logits.cpu(), batch.labels, batch.index, batch.objectness, batch.objectness_full))
@@ -130,7 +131,7 @@ def _dtype(precision: str) -> torch.dtype:
 
 def _gather(parts: list[tuple]) -> Predictions:
     """Concatenate the batches of all processes, sorted by sample index."""
-    columns = list(zip(*(part for process in gather_objects(parts) for part in process), strict=True))
+    columns = list(zip(*(part for process in gather_finished(parts) for part in process), strict=True))
     logits, labels, index = (torch.cat(column).numpy() for column in columns[:3])
     order = np.argsort(index, kind="stable")
     assert (np.diff(index[order]) > 0).all(), "a sample was evaluated twice"

@@ -117,6 +117,11 @@ class ValidationHook:
         if self.validation.is_due(finished):
             self.writer.write(finished - 1, **self.validation.validate(finished))
 
+    def catch_up(self, start: int) -> None:
+        """Validate in a resumed training what a signal has cut off."""
+        if "val_nll" not in self.writer.last:
+            self.after_step(start)
+
 
 def fitted_metrics(predictions: Predictions) -> dict[str, float]:
     """Return `temperature_fitted` and the resulting `nll_fitted`, both fitted and measured on all samples.

@@ -17,10 +17,12 @@ from backbones.core.config import IMPORTS, CfgNode, config_hash, expand_path, fl
 from backbones.core.engine import check_precision, seed_step, train
 from backbones.core.errors import InputError
 from backbones.core.imports import digests
+from backbones.core.meters import Meters
 from backbones.core.results import make_results, save_results
 from backbones.core.roles import FREE, NUMBER, TEST, WEIGHTS
 from backbones.core.run_log import MetricsWriter, get_logger, hold_log
 from backbones.core.runs import CONFIG_FILE, check_resume, open_run
+from backbones.core.stopping import note_saved
 from backbones.core.warning_counter import WarningCounter
 from backbones.data.noise import save_noise
 from backbones.data.samples import Samples
@@ -91,7 +93,7 @@ class Pretraining:
         self.teacher = build_teacher(cfg, samples, device)
         # Hash of the initial weights; empty for random ones.
         self.start = load_backbone(expand_path(cfg.MODEL.WEIGHTS)).hash if cfg.MODEL.WEIGHTS else ""
-        self.optimizer = build_solver(cfg, self.method)
+        self.optimizer, self.meters = build_solver(cfg, self.method), Meters()
         seen = {key: cfg.DATA[key] for key in ("EVAL_RESIZE", "EVAL_CROP", "EVAL_STRETCH")}
         self.validation = Validation(
             self.method.model,
@@ -133,7 +135,8 @@ class Pretraining:
                 save=self._save,
                 writer=writer,
                 device=self.device,
-                hooks=[hook, ValidationHook(self.validation, writer)],
+                hooks=[hook, ValidationHook(self.validation, writer)],  # validates last: a signal can cut it off
+                meters=self.meters,
             )
         if distributed.world_size() > 1:  # each process has its own batch statistics: measure with the saved ones
             self._restore()
@@ -191,6 +194,7 @@ class Pretraining:
         if isinstance(self.teacher, OnlineTeacher):
             self.teacher.refuse_not_finite()
         self.method.gather()
+        self.meters.gather(self.device)
         if distributed.is_main():
             save_checkpoint(
                 self.run_dir / CHECKPOINT,
@@ -201,8 +205,10 @@ class Pretraining:
                 method=self.method.state_dict(),
                 optimizer=self.optimizer.state_dict(),
                 validation=self.validation.state_dict(),
+                meters=self.meters.state_dict(),
             )
         distributed.barrier()
+        note_saved(finished, self.stop)
 
     def _restore(self) -> int:
         """Load the checkpoint, if it exists; return the number of finished iterations."""
@@ -229,6 +235,8 @@ class Pretraining:
             )
         self.validation.load_state_dict(state.get("validation", {}))
         self.optimizer.load_state_dict(state["optimizer"])
+        self.meters.load_state_dict(state.get("meters", {}))
+        note_saved(state["iteration"], self.stop)
         return state["iteration"]
 
     def _start_of_earlier_version(self) -> str:

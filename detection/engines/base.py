@@ -18,6 +18,7 @@ from torch import nn
 from backbones.core.config import CfgNode, config_hash
 from backbones.core.distributed import wrap_ddp
 from backbones.core.engine import Hook, check_precision, train
+from backbones.core.meters import Meters
 from backbones.core.results import BackboneIdentity, random_identity
 from backbones.core.roles import PROTOCOL, WEIGHTS, Roles
 from backbones.core.run_log import MetricsWriter
@@ -102,6 +103,7 @@ class Detector:
         schedule: iteration -> learning rate.
         report: the account of the backbone's tensors, for loading.json; None writes no such file.
         frozen: name -> module of the stages whose parameters and statistics must not change.
+        meters: the losses since the last line of metrics.jsonl; the checkpoint of a stopped run holds them.
     """
 
     cfg: CfgNode
@@ -112,6 +114,7 @@ class Detector:
     schedule: Any
     report: LoadReport | None = None
     frozen: Mapping[str, nn.Module] = field(default_factory=dict)
+    meters: Meters = field(default_factory=Meters)
 
     def batches(self, data: DetectionData, start: int, stop: int) -> Iterable[Any]:
         """Return this process's share of the batches of iterations `start` .. `stop - 1`, which have `to(device, ...)`.
@@ -146,13 +149,21 @@ class Detector:
         measure_statistics(self.task, (batch.to(self.device, non_blocking=True) for batch in batches), self.cfg)
 
     def train(
-        self, data: DetectionData, *, start: int, save: Callable[[int], None], writer: MetricsWriter, run_dir: Path
+        self,
+        data: DetectionData,
+        *,
+        start: int,
+        save: Callable[[int], None],
+        writer: MetricsWriter,
+        run_dir: Path,
+        hooks: Sequence[Hook] = (),
     ) -> None:
         """Run iterations `start` .. MAX_ITER - 1 with the project's loop.
 
         Args:
             save: called on every process with the number of finished iterations, every CHECKPOINT_PERIOD and at the
                 end.
+            hooks: called after the engine's own.
         """
         solver = self.cfg.SOLVER
         amp, clip = solver.get("AMP"), solver.get("CLIP_GRADIENTS")
@@ -173,5 +184,6 @@ class Detector:
             save=save,
             writer=writer,
             device=self.device,
-            hooks=self.hooks(data, start, run_dir),
+            hooks=[*self.hooks(data, start, run_dir), *hooks],
+            meters=self.meters,
         )

@@ -5,6 +5,7 @@ iteration   number of finished iterations
 processes   number of processes that trained
 resume_key  name -> text of everything that the weights depend on (`build_resume_key`)
 model       state dict of `Detector.model`
+meters      losses since the last line of metrics.jsonl, empty unless a signal has stopped the run between two lines
 optimizer, ...   state dicts of `Detector.parts`
 """
 
@@ -26,6 +27,7 @@ def save_detector(path: Path, detector: Detector, finished: int, resume_key: dic
     Args:
         finished: number of finished iterations.
     """
+    detector.meters.gather(detector.device)
     if is_main():
         save_checkpoint(
             path,
@@ -34,6 +36,7 @@ def save_detector(path: Path, detector: Detector, finished: int, resume_key: dic
             processes=world_size(),
             resume_key=resume_key,
             model=detector.model.state_dict(),
+            meters=detector.meters.state_dict(),
             **{name: part.state_dict() for name, part in detector.parts().items()},
         )
     barrier()
@@ -73,5 +76,6 @@ def restore_detector(path: Path, detector: Detector, state: dict[str, Any]) -> N
             f"{path} is not a checkpoint of ENGINE {engine}: it lacks {missing[0]}; use a new output folder"
         )
     load_state(detector.model, state["model"], where=path)
+    detector.meters.load_state_dict(state.get("meters", {}))
     for name, part in parts.items():
         part.load_state_dict(state[name])

@@ -12,6 +12,7 @@ from backbones.core.config import CfgNode
 from backbones.core.distributed import broadcast, is_main
 from backbones.core.files import save_json
 from backbones.core.run_log import MetricsWriter, get_logger
+from backbones.core.stopping import note_saved
 from backbones.models.weights import BackboneFile
 from detection.data.records import DetectionData
 from detection.engines import build_engine
@@ -97,6 +98,8 @@ class Fitting:
         self.finished = state["iteration"]
         if self.finished < self.cfg.SOLVER.MAX_ITER:
             warn_of_other_processes(state)
+        if not required:
+            note_saved(self.finished, self.cfg.SOLVER.MAX_ITER)
         get_logger().info("resuming from iteration %d", self.finished)
 
     def save(self, finished: int) -> None:
@@ -108,6 +111,7 @@ class Fitting:
             self.detector.measure_norms(self.data)
         self.detector.gather()
         save_detector(self.path, self.detector, finished, self.resume_key)
+        note_saved(finished, self.cfg.SOLVER.MAX_ITER)
 
     def train(self) -> None:
         """Run iterations `finished` .. MAX_ITER - 1."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from backbones.core.distributed import gather_objects
+from backbones.core.stopping import gather_finished
 from detection.data.records import Record
 
 Detections = list[dict[str, Any]]
@@ -17,8 +17,9 @@ def gather_detections(mine: list[tuple[int, Detections]], records: Sequence[Reco
 
     Raises:
         RuntimeError: an image was tested twice, or not at all.
+        Unfinished: a signal has cut off the evaluation, which was part of a training.
     """
-    parts = [pair for part in gather_objects(mine) for pair in part]
+    parts = [pair for part in gather_finished(mine) for pair in part]
     found = dict(parts)
     twice, wanted = len(parts) - len(found), {record.image_id for record in records}
     if twice or found.keys() != wanted:

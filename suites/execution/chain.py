@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import Any
 
-INTERRUPTED = 130
+STOPPED = (130, 143)  # by Ctrl-C or SIGTERM
 CODES = "SMOOTH2DET_CODES"  # environment variable with the number of the descriptor
 
 
@@ -28,7 +28,7 @@ def main(calls: list[dict[str, Any]], codes: int) -> None:
         redirect(1, call["output"], os.O_APPEND if call["output"] == call["log"] else os.O_TRUNC)
         code = run(call["script"], call["arguments"])
         os.write(codes, f"{code}\n".encode())
-        if code == INTERRUPTED:
+        if code in STOPPED:
             break
 
 

@@ -30,7 +30,7 @@ from suites.stages import Stage
 from suites.stages.base import Key
 from suites.stages.outcome import reason_of
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143  # exit codes of a tool after Ctrl-C and SIGTERM
 _LOOK = 0.5  # seconds between two updates of the display
 # Builds the executor of a plan that holds the suite's lock.
 Build = Callable[[Plan, int], Executor]
@@ -220,7 +220,9 @@ class _Run:
 
     def take_failure(self, stage: Stage, code: int, seconds: float, reason: str) -> None:
         """Start a stage again that was killed; otherwise count it as failed."""
-        killed = code < 0 or (stage.processes > 1 and code == 1)  # torchrun ends with 1 if one of its processes is
+        killed = (
+            code < 0 or code == TERMINATED or (stage.processes > 1 and code == 1)
+        )  # torchrun ends with 1 if one of its processes is
         if code == Diverged.exit_code and stage.accept_divergence(reason):
             attempts.forget(stage)
             self.scheduler.end(stage)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from backbones.core.config import CfgNode
+from backbones.core.stopping import until_signal
 from detection.data.records import DetectionData
 from detection.engines.base import Detections
 from detection.engines.detectron2.data import test_batches
@@ -34,7 +35,7 @@ def predict(
     heads: Any = model
     mine = []
     with FiniteOutputs([heads.proposal_generator.rpn_head, heads.roi_heads.box_predictor]) as finite:
-        for batch in batches:
+        for batch in until_signal(batches):
             outputs = model(batch)
             finite.check([image["file_name"] for image in batch])
             for image, output in zip(batch, outputs, strict=True):

@@ -4,7 +4,7 @@ This module does not import detectron2: it receives its subpackages from engine.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,9 +15,10 @@ from torch import nn
 
 from backbones.core.config import CfgNode
 from backbones.core.distributed import wrap_ddp
-from backbones.core.engine import check_weights, seed_step
+from backbones.core.engine import Hook, IterationEnd, check_weights, seed_step
 from backbones.core.optimizer import build_optimizer
 from backbones.core.run_log import MetricsWriter
+from backbones.core.stopping import hold_signals
 from detection.data.loader import trainable
 from detection.data.records import DetectionData
 from detection.engines.base import Detections, Detector
@@ -80,6 +81,7 @@ class Detectron2Detector(Detector):
         save: Callable[[int], None],
         writer: MetricsWriter,
         run_dir: Path,
+        hooks: Sequence[Hook] = (),
         stop: int | None = None,
     ) -> None:
         """Run iterations `start` .. MAX_ITER - 1 with detectron2's trainer.
@@ -88,10 +90,20 @@ class Detectron2Detector(Detector):
             stop: end earlier, before this iteration and without a checkpoint (benchmarks/detectron2_loop.py).
         """
         stop = self.cfg.SOLVER.MAX_ITER if stop is None else stop
+        solver = self.cfg.SOLVER
         trainer = self.build_trainer(self.batches(data, start, stop))
-        with TrainingLog(writer, start, stop) as log:
+        with TrainingLog(writer, start, stop, self.meters, self.device) as log, hold_signals():
+            end = IterationEnd(
+                solver.MAX_ITER, solver.LOG_PERIOD, solver.CHECKPOINT_PERIOD,
+                [*self.hooks(data, start, run_dir), *hooks], self.device,
+                report=lambda iteration: log.report(iteration, self.learning_rate(iteration)),
+                check=lambda iteration: check_weights(self.model, iteration),
+                save=save,
+            )  # fmt: skip
+            end.catch_up(start, pending=not self.meters.empty)
             hook = self.d2.engine.hooks.CallbackHook(
-                before_step=self.before_step, after_step=lambda trainer: self.after_step(trainer, log, save)
+                before_step=lambda trainer: self.before_step(trainer, log),
+                after_step=lambda trainer: self.after_step(trainer, log, end),
             )
             trainer.register_hooks([hook])
             watch = log.watch(self.model)
@@ -102,21 +114,21 @@ class Detectron2Detector(Detector):
             finally:
                 watch.remove()
 
-    def before_step(self, trainer: Any) -> None:
-        """Seed the iteration and set its learning rate."""
+    def before_step(self, trainer: Any, log: TrainingLog) -> None:
+        """Seed the iteration, set its learning rate, and start to log."""
+        log.begin_step()
         seed_step(self.cfg.SEED, trainer.iter)
         set_learning_rate(self.schedule, trainer.iter)
 
-    def after_step(self, trainer: Any, log: TrainingLog, save: Callable[[int], None]) -> None:
-        """Log and save if due."""
-        solver, finished = self.cfg.SOLVER, trainer.iter + 1
-        log.add_scalars(trainer)
-        checkpoint_due = finished % solver.CHECKPOINT_PERIOD == 0 or finished == solver.MAX_ITER
-        if checkpoint_due or finished % solver.LOG_PERIOD == 0:
-            log.report(trainer.iter, self.optimizer.param_groups[0]["lr"])  # synchronises with the device
-        if checkpoint_due:
-            check_weights(self.model, trainer.iter)
-            save(finished)  # after the checks: a checkpoint never holds non-finite values
+    def learning_rate(self, iteration: int) -> float:
+        """Return the learning rate of an iteration, that of its first group."""
+        set_learning_rate(self.schedule, iteration)
+        return self.optimizer.param_groups[0]["lr"]
+
+    def after_step(self, trainer: Any, log: TrainingLog, end: IterationEnd) -> None:
+        """Log, save and stop if due."""
+        log.end_step(trainer)
+        end(trainer.iter + 1)
         log.reporter.advance()
 
     def build_trainer(self, batches: Any) -> Any:

@@ -13,6 +13,7 @@ from backbones.core.engine import Step
 from backbones.core.loading import GuardedLoader
 from backbones.core.optimizer import build_optimizer
 from backbones.core.run_log import get_logger
+from backbones.core.stopping import until_signal
 from backbones.models.weights import BackboneFile
 from detection.data.loader import (
     DetectionBatch,
@@ -144,7 +145,7 @@ def detect(cfg: CfgNode, detector: nn.Module, data: DetectionData, device: torch
     mine = []
     heads = [module for module in detector.modules() if isinstance(module, RPNHead | BoxPredictor)]
     with FiniteOutputs(heads) as finite:
-        for batch in batches:
+        for batch in until_signal(batches):
             outputs = detector(batch.images.to(device, non_blocking=True), batch.sizes)
             finite.check([paths[image_id] for image_id in batch.image_ids])
             for n, output in enumerate(outputs):

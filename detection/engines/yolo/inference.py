@@ -14,6 +14,7 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from backbones.core.config import CfgNode
+from backbones.core.stopping import until_signal
 from backbones.methods.functional import full_precision
 from detection.data.records import DetectionData
 from detection.engines.base import Detections
@@ -82,7 +83,7 @@ def detect_all(cfg: CfgNode, task: YOLOTask, data: DetectionData, device: torch.
     category_ids = [category["id"] for category in data.categories]
     mine = []
     with FiniteOutputs([task.model]) as finite:
-        for indices, squares in batches:
+        for indices, squares in until_signal(batches):
             records = [data.records[index] for index in indices]
             views = build_views(task, squares, flip=test.FLIP, device=device)
             sizes = torch.tensor([[record.width, record.height] for record in records], device=device)
