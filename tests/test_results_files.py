@@ -134,6 +134,8 @@ def test_images_that_move_a_difference_are_drawn_from_their_folder(truth, tmp_pa
     assert page.count(f'viewBox="0 0 280 {round(280 * 640 / 600)}"') == 2 * len(shown)
     names = {one["id"]: Path(one["file_name"]).name for one in tree["images"]}
     assert all(f"{names[one['image_id']]}: " in page for one in shown)
+    assert "<h3>Detection after fine-tuning</h3>" in page
+    assert "Attacks" not in page  # nothing is explained that no row has
 
     tool("--truth", truth, *files, out="none")
     said = f"The images cannot be shown: {truth} names its images but not their folder; give it with --images FOLDER"

@@ -19,7 +19,7 @@ SHOWN = 3  # images for, and against, each difference
 WIDTH, QUALITY = 280, 80  # of the drawn images, in pixels
 LEAST_SCORE = 0.3  # of the detections that are drawn
 LABELLED = 0.5  # score from which wrong detections have a visible label, if there is room; all have a title
-LETTER_WIDTH, LETTER_HEIGHT = 6.2, 10.0  # of labels, in pixels
+LETTER_WIDTH, LETTER_HEIGHT = 6.8, 10.0  # of labels, in pixels
 Reader = Callable[..., Mapping[int, Any]]
 # Outcome -> colour and dashes, so that no meaning rests on colour alone.
 _LINES = {"matched": ("#0072B2", ""), "wrong": ("#D55E00", "6 3"), "ignored": ("#888888", "2 3")}
@@ -184,7 +184,7 @@ def _labels(scene: Any, scale: float, height: int) -> list[str]:
         corners += [(x + 3, y + LETTER_HEIGHT), (x + 3, y + h - 4)]
         for left, base in corners:
             left = min(max(left, 1.0), max(WIDTH - wide - 1.0, 1.0))
-            base = min(max(base, LETTER_HEIGHT), height - 2.0)
+            base = min(max(base, LETTER_HEIGHT), height - 3.0)
             area = left, base - LETTER_HEIGHT, left + wide, base + 2.0
             if not any(_overlap(area, other) for other in taken):
                 taken.append(area)

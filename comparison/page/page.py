@@ -9,7 +9,7 @@ import jinja2
 from backbones.core.files import save_json, save_text
 from comparison.histories import POINTS
 from comparison.method_names import explain_methods
-from comparison.metrics import ARROW, BY_NAME, GROUPS, METRICS
+from comparison.metrics import ARROW, BY_NAME, GROUPS, Metric
 from comparison.page import figures
 from comparison.page.answers import first_screen, test_set
 from comparison.page.diagnosis import diagnosis_section
@@ -22,7 +22,7 @@ from comparison.page.risk import LEAST_IMAGES, risk_section
 from comparison.page.runs import DETECTION_BARS, backbones_section, by_chance, detection_section, dots_panels
 from comparison.page.training import training_section
 from comparison.row import Row
-from comparison.tables.formats import CLAIM, format_difference, groups_of
+from comparison.tables.formats import CLAIM, format_difference, groups_of, measured_names
 from comparison.tables.latex import latex
 from comparison.tables.markdown import markdown_text
 from comparison.tables.spreadsheet import csv_text
@@ -104,13 +104,20 @@ def render_page(
         labelled=LABELLED,
         least_images=LEAST_IMAGES,
         training_points=POINTS,
-        legend=[(group, [m for m in METRICS if m.group == group]) for group in GROUPS],
+        legend=_legend(comparison["rows"]),
         arrow=ARROW,
         by_name=BY_NAME,
         claim=CLAIM,
         names=explain_methods(comparison["rows"]),
         meaning=" ".join([MEANING.format(primary=comparison["primary"]), *describe_variances(comparison)]),
     )
+
+
+def _legend(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Metric]]]:
+    """Return the numbers that a row has, by group."""
+    shown = [BY_NAME[name] for name in measured_names(rows)]
+    found = [(group, [metric for metric in shown if metric.group == group]) for group in GROUPS]
+    return [(group, metrics) for group, metrics in found if metrics]
 
 
 def _figures(sections: Mapping[str, Any]) -> list[Figure]:
