@@ -14,6 +14,7 @@ from comparison.failures import Failure
 from comparison.methods import PRIMARY, read_goal
 from comparison.page.images import Reader
 from comparison.page.page import save_comparison
+from comparison.papers.published import missing_note, read_published
 from comparison.rows import collect_rows, find_other_evaluations
 from comparison.summary import build_comparison
 from comparison.verdicts.words import MARGIN
@@ -28,7 +29,7 @@ def compare(
     baseline: str | None = None, primary: str = PRIMARY, margin: float = MARGIN, seed_hours: float | None = None,
     resamples: int = 1000, level: float = 0.95, seed: int = 0, chosen: Sequence[str] = (),
     failures: Sequence[Failure] = (), notes: Sequence[str] = (), allow_mixed_protocols: bool = False,
-    bundle: str | Path | None = None, read_images: Reader | None = None,
+    bundle: str | Path | None = None, paper: str = "", read_images: Reader | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Compare the results in folders, and write tables, figures and index.html to `output_dir`.
 
@@ -41,6 +42,7 @@ def compare(
         chosen: config keys whose value was chosen separately for each seed.
         failures: stages that failed; notes: further lines for the page.
         read_images: reader of images, to show those that move a difference (`comparison.page.images`).
+        paper: published table to show beside these numbers (`comparison.papers.published`); "": none.
         bundle: zip file to write the evidence to (`comparison.evidence.bundle`).
     Returns:
         the content of comparison.json (`comparison/schemas/comparison.json`).
@@ -50,6 +52,7 @@ def compare(
     check_range("--resamples", resamples, 1)
     check_range("--level", level, ABOVE_0, BELOW_1)
     goal = read_goal(primary, margin, seed_hours)
+    published = read_published(paper) if paper else None
     folders = list(folders)
     rows = collect_rows(folders, allow_mixed_protocols=allow_mixed_protocols)
     options = {
@@ -57,7 +60,8 @@ def compare(
         **{"chosen": list(chosen), "failures": list(failures), "goal": goal},
     }
     comparison = build_comparison(rows, **options)
-    added = [*_left_out(folders), *notes]
+    comparison["published"] = published
+    added = [*_left_out(folders), *notes, *missing_note(paper, published)]
     comparison["notes"] += added
     with lock_run(output_dir):
         save_comparison(output_dir, comparison, rows, read_images)

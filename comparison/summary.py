@@ -25,6 +25,7 @@ from comparison.families import find_families
 from comparison.histories import build_histories
 from comparison.methods import Goal, Measured, build_methods
 from comparison.notes import Compared, mark_commits, write_notes
+from comparison.papers.published import scale_of
 from comparison.proofs import loading_proof
 from comparison.protocols import protocol_name, separate_validations
 from comparison.resampling.files import resample_group
@@ -76,6 +77,7 @@ def build_comparison(
             "diagnosis": build_diagnosis(families, measured, level=level, resamples=resamples, seed=seed),
             "classifiers": build_classifiers(families, set(labels)),
             "training": build_histories(families),
+            "published": None,
             "failures": [asdict(failure) for failure in failures],
             "level": level,
             "resamples": resamples,
@@ -150,6 +152,7 @@ def _entry(row: Row, baseline: Row | None, resampled: dict[int, Resampled], leve
                 "folder": str(row.folders[stage]),
                 "data": results.get("data", {}),
                 "commit": describe_revision(results.get("code")),
+                "scale": scale_of(results),
             }
             for stage, results in row.results.items()
         },

@@ -26,7 +26,7 @@ from comparison.tables.terminal import terminal_table, terminal_verdicts
 from detection.evaluation.arguments import add_results_arguments, evaluate_arguments
 
 # Options that are arguments of `compare`.
-OPTIONS = ("baseline", "primary", "margin", "seed_hours", "resamples", "level", "seed", "chosen", "bundle")
+OPTIONS = ("baseline", "primary", "margin", "seed_hours", "resamples", "level", "seed", "chosen", "bundle", "paper")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,6 +64,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--failures", type=path_argument, metavar="FILE", help="json list of stages that failed")
     parser.add_argument("--bundle", type=path_argument, metavar="FILE.zip", help="write the evidence, too (verify.py)")
+    parser.add_argument("--paper", metavar="TABLE", default="", help="show numbers of docs/papers.yaml: TABLE[:PART]")
     parser.add_argument("--note", metavar="TEXT", action="append", default=[], help="line to add to the page's notes")
     parser.add_argument("--primary", metavar="NAME", default="AP", help="number that decides (default %(default)s)")
     parser.add_argument(

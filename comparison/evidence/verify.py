@@ -36,7 +36,7 @@ TOLERANCE = 1e-9
 OPTIONS = {"baseline", "resamples", "seed", "level", "chosen", "failures", "goal", "notes"}
 _PAGE_FILES = ("index.html", "comparison.json", "comparison.md", "comparison.csv", "comparison.tex")
 # Keys of comparison.json that are no measured numbers.
-_NOT_MEASURED = ("folder", "commit", "warnings", "log", "training")
+_NOT_MEASURED = ("folder", "commit", "warnings", "log", "training", "published")
 # Parts of the page that show images.
 _IMAGES = re.compile(r"<!-- (gallery|images) -->.*?<!-- end of \1 -->\n?", re.DOTALL)
 
@@ -124,10 +124,10 @@ def _changed_files(folder: Path, files: Mapping[str, str]) -> Iterator[str]:
 
 
 def _adopt(found: dict[str, Any], stored: Mapping[str, Any], path: str | Path) -> None:
-    """Give the recomputed comparison what runs/ does not hold: the folders and the training curves."""
+    """Give the recomputed comparison what runs/ does not hold: folders, training curves and published numbers."""
     if problem := find_violation(stored, SCHEMA):
         raise InputError(f"{path}: {PAGE}/comparison.json: {problem}; ask for it again")
-    found["training"] = stored.get("training", [])
+    found["training"], found["published"] = stored.get("training", []), stored.get("published")
     for own, other in zip(found["rows"], stored["rows"], strict=False):
         for stage in own["stages"].keys() & other["stages"].keys():
             own["stages"][stage]["folder"] = other["stages"][stage]["folder"]

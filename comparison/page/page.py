@@ -18,6 +18,7 @@ from comparison.page.figures import Figure
 from comparison.page.gallery import build_gallery
 from comparison.page.images import LABELLED, LEAST_SCORE, Reader, influential_images
 from comparison.page.provenance import describe_loading, describe_stages
+from comparison.page.published import published_section
 from comparison.page.risk import LEAST_IMAGES, risk_section
 from comparison.page.runs import DETECTION_BARS, backbones_section, by_chance, detection_section, dots_panels
 from comparison.page.training import training_section
@@ -71,6 +72,7 @@ def build_sections(comparison: Mapping[str, Any]) -> dict[str, Any]:
         "backbones": backbones_section(rows, colours),
         "classifiers": risk_section(comparison["classifiers"], labels),
         "training": training_section(comparison["training"], labels),
+        "published": published_section(comparison),
         "provenance": describe_stages(rows),
         "loadings": describe_loading(rows),
     }

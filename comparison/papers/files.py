@@ -103,43 +103,24 @@ def _suites(root: Path, source: Mapping[str, Any], table: Table, tables: list[Ta
     if "base" in spec:
         return {_suite_path(f"{table.key}_{t.name.split('_', 1)[1]}"): _pair_text(table, t) for t in table.trainings}
     files = {}
-    for part, rows in _suite_rows(table, tables):
+    for part, paper, rows in _suite_rows(table, tables):
         for variant, overrides in (spec.get("variants") or {"": []}).items():
             name = "_".join(text for text in (table.key, part, variant) if text)
-            files[_suite_path(name)] = _suite_text(root, source, table, name, rows, overrides)
+            files[_suite_path(name)] = _suite_text(root, source, table, name, rows, overrides, paper)
     return files
 
 
-def _suite_rows(table: Table, tables: list[Table]) -> Iterator[tuple[str, dict[str, Training]]]:
-    """Yield (part of the name, label -> training) of every suite of a table: one per column, or one per row."""
+def _suite_rows(table: Table, tables: list[Table]) -> Iterator[tuple[str, str, dict[str, Training]]]:
+    """Yield (part of the name, value of --paper, label -> training) of every suite: per column or row."""
     columns = table.spec.get("columns") or {"": {}}
     if table.spec["suite"].get("by") == "row":
         trained = {(t.row, t.column): t for t in table.trainings}
         for row, entry in table.spec["rows"].items():
-            yield entry["name"], {own["title"]: trained[row, column] for column, own in columns.items()}
+            yield entry["name"], table.key, {own["title"]: trained[row, column] for column, own in columns.items()}
         return
     for column in columns:
-        yield column, _labelled(table, tables, column)
-
-
-def _labelled(table: Table, tables: list[Table], column: str) -> dict[str, Training]:
-    """Return the rows of a suite; one of another suite in the same folder keeps its label, so that both share it."""
-    owner = {(t.paper, t.name): (other, t) for other in tables for t in other.trainings}
-    rows = {}
-    for (row, of), name in table.cells.items():
-        if of == column:
-            other, training = owner[table.paper, name]
-            shared = "suite" in other.spec and _folder(other) == _folder(table)
-            rows[_label(other, training.row) if shared else row] = training
-    return rows
-
-
-def _folder(table: Table) -> str:
-    return table.spec["suite"].get("folder", table.key)
-
-
-def _label(table: Table, row: str) -> str:
-    return row + table.spec["suite"].get("suffix", "")
+        rows = {label: training for label, (_, training) in papers.suite_rows(table, tables, column).items()}
+        yield column, f"{table.key}:{column}" if column else table.key, rows
 
 
 def _suite_path(name: str) -> str:
@@ -152,12 +133,19 @@ def _pair_text(table: Table, training: Training) -> str:
         f"# python tools/benchmark.py --config-file {path} --output-dir runs/suites/{Path(path).stem}\n"
         f'# {table.title}, {table.spec["title"]}: row "{training.row}".  Rows and cost: {base}.\n'
         f"{_published(table, training, '')}{WRITTEN}_BASE_: {base}\nPRETRAIN:\n  CONFIG: {training.config}\n"
+        f"COMPARE: {{ARGUMENTS: [{', '.join(_paper_arguments(table, f'{table.key}:{training.row}'))}]}}\n"
     )
 
 
+def _paper_arguments(table: Table, paper: str) -> list[str]:
+    """Return the option that shows the published numbers beside those of the suite; none if our text has none."""
+    return ["--paper", f'"{paper}"'] if papers.is_shown_beside(table) else []
+
+
 def _suite_text(
-    root: Path, source: Mapping[str, Any], table: Table, name: str, rows: Mapping[str, Training], overrides: list[Any]
-) -> str:
+    root: Path, source: Mapping[str, Any], table: Table, name: str, rows: Mapping[str, Training], overrides: list[Any],
+    paper: str,
+) -> str:  # fmt: skip
     spec, seeds = table.spec, table.spec["suite"]["seeds"]
     tuning = len(seeds) * len(rows) * papers.detection_hours(root, source, table)
     hours = tuning + len(seeds) * sum(papers.gpu_hours(root, source, training)[1] for training in rows.values())
@@ -172,8 +160,9 @@ def _suite_text(
     )
     if overrides:
         text += f"PRETRAIN: {{OVERRIDES: [{', '.join(map(str, overrides))}]}}\n"
-    if baseline := spec["suite"].get("baseline"):  # several rows have hard labels
-        text += f'COMPARE: {{ARGUMENTS: [--baseline, "{baseline}"]}}\n'
+    baseline = spec["suite"].get("baseline")  # several rows have hard labels
+    arguments = [*(["--baseline", f'"{baseline}"'] if baseline else []), *_paper_arguments(table, paper)]
+    text += f"COMPARE: {{ARGUMENTS: [{', '.join(arguments)}]}}\n" if arguments else ""
     if attack := spec["suite"].get("attack"):
         text += f"ATTACK: {{ENABLED: true, OVERRIDES: {yaml.safe_dump(attack, default_flow_style=True).strip()}}}\n"
     if config := spec.get("detection"):  # classifiers of several data sets have no measure in common
