@@ -125,7 +125,11 @@ def made(tmp_path_factory):
             data = {"train": {"name": "made", "images": 500}, "val": {"name": "made"}}
             add(folder / "runs", "pretraining", who, {"top1": 0.1}, protocol=f"{label.replace(' ', '')}@1", data=data)
             add(folder / "runs", "backbone", who, {"top1": top1 + 0.02 * seed, "ece15": 0.125})
-            add_detection(folder / "runs", who, 0.8)
+            tuned = {
+                "train": {"name": "scenes", "images": 7, "annotations": 1234},
+                "test": {"images": 10, "objects": 30},
+            }
+            add_detection(folder / "runs", who, 0.8, data=tuned)
     plain = compare_runs(folder / "runs", folder / "plain")
     options = ["--paper", "ols_table9:resnet56", "--bundle", str(folder / "evidence.zip")]
     return folder, plain, compare_runs(folder / "runs", folder / "out", *options)
@@ -140,7 +144,8 @@ def test_the_page_shows_both_with_their_scales_in_the_units_of_the_paper(made):
     assert [line[:2] for line in cells] == [["26.81 ± 0.36", "11.37 ± 0.53"], ["25.24 ± 0.18", "2.85 ± 1.44"]]
     assert [line[3:5] for line in cells] == [["24.00", "12.50"], ["49.00", "12.50"]]
     assert all("CIFAR-100" in line[2] and "300 epochs" in line[2] for line in cells)
-    assert all("made 500 images" in line[5] and "2 seeds" in line[5] for line in cells)
+    for text in ("made 500 images", "scenes 7 images, 1,234 objects", "tested on 10 images, 30 objects", "2 seeds"):
+        assert all(text in line[5] for line in cells)
     assert "not comparable unless" in section
 
 

@@ -5,6 +5,9 @@ from typing import Any
 
 from comparison.tables.formats import MISSING
 
+# Key of a data set in results.json -> what it counts.
+_COUNTS = {"images": "images", "samples": "samples", "annotations": "objects"}
+
 
 def published_section(comparison: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the table; None without a published table, or if none of its rows has a number that we have, too."""
@@ -51,17 +54,17 @@ def _scale(rows: Sequence[Mapping[str, Any]]) -> str:
     parts = [_trained(stages[name]) for name in ("pretraining", "detection") if name in stages]
     test = next((stages[n]["data"]["test"] for n in ("detection",) if "test" in stages.get(n, {}).get("data", {})), {})
     if "images" in test:
-        parts.append(f"test {test.get('name', '')} {test['images']:,} images, {test.get('objects', 0):,} objects")
+        parts.append(f"tested on {test['images']:,} images, {test.get('objects', 0):,} objects")
     seeds = len({row["seed"] for row in rows})
     return "; ".join([*filter(None, parts), f"{seeds} seed{'' if seeds == 1 else 's'}"])
 
 
 def _trained(stage: Mapping[str, Any]) -> str:
-    """Return such as "scenes 500 images, resnet18, 10 epochs"."""
+    """Return such as "scenes 500 images, 800 objects, resnet18, 10 epochs"."""
     scale = stage["scale"]
-    splits = [one for one in stage["data"].values() if isinstance(one, Mapping)]
+    splits = [one for name, one in stage["data"].items() if isinstance(one, Mapping) and name != "test"]
     first = splits[0] if splits else {}
-    counts = [f"{first[key]:,} {key}" for key in ("images", "samples", "objects") if isinstance(first.get(key), int)]
+    counts = [f"{first[key]:,} {said}" for key, said in _COUNTS.items() if isinstance(first.get(key), int)]
     parts = [" ".join([str(first.get("name", "")), ", ".join(counts)]).strip(), str(scale["network"] or "")]
     parts += [f"{scale[key]:,} {key}" for key in ("epochs", "iterations") if isinstance(scale[key], int)]
     return ", ".join(filter(None, parts))
