@@ -20,7 +20,7 @@ from backbones.gaussian.network import (
     split_layers,
 )
 from backbones.gaussian.published import load_tables
-from backbones.gaussian.task import DENSE_MEANS, SPARSE_MEANS, Points, log_posterior, sample_points
+from backbones.gaussian.task import DENSE_MEANS, DIFFERENT, NORMAL, SPARSE_MEANS, Points, log_posterior, sample_points
 from backbones.gaussian.training import Problem, Recipe, Slots, stacked_adam, train_networks
 from backbones.measuring import calibration
 
@@ -47,6 +47,13 @@ def test_mean_posterior_is_the_prior():
     p = lambda y, x: np.exp(log_posterior(np.array([[x, y]])))[0, 0] * sum(density(x, y, k) for k in range(3)) / 3  # noqa: E731
     mass, _ = dblquad(p, -10, 11, -7, 7, epsabs=1e-4)
     assert mass == pytest.approx(1 / 3, abs=2e-3)
+
+
+@pytest.mark.parametrize("task", [NORMAL, DIFFERENT])
+def test_the_density_of_every_class_integrates_to_one(task):
+    axis = np.linspace(-10, 10, 201)
+    density = np.exp(task.log_joint(np.stack(np.meshgrid(axis, axis), axis=2).reshape(-1, 2)))
+    np.testing.assert_allclose(density.sum(axis=0) * 0.1**2, 1, rtol=1e-4)
 
 
 def test_far_points_have_a_posterior():
@@ -227,7 +234,7 @@ def only(method, **settings):
 
 
 def test_targets_of_every_candidate_are_distributions():
-    candidates = build_candidates(Grids(), ("ls", "ils1", "ils2", "ils", "distillation", "figure11"))
+    candidates = build_candidates(Grids(), ("ls", "ils1", "sine", "ils2", "ils", "distillation", "figure11"))
     targets = build_targets(candidates, TEACHER)
     np.testing.assert_allclose(targets.sum(axis=2), 1)
     assert (targets >= 0).all()
@@ -246,6 +253,14 @@ def test_ils1_is_equation_3():
         np.testing.assert_allclose(y[i], (1 - amount) * np.eye(3)[label] + amount / 3)
     assert y[2, 2] == pytest.approx(1 - 0.08 * 2 / 3)  # p_t = 1: the curve rises again
     assert y[3, 0] == pytest.approx(1 - 0.2 * 2 / 3)  # p_t near 0: the largest amount
+
+
+def test_the_sine_is_trained_with_its_amount():
+    y = only("sine", p1=0.95, p2=5.0)
+    for i, label in enumerate(LABELS):
+        amount = 0.1 * (np.sin(5.0 * (PROBABILITIES[i, label] - 0.95)) + 1)
+        np.testing.assert_allclose(y[i], (1 - amount) * np.eye(3)[label] + amount / 3)
+    assert {c.method for c in build_candidates(Grids(), ["sine"])} == {"sine"}
 
 
 def test_ils2_is_equation_4():

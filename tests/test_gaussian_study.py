@@ -1,6 +1,7 @@
 """The synthetic study as a whole: rows and their choice, files, resumption, directions, the page and the tool."""
 
 import csv
+import itertools
 import json
 import re
 import sys
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from backbones.core.errors import InputError
-from backbones.gaussian import curve, directions, published
+from backbones.gaussian import curve, directions, measures, published, replicate
 from backbones.gaussian.candidates import QUICK, Candidate, Grids, build_candidates
 from backbones.gaussian.families import FAMILIES
 from backbones.gaussian.replicate import COLUMNS, HARD, Settings, Students, distil_chosen, draw_data, run_replicate
@@ -19,6 +20,7 @@ from backbones.gaussian.report import NUMBERS, row_titles, write_report
 from backbones.gaussian.rows import PLAIN, SCALED, all_rows, build_rows, choose
 from backbones.gaussian.study import load_study, mean_and_error, replicate_file, run_study
 from backbones.gaussian.tables import TABLES
+from backbones.gaussian.task import NORMAL, SEPARATE_MEANS, SETUPS
 from backbones.gaussian.training import Recipe
 from backbones.measuring import calibration
 
@@ -39,8 +41,9 @@ def study_folder(tmp_path_factory):
 
 def test_the_grids_are_the_papers():
     count = {family: len(build_candidates(Grids(), [family])) for family in FAMILIES}
-    # LS with 0.2; both readings of T share three values; Fig. 11 with its 12 x 6 values
-    assert count == {"ls": 13, "ils1": 30, "ils2": 72, "ils": 150, "distillation": 2, "figure11": 72}
+    # LS with 0.2; both grids of T share three values; Fig. 11 with its 12 x 6 values
+    methods = {"ls": 13, "ils1": 30, "sine": 30, "ils2": 72, "ils": 180}
+    assert count == methods | {"distillation": 2, "figure11": 72, "curves": 22}
     assert len(build_candidates(Grids(), ["ils1", "figure11"])) == 30 + 72 - 10  # P1 of all five, P2 of 1 and 2
     paper = published.load_figure11()
     assert {(c.p1, c.p2) for c in build_candidates(Grids(), ["figure11"])} == set(paper)
@@ -73,11 +76,21 @@ def test_a_part_of_a_grid_is_not_a_row():
 def test_each_grid_row_sees_its_own_temperatures():
     candidates = build_candidates(Grids(), FAMILIES)
     seen = {row.key: {c.t for c in candidates if row.member(c)} for row in build_rows(Grids(), candidates)}
-    assert seen["ils2"] == seen["ils"] == {1, 2, 4, 8, 16}
-    assert seen["ils2_text"] == {1, 2, 4, 6}
+    assert seen["ils2"] == seen["ils_wide"] == {1, 2, 4, 8, 16}
+    assert seen["ils"] == seen["ils2_text"] == {1, 2, 4, 6}
     sizes = {row.key: sum(map(row.member, candidates)) for row in build_rows(Grids(), candidates)}
     assert sizes["ils1"] == 30  # not the further points of Fig. 11
-    assert sizes["ls"] == 12
+    assert sizes["ls"] == 12  # not the further amounts of the curves
+    assert (sizes["ils"], sizes["ils_wide"]) == (120, 150)
+
+
+def test_the_text_and_the_published_means_allow_the_temperatures_of_a_row():
+    """The mean of chosen values is within the grid: ILS2's published means need more than the text's grid."""
+    papers, grids = published.load_all(), Grids()
+    for key, grid in (("ils", grids.t_text), ("ils2", grids.t)):
+        for row in (key, f"{key}_scaled"):
+            assert min(grid) <= papers[row]["t"] <= max(grid)
+    assert papers["ils2_scaled"]["t"] > max(grids.t_text)
 
 
 def test_every_row_of_the_papers_tables_is_ours():
@@ -258,7 +271,7 @@ def test_differences_are_paired():
 def test_the_best_amount_of_a_bin_is_the_nearest():
     teacher = np.array([0.3, 0.3, 0.95, 0.1, 1.0])
     students = np.array([[0.35, 0.35, 0.5, 0.0, 1.0], [0.9, 0.9, 0.94, 0.0, 0.5]])
-    count, sums = curve.bin_sums(teacher, np.stack([teacher, teacher, *students]))
+    count, sums = curve.bin_sums(teacher, np.stack([teacher, *students]))
     assert count.sum() == 4  # 0.1 is below the bins
     found = curve.build_curve(count, sums, np.array([0.01, 0.2]))
     np.testing.assert_allclose(found.teacher, [0.3, 0.95, 1.0])
@@ -269,10 +282,103 @@ def test_fits_recover_the_curve_that_made_the_amounts():
     p = np.linspace(0.5, 1, 40)
     ones = np.ones_like(p)
     for name, amount in (("ils1", curve.curve_amount(p, 0.85, 1.5)), ("sine", curve.sine_amount(p, 0.6, 4.0))):
-        made = curve.Curve(ones, p, p, ones, p[None], amount)
+        made = curve.Curve(ones, p, ones, p[None], amount)
         assert name == "sine" or curve.fit_curves(made)[name] == pytest.approx((0.85, 1.5), abs=1e-4)
         if name == "sine":  # P1 is known up to a period
             np.testing.assert_allclose(curve.sine_amount(p, *curve.fit_curves(made)[name]), amount, atol=1e-4)
+
+
+def test_both_teachers_are_binned_by_both_probabilities():
+    """Two points, of which the second is predicted wrongly; a student of each amount."""
+    labels = np.array([0, 1])
+    bayes = np.log([[0.7, 0.2, 0.1], [0.6, 0.3, 0.1]])
+    hard = np.log([[0.9, 0.05, 0.05], [0.5, 0.25, 0.25]])
+    students = [np.log([[0.8, 0.1, 0.1], [0.5, 0.4, 0.1]]), bayes]
+    count, sums = curve.curve_sums([bayes, hard], students, labels)
+    assert count.shape == (2, 2, curve.BINS)
+    assert sums.shape == (2, 2, 3, curve.BINS)
+    values = {(0, 0): [0.7, 0.3], (0, 1): [0.7, 0.6], (1, 0): [0.9, 0.25], (1, 1): [0.9, 0.5]}
+    own = {0: [0.8, 0.4], 1: [0.8, 0.5]}  # of the first student, by kind
+    for (teacher, kind), points in values.items():
+        places = [int((p - 0.2) / 0.8 * curve.BINS) for p in points]
+        assert np.flatnonzero(count[teacher, kind]).tolist() == sorted(places)
+        np.testing.assert_allclose(sums[teacher, kind][0, places], points)
+        np.testing.assert_allclose(sums[teacher, kind][1, places], own[kind])
+        found = curve.build_curve(count[teacher, kind], sums[teacher, kind], np.array([0.1, 0.05]))
+        if teacher == 0:  # the second student is Bayes itself
+            np.testing.assert_allclose(found.best, 0.05)
+
+
+def test_histograms_count_every_point():
+    labels, log_p = np.array([0, 1]), np.log([[0.71, 0.19, 0.1], [0.61, 0.3, 0.09]])
+    true, largest, every = curve.histograms(log_p, labels)
+    edges = np.linspace(0, 1, curve.HISTOGRAM_BINS + 1)
+    for found, points in ((true, [0.71, 0.3]), (largest, [0.71, 0.61]), (every, np.exp(log_p).ravel())):
+        np.testing.assert_array_equal(found, np.histogram(points, edges)[0])
+
+
+def test_other_setups_have_their_own_networks_points_and_task():
+    by_name = {setup.name: setup for setup in SETUPS}
+    data = {name: draw_data(TINY, 0, setup) for name, setup in by_name.items()}
+    assert len(data["bigger"].train.labels) == 4 * len(data["normal"].train.labels)
+    assert len(data["bigger"].val.labels) == len(data["normal"].val.labels)
+    assert not np.isin(data["shallow"].train.x, data["normal"].train.x).any()
+    students = replicate._train_setup(TINY, 0, by_name["shallow"], [Candidate("ls", eps=0.1)])
+    assert students.parameters.shape == (2, 3 * 64 + 65 * 3)
+    assert not torch.equal(students.parameters[0], students.parameters[1])
+    different = data["different"].test
+    for k, mean in enumerate(SEPARATE_MEANS):
+        np.testing.assert_allclose(different.x[different.labels == k].mean(axis=0), mean, atol=0.5)
+
+
+def test_other_setups_are_of_the_first_replicates_only(study_folder, monkeypatch):
+    count = load_study(study_folder, 2)["curve_count"]
+    assert (count[:, :, :, 1].sum(axis=3) == 3 * TINY.per_class[2]).all()  # the largest is always in a bin
+    monkeypatch.setattr(replicate, "SETUP_REPLICATES", 0)
+    alone = run_replicate(replace(TINY, families=("curves",)), 0)["curve_count"]
+    assert alone[0].any()
+    assert not alone[1:].any()
+
+
+def test_the_normal_curve_is_that_of_the_label_smoothing_candidates(study_folder):
+    """The students' mean probability of the true class, over all bins, from the networks again."""
+    data, study = draw_data(TINY, 1), load_study(study_folder, 2)
+    students = Students(TINY, 1, data)
+    grid = [Candidate("ls", eps=eps) for eps in study["curve_eps"]]
+    hard = np.eye(3)[data.train.labels]
+    students.train(grid, np.stack([(1 - c.eps) * hard + c.eps / 3 for c in grid]))
+    log_p = measures.log_softmax(students.logits([0, 1], data.test.x))
+    used = np.exp(NORMAL.log_posterior(data.test.x).max(axis=1)) >= curve.LOWEST
+    expected = np.exp(log_p.max(axis=2))[:, used].sum(axis=1)
+    np.testing.assert_allclose(study["curve_sums"][1, 0, 0, 1][1:].sum(axis=1), expected, rtol=1e-4)
+
+
+# ---- published figures -------------------------------------------------------------------------------
+
+
+def test_published_curves_use_the_amounts_of_the_grid():
+    curves = published.load_curves()
+    assert set(curves) == {(teacher, setup.name) for teacher in curve.TEACHERS for setup in SETUPS}
+    for p, best in curves.values():
+        assert len(p) == len(best) == curve.BINS
+        assert p[-1] == 1
+        assert (best >= min(Grids().curve_eps)).all()
+        assert (best <= max(Grids().curve_eps)).all()
+    bayes = curves["bayes", "normal"]
+    assert bayes.best[bayes.teacher < 0.5].tolist() == [0.2] * 19
+    p1, p2 = published.load_tuned_curve()  # which the paper says is close to it
+    assert np.abs(curve.curve_amount(bayes.teacher, p1, p2) - bayes.best).mean() < 0.01
+
+
+def test_the_published_histogram_is_of_the_largest_probability():
+    """The exact posterior at many points: its largest probability has the published shares, that of the label not."""
+    edges, count = published.load_histograms()["bayes"]
+    points = NORMAL.sample(np.random.default_rng(0), 20000)
+    log_p = NORMAL.log_posterior(points.x)
+    found = [np.histogram(p, edges)[0] / len(p) for p in curve.kinds_of(log_p, points.labels)]
+    off = [np.abs(share - count / count.sum()).sum() / 2 for share in found]  # share of the points in other bins
+    assert off[1] < 0.03 < 0.08 < off[0]
+    assert count.sum() == pytest.approx(10 * 3 * 5000, rel=0.02)  # of 10 data sets
 
 
 # ---- what is written -------------------------------------------------------------------------------
@@ -286,10 +392,33 @@ def test_the_report_has_every_row_and_needs_no_other_file(study_folder):
     for key in keys:
         assert f'<th scope="row">{titles[key]}</th>' in page, key
         assert f"| {titles[key]} |" in text, key
-    for number in (2, 4, 6, 7, 8, 11):
-        assert f"Figure {number}:" in page
+    captions = {
+        1: "the task",
+        2: "probabilities with and without label smoothing",
+        4: "the best amount for each probability of Bayes",
+        5: "the task with other distances between the classes",
+        6: "other set-ups, teacher the Bayes-optimal model",
+        7: "other set-ups, teacher No LS + TempS",
+        8: "probabilities of both teachers",
+        11: "ILS1 with fixed P1 and P2",
+    }
+    assert re.findall(r"<h3>Figure (\d+): (.*)</h3>", page) == [(str(n), text) for n, text in captions.items()]
+    for number in captions:
         assert (study_folder / f"figure_{number}.png").stat().st_size > 1000
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
+
+
+def test_the_curves_are_beside_the_published_ones(study_folder):
+    numbers = json.loads((study_folder / NUMBERS).read_text())
+    means = {(entry["teacher"], entry["kind"]): entry["mean"] for entry in numbers["curve_means"]}
+    assert set(means) == set(itertools.product(curve.TEACHERS, (*curve.KINDS, "published")))
+    p, best = published.load_curves()["bayes", "normal"]
+    assert means["bayes", "published"][4] == pytest.approx(best[(p >= 0.6) & (p < 0.7)].mean())
+    bins = numbers["curves"]["normal"]["hard_scaled"]["true"]
+    inside = [b for t, b in zip(bins["teacher"], bins["best"], strict=True) if 0.3 <= t < 0.4]
+    assert means["hard_scaled", "true"][1] == pytest.approx(np.mean(inside))
+    for name in ("tables.md", "report.html"):
+        assert f"{means['bayes', 'published'][4]:.3f}" in (study_folder / name).read_text()
 
 
 def test_numbers_tables_and_page_agree(study_folder):

@@ -1,4 +1,4 @@
-"""Reproduce the synthetic study of instance-based label smoothing (Tables I, II, V, VI; Figures 2, 4, 6 to 8, 11).
+"""Reproduce the synthetic study of instance-based label smoothing (Tables I, II, V, VI; Figures 1, 2, 4 to 8, 11).
 
     python tools/gaussian_study.py --output-dir runs/gaussian                   100 replicates, learning rate 1e-2
     python tools/gaussian_study.py --output-dir runs/gaussian_3e-3 --sensitivity         the same with 3e-3

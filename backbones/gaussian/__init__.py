@@ -1,6 +1,6 @@
 """Synthetic study of instance-based label smoothing (Maher & Kull, ICMLA 2021; "ILS").
 
-    task         the generative model and its Bayes posterior
+    task         the generative models, their Bayes posteriors, and the set-ups of Figs. 6 and 7
     network      many small networks as one stack of parameters, with their gradients
     training     Adam and early stopping for the whole stack
     families     the groups of rows

@@ -1,6 +1,10 @@
-"""The best smoothing amount for each confidence of the teacher (ILS, Sec. IV-A: 50 bins on [0.2, 1])."""
+"""The best smoothing amount for each probability of a teacher (ILS, Sec. IV-A: 50 bins on [0.2, 1]), and histograms.
 
-from collections.abc import Mapping
+A teacher is the Bayes-optimal model or the hard-label network with temperature scaling.  A probability is that of the
+true class, as the paper's text says, or the largest one, which the published Figs. 6 and 8 agree with.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +15,10 @@ from backbones.gaussian.candidates import LARGEST_AMOUNT
 from backbones.methods.functional import instance_amount, instance_amount_sine
 
 BINS, LOWEST = 50, 0.2
+TEACHERS = ("bayes", "hard_scaled")
+KINDS = ("true", "largest")  # of probabilities
+HISTOGRAM_BINS = 60  # on [0, 1]; 20 of the 40 above 1/3 are as wide as those of ILS Fig. 8
+HISTOGRAMS = (*KINDS, "every")  # and the probabilities of all classes
 
 
 def bin_sums(teacher: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -22,15 +30,42 @@ def bin_sums(teacher: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.n
     return np.bincount(index, minlength=BINS), np.stack(sums)
 
 
-class Curve(NamedTuple):
-    """Per non-empty bin: mean p_t of the teacher, of Bayes and of the student of each amount, and the best amount.
+def kinds_of(log_p: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:
+    """Return the probability of each of `KINDS`, (n,), from log-probabilities (n, K)."""
+    return [np.exp(log_p[np.arange(len(labels)), labels]), np.exp(log_p.max(axis=1))]
 
-    teacher, bayes, best: (B,); eps: (E,); students: (E, B); count: (B,) points over all replicates.
+
+def curve_sums(
+    teachers: Sequence[np.ndarray], students: Sequence[np.ndarray], labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the `bin_sums` of teachers and kinds, (2, 2, BINS) and (2, 2, 1 + E, BINS), from log-probabilities (n, K).
+
+    The columns are the teacher and the student of each amount.
+    """
+    columns = zip(*(kinds_of(log_p, labels) for log_p in students), strict=True)  # by kind
+    by_kind = [np.stack(column) for column in columns]
+    found = [
+        [bin_sums(own, np.stack([own, *column])) for own, column in zip(kinds_of(log_p, labels), by_kind, strict=True)]
+        for log_p in teachers
+    ]
+    counts, sums = (np.array([[pair[i] for pair in kinds] for kinds in found]) for i in (0, 1))
+    return counts, sums
+
+
+def histograms(log_p: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return counts per bin for each of `HISTOGRAMS`, (3, HISTOGRAM_BINS), from log-probabilities (n, K)."""
+    values = [*kinds_of(log_p, labels), np.exp(log_p).ravel()]
+    return np.array([np.histogram(p, HISTOGRAM_BINS, (0, 1))[0] for p in values])
+
+
+class Curve(NamedTuple):
+    """Per non-empty bin: mean probability of the teacher and of the student of each amount, and the best amount.
+
+    teacher, best: (B,); eps: (E,); students: (E, B); count: (B,) points over all replicates.
     """
 
     count: np.ndarray
     teacher: np.ndarray
-    bayes: np.ndarray
     eps: np.ndarray
     students: np.ndarray
     best: np.ndarray
@@ -39,13 +74,13 @@ class Curve(NamedTuple):
 def build_curve(count: np.ndarray, sums: np.ndarray, eps: np.ndarray) -> Curve:
     """Build the curve from `bin_sums` added over replicates.
 
-    The columns are the teacher, Bayes and the student of each amount.  The best amount of a bin is the one whose
-    students' mean p_t is closest to the teacher's.
+    The columns are the teacher and the student of each amount.  The best amount of a bin is the one whose students'
+    mean probability is closest to the teacher's.
     """
     used = count > 0
-    teacher, bayes, *students = sums[:, used] / count[used]
+    teacher, *students = sums[:, used] / count[used]
     students = np.stack(students)
-    return Curve(count[used], teacher, bayes, eps, students, eps[np.abs(students - teacher).argmin(axis=0)])
+    return Curve(count[used], teacher, eps, students, eps[np.abs(students - teacher).argmin(axis=0)])
 
 
 def curve_amount(p_true: np.ndarray, p1: float, p2: float) -> np.ndarray:

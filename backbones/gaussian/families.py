@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from backbones.core.errors import InputError, suggestion
 
-FAMILIES = ("ls", "ils1", "ils2", "ils", "distillation", "figure11")
+FAMILIES = ("ls", "ils1", "sine", "ils2", "ils", "distillation", "figure11", "curves")
 
 
 def check_families(chosen: Iterable[str]) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
-"""Figures of the study, drawn from the stacked replicates, each with a caption.
+"""Figures of the study, drawn from the stacked replicates, each with a caption beside the paper's.
 
-The published text gives the data of the curve (Figs. 4, 6, 7) and of the grid (Fig. 11), but does not always state what
-a figure shows; captions state where the choice is ours.
+Figs. 1, 5 to 8 and 11 follow the captions and the text of the paper; captions here state where it is not clear.
 """
 
 from collections.abc import Mapping
@@ -9,17 +8,26 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from backbones.gaussian.candidates import LARGEST_AMOUNT, Candidate
-from backbones.gaussian.curve import Curve, build_curve, curve_amount, fit_curves, sine_amount
-from backbones.gaussian.replicate import MAP_X, MAP_Y, Settings, draw_data
-from backbones.gaussian.task import DENSE_MEANS, SPARSE_MEANS, log_posterior
+from backbones.gaussian.curve import KINDS, TEACHERS, Curve, build_curve, curve_amount, fit_curves, sine_amount
+from backbones.gaussian.published import Histogram, PublishedCurve
+from backbones.gaussian.task import DIFFERENT, NORMAL, SETUPS, Task
 
 # Okabe and Ito's colours, which colour-blind readers can distinguish.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
-SHOWN_POINTS = 400  # test points shown per class on average, few enough to keep the components visible
+PAPER = "#222222"  # colour of published lines
+COLOUR = dict(zip(KINDS, COLOURS[:2], strict=True))
+FITTED = "largest"  # kind of the bins that the curves are fitted to, as those are close to the published line
+KIND = {"true": "true class", "largest": "largest probability"}
+TITLES = {"bayes": "Bayes-Optimal", "hard": "No LS", "hard_scaled": "No LS + TempS", "ls": "Standard LS"}
+Curves = Mapping[tuple[str, str, str], Curve]  # by set-up, teacher and kind
+Grid = Mapping[tuple[float, float], float]
+LARGEST = (
+    "The paper speaks of the true class, but no value of its Fig. 8 is below 1/3, the least that the largest of three "
+    "probabilities can be, and its shares are those of the largest one; so both are shown."
+)
 
 
 class StudyFigure(NamedTuple):
@@ -31,30 +39,56 @@ class StudyFigure(NamedTuple):
     figure: Figure
 
 
-def draw_figures(
-    study: Mapping[str, np.ndarray],
-    settings: Settings,
-    grid: Mapping[tuple[float, float], float],
-    tuned: tuple[float, float],
-    titles: Mapping[str, str],
-) -> list[StudyFigure]:
-    """Draw every figure that has data; `grid`: published values of Fig. 11; `tuned`: P1 and P2 of the text's curve."""
-    figures = [_task(settings)]
-    curve = study_curve(study)
-    if curve is not None:
-        figures += [_best_amounts(curve, tuned), _students(curve), _fitted(curve)]
-    figures.append(_maps(study, titles))
+class Published(NamedTuple):
+    """Published values; tuned: P1 and P2 of the text's curve."""
+
+    grid: Grid
+    curves: Mapping[tuple[str, str], PublishedCurve]
+    histograms: Mapping[str, Histogram]
+    tuned: tuple[float, float]
+
+
+def draw_figures(study: Mapping[str, np.ndarray], published: Published) -> list[StudyFigure]:
+    """Draw every figure that has data."""
+    figures = [
+        _density(
+            "figure_1",
+            NORMAL,
+            "Figure 1: the task",
+            "Density of the points of all classes: six Gaussians of unit variance, of which each class has a dense one "
+            "with 80 % of its points and a sparse one with 20 %. Lines: where the Bayes-optimal class changes.",
+        ),
+        _with_and_without(study),
+    ]
+    curves = study_curves(study)
+    if curves:
+        separate = _density(
+            "figure_5",
+            DIFFERENT,
+            "Figure 5: the task with other distances between the classes",
+            "Density of the points of all classes in the set-up “Different data set” of Figs. 6 and 7. The paper "
+            "states no numbers: the means are read from its figure, where the variance looks as in Fig. 1.",
+        )
+        figures += [_best_amounts(curves, published), separate]
+        figures += [_setups(curves, teacher, published) for teacher in TEACHERS]
+    figures.append(_histograms(study, published.histograms))
     ours = figure11(study)
-    if set(ours) & set(grid):
-        figures.append(_grid(ours, grid))
+    if set(ours) & set(published.grid):
+        figures.append(_grid(ours, published.grid))
     return figures
 
 
-def study_curve(study: Mapping[str, np.ndarray]) -> Curve | None:
-    """Return the curve of the bins added over replicates; None if label smoothing was not run."""
+def study_curves(study: Mapping[str, np.ndarray]) -> Curves:
+    """Return the curves of the bins added over replicates; empty if the family "curves" was not run."""
+    count, sums = (study[key].sum(axis=0) for key in ("curve_count", "curve_sums"))
     if not len(study["curve_eps"]):
-        return None
-    return build_curve(study["curve_count"].sum(axis=0), study["curve_sums"].sum(axis=0), study["curve_eps"])
+        return {}
+    return {
+        (setup.name, teacher, kind): build_curve(count[v, t, k], sums[v, t, k], study["curve_eps"])
+        for v, setup in enumerate(SETUPS)
+        for t, teacher in enumerate(TEACHERS)
+        for k, kind in enumerate(KINDS)
+    }
 
 
 def figure11(study: Mapping[str, np.ndarray]) -> dict[tuple[float, float], tuple[float, float]]:
@@ -71,100 +105,129 @@ def figure11(study: Mapping[str, np.ndarray]) -> dict[tuple[float, float], tuple
     return found
 
 
-def _task(settings: Settings) -> StudyFigure:
-    test = draw_data(settings, 0).test
-    chosen = np.random.default_rng(0).permutation(len(test.labels))[: 3 * SHOWN_POINTS]
-    figure = Figure(figsize=(8, 4.2), layout="constrained")
+def _density(name: str, task: Task, title: str, caption: str) -> StudyFigure:
+    low, high = (f(np.concatenate([task.dense, task.sparse]), axis=0) for f in (np.min, np.max))
+    x, y = (np.linspace(a - 3, b + 3, 241) for a, b in zip(low, high, strict=True))
+    plane = np.stack(np.meshgrid(x, y), axis=2)
+    joint = task.log_joint(plane.reshape(-1, 2)).reshape(*plane.shape[:2], -1)
+    density = np.exp(joint).mean(axis=2)
+    figure = Figure(figsize=(1.6 + 3.9 * np.ptp(x) / np.ptp(y), 4.4), layout="constrained")
     axes = figure.subplots()
-    plane = np.stack(np.meshgrid(MAP_X, MAP_Y), axis=2)
-    best = log_posterior(plane.reshape(-1, 2)).argmax(axis=1).reshape(plane.shape[:2])
-    axes.pcolormesh(MAP_X, MAP_Y, best, cmap=ListedColormap(COLOURS[:3]), vmin=0, vmax=2, alpha=0.15, linewidth=0)
-    for k, colour in enumerate(COLOURS[:3]):
-        for dense, marker in ((True, "o"), (False, "^")):
-            x = test.x[chosen][(test.labels[chosen] == k) & (test.dense[chosen] == dense)]
-            axes.scatter(x[:, 0], x[:, 1], s=9, marker=marker, color=colour, linewidths=0)
-        for mean in (DENSE_MEANS[k], SPARSE_MEANS[k]):
-            axes.plot(*mean, marker="+", color=colour, markersize=14, markeredgewidth=2.5)
-    axes.set(xlabel="x1", ylabel="x2", xlim=(MAP_X[0], MAP_X[-1]), ylim=(MAP_Y[0], MAP_Y[-1]))
+    figure.colorbar(axes.pcolormesh(x, y, density, cmap="viridis"), label="density")
+    axes.contour(x, y, density, levels=density.max() * np.arange(1, 8) / 8, colors="white", linewidths=0.6)
+    for k, means in enumerate(np.stack([task.dense, task.sparse], axis=1)):
+        lead = joint[..., k] - np.delete(joint, k, axis=2).max(axis=2)
+        axes.contour(x, y, lead, levels=[0], colors=COLOURS[1], linewidths=1)
+        for mean in np.unique(means, axis=0):
+            axes.annotate(f"class {k + 1}", mean, (0, 9), textcoords="offset points", ha="center", color="white")
+            axes.plot(*mean, marker="+", color="white", markersize=9)
+    axes.set(xlabel="x1", ylabel="x2", aspect="equal")
+    return StudyFigure(name, title, caption, figure)
+
+
+def _with_and_without(study: Mapping[str, np.ndarray]) -> StudyFigure:
+    rows = study["histogram_rows"].tolist()
+    count = study["histograms"].sum(axis=0)
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for kind, (axes, title) in enumerate(zip(panels, ("True class", "Largest probability"), strict=True)):
+        for key, colour, dash in (("hard", COLOURS[0], "-"), ("ls", COLOURS[1], "-"), ("bayes", PAPER, ":")):
+            if key in rows:
+                share = _merged(count[rows.index(key), kind])
+                edges = np.linspace(0, 1, len(share) + 1)
+                axes.stairs(100 * share, edges, color=colour, linestyle=dash, linewidth=1.6, label=TITLES[key])
+        axes.set(xlabel="probability", title=title, xlim=(0, 1), yscale="log")
+        axes.grid(color="#dfe3e8", linewidth=0.6)
+    panels[0].set_ylabel("% of the test points")
+    panels[0].legend()
     caption = (
-        "Test points of the first replicate (circles dense, triangles sparse; colour is the class; + the means) over "
-        "the regions in which the Bayes-optimal classifier chooses each class. We assume that the paper's Fig. 2 shows "
-        "the task."
+        "Shares of the test points of all replicates in 30 bins of the predicted probability: networks trained on hard "
+        "labels and with label smoothing (the amount chosen by validation, T = 1), and Bayes. Logarithmic axis."
     )
-    return StudyFigure("figure_2", "Figure 2: the task", caption, figure)
+    return StudyFigure("figure_2", "Figure 2: probabilities with and without label smoothing", caption, figure)
 
 
-def _best_amounts(curve: Curve, tuned: tuple[float, float]) -> StudyFigure:
-    figure, axes = _curve_axes()
-    _scatter_best(axes, curve)
-    x = np.linspace(0.2, 1, 200)
-    axes.plot(x, curve_amount(x, *tuned), color=COLOURS[4], label="ILS1, the paper's P1 and P2")
-    axes.legend()
+def _best_amounts(curves: Curves, published: Published) -> StudyFigure:
+    figure = Figure(figsize=(8, 4.8), layout="constrained")
+    axes = figure.subplots()
+    setup, teacher = SETUPS[0].name, TEACHERS[0]
+    _draw_curve(axes, curves, setup, teacher, published)
+    x, fitted = np.linspace(0.2, 1, 200), fit_curves(curves[setup, teacher, FITTED])
+    lines = {
+        "ILS1, the paper's": (curve_amount, published.tuned, COLOURS[4], "-"),
+        "ILS1, fitted to ours": (curve_amount, fitted["ils1"], COLOURS[4], ":"),
+        "sine, fitted to ours": (sine_amount, fitted["sine"], COLOURS[2], ":"),
+    }
+    for name, (amount, (p1, p2), colour, dash) in lines.items():
+        label = f"{name}: P1 {p1:.2f}, P2 {p2:.2f}"
+        axes.plot(x, amount(x, p1, p2), color=colour, linestyle=dash, label=label)
+    axes.set(xlabel="probability of the Bayes-optimal model", ylabel="amount of smoothing", ylim=(-0.01, 0.26))
+    axes.legend(fontsize=8.5, ncols=2, loc="upper right")
     caption = (
-        "For each of 50 bins of the teacher's calibrated probability of the true class: the amount of label smoothing "
-        "whose students' mean probability is closest to the teacher's, over the test points of all replicates; the "
-        f"area of a dot shows the number of points. The line is Eq. 3 with the paper's P1 = {tuned[0]:g} and P2 = "
-        f"{tuned[1]:g}. The paper does not state over which points the means are taken."
+        "For each of 50 bins of the Bayes-optimal model's probability: the amount of label smoothing whose students' "
+        "mean probability is closest to the model's, over the test points of all replicates; the area of a dot shows "
+        f"the number of points. {LARGEST} The published line is that of Fig. 6. ILS1 is Eq. 3, min(0.2, P2 (p - P1)²); "
+        "the sine is 0.1 (sin(P2 (p - P1)) + 1). Both are fitted to the bins of the largest probability, weighted by "
+        "their points."
     )
-    return StudyFigure("figure_4", "Figure 4: the best amount for each confidence of the teacher", caption, figure)
+    return StudyFigure("figure_4", "Figure 4: the best amount for each probability of Bayes", caption, figure)
 
 
-def _students(curve: Curve) -> StudyFigure:
-    figure, axes = _curve_axes("mean p of the true class")
-    shown = np.linspace(0, len(curve.eps) - 1, min(4, len(curve.eps))).round().astype(int)
-    for number, e in enumerate(shown):
-        axes.plot(curve.teacher, curve.students[e], color=COLOURS[number], label=f"students, eps {curve.eps[e]:g}")
-    axes.plot(curve.teacher, curve.bayes, color="#222222", linestyle="--", label="Bayes")
-    axes.plot([0.2, 1], [0.2, 1], color="#9a9a9a", linewidth=0.8, label="teacher")
-    axes.legend()
+def _setups(curves: Curves, teacher: str, published: Published) -> StudyFigure:
+    figure = Figure(figsize=(9, 6.6), layout="constrained")
+    panels = figure.subplots(2, 2, sharex=True, sharey=True)
+    for axes, setup in zip(panels.ravel(), SETUPS, strict=True):
+        _draw_curve(axes, curves, setup.name, teacher, published)
+        axes.set(title=setup.title, ylim=(-0.01, LARGEST_AMOUNT + 0.02))
+    panels[0, 1].legend(fontsize=9, loc="upper right")
+    figure.supxlabel(f"probability of {TITLES[teacher]}", fontsize=10)
+    figure.supylabel("best amount of smoothing", fontsize=10)
+    number, name = (6, "the Bayes-optimal model") if teacher == TEACHERS[0] else (7, "No LS + TempS")
     caption = (
-        "Mean probability of the true class for students of several amounts, and for Bayes, in the bins of Fig. 4: "
-        "where a student's line crosses the grey one, its amount is the best of the bin. We assume that the paper's "
-        "Fig. 6 shows this."
+        f"The bins of Fig. 4 with {name} as teacher: the normal set-up, a network of one hidden layer (64 neurons "
+        "here; the paper states no width), 200 training points per class instead of 50, and the task of Fig. 5. All "
+        "but the first are of at most 10 replicates; the points of the published Fig. 8 are those of 10."
     )
-    return StudyFigure("figure_6", "Figure 6: students' and teacher's probability of the true class", caption, figure)
+    return StudyFigure(f"figure_{number}", f"Figure {number}: other set-ups, teacher {name}", caption, figure)
 
 
-def _fitted(curve: Curve) -> StudyFigure:
-    figure, axes = _curve_axes()
-    _scatter_best(axes, curve)
-    fitted, x = fit_curves(curve), np.linspace(0.2, 1, 200)
-    lines = {"ils1": curve_amount(x, *fitted["ils1"]), "sine": sine_amount(x, *fitted["sine"])}
-    for number, (name, y) in enumerate(lines.items()):
-        p1, p2 = fitted[name]
-        label = f"{'ILS1' if name == 'ils1' else 'sine'}: P1 {p1:.2f}, P2 {p2:.2f}"
-        axes.plot(x, y, color=COLOURS[(4, 2)[number]], linestyle="-" if name == "ils1" else "--", label=label)
-    axes.legend()
-    caption = (
-        "The bins of Fig. 4 with the curve of ILS1, min(0.2, P2 (p - P1)²), and the sine variant that the paper "
-        "mentions, 0.1 (sin(P2 (p - P1)) + 1), each fitted by least squares with bins weighted by their points. We "
-        "assume that the paper's Fig. 7 compares the two; the fit is ours."
-    )
-    return StudyFigure("figure_7", "Figure 7: two curves through the best amounts", caption, figure)
+def _draw_curve(axes: Axes, curves: Curves, setup: str, teacher: str, published: Published) -> None:
+    """Draw our best amounts of both kinds, and the published line."""
+    for kind in reversed(KINDS):
+        curve = curves[setup, teacher, kind]
+        area = 6 + 90 * np.sqrt(curve.count / curve.count.max(initial=1))
+        label = f"ours, {KIND[kind]}"
+        axes.scatter(curve.teacher, curve.best, s=area, color=COLOUR[kind], alpha=0.6, linewidths=0, label=label)
+    if (teacher, setup) in published.curves:
+        axes.plot(*published.curves[teacher, setup], color=PAPER, linewidth=1.3, label="published")
+    axes.set_xlim(0.18, 1.02)
+    axes.grid(color="#dfe3e8", linewidth=0.6)
 
 
-def _maps(study: Mapping[str, np.ndarray], titles: Mapping[str, str]) -> StudyFigure:
-    plane = np.stack(np.meshgrid(MAP_X, MAP_Y), axis=2).reshape(-1, 2)
-    maps = {"Bayes-Optimal": np.exp(log_posterior(plane))}
-    maps |= {titles[key]: p for key, p in zip(study["map_rows"].tolist(), study["maps"], strict=True)}
-    lines = (len(maps) + 1) // 2
-    figure = Figure(figsize=(9, 2.7 * lines), layout="constrained")
-    axes = figure.subplots(lines, 2, squeeze=False).ravel()
-    for axis in axes[len(maps) :]:
-        axis.set_axis_off()
-    shape, drawn = (len(MAP_Y), len(MAP_X)), []
-    for axis, (title, p) in zip(axes, maps.items(), strict=False):
-        confidence = p.max(axis=1).reshape(shape)
-        drawn.append(axis.pcolormesh(MAP_X, MAP_Y, confidence, cmap="viridis", vmin=1 / 3, vmax=1))
-        axis.contour(MAP_X, MAP_Y, p.argmax(axis=1).reshape(shape), levels=[0.5, 1.5], colors="white", linewidths=1.2)
-        axis.set_title(title, fontsize=10)
-    figure.colorbar(drawn[0], ax=axes.tolist(), label="confidence")
-    caption = (
-        "Confidence (largest probability) over the plane and borders of the predicted class, for the networks chosen "
-        "in the first replicate, without temperature scaling. The content of the paper's Fig. 8 is not known to us; "
-        "this is our choice."
-    )
-    return StudyFigure("figure_8", "Figure 8: confidence over the plane", caption, figure)
+def _histograms(study: Mapping[str, np.ndarray], published: Mapping[str, Histogram]) -> StudyFigure:
+    rows = study["histogram_rows"].tolist()
+    count = study["histograms"].sum(axis=0)
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    for axes, teacher in zip(figure.subplots(1, 2, sharey=True), TEACHERS, strict=True):
+        for k, kind in enumerate(KINDS):
+            share = _merged(count[rows.index(teacher), k])
+            edges = np.linspace(0, 1, len(share) + 1)
+            axes.stairs(100 * share, edges, color=COLOUR[kind], fill=kind == "true", label=f"ours, {KIND[kind]}")
+        if teacher in published:
+            edges, points = published[teacher]
+            # Bins of the same width as ours
+            share = points / points.sum() / np.diff(edges) / len(_merged(count[0, 0]))
+            axes.stairs(100 * share, edges, color=PAPER, linestyle="--", label="published")
+        axes.set(title=TITLES[teacher], xlabel="probability", xlim=(0, 1))
+        axes.legend(fontsize=9, loc="upper left")
+    figure.axes[0].set_ylabel("% of the test points")
+    caption = f"Shares of the test points of all replicates in 30 bins of the probability. {LARGEST}"
+    return StudyFigure("figure_8", "Figure 8: probabilities of both teachers", caption, figure)
+
+
+def _merged(count: np.ndarray) -> np.ndarray:
+    """Return the shares of the points in bins of twice the width."""
+    return count.reshape(-1, 2).sum(axis=1) / count.sum()
 
 
 def _grid(
@@ -194,17 +257,3 @@ def _grid(
         "points of a replicate, so differences between cells have smaller errors."
     )
     return StudyFigure("figure_11", "Figure 11: ILS1 with fixed P1 and P2", caption, figure)
-
-
-def _curve_axes(label: str = "amount of smoothing") -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.set(xlabel="teacher's calibrated p of the true class", ylabel=label, xlim=(0.18, 1.02))
-    axes.grid(color="#dfe3e8", linewidth=0.6)
-    return figure, axes
-
-
-def _scatter_best(axes, curve: Curve) -> None:
-    area = 12 + 160 * np.sqrt(curve.count / curve.count.max())
-    axes.scatter(curve.teacher, curve.best, s=area, color=COLOURS[0], alpha=0.55, linewidths=0, label="best of the bin")
-    axes.set_ylim(-0.01, LARGEST_AMOUNT + 0.02)

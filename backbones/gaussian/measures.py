@@ -22,8 +22,8 @@ def log_softmax(logits: np.ndarray, temperature: np.ndarray | float = 1.0) -> np
 
 
 def cross_entropy(log_p: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the mean of -log p_t, (J,)."""
-    return -log_p[:, np.arange(len(labels)), labels].mean(axis=1)
+    """Return the mean of -log p_t, (J,); nan without points."""
+    return -_mean(log_p[:, np.arange(len(labels)), labels])
 
 
 def measure(log_p: np.ndarray, points: Points) -> np.ndarray:

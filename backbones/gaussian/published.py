@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -66,6 +67,40 @@ def load_figure11(folder: Path = FOLDER) -> dict[tuple[float, float], float]:
     }
 
 
+class PublishedCurve(NamedTuple):
+    """A curve of Fig. 6 or 7: probability of the teacher and best amount, (B,)."""
+
+    teacher: np.ndarray
+    best: np.ndarray
+
+
+def load_curves(folder: Path = FOLDER) -> dict[tuple[str, str], PublishedCurve]:
+    """Load (teacher, set-up) -> curve; Fig. 6 has the Bayes-optimal teacher, Fig. 7 the hard-label one."""
+    teachers, curves = {"6": "bayes", "7": "hard_scaled"}, {}
+    for line in read_csv(folder / "extra_ils_fig6_fig7_curves.csv"):
+        best = np.array(line["Best eps at 50 equally spaced p"].split(), float)
+        p = np.linspace(float(line["First p"]), float(line["Last p"]), len(best))
+        curves[teachers[line["Figure"]], line["Set-up"]] = PublishedCurve(p, best)
+    return curves
+
+
+class Histogram(NamedTuple):
+    """A histogram: edges (B + 1,) and points per bin (B,)."""
+
+    edges: np.ndarray
+    count: np.ndarray
+
+
+def load_histograms(folder: Path = FOLDER) -> dict[str, Histogram]:
+    """Load teacher -> histogram of Fig. 8."""
+    teachers, found = {"Bayes-Optimal": "bayes", "No LS + TempS": "hard_scaled"}, {}
+    for line in read_csv(folder / "extra_ils_fig8_histograms.csv"):
+        count = np.array(line["Points in 20 bins"].split(), float)
+        edges = np.linspace(float(line["First p"]), float(line["Last p"]), len(count) + 1)
+        found[teachers[line["Model"]]] = Histogram(edges, count)
+    return found
+
+
 def load_tuned_curve(folder: Path = FOLDER) -> tuple[float, float]:
     """Load P1 and P2 of the curve that the paper's text states for the synthetic data."""
     for line in read_csv(folder / "prose.csv"):
@@ -80,7 +115,7 @@ def load_tuned_curve(folder: Path = FOLDER) -> tuple[float, float]:
 def load_suspicions(folder: Path = FOLDER) -> list[dict[str, str]]:
     """Load the wrong or doubtful numbers of the four tables and the text around them."""
     lines = read_csv(folder / "suspected_errors.csv")
-    tables = ("ILS I", "ILS V", "ILS I-III, V, VI", "ILS II", "ILS VI")
+    tables = ("ILS I", "ILS V", "ILS Figs. 6 to 8", "ILS I-III, V, VI", "ILS II", "ILS VI")
     return [line for line in lines if next(iter(line.values())) in tables]
 
 

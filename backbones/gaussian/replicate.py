@@ -1,14 +1,21 @@
 """One replicate of the study: draw points, train all candidates, choose one per row, measure on the test points."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from backbones.gaussian import curve
-from backbones.gaussian.candidates import Candidate, Grids, Teacher, build_candidates, build_targets
+from backbones.gaussian.candidates import (
+    Candidate,
+    Grids,
+    Teacher,
+    build_candidates,
+    build_targets,
+    curve_candidates,
+)
 from backbones.gaussian.measures import (
     MEASURES,
     PARITY_BOUNDS,
@@ -19,15 +26,18 @@ from backbones.gaussian.measures import (
 )
 from backbones.gaussian.network import predict
 from backbones.gaussian.rows import Row, build_rows, choose
-from backbones.gaussian.task import Points, log_posterior, sample_points
+from backbones.gaussian.task import CLASSES, SETUPS, Points, SetUp, log_posterior
 from backbones.gaussian.training import Problem, Recipe, train_networks
 
 DATA_STREAM, NETWORK_STREAM = 0, 1
+SETUP_STREAMS = 2  # and further
+# Replicates of the set-ups of Figs. 6 and 7 other than the normal one: the counts of the paper's Fig. 8 add up to the
+# test points of 10 data sets.
+SETUP_REPLICATES = 10
 HARD = Candidate("hard")
 COLUMNS = (*MEASURES, "val_ce", "temperature", "temperature_free", "eps", "p1", "p2", "t", "epoch")
 BAYES = "bayes"
-MAP_X, MAP_Y = np.linspace(-7.5, 8.5, 161), np.linspace(-4.5, 4.5, 91)
-MAP_ROWS = ("hard", "ls", "ils1", "ils")
+HISTOGRAM_ROWS = ("hard", "hard_scaled", "ls", "ls_scaled")
 
 
 @dataclass(frozen=True)
@@ -50,12 +60,15 @@ class Data:
     test: Points
 
 
-def draw_data(settings: Settings, number: int) -> Data:
+def draw_data(settings: Settings, number: int, setup: SetUp = SETUPS[0]) -> Data:
     """Draw three independent samples; the data of a replicate do not depend on the networks trained."""
-    streams = np.random.SeedSequence(settings.seed, spawn_key=(number, DATA_STREAM)).spawn(3)
+    index = SETUPS.index(setup)
+    stream = SETUP_STREAMS + index if index else DATA_STREAM
+    streams = np.random.SeedSequence(settings.seed, spawn_key=(number, stream)).spawn(3)
+    train, val, test = settings.per_class
     drawn = [
-        sample_points(np.random.default_rng(stream), count)
-        for stream, count in zip(streams, settings.per_class, strict=True)
+        setup.task.sample(np.random.default_rng(stream), count)
+        for stream, count in zip(streams, (train * setup.more, val, test), strict=True)
     ]
     return Data(*drawn)
 
@@ -118,7 +131,7 @@ def run_replicate(settings: Settings, number: int) -> dict[str, np.ndarray]:
         students.train(grid, build_targets(grid, teacher))
     if "distillation" in settings.families:
         distil_chosen(students)
-    return _result(students)
+    return _result(students) | _curves(students)
 
 
 def distil_chosen(students: Students) -> None:
@@ -137,7 +150,7 @@ def _result(students: Students) -> dict[str, np.ndarray]:
 
     candidates (J,) names and their scores (J,); test_ce (J,), nan if not needed;
     rows (R,) keys, values (R, C) of `COLUMNS`, chosen (R,) names;
-    curve_count (BINS,), curve_sums (2 + E, BINS), curve_eps (E,); maps (4, n, K) of the first replicate.
+    histogram_rows (H,) keys, histograms (H, 3, HISTOGRAM_BINS).
     """
     data, candidates = students.data, students.candidates
     rows = build_rows(students.settings.grids, candidates)
@@ -157,12 +170,7 @@ def _result(students: Students) -> dict[str, np.ndarray]:
         "values": np.array(values),
         "chosen": np.array(["", *(candidates[c].name for c in chosen)]),
     }
-    return (
-        result
-        | students.scores
-        | _curve(students, log_p)
-        | _maps(students, dict(zip([row.key for row in rows], chosen, strict=True)))
-    )
+    return result | students.scores | _histograms(students, rows, chosen, log_p)
 
 
 def _row_values(students: Students, row: Row, index: int, log_p: np.ndarray) -> list[float]:
@@ -185,26 +193,48 @@ def _bayes_values(data: Data) -> list[float]:
     return [float(known.get(column, np.nan)) for column in COLUMNS]
 
 
-def _curve(students: Students, log_p: Mapping[int, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return sums of p_t over the test points, per bin of the calibrated teacher's p_t."""
+def _histograms(
+    students: Students, rows: Sequence[Row], chosen: Sequence[int], log_p: Mapping[int, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Return the histograms of probabilities at the test points, of Bayes and of some rows."""
     test = students.data.test
-    own = np.arange(len(test.labels)), test.labels
-    members = [c for c, candidate in enumerate(students.candidates) if candidate.method == "ls"]
-    teacher = log_softmax(log_p[0], students.scores["temperature"][0])[0][own]
-    columns = [teacher, log_posterior(test.x)[own], *(log_p[c][0][own] for c in members)]
-    count, sums = curve.bin_sums(np.exp(teacher), np.exp(columns))
-    eps = np.array([students.candidates[c].eps for c in members])
-    return {"curve_count": count, "curve_sums": sums, "curve_eps": eps}
+    found = {BAYES: log_posterior(test.x)}
+    for row, c in zip(rows, chosen, strict=True):
+        if row.key in HISTOGRAM_ROWS:
+            found[row.key] = log_softmax(log_p[c], students.scores["temperature"][c] if row.scaled else 1.0)[0]
+    counts = np.array([curve.histograms(one, test.labels) for one in found.values()])
+    return {"histogram_rows": np.array(list(found)), "histograms": counts}
 
 
-def _maps(students: Students, chosen: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """Return probabilities over the plane for Fig. 8; only for the first replicate."""
-    if students.number:
-        return {}
-    x = np.stack(np.meshgrid(MAP_X, MAP_Y), axis=2).reshape(-1, 2)
-    shown = [key for key in MAP_ROWS if key in chosen]
-    p = np.exp(log_softmax(students.logits([chosen[key] for key in shown], x)))
-    return {"map_rows": np.array(shown), "maps": p.astype(np.float32)}
+def _curves(normal: Students) -> dict[str, np.ndarray]:
+    """Return `curve.curve_sums` at the test points, stacked over `SETUPS`; zeros for a set-up that is not trained.
+
+    curve_eps (E,); curve_count (V, 2, 2, BINS); curve_sums (V, 2, 2, 1 + E, BINS).
+    """
+    settings, number = normal.settings, normal.number
+    grid = curve_candidates(settings.grids) if "curves" in settings.families else []
+    count = np.zeros((len(SETUPS), len(curve.TEACHERS), len(curve.KINDS), curve.BINS), int)
+    sums = np.zeros((*count.shape[:-1], 1 + len(grid), curve.BINS))
+    trained = len(SETUPS) if number < SETUP_REPLICATES else 1
+    for v, setup in enumerate(SETUPS[:trained] if grid else ()):
+        students = _train_setup(settings, number, setup, grid) if v else normal
+        test = students.data.test
+        places = {c.name: j for j, c in enumerate(students.candidates)}
+        log_p = [log_softmax(students.logits([places[c.name]], test.x))[0] for c in grid]
+        hard = log_softmax(students.logits([0], test.x), students.scores["temperature"][:1])[0]
+        count[v], sums[v] = curve.curve_sums([setup.task.log_posterior(test.x), hard], log_p, test.labels)
+    return {"curve_eps": np.array([c.eps for c in grid]), "curve_count": count, "curve_sums": sums}
+
+
+def _train_setup(settings: Settings, number: int, setup: SetUp, grid: Sequence[Candidate]) -> Students:
+    """Train the hard-label network and the students of the curve in another set-up."""
+    recipe = replace(settings.recipe, sizes=setup.sizes or settings.recipe.sizes)
+    data = draw_data(settings, number, setup)
+    students = Students(replace(settings, recipe=recipe), number, data)
+    hard = np.eye(CLASSES)[data.train.labels]
+    amounts = np.array([0.0, *(c.eps for c in grid)])[:, None, None]
+    students.train([HARD, *grid], (1 - amounts) * hard + amounts / CLASSES)
+    return students
 
 
 def _float(array: np.ndarray) -> Tensor:

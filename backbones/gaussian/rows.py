@@ -34,7 +34,6 @@ def build_rows(grids: Grids, candidates: Sequence[Candidate]) -> list[Row]:
 
 def all_rows(grids: Grids) -> list[Row]:
     """Return all rows in the order of the paper's tables."""
-    of_t = {t: (lambda c, t=t: c.method == "ils2" and c.t in t) for t in (grids.t, grids.t_text)}
     rows = [
         *_pair("hard", "No LS", lambda c: c.method == "hard"),
         *_pair("ls", "Standard LS", lambda c: _is_grid_ls(grids, c)),
@@ -42,9 +41,11 @@ def all_rows(grids: Grids) -> list[Row]:
         Row("ls_on_dense", "Standard LS, chosen on dense", lambda c: _is_grid_ls(grids, c), ON_DENSE),
         Row("ls_on_sparse", "Standard LS, chosen on sparse", lambda c: _is_grid_ls(grids, c), ON_SPARSE),
         *_pair("ils1", "ILS1", lambda c: c.method == "ils1" and c.p1 in grids.p1 and c.p2 in grids.p2),
-        *_pair("ils2", "ILS2", of_t[grids.t]),
-        *_pair("ils2_text", f"ILS2, T in {{{', '.join(f'{t:g}' for t in grids.t_text)}}}", of_t[grids.t_text]),
-        *_pair("ils", "ILS", lambda c: c.method == "ils"),
+        *_pair("sine", "ILS1 sine", lambda c: c.method == "sine"),
+        *_pair("ils2", "ILS2", lambda c: c.method == "ils2" and c.t in grids.t),
+        *_pair("ils2_text", f"ILS2, {_list(grids.t_text)}", lambda c: c.method == "ils2" and c.t in grids.t_text),
+        *_pair("ils", "ILS", lambda c: c.method == "ils" and c.t in grids.t_text),
+        *_pair("ils_wide", f"ILS, {_list(grids.t)}", lambda c: c.method == "ils" and c.t in grids.t),
     ]
     names = {"bayes": "Bayes-Optimal", "hard": "No LS", "ls": "Standard LS", "ils": "ILS"}
     for teacher in TEACHERS:
@@ -62,6 +63,10 @@ def choose(row: Row, candidates: Sequence[Candidate], scores: dict[str, np.ndarr
 
 def _is_grid_ls(grids: Grids, candidate: Candidate) -> bool:
     return candidate.method == "ls" and candidate.eps in grids.eps
+
+
+def _list(temperatures: Sequence[float]) -> str:
+    return f"T in {{{', '.join(f'{t:g}' for t in temperatures)}}}"
 
 
 def _pair(key: str, method: str, member: Callable[[Candidate], bool]) -> list[Row]:

@@ -21,7 +21,7 @@ from backbones.core.errors import InputError
 from backbones.core.files import load_json, save_atomic, save_json
 from backbones.gaussian.replicate import Settings, run_replicate
 
-VERSION = 1  # version of the files; raise it when a replicate's numbers change
+VERSION = 2  # version of the files; raise it when a replicate's numbers change
 SETTINGS_FILE = "study.json"
 
 
@@ -50,9 +50,9 @@ def run_study(settings: Settings, folder: str | Path, replicates: int, workers: 
 
 
 def load_study(folder: str | Path, replicates: int) -> dict[str, np.ndarray]:
-    """Load the arrays of all replicates, stacked (N, ...), except names, which are the same in each, and maps."""
+    """Load the arrays of all replicates, stacked (N, ...), except names and amounts, which are the same in each."""
     loaded = [_load(replicate_file(Path(folder), number)) for number in range(replicates)]
-    once = {key: loaded[0][key] for key in ("candidates", "rows", "curve_eps", "map_rows", "maps")}
+    once = {key: loaded[0][key] for key in ("candidates", "rows", "curve_eps", "histogram_rows")}
     return once | {key: np.stack([one[key] for one in loaded]) for key in loaded[0] if key not in once}
 
 

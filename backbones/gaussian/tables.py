@@ -41,7 +41,9 @@ COLUMN = {
 _CALIBRATION = ("ce", "ece15", "cwece15_trueclass", "cwece15")
 _ACCURACY = ("acc", "acc_dense", "acc_sparse")
 _COMMON = ("bayes", "hard", "hard_scaled", "ls", "ls_scaled", "ls02", "ls02_scaled")
-_ILS = tuple(f"{key}{end}" for key in ("ils1", "ils2", "ils2_text", "ils") for end in ("", "_scaled"))
+_ILS = tuple(
+    f"{key}{end}" for key in ("ils1", "sine", "ils2", "ils2_text", "ils", "ils_wide") for end in ("", "_scaled")
+)
 
 
 class Table(NamedTuple):

@@ -36,7 +36,9 @@ def page_text(root: Path, source: Mapping[str, Any], tables: Sequence[Table], su
     blocks = [INTRODUCTION.format(rate=rate / 1e12), _overview(root, source, tables)]
     for table in tables:
         blocks += [f"## {table.title}: {table.spec['title']}", *_table_blocks(root, source, table, suites)]
-    blocks.append("## Tables without a config\n\n" + "\n".join(f"* {k}: {v}." for k, v in source["without"].items()))
+    blocks.append(
+        "## Tables and figures without a config\n\n" + "\n".join(f"* {k}: {v}." for k, v in source["without"].items())
+    )
     blocks.append("## Figures")
     for title, commands in source["figures"].items():
         blocks += [f"{title}:", "```\n" + "\n".join(commands) + "\n```"]
