@@ -37,7 +37,10 @@ def labels_of(path):
 @pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
 def test_a_suite_of_a_paper_names_its_table_and_other_suites_none(path):
     paper, name = paper_of(path), path.stem
-    if name.startswith(("quick", "ols_table4", "ols_table5", "ols_single")) or name in UNPUBLISHED:
+    if (
+        name.startswith(("quick", "ols_table4", "ols_table5", "ols_single", "ols_table6", "ols_table7"))
+        or name in UNPUBLISHED
+    ):
         assert paper == ""
         return
     assert name.startswith(paper.partition(":")[0])
