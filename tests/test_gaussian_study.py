@@ -291,9 +291,9 @@ def test_fits_recover_the_curve_that_made_the_amounts():
 def test_both_teachers_are_binned_by_both_probabilities():
     """Two points, of which the second is predicted wrongly; a student of each amount."""
     labels = np.array([0, 1])
-    bayes = np.log([[0.7, 0.2, 0.1], [0.6, 0.3, 0.1]])
-    hard = np.log([[0.9, 0.05, 0.05], [0.5, 0.25, 0.25]])
-    students = [np.log([[0.8, 0.1, 0.1], [0.5, 0.4, 0.1]]), bayes]
+    bayes = np.log([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]])
+    hard = np.log([[0.9, 0.05, 0.05], [0.25, 0.25, 0.5]])
+    students = [np.log([[0.8, 0.1, 0.1], [0.1, 0.4, 0.5]]), bayes]
     count, sums = curve.curve_sums([bayes, hard], students, labels)
     assert count.shape == (2, 2, curve.BINS)
     assert sums.shape == (2, 2, 3, curve.BINS)
