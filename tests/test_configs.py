@@ -89,6 +89,25 @@ def test_a_yolo_config_is_valid(path):
     assert len(hashes) == 1  # they differ in their labels alone
 
 
+def test_yolo_is_tested_at_the_scales_of_the_paper_and_one_size_is_a_key():
+    """OLS Sec. IV-D: several scales; those and the threshold are of the code base (range(320, 640, 96), 0.45)."""
+    for name in ("voc0712", "voc0712_ls001", "voc0712_ls01", "voc0712_ols"):
+        test = load_config(yolo_config.get_defaults(), ROOT / "configs" / "yolo" / f"{name}.yaml").TEST
+        assert list(test.SIZES) == [*range(320, 640, 96)]
+        assert (test.NMS_THRESH, test.FLIP) == (0.45, False)
+    one = ["TEST.SIZES", "[544]", "TEST.NMS_THRESH", "0.5"]
+    cfg = load_config(yolo_config.get_defaults(), ROOT / "configs" / "yolo" / "voc0712.yaml", one)
+    assert cfg.TEST == yolo_config.get_defaults().TEST
+
+
+def test_no_label_of_the_quick_yolo_is_tuned():
+    """Its only other split is the one that is reported."""
+    cfg = load_config(yolo_config.get_defaults(), ROOT / "configs" / "yolo" / "quick.yaml")
+    base = load_config(yolo_config.get_defaults(), ROOT / "configs" / "yolo" / "base_small.yaml")
+    assert cfg.CLASS_LABELS == yolo_config.get_defaults().CLASS_LABELS
+    assert cfg.SOLVER.BASE_LR == base.SOLVER.BASE_LR
+
+
 def test_the_labels_of_yolo_are_rows_of_one_protocol():
     folder = ROOT / "configs" / "yolo"
     names = ("voc0712", "voc0712_ls001", "voc0712_ls01", "voc0712_ols")

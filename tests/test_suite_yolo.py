@@ -14,7 +14,7 @@ from suites.loading import load_suite
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPECTED = {
-    "quick_yolo": (1, ["hard labels", "LS 0.1 labels", "OLS hard_weight 0.75 labels"]),
+    "quick_yolo": (1, ["hard labels", "LS 0.1 labels", "OLS labels"]),
     "voc_yolo_ols": (3, ["hard labels", "LS 0.01 labels", "LS 0.1 labels", "OLS labels"]),
 }
 

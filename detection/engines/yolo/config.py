@@ -1,5 +1,6 @@
 """Settings of a YOLO fine-tuning: commented defaults, those of Zhang et al. 2021 (OLS, Table VIII).
 
+The paper's test at several scales is in configs/yolo/voc0712.yaml; TEST here is that of the code base, at one size.
 Keys that are also in detection/config.py have the same meaning here.  Where the paper is silent, values are those of
 the code base that agrees with it elsewhere, the MobileNetV2 branch of Peterisfar/YOLOV3; a NOTE marks where we differ.
 The role of a key (backbones/core/roles.py), stated with its default or that of its block, defines what depends on it.
