@@ -20,7 +20,8 @@ CONFIG_FILE = "config.yaml"
 # Stages that have the config.yaml of the pretraining.
 _CONFIGURED = ("pretraining", "backbone", "localization", "robustness")
 _FREE = (
-    *("SEED", "LABEL", "LOG_PERIOD", "DATA.ROOT", "DATA.NUM_WORKERS", "DATA.NOISE_SEED", "DATA.VAL_SPLIT"),
+    *("SEED", "LABEL", "LOG_PERIOD", "DATA.ROOT", "DATA.NUM_WORKERS", "DATA.VAL_SPLIT"),
+    *("DATA.NOISE_SEED", "DATA.HOLDOUT_SEED"),
     *("DATA.EVAL_*", "DATA.SHIFTED_SPLIT", "EVAL.*", "ATTACK.*", "LOCALIZE.*", "SOLVER.CHECKPOINT_PERIOD"),
     *("TEACHER.*", "MODEL.WEIGHTS", IMPORTS),  # files by their content, see `_settings`
 )

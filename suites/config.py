@@ -131,6 +131,10 @@ class Row:
     grid: Grid | None = field(default=None, metadata={"read": read_grid})
     # Empty: SEEDS.
     seeds: tuple[int, ...] = ()
+    # Not 0: a teacher of other rows, trained with this added to its seed, so that it shares neither initial weights nor
+    # the order of images with its students; the images held out and the label noise are those of the seed.  It is not
+    # measured, fine-tuned or compared.
+    seed_offset: int = 0
 
     def chosen_keys(self) -> set[str]:
         """Return the config keys whose values are decided by its grid or by a choice that it refers to."""

@@ -50,6 +50,9 @@ def _check_row(row: Row, suite: Suite) -> None:
     _check_seeds(suite.seeds_of(row), f"{where}: SEEDS")
     if row.backbone not in ("", "random"):
         raise InputError(f"{where}: BACKBONE is '{row.backbone}'; it is 'random', or left out to pretrain one")
+    check_range(f"{where}: SEED_OFFSET", row.seed_offset, 0, 2**30)
+    if row.seed_offset and (row.backbone or row.grid):
+        raise InputError(f"{where}: SEED_OFFSET makes it a teacher, which is one pretraining; delete BACKBONE or GRID")
     if row.backbone and (row.config or row.overrides or row.grid):
         raise InputError(f"{where}: a random backbone is not pretrained; delete its CONFIG, OVERRIDES and GRID")
     if row.grid and not suite.evaluate.enabled:  # the report would show the validation that chose it

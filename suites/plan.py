@@ -162,7 +162,7 @@ class _Builder:
         for row in self.suite.rows:
             seeds = self.suite.seeds_of(row)
             for seed in seeds:
-                self._row(row, Run(row.label, seed, len(seeds) > 1))
+                self._row(row, Run(row.label, seed, len(seeds) > 1, row.seed_offset))
         return Plan(self.suite, self.output, self.tools, tuple(self.stages.values()), tuple(self.notes), self.data, {})
 
     def _add(self, stages: Iterable[Stage]) -> None:
@@ -176,6 +176,9 @@ class _Builder:
         trained, twin, waits = self.training.add(row, run)
         if twin:
             self.notes.append(f"{run.title} has the same backbone as {twin}: both came to the same training")
+            self._add(replace(stage, compared=False) for stage in trained.stages)
+            return
+        if row.seed_offset:  # a teacher
             self._add(replace(stage, compared=False) for stage in trained.stages)
             return
         self._add(trained.stages)

@@ -1,7 +1,8 @@
 """References in the texts of a suite.
 
     {data:NAME}          folder of that DATA entry
-    {run:LABEL}          run folder of that row with the same seed, such as a teacher
+    {run:LABEL}          run folder of that row with the same seed, such as a teacher; a teacher that shall not share
+                         initial weights and order of images with its student has a SEED_OFFSET (suites/config.py)
     {chosen:LABEL:KEY}   value of KEY that the grid of that row chose with the same seed
 
 The code handles a reference as its text, such as "{run:CE}".

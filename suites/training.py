@@ -136,7 +136,7 @@ class Training:
 
     def _unlabelled(self, row: Row, run: Run, overrides: Sequence[str], **others: Any) -> GridPoint:
         """Return a training whose folder and hash do not depend on the row's label."""
-        settings = sorted_overrides([*overrides, "SEED", str(run.seed)])
+        settings = sorted_overrides([*overrides, *run.seeds])
         name = ["point", f"s{run.seed}"]
         return self._stage(GridPoint, row, run, name, settings, compared=False, **others)
 

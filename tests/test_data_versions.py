@@ -254,6 +254,10 @@ def test_a_config_makes_the_parts(small_scenes):
     again = build_configured(cfg, "train", WarningCounter(), training=True)
     assert again.relative != train.relative
     assert again.source == train.source  # one protocol for all seeds
+    cfg.DATA.HOLDOUT_SEED, cfg.DATA.NOISE_SEED = 0, 0  # a teacher of seed 1 with the data of its student of seed 0
+    same = build_configured(cfg, "train", WarningCounter(), training=True)
+    assert (same.fingerprint, same.relative) == (train.fingerprint, train.relative)
+    assert build_configured(cfg, "holdout", WarningCounter()).relative == out.relative
     plain = build_configured(configured(small_scenes), "train", WarningCounter(), training=True)
     assert plain.source == plain.fingerprint
 

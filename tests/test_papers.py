@@ -262,7 +262,8 @@ def test_suites_of_the_papers(path, load_tool, tmp_path, capsys):
         decided = not row.grid and "{chosen:" not in str(row.overrides)
         measures = [kind for kind in ("evaluate", "attack") if suite.measuring(kind).enabled]
         measures += [rf"finetune \({entry.name}\)" for entry in suite.finetune]
-        for stage in ("pretrain", *measures) if decided else ():
+        measured = [] if row.seed_offset else measures  # a teacher is only trained
+        for stage in ("pretrain", *measured) if decided else ():
             title = rf"^\[\d+/\d+\] {re.escape(row.label)}( seed \d)?: {stage}: to run$"
             assert len(re.findall(title, planned, re.MULTILINE)) == len(suite.seeds_of(row)), title
         assert f"{row.label} seed" in planned or f"{row.label}:" in planned  # perhaps after a choice
@@ -273,7 +274,8 @@ def test_the_suites_of_ils_have_the_columns_of_the_table():
     columns = [
         c for c in read("ils_table3_ce.csv")[0] if not c.endswith("rank") and c not in ("Model", "Dataset", "source")
     ]
-    rows = [row.label for row in load_suite(SUITES[[p.stem for p in SUITES].index("ils_table3_lenet_cifar10")]).rows]
+    suite = load_suite(SUITES[[p.stem for p in SUITES].index("ils_table3_lenet_cifar10")])
+    rows = [row.label for row in suite.rows if not row.seed_offset]
     assert set(columns) == {*rows, "No LS+TempS"}  # the same training as No LS
 
 
@@ -378,6 +380,25 @@ def test_the_suites_of_the_fine_grained_table_have_its_four_columns_and_start_fr
         }  # fmt: skip
         assert len({(cfg.DATA.NAME, cfg.MODEL.ARCH, cfg.MODEL.WEIGHTS) for cfg in methods.values()}) == 1
         assert methods["LS"].MODEL.WEIGHTS
+
+
+@pytest.mark.parametrize("name", ["ils_table3_lenet_cifar10", "ils_table4_resnet18_cifar10"])
+def test_a_teacher_of_ils_is_a_run_of_another_seed_on_the_same_images(name, tmp_path):
+    """Initial weights and order of images follow SEED, the images held out HOLDOUT_SEED (-1: SEED)."""
+    plan = build_plan(load_suite(ROOT / f"configs/suites/{name}.yaml"), tmp_path)
+    taught = 0
+    for stage in plan.stages:
+        if stage.kind not in ("pretrain", "grid"):
+            continue
+        cfg = load_config(get_defaults(), stage.config, stage.overrides)
+        for teacher in (other for other in stage.inputs if str(other.output) == cfg.TEACHER.RUN):
+            other = load_config(get_defaults(), teacher.config, teacher.overrides)
+            assert other.SEED != cfg.SEED
+            held = [c.SEED if c.DATA.HOLDOUT_SEED < 0 else c.DATA.HOLDOUT_SEED for c in (cfg, other)]
+            assert held[0] == held[1] == stage.run.seed
+            assert not teacher.compared
+            taught += 1
+    assert taught > 10
 
 
 def test_numbers_of_the_running_text_are_quoted(source):

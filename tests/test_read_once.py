@@ -127,6 +127,7 @@ CASES = [
     ("train", ["DATA.TRAIN_SPLIT", "val", "DATA.CLASS_CAP", "2"]),
     ("holdout", ["DATA.HOLDOUT", "6"]),
     ("holdout", ["DATA.HOLDOUT", "6", "SEED", "1"]),
+    ("holdout", ["DATA.HOLDOUT", "6", "DATA.HOLDOUT_SEED", "2"]),
     ("holdout", ["DATA.HOLDOUT", "7"]),
     ("holdout", ["DATA.HOLDOUT", "6", "DATA.TRAIN_SPLIT", "val"]),
     ("train", ["DATA.HOLDOUT", "6"]),

@@ -252,6 +252,28 @@ def test_the_run_of_another_row_is_read(grid):
     assert points == [f"ILS seed {seed} grid {number} of 2" for seed in (0, 1) for number in (1, 2)]
 
 
+def test_a_teacher_has_another_seed_and_the_data_of_its_students(grid):
+    """It is trained before them and read by them, but not measured or compared; other rows keep their folders."""
+    student = {"LABEL": "ILS", "SEEDS": [0, 1], "OVERRIDES": ["METHOD.NAME", "ILS"]}
+    rows(grid, {"LABEL": "CE", "SEEDS": [0, 1]}, student)
+    before = {stage.output for stage in grid.plan().stages}
+    teacher = {"LABEL": "T", "SEEDS": [0, 1], "SEED_OFFSET": 1000}
+    rows(grid, {"LABEL": "CE", "SEEDS": [0, 1]}, teacher, student)
+    stages = [stage for stage in grid.plan().stages if stage.output not in before]
+    assert [stage.title for stage in stages] == ["T seed 0: pretrain", "T seed 1: pretrain"]
+    assert not any(stage.compared for stage in stages)
+    rows(grid, {"LABEL": "CE", "SEEDS": [0, 1]}, teacher, student | {"OVERRIDES": ["TEACHER.RUN", "{run:T}"]})
+    assert grid.run()[0] == 0
+    calls = [values_of(a) | {"folder": str(output_of(a))} for name, a in grid.calls() if name == "pretrain"]
+    of_label = {(values["LABEL"], int(values["SEED"])): values for values in calls}
+    assert set(of_label) == {(label, seed) for label in ("CE", "ILS") for seed in (0, 1)} | {("T", 1000), ("T", 1001)}
+    for seed in (0, 1):
+        taught = of_label["T", 1000 + seed]
+        assert (taught["DATA.HOLDOUT_SEED"], taught["DATA.NOISE_SEED"]) == (str(seed), str(seed))
+        assert of_label["ILS", seed]["TEACHER.RUN"] == taught["folder"]
+        assert "DATA.HOLDOUT_SEED" not in of_label["ILS", seed]
+
+
 def test_every_seed_chooses_for_itself(grid):
     grid.tree["SEEDS"] = [0, 1]
     grid.losses({f"{AMOUNT} 0.2": -2, "SEED 1": 1})
@@ -319,6 +341,8 @@ A = {"LABEL": "A", "GRID": GRID}
         ([{**A, "OVERRIDES": [AMOUNT, 3]}], f"ROWS A: GRID: KEYS {AMOUNT} is also in OVERRIDES"),
         ([{**A, "GRID": {**GRID, "OVERRIDES": ["X"]}}], "ROWS A: GRID: OVERRIDES come as KEY VALUE pairs; 'X' has no"),
         ([{**A, "BACKBONE": "random"}], "ROWS A: a random backbone is not pretrained"),
+        ([{**A, "SEED_OFFSET": 1}], "ROWS A: SEED_OFFSET makes it a teacher, which is one pretraining; delete"),
+        ([{"LABEL": "A", "SEED_OFFSET": -1}], "ROWS A: SEED_OFFSET is -1; it must be between 0 and"),
         ([{"LABEL": "A", "OVERRIDES": ["X", "{chosen:A:X}"]}], "'{chosen:A:X}' does not name a pretrained row above"),
         ([{"LABEL": "B", "OVERRIDES": ["X", "{run:A}"]}, {"LABEL": "A", "OVERRIDES": ["X", "{run:B}"]}],
          "ROWS B: '{run:A}' does not name a pretrained row above this one"),

@@ -32,9 +32,11 @@ _C.VAL_SPLIT = TEST("val")
 # A second validation set, with backgrounds that are independent of the class; empty: none.
 _C.SHIFTED_SPLIT = TEST("")
 
-# Number of images of TRAIN_SPLIT that are not trained on but form the split `holdout`, drawn at random with SEED (ILS
-# App. C: 5000 of CIFAR, 6000 of SVHN); 0: none.
+# Number of images of TRAIN_SPLIT that are not trained on but form the split `holdout`, drawn at random (ILS App. C:
+# 5000 of CIFAR, 6000 of SVHN); 0: none.
 _C.HOLDOUT = 0
+# Seed of this draw; -1: SEED.  A teacher with another SEED than its students needs theirs.
+_C.HOLDOUT_SEED = SEED(-1)
 # Samples of the training split, the same for EVERY method, so that rows stay comparable (ALS Sec. 4.1).  full: all
 # images; a method that needs boxes then raises an error for an image without one | box: only images with a usable box |
 # mask: one sample per object, with the other objects of the image painted with MEAN.  With box and mask, the held-out
@@ -93,6 +95,7 @@ _RANGES = {
     "CLASS_CAP": (0, NO_LIMIT),
     "NOISE_RATE": (0, 1),
     "NOISE_SEED": (-1, 2**31),
+    "HOLDOUT_SEED": (-1, 2**31),
     "CONTEXT_SHARE": (0, 1),
     "IMAGE_SIZE": (1, NO_LIMIT),
     "PAD": (0, NO_LIMIT),

@@ -51,16 +51,20 @@ def read_split(cfg: CfgNode, split: str, warnings: WarningCounter, *, training: 
     )
     read = samples.fingerprint
     if from_training and data.HOLDOUT:
-        samples = split_holdout(samples, data.HOLDOUT, cfg.SEED, held_out=held_out)
+        samples = split_holdout(samples, data.HOLDOUT, _seed(cfg, data.HOLDOUT_SEED), held_out=held_out)
     version = data.VERSION if from_training and not held_out else data.EVAL_VERSION
     samples = _in_version(samples, version, data.MEAN)
     if data.CLASS_CAP and split == data.TRAIN_SPLIT:
         samples = cap_classes(samples, data.CLASS_CAP, warnings)
     if training and data.NOISE_RATE:
-        samples = add_noise(samples, data.NOISE_RATE, cfg.SEED if data.NOISE_SEED < 0 else data.NOISE_SEED)
+        samples = add_noise(samples, data.NOISE_RATE, _seed(cfg, data.NOISE_SEED))
     drawn = (from_training and data.HOLDOUT) or samples.clean_labels is not None
     source = fingerprint(read, split, version, str(data.CLASS_CAP)) if drawn else samples.fingerprint
     return dataclasses.replace(samples, split=split, source=source)
+
+
+def _seed(cfg: CfgNode, own: int) -> int:
+    return cfg.SEED if own < 0 else own
 
 
 def _in_version(samples: Samples, version: str, mean: list[float]) -> Samples:
@@ -124,7 +128,7 @@ def check_teacher_data(cfg: CfgNode, teacher: OnlineTeacher | CachedTeacher, sam
     if cfg.DATA.HOLDOUT:
         raise InputError(
             f"{differ} ({samples.fingerprint}), and may know the images that DATA.HOLDOUT takes out; "
-            "train a teacher with the same DATA and SEED"
+            "train a teacher with the same DATA, and with the same SEED or DATA.HOLDOUT_SEED"
         )
     get_logger().warning("%s (%s)", differ, samples.fingerprint)
 

@@ -20,11 +20,15 @@ _SCHEMA = 1
 
 @dataclass(frozen=True)
 class Run:
-    """One row of the suite with one seed."""
+    """One row of the suite with one seed.
+
+    offset: added to the seed of its pretraining; the data stay those of `seed` (`suites.config.Row.seed_offset`).
+    """
 
     label: str
     seed: int
     several_seeds: bool
+    offset: int = 0
 
     @property
     def title(self) -> str:
@@ -35,7 +39,13 @@ class Run:
     def name(self) -> list[str]:
         """Parts of the names of its folders."""
         # Always with the seed: adding a seed later must not rename existing folders.
-        return [slug(self.label), f"s{self.seed}"]
+        return [slug(self.label), f"s{self.seed + self.offset}"]
+
+    @property
+    def seeds(self) -> list[str]:
+        """KEY VALUE of the seeds of its pretraining."""
+        drawn = ["DATA.HOLDOUT_SEED", str(self.seed), "DATA.NOISE_SEED", str(self.seed)] if self.offset else []
+        return ["SEED", str(self.seed + self.offset), *drawn]
 
     @property
     def overrides(self) -> list[str]:
@@ -44,8 +54,8 @@ class Run:
 
     def overrides_with(self, detector_seed: int | None) -> list[str]:
         """Return the same with the seed of a fine-tuning, if that has one of its own."""
-        seed = self.seed if detector_seed is None else detector_seed
-        return ["LABEL", yaml_text(self.label), "SEED", str(seed)]
+        seeds = self.seeds if detector_seed is None else ["SEED", str(detector_seed)]
+        return ["LABEL", yaml_text(self.label), *seeds]
 
 
 def yaml_text(text: str) -> str:
