@@ -1,17 +1,24 @@
 """Metrics of a comparison: order, title, better direction and meaning."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One column. better: +1 higher, -1 lower, 0 neither."""
+    """One column.
+
+    better: +1 higher, -1 lower, 0 neither; by_construction: why its best value is no achievement, as some methods train
+    for it: it is never marked as best.
+    """
 
     name: str
     title: str
     group: str
     better: int
     meaning: str
+    by_construction: str = ""
 
 
 CLASSIFICATION, CONTEXT = "Classification and calibration", "Context"
@@ -20,8 +27,11 @@ VOC = "Detection after fine-tuning, by Pascal VOC's definitions"
 DETECTORS = (DETECTION, VOC)  # groups measured on a fine-tuned detector
 GROUPS = (CLASSIFICATION, CONTEXT, LOCALIZATION, ROBUSTNESS, *DETECTORS)
 
-_TABLE = (
+_SCALE = "smaller logits lower the confidence"
+
+_TABLE: tuple[tuple[Any, ...], ...] = (
     ("top1", "Top-1", CLASSIFICATION, 1, "accuracy on the validation images"),
+    ("top5", "Top-5", CLASSIFICATION, 1, "share of these images whose class is among the five most probable ones"),
     (
         "top1_shifted",
         "Top-1 shifted",
@@ -38,7 +48,52 @@ _TABLE = (
         "expected calibration error, 15 equal bins: mean gap between accuracy and confidence",
     ),
     ("cwece15", "cwECE", CLASSIFICATION, -1, "the same (15 bins) for every class's probability, mean over classes"),
-    ("overconfidence", "Overconf.", CLASSIFICATION, -1, "mean confidence of the wrong predictions"),
+    (
+        "cwece15_trueclass",
+        "cwECE, true class",
+        CLASSIFICATION,
+        -1,
+        "mean over true classes of ECE-15 within the class, as in the tables of ILS; not a calibration error",
+    ),
+    (
+        "nll_scaled",
+        "NLL, scaled",
+        CLASSIFICATION,
+        -1,
+        "NLL after temperature scaling: logits divided by the temperature that fits other images best",
+    ),
+    ("ece15_scaled", "ECE-15, scaled", CLASSIFICATION, -1, "ECE-15 after temperature scaling"),
+    ("cwece15_scaled", "cwECE, scaled", CLASSIFICATION, -1, "cwECE after temperature scaling"),
+    (
+        "cwece15_trueclass_scaled",
+        "cwECE, true class, scaled",
+        CLASSIFICATION,
+        -1,
+        "the same within the true classes",
+    ),
+    (
+        "ece15_pycalib",
+        "ECE-15, pycalib",
+        CLASSIFICATION,
+        -1,
+        "ECE-15 as the package pycalib and the tables of ALS define it: bins from 1/K, represented by their centres",
+    ),
+    ("ece100_pycalib", "ECE-100, pycalib", CLASSIFICATION, -1, "the same with 100 bins"),
+    (
+        "mce100_pycalib",
+        "MCE, pycalib",
+        CLASSIFICATION,
+        -1,
+        "largest gap of these bins; nearly empty ones decide it",
+    ),
+    (
+        "overconfidence",
+        "Overconf.",
+        CLASSIFICATION,
+        -1,
+        "mean confidence of the wrong predictions",
+        "every smoothed label lowers it",
+    ),
     ("underconfidence", "Underconf.", CLASSIFICATION, -1, "mean of 1 minus confidence over the correct predictions"),
     ("average_confidence", "Mean conf.", CLASSIFICATION, 0, "mean confidence of all predictions; compare with Top-1"),
     ("human_kl", "Human KL", CLASSIFICATION, -1, "KL divergence from human votes, in nats, over correct predictions"),
@@ -47,14 +102,41 @@ _TABLE = (
         "Context conf.",
         CONTEXT,
         -1,
-        "mean confidence on images whose objects are painted over, so that only the background is visible",
+        "mean confidence on images whose objects are painted over, so that only the background is visible; "
+        "the scale of the logits decides it, not the reliance on the background: see the next two columns",
+        _SCALE,
+    ),
+    (
+        "context_average_confidence_scaled",
+        "Context conf., scaled",
+        CONTEXT,
+        -1,
+        "the same after temperature scaling, which makes networks of different scale comparable",
+    ),
+    ("context_top1", "Context Top-1", CONTEXT, -1, "accuracy on these images, from the background alone"),
+    (
+        "context_overconfidence",
+        "Context overconf.",
+        CONTEXT,
+        -1,
+        "mean confidence of the wrong predictions on these images",
+        _SCALE,
+    ),
+    (
+        "context_underconfidence",
+        "Context underconf.",
+        CONTEXT,
+        1,
+        "mean of 1 minus confidence over the correct predictions on these images",
+        _SCALE,
     ),
     (
         "context_blur_average_confidence",
         "Blurred conf.",
         CONTEXT,
         -1,
-        "the same with the objects blurred instead of painted over, so that no edge reveals their shape",
+        "mean confidence with the objects blurred instead of painted over, so that no edge reveals their shape",
+        _SCALE,
     ),
     (
         "context_uniform_average_confidence",
@@ -62,6 +144,7 @@ _TABLE = (
         CONTEXT,
         -1,
         "confidence on an image of uniform colour",
+        _SCALE,
     ),
     (
         "objectness_deviation",
@@ -69,15 +152,31 @@ _TABLE = (
         CONTEXT,
         -1,
         "mean absolute difference of the confidence and the share of the image that the object covers",
+        "ALS trains for it",
     ),
     (
         "max_box_acc",
         "MaxBox Acc",
         LOCALIZATION,
         1,
-        "share of images where the box of the class activation map matches an object at IoU 0.5",
+        "share of images where the box of the class activation map matches an object at IoU 0.5, at the threshold that "
+        "is best for these images (the usual definition)",
     ),
-    ("max_box_acc_v2", "MaxBox Acc V2", LOCALIZATION, 1, "the same with every contour, mean over IoU 0.3, 0.5 and 0.7"),
+    (
+        "max_box_acc_split",
+        "MaxBox Acc, split",
+        LOCALIZATION,
+        1,
+        "the same at the threshold that is best for the other half of the images",
+    ),
+    (
+        "max_box_acc_v2",
+        "MaxBox Acc V2",
+        LOCALIZATION,
+        1,
+        "MaxBox Acc with every contour, mean over IoU 0.3, 0.5 and 0.7",
+    ),
+    ("max_box_acc_v2_split", "MaxBox Acc V2, split", LOCALIZATION, 1, "the same at the thresholds of the other half"),
     ("pointing", "Pointing", LOCALIZATION, 1, "share of maps whose maximum is in an object's box (15 px tolerance)"),
     ("energy_in_box", "Energy in box", LOCALIZATION, 1, "share of the map's sum inside the objects' boxes"),
     ("fgsm_8_top1_error", "FGSM error", ROBUSTNESS, -1, "top-1 error after one gradient step of 8/255"),
@@ -115,16 +214,33 @@ _TABLE = (
     ("VOC_mAP", "VOC mAP", VOC, 1, "by area, mean over IoU 0.50:0.95"),
     ("VOC_mAP_11", "VOC mAP, 11-pt", VOC, 1, "by 11 recalls, mean over IoU 0.50:0.95"),
 )
-METRICS = tuple(Metric(*row) for row in _TABLE)
+
+
+def _metric(name: str, title: str, group: str, better: int, meaning: str, by_construction: str = "") -> Metric:
+    why = f"; never marked as best: {by_construction}" if by_construction else ""
+    return Metric(name, title, group, better, meaning + why, by_construction)
+
+
+METRICS = tuple(_metric(*row) for row in _TABLE)
 BY_NAME = {metric.name: metric for metric in METRICS}
 DIRECTED = tuple(metric.name for metric in METRICS if metric.better)  # a verdict needs a better direction
 ARROW = {1: "↑", -1: "↓", 0: ""}
 
 
+def explain_scores(thresholds: Sequence[float]) -> str:
+    """Return which detections AP and AR count, by their scores; "" if unknown."""
+    counted = " or ".join(f"those scored above {limit:g}" if limit > 0 else "all" for limit in thresholds)
+    return f"of the detections, AP counts {counted}, AR all" if counted else ""
+
+
 def best_value(name: str, values: list[float | None]) -> float | None:
-    """Return the best value of a column; None if no direction is better or fewer than two rows have a number."""
+    """Return the best value of a column; None if none is marked or fewer than two rows have a number."""
     known = [value for value in values if value is not None]
-    better = BY_NAME[name].better
-    if better == 0 or len(known) < 2:
+    if not is_marked(name) or len(known) < 2:
         return None
-    return max(known) if better > 0 else min(known)
+    return max(known) if BY_NAME[name].better > 0 else min(known)
+
+
+def is_marked(name: str) -> bool:
+    """Whether the best value of a column, and a better or worse one, is marked."""
+    return BY_NAME[name].better != 0 and not BY_NAME[name].by_construction

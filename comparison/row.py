@@ -54,6 +54,13 @@ class Row:
         return any(data.get(key) for key in _ON_TRAINING_IMAGES)
 
     @property
+    def score_threshold(self) -> float | None:
+        """Return the score above which AP counts detections; None without a detector, or if unknown."""
+        results = self.results.get("detection", {"protocol": {}, "details": {}})
+        stated = results["protocol"].get("settings", {}).get("TEST.AP_SCORE_THRESH")
+        return results["details"].get("results_file", {}).get("score_threshold", stated)
+
+    @property
     def detector_seed(self) -> int | None:
         """Seed of the fine-tuning; None without one, or if unknown."""
         return self.results.get("detection", {}).get("details", {}).get("seed")

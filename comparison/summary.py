@@ -63,13 +63,12 @@ def build_comparison(
     name_entries(entries)
     mark_commits(compared)
     families = find_families([one.row for one in compared], chosen)
-    labels = [entry["baseline"] for entry in entries if entry["baseline"] is not None]
     measured = _measured(compared, resampled)
     methods, variances = build_methods(families, measured, goal, level)
     return _checked(
         {
             "schema_version": SCHEMA_VERSION,
-            "baseline": labels[0] if labels else None,
+            "baseline": next((entry["baseline"] for entry in entries if entry["baseline"] is not None), None),
             "rows": entries,
             "primary": goal.primary,
             "methods": methods,
@@ -79,6 +78,7 @@ def build_comparison(
             "training": build_histories(families),
             "published": None,
             "failures": [asdict(failure) for failure in failures],
+            "score_thresholds": sorted({row.score_threshold for row in rows if row.score_threshold is not None}),
             "level": level,
             "resamples": resamples,
             "notes": [*filter(None, [apart]), *write_notes(compared, families, baseline)],

@@ -183,6 +183,18 @@ def test_cross_fit_never_measures_what_it_fitted():
     assert again["nll_scaled"] == pytest.approx(calibration.nll(scaled, labels), abs=1e-12)
 
 
+def test_every_scaled_number_is_that_of_the_scaled_probabilities():
+    logits, labels = draw(n=501)
+    found = calibration.scaled_metrics(logits, labels, seed=3)
+    temperatures = calibration.temperatures_of(logits, labels, seed=3)
+    p = np.exp(log_softmax(logits / temperatures[:, None]))
+    assert found["temperature"] == pytest.approx(temperatures[np.unique(temperatures, return_index=True)[1]].mean())
+    assert found["ece15_scaled"] == calibration.ece(p, labels, 15)
+    assert found["cwece15_scaled"] == calibration.cwece(p, labels, 15)
+    assert found["cwece15_trueclass_scaled"] == calibration.cwece_trueclass(p, labels, 15)
+    assert calibration.scaled_metrics(logits, labels, seed=3, temperatures=temperatures) == found
+
+
 def test_one_sample_has_no_temperature():
     assert all(np.isnan(v) for v in calibration.scaled_metrics(np.zeros((1, 3)), np.array([0])).values())
 

@@ -14,9 +14,10 @@ from backbones.core.errors import InputError
 from backbones.core.results import load_results
 from backbones.data.batch import Batch
 from backbones.data.masking import mean_colour
-from backbones.measuring.context import FILLS, blur
+from backbones.measuring.calibration import log_softmax, temperatures_of
+from backbones.measuring.context import FILLS, blur, context_metrics
 from backbones.measuring.evaluation import evaluate_backbone
-from backbones.measuring.predictions import predict, predict_samples
+from backbones.measuring.predictions import Predictions, predict, predict_samples
 from backbones.models import load_backbone
 
 pytest_plugins = ["helpers.noise_fixtures"]
@@ -92,6 +93,29 @@ def test_three_fills_and_nothing_at_all(root):
         "context_uniform_average_confidence",
         *(f"context_blur_{name}" for name in ("top1", "average_confidence", "overconfidence", "underconfidence")),
     }
+
+
+def test_the_scaled_context_confidence_does_not_depend_on_the_scale_of_the_logits():
+    """The plain one does: a network whose logits are halved looks less reliant on the background."""
+    rng = np.random.default_rng(0)
+    labels, logits, context = rng.integers(0, 6, 200), rng.normal(size=(200, 6)), rng.normal(size=(90, 6))
+    logits[np.arange(200), labels] += 2
+    shown = np.sort(rng.choice(200, 90, replace=False))
+
+    def measure(scale):
+        temperatures = temperatures_of(scale * logits, labels)
+        covered = Predictions(scale * context, labels[shown], shown)
+        return context_metrics("mean", covered, temperatures), temperatures
+
+    (sharp, temperatures), (flat, halved) = measure(3), measure(1.5)
+    assert len(np.unique(temperatures)) == 2  # each half has that of the other
+    np.testing.assert_allclose(halved, temperatures / 2, rtol=1e-5)
+    assert flat["context_average_confidence"] < sharp["context_average_confidence"] - 0.05
+    for name in ("context_average_confidence_scaled", "context_top1"):
+        assert flat[name] == pytest.approx(sharp[name], abs=1e-5), name
+    softened = np.exp(log_softmax(3 * context / temperatures[shown, None])).max(axis=1)
+    assert sharp["context_average_confidence_scaled"] == pytest.approx(softened.mean(), abs=1e-12)
+    assert np.isnan(context_metrics("mean", None, temperatures)["context_average_confidence_scaled"])
 
 
 def test_blur_hides_the_object_and_touches_nothing_else():
@@ -200,6 +224,7 @@ def test_options_of_the_evaluation(root, run_dir, tmp_path):
     assert "TEMPERATURE_SPLIT" in more["details"]["temperature"]
     assert more["metrics"]["human_kl_all"] > 0
     moved = {"temperature", "nll_scaled", "ece15_scaled", "temperature_parity", "nll_scaled_parity"}
+    moved |= {"cwece15_scaled", "cwece15_trueclass_scaled", "context_average_confidence_scaled"}
     moved |= {"ece15_pycalib", "ece100_pycalib", "mce100_pycalib"}
     same = set(plain["metrics"]) - moved
     assert {n: plain["metrics"][n] for n in same} == {n: more["metrics"][n] for n in same}

@@ -11,6 +11,7 @@ from backbones.core.errors import InputError
 from backbones.measuring.cam import CAMS, ClassMaps, stretch
 from backbones.measuring.localization import (
     THRESHOLDS,
+    BoxOverlap,
     LocalizationEvaluator,
     box_overlap,
     contour_boxes,
@@ -21,6 +22,7 @@ from backbones.measuring.localization import (
     pairwise_iou,
     peak,
     pointing_hit,
+    split_accuracy,
     union_mask,
 )
 from backbones.models import build_model
@@ -66,6 +68,35 @@ def test_a_map_that_is_the_box_is_a_hit_and_nothing_helps_an_empty_map():
     assert hit["max_box_acc_v2"] == 1
     miss = max_box_accuracy([box_overlap(np.zeros_like(levels), boxes)])
     assert miss["max_box_acc"] == miss["max_box_acc_v2"] == 0
+
+
+def test_a_threshold_of_the_other_half_is_never_better_than_that_of_all_and_honest_where_they_disagree():
+    """Images that are only hit at one threshold each: whatever the split, one half chooses what misses in the other."""
+    never = BoxOverlap(np.zeros(1000), np.zeros(1000))
+
+    def at(threshold):
+        hit = np.zeros(1000)
+        hit[threshold] = 0.9
+        return BoxOverlap(hit, hit)
+
+    same = [at(300)] * 3 + [never]
+    assert {k: v.mean() for k, v in split_accuracy(same).items()} == {
+        "max_box_acc_split": 0.75,
+        "max_box_acc_v2_split": 0.75,
+    }
+    differing = [at(threshold) for threshold in range(8)]
+    assert max_box_accuracy(differing)["max_box_acc"] == 1 / 8
+    assert split_accuracy(differing)["max_box_acc_split"].tolist() == [0] * 8
+    rng = np.random.default_rng(1)
+    drawn = [BoxOverlap(*rng.uniform(size=(2, 1000))) for _ in range(21)]
+    found, best = split_accuracy(drawn), max_box_accuracy(drawn)
+    order, hits = np.random.default_rng(0).permutation(21), np.stack([o.largest for o in drawn]) >= 0.5
+    first, second = order[0::2], order[1::2]
+    of_first, of_second = (hits[half].sum(axis=0).argmax() for half in (first, second))
+    assert found["max_box_acc_split"].sum() == hits[first, of_second].sum() + hits[second, of_first].sum()
+    assert found["max_box_acc_split"].mean() <= best["max_box_acc"]
+    assert found["max_box_acc_v2_split"].mean() <= best["max_box_acc_v2"]
+    assert split_accuracy(drawn[:1]) == {}
 
 
 def test_only_version_2_sees_the_smaller_blob():

@@ -22,7 +22,7 @@ from backbones.core.per_image import (
     save_per_image,
 )
 from backbones.core.results import load_results
-from backbones.measuring.calibration import calibration_metrics, log_softmax, number_bins
+from backbones.measuring.calibration import calibration_metrics, log_softmax, number_bins, scaled_metrics
 from backbones.measuring.evaluation import _val_images, evaluate_backbone
 from backbones.measuring.localization import BoxOverlap, LocalizationEvaluator, max_box_accuracy
 from backbones.measuring.predictions import Predictions, predict_samples
@@ -65,7 +65,8 @@ def test_every_number_of_an_evaluation_follows_from_its_images(root, run_dir, tm
     assert tool("evaluate_backbone")([str(run_dir), "--output-dir", str(tmp_path / "out"), *options]) == 0
     names = """
         top1 top1_shifted nll ece15 overconfidence underconfidence average_confidence human_kl objectness_deviation
-        context_average_confidence context_blur_average_confidence
+        context_average_confidence context_blur_average_confidence top5 nll_scaled ece15_scaled
+        context_average_confidence_scaled context_top1 context_overconfidence context_underconfidence
     """
     groups = {group.name: group for group in assert_stated(tmp_path / "out", names.split())}
     assert groups.keys() == {"val", "shifted", "boxed"}
@@ -73,10 +74,13 @@ def test_every_number_of_an_evaluation_follows_from_its_images(root, run_dir, tm
     assert groups["val"].identity == groups["boxed"].identity != groups["shifted"].identity
 
 
+LOCALIZED = "max_box_acc max_box_acc_v2 max_box_acc_split max_box_acc_v2_split pointing energy_in_box"
+
+
 def test_every_number_of_a_localisation_follows_from_its_images(run_dir, tmp_path):
     arguments = [str(run_dir), "--output-dir", str(tmp_path), "LOCALIZE.MAX_IMAGES", "7", "LOCALIZE.GALLERY", "0"]
     assert tool("localize")(arguments) == 0
-    [group] = assert_stated(tmp_path, ["max_box_acc", "max_box_acc_v2", "pointing", "energy_in_box"])
+    [group] = assert_stated(tmp_path, LOCALIZED.split())
     assert len(group.images) == 7
     assert group.numbers["max_box_acc"].hits.shape[:2] == (7, 1)
     assert group.numbers["max_box_acc_v2"].hits.shape[:2] == (7, 3)
@@ -171,11 +175,13 @@ def test_thresholds_that_hit_the_same_images_are_kept_once():
 def test_calibration_of_resamples_is_that_of_repeated_images():
     rng = np.random.default_rng(1)
     logits, labels = 2 * rng.normal(size=(60, 4)), rng.integers(4, size=60)
-    numbers = _val_images(Predictions(logits, labels, np.arange(60)), None)
+    numbers = _val_images(Predictions(logits, labels, np.arange(60)), np.full(60, 1.5), None)
     counts = count_images(60, 40, 5)
     for r, count in enumerate(counts):
         repeated = np.repeat(np.arange(60), count)
-        expected = calibration_metrics(log_softmax(logits[repeated]), labels[repeated])
+        log_p = log_softmax(logits[repeated])
+        expected = calibration_metrics(log_p, labels[repeated])
+        expected |= scaled_metrics(log_p, labels[repeated], temperatures=np.full(len(repeated), 1.5))
         for name, number in numbers.items():
             assert weighted_number(number, counts)[r] == pytest.approx(expected[name], abs=1e-12), name
 

@@ -1,6 +1,7 @@
 """What a comparison writes: the page, the tables, the figures."""
 
 import csv
+import json
 import re
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ from helpers.result_folders import METRIC_NAMES, add, add_detection, add_suite, 
 
 from backbones.methods.base import METHODS
 from comparison.method_names import MEANINGS, explain_methods
-from comparison.metrics import METRICS, best_value
+from comparison.metrics import BY_NAME, METRICS, best_value, explain_scores
 from comparison.page import figures
 from comparison.page.runs import by_chance
 from comparison.tables.formats import MINUS, MISSING, format_difference, format_number
@@ -208,10 +209,29 @@ def test_only_differences_with_an_interval_count_as_chances():
     assert by_chance([found[0], identical], 0.95) == ""
 
 
+def test_the_legend_says_which_detections_count(tmp_path, capsys):
+    settings = {"name": "det", "hash": "1", "settings": {"TEST.AP_SCORE_THRESH": 0.05}}
+    for label, keep in (("CE", 0.8), ("ALS", 1.0)):
+        path = add_detection(tmp_path, backbone(label), keep) / "results.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"protocol": settings}))
+    assert compare_runs(tmp_path, tmp_path / "report")["score_thresholds"] == [0.05]
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Of the detections, AP counts those scored above 0.05, AR all." in said
+    assert "classes; of the detections, AP counts those scored above 0.05, AR all</dd>" in (
+        tmp_path / "report" / "index.html"
+    ).read_text(encoding="utf-8")
+    assert explain_scores([0.0, 0.05]) == "of the detections, AP counts all or those scored above 0.05, AR all"
+    assert explain_scores([]) == ""
+
+
 def test_best_follows_the_direction_of_the_metric():
     assert best_value("AP", [0.1, None, 0.3]) == 0.3
     assert best_value("ece15", [0.1, None, 0.3]) == 0.1
     assert best_value("average_confidence", [0.1, 0.3]) is None
+    for name in ("objectness_deviation", "overconfidence", "context_average_confidence"):  # optimised by construction
+        assert best_value(name, [0.1, 0.3]) is None
+        assert "never marked as best" in BY_NAME[name].meaning
+    assert best_value("context_average_confidence_scaled", [0.1, 0.3]) == 0.1
     assert best_value("AP", [0.1, None]) is None
     assert [metric.name for metric in METRICS] == METRIC_NAMES
 

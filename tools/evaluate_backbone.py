@@ -16,7 +16,10 @@ from backbones.core.warning_counter import WarningCounter
 from backbones.measuring.pycalib import Subsample
 
 PREDICTIONS = "predictions.npz"
-SHOWN = ("top1", "top1_shifted", "nll", "ece15", "cwece15", "average_confidence", "context_average_confidence")
+SHOWN = (
+    *("top1", "top1_shifted", "nll", "ece15", "cwece15", "average_confidence"),
+    *("context_top1", "context_average_confidence", "context_average_confidence_scaled"),
+)
 
 
 @takes_run(__doc__, "evaluation", "backbone")

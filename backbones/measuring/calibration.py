@@ -47,10 +47,15 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 def topk_accuracy(p: np.ndarray, labels: np.ndarray, k: int) -> float:
     """Return the share of samples whose label is among the k largest p; ties go to the lower class."""
+    return _mean(among_largest(p, labels, k))
+
+
+def among_largest(p: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
+    """Return whether the label of each sample is among the k largest p, (n,)."""
     own = np.take_along_axis(p, labels[:, None], axis=1)
     earlier = np.arange(p.shape[1]) < labels[:, None]
     rank = ((p > own) | ((p == own) & earlier)).sum(axis=1)
-    return _mean(rank < k)
+    return rank < k
 
 
 def accuracy(p: np.ndarray, labels: np.ndarray) -> float:
@@ -185,25 +190,44 @@ def fit_temperature(
 def cross_fit_temperature(
     logits: np.ndarray, labels: np.ndarray, seed: int = 0, bounds: tuple[float, float] = WIDE_BOUNDS
 ) -> tuple[float, np.ndarray]:
-    """Scale each sample with a temperature that was fitted on other samples.
-
-    The samples are permuted (with `seed`) and split into two halves; each half is scaled with the temperature fitted on
-    the other.
+    """Scale each sample with a temperature that was fitted on other samples (`temperatures_of`).
 
     Returns:
         The mean of the two temperatures, and the scaled log-probabilities (n, K) in the given order; nan for fewer than
         two samples.
     """
+    temperatures = temperatures_of(logits, labels, seed, bounds)
+    scaled = log_softmax(np.asarray(logits, dtype=np.float64) / temperatures[:, None])
+    return mean_temperature(temperatures), scaled
+
+
+def temperatures_of(
+    logits: np.ndarray,
+    labels: np.ndarray,
+    seed: int = 0,
+    bounds: tuple[float, float] = WIDE_BOUNDS,
+    fit: tuple[np.ndarray, np.ndarray] | None = None,
+) -> np.ndarray:
+    """Return the temperature of each sample, (n,), which was fitted on other samples; nan for fewer than two.
+
+    fit: logits and labels to fit one temperature on; if None, the samples are permuted (with `seed`) and split into two
+        halves, and each half has the temperature fitted on the other.
+    """
+    if len(labels if fit is None else fit[1]) < 2:
+        return np.full(len(labels), np.nan)
+    if fit is not None:
+        return np.full(len(labels), fit_temperature(*fit, bounds))
     z = np.asarray(logits, dtype=np.float64)
-    if len(labels) < 2:
-        return np.nan, np.full_like(z, np.nan)
     order = np.random.default_rng(seed).permutation(len(labels))
-    halves = order[0::2], order[1::2]
-    scaled, temperatures = np.empty_like(z), []
-    for fit, held_out in (halves, halves[::-1]):
-        temperatures.append(fit_temperature(z[fit], labels[fit], bounds))
-        scaled[held_out] = log_softmax(z[held_out] / temperatures[-1])
-    return float(np.mean(temperatures)), scaled
+    halves, temperatures = (order[0::2], order[1::2]), np.empty(len(labels))
+    for fitted, held_out in (halves, halves[::-1]):
+        temperatures[held_out] = fit_temperature(z[fitted], labels[fitted], bounds)
+    return temperatures
+
+
+def mean_temperature(temperatures: np.ndarray) -> float:
+    """Return the mean of the one or two temperatures of all samples."""
+    return _mean(np.unique(temperatures))
 
 
 # ---- all of it ---------------------------------------------------------------------------------
@@ -233,25 +257,27 @@ def calibration_metrics(log_p: np.ndarray, labels: np.ndarray) -> dict[str, floa
 
 
 def scaled_metrics(
-    log_p: np.ndarray, labels: np.ndarray, seed: int = 0, fit: tuple[np.ndarray, np.ndarray] | None = None
+    log_p: np.ndarray,
+    labels: np.ndarray,
+    seed: int = 0,
+    fit: tuple[np.ndarray, np.ndarray] | None = None,
+    temperatures: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """Return `temperature`, `nll_scaled`, `ece15_scaled`, and `temperature_parity`, `nll_scaled_parity`.
+    """Return `temperature`, and `nll`, `ece15`, `cwece15` and `cwece15_trueclass` with the suffix `_scaled`.
 
-    The latter two use `PARITY_BOUNDS`.
+    `temperature_parity` and `nll_scaled_parity` use `PARITY_BOUNDS`.
 
-    fit: logits and labels of a validation split to fit on; if None, each half of the samples is scaled with the
-        temperature fitted on the other (see `cross_fit_temperature`).
+    seed, fit: as of `temperatures_of`; temperatures: its result, if known.
     """
     metrics = {}
     for suffix, bounds in (("", WIDE_BOUNDS), ("_parity", PARITY_BOUNDS)):
-        if fit is None:
-            temperature, scaled = cross_fit_temperature(log_p, labels, seed, bounds)
-        else:
-            temperature = fit_temperature(*fit, bounds) if len(fit[1]) > 1 else np.nan
-            scaled = log_softmax(log_p / temperature)
-        known = not np.isnan(temperature)
-        metrics[f"temperature{suffix}"] = temperature
+        own = temperatures if temperatures is not None and not suffix else None
+        own = temperatures_of(log_p, labels, seed, bounds, fit) if own is None else own
+        known, scaled = len(own) > 0 and not np.isnan(own[0]), log_softmax(log_p / own[:, None])
+        metrics[f"temperature{suffix}"] = mean_temperature(own)
         metrics[f"nll_scaled{suffix}"] = nll(scaled, labels) if known else np.nan
         if not suffix:
-            metrics["ece15_scaled"] = ece(np.exp(scaled), labels, 15) if known else np.nan
+            for name in ("ece15", "cwece15", "cwece15_trueclass"):
+                value = _OF_PROBABILITIES[name](np.exp(scaled), labels) if known else np.nan
+                metrics[f"{name}_scaled"] = value
     return metrics

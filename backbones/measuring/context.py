@@ -1,6 +1,7 @@
 """Context images: objects are covered, or the whole image is uniform (Krothapalli & Abbott, Table 1).
 
-A classifier that is confident when no object is visible relies on the background.  Three fills:
+A classifier that is right when no object is visible relies on the background; so does one that is confident, if the
+scale of its logits is that of the others (temperature scaling).  Three fills:
 
     mean     every box of the source image is painted with the data set's mean colour, zeros for the network (as in the
              paper).  The rectangle still shows the object's aspect ratio, and networks trained with painted rectangles
@@ -21,13 +22,14 @@ from backbones.data.batch import Batch
 from backbones.data.evaluation_set import Cover
 from backbones.data.images import resize_crop
 from backbones.data.masking import mean_colour, paint_boxes
-from backbones.measuring.calibration import confidence_statistics
+from backbones.measuring.calibration import confidence_statistics, log_softmax
 from backbones.measuring.predictions import Predictions
 
 FILLS = ("mean", "blur", "uniform")
 # Standard deviation of the blur, as a share of the geometric mean of the box's sides.  A wave with the length of the
 # side keeps exp(-2 pi^2 / 16) = 0.29 of its contrast, one with half that length keeps 0.007.
 BLUR_SHARE = 0.25
+_SCALED = "average_confidence_scaled"
 _NAMES = ("top1", "average_confidence", "overconfidence", "underconfidence")
 
 
@@ -92,14 +94,25 @@ def uniform_batch(mean: Sequence[float], side: int) -> Batch:
     return Batch(colour[None, :, None, None].expand(1, 3, side, side), nothing, index=nothing)
 
 
-def context_metrics(fill: str, found: Predictions | None) -> dict[str, float]:
+def context_metrics(fill: str, found: Predictions | None, temperatures: np.ndarray | None = None) -> dict[str, float]:
     """Return `context_*` for the fill "mean", `context_<fill>_*` for the others; nan without predictions.
 
-    Low accuracy and confidence and high underconfidence are better.
+    Low accuracy and confidence and high underconfidence are better.  The confidence depends on the scale of the logits,
+    whatever a network relies on: "mean" also has it after temperature scaling.
+
+    temperatures: of the images whose objects are covered (`backbones.measuring.calibration.temperatures_of`).
     """
     prefix = "context_" if fill == "mean" else f"context_{fill}_"
     names = ("average_confidence",) if fill == "uniform" else _NAMES
+    names = (*names, _SCALED) if fill == "mean" else names
     metrics = dict.fromkeys(names, np.nan)
     if found is not None:
         metrics |= {"top1": found.top1()} | confidence_statistics(np.exp(found.log_p), found.labels)
+    if found is not None and temperatures is not None:
+        metrics[_SCALED] = float(np.mean(scaled_confidence(found, temperatures)))
     return {prefix + name: metrics[name] for name in names}
+
+
+def scaled_confidence(found: Predictions, temperatures: np.ndarray) -> np.ndarray:
+    """Return the confidence of each prediction at the temperature of its image, `temperatures[index]`."""
+    return np.exp(log_softmax(found.log_p / temperatures[found.index][:, None]).max(axis=1))

@@ -13,15 +13,18 @@ from torch import nn
 from backbones.core.per_image import Binned, ImageGroup, Mean, Number
 from backbones.data.samples import Samples
 from backbones.measuring.calibration import (
+    among_largest,
     calibration_metrics,
     confidence_statistics,
     ece,
+    log_softmax,
     mce_bin_count,
     nll_per_image,
     number_bins,
     scaled_metrics,
+    temperatures_of,
 )
-from backbones.measuring.context import build_cover, context_metrics, uniform_batch
+from backbones.measuring.context import build_cover, context_metrics, scaled_confidence, uniform_batch
 from backbones.measuring.human_labels import divergence, human_metrics
 from backbones.measuring.predictions import Inputs, Predictions, predict, predict_samples
 from backbones.measuring.pycalib import Subsample, pycalib_metrics
@@ -69,17 +72,21 @@ def evaluate_backbone(
     covered = {fill: _predict_context(model, fill, val, boxed, inputs) for fill in context}
     named = {"context" if fill == "mean" else f"context_{fill}": found for fill, found in covered.items()}
     predictions |= {name: found for name, found in named.items() if found is not None}
-    metrics, details = _val_metrics(predictions["val"], predictions.get("temperature"), pycalib)
+    temperatures = _temperatures(predictions["val"], predictions.get("temperature"))
+    metrics, details = _val_metrics(predictions["val"], predictions.get("temperature"), temperatures, pycalib)
     metrics |= _objectness_metrics(predictions["val"])
     metrics |= _shifted_metrics(predictions.get("shifted"))
     if human is not None:
         metrics |= human_metrics(human, predictions["val"].log_p, predictions["val"].labels)
     for fill in dict.fromkeys(("mean", *context)):
-        metrics |= context_metrics(fill, covered.get(fill))
+        metrics |= context_metrics(fill, covered.get(fill), temperatures)
     metrics = {name: float(value) if np.isfinite(value) else None for name, value in metrics.items()}
     details |= _details(predictions, boxed)
     details["null"] = null_reasons(metrics, len(boxed), len(val), context)
-    images = {"val": _val_images(predictions["val"], human), "boxed": _context_images(predictions)}
+    images = {
+        "val": _val_images(predictions["val"], temperatures, human),
+        "boxed": _context_images(predictions, temperatures),
+    }
     images["shifted"] = _shifted_images(predictions.get("shifted"))
     groups = {"val": (val, np.arange(len(val))), "boxed": (val, boxed)}
     groups |= {"shifted": (shifted, np.arange(len(shifted)))} if shifted is not None else {}
@@ -100,12 +107,21 @@ def _predict_context(
     return predict_samples(model, val, inputs, chosen=boxed, cover=build_cover(fill, inputs.mean))
 
 
+def _fit_on(temperature: Predictions | None) -> tuple[np.ndarray, np.ndarray] | None:
+    return None if temperature is None else (temperature.log_p, temperature.labels)
+
+
+def _temperatures(val: Predictions, temperature: Predictions | None) -> np.ndarray:
+    """Return the temperature of every image of `val`, (n,), fitted on other images."""
+    return temperatures_of(val.log_p, val.labels, fit=_fit_on(temperature))
+
+
 def _val_metrics(
-    val: Predictions, temperature: Predictions | None, pycalib: Subsample | None
+    val: Predictions, temperature: Predictions | None, temperatures: np.ndarray, pycalib: Subsample | None
 ) -> tuple[dict[str, float], dict]:
     """Return metrics and details, with the deviation of metrics that are means over subsets."""
-    fit = None if temperature is None else (temperature.log_p, temperature.labels)
-    metrics = calibration_metrics(val.log_p, val.labels) | scaled_metrics(val.log_p, val.labels, fit=fit)
+    scaled = scaled_metrics(val.log_p, val.labels, fit=_fit_on(temperature), temperatures=temperatures)
+    metrics = calibration_metrics(val.log_p, val.labels) | scaled
     details: dict = {"temperature": FITTED_ELSEWHERE if temperature else CROSS_FITTED}
     if pycalib is not None and pycalib.size < len(val.labels):
         mean, deviation = pycalib_metrics(np.exp(val.log_p), val.labels, pycalib)
@@ -150,12 +166,17 @@ def _group(
     return ImageGroup(name, samples.identify(chosen), chosen, known)
 
 
-def _val_images(val: Predictions, human: np.ndarray | None) -> dict[str, Number]:
+def _val_images(val: Predictions, temperatures: np.ndarray, human: np.ndarray | None) -> dict[str, Number]:
     p = np.exp(val.log_p)
     confidence, right = p.max(axis=1), p.argmax(axis=1) == val.labels
+    scaled = log_softmax(val.log_p / temperatures[:, None])
+    softened = np.exp(scaled.max(axis=1))
     numbers: dict[str, Number] = {
         "top1": Mean(right),
+        "top5": Mean(among_largest(p, val.labels, 5)),
         "nll": Mean(nll_per_image(val.log_p, val.labels)),
+        "nll_scaled": Mean(nll_per_image(scaled, val.labels)),
+        "ece15_scaled": Binned(right - softened, number_bins(np.nan_to_num(softened), 15)),
         "ece15": Binned(right - confidence, number_bins(confidence, 15)),
         "overconfidence": Mean(np.where(right, np.nan, confidence)),
         "underconfidence": Mean(np.where(right, 1 - confidence, np.nan)),
@@ -173,9 +194,20 @@ def _shifted_images(shifted: Predictions | None) -> dict[str, Number]:
     return {} if shifted is None else {"top1_shifted": Mean(shifted.logits.argmax(axis=1) == shifted.labels)}
 
 
-def _context_images(predictions: dict[str, Predictions]) -> dict[str, Number]:
+def _context_images(predictions: dict[str, Predictions], temperatures: np.ndarray) -> dict[str, Number]:
     covered = {name: predictions[name] for name in ("context", "context_blur") if name in predictions}
-    return {f"{name}_average_confidence": Mean(np.exp(found.log_p).max(axis=1)) for name, found in covered.items()}
+    confidences = {name: np.exp(found.log_p).max(axis=1) for name, found in covered.items()}
+    numbers: dict[str, Number] = {f"{name}_average_confidence": Mean(c) for name, c in confidences.items()}
+    if "context" in covered:
+        found, confidence = covered["context"], confidences["context"]
+        right = found.log_p.argmax(axis=1) == found.labels
+        numbers |= {
+            "context_top1": Mean(right),
+            "context_overconfidence": Mean(np.where(right, np.nan, confidence)),
+            "context_underconfidence": Mean(np.where(right, 1 - confidence, np.nan)),
+            "context_average_confidence_scaled": Mean(scaled_confidence(found, temperatures)),
+        }
+    return numbers
 
 
 def _details(predictions: dict[str, Predictions], boxed: np.ndarray) -> dict:

@@ -69,6 +69,29 @@ def max_box_accuracy(overlaps: Sequence[BoxOverlap]) -> dict[str, float]:
     return {"max_box_acc": _best_share(largest, 0.5), "max_box_acc_v2": float(np.mean(list(v2.values())))} | v2
 
 
+def split_accuracy(overlaps: Sequence[BoxOverlap]) -> dict[str, np.ndarray]:
+    """Return the hits of each image, (n,) in [0, 1], whose means are `max_box_acc_split` and `max_box_acc_v2_split`.
+
+    As in `max_box_accuracy`, but each image is measured at the threshold that is best for the half that it is not in.
+    The halves are a random split, the same for every backbone.  Empty for fewer than two images.
+    """
+    if len(overlaps) < 2:
+        return {}
+    largest = np.stack([overlap.largest for overlap in overlaps])
+    of_any = np.stack([overlap.any for overlap in overlaps])
+    v2 = np.mean([_hits_of_other_half(of_any >= iou) for iou in IOU_LEVELS], axis=0)
+    return {"max_box_acc_split": _hits_of_other_half(largest >= 0.5), "max_box_acc_v2_split": v2}
+
+
+def _hits_of_other_half(hits: np.ndarray) -> np.ndarray:
+    """Return the hits (n,) of (n, THRESHOLDS) at the first threshold that is best for the other half of the images."""
+    order = np.random.default_rng(0).permutation(len(hits))
+    found = np.empty(len(hits))
+    for own, other in ((order[0::2], order[1::2]), (order[1::2], order[0::2])):
+        found[own] = hits[own, hits[other].mean(axis=0).argmax()]
+    return found
+
+
 def best_threshold(overlaps: Sequence[BoxOverlap], iou: float = 0.5) -> float:
     """Return the first threshold (share of the map's maximum) at which most largest contours reach `iou`."""
     hits = np.stack([overlap.largest for overlap in overlaps]) >= iou
@@ -184,11 +207,16 @@ class LocalizationEvaluator:
         )
 
     def metrics(self) -> Mapping[str, float | None]:
-        """Return max_box_acc, max_box_acc_v2, pointing, pointing_exact, energy_in_box; None without any map."""
+        """Return max_box_acc and max_box_acc_v2, also with `_split`, pointing, pointing_exact, energy_in_box.
+
+        None without any map, and `_split` without two.
+        """
         names = ("pointing", "pointing_exact", "energy_in_box")
+        split = dict.fromkeys(("max_box_acc_split", "max_box_acc_v2_split"))
         if not self.scores:
-            return dict.fromkeys(("max_box_acc", "max_box_acc_v2", *names))
-        return {**max_box_accuracy(self.overlaps), **{name: self._mean(name) for name in names}}
+            return dict.fromkeys(("max_box_acc", "max_box_acc_v2", *split, *names))
+        split |= {name: float(hits.mean()) for name, hits in split_accuracy(self.overlaps).items()}
+        return {**max_box_accuracy(self.overlaps), **split, **{name: self._mean(name) for name in names}}
 
     def per_image(self) -> dict[str, Number]:
         """Return the numbers of the comparison image by image, in the order of the maps; none without any map."""
@@ -199,6 +227,7 @@ class LocalizationEvaluator:
         return {
             "max_box_acc": BestShare(pack_hits([largest >= 0.5])),
             "max_box_acc_v2": BestShare(pack_hits([of_any >= iou for iou in IOU_LEVELS])),
+            **{name: Mean(hits) for name, hits in split_accuracy(self.overlaps).items()},
             **named,
         }
 

@@ -257,4 +257,4 @@ def print_table(label: str, metrics: dict[str, float | None], names: Sequence[st
     print(label)
     for name in names:
         value = metrics[name]
-        print(f"  {name:<28}{'-' if value is None else f'{value:.4f}'}")
+        print(f"  {name:<34}{'-' if value is None else f'{value:.4f}'}")

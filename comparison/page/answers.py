@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from comparison.failures import detector_failure
-from comparison.metrics import BY_NAME
+from comparison.metrics import BY_NAME, is_marked
 from comparison.page import figures
 from comparison.tables.formats import (
     MISSING,
@@ -258,7 +258,7 @@ def _cell(
     state = ""
     if objects is not None and objects < FEW_OBJECTS:
         state, tip = "few", f"{tip}; only {_count(objects, 'object')}"
-    elif difference and value is not None and excludes_zero(difference) and BY_NAME[name].better:
+    elif difference and value is not None and excludes_zero(difference) and is_marked(name):
         state = "better" if (value > 0) == (BY_NAME[name].better > 0) else "worse"
     signed = format_number(value, signed=True) if value is not None else ""
     return Cell(format_number(mean["mean"]), spread, signed, state, tip, mean["mean"])

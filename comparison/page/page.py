@@ -1,6 +1,7 @@
 """Write a comparison: tables in four forms, the figures, and a self-contained index.html."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import jinja2
 from backbones.core.files import save_json, save_text
 from comparison.histories import POINTS
 from comparison.method_names import explain_methods
-from comparison.metrics import ARROW, BY_NAME, GROUPS, Metric
+from comparison.metrics import ARROW, BY_NAME, GROUPS, Metric, explain_scores
 from comparison.page import figures
 from comparison.page.answers import first_screen, test_set
 from comparison.page.diagnosis import diagnosis_section
@@ -106,7 +107,7 @@ def render_page(
         labelled=LABELLED,
         least_images=LEAST_IMAGES,
         training_points=POINTS,
-        legend=_legend(comparison["rows"]),
+        legend=_legend(comparison),
         arrow=ARROW,
         by_name=BY_NAME,
         claim=CLAIM,
@@ -115,10 +116,12 @@ def render_page(
     )
 
 
-def _legend(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Metric]]]:
-    """Return the numbers that a row has, by group."""
-    shown = [BY_NAME[name] for name in measured_names(rows)]
-    found = [(group, [metric for metric in shown if metric.group == group]) for group in GROUPS]
+def _legend(comparison: Mapping[str, Any]) -> list[tuple[str, list[Metric]]]:
+    """Return the numbers that a row has, by group; the meaning of AP says which detections it counts."""
+    counted = explain_scores(comparison.get("score_thresholds", ()))
+    shown = [BY_NAME[name] for name in measured_names(comparison["rows"])]
+    told = [replace(m, meaning=f"{m.meaning}; {counted}") if m.name == "AP" and counted else m for m in shown]
+    found = [(group, [metric for metric in told if metric.group == group]) for group in GROUPS]
     return [(group, metrics) for group, metrics in found if metrics]
 
 

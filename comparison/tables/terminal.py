@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from comparison.failures import detector_failure
-from comparison.metrics import ARROW, BY_NAME, DETECTORS
+from comparison.metrics import ARROW, BY_NAME, DETECTORS, explain_scores
 from comparison.tables.formats import (
     CLAIM,
     best_of,
@@ -39,7 +39,9 @@ def terminal_table(comparison: Mapping[str, Any]) -> str:
         f"detection protocol: {protocol or 'none'}\n\n{_terminal_group(rows)}"
         for protocol, rows in groups_of(comparison)
     ]
-    notes = [LEGEND, f"* best value of its column; this does not imply significance. {CLAIM}"]
+    counted = explain_scores(comparison.get("score_thresholds", ()))
+    legend = f"{LEGEND} {counted[:1].upper()}{counted[1:]}." if counted else LEGEND
+    notes = [legend, f"* best value of its column; this does not imply significance. {CLAIM}"]
     notes += [f"note: {note}" for note in comparison["notes"]]
     return "\n\n".join([*tables, "\n".join(textwrap.fill(note, LINE_WIDTH) for note in notes)])
 

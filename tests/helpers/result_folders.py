@@ -12,10 +12,14 @@ from detection.evaluation.coco import evaluate_coco
 from helpers.coco_scenes import scene
 
 METRIC_NAMES = [
-    *("top1", "top1_shifted", "nll", "ece15", "cwece15", "overconfidence", "underconfidence", "average_confidence"),
-    *("human_kl", "context_average_confidence", "context_blur_average_confidence"),
-    *("context_uniform_average_confidence", "objectness_deviation", "max_box_acc", "max_box_acc_v2", "pointing"),
-    *("energy_in_box", "fgsm_8_top1_error", "pgd_1_top1_error", "pgd_8_top1_error", "any_8_top1_error"),
+    *("top1", "top5", "top1_shifted", "nll", "ece15", "cwece15", "cwece15_trueclass", "nll_scaled", "ece15_scaled"),
+    *("cwece15_scaled", "cwece15_trueclass_scaled", "ece15_pycalib", "ece100_pycalib", "mce100_pycalib"),
+    *("overconfidence", "underconfidence", "average_confidence", "human_kl"),
+    *("context_average_confidence", "context_average_confidence_scaled", "context_top1", "context_overconfidence"),
+    *("context_underconfidence", "context_blur_average_confidence", "context_uniform_average_confidence"),
+    *("objectness_deviation",),
+    *("max_box_acc", "max_box_acc_split", "max_box_acc_v2", "max_box_acc_v2_split", "pointing", "energy_in_box"),
+    *("fgsm_8_top1_error", "pgd_1_top1_error", "pgd_8_top1_error", "any_8_top1_error"),
     *("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"),
     *("VOC_mAP50", "VOC_mAP50_11", "VOC_mAP75", "VOC_mAP75_11", "VOC_mAP", "VOC_mAP_11"),
 ]
