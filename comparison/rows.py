@@ -20,19 +20,29 @@ def collect_rows(roots: Iterable[str | Path], *, allow_mixed_protocols: bool = F
             allowed; only evaluations on other data sets or of results files, which are read only if their own folders
             are given.
     """
+    rows = join_rows(read_compared(roots))
+    if not allow_mixed_protocols:
+        check_one_protocol(rows)
+    return rows
+
+
+def read_compared(roots: Iterable[str | Path]) -> list[tuple[Path, dict]]:
+    """Return (file, content) of every result that `collect_rows` joins; raise `InputError` if there is none."""
     roots = list(roots)
-    by_backbone: dict[str, dict[str, list[tuple[Path, dict]]]] = {}
     found, passed_over = _read(roots)
     if not found:
         what = "evaluations on other data sets" if find_other_evaluations(roots) else "evaluations of results files"
         raise InputError(f"only {what} found, such as {passed_over[0]}; give their own folders")
+    return found
+
+
+def join_rows(found: Iterable[tuple[Path, dict]]) -> list[Row]:
+    """Join results to rows, in the order of the table; raise `InputError` for two of one backbone and stage."""
+    by_backbone: dict[str, dict[str, list[tuple[Path, dict]]]] = {}
     for path, results in found:
         stages = by_backbone.setdefault(results["backbone"]["hash"], {})
         stages.setdefault(results["stage"], []).append((path, results))
-    rows = [row for stages in by_backbone.values() for row in _rows_of_backbone(stages)]
-    if not allow_mixed_protocols:
-        check_one_protocol(rows)
-    return sorted(rows, key=row_order)
+    return sorted((row for stages in by_backbone.values() for row in _rows_of_backbone(stages)), key=row_order)
 
 
 def find_other_evaluations(roots: Iterable[str | Path]) -> list[Path]:

@@ -4,7 +4,8 @@ python tools/rank_methods.py --metric nll runs/cifar10 runs/cifar100 --output-di
 python tools/rank_methods.py --metric CE --better lower --csv docs/paper_tables/ils_table3_ce.csv --output-dir ranks
 
 Writes ranks.json and ranks.png (the critical-difference diagram).  Each row of the table is one protocol
-and network, each column one method; seeds are averaged first.
+and network, each column one method; seeds are averaged first, and missing ones named.  In the folder of a suite, points
+of grids are not methods, and rows LABEL+TempS have their numbers after temperature scaling.
 """
 
 import argparse
@@ -25,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     from comparison.ranking.tables import collect_table, direction, load_csv, rank_table, ranks_text
 
     better = direction(args.metric, args.better)
-    table = load_csv(args.csv) if args.csv else collect_table(args.runs, args.metric, args.chosen)
+    table = load_csv(args.csv) if args.csv else collect_table(args.runs, args.metric, args.chosen, args.scaled)
     found = rank_table(table, args.metric, better, args.level)
     save_json(args.output_dir / "ranks.json", found)
     save_atomic(args.output_dir / "ranks.png", lambda path: draw_ranks(found).savefig(path))
@@ -44,6 +45,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--better", choices=("higher", "lower"), help="needed if it does not follow from the metric")
     parser.add_argument(
         "--chosen", metavar="KEY", action="append", default=[], help="config key selected separately for each seed"
+    )
+    parser.add_argument(
+        "--scaled", metavar="LABEL", action="append", default=[], help="also rank LABEL after temperature scaling"
     )
     parser.add_argument("--level", type=float, default=0.95, help="1 - significance level (default %(default)s)")
     parser.add_argument("--output-dir", type=path_argument, required=True, help="folder for ranks.json and ranks.png")

@@ -3,7 +3,7 @@
 ranks.json = {"metric", "better": "higher" or "lower", "datasets": [N names], "methods": [k names],
  "values": (N, k), "ranks": (N, k), "mean_ranks": (k,), "friedman": {"chi2", "chi2_p", "f" (null: infinite), "f_p"},
  "nemenyi": {"level", "critical_difference", "groups": [[names without a significant difference]]},
- "wilcoxon_holm": [{"first", "second", "p"}]}
+ "wilcoxon_holm": [{"first", "second", "p"}], "missing": [seeds that the means are without]}
 """
 
 import csv
@@ -27,19 +27,24 @@ from comparison.ranking.ranks import (
     indistinct_groups,
     wilcoxon_holm,
 )
+from comparison.ranking.runs import SCALED_LABEL, Planned, Run, collect_runs, read_plans
 from comparison.row import STAGE_ORDER, Row
-from comparison.rows import collect_rows
 
 BETTER = {"higher": 1, "lower": -1}
+TRAINED = "pretraining"
+# Metric -> the same after temperature scaling, and metrics that scaling does not change.
+SCALED = {name: f"{name}_scaled" for name in ("nll", "ece15", "cwece15", "cwece15_trueclass")}
+UNSCALED = ("top1", "top5", "top1_shifted", "context_top1")
 
 
 @dataclass(frozen=True)
 class Table:
-    """values: (N, k) float64, nan if missing."""
+    """values: (N, k) float64, nan if missing; missing: names of the seeds that the means are without."""
 
     datasets: list[str]
     methods: list[str]
     values: np.ndarray
+    missing: tuple[str, ...] = ()
 
 
 def load_csv(path: str | Path) -> Table:
@@ -96,32 +101,83 @@ def _number(cell: str | None) -> float | None:
         return None
 
 
-def collect_table(roots: Iterable[str | Path], metric: str, chosen: Sequence[str] = ()) -> Table:
+def collect_table(
+    roots: Iterable[str | Path], metric: str, chosen: Sequence[str] = (), scaled: Sequence[str] = ()
+) -> Table:
     """Average one metric over seeds, from the results at or below `roots`.
 
-    A line is one protocol (which includes the data) and one network; a column is a label.
+    A line is one protocol (which includes the data) and one network; a column is a label.  A run that a tool measured
+    counts with these numbers; if there are such runs, those that were only trained do not count.  Rows "+TempS" have
+    their numbers after temperature scaling.
 
     Args:
-        chosen: config keys whose value was chosen separately for each seed, so that seeds can differ in them.
+        chosen: config keys whose value was chosen separately for each seed, so that seeds can differ in them; those
+            that a suite chose are added.
+        scaled: labels to add once more as LABEL+TempS.
 
     Raises:
         InputError: no result has the metric; two backbones have the same label and seed; rows of one label and line
-            have different settings.
+            have different settings; a number after temperature scaling that does not exist.
     """
-    rows, known = collect_rows(roots, allow_mixed_protocols=True), set()
-    cells: dict[str, dict[str, list[tuple[Row, float]]]] = {}  # line, label: rows and their numbers
-    for row in rows:
-        stages = [s for s in STAGE_ORDER if row.results.get(s, {}).get("metrics", {}).get(metric) is not None]
-        known |= {name for results in row.results.values() for name in results["metrics"]}
-        if stages:
-            results = row.results[stages[-1]]
-            line = cells.setdefault(_line_name(row, stages[-1], results), {})
-            line.setdefault(row.label, []).append((row, results["metrics"][metric]))
-    if not cells:
+    roots = list(roots)
+    runs, plans = collect_runs(roots, scaled), read_plans(roots)
+    measured = [(run, stage) for run in runs if (stage := _stage_of(run, metric))]
+    if not measured:
+        known = {name for run in runs for results in run.row.results.values() for name in results["metrics"]}
         raise InputError(f"no result has a metric '{metric}'{suggestion(metric, known)}")
+    if any(stage != TRAINED for _, stage in measured):
+        measured = [(run, stage) for run, stage in measured if stage != TRAINED]
+    cells: dict[str, dict[str, list[tuple[Row, float]]]] = {}  # line, label: rows and their numbers
+    for run, stage in measured:
+        line = cells.setdefault(_line_name(run.row, stage, run.row.results[stage]), {})
+        line.setdefault(run.row.label, []).append((run.row, _number_of(run, stage, metric)))
+    cells = dict(sorted(cells.items()))
     methods = list(dict.fromkeys(method for line in cells.values() for method in line))
-    values = [[_mean_over_seeds(line.get(method, []), chosen) for method in methods] for line in cells.values()]
-    return Table(list(cells), methods, np.array(values, dtype=np.float64))
+    free = [*chosen, *{key for plan in plans for key in plan.chosen}]
+    values = [[_mean_over_seeds(line.get(method, []), free) for method in methods] for line in cells.values()]
+    missing = find_missing(cells, [run.row for run, _ in measured], plans, scaled)
+    return Table(list(cells), methods, np.array(values, dtype=np.float64), tuple(missing))
+
+
+def _stage_of(run: Run, metric: str) -> str:
+    """Return the last stage that measured the metric, "" if none did."""
+    stages = [s for s in STAGE_ORDER if run.row.results.get(s, {}).get("metrics", {}).get(metric) is not None]
+    return stages[-1] if stages else ""
+
+
+def _number_of(run: Run, stage: str, metric: str) -> float:
+    metrics = run.row.results[stage]["metrics"]
+    if not run.scaled or stage != "backbone" or metric in UNSCALED:
+        return metrics[metric]
+    name = SCALED.get(metric, "")
+    if metrics.get(name) is None:
+        again = "measure it again" if name else f"rank one of {', '.join(SCALED)}"
+        where = run.row.folders[stage]
+        raise InputError(f"{where}: '{run.row.label}' has no {metric} after temperature scaling; {again}")
+    return metrics[name]
+
+
+def find_missing(
+    cells: Mapping[str, Mapping[str, Sequence[tuple[Row, float]]]],
+    rows: Sequence[Row],
+    plans: Sequence[Planned],
+    scaled: Sequence[str] = (),
+) -> list[str]:
+    """Name the seeds of methods without a number: those that a suite planned, or that others have on the same line."""
+    found = []
+    for line, methods in cells.items():
+        every = {row.seed for own in methods.values() for row, _ in own}
+        for method, own in methods.items():
+            lacking = sorted(every - {row.seed for row, _ in own})
+            found += [f"{method} seed {seed} on {line}" for seed in lacking]
+    for plan in plans:
+        folders = [(row, folder.resolve()) for row in rows for folder in row.folders.values()]
+        there = {(row.label, row.seed) for row, folder in folders if folder.is_relative_to(plan.folder)}
+        named = {**plan.seeds, **{label + SCALED_LABEL: plan.seeds[label] for label in scaled if label in plan.seeds}}
+        for label, seeds in named.items():
+            lacking = [seed for seed in sorted(seeds) if (label, seed) not in there]
+            found += [f"{label} seed {seed} of {plan.folder.name}" for seed in lacking]
+    return found
 
 
 def _mean_over_seeds(found: Sequence[tuple[Row, float]], chosen: Sequence[str]) -> float:
@@ -187,6 +243,7 @@ def rank_table(table: Table, metric: str, better: int, level: float = 0.95) -> d
             "groups": [[table.methods[i] for i in group] for group in groups],
         },
         "wilcoxon_holm": [pair._asdict() for pair in wilcoxon_holm(table.values, table.methods)],
+        "missing": list(table.missing),
     }
 
 
@@ -208,4 +265,5 @@ def ranks_text(found: Mapping[str, Any]) -> str:
     ]
     told = [pair for pair in found["wilcoxon_holm"] if pair["p"] < 1 - nemenyi["level"]]
     lines.append(f"Wilcoxon-Holm: {len(told)} of {len(found['wilcoxon_holm'])} pairs differ")
-    return "\n".join(lines + [f"  {pair['first']} / {pair['second']}: p {pair['p']:.2g}" for pair in told])
+    lines += [f"  {pair['first']} / {pair['second']}: p {pair['p']:.2g}" for pair in told]
+    return "\n".join(lines + [f"missing: {name}" for name in found["missing"]])
