@@ -63,12 +63,13 @@ def build_comparison(
     name_entries(entries)
     mark_commits(compared)
     families = find_families([one.row for one in compared], chosen)
+    labels = [entry["baseline"] for entry in entries if entry["baseline"] is not None]
     measured = _measured(compared, resampled)
     methods, variances = build_methods(families, measured, goal, level)
     return _checked(
         {
             "schema_version": SCHEMA_VERSION,
-            "baseline": next((entry["baseline"] for entry in entries if entry["baseline"] is not None), None),
+            "baseline": labels[0] if labels else None,
             "rows": entries,
             "primary": goal.primary,
             "methods": methods,

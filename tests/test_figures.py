@@ -6,11 +6,14 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+import torch
 from helpers.noise_runs import write_run
+from helpers.pretraining import arguments as pretraining
 from helpers.tools import tool
 
+from backbones.core.checkpoint import load_checkpoint, save_checkpoint
 from backbones.core.errors import InputError
-from backbones.core.results import BackboneIdentity, make_results, save_results
+from backbones.core.results import BackboneIdentity, load_results, make_results, save_results
 from backbones.measuring import figure_data, figures
 
 pytest_plugins = ["helpers.noise_fixtures"]
@@ -140,6 +143,32 @@ def test_curves_and_ablation_from_the_files_of_runs(runs, tmp_path):
     assert (low["value"], low["runs"]) == (0.1, 2)
     assert (low["mean"], low["deviation"]) == pytest.approx((np.mean(measured), np.std(measured, ddof=1)))
     assert (high["value"], high["mean"], high["deviation"]) == (0.4, 0.7, None)  # not evaluated: its pretraining's
+
+
+def test_soft_labels_are_those_of_the_checkpoint(small_scenes, runs, tmp_path):
+    """Each class with its own share, and the others by descending share."""
+    short = ["SOLVER.MAX_EPOCH", 2, "MODEL.ARCH", "lenet", "METHOD.NAME", "OLS"]
+    tool("pretrain")(pretraining(small_scenes, tmp_path / "ols", *short))
+    table = load_checkpoint(tmp_path / "ols" / "checkpoint.pth")["method"]["table.soft"].double().numpy()
+    names = load_results(tmp_path / "ols")["details"]["classes"]
+    table[0] = np.arange(12.0)[::-1] / 66  # as if learned: the own class first, then in the order of the classes
+    path = tmp_path / "ols" / "checkpoint.pth"
+    state = load_checkpoint(path)
+    state["method"]["table.soft"] = torch.from_numpy(table)
+    save_checkpoint(path, **state)
+    (panel,) = plot("soft_labels", [tmp_path / "ols"], tmp_path / "a.png", "--classes", "12")
+    assert [row["class"] for row in panel["rows"]] == names
+    first = panel["rows"][0]
+    assert first["own"] == pytest.approx(11 / 66)
+    assert first["others"] == [[name, pytest.approx((11 - k) / 66)] for k, name in enumerate(names[:6]) if k]
+    assert [row["own"] for row in panel["rows"]] == pytest.approx(np.diag(table).tolist())
+    assert len(plot("soft_labels", [tmp_path / "ols"], tmp_path / "a.png", "--classes", "3")[0]["rows"]) == 3
+    with pytest.raises(InputError, match=r"no .*checkpoint\.pth, which holds the soft labels"):
+        plot("soft_labels", runs[:1], tmp_path / "b.png")
+    del state["method"]["table.soft"]
+    save_checkpoint(path, **state)
+    with pytest.raises(InputError, match="its method learns no soft labels; give a run of OLS"):
+        plot("soft_labels", [tmp_path / "ols"], tmp_path / "b.png")
 
 
 def test_what_figures_refuse(runs, tmp_path):

@@ -6,6 +6,7 @@ python tools/plot_backbone.py maps runs/ce runs/als -o fig.png                 G
 python tools/plot_backbone.py maps runs/ce runs/als --covered 1 -o fig.png     the last image also without its objects
 python tools/plot_backbone.py tsne runs/ce runs/ols -o fig.png                 features before the last layer
 python tools/plot_backbone.py curves runs/ce runs/ols --metric top1 -o fig.png
+python tools/plot_backbone.py soft_labels runs/ols -o fig.png                  soft labels that a run of OLS learned
 python tools/plot_backbone.py ablation runs/ols-* --key METHOD.OLS.hard_weight --metric top1 -o fig.png
 
 RUN is the folder of a pretraining run or of its evaluation, or the output folder of a suite, for all of its rows.
@@ -18,7 +19,7 @@ from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.entry import run_tool
 from backbones.core.files import save_atomic, save_json
 
-KINDS = ("reliability", "classes", "maps", "tsne", "curves", "ablation")
+KINDS = ("reliability", "classes", "maps", "tsne", "curves", "soft_labels", "ablation")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -50,11 +51,12 @@ def draw(args: argparse.Namespace) -> tuple[Any, Any]:
         return figures.draw_maps(rows, labels, f"{args.method} of the true class"), said
     if args.kind == "tsne":
         numbers = {"classes": args.classes, "per_class": args.per_class, "seed": args.seed}
-        panels = figure_data.embedding_panels(args.runs, args.set, **numbers)
-        return figures.draw_embedding(panels), panels
+        return figures.draw_embedding(panels := figure_data.embedding_panels(args.runs, args.set, **numbers)), panels
     if args.kind == "curves":
         found = figure_data.curves(args.runs, args.metric)
         return figures.draw_curves(found, args.metric), found
+    if args.kind == "soft_labels":
+        return figures.draw_soft_labels(panels := figure_data.soft_label_panels(args.runs, args.classes)), panels
     points = figure_data.ablation_points(args.runs, args.key, args.metric)
     return figures.draw_ablation(points, args.key, args.metric), points
 
@@ -74,7 +76,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--method", default="GradCAMPlusPlus", help="maps: CAM, GradCAM or GradCAMPlusPlus")
     parser.add_argument("--covered", type=int, default=0, help="maps: last images to repeat with objects painted over")
     for name, default in (("images", 6), ("classes", 10), ("per-class", 50), ("seed", 0)):
-        parser.add_argument(f"--{name}", type=int, default=default, help="maps or tsne (default %(default)s)")
+        parser.add_argument(
+            f"--{name}", type=int, default=default, help="maps, tsne or soft_labels (default %(default)s)"
+        )
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY VALUE", help="change config keys of the runs")
     return parser.parse_args(argv)
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import Subset
 
+from backbones.core.checkpoint import load_checkpoint
 from backbones.core.checks import check_range
 from backbones.core.config import load_yaml
 from backbones.core.distributed import setup_distributed
@@ -37,6 +38,7 @@ from backbones.measuring.run_folders import find_backbones, find_evaluation
 from backbones.models.weights import identity
 
 MAP_SIZE = 224
+CHECKPOINT, SOFT_LABELS = "checkpoint.pth", "table.soft"  # the table of OLS in the state of its method
 
 
 def check_request(args: Namespace) -> None:
@@ -159,6 +161,30 @@ def ablation_points(runs: Sequence[Path], key: str, metric: str) -> list[dict[st
         }
         for value, found in sorted(by_value.items(), key=lambda item: (isinstance(item[0], str), item[0]))
     ]
+
+
+def soft_label_panels(runs: Sequence[Path], classes: int) -> list[dict[str, Any]]:
+    """Return the soft labels that runs of OLS learned (Fig. 1c): {"label", "rows": [row of a class]} for each run.
+
+    A row is {"class", "own": its share in its soft label, "others": [[class, share], ...] by descending share}; there
+    are `classes` of them, evenly spaced, or all if there are fewer.
+    """
+    return [_soft_label_panel(found.run(), classes) for found in find_backbones(runs)]
+
+
+def _soft_label_panel(run: Path, classes: int) -> dict[str, Any]:
+    results, path = load_results(run), run / CHECKPOINT
+    if not path.is_file():
+        raise InputError(f"no {path}, which holds the soft labels; give the folder of the training itself")
+    state, names = load_checkpoint(path)["method"], results["details"]["classes"]
+    if SOFT_LABELS not in state:
+        raise InputError(f"{path}: its method learns no soft labels; give a run of OLS")
+    table, rows = state[SOFT_LABELS].double().numpy(), []
+    for own in evenly_spaced(np.arange(len(names)), classes).tolist():
+        others = [k for k in np.argsort(-table[own], kind="stable").tolist() if k != own][:5]
+        shares = [[names[k], float(table[own, k])] for k in others]
+        rows.append({"class": names[own], "own": float(table[own, own]), "others": shares})
+    return {"label": results["backbone"]["label"], "rows": rows}
 
 
 # ---- from data and networks --------------------------------------------------------------------

@@ -118,6 +118,31 @@ def draw_embedding(panels: Sequence[Mapping]) -> Figure:
     return figure
 
 
+def draw_soft_labels(panels: Sequence[Mapping]) -> Figure:
+    """Draw the soft label of each class: its own share, then those of the classes that it is most confused with.
+
+    panels: of `backbones.measuring.figure_data.soft_label_panels`.
+    """
+    figure = _figure(6.4, sum(0.3 * len(panel["rows"]) + 1 for panel in panels))
+    heights = [len(panel["rows"]) + 2 for panel in panels]
+    grid = figure.subplots(len(panels), squeeze=False, height_ratios=heights)
+    for axes, panel in zip(grid[:, 0], panels, strict=True):
+        rows = panel["rows"]
+        y, left = np.arange(len(rows)), np.array([row["own"] for row in rows])
+        axes.barh(y, left, color=COLOURS[0])
+        for place in range(len(rows[0]["others"])):
+            shares = np.array([row["others"][place][1] for row in rows])
+            axes.barh(y, shares, left=left, color=COLOURS[1 + place], edgecolor="white")
+            left = left + shares
+        for height, row in enumerate(rows):
+            said = ", ".join(f"{name[:16]} {share:.3f}" for name, share in row["others"][:2])
+            axes.annotate(said, (1.01, height), va="center", fontsize=7, color=FAINT, annotation_clip=False)
+        axes.set(xlim=(0, 1), ylim=(len(rows) - 0.4, -0.6))
+        axes.set_yticks(y, [row["class"][:20] for row in rows])
+        _tidy(axes, "share in the soft label: its class, then those most confused with it", "", panel["label"])
+    return figure
+
+
 def draw_curves(runs: Sequence[Mapping], name: str) -> Figure:
     """Draw per run a solid training curve, a dashed validation curve if any, and a dot for the last validation.
 
