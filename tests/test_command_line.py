@@ -35,7 +35,7 @@ EXPANDING = (path_argument, backbone_argument, data_argument, root_argument, res
 TEXTS = {
     "arch", "baseline", "better", "box_form", "by", "category_by", "channel_order", "chosen", "dist_url", "error",
     "form", "image_by", "key", "kind", "label", "method", "metric", "norm", "note", "overrides", "paper", "primary",
-    "rows", "set", "sort", "source", "split", "to", "variant",
+    "rows", "scaled", "set", "sort", "source", "split", "to", "variant",
 }  # fmt: skip
 
 
