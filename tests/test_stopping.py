@@ -16,6 +16,7 @@ import torch
 from helpers import finetuning, pretraining, yolo_tiny
 from helpers.killing import ROOT, assert_equal_trees, reported
 from helpers.stopping import stop_in_process
+from helpers.tiny_runs import tiny_run
 
 from backbones.core import stopping
 from backbones.core.checkpoint import load_checkpoint
@@ -53,10 +54,10 @@ def held(work):
 
 @pytest.mark.parametrize(("number", "code"), [(TERM, 143), (INT, 130)])
 def test_a_signal_ends_a_tool_where_it_is(number, code):
-    went_on = []
+    later = []
     with catch_signals(), pytest.raises(Stopped) as stopped:
-        went_on.append(send(number))
-    assert went_on == []
+        later.append(send(number))
+    assert later == []
     assert stopped.value.exit_code == code
 
 
@@ -103,6 +104,18 @@ def test_other_threads_leave_signals_alone():
 def test_the_same_signal_twice_in_a_moment_counts_once():
     """torchrun passes on what the scheduler has sent to every process already."""
     assert held(lambda: [send(), send(), send(INT)]).number == TERM
+
+
+@pytest.mark.parametrize("hold", [True, False])
+def test_a_forked_worker_outlives_a_signal_only_while_a_training_holds_it(hold):
+    """A pool ends its workers by SIGTERM and waits for them; a data loader's belong to the last iteration, too."""
+    with hold_signals() if hold else catch_signals():
+        pid = os.fork()
+        if not pid:
+            send()
+            os._exit(7)
+        status = os.waitpid(pid, 0)[1]
+    assert os.waitstatus_to_exitcode(status) == (7 if hold else -TERM)
 
 
 def test_an_evaluation_is_cut_off_only_while_signals_are_held():
@@ -360,3 +373,37 @@ def test_all_processes_stop_at_the_same_iteration(small_scenes, tmp_path, launch
     assert reported(run) == reported(whole)
     uninterrupted.stderr.close()
     resumed.stderr.close()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("number", "code"), [(TERM, 143), (INT, 130)])
+def test_a_stopped_study_keeps_its_replicates(tmp_path, load_tool, number, code):
+    def argv(name):
+        options = ["--quick", "--replicates", "2", "--workers", "1", "--rows", "ls"]
+        return ["--output-dir", str(tmp_path / name), *options]
+
+    main = load_tool("gaussian_study").main
+    main(argv("whole"))
+    assert stop_in_process(main, argv("run"), "backbones.gaussian.study._run", 2, number) == code
+    assert [path.name for path in (tmp_path / "run" / "replicates").iterdir()] == ["0000.npz"]
+    main(argv("run"))
+    whole, run = ((tmp_path / name / "numbers.json").read_bytes() for name in ("whole", "run"))
+    assert whole == run
+
+
+@pytest.mark.detectron2
+@pytest.mark.parametrize("moment", ["in an epoch", "in a checkpoint", "after the last step"])
+def test_a_stopped_training_with_detectron2_resumes_bit_equal(small_scenes, tmp_path, load_tool, moment):
+    main, argv = tiny_run("detectron2", small_scenes, tmp_path, load_tool, *FasterRCNN.options)
+    main(argv(tmp_path / "whole"))
+    target, call, saved = {
+        "in an epoch": ("detection.engines.detectron2.training.seed_step", 7, 7),
+        "in a checkpoint": FasterRCNN.moments["in a checkpoint"],
+        "after the last step": ("detection.engines.detectron2.inference.to_results", 1, 9),
+    }[moment]
+    run = tmp_path / "run"
+    assert stop_in_process(main, argv(run), target, call) == 143
+    assert load_checkpoint(run / "checkpoint.pth")["iteration"] == saved
+    main(argv(run, flags=["--resume"]))
+    assert_equal_trees(load_checkpoint(tmp_path / "whole" / "checkpoint.pth"), load_checkpoint(run / "checkpoint.pth"))
+    assert reported(run) == reported(tmp_path / "whole")

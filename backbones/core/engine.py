@@ -57,8 +57,6 @@ def train(
 ) -> None:
     """Run the iterations `start` .. `stop - 1`.
 
-    On SIGTERM or Ctrl-C, `save` is called at the end of the iteration, or after an evaluation was cut off.
-
     Args:
         task: maps a batch to a `Step`; wrapped for several processes by the caller.
         batches: one batch per iteration, from iteration `start` on; each has `.to(device, non_blocking=...)`.
@@ -69,10 +67,9 @@ def train(
 
     Raises:
         Diverged: the loss (named with its iteration and parts) or the weights are not finite.
-        Stopped: by a signal, with the checkpoint saved.
+        Stopped: by a signal, after `save` was called.
     """
-    meters = meters or Meters()
-    meters.begin(start)
+    (meters := meters or Meters()).begin(start)
     task.train()
     with Reporter(writer, start, stop) as reporter, hold_signals():
         end = IterationEnd(

@@ -97,15 +97,22 @@ def hold_signals() -> Iterator[None]:
 
 
 def _take(number: int, frame: FrameType | None) -> None:
+    forked = os.getpid() != _state.owner  # a worker, which lives as long as a training needs its batches
+    if forked and not _state.held:
+        _die(number)
     if _state.noted:
         if time.monotonic() - _state.since > REPEAT_SECONDS:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+            _die(number)
         return
     _state.noted, _state.since = number, time.monotonic()
-    # A data loader's process, forked from this one, lives as long as its owner needs it.
-    if not _state.held and os.getpid() == _state.owner:
+    if not _state.held:
         raise Stopped(number)
+
+
+def _die(number: int) -> None:
+    """End this process as the signal does without a handler."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 def noted_signal() -> int:
