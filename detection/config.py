@@ -173,6 +173,9 @@ _C.TEST.PRECISE_BN.NUM_ITER = 200
 # [[what, value, largest difference], ...] that a run must end with: "loss" of the last line of
 # metrics.jsonl, "detections", or a COCO metric.  (as in detectron2, which has its own metrics)
 _C.TEST.EXPECTED_RESULTS = MACHINE([])
+# Iterations between evaluations on the test set during the training, written to metrics.jsonl; 0: only at the end.
+# They change nothing: the weights and the results are those of a run without them.
+_C.TEST.EVAL_PERIOD = MACHINE(0)
 # Images per batch and process at inference.  (ours)
 _C.TEST.IMS_PER_BATCH = 8
 

@@ -169,6 +169,21 @@ def test_soft_labels_are_those_of_the_checkpoint(small_scenes, runs, tmp_path):
     save_checkpoint(path, **state)
     with pytest.raises(InputError, match="its method learns no soft labels; give a run of OLS"):
         plot("soft_labels", [tmp_path / "ols"], tmp_path / "b.png")
+def test_curves_of_detectors_are_those_of_their_own_folders(runs, tmp_path):
+    """Beside a pretraining; with the test set's AP (TEST.EVAL_PERIOD), and the losses."""
+    run = tmp_path / "detector"
+    run.mkdir()
+    lines = [{"iteration": k, "loss": 2.0 - k / 10} | ({"AP": k / 100} if k % 4 == 3 else {}) for k in range(8)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    who = BackboneIdentity("r0", "CE", 0, "hash-r0")
+    save_results(run, make_results("detection", who, {"name": "p", "hash": "1"}, {"AP": 0.08}))
+    [curve] = plot("curves", [run], tmp_path / "a.png", "--metric", "AP")
+    assert curve == {"label": "r0", "train": None, "val": {"iteration": [3, 7], "value": [0.03, 0.07]}, "last": 0.08}
+    losses = plot("curves", [run, runs[0]], tmp_path / "a.png", "--metric", "loss")
+    assert [one["train"]["value"][1] for one in losses] == [1.9, 1.9]
+    assert len(losses[0]["train"]["value"]) == 8
+    with pytest.raises(InputError, match=r"metrics.jsonl has no 'VOC_mAP50'; choices: AP, loss"):
+        plot("curves", [run], tmp_path / "a.png", "--metric", "VOC_mAP50")
 
 
 def test_what_figures_refuse(runs, tmp_path):

@@ -5,7 +5,7 @@ python tools/plot_backbone.py classes runs/ce -o fig.png                       s
 python tools/plot_backbone.py maps runs/ce runs/als -o fig.png                 Grad-CAM++ and three probabilities
 python tools/plot_backbone.py maps runs/ce runs/als --covered 1 -o fig.png     the last image also without its objects
 python tools/plot_backbone.py tsne runs/ce runs/ols -o fig.png                 features before the last layer
-python tools/plot_backbone.py curves runs/ce runs/ols --metric top1 -o fig.png
+python tools/plot_backbone.py curves runs/ce runs/ols --metric top1 -o fig.png     detectors too: --metric AP
 python tools/plot_backbone.py soft_labels runs/ols -o fig.png                  soft labels that a run of OLS learned
 python tools/plot_backbone.py ablation runs/ols-* --key METHOD.OLS.hard_weight --metric top1 -o fig.png
 

@@ -1,7 +1,7 @@
 """Data of the figures that `figures` draws, read from run folders as plain lists and saved beside each figure."""
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from backbones.core.checks import check_range
 from backbones.core.config import load_yaml
 from backbones.core.distributed import setup_distributed
 from backbones.core.errors import InputError, suggestion
-from backbones.core.results import load_results
+from backbones.core.results import FILE_NAME, load_results
 from backbones.core.run_log import METRICS_FILE, read_metrics
 from backbones.core.runs import CONFIG_FILE
 from backbones.core.warning_counter import WarningCounter
@@ -103,28 +103,32 @@ def _plain(values: np.ndarray) -> list[float | None]:
 
 
 def curves(runs: Sequence[Path], name: str) -> list[dict[str, Any]]:
-    """Return the data of `figures.draw_curves`; `name` is a key of metrics.jsonl without "train_": top1, loss ..."""
+    """Return the data of `figures.draw_curves`; `name` is a key of metrics.jsonl without "train_": top1, loss, AP."""
     found = []
-    for folders in find_backbones(runs):
-        run = folders.run(METRICS_FILE)
+    for run, results in _trainings(runs):
         if not (run / METRICS_FILE).is_file():
-            raise InputError(f"no {METRICS_FILE} in {run}; give the folder of a pretraining run")
-        lines, results = read_metrics(run / METRICS_FILE), load_results(folders.run())
+            raise InputError(f"no {METRICS_FILE} in {run}; give the folder of a training")
+        lines = read_metrics(run / METRICS_FILE)
         known = sorted({key for line in lines for key in line} - {"iteration"})
-        train = _curve(lines, f"train_{name}") or _curve(lines, name)
-        if not train:
+        tested = results["stage"] == "detection" and name in results["metrics"]  # of the test set
+        train = None if tested else _curve(lines, f"train_{name}") or _curve(lines, name)
+        val = _curve(lines, name if tested else f"val_{name}") or None
+        if not (train or (tested and val)):
             raise InputError(f"{run / METRICS_FILE} has no '{name}'{suggestion(name, known)}")
         # With EVAL.REPORT best, the number is of an earlier epoch, but the dot would be drawn at the end.
         last = None if results["details"].get("reported_epoch") == "best" else results["metrics"].get(name)
-        found.append(
-            {
-                "label": results["backbone"]["label"],
-                "train": train,
-                "val": _curve(lines, f"val_{name}") or None,
-                "last": last,
-            }
-        )
+        found.append({"label": results["backbone"]["label"], "train": train, "val": val, "last": last})
     return found
+
+
+def _trainings(runs: Sequence[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield folder and results of every pretraining, and of every detector that is given by its own folder."""
+    for path in runs:
+        if (path / FILE_NAME).is_file() and (results := load_results(path))["stage"] == "detection":
+            yield path, results
+            continue
+        for folders in find_backbones([path]):
+            yield folders.run(METRICS_FILE), load_results(folders.run())
 
 
 def _curve(lines: Sequence[dict], key: str) -> dict[str, list]:

@@ -144,19 +144,21 @@ def draw_soft_labels(panels: Sequence[Mapping]) -> Figure:
 
 
 def draw_curves(runs: Sequence[Mapping], name: str) -> Figure:
-    """Draw per run a solid training curve, a dashed validation curve if any, and a dot for the last validation.
+    """Draw per run a solid training curve, a dashed one of validation or test, and a dot for its last number.
 
-    runs: {"label", "train": {"iteration", "value"}, "val": the same or None, "last": number or None}.
+    runs: {"label", "train" and "val": {"iteration", "value"} or one of them None, "last": number or None}.
     """
     figure = _figure(6.4, 4.0)
     axes = figure.subplots()
     for colour, run in zip(COLOURS * (1 + len(runs) // len(COLOURS)), runs, strict=False):
-        axes.plot(run["train"]["iteration"], run["train"]["value"], color=colour, linewidth=1.4, label=run["label"])
-        if run["val"]:
-            axes.plot(run["val"]["iteration"], run["val"]["value"], color=colour, linewidth=1.4, linestyle="--")
+        drawn = [(run["train"], "-"), (run["val"], "--")]
+        drawn = [(curve, style) for curve, style in drawn if curve]
+        for n, (curve, style) in enumerate(drawn):
+            label = "" if n else run["label"]
+            axes.plot(curve["iteration"], curve["value"], color=colour, linewidth=1.4, linestyle=style, label=label)
         if run["last"] is not None:
-            axes.plot(run["train"]["iteration"][-1], run["last"], "o", color=colour, markersize=6)
-    _tidy(axes, "iteration", name, "lines: training; dots and dashes: validation")
+            axes.plot(drawn[0][0]["iteration"][-1], run["last"], "o", color=colour, markersize=6)
+    _tidy(axes, "iteration", name, "lines: training; dots and dashes: validation or test")
     axes.legend(fontsize=8, frameon=False)
     return figure
 

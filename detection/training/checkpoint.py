@@ -5,10 +5,12 @@ iteration   number of finished iterations
 processes   number of processes that trained
 resume_key  name -> text of everything that the weights depend on (`build_resume_key`)
 model       state dict of `Detector.model`
+categories  [{"id", "name"}] of the data
 meters      losses since the last line of metrics.jsonl, empty unless a signal has stopped the run between two lines
 optimizer, ...   state dicts of `Detector.parts`
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,14 @@ CHECKPOINT = "checkpoint.pth"
 _FIELDS = ("engine", "iteration", "processes", "resume_key", "model", "optimizer")
 
 
-def save_detector(path: Path, detector: Detector, finished: int, resume_key: dict[str, str]) -> None:
+def save_detector(
+    path: Path, detector: Detector, finished: int, resume_key: dict[str, str], categories: Sequence[dict[str, Any]]
+) -> None:
     """Write the checkpoint; called on every process.
 
     Args:
         finished: number of finished iterations.
+        categories: of the data.
     """
     detector.meters.gather(detector.device)
     if is_main():
@@ -36,6 +41,7 @@ def save_detector(path: Path, detector: Detector, finished: int, resume_key: dic
             processes=world_size(),
             resume_key=resume_key,
             model=detector.model.state_dict(),
+            categories=[{"id": one["id"], "name": one["name"]} for one in categories],
             meters=detector.meters.state_dict(),
             **{name: part.state_dict() for name, part in detector.parts().items()},
         )

@@ -18,6 +18,7 @@ from detection.data.records import DetectionData
 from detection.engines import build_engine
 from detection.engines.base import Detections
 from detection.training.checkpoint import CHECKPOINT, read_detector, restore_detector, save_detector
+from detection.training.evaluating import EvaluationHook, evaluation_period
 from detection.training.frozen import FrozenStages
 from detection.training.resuming import (
     build_resume_key,
@@ -80,7 +81,7 @@ class Fitting:
         run_dir: Path,
         device: torch.device,
     ) -> None:
-        self.cfg, self.data, self.run_dir = cfg, train, run_dir
+        self.cfg, self.data, self.test, self.run_dir = cfg, train, test, run_dir
         engine = build_engine(cfg.ENGINE)
         torch.manual_seed(cfg.SEED)
         self.detector = engine.build(cfg, backbone, device)
@@ -110,14 +111,19 @@ class Fitting:
             # Before the last checkpoint, so that a later detection with it uses the same statistics.
             self.detector.measure_norms(self.data)
         self.detector.gather()
-        save_detector(self.path, self.detector, finished, self.resume_key)
+        save_detector(self.path, self.detector, finished, self.resume_key, self.test.categories)
         note_saved(finished, self.cfg.SOLVER.MAX_ITER)
 
     def train(self) -> None:
         """Run iterations `finished` .. MAX_ITER - 1."""
         begun = time.time()
         with MetricsWriter(self.run_dir, self.finished) as writer:
-            self.detector.train(self.data, start=self.finished, save=self.save, writer=writer, run_dir=self.run_dir)
+            # Not named to an engine of one's own that has no such argument, unless the key is set.
+            evaluates = evaluation_period(self.cfg) > 0
+            more = {"hooks": [EvaluationHook(self.detector, self.data, self.test, writer)]} if evaluates else {}
+            self.detector.train(
+                self.data, start=self.finished, save=self.save, writer=writer, run_dir=self.run_dir, **more
+            )
         get_logger().info("trained in %.1f s", time.time() - begun)
         # Each process has its own BN statistics; all detect with those of the main process.
         broadcast(*self.detector.model.state_dict().values())

@@ -17,6 +17,7 @@ from detection.data.catalog import load_data
 from detection.data.records import DetectionData, check_categories
 from detection.engines import build_engine
 from detection.exchange.detections import save_truth_once
+from detection.training.evaluating import write_last
 from detection.training.fitting import fit
 from detection.training.results import save_evaluation
 from detection.training.run_folder import check_folder, choose_folder
@@ -76,6 +77,8 @@ def finetune(
         save_truth_once(test, truth_dir)
     found = fit(cfg, backbone, train, test, run_dir, device, resume=resume, eval_only=eval_only, begin=place.open)
     results = save_evaluation(cfg, backbone, train, test, found, place, warnings) if is_main() else {}
+    if not eval_only:
+        write_last(run_dir, cfg, results.get("metrics", {}))
     barrier()
     return results
 

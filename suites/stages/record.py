@@ -22,7 +22,7 @@ CONFIG = "config.yaml"
 # identified by the hash of its weights, and the files of IMPORTS are copies inside the run.
 MACHINE = (
     *("*.ROOT", "*.NUM_WORKERS", "*.CACHE_IMAGES", "*.CHECKPOINT_PERIOD", "*LOG_PERIOD"),
-    *("TEACHER.RUN", "TEACHER.CACHE", "TEST.EXPECTED_RESULTS", "IMPORTS"),
+    *("TEACHER.RUN", "TEACHER.CACHE", "TEST.EXPECTED_RESULTS", "TEST.EVAL_PERIOD", "IMPORTS"),
 )
 
 

@@ -45,6 +45,7 @@ HONOURED = {
     "SOLVER.LOG_PERIOD": "loop",
     "TEST.AP_SCORE_THRESH": "evaluation",
     "TEST.EXPECTED_RESULTS": "the tool",
+    "TEST.EVAL_PERIOD": "EvaluationHook",
     "TEST.IMS_PER_BATCH": "loader",
     "TEST.PRECISE_BN.ENABLED": "measure_statistics",
     "TEST.PRECISE_BN.NUM_ITER": "measure_statistics",

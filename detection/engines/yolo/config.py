@@ -160,6 +160,8 @@ _C.TEST.MULTI_LABEL = False
 _C.TEST.DETECTIONS_PER_IMAGE = 100
 # COCO AP counts detections above this score.
 _C.TEST.AP_SCORE_THRESH = 0.01
+# Iterations between evaluations on the test set during the training, as in detection/config.py; 0: only at the end.
+_C.TEST.EVAL_PERIOD = MACHINE(0)
 # Images per batch and process at inference.
 _C.TEST.IMS_PER_BATCH = 8
 
