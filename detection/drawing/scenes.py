@@ -10,12 +10,13 @@ from backbones.core.errors import InputError
 from backbones.core.images import decode_image
 from detection.drawing.choosing import Choice
 from detection.drawing.pens import DASHED, DOTTED, SOLID, Area, Labels, Pen, draw_rectangle, load_font
-from detection.exchange.scenes import CROWD, IGNORED, MATCHED, MISSED, WRONG, Box, Scene
+from detection.exchange.scenes import CROWD, FOUND, IGNORED, MATCHED, MISSED, WRONG, Box, Scene
 
 DETECTIONS = {
     MATCHED: Pen("#1557c0", SOLID, filled=True),
     WRONG: Pen("#c4320a", SOLID, filled=True),
     IGNORED: Pen("#5f6773", SOLID, filled=True),
+    FOUND: Pen("#1557c0", SOLID, filled=True),
 }
 OBJECTS = {
     MATCHED: Pen("#1a7f37", DASHED, filled=False),
@@ -114,7 +115,7 @@ def _label(box: Box, choice: Choice) -> str:
         return said and f"{box.label} {said}"
     if not choice.has(box):
         return ""
-    said = {MATCHED: "", WRONG: box.error or WRONG, IGNORED: IGNORED}[box.outcome]
+    said = {MATCHED: "", FOUND: "", WRONG: box.error or WRONG, IGNORED: IGNORED}[box.outcome]
     return f"{box.label} {box.score:.2f} {said}".rstrip()
 
 

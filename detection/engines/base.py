@@ -56,6 +56,10 @@ class Engine(Protocol):
     def build(self, cfg: CfgNode, backbone: BackboneFile | None, device: torch.device) -> "Detector":
         """Build the detector on `device` with the backbone's weights (None: random ones); torch is seeded with SEED."""
 
+    def rebuild(self, cfg: CfgNode, device: torch.device) -> "Detector":
+        """Build the detector for weights of a checkpoint, which replace all others."""
+        return self.build(cfg, None, device)
+
     def require(self) -> None:
         """Raise `InputError` if a package that the engine needs is not installed."""
 

@@ -16,13 +16,14 @@ from detection.evaluation.reading import GroundTruth, read_detections
 from detection.exchange.detections import load_test_set
 
 MATCHED, WRONG, IGNORED, MISSED, CROWD = "matched", "wrong", "ignored", "missed", "crowd"
+FOUND = "found"  # a detection without truth
 
 
 @dataclass(frozen=True)
 class Box:
     """A detection or an object: x, y, width and height in pixels, and how COCO matches it at IoU 0.5.
 
-    outcome: of a detection MATCHED, WRONG or IGNORED; of an object MATCHED, MISSED or CROWD.
+    outcome: of a detection MATCHED, WRONG or IGNORED, without truth FOUND; of an object MATCHED, MISSED or CROWD.
     error: its kind of error, if the caller knows it.
     """
 

@@ -29,7 +29,7 @@ PROOF_SIDE = 64  # side in pixels of the images for which both networks must giv
 PIXEL_TOLERANCE = 0.05  # grey levels of 255: allows for rounding, not for the mean of another data set
 
 
-def build_yolo(model: CfgNode, backbone: BackboneFile | None) -> tuple[YOLO, LoadReport]:
+def build_yolo(model: CfgNode, backbone: BackboneFile | None, *, trained: bool = False) -> tuple[YOLO, LoadReport]:
     """Build the detector with the backbone's weights, or random ones; also return the account of what was loaded.
 
     Args:
@@ -41,9 +41,11 @@ def build_yolo(model: CfgNode, backbone: BackboneFile | None) -> tuple[YOLO, Loa
             FREEZE_AT: stages that do not train: 0 none, 1 stem, 2 + res2, ... 5 + res5.
             PIXEL_MEAN, PIXEL_STD: 0..255, RGB; compared with the backbone's.  NUM_CLASSES.
         backbone: None for random initialisation.
+        trained: weights of a checkpoint will replace the random ones, which any setting allows.
     """
     check_anchors(model.ANCHORS)
-    check_backbone(model, backbone)
+    if not trained:
+        check_backbone(model, backbone)
     norm = "GN" if model.NORM == "GN" else "BN"
     body: Any = build_model(model.ARCH, num_classes=2, norm=norm)
     del body.fc

@@ -36,8 +36,10 @@ from detection.engines.yolo.config import (
 )
 from detection.engines.yolo.data import Augmentation, SizedBatchSampler, TrainingImages, YoloBatch, collate
 from detection.engines.yolo.inference import detect_all
+from detection.engines.yolo.network import YOLO
 from detection.engines.yolo.soft_labels import FILE as SOFT_LABELS
 from detection.engines.yolo.soft_labels import SoftLabelHook, confusions, load_soft_labels
+from detection.exchange.loading import LoadReport
 
 
 class YOLOEngine(Engine):
@@ -86,7 +88,12 @@ class YOLOEngine(Engine):
         return details
 
     def build(self, cfg: CfgNode, backbone: BackboneFile | None, device: torch.device) -> "YOLODetector":
-        network, report = build_yolo(cfg.MODEL, backbone)
+        return self._build(cfg, *build_yolo(cfg.MODEL, backbone), device)
+
+    def rebuild(self, cfg: CfgNode, device: torch.device) -> "YOLODetector":
+        return self._build(cfg, *build_yolo(cfg.MODEL, None, trained=True), device)
+
+    def _build(self, cfg: CfgNode, network: YOLO, report: LoadReport, device: torch.device) -> "YOLODetector":
         task = build_task(cfg, network).to(device)
         get_logger().info("backbone: %s; class labels: %s", report.counts(), label_name(cfg.CLASS_LABELS))
         return YOLODetector(
