@@ -105,10 +105,10 @@ def _plain(values: np.ndarray) -> list[float | None]:
 def curves(runs: Sequence[Path], name: str) -> list[dict[str, Any]]:
     """Return the data of `figures.draw_curves`; `name` is a key of metrics.jsonl without "train_": top1, loss, AP."""
     found = []
-    for run, results in _trainings(runs):
+    for run, measured in _trainings(runs):
         if not (run / METRICS_FILE).is_file():
             raise InputError(f"no {METRICS_FILE} in {run}; give the folder of a training")
-        lines = read_metrics(run / METRICS_FILE)
+        lines, results = read_metrics(run / METRICS_FILE), load_results(measured)
         known = sorted({key for line in lines for key in line} - {"iteration"})
         tested = results["stage"] == "detection" and name in results["metrics"]  # of the test set
         train = None if tested else _curve(lines, f"train_{name}") or _curve(lines, name)
@@ -121,14 +121,14 @@ def curves(runs: Sequence[Path], name: str) -> list[dict[str, Any]]:
     return found
 
 
-def _trainings(runs: Sequence[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield folder and results of every pretraining, and of every detector that is given by its own folder."""
+def _trainings(runs: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
+    """Yield the folders of metrics.jsonl and of the results of every pretraining, and of detectors given by folder."""
     for path in runs:
-        if (path / FILE_NAME).is_file() and (results := load_results(path))["stage"] == "detection":
-            yield path, results
+        if (path / FILE_NAME).is_file() and load_results(path)["stage"] == "detection":
+            yield path, path
             continue
         for folders in find_backbones([path]):
-            yield folders.run(METRICS_FILE), load_results(folders.run())
+            yield folders.run(METRICS_FILE), folders.run()
 
 
 def _curve(lines: Sequence[dict], key: str) -> dict[str, list]:
