@@ -57,11 +57,12 @@ setup(
             "jsonschema>=4.18",
             "playwright>=1.45",
             "axe-playwright-python>=0.1.4",
+            "submitit>=1.5.4",
             "ruff>=0.8",
             "basedpyright>=1.20",
         ],
         # After torch, as upstream documents it: pip install --no-build-isolation -e ".[detectron2]"
         "detectron2": [f"detectron2 @ {DETECTRON2}", "setuptools<81"],
-        "slurm": ["submitit"],
+        "slurm": ["submitit>=1.5.4"],  # LAUNCH.EXECUTOR slurm; MIT licence
     },
 )

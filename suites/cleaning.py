@@ -1,8 +1,8 @@
 """Delete the stages' folders that no suite of an output folder needs any more: `tools/benchmark.py --clean`.
 
 Changed settings leave the folders of the old ones, and a folder whose content was not from its stage was put aside as
-NAME.old1.  Suites that share an output folder each keep the list of their folders in `folders.json` (with the suffix of
-their names), so that one does not delete those of another.
+NAME.old1.  A stage on which a job of a cluster works is kept.  Suites that share an output folder each keep the list of
+their folders in `folders.json` (with the suffix of their names), so that one does not delete those of another.
 """
 
 import re
@@ -14,10 +14,13 @@ from pathlib import Path
 from backbones.core.disk import folder_size, size_text
 from backbones.core.errors import InputError
 from backbones.core.files import load_json, save_json
+from suites.cluster.claims import held_folders
+from suites.cluster.ledger import FOLDER as JOBS
 from suites.folder import load_owners, lock_folder
 from suites.plan import Plan
 from suites.stages import Stage
 
+_PLACES = ("data", "runs")  # of the stages' folders
 # The folder of a stage, possibly put aside: anything else below runs/ and data/ was not written by a suite.
 _NAME = re.compile(r"(?P<start>.+)-[0-9a-f]{12}(\.old\d+)?")
 
@@ -42,8 +45,8 @@ def find_leftovers(plan: Plan) -> list[Path]:
     for suite, suffix in load_owners(plan.output).items():
         if suite != plan.name:
             needed |= _load(plan.output, suite, suffix)
-    names = {path: path.relative_to(plan.output).as_posix() for path in _candidates(plan.output)}
-    return [path for path, name in names.items() if needed.isdisjoint((name, _open_name(name)))]
+    held = {f"{place}/{name}" for name in held_folders(plan.output) for place in _PLACES}
+    return [path for path in _candidates(plan.output) if (needed | held).isdisjoint(_names_of(plan.output, path))]
 
 
 def ask() -> bool:
@@ -84,8 +87,15 @@ def clean(plan: Plan, confirm: Callable[[], bool] | bool) -> None:
 
 
 def _candidates(output: Path) -> Iterable[Path]:
-    folders = (path for name in ("data", "runs") for path in sorted((output / name).glob("*")))
+    folders = (path for name in (*_PLACES, JOBS) for path in sorted((output / name).glob("*")))
     return [path for path in folders if path.is_dir() and not path.is_symlink() and _NAME.fullmatch(path.name)]
+
+
+def _names_of(output: Path, path: Path) -> set[str]:
+    """Return the names by which a folder may be kept; one of jobs is kept with the folder of its stage."""
+    name = path.relative_to(output).as_posix()
+    names = {name} if not name.startswith(f"{JOBS}/") else {f"{place}/{path.name}" for place in _PLACES}
+    return {*names, *map(_open_name, names)}
 
 
 def _kept_name(plan: Plan, stage: Stage) -> str:

@@ -17,6 +17,8 @@ from suites.stages import KINDS
 from suites.stages.resources import Resources
 
 DETECTORS = ("finetune_coco", "finetune_voc")
+LOCAL, SLURM = "local", "slurm"
+EXECUTORS = (LOCAL, SLURM)
 
 
 @dataclass(frozen=True)
@@ -80,15 +82,37 @@ class FinetuneEntry:
 class Launch:
     """LAUNCH: how stages are started; changes no hash and no folder."""
 
-    # Processes per training (pretraining and fine-tuning) on this machine, one per GPU, started by torchrun.  Batch
+    # Where stages run: local (this machine) or slurm (jobs of a cluster, docs/cluster.md), one of `EXECUTORS`.
+    executor: str = LOCAL
+    # Processes per training (pretraining and fine-tuning) on one machine, one per GPU, started by torchrun.  Batch
     # sizes in the configs are totals; batch norm sees the share of its process.
     num_gpus: int = 1
     # Stages that run at once, each in a slot with cores and GPUs of its own; 0: what the cores, the memory and the GPUs
-    # of this machine allow.  Changes no number.
+    # of this machine allow.  Changes no number.  On a cluster: only what estimates assume; 0: as many as are ready.
     jobs: int = 0
     # Times a stage is started again in the same call if a signal ended it, for example because the memory was full; a
     # training resumes from its checkpoint.  An error that the tool reports itself is not retried.
     retries: int = 1
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """CLUSTER: what the jobs of all kinds of stages ask for, where RESOURCES does not say otherwise."""
+
+    # Time limit in minutes.
+    time: int = 720
+    # Empty: the default of the cluster.
+    partition: str = ""
+    account: str = ""
+    qos: str = ""
+    constraint: str = ""
+    # Further options of sbatch, such as --mail-type=FAIL.
+    extra: Texts = ()
+    # Lines of bash that every job runs first, such as `module load cuda`.
+    setup: Texts = ()
+    # Whether a small job calls the suite again when others have ended, to submit what they decide and to compare;
+    # needs sbatch on the machines where jobs run.  Otherwise: --wait, or call again.
+    follow_up: bool = True
 
 
 # RESOURCES: a block per kind of stage, such as PRETRAIN, with the keys of `Resources`.
@@ -161,6 +185,8 @@ class Suite:
     # The detection protocols; every backbone is fine-tuned under each.
     finetune: tuple[FinetuneEntry, ...] = ()
     launch: Launch = Launch()
+    # The cluster of LAUNCH.EXECUTOR slurm; changes no hash and no folder.
+    cluster: Cluster = Cluster()
     # What a stage of each kind takes from the machine; changes no hash and no folder.
     resources: ResourcesByKind = DEFAULT_RESOURCES  # type: ignore[valid-type]  # a class
     compare: Comparing = Comparing()

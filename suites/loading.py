@@ -7,10 +7,16 @@ from typing import Any
 from backbones.core.checks import ABOVE_0, check_choice, check_range
 from backbones.core.config import load_config
 from backbones.core.errors import InputError
-from suites.config import DEFAULTS, DETECTORS, Row, Suite
+from suites.config import DEFAULTS, DETECTORS, EXECUTORS, Row, Suite
 from suites.entries import read
 from suites.references import CHOSEN, RUN, check, find, parse
 from suites.stages import KINDS
+from suites.stages.resources import Resources
+
+# Shortest time limit of a job in minutes: submitit takes any end of a shorter one for the time limit.
+SHORTEST = 30
+# Options of sbatch that decide whether a stage runs exactly once.
+OURS = ("array", "dependency", "error", "job-name", "kill-on-invalid-dep", "open-mode", "output", "requeue", "signal")
 
 
 def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
@@ -30,9 +36,11 @@ def _check_suite(suite: Suite) -> None:
     check_range("LAUNCH.NUM_GPUS", suite.launch.num_gpus, 1)
     check_range("LAUNCH.JOBS", suite.launch.jobs, 0)
     check_range("LAUNCH.RETRIES", suite.launch.retries, 0)
+    check_choice("LAUNCH.EXECUTOR", suite.launch.executor, EXECUTORS)
+    check_range("CLUSTER.TIME", suite.cluster.time, SHORTEST)
+    _check_options(suite.cluster.extra, "CLUSTER.EXTRA")
     for kind in KINDS:
-        check_range(f"RESOURCES.{kind.upper()}.THREADS", suite.resources_of(kind).threads, 1)
-        check_range(f"RESOURCES.{kind.upper()}.MEMORY", suite.resources_of(kind).memory, ABOVE_0)
+        _check_resources(suite.resources_of(kind), f"RESOURCES.{kind.upper()}")
     for entry in suite.data:
         if bool(entry.prepare) == bool(entry.folder):
             raise InputError(f"DATA {entry.name}: give either PREPARE (to write it) or FOLDER (where it is)")
@@ -43,6 +51,24 @@ def _check_suite(suite: Suite) -> None:
     for row in suite.rows:
         _check_row(row, suite)
     _check_references(suite)
+
+
+def _check_resources(resources: Resources, where: str) -> None:
+    for name in ("threads", "cores", "gpus", "parallel"):
+        check_range(f"{where}.{name.upper()}", getattr(resources, name), 1 if name == "threads" else 0)
+    check_range(f"{where}.MEMORY", resources.memory, ABOVE_0)
+    if resources.time:
+        check_range(f"{where}.TIME", resources.time, SHORTEST)
+    _check_options(resources.extra, f"{where}.EXTRA")
+
+
+def _check_options(options: Sequence[str], where: str) -> None:
+    for option in options:
+        name = option.removeprefix("--").partition("=")[0]
+        if not option.startswith("--") or not name or " " in name:
+            raise InputError(f"{where}: '{option}' must be an option of sbatch such as --exclusive or --mem=8G")
+        if name in OURS:
+            raise InputError(f"{where}: --{name} is set by the suite; leave it out")
 
 
 def _check_row(row: Row, suite: Suite) -> None:

@@ -67,6 +67,7 @@ AT_TOP = {
     "comparison/resampling": set(),
     "comparison/tables": set(),
     "suites": set(),
+    "suites/cluster": set(),
     "suites/execution": set(),
     "suites/fingerprints": set(),
     "suites/stages": set(),

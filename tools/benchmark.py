@@ -4,7 +4,8 @@
 
 Run the same command again to resume: complete stages are skipped, failed ones are retried, and changed settings, data
 or method sources rerun what depends on them.  Suites that share a folder share their trainings; the first writes its
-report to report, the others to report-NAME.  suites/config.py explains the keys.
+report to report, the others to report-NAME.  suites/config.py explains the keys,
+docs/cluster.md how to run on a SLURM cluster.
 """
 
 import argparse
@@ -16,13 +17,11 @@ from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.entry import run_tool
 from backbones.core.imports import load_config_with_imports
 from suites.checks import Reader, check_settings, mixed_conventions
-from suites.cleaning import ask, clean
-from suites.execution.runner import run_plan
 from suites.execution.slots import check_system
 from suites.listing import describe
 from suites.loading import load_suite
+from suites.places import MODES, manage_suite, run_suite
 from suites.plan import build_plan
-from suites.status import describe_status
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,16 +29,17 @@ def main(argv: list[str] | None = None) -> int:
     check_system()
     suite = load_suite(args.config_file, args.overrides)
     plan = build_plan(suite, args.output_dir, without_data=args.dry_run, name=Path(args.config_file).stem)
-    if args.status or args.clean:
-        print(describe_status(plan)) if args.status else clean(plan, args.yes or ask)
+    if args.status or args.cancel or args.clean:
+        manage_suite(plan, status=args.status, cancel=args.cancel, confirm=args.yes)
         return 0
     settings = check_settings(plan, readers())
     if warning := mixed_conventions(settings):
         print(f"warning: {warning}", file=sys.stderr)
-    if not args.dry_run:
-        return run_plan(plan)
-    print(describe(plan, settings))
-    return 0
+    if args.dry_run:
+        print(describe(plan, settings))
+        return 0
+    again = ["--config-file", str(Path(args.config_file).resolve()), "--output-dir", str(plan.output), *args.overrides]
+    return run_suite(plan, [sys.executable, __file__, *again], wait=args.wait)
 
 
 def readers() -> dict[str, Reader]:
@@ -72,9 +72,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output-dir", required=True, type=path_argument, help="folder for data, runs and report")
     parser.add_argument("--yes", action="store_true", help="with --clean: delete without asking")
     modes = parser.add_mutually_exclusive_group()
-    modes.add_argument("--dry-run", action="store_true", help="list commands, folders, time and disk; needs no data")
-    modes.add_argument("--status", action="store_true", help="list what runs, waits and failed, also while it runs")
-    modes.add_argument("--clean", action="store_true", help="list and delete folders that no suite needs any more")
+    for option, text in MODES.items():
+        modes.add_argument(option, action="store_true", help=text)
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="change keys of the suite")
     return parser.parse_intermixed_args(argv)
 

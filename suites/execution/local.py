@@ -168,6 +168,7 @@ def _prepare(slots: Sequence[Slot], bind: Callable[[], None]) -> Callable[[], No
 
     def prepare() -> None:
         os.setpgrp()
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # by which a cluster tells all processes of its time limit
         bind()
         if cores:
             os.sched_setaffinity(0, cores)

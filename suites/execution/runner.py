@@ -13,6 +13,9 @@ from typing import IO
 from backbones.core.errors import Diverged, InputError
 from backbones.core.files import save_json, save_text
 from suites.cleaning import save_folders
+from suites.cluster.claims import HELD
+from suites.cluster.claims import load_last as load_claim
+from suites.cluster.ledger import folder_of, key_of
 from suites.execution import attempts
 from suites.execution.executor import Ended, Executor
 from suites.execution.failures import describe_failures
@@ -177,6 +180,9 @@ class _Run:
 
     def hindrance(self, stage: Stage) -> str:
         """Return what no longer matches the hash of `stage`; "" if it can run."""
+        folder = folder_of(self.plan.output, key_of(stage))
+        if (claim := load_claim(folder)) and claim.state == HELD and not claim.abandoned:
+            return f"job {claim.job} of a cluster works on it on {claim.host}; if that is gone, delete {folder}"
         changed = [f"the output of {item.title}" for item in stage.inputs if not item.complete()]
         changed += map(str, self.plan.changed_data(stage))
         changed += filter(None, [stage.changed_source()])

@@ -41,6 +41,16 @@ class Timings:
             kept[stage.timing_key] = [*kept.get(stage.timing_key, []), value][-_KEPT:]
         self._save()
 
+    def replace(self, measured: Iterable[tuple[Stage, float]]) -> None:
+        """Record the durations of stages that have ended, the last ones last, in place of those of their kinds."""
+        latest: dict[str, list[tuple[Stage, float]]] = {}
+        for stage, seconds in measured:
+            latest[stage.timing_key] = [*latest.get(stage.timing_key, []), (stage, seconds)][-_KEPT:]
+        for kind, found in latest.items():
+            self._seconds[kind] = [round(seconds, 2) for _, seconds in found]
+            self._sizes[kind] = [round(folder_size(stage.own_folder) / 1e9, 6) for stage, _ in found]
+        self._save()
+
     def spend(self, seconds: float) -> None:
         """Count the time of this call."""
         self.spent += seconds
