@@ -12,6 +12,7 @@ from pathlib import Path
 from backbones.core.config import CfgNode, expand_path
 from backbones.core.disk import size_text
 from backbones.core.errors import InputError
+from suites.config import SLURM
 from suites.execution.graph import Graph
 from suites.execution.progress import minutes
 from suites.execution.slots import make_slots, this_machine
@@ -66,8 +67,13 @@ def _summary(plan: Plan, stages: Sequence[Stage], settings: Mapping[Stage, CfgNo
 def _estimates(plan: Plan, stages: Sequence[Stage], timings: Timings) -> Iterator[str]:
     """Estimate time and disk of the stages that are not complete."""
     rest = [stage for stage in stages if not stage.complete()]
-    slots = plan.suite.launch.jobs or len(make_slots(this_machine(), plan.stages))
-    yield f"slots   {slots} (LAUNCH.JOBS), {plan.suite.launch.num_gpus} processes per training"
+    on_cluster, processes = plan.suite.launch.executor == SLURM, plan.suite.launch.num_gpus
+    if on_cluster:
+        slots = plan.suite.launch.jobs or len(stages)
+        yield f"jobs    {slots} at once on a cluster (LAUNCH.JOBS), {processes} processes per training"
+    else:
+        slots = plan.suite.launch.jobs or len(make_slots(this_machine(), plan.stages))
+        yield f"slots   {slots} (LAUNCH.JOBS), {processes} processes per training"
     unknown = Counter(stage.timing_key for stage in rest if timings.estimate(stage) is None)
     if rest and unknown.total() < len(rest):
         graph = Graph(rest)
@@ -76,6 +82,9 @@ def _estimates(plan: Plan, stages: Sequence[Stage], timings: Timings) -> Iterato
         elapsed = minutes(graph.makespan(timings.seconds, slots))
         yield f"time    about {elapsed} for {whole} of stages{_except(unknown, 'COST')}"
         yield f"chain   {chain} at least, however many slots: {' > '.join(stage.title for stage in path)}"
+        gpu_hours = sum(timings.seconds(stage) * stage.processes * stage.resources.gpus for stage in rest) / 3600
+        if on_cluster and gpu_hours:
+            yield f"cost    about {gpu_hours:,.0f} GPU hours{_except(unknown, 'COST')}"
     sizes = [size for stage in rest if (size := timings.size(stage)) is not None]
     if sizes:
         unknown = Counter(stage.timing_key for stage in rest if timings.size(stage) is None)

@@ -195,3 +195,26 @@ def test_estimates_of_a_dry_run(lab):
 def describe_with(lab, jobs):
     lab.tree["LAUNCH"]["JOBS"] = jobs
     return describe(lab.plan()).splitlines()
+
+
+def test_the_suite_of_the_project_on_eight_nodes_of_a_cluster(bare):
+    """Critical path in hours, cost and disk, without SLURM; the stages are those of the suite on one machine."""
+    head, blocks = bare("imagenet_coco_slurm")
+    assert "jobs    8 at once on a cluster (LAUNCH.JOBS), 8 processes per training" in head
+    [chain] = [line for line in head if line.startswith("chain")]
+    # CE 77000 s, then ILS, its student, 77000 s, then the longer fine-tuning, 61200 s.
+    assert chain.startswith(
+        "chain   59 h 47 min at least, however many slots: CE seed 0: pretrain > ILS seed 0: pretrain"
+    )
+    [cost] = [line for line in head if line.startswith("cost")]
+    hours = (19 * 77000 + 19 * 18900 + 19 * 61200) * 8 / 3600
+    assert cost.startswith(f"cost    about {hours:,.0f} GPU hours, without 19 evaluate, 19 localize, 1 compare")
+    [disk] = [line for line in head if line.startswith("disk")]
+    assert disk.startswith(f"disk    about {19 * (0.5 + 0.9 + 0.8):.1f} GB") or disk.startswith("disk    about 42 GB")
+    [elapsed] = [line for line in head if line.startswith("time")]
+    seconds = 19 * (77000 + 18900 + 61200)
+    assert f"for {seconds / 86400:.1f} days of stages" in elapsed
+    other = bare("imagenet_coco")[1]
+    assert {title: fields(block, "output") for title, block in blocks.items()} == {
+        title: fields(block, "output") for title, block in other.items()
+    }
