@@ -28,6 +28,7 @@ SECONDS = {
     "test_slurm": 75,
     "test_cluster": 35,
     "test_cluster_schedules": 35,
+    "test_cluster_processes": 30,
     "test_evidence": 30,
     "test_predict": 30,
     "test_results_files": 30,
