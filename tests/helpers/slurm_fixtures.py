@@ -44,8 +44,11 @@ sys.path[:0] = [{root!r}, {tests!r}]
 from pathlib import Path
 from backbones.core.entry import run_tool
 from suites.cluster.front import run_on_cluster
+from suites.cluster import driver, front, states
 from suites.loading import load_suite
 from suites.plan import build_plan
+for module in (driver, front, states):  # otherwise, an interrupted submission is repeated after minutes
+    module.GRACE = 30.0
 suite, output, tools = sys.argv[1:4]
 plan = build_plan(load_suite(suite), output, tools=Path(tools))
 run_tool(lambda _: run_on_cluster(plan, [sys.executable, *sys.argv[:4]], wait="--wait" in sys.argv))
