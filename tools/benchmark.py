@@ -4,8 +4,7 @@
 
 Run the same command again to resume: complete stages are skipped, failed ones are retried, and changed settings, data
 or method sources rerun what depends on them.  Suites that share a folder share their trainings; the first writes its
-report to report, the others to report-NAME.  suites/config.py explains the keys,
-docs/cluster.md how to run on a SLURM cluster.
+report to report, the others to report-NAME.  suites/config.py explains the keys, docs/cluster.md SLURM clusters.
 """
 
 import argparse
