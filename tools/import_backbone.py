@@ -2,47 +2,58 @@
 
 python tools/import_backbone.py --checkpoint moco_v2.pth.tar --source moco --arch resnet50 --label MoCo --output x.pth
     --config-file configs/pretrain/imagenet.yaml  also writes config.yaml; add --classes for tools/evaluate_backbone.py
+python tools/import_backbone.py --checkpoint runs/als --source smooth2det --label mine --output-dir runs/mine
 """
 
 import argparse
+from pathlib import Path
 
-from backbones.core.arguments import ArgumentParser, path_argument
+from backbones.core.arguments import ArgumentParser
 from backbones.core.config import CfgNode
 from backbones.core.entry import run_tool
 from backbones.core.errors import InputError
-from backbones.core.files import save_text
+from backbones.core.files import save_json, save_text
 from backbones.core.imports import load_config_with_imports, with_copies
+from backbones.core.locking import lock_run
+from backbones.core.results import FILE_NAME as RESULTS
+from backbones.core.results import IMPORT_FILE
 from backbones.core.runs import CONFIG_FILE
-from detection.exchange.resnets import ARCHITECTURES
-from detection.exchange.sources import SOURCES
-
-DECLARED = ("norm", "mean", "std", "pixel_range", "channel_order", "stride_in_1x1", "image_size")
+from detection.exchange.declaring import add_arguments, choices_of_run, join_imports, read_declared
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parse_arguments(argv)
-    written = [args.output, *([args.output.parent / CONFIG_FILE] if args.config_file else [])]
-    if present := [path for path in written if path.exists()]:
-        raise InputError(f"{present[0]} exists; choose another --output")
+    args = add_arguments(ArgumentParser(description=__doc__)).parse_intermixed_args(argv)
+    path = args.output or args.output_dir / "backbone.pth"
+    refuse_existing(args, path)
     if args.overrides and not args.config_file:
         raise InputError(f"'{args.overrides[0]}' overrides a key of --config-file, which is missing; add it")
     from backbones.config import get_defaults  # slow: imported after the arguments are checked
     from backbones.measuring.run import compare_with_data
-    from backbones.models.weights import save_backbone_state
-    from detection.exchange.importing import declare_spec, describe, import_backbone, load_classes
+    from backbones.models.weights import identity, save_backbone_state
 
     cfg = load_config_with_imports(get_defaults, args.config_file, args.overrides) if args.config_file else None
-    spec = declare_spec(args.arch, **{key: getattr(args, key) for key in DECLARED})
-    options = {key: getattr(args, key) for key in ("label", "method", "seed", "classifier")}
-    options["classes"] = args.classes and load_classes(args.classes)
-    backbone, report = import_backbone(args.checkpoint, args.source, spec, **options)
+    backbone, said = read_declared(args)
     cfg = cfg and complete_config(cfg, backbone.spec, args.label)
     compared = f"; {compare_with_data(cfg, backbone)}" if cfg else ""
-    save_backbone_state(args.output, backbone.state, backbone.spec, backbone.provenance)
-    if cfg:
-        save_text(written[1], CfgNode(with_copies(cfg, written[1].parent)).dump(sort_keys=False))
-    print(f"{describe(backbone, report)}{compared}\nbackbone {backbone.hash} ({args.label}): {args.output}")
+    with lock_run(path.parent):
+        if tree := {**(cfg or {}), **join_imports(args, cfg)}:
+            save_text(path.parent / CONFIG_FILE, CfgNode(with_copies(tree, path.parent)).dump(sort_keys=False))
+        save_backbone_state(path, backbone.state, backbone.spec, backbone.provenance)
+        if args.output_dir:  # last: the folder is complete
+            about = {"source": args.source, "file": args.checkpoint.name, "choices": choices_of_run(args)}
+            save_json(path.parent / IMPORT_FILE, {"backbone": vars(identity(backbone)), **about})
+    print(f"{said}{compared}\nbackbone {backbone.hash} ({args.label}): {path}")
     return 0
+
+
+def refuse_existing(args: argparse.Namespace, path: Path) -> None:
+    """Raise `InputError` for files that would be overwritten; those of a training always."""
+    if args.output_dir and (path.parent / RESULTS).exists():
+        raise InputError(f"{path.parent} holds the results of a training; choose another --output-dir")
+    written = [path, *([path.parent / CONFIG_FILE] if args.config_file else [])]
+    present = [] if args.overwrite else [one for one in written if one.exists()]
+    if present:
+        raise InputError(f"{present[0]} exists; choose another --output{'-dir' if args.output_dir else ''}")
 
 
 def complete_config(cfg: CfgNode, spec: dict, label: str) -> CfgNode:
@@ -53,30 +64,6 @@ def complete_config(cfg: CfgNode, spec: dict, label: str) -> CfgNode:
     cfg.DATA.MEAN, cfg.DATA.STD = list(spec["mean"]), list(spec["std"])
     validate(cfg)
     return cfg
-
-
-def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = ArgumentParser(description=__doc__)
-    add = parser.add_argument
-    add("--checkpoint", required=True, type=path_argument, help="file of the other program")
-    add("--source", required=True, help="; ".join(f"{name}: {source.made_by}" for name, source in SOURCES.items()))
-    add("--arch", required=True, help=", ".join(ARCHITECTURES))
-    add("--label", required=True, help="label of its rows in tables")
-    add("--output", required=True, type=path_argument, help="file to write, such as backbone.pth in a new folder")
-    add("--method", default="imported", help="method of its rows in tables")
-    add("--seed", type=int, default=0, help="distinguishes trainings with the same label")
-    add("--norm", default="BN", choices=("BN", "GN"))
-    add("--mean", type=float, nargs=3, help="per channel, in --channel-order; default: ImageNet's")
-    add("--std", type=float, nargs=3, help="as --mean")
-    add("--pixel-range", type=float, default=1.0, choices=(1.0, 255.0), help="value of a white pixel")
-    add("--channel-order", default="RGB", choices=("RGB", "BGR"))
-    add("--stride-in-1x1", action="store_true", help="bottlenecks have their stride in the first 1x1 (MSRA, Caffe)")
-    add("--image-size", type=int, default=224, help="side of the training images in pixels")
-    add("--no-classifier", dest="classifier", action="store_false", help="leave out fc.*")
-    add("--classes", type=path_argument, help="text file with the class names, one per line")
-    add("--config-file", type=path_argument, help="pretraining config of the data set")
-    add("overrides", nargs="*", metavar="KEY VALUE", help="change keys of --config-file")
-    return parser.parse_intermixed_args(argv)
 
 
 if __name__ == "__main__":

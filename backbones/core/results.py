@@ -21,6 +21,8 @@ from backbones.core.schema import find_violation
 
 SCHEMA_VERSION = 1
 FILE_NAME = "results.json"
+# Instead of it, beside a backbone that was imported, not trained: {"backbone": identity, "source", "file", "choices"}.
+IMPORT_FILE = "import.json"
 SCHEMA = Path(__file__).parent / "schemas" / FILE_NAME
 _AGAIN = "run the stage again"
 

@@ -14,10 +14,10 @@ from backbones.config import get_defaults, validate
 from backbones.core.choices import EPOCH, GRID, choice, chosen_on
 from backbones.core.config import CfgNode, config_hash, expand_path, flatten
 from backbones.core.errors import InputError
-from backbones.core.files import save_atomic
+from backbones.core.files import load_json, save_atomic
 from backbones.core.imports import load_config_with_imports
 from backbones.core.results import FILE_NAME as RESULTS
-from backbones.core.results import load_results
+from backbones.core.results import IMPORT_FILE, load_results
 from backbones.core.runs import CONFIG_FILE
 from backbones.core.warning_counter import WarningCounter
 from backbones.data.samples import Samples, log_samples
@@ -217,7 +217,9 @@ def find_choices(run: Path, cfg: CfgNode, splits: Sequence[str], warnings: Warni
 
 def _choices_of(folder: Path, trained: CfgNode) -> list[dict[str, str]]:
     """Return the choices that a run's results name; of an earlier version, those that its config tells."""
-    path = folder / RESULTS
+    path, imported = folder / RESULTS, folder / IMPORT_FILE
+    if imported.is_file() and not path.is_file():
+        return load_json(imported)["choices"]
     details = load_results(path)["details"] if path.is_file() else {}
     if "choices" in details:
         return details["choices"]
