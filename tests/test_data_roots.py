@@ -1,5 +1,7 @@
 """Where the names of detection data lie: environment variables, their order, and the layouts that detectron2 takes."""
 
+from pathlib import Path
+
 import pytest
 
 from backbones.core.errors import InputError
@@ -97,3 +99,64 @@ def test_the_genuine_voc_set_has_a_name(shared_data):
     assert data.counts() == {
         "images": 70, "annotations": 205, "crowd": 27, "categories": 20, "categories_annotated": 20,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "listing"),
+    [
+        ("coco_2017_val", "coco/annotations/instances_val2017.json"),
+        ("coco128", "coco128/annotations/instances_train2017.json"),
+        ("scenes_train", "scenes/detection/annotations/instances_train.json"),
+        ("bccd_test", "bccd/BCCD/ImageSets/Main/test.txt"),
+        ("voc_2007_test", "VOC2007/ImageSets/Main/test.txt"),
+    ],
+)
+def test_the_root_may_be_the_folder_of_the_data_set(tmp_path, name, listing):
+    (tmp_path / listing).parent.mkdir(parents=True)
+    (tmp_path / listing).touch()
+    above = locate(name, str(tmp_path))
+    assert above.listing == tmp_path / listing
+    assert locate(name, str(tmp_path / listing.split("/")[0])) == above
+
+
+def test_a_folder_of_another_name_is_not_taken_for_the_data_set(tmp_path):
+    """VOC 2012 would be read from the folder of VOC 2007, which has the same files."""
+    listing = tmp_path / "VOC2007" / "ImageSets" / "Main" / "trainval.txt"
+    listing.parent.mkdir(parents=True)
+    listing.touch()
+    assert locate("voc_2007_trainval", str(tmp_path / "VOC2007")).listing == listing
+    assert not locate("voc_2012_trainval", str(tmp_path / "VOC2007")).listing.exists()
+
+
+def test_prepared_data_may_have_any_folder_name(tmp_path):
+    listing = tmp_path / "mine" / "detection" / "annotations" / "instances_val.json"
+    listing.parent.mkdir(parents=True)
+    listing.touch()
+    assert locate("scenes_val", str(tmp_path / "mine")).listing != listing
+    (tmp_path / "mine" / "scenes.json").touch()  # written by tools/prepare_data.py
+    assert locate("scenes_val", str(tmp_path / "mine")).listing == listing
+
+
+def test_explicit_files_lie_below_the_root_or_here(tmp_path, monkeypatch):
+    for folder in ("root", "here"):
+        (tmp_path / folder / "images").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "root" / "a.json").touch()
+    found = locate("coco:a.json:images", str(tmp_path / "root"))
+    assert (found.annotations, found.images) == (tmp_path / "root" / "a.json", tmp_path / "root" / "images")
+    assert locate("coco:b.json:images", str(tmp_path / "root")).annotations == Path("b.json")
+    assert locate("coco:a.json:images", DEFAULT).images == Path("images")  # without a root
+    assert locate(f"coco:{tmp_path}/a.json:images", str(tmp_path / "root")).annotations == tmp_path / "a.json"
+
+
+def test_the_classes_of_a_voc_folder_can_be_listed(tmp_path):
+    (tmp_path / "names.txt").write_text("cat\ndog \n\n")
+    found = locate("voc:mine:train:names.txt", str(tmp_path))
+    assert found == VocFolder("mine_train", Path("mine"), "train", ("cat", "dog"))
+    assert locate(f"voc:{tmp_path}/mine:train", "").classes is None
+    for text, message in (("cat\n\ndog\n", "line 2: is empty"), ("a\na\n", "line 1: 'a' is duplicated")):
+        (tmp_path / "names.txt").write_text(text)
+        with pytest.raises(InputError, match=message):
+            locate("voc:mine:train:names.txt", str(tmp_path))
+    with pytest.raises(InputError, match=r"cannot read the class names in absent\.txt"):
+        locate("voc:mine:train:absent.txt", str(tmp_path))

@@ -53,6 +53,6 @@ def root_argument(text: str) -> str:
 
 
 def data_argument(text: str) -> str:
-    """Return a data set name, or `coco:<json>:<folder>` or `voc:<folder>:<split>` with expanded paths."""
+    """Return a data set name, or `coco:<json>:<folder>` or `voc:<folder>:<split>[:<file>]` with expanded paths."""
     form, *parts = text.split(":")
     return ":".join([form, *(str(path_argument(part)) if part else part for part in parts)])
