@@ -13,6 +13,7 @@ from torch import nn
 
 from backbones.core.config import CfgNode, flatten, load_config
 from backbones.core.errors import InputError
+from backbones.core.warning_counter import WarningCounter
 from detection.config import get_defaults, validate
 from detection.engines import build_engine
 from detection.engines.detectron2 import engine, training
@@ -52,7 +53,6 @@ REFUSED = {
         "DEPTH.*bottleneck",
     ),
     "head": (["MODEL.ROI_HEADS.NAME", "Res5ROIHeads"], r"MODEL\.ROI_HEADS\.NAME.*StandardROIHeads"),
-    "cache": (["INPUT.MIN_SIZE_TRAIN", "[64]", "DATALOADER.CACHE_IMAGES", "True"], r"DATALOADER\.CACHE_IMAGES"),
     "levels": (["MODEL.ANCHOR_GENERATOR.SIZES", "[[32], [64]]"], r"ANCHOR_GENERATOR\.SIZES.*p2\.\.p6"),
     "AMP on the CPU": (["SOLVER.AMP.ENABLED", "True"], r"SOLVER\.AMP\.ENABLED.*CUDA"),
     "SyncBN on the CPU": (["MODEL.FPN.NORM", "SyncBN"], r"MODEL\.FPN\.NORM: SyncBN"),
@@ -64,6 +64,17 @@ def test_what_detectron2_cannot_honour_is_refused_by_name(case):
     overrides, reason = REFUSED[case]
     with pytest.raises(InputError, match=reason):
         fill_config(make_cfg(*overrides), CfgNode(stand_in()), device="cpu", processes=2)
+
+
+def test_a_cache_that_detectron2_lacks_is_told_and_not_refused(capsys):
+    cfg = make_cfg("INPUT.MIN_SIZE_TRAIN", "[64]", "DATALOADER.CACHE_IMAGES", "True")
+    check_config(cfg)
+    counted = WarningCounter()
+    engine.ENGINE.warn(cfg, counted)
+    assert "DATALOADER.CACHE_IMAGES has no effect: ENGINE detectron2" in capsys.readouterr().err
+    assert "CACHE" not in str(counted.as_list())
+    engine.ENGINE.warn(make_cfg(), WarningCounter())
+    assert "CACHE" not in capsys.readouterr().err
 
 
 def stand_in():

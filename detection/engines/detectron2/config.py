@@ -13,10 +13,11 @@ from detection.config_pairs import EXTRA_NORM, FPN_BACKBONE
 # Keys that only we have, and where this engine uses them.
 OWN_KEYS = {
     "ENGINE": "chose this engine",
+    "IMPORTS": "imported by the tool",
     "LABEL": "written by the tool",
     "PROTOCOL": "written by the tool",
     "DATASETS.ROOT": "read by the tool, which hands over the data",
-    "DATALOADER.CACHE_IMAGES": "refused unless False",
+    "DATALOADER.CACHE_IMAGES": "without effect, which is logged",
     "SOLVER.OPTIMIZER": "build_optimizer",
     "SOLVER.LOG_PERIOD": "the log hook",
     "TEST.AP_SCORE_THRESH": "used by the evaluator",
@@ -58,8 +59,6 @@ def check_config(cfg: CfgNode) -> None:
         _check_c4(cfg)
     elif len(model.ANCHOR_GENERATOR.SIZES) not in (1, 5):
         raise InputError(f"MODEL.ANCHOR_GENERATOR.SIZES: {model.ANCHOR_GENERATOR.SIZES}: one list per level p2..p6")
-    if cfg.DATALOADER.CACHE_IMAGES:
-        raise InputError("DATALOADER.CACHE_IMAGES: True: ENGINE detectron2 does not cache images; set it to False")
 
 
 def _check_c4(cfg: CfgNode) -> None:

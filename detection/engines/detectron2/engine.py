@@ -18,6 +18,7 @@ from backbones.core.config import CfgNode
 from backbones.core.distributed import world_size
 from backbones.core.errors import InputError
 from backbones.core.run_log import get_logger
+from backbones.core.warning_counter import WarningCounter
 from backbones.models.weights import BackboneFile
 from detection.config_pairs import FPN_BACKBONE
 from detection.engines.detectron2.config import check_config, fill_config
@@ -62,6 +63,11 @@ class Detectron2Engine(FasterRCNNEngine):
 
     def check_keys(self, cfg: CfgNode) -> None:
         check_config(cfg)
+
+    def warn(self, cfg: CfgNode, warnings: WarningCounter) -> None:
+        super().warn(cfg, warnings)
+        if cfg.DATALOADER.CACHE_IMAGES:  # changes no number: logged, not counted in the results
+            get_logger().warning("DATALOADER.CACHE_IMAGES has no effect: ENGINE detectron2 reads every image again")
 
     def require(self) -> None:
         """Raise `InputError` if detectron2 is not installed, with how to install it."""
