@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from backbones.core.config import CfgNode
 from backbones.core.errors import InputError
 from suites.plan import Plan
-from suites.stages import Pretrain, Stage
+from suites.stages import Import, Pretrain, Stage
 from suites.stages.measures import EPOCH
 from suites.stages.results import OfBackbone
 
@@ -18,13 +18,14 @@ class Reader(NamedTuple):
 
     read: maps a config file (or None) and KEY VALUE overrides to complete settings.
     checks: functions that check the settings.
-    leaves: for a training: returns the backbone that it will write, as far as the settings determine it.
+    leaves: for a stage that writes a backbone: returns it from the arguments and settings of the stage, as far as
+        these determine it.
     check_backbone: for a fine-tuning: takes its backbone (None: random weights) and its settings.
     """
 
     read: Callable[[Path | None, Sequence[str]], CfgNode]
     checks: tuple[Callable[[CfgNode], Any], ...]
-    leaves: Callable[[CfgNode], Any] | None = None
+    leaves: Callable[[Sequence[str], CfgNode], Any] | None = None
     check_backbone: Callable[[Any, CfgNode], Any] | None = None
 
     def load(self, stage: Stage) -> CfgNode:
@@ -46,13 +47,15 @@ def check_settings(plan: Plan, readers: Mapping[str, Reader]) -> dict[Stage, Cfg
             the split that is reported.
     """
     settings: dict[Stage, CfgNode] = {}
-    training = readers[Pretrain.default_tool]
-    trained = cache(training.load)  # shared by the fine-tunings and measures that read it
-    left = cache(lambda stage: stage and training.leaves and training.leaves(trained(stage)))
+    load = readers[Pretrain.default_tool].load
+    trained = cache(lambda stage: load(stage) if stage.config else CfgNode())  # for all that read it
+    left = cache(lambda stage: stage and _left(stage, trained(stage), readers))
     for stage in plan.stages:
         if reader := readers.get(stage.tool):
             try:
-                settings[stage] = trained(stage) if isinstance(stage, Pretrain) else reader.load(stage)
+                settings[stage] = trained(stage) if isinstance(stage, (Pretrain, Import)) else reader.load(stage)
+                if isinstance(stage, Import):
+                    left(stage)  # reads the file
                 if reader.check_backbone and isinstance(stage, OfBackbone):
                     reader.check_backbone(left(stage.backbone), settings[stage])
             except InputError as error:
@@ -60,6 +63,12 @@ def check_settings(plan: Plan, readers: Mapping[str, Reader]) -> dict[Stage, Cfg
             for what, of in stage.chosen_by():
                 _check_choice(stage.title, what, trained(of), settings[stage])
     return settings
+
+
+def _left(stage: Stage, cfg: CfgNode, readers: Mapping[str, Reader]) -> Any:
+    """Return the backbone that a stage will write."""
+    reader = readers.get(stage.tool, readers[Pretrain.default_tool])  # a selection: that of its points
+    return reader.leaves and reader.leaves(stage.command[2:], cfg)
 
 
 def mixed_conventions(settings: Mapping[Stage, CfgNode]) -> str:

@@ -3,14 +3,15 @@
 A suite pretrains one backbone per row and seed, measures and fine-tunes it, and compares all of them.
 OVERRIDES are lists of KEY VALUE for the stage's own config, as on its command line.  In them, `{data:NAME}` is replaced
 by the folder of that DATA entry; in those of a row, `{run:LABEL}` and `{chosen:LABEL:KEY}` refer to results of an
-earlier row (suites/references.py).  CONFIG paths are relative to the repository root.
+earlier row (suites/references.py).  CONFIG and FOLDER are relative to the yaml file that names them if they exist
+there; otherwise CONFIG is relative to the repository root, FOLDER to the current folder.
 """
 
 from dataclasses import dataclass, field, make_dataclass
 from typing import Any
 
 from backbones.core.config import CfgNode
-from suites.entries import Texts, defaults_of, to_tree
+from suites.entries import Texts, defaults_of, field_of, to_tree
 from suites.grid import Grid, read_grid
 from suites.references import CHOSEN, find
 from suites.stages import KINDS
@@ -19,6 +20,10 @@ from suites.stages.resources import Resources
 DETECTORS = ("finetune_coco", "finetune_voc")
 LOCAL, SLURM = "local", "slurm"
 EXECUTORS = (LOCAL, SLURM)
+# BACKBONE of a row that fine-tunes from random initialisation.
+RANDOM = "random"
+# In BACKBONE: replaced by the seed.
+SEED = "{seed}"
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,9 @@ class Cluster:
 
 # RESOURCES: a block per kind of stage, such as PRETRAIN, with the keys of `Resources`.
 ResourcesByKind = make_dataclass(
-    "ResourcesByKind", [(kind, Resources, cls.default_resources) for kind, cls in KINDS.items()], frozen=True
+    "ResourcesByKind",
+    [(field_of(kind), Resources, cls.default_resources) for kind, cls in KINDS.items()],
+    frozen=True,
 )
 DEFAULT_RESOURCES = ResourcesByKind()
 
@@ -143,8 +150,14 @@ class Row:
     # Name of the row in every table.
     label: str = ""
     # Empty: pretrain one.  random: fine-tune from random initialisation; such a row has no CONFIG and no OVERRIDES.
+    # Otherwise a run folder or a backbone file of this project, relative to this yaml file, or with IMPORT a checkpoint
+    # of another program.  `{seed}` in the path is replaced by each seed of the row; without it, the one backbone is
+    # fine-tuned once with each of FINETUNE_SEEDS, or of the row's seeds.
     backbone: str = ""
-    # Empty: PRETRAIN.CONFIG.
+    # How to read BACKBONE: arguments of tools/import_backbone.py, such as [--source, torchvision, --arch, resnet50].
+    import_: Texts = ()
+    # Empty: PRETRAIN.CONFIG.  With a BACKBONE file: the pretraining config of the data of its classes, for EVALUATE,
+    # LOCALIZE and ATTACK; empty: the backbone is only fine-tuned.
     config: str = ""
     # Python files with the row's own method, network or data set, relative to this yaml file; their content enters the
     # hashes.
@@ -159,6 +172,11 @@ class Row:
     # the order of images with its students; the images held out and the label noise are those of the seed.  It is not
     # measured, fine-tuned or compared.
     seed_offset: int = 0
+
+    @property
+    def adopted(self) -> bool:
+        """Whether its backbone is a file."""
+        return self.backbone not in ("", RANDOM)
 
     def chosen_keys(self) -> set[str]:
         """Return the config keys whose values are decided by its grid or by a choice that it refers to."""
@@ -197,9 +215,18 @@ class Suite:
         """Return the seeds of a row: its own, or those of the suite."""
         return row.seeds or self.seeds
 
+    def backbone_seeds_of(self, row: Row) -> tuple[int, ...]:
+        """Return the seeds of the backbones of a row: the first one alone if all use one file."""
+        seeds = self.seeds_of(row)
+        return seeds[:1] if row.adopted and SEED not in row.backbone else seeds
+
     def finetune_seeds_of(self, row: Row) -> tuple[int | None, ...]:
         """Return the seeds of the fine-tunings of each backbone of a row; None: that of its pretraining."""
-        return (None,) if row.backbone or not self.finetune_seeds else self.finetune_seeds
+        if row.backbone == RANDOM:
+            return (None,)
+        seeds = self.seeds_of(row)
+        one_file = seeds if len(self.backbone_seeds_of(row)) < len(seeds) else (None,)
+        return self.finetune_seeds or one_file
 
     def measuring(self, kind: str) -> Measuring:
         """Return the block of a kind of measure."""
@@ -207,7 +234,7 @@ class Suite:
 
     def resources_of(self, kind: str) -> Resources:
         """Return what a stage of this kind takes from the machine."""
-        return getattr(self.resources, kind)
+        return getattr(self.resources, field_of(kind))
 
     def dump(self) -> str:
         """Return the suite as yaml."""

@@ -1,22 +1,27 @@
 """Read a suite and report errors by key: wrong types, contradictions, references to nothing."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from backbones.core.checks import ABOVE_0, check_choice, check_range
-from backbones.core.config import load_config
+from backbones.core.config import expand_path, load_config, load_yaml
 from backbones.core.errors import InputError
-from suites.config import DEFAULTS, DETECTORS, EXECUTORS, Row, Suite
+from suites.config import DEFAULTS, DETECTORS, EXECUTORS, RANDOM, Row, Suite
 from suites.entries import read
 from suites.references import CHOSEN, RUN, check, find, parse
 from suites.stages import KINDS
+from suites.stages.adoption import CLASSES
 from suites.stages.resources import Resources
 
 # Shortest time limit of a job in minutes: submitit takes any end of a shorter one for the time limit.
 SHORTEST = 30
 # Options of sbatch that decide whether a stage runs exactly once.
 OURS = ("array", "dependency", "error", "job-name", "kill-on-invalid-dep", "open-mode", "output", "requeue", "signal")
+# Options of tools/import_backbone.py that the suite sets.
+SET_BY_SUITE = ("--checkpoint", "--label", "--seed", "--output", "--output-dir", "--overwrite", "--config-file")
 
 
 def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
@@ -25,9 +30,34 @@ def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
     Raises:
         InputError: unknown key (with the closest match), wrong type, duplicate name, or reference to nothing.
     """
-    suite = read(Suite, load_config(DEFAULTS, path, overrides))
+    suite = read(Suite, load_config(DEFAULTS, path, overrides, tree=load_yaml(path, locate_paths)))
     _check_suite(suite)
     return suite
+
+
+def locate_paths(tree: dict, folder: Path) -> None:
+    """Make the paths of a suite's yaml file in `folder` absolute.
+
+    BACKBONE and the files in IMPORT are relative to it, CONFIG and FOLDER if they exist there.
+    """
+    entries = [tree.get("PRETRAIN"), *(one for key in ("DATA", "FINETUNE", "ROWS") for one in _list(tree.get(key)))]
+    for entry in entries:
+        if not isinstance(entry, dict):
+            continue
+        for key in ("CONFIG", "FOLDER"):
+            if isinstance(text := entry.get(key), str) and text:
+                with suppress(InputError):  # a variable that is not set: refused where the path is used
+                    entry[key] = str(there.absolute()) if (there := folder / expand_path(text)).exists() else text
+        if isinstance(text := entry.get("BACKBONE"), str) and text not in ("", RANDOM):
+            entry["BACKBONE"] = str((folder / expand_path(text)).absolute())
+        if isinstance(words := entry.get("IMPORT"), list):
+            for place, (option, value) in enumerate(pairwise(words), 1):
+                if option == CLASSES and isinstance(value, str):
+                    words[place] = str((folder / expand_path(value)).absolute())
+
+
+def _list(value: Any) -> list:
+    return value if isinstance(value, list) else []
 
 
 def _check_suite(suite: Suite) -> None:
@@ -74,19 +104,39 @@ def _check_options(options: Sequence[str], where: str) -> None:
 def _check_row(row: Row, suite: Suite) -> None:
     where = f"ROWS {row.label}"
     _check_seeds(suite.seeds_of(row), f"{where}: SEEDS")
-    if row.backbone not in ("", "random"):
-        raise InputError(f"{where}: BACKBONE is '{row.backbone}'; it is 'random', or left out to pretrain one")
     check_range(f"{where}: SEED_OFFSET", row.seed_offset, 0, 2**30)
     if row.seed_offset and (row.backbone or row.grid):
         raise InputError(f"{where}: SEED_OFFSET makes it a teacher, which is one pretraining; delete BACKBONE or GRID")
-    if row.backbone and (row.config or row.overrides or row.grid):
+    if row.adopted:
+        _check_adopted(row, suite, where)
+    elif row.import_:
+        meant = "delete it" if row.backbone else "name the file in BACKBONE (code of your own: IMPORTS)"
+        raise InputError(f"{where}: IMPORT says how to read a BACKBONE file, but there is none; {meant}")
+    if row.backbone == RANDOM and (row.config or row.overrides or row.grid):
         raise InputError(f"{where}: a random backbone is not pretrained; delete its CONFIG, OVERRIDES and GRID")
     if row.grid and not suite.evaluate.enabled:  # the report would show the validation that chose it
         raise InputError(f"{where}: a GRID needs EVALUATE, on another split than it is selected on; enable it")
-    if row.backbone and not suite.finetune:
+    if row.backbone == RANDOM and not suite.finetune:
         raise InputError(f"{where}: nothing measures a random backbone without FINETUNE; add a protocol")
     if not (row.backbone or row.config or suite.pretrain.config):
         raise InputError(f"{where}: has no CONFIG and PRETRAIN.CONFIG is empty; name the config of its pretraining")
+
+
+def _check_adopted(row: Row, suite: Suite, where: str) -> None:
+    """Check a row whose BACKBONE is a file."""
+    if row.grid:
+        raise InputError(f"{where}: the BACKBONE of a file is not trained, so nothing can be chosen; delete its GRID")
+    if not row.config and (row.overrides or row.imports):
+        key = "OVERRIDES" if row.overrides else "IMPORTS"
+        raise InputError(f"{where}: {key} change the CONFIG that measures BACKBONE, but it has none; add it, or delete")
+    measured = row.config and any(block.enabled for block in (suite.evaluate, suite.localize, suite.attack))
+    if not (measured or suite.finetune):
+        raise InputError(f"{where}: nothing measures its BACKBONE; add a FINETUNE protocol, or the row's CONFIG")
+    for option in row.import_:
+        if option.startswith("--") and option.partition("=")[0] in SET_BY_SUITE:
+            raise InputError(f"{where}: IMPORT: the suite sets {option}; delete it")
+    if row.import_ and not row.import_[0].startswith("-"):
+        raise InputError(f"{where}: IMPORT begins with '{row.import_[0]}'; write options: [--source, torchvision, ...]")
 
 
 def _check_seeds(seeds: Sequence[Any], where: str) -> None:

@@ -2,6 +2,7 @@
 
     data -> for every row and seed: pretrain -> evaluate, localize, attack, finetune (each protocol) -> compare all
                                     grid ... -> select (-> pretrain) -> ...          if the row has a GRID
+                                    import -> ...                                    if its BACKBONE is a file
 
 A stage can depend on what an earlier selection chooses (`{chosen:LABEL:KEY}`).  Until then the plan holds a sketch of
 it with the first value of that grid, which counts as a stage to come and is checked like all others; the same call of
@@ -17,7 +18,7 @@ from backbones.core.config import expand_path
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint
 from backbones.core.results import FILE_NAME
-from suites.config import Comparing, DataEntry, Row, Suite
+from suites.config import RANDOM, Comparing, DataEntry, Row, Suite
 from suites.fingerprints.data import Known, load_known, tree_fingerprint
 from suites.folder import find_suffix
 from suites.references import as_text
@@ -26,7 +27,7 @@ from suites.stages.factory import Source
 from suites.stages.measures import Measure
 from suites.stages.naming import Run, find_tool, slug, stage_hash
 from suites.stages.resources import Resources
-from suites.stages.trainings import BackboneStage
+from suites.stages.results import ResultStage
 from suites.training import ROOT, Trained, Training, config_file
 
 TOOLS = ROOT / "tools"
@@ -160,7 +161,7 @@ class _Builder:
         """Return the plan, without the fields that the caller knows."""
         self._add(source.stage for source in self.data.values() if source.stage)
         for row in self.suite.rows:
-            seeds = self.suite.seeds_of(row)
+            seeds = self.suite.backbone_seeds_of(row)
             for seed in seeds:
                 self._row(row, Run(row.label, seed, len(seeds) > 1, row.seed_offset))
         return Plan(self.suite, self.output, self.tools, tuple(self.stages.values()), tuple(self.notes), self.data, {})
@@ -170,8 +171,14 @@ class _Builder:
             self.stages.setdefault((stage.output, stage.waits), stage)
 
     def _row(self, row: Row, run: Run) -> None:
-        if row.backbone:
+        if row.backbone == RANDOM:
             self._add(self._finetune(row, run, None, ""))
+            return
+        if row.adopted:
+            adopted = self.training.adopt(row, run)
+            self._add(adopted.stages)
+            self._add(self._measure(run, adopted, "") if row.config else ())
+            self._add(self._finetune(row, run, adopted.run, ""))
             return
         trained, twin, waits = self.training.add(row, run)
         if twin:
@@ -194,7 +201,7 @@ class _Builder:
                     cost=block.cost, disk=block.disk, waits=waits, selection=trained.selection,
                 )  # fmt: skip
 
-    def _finetune(self, row: Row, run: Run, backbone: BackboneStage | None, waits: str) -> Iterator[Stage]:
+    def _finetune(self, row: Row, run: Run, backbone: ResultStage | None, waits: str) -> Iterator[Stage]:
         for entry in self.suite.finetune:
             config, source = config_file(entry.config), str(backbone.output) if backbone else "random"
             options = ["--config-file", str(config), "--backbone", source, "--resume"]

@@ -4,18 +4,22 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from backbones.core.config import IMPORTS, expand_path, load_yaml
-from suites.config import Row, Suite
+from backbones.core.errors import InputError
+from backbones.core.files import fingerprint
+from suites.config import SEED, Row, Suite
 from suites.fingerprints.sources import class_source
 from suites.grid import Grid
 from suites.references import CHOSEN, RUN, fill, find, parse
-from suites.stages import KINDS, GridPoint, Pretrain, Select
-from suites.stages.factory import Factory, Source, as_overrides, sorted_overrides
+from suites.stages import KINDS, GridPoint, Import, Pretrain, Select
+from suites.stages.adoption import CLASSES, OWN, find_source
+from suites.stages.factory import Factory, Source, as_overrides, sorted_overrides, without_imports
 from suites.stages.naming import Run
-from suites.stages.trainings import BackboneStage
+from suites.stages.results import ResultStage
 
 ROOT = Path(__file__).resolve().parent.parent
 P = TypeVar("P", bound=Pretrain)
@@ -32,14 +36,14 @@ class Trained:
     undecided: title of the row's own selection until it has chosen.
     """
 
-    stages: tuple[BackboneStage, ...]
+    stages: tuple[ResultStage, ...]
     trainings: frozenset[str]
     selection: Select | None = None
     chosen: Mapping[str, str] | None = None
     undecided: str = ""
 
     @property
-    def run(self) -> BackboneStage:
+    def run(self) -> ResultStage:
         """The stage that writes the backbone."""
         return self.stages[-1]
 
@@ -66,6 +70,21 @@ class Training:
             trained = replace(trained, stages=(*trained.stages[:-1], self.done[twin, run.seed].run))
         self.done[run.label, run.seed] = trained
         return trained, twin, waits
+
+    def adopt(self, row: Row, run: Run) -> Trained:
+        """Plan the import of the row's BACKBONE file."""
+        own, where = not row.import_ or OWN in row.import_, f"ROWS {run.label}"
+        source = find_source(row.backbone.replace(SEED, str(run.seed)), where, own=own)
+        config = config_file(row.config) if row.config else None
+        how = [*(row.import_ or ("--source", OWN)), "--label", run.label, "--seed", str(run.seed)]
+        measured = ["--config-file", str(config)] if config else []
+        overrides = [*self._overrides(row), *run.overrides] if config else []
+        stage = self.factory(run).make(
+            Import, run, run.name, overrides, config=config, source_file=source, own=own, compared=False,
+            options=["--checkpoint", str(source.path), *how, *measured, "--overwrite"],
+            arguments=[source.hash, *_by_content(how, where), *without_imports(overrides)],
+        )  # fmt: skip
+        return Trained((stage,), frozenset())
 
     def factory(self, run: Run) -> Factory:
         """Return a factory of stages that read the data and the runs of the same seed."""
@@ -185,6 +204,18 @@ class _Filled(NamedTuple):
     def join(self, other: "_Filled") -> "_Filled":
         """Return the texts of `other` with the selections of both."""
         return _Filled(other.texts, self.waits or other.waits, (*self.choices, *other.choices))
+
+
+def _by_content(options: Sequence[str], where: str) -> list[str]:
+    """Replace the file of class names by its content, which counts instead of its path."""
+    found = list(options)
+    for place, (option, value) in enumerate(pairwise(options), 1):
+        if option == CLASSES:
+            try:
+                found[place] = fingerprint(expand_path(value).read_bytes())
+            except OSError as error:
+                raise InputError(f"{where}: IMPORT: cannot read {value} ({CLASSES}): {error.strerror}") from None
+    return found
 
 
 def config_file(path: str) -> Path:

@@ -22,6 +22,7 @@ SECONDS = {
     "test_pretraining": 90,
     "test_finetune_tool": 50,
     "test_finetune_voc_tool": 50,
+    "test_suite_own_backbones": 60,
     "test_page_browser": 45,
     "test_eval_period": 40,
     "test_run_folder": 35,

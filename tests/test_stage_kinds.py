@@ -22,7 +22,7 @@ def subclasses(cls):
 def test_every_kind_is_registered_once():
     named = [cls for cls in subclasses(Stage) if "kind" in vars(cls)]
     assert {cls.kind: cls for cls in named} == dict(KINDS)
-    assert len(named) == len(KINDS) == 9
+    assert len(named) == len(KINDS) == 10
     for cls in KINDS.values():
         assert not cls.__abstractmethods__
         assert (ROOT / "tools" / f"{cls.default_tool}.py").is_file()
@@ -33,6 +33,8 @@ def test_every_kind_is_registered_once():
 def test_a_plan_has_a_stage_of_every_kind_and_each_knows_itself(lab):
     grid = {"KEYS": {"METHOD.LS.amount": [0.1, 0.2]}}
     lab.tree["ROWS"].append({"LABEL": "LS", "OVERRIDES": ["METHOD.NAME", "LS"], "GRID": grid})
+    (lab.folder / "mine.pth").write_text("weights")
+    lab.tree["ROWS"].append({"LABEL": "mine", "BACKBONE": "mine.pth", "CONFIG": "pretrain.yaml"})
     lab.tree["ATTACK"] = {"ENABLED": True}
     assert lab.run()[0] == 0
     stages = lab.plan().stages

@@ -172,7 +172,7 @@ def test_report_that_was_deleted_is_made_again(finished):
         ({"ROWS": [{"LABEL": "a"}, {"LABEL": "a"}]}, "ROWS: LABEL 'a' is duplicated"),
         ({"ROWS": [{"LABEL": "a", "OVERRIDES": ["SEED"]}]}, "ROWS a: OVERRIDES come as KEY VALUE pairs; 'SEED' has no"),
         ({"ROWS": [{"LABEL": "a", "OVERRIDES": "SEED 1"}]}, r"ROWS\[0\]: OVERRIDES must be of type list"),
-        ({"ROWS": [{"LABEL": "a", "BACKBONE": "rand"}]}, "ROWS a: BACKBONE is 'rand'"),
+        ({"ROWS": [{"LABEL": "a", "BACKBONE": "rand"}]}, "ROWS a: BACKBONE: no file .*lab/rand; give 'random'"),
         ({"ROWS": [{"LABEL": "a", "BACKBONE": "random", "OVERRIDES": ["A", 1]}]}, "ROWS a: a random backbone is not"),
         ({"ROWS": [{"LABEL": "a", "SEEDS": [-1]}]}, "ROWS a: SEEDS"),
         ({"ROWS": []}, "ROWS is empty"),

@@ -92,15 +92,15 @@ def test_a_file_that_cannot_be_read_is_named(folder, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr(suite_data, "_digest_of_file", refuse)
+    monkeypatch.setattr(suite_data, "digest_of_file", refuse)
     with pytest.raises(InputError, match=r"cannot read .*/set/.*: Permission denied"):
         tree_fingerprint(folder)
 
 
 def test_content_is_read_once(folder, monkeypatch):
     read = []
-    real = suite_data._digest_of_file
-    monkeypatch.setattr(suite_data, "_digest_of_file", lambda path: (read.append(path), real(path))[1])
+    real = suite_data.digest_of_file
+    monkeypatch.setattr(suite_data, "digest_of_file", lambda path: (read.append(path), real(path))[1])
     known = {}
     before = tree_fingerprint(folder, known)
     assert len(read) == 7
@@ -141,7 +141,7 @@ def test_changed_labels_run_again_what_reads_them(reading):
 def test_digests_are_kept_for_the_next_call(reading, monkeypatch):
     monkeypatch.setattr(suite_data, "_SETTLED", -60.0)
     assert reading.run()[0] == 0
-    monkeypatch.setattr(suite_data, "_digest_of_file", None)  # whoever reads fails
+    monkeypatch.setattr(suite_data, "digest_of_file", None)  # whoever reads fails
     assert reading.plan().data["{data:set}"].hash
     (reading.output / suite_data.KNOWN).write_text("[1]")
     with pytest.raises(InputError, match=r"fingerprints.json does not hold the digests of folders; delete it"):

@@ -47,18 +47,19 @@ def readers() -> dict[str, Reader]:
     from backbones.measuring.run import check_evaluation
     from backbones.pretraining.run import expect_backbone
     from detection.engines import build_engine, load_engine_config
+    from detection.exchange.declaring import read_planned
     from detection.training.run import check_config
 
     def fine_tuning(engine: str) -> Reader:
-        read = partial(load_engine_config, otherwise=engine)
         fits = lambda backbone, cfg: build_engine(cfg.ENGINE).check_backbone(cfg, backbone)  # noqa: E731
-        return Reader(read, (check_config,), check_backbone=fits)
+        return Reader(partial(load_engine_config, otherwise=engine), (check_config,), check_backbone=fits)
 
     read = partial(load_config_with_imports, pretraining.get_defaults)
-    classifier = Reader(read, (pretraining.validate,), leaves=expect_backbone)
+    classifier = Reader(read, (pretraining.validate,), leaves=lambda _, cfg: expect_backbone(cfg))
     return {
         "pretrain": classifier,
         "evaluate_backbone": classifier._replace(checks=(*classifier.checks, check_evaluation)),
+        "import_backbone": classifier._replace(leaves=lambda arguments, _: read_planned(arguments)),
         **dict.fromkeys(("localize", "attack_backbone"), classifier),
         "finetune_coco": fine_tuning("torchvision"),
         "finetune_voc": fine_tuning("yolo"),

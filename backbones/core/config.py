@@ -15,7 +15,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +79,15 @@ def load_config(
     return cfg
 
 
-def load_yaml(path: str | Path, _children: tuple[Path, ...] = ()) -> dict:
+def load_yaml(
+    path: str | Path, locate: Callable[[dict, Path], Any] | None = None, _children: tuple[Path, ...] = ()
+) -> dict:
     """Read a yaml file and its `_BASE_` files into one tree; later files win over earlier ones.
 
     The paths in IMPORTS become absolute; they are relative to the file that names them.
+
+    Args:
+        locate: called with the content of each file and its folder, to do the same for other keys, in place.
     """
     path = Path(path)
     if path.resolve() in _children:
@@ -99,8 +104,10 @@ def load_yaml(path: str | Path, _children: tuple[Path, ...] = ()) -> dict:
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise InputError(f"{path}: {BASE_KEY} must be a path or a list of paths, not {bases!r}")
     for base in bases:
-        _overlay(merged, load_yaml(path.parent / expand_path(base), (*_children, path.resolve())))
+        _overlay(merged, load_yaml(path.parent / expand_path(base), locate, (*_children, path.resolve())))
     _locate_imports(tree, path.parent)
+    if locate:
+        locate(tree, path.parent)
     _overlay(merged, tree)
     return merged
 

@@ -118,7 +118,7 @@ def _digest(folder: bytes, entries: Sequence[os.DirEntry[bytes]], known: Known) 
         return known[key][1]
     settled = newest + _SETTLED < time.time()
     for number, path in content:
-        lines[number] += b" " + _digest_of_file(path)
+        lines[number] += b" " + digest_of_file(path)
     digest = fingerprint(b"\n".join(lines))
     if settled:
         known[key] = [stamp, digest]
@@ -132,7 +132,8 @@ def _status(entry: os.DirEntry[bytes]) -> os.stat_result | None:
         return None
 
 
-def _digest_of_file(path: bytes) -> bytes:
+def digest_of_file(path: bytes) -> bytes:
+    """Return the SHA-256 of a file's content as hex digits."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(_BLOCK):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from suites.stages.adoption import Import
 from suites.stages.base import Stage
 from suites.stages.comparison import Compare
 from suites.stages.measures import Attack, Evaluate, Finetune, Localize
@@ -10,5 +11,6 @@ from suites.stages.trainings import GridPoint, Pretrain, Select
 
 # All kinds of stages, in the order in which a row goes through them.
 KINDS: Mapping[str, type[Stage]] = {
-    cls.kind: cls for cls in (Prepare, GridPoint, Select, Pretrain, Evaluate, Localize, Attack, Finetune, Compare)
+    cls.kind: cls
+    for cls in (Prepare, GridPoint, Select, Pretrain, Import, Evaluate, Localize, Attack, Finetune, Compare)
 }

@@ -72,7 +72,7 @@ class Factory:
         upstream = [backbone.hash if backbone else "", *(s.hash for s in inputs), *(s.hash for s in used.values())]
         tree = self.tree_of(config) if config else None
         code = self._code(f"{run.title}: {cls.kind}", path.stem, tree, overrides)
-        arguments = [protocol, *_without_imports(overrides)] if arguments is None else arguments
+        arguments = [protocol, *without_imports(overrides)] if arguments is None else arguments
         key = stage_hash(path, arguments, tree, upstream, code["source"], code["imported"])
         output = self.output / "runs" / "-".join([*name, cls.kind, *filter(None, [slug(protocol)]), key])
         filled = [fill(text, {text: str(source.folder) for text, source in used.items()}) for text in overrides]
@@ -111,7 +111,7 @@ class Factory:
         return {"labels": name, "source": source, "imports": imports, "imported": imported}
 
 
-def _without_imports(overrides: Sequence[str]) -> list[str]:
+def without_imports(overrides: Sequence[str]) -> list[str]:
     """Leave out IMPORTS: its files count by their content."""
     return as_overrides(
         {key: value for key, value in zip(overrides[::2], overrides[1::2], strict=True) if key != IMPORTS}

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from suites.stages.adoption import Import
 from suites.stages.base import External, Stage
 from suites.stages.results import OfBackbone
 from suites.stages.trainings import classification_data, classification_paths
@@ -53,7 +54,8 @@ class Evaluate(Measure):
 
     def chosen_by(self) -> Iterator[tuple[str, Stage]]:
         """Yield the epoch to report, chosen by the pretraining, and the grid point, chosen by the selection."""
-        yield from ((what, stage) for what, stage in ((EPOCH, self.backbone), (GRID, self.selection)) if stage)
+        trained = None if isinstance(self.backbone, Import) else self.backbone
+        yield from ((what, stage) for what, stage in ((EPOCH, trained), (GRID, self.selection)) if stage)
 
 
 class Localize(Measure):

@@ -75,6 +75,8 @@ def call(script: str | Path, arguments: list[str], out: IO[str], err: IO[str], *
     elif tool == "compare":
         print("the table\n\nreport: elsewhere", file=out)
         (output / "index.html").write_text("")
+    elif tool == "import_backbone":
+        _leave_import(folder, arguments, output)
     elif not told_to("forget"):
         _leave_results(folder, tool, arguments, output, out)
     return 0
@@ -108,6 +110,18 @@ def _leave_results(folder: Path, tool: str, arguments: list[str], output: Path, 
     (output / "results.json").write_text(json.dumps(results))
 
 
+def _leave_import(folder: Path, arguments: list[str], output: Path) -> None:
+    """Write a backbone whose hash is the content of the file if `weights` is set."""
+    source = Path(_options(arguments, "--checkpoint")[0])
+    file = source / "backbone.pth" if source.is_dir() else source
+    who = {"label": _options(arguments, "--label")[0], "method": "x", "seed": 0, "hash": ""}
+    who["hash"] = file.read_text() if (folder / "weights").exists() else ""
+    (output / "backbone.pth").write_text(file.read_text())
+    if _options(arguments, "--config-file"):
+        (output / "config.yaml").write_text("{}")
+    (output / "import.json").write_text(json.dumps({"backbone": who}))
+
+
 def _weights(
     folder: Path, tool: str, arguments: list[str], rest: list[str], output: Path, found: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -127,7 +141,9 @@ def _weights(
 
 
 def _backbone(folder: str) -> dict[str, Any]:
-    return json.loads((Path(folder) / "results.json").read_text())["backbone"]
+    names = ("results.json", "import.json")
+    path = next(path for name in names if (path := Path(folder) / name).exists())
+    return json.loads(path.read_text())["backbone"]
 
 
 def _told(path: Path) -> Any:

@@ -30,7 +30,7 @@ from suites.stages.log import describe_command
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = (
     *("prepare_data", "pretrain", "select_run", "evaluate_backbone", "localize", "attack_backbone"),
-    *("finetune_coco", "compare"),
+    *("finetune_coco", "import_backbone", "compare"),
 )
 
 
