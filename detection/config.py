@@ -31,7 +31,7 @@ _C.DATASETS = Block()
 # Root folder of the data sets named in detection/data/catalog.py; ~ and $VARIABLES are expanded, and if
 # SMOOTH2DET_DATA is not set, DETECTRON2_DATASETS is used instead.  (ours)
 _C.DATASETS.ROOT = MACHINE("$SMOOTH2DET_DATA")
-# Names from the catalog, or "coco:<json>:<image folder>" or "voc:<folder>:<split>".
+# Names from the catalog, or "coco:<json>:<image folder>" or "voc:<folder>:<split>[:<classes.txt>]".
 # Several training sets are joined (VOC 07+12); exactly one test set.
 _C.DATASETS.TRAIN = CONTENT(("scenes_train",))
 _C.DATASETS.TEST = CONTENT(("scenes_val",))
@@ -108,7 +108,7 @@ _C.MODEL.RPN.SMOOTH_L1_BETA = 0.0
 _C.MODEL.ROI_HEADS = Block()
 # "StandardROIHeads" (FPN), "Res5ROIHeads" (C4) or "Res5ROIHeadsExtraNorm" (C4 with a RESNETS.NORM after res5, as MoCo).
 _C.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
-# Number of categories listed in the data, without background; checked against the data.
+# Number of categories listed in the data, without background; checked against the data.  0: that of the data.
 _C.MODEL.ROI_HEADS.NUM_CLASSES = 80
 _C.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 512
 _C.MODEL.ROI_HEADS.POSITIVE_FRACTION = 0.25

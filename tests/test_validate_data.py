@@ -180,7 +180,7 @@ def test_all_problems_are_found_in_one_pass(judge, tmp_path):
     assert found == {
         "repeated annotation ids": 1, "annotations of an unknown category": 1, "missing images": 1,
         "images of another size than stated": 1, "boxes of zero width or height": 9,
-        "boxes completely outside the image": 1, "MODEL.ROI_HEADS.NUM_CLASSES that differs": 1,
+        "boxes completely outside the image": 1, "NUM_CLASSES that differs": 1,
     }  # fmt: skip
     empty = next(f for f in report["findings"] if f["what"] == "boxes of zero width or height")
     assert len(empty["examples"]) == EXAMPLES
@@ -265,7 +265,7 @@ def test_a_config_is_checked_as_a_whole(tmp_path):
 
     assert check(train, other, 2) == [set(), {"category list that differs within the config"}]
     assert check(train, train, 2) == [{"test images that are also training images"}]
-    wrong = {"MODEL.ROI_HEADS.NUM_CLASSES that differs"}
+    wrong = {"NUM_CLASSES that differs"}
     assert check(train, other, 3) == [wrong, wrong | {"category list that differs within the config"}]
 
 

@@ -214,6 +214,10 @@ def test_classification_sets_are_checked_by_their_readers(shared_data, report_of
     code, report = report_of(capsys, "--data", "tiny_imagenet", "--root", tiny, "--split", "val", "--fast")
     found = {f["what"]: f["count"] for f in report["findings"]}
     assert code == 0
+    shares, sides = report["summary"].pop("object_share"), report["summary"].pop("box_side")
+    assert 0 < shares["min"] < shares["median"] < shares["max"] == 1
+    assert sides["max"] == 64  # the whole image
+    assert shares["min"] == pytest.approx((sides["min"] / 64) ** 2)  # one box per image
     assert report["summary"] == {
         "samples": 700, "classes": 20, "boxes": 700, "per_class": {"min": 35, "median": 35, "max": 35},
     }  # fmt: skip

@@ -2,6 +2,7 @@
 
     python tools/validate_data.py --data coco_2017_train --data coco_2017_val
     python tools/validate_data.py --config-file configs/detection/quick.yaml --root data     its data sets, NUM_CLASSES
+    python tools/validate_data.py --config-file suite.yaml                                   or any other config
     python tools/validate_data.py --data coco:annotations.json:images --num-classes 80
     python tools/validate_data.py --data voc:VOCdevkit/VOC2007:trainval --fast
     python tools/validate_data.py --data tiny_imagenet --root FOLDER --split val             classification data
@@ -12,25 +13,25 @@ results wrong; a warning is fixed by the readers, or is for information.
 
 import argparse
 import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from backbones.core.arguments import ArgumentParser, data_argument, path_argument, root_argument
+from backbones.core.arguments import ArgumentParser
 from backbones.core.checks import check_range
-from backbones.core.config import expand_path
+from backbones.core.config import expand_path, load_yaml
 from backbones.core.entry import run_tool
 from backbones.core.errors import InputError
-from backbones.core.findings import Report
+from backbones.core.findings import Report, describe
 from backbones.core.imports import load_config_with_imports
+from detection.data.check_arguments import add_arguments
+from suites.reading import stages_by_data
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parse_arguments(argv)
+    args = add_arguments(ArgumentParser(description=__doc__)).parse_args(argv)
     reports = collect(args)
-    if args.json:
-        print(json.dumps([report.as_dict() for report in reports], indent=1))
-    else:
-        for report in reports:
-            print("\n".join([report.name, *("  " + line for line in [*report.lines, *report.findings.lines()])]))
-        print("\n".join(report.verdict() for report in reports))
+    print(json.dumps([one.as_dict() for one in reports], indent=1) if args.json else describe(reports))
     return 0 if all(report.sound for report in reports) else 1
 
 
@@ -41,40 +42,40 @@ def collect(args: argparse.Namespace) -> list[Report]:
     check_range("--workers", args.workers, 0)
     if args.num_classes is not None and not args.data:
         raise InputError(f"--num-classes {args.num_classes}: the config sets it; leave it out, or check with --data")
-    from backbones.data.checks import HUMAN_LABELS, check_samples  # slow: imported on use
+    from backbones.data.checks import HUMAN_LABELS, check_samples  # slow: imported after the arguments are checked
     from backbones.data.samples import DATASETS
     from detection.config import get_defaults
-    from detection.data.checks import Options, check_config_data, check_detection
+    from detection.data.checks import Options, check_detection
 
-    options = Options(images=not args.no_images, decode=not args.fast, workers=args.workers)
-    reports = []
-    if args.config_file:
-        reports += check_config_data(load_config_with_imports(get_defaults, args.config_file), args.root, options)
-    root = args.root or get_defaults().DATASETS.ROOT
+    options = {"images": not args.no_images, "decode": not args.fast, "workers": args.workers}
+    reports = check_config(args.config_file, args.root, options) if args.config_file else []
     for name in args.data:
         if name in (*DATASETS.names(), HUMAN_LABELS):
             if not args.root:
                 raise InputError(f"'{name}' is classification data; give its folder as --root")
-            reports.append(check_samples(name, expand_path(args.root), args.split, **vars(options)))
+            reports.append(check_samples(name, expand_path(args.root), args.split, **options))
         else:
-            reports.append(check_detection(name, root, options, args.num_classes)[0])
+            root = args.root or get_defaults().DATASETS.ROOT
+            reports.append(check_detection(name, root, Options(**options), args.num_classes)[0])
     return reports
 
 
-def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--data", action="append", type=data_argument, default=[], metavar="NAME", help="a name of "
-                        "detection/data/catalog.py, coco:<json>:<image folder>, voc:<folder>:<split>, or a DATA.NAME "
-                        "of pretraining; repeatable")  # fmt: skip
-    parser.add_argument("--config-file", type=path_argument, help="check all DATASETS of a fine-tuning config")
-    parser.add_argument("--root", type=root_argument, help="folder (default: $SMOOTH2DET_DATA, $DETECTRON2_DATASETS)")
-    parser.add_argument("--split", default="train", help="split of classification data (default %(default)s)")
-    parser.add_argument("--num-classes", type=int, help="NUM_CLASSES of the planned training")
-    parser.add_argument("--fast", action="store_true", help="read image headers only; misses truncated files")
-    parser.add_argument("--no-images", "--no-pictures", action="store_true", help="check only the annotations")
-    parser.add_argument("--workers", type=int, default=0, help="threads that read images (default: automatic)")
-    parser.add_argument("--json", action="store_true", help="print the reports as JSON")
-    return parser.parse_args(argv)
+def check_config(path: Path, root: str | None, options: Mapping[str, Any], changes: Sequence[str] = ()) -> list[Report]:
+    """Return one report per data set of a config of any kind: of a pretraining, of a detector, or a suite."""
+    from backbones.config import get_defaults  # slow: imported on use
+    from backbones.data.checks import check_config_samples
+    from detection.data.checks import Options, check_config_data
+    from detection.engines import build_engine, closest_engine, load_engine_config
+
+    if "ROWS" in (tree := load_yaml(path)):
+        of_stages = [
+            check_config(one.config, root, options, one.overrides) for one in stages_by_data(path) if one.config
+        ]
+        return [report for reports in of_stages for report in reports]
+    if "DATASETS" not in tree:
+        return check_config_samples(load_config_with_imports(get_defaults, path, changes, tree=tree), root, **options)
+    cfg = load_engine_config(path, changes, otherwise=closest_engine(tree))
+    return check_config_data(cfg, root, Options(**options), build_engine(cfg.ENGINE).num_classes)
 
 
 if __name__ == "__main__":

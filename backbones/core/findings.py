@@ -4,9 +4,9 @@ An error stops training or makes its numbers wrong; a warning is something that 
 knowing.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 ERROR, WARNING = "error", "warning"
@@ -117,6 +117,12 @@ class Report:
             "findings": self.findings.as_list(),
             "summary": dict(self.summary),
         }
+
+
+def describe(reports: Sequence[Report]) -> str:
+    """Return the lines of every report, then the verdicts."""
+    lines = [[report.name, *("  " + line for line in [*report.lines, *report.findings.lines()])] for report in reports]
+    return "\n".join([*chain.from_iterable(lines), *(report.verdict() for report in reports)])
 
 
 def milder(kind: Kind) -> Kind:

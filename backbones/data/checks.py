@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from backbones.core.config import CfgNode, expand_path
 from backbones.core.errors import InputError
 from backbones.core.findings import ERROR, WARNING, Findings, Kind, Report
 from backbones.core.image_checks import StatedImage, check_images, default_workers
 from backbones.core.warning_counter import WarningCounter
 from backbones.data.cifar10h import load_cifar10h
+from backbones.data.defaults import HOLDOUT
+from backbones.data.geometry import box_areas, objectness
 from backbones.data.reading import COUNTED_BY_IMAGES, IMAGE_SUFFIXES, OTHER_FILES
 from backbones.data.samples import UNUSED, Samples, load_samples
 
@@ -58,15 +61,30 @@ def check_samples(
         what = entry["what"]
         if what not in COUNTED_BY_IMAGES or not images:
             report.findings.add(Kind(WARNING, what, FIXES.get(what, FIXED)), entry["examples"], entry["count"])
+    sizes = np.zeros((len(samples), 2), int) if samples.sizes is None else samples.sizes
     if images and samples.stored is None:
-        sizes = np.zeros((len(samples), 2), int) if samples.sizes is None else samples.sizes
-        files = [StatedImage(path, w, h, "") for path, (w, h) in zip(samples.paths, sizes.tolist(), strict=True)]
-        check_images(list(dict.fromkeys(files)), report.findings, decode=decode, workers=workers or default_workers())
-    _summarize(samples, report)
+        stated = [StatedImage(path, w, h, "") for path, (w, h) in zip(samples.paths, sizes.tolist(), strict=True)]
+        files = {file: number for number, file in enumerate(dict.fromkeys(stated))}
+        found = check_images(list(files), report.findings, decode=decode, workers=workers or default_workers())
+        sizes = found[[files[file] for file in stated]]
+    _summarize(samples, sizes, report)
     return report
 
 
-def _summarize(samples: Samples, report: Report) -> None:
+def check_config_samples(cfg: CfgNode, root: str | None, **options: Any) -> list[Report]:
+    """Check every split that a pretraining's config reads; see `check_samples`.
+
+    Args:
+        root: replaces DATA.ROOT; None: the config's value.
+    """
+    data = cfg.DATA
+    named = [data.TRAIN_SPLIT, data.VAL_SPLIT, data.SHIFTED_SPLIT, cfg.EVAL.TEMPERATURE_SPLIT]
+    splits = [split for split in dict.fromkeys(named) if split not in ("", HOLDOUT)]  # that is a part of another
+    folder = expand_path(data.ROOT if root is None else root)
+    return [check_samples(data.NAME, folder, split, **options) for split in splits]
+
+
+def _summarize(samples: Samples, sizes: np.ndarray, report: Report) -> None:
     counts, boxes = np.bincount(samples.labels, minlength=len(samples.classes)), samples.box_counts()
     if len(samples.boxes):
         bare = np.flatnonzero(boxes == 0).tolist()
@@ -80,7 +98,33 @@ def _summarize(samples: Samples, report: Report) -> None:
     report.lines = [
         f"{len(samples)} samples of {len(samples.classes)} classes, {len(samples.boxes)} boxes",
         f"samples per class: {spread}",
+        *_measure_boxes(samples, sizes, summary),
     ]
+
+
+def _measure_boxes(samples: Samples, sizes: np.ndarray, summary: dict[str, Any]) -> list[str]:
+    """Add quartiles of the side of a box and of the object's share of its image, on which ALS depends, as lines, too.
+
+    Args:
+        sizes: (N, 2) width and height of the images; 0 if unknown.
+    """
+    if not len(samples.boxes):
+        return []
+    known = np.flatnonzero((sizes > 0).all(axis=1) & (samples.box_counts() > 0)).tolist()
+    shares = [objectness(samples.boxes_of(n), (0, 0, *sizes[n].tolist())) for n in known]
+    summary["box_side"] = _quartiles(np.sqrt(box_areas(samples.boxes)))
+    summary["object_share"] = _quartiles(np.array(shares)) if shares else {}
+    lines = {"side of a box (pixels, root of its area)": "box_side", "share of an image in its boxes": "object_share"}
+    return [
+        f"{text}: {', '.join(f'{key} {value:.3g}' for key, value in summary[name].items())}"
+        for text, name in lines.items()
+        if summary[name]
+    ]
+
+
+def _quartiles(values: np.ndarray) -> dict[str, float]:
+    names = ("min", "lower quartile", "median", "upper quartile", "max")
+    return {name: float(value) for name, value in zip(names, np.quantile(values, [0, 0.25, 0.5, 0.75, 1]), strict=True)}
 
 
 def _check_human_labels(root: Path) -> Report:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from backbones.core.config import CfgNode
+from backbones.core.config import CfgNode, flatten
 from backbones.core.findings import ERROR, WARNING, Findings, Kind, Report
 from detection.data.catalog import CocoFiles, locate, require_files
 from detection.data.coco.scan import scan_coco
@@ -38,9 +38,9 @@ def check_detection(
     """Check one data set.
 
     Args:
-        name: name in the catalog, "coco:<json>:<image folder>" or "voc:<folder>:<split>".
+        name: name in the catalog, or an explicit one (detection/data/catalog.py).
         root: DATASETS.ROOT.
-        num_classes: MODEL.ROI_HEADS.NUM_CLASSES; None: not checked.
+        num_classes: NUM_CLASSES of the config; None: not checked.
 
     Returns:
         the report, and the scan (None: the annotation file is unreadable).
@@ -66,15 +66,19 @@ def check_detection(
     return report, scan
 
 
-def check_config_data(cfg: CfgNode, root: str | None, options: Options) -> list[Report]:
+def check_config_data(
+    cfg: CfgNode, root: str | None, options: Options, key: str = "MODEL.ROI_HEADS.NUM_CLASSES"
+) -> list[Report]:
     """Check every data set of a config, against NUM_CLASSES and each other.
 
     Args:
         root: replaces DATASETS.ROOT; None: the config's value.
+        key: the engine's key of NUM_CLASSES; its value 0 stands for the number of categories of the data.
     """
     names = list(dict.fromkeys([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]))
     base = cfg.DATASETS.ROOT if root is None else root
-    checked = {name: check_detection(name, base, options, cfg.MODEL.ROI_HEADS.NUM_CLASSES) for name in names}
+    stated = dict(flatten(cfg))[key] or None
+    checked = {name: check_detection(name, base, options, stated) for name in names}
     first = next((scan for _, scan in checked.values() if scan), None)
     for report, scan in checked.values():
         if first and scan and (scan.categories, scan.category_ids) != (first.categories, first.category_ids):

@@ -35,7 +35,7 @@ NO_IMAGES = Kind(ERROR, "empty list of images", "list the images")
 NO_OBJECTS = Kind(ERROR, "data set without any usable object", "annotate the images")
 UNANNOTATED = Kind(WARNING, "images without annotation", "training skips them; evaluation includes them")
 UNUSED = Kind(WARNING, "categories without annotation", "they are neither trained on nor part of the mean AP")
-NUM_CLASSES = Kind(ERROR, "MODEL.ROI_HEADS.NUM_CLASSES that differs", "set it to the number of categories")
+NUM_CLASSES = Kind(ERROR, "NUM_CLASSES that differs", "set it to the number of categories, or to 0")
 
 # Training drops or clips such boxes and counts them with its own messages.
 FIXED = (NEGATIVE, EMPTY, OUTSIDE, BEYOND)

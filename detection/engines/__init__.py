@@ -14,10 +14,10 @@ what to define; the modules of a folder import each other as detection.engines.<
 
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from backbones.core.checks import check_choice
 from backbones.core.config import IMPORTS, CfgNode, flatten, load_config, load_yaml
@@ -29,6 +29,8 @@ if TYPE_CHECKING:  # a slow import
 
 KEY, FILE, INSTANCE = "ENGINE", "engine.py", "ENGINE"
 VARIABLE = "SMOOTH2DET_ENGINES"
+# Engines of the tools, used where the config names none.
+OWN = ("torchvision", "yolo")
 # Keys that every engine's config must have, since the run itself reads them.
 REQUIRED = (
     "SEED", "LABEL", "PROTOCOL", "DATASETS.ROOT", "DATASETS.TRAIN", "DATASETS.TEST", "DATALOADER.NUM_WORKERS",
@@ -93,6 +95,14 @@ def engine_defaults(name: str) -> CfgNode:
     cfg[KEY] = name
     cfg.setdefault(IMPORTS, [])
     return cfg
+
+
+def closest_engine(tree: Mapping[str, Any]) -> str:
+    """Return the engine of a config's content: the one that it names, or that of our own whose keys it has."""
+    if KEY in tree:
+        return str(tree[KEY])
+    keys = {key for key, _ in flatten(tree)} - {IMPORTS}
+    return min(OWN, key=lambda name: len(keys - dict(flatten(engine_defaults(name))).keys()))
 
 
 def load_engine_config(path: str | Path | None, overrides: Sequence[str] = (), *, otherwise: str) -> CfgNode:

@@ -23,6 +23,8 @@ from detection.training.results import save_evaluation
 from detection.training.run_folder import check_folder, choose_folder
 
 RANDOM = "random"
+# Value of NUM_CLASSES that stands for the number of categories of the data.
+FROM_DATA = 0
 
 
 def check_config(cfg: CfgNode) -> None:
@@ -68,10 +70,13 @@ def finetune(
     device = setup_distributed()
     hold_log()
     engine = build_engine(cfg.ENGINE)
+    warnings, key, data = WarningCounter(), engine.num_classes, None
+    if dict(flatten(cfg))[key] == FROM_DATA:
+        data = load_both(cfg, key, warnings)
+        cfg = set_value(cfg, key, len(data[0].categories))  # from here on as if it had been written in the config
     check_folder(run_dir, cfg, engine.roles, resume=resume, eval_only=eval_only)
-    warnings = WarningCounter()
     engine.warn(cfg, warnings)
-    train, test = load_both(cfg, engine.num_classes, warnings)
+    train, test = data or load_both(cfg, key, warnings)
     place = choose_folder(run_dir, cfg, train, test, engine.roles, resume=resume, eval_only=eval_only)
     if truth_dir and is_main():
         save_truth_once(test, truth_dir)
@@ -84,18 +89,27 @@ def finetune(
 
 
 def load_both(cfg: CfgNode, key: str, warnings: WarningCounter) -> tuple[DetectionData, DetectionData]:
-    """Load the training and test data of DATASETS; the number of categories must equal the config's `key`."""
+    """Load the training and test data of DATASETS; the config's `key` is their number of categories, or FROM_DATA."""
     datasets, num_classes = cfg.DATASETS, dict(flatten(cfg))[key]
     train = load_data(datasets.TRAIN, datasets.ROOT, warnings)
     same = list(datasets.TRAIN) == list(datasets.TEST)
     test = train if same else load_data(datasets.TEST, datasets.ROOT, warnings)
     check_categories(train, test)
-    if len(train.categories) != num_classes:
+    if num_classes not in (FROM_DATA, len(train.categories)):
         raise InputError(f"{key} is {num_classes}, but {train.stated_categories()}; set it to {len(train.categories)}")
     for role, data in (("train", train), ("test", test)):
         log_counts(role, data)
     warnings.log(get_logger())
     return train, test
+
+
+def set_value(cfg: CfgNode, key: str, value: Any) -> CfgNode:
+    """Return a frozen copy of `cfg` with another value of the dotted `key`."""
+    changed = cfg.clone()
+    changed.defrost()
+    changed.merge_from_list([key, value])
+    changed.freeze()
+    return changed
 
 
 def log_counts(role: str, data: DetectionData) -> None:

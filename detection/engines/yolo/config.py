@@ -38,7 +38,7 @@ _C.PROTOCOL = NAMING("")
 _C.DATASETS = Block()
 # Root folder of the data sets named in detection/data/catalog.py; ~ and $VARIABLES are expanded.
 _C.DATASETS.ROOT = MACHINE("$SMOOTH2DET_DATA")
-# Names from the catalog, or "voc:<folder>:<split>", or "coco:<json>:<image folder>".
+# Names from the catalog, or "voc:<folder>:<split>[:<classes.txt>]", or "coco:<json>:<image folder>".
 # Several training sets are joined (VOC 07+12); exactly one test set.
 _C.DATASETS.TRAIN = CONTENT(("voc_2007_trainval", "voc_2012_trainval"))
 _C.DATASETS.TEST = CONTENT(("voc_2007_test",))
@@ -68,7 +68,7 @@ _C.INPUT.MIXUP_ALPHA = 1.5
 _C.MODEL = Block(NUMBER)
 # The backbone: "mobilenetv2", or a ResNet of backbones/models, such as "resnet18".
 _C.MODEL.ARCH = "mobilenetv2"
-# Number of categories listed in the data; checked against the data.
+# Number of categories listed in the data; checked against the data.  0: that of the data.
 _C.MODEL.NUM_CLASSES = 20
 # Mean and standard deviation per channel, range 0..255, RGB.
 _C.MODEL.PIXEL_MEAN = [123.675, 116.280, 103.530]
