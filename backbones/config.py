@@ -123,6 +123,7 @@ _C.LOCALIZE.BATCH_SIZE = 25
 _C.LOCALIZE.GALLERY = 8
 
 ROLES = Roles(_C)
+_IN_IMPORTS = "name its file in IMPORTS, so that it is registered before the config is read"
 
 
 def get_defaults() -> CfgNode:
@@ -141,7 +142,10 @@ def validate(cfg: CfgNode) -> None:
         raise InputError(f"{key} '{HOLDOUT}' needs DATA.HOLDOUT above 0, the number of images held out")
     if cfg.SOLVER.OPTIMIZER == "SGD" and cfg.SOLVER.NESTEROV and cfg.SOLVER.MOMENTUM <= 0:
         raise InputError("SOLVER.NESTEROV True needs SOLVER.MOMENTUM above 0; set it, or NESTEROV False")
-    check_choice("METHOD.NAME", cfg.METHOD.NAME, [name for name in cfg.METHOD if name != "NAME"])
+    blocks = [name for name in cfg.METHOD if name != "NAME"]
+    if (name := cfg.METHOD.NAME) in METHODS and name not in blocks:
+        raise InputError(f"METHOD.NAME {name} is registered, but the config has no block METHOD.{name}; {_IN_IMPORTS}")
+    check_choice("METHOD.NAME", name, blocks)
     _check_teacher(cfg)
     _check_context(cfg.METHOD.NAME, cfg.DATA.CONTEXT_SHARE)
     steps = list(cfg.SOLVER.STEPS)

@@ -170,3 +170,14 @@ def test_a_key_that_is_a_mapping_is_named_with_its_line(tmp_path):
     (tmp_path / "a.yaml").write_text("A: 1\n{data:y}: 2\n")
     with pytest.raises(InputError, match=r"a\.yaml: line 2 has \{'data:y': None\} as a key"):
         load_config(CfgNode({"A": 1}), tmp_path / "a.yaml")
+
+
+def test_a_method_that_was_registered_too_late_is_said_to_be_so():
+    cfg = get_defaults()
+    cfg.DATA.ROOT, cfg.METHOD.NAME = "data", "LS"
+    validate(cfg)
+    del cfg.METHOD["LS"]
+    with pytest.raises(
+        InputError, match=r"METHOD.NAME LS is registered, .* no block METHOD.LS; name its file in IMPORTS"
+    ):
+        validate(cfg)
