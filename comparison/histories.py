@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from comparison.diagnosis.classifiers import backbones_of
+from comparison.classifiers import backbones_of
 from comparison.families import Family
 from comparison.protocols import DETECTION, PRETRAINING, validated_on
 from comparison.row import Row

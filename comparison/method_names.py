@@ -49,4 +49,5 @@ def explain_methods(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
         rows: "rows" of comparison.json.
     """
     ours = dict.fromkeys(row["method"] for row in rows if not row["from_results_file"])
-    return [(name, MEANINGS[name]) for name in ours if name in MEANINGS]
+    found = [(name, MEANINGS.get(name, "")) for name in ours]
+    return [(name, meaning) for name, meaning in found if meaning]

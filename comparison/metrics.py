@@ -9,7 +9,7 @@ from typing import Any
 class Metric:
     """One column.
 
-    better: +1 higher, -1 lower, 0 neither; by_construction: why its best value is no achievement, as some methods train
+    better: +1 higher, -1 lower, 0 neither; by_construction: why its best value does not count, as some methods train
     for it: it is never marked as best.
     """
 

@@ -16,8 +16,8 @@ from backbones.core.matches import MATCHES_FILE
 from backbones.core.revision import describe_revision
 from backbones.core.schema import find_violation
 from comparison.bootstrap import Resampled, difference, interval
+from comparison.classifiers import build_classifiers
 from comparison.diagnosis.ahead import compute_ahead
-from comparison.diagnosis.classifiers import build_classifiers
 from comparison.diagnosis.entries import build_diagnosis
 from comparison.failed_rows import place_failures
 from comparison.failures import Failure, detector_failure

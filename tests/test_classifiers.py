@@ -8,7 +8,7 @@ from helpers.result_folders import add, add_detection, backbone, compare_runs
 
 from backbones.core.per_image import Binned, ImageGroup, Mean, save_per_image
 from backbones.measuring.calibration import number_bins
-from comparison.diagnosis.classifiers import BINS, reliability_bins, risk_at_every_coverage
+from comparison.classifiers import BINS, reliability_bins, risk_at_every_coverage
 
 
 def slow_risk(confidence, right):

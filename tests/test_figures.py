@@ -169,6 +169,8 @@ def test_soft_labels_are_those_of_the_checkpoint(small_scenes, runs, tmp_path):
     save_checkpoint(path, **state)
     with pytest.raises(InputError, match="its method learns no soft labels; give a run of OLS"):
         plot("soft_labels", [tmp_path / "ols"], tmp_path / "b.png")
+
+
 def test_curves_of_detectors_are_those_of_their_own_folders(runs, tmp_path):
     """Beside a pretraining; with the test set's AP (TEST.EVAL_PERIOD), and the losses."""
     run = tmp_path / "detector"

@@ -28,7 +28,7 @@ from backbones.core.roles import (
     Roles,
 )
 from backbones.core.runs import check_resume
-from backbones.pretraining.run import describe_protocol
+from backbones.pretraining.description import describe_protocol
 from comparison import families
 from suites.stages import record
 

@@ -41,31 +41,20 @@ def main(args: RunArguments) -> int:
     warnings.log(get_logger())
     chosen = evenly_spaced(np.arange(len(samples)), settings.MAX_IMAGES or len(samples))
     images = Subset(EvaluationSet(samples, **inputs.size()), chosen.tolist())
+    batches = evaluation_batches(images, batch_size=settings.BATCH_SIZE, num_workers=inputs.num_workers)
     errors = find_errors(
-        model,
-        evaluation_batches(images, batch_size=settings.BATCH_SIZE, num_workers=inputs.num_workers),
-        attacks,
-        mean=inputs.mean,
-        std=inputs.std,
-        dtype=inputs.dtype,
-        device=inputs.device,
-        seed=cfg.SEED,
-        names=samples.paths,
-    )
+        model, batches, attacks, mean=inputs.mean, std=inputs.std, dtype=inputs.dtype, device=inputs.device,
+        seed=cfg.SEED, names=samples.paths,
+    )  # fmt: skip
     numbers = {name: Mean(wrong) for name, wrong in errors.per_image().items()}
     per_image = ImageGroup("attacked", samples.identify(chosen), chosen, numbers)
     data, metrics = {samples.split: shared.describe_samples(samples)}, errors.metrics()
     asked = {"images": len(chosen), "attacks": {a.name: dict(a._asdict()) for a in attacks}}
+    protocol = shared.describe_protocol("attacks", inputs.protocol() | asked, data)
     results = make_results(
-        "robustness",
-        identity(backbone),
-        shared.describe_protocol("attacks", inputs.protocol() | asked, data),
-        metrics,
-        data=data,
-        details=asked | {"seed": cfg.SEED} | found,
-        warnings=warnings.as_list(),
-        files=save_per_image(run_dir, [per_image]),
-    )
+        "robustness", identity(backbone), protocol, metrics, data=data, details=asked | {"seed": cfg.SEED} | found,
+        warnings=warnings.as_list(), files=save_per_image(run_dir, [per_image]),
+    )  # fmt: skip
     save_results(run_dir, results)
     shared.print_table(identity(backbone).label, results["metrics"], [n for n in metrics if n.endswith("top1_error")])
     print(f"all {len(metrics)} metrics: {run_dir}")

@@ -45,7 +45,7 @@ def readers() -> dict[str, Reader]:
     """Return how each tool reads its settings, by tool name."""
     import backbones.config as pretraining
     from backbones.measuring.run import check_evaluation
-    from backbones.pretraining.run import expect_backbone
+    from backbones.pretraining.description import expect_backbone
     from detection.engines import build_engine, load_engine_config
     from detection.exchange.declaring import read_planned
     from detection.training.run import check_config

@@ -55,9 +55,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("runs", nargs="*", type=path_argument, metavar="RUN", help="folder at or above results.json")
     parser.add_argument("--output-dir", required=True, type=path_argument, help="folder for the report")
     parser.add_argument("--baseline", metavar="LABEL", help="row to compare with (default: the row of method CE)")
-    parser.add_argument(
-        "--allow-mixed-protocols", action="store_true", help="accept rows of several protocols; the page notes it"
-    )
+    parser.add_argument("--allow-mixed-protocols", action="store_true", help="accept several protocols, with a note")
     parser.add_argument(
         "--chosen", metavar="KEY", action="append", default=[],
         help="config key selected separately per seed: rows that differ only in it count as seeds of one row",

@@ -2,8 +2,7 @@
 
 python tools/plot_backbone.py reliability runs/ce runs/als -o fig.png          after tools/evaluate_backbone.py
 python tools/plot_backbone.py classes runs/ce -o fig.png                       samples per class
-python tools/plot_backbone.py maps runs/ce runs/als -o fig.png                 Grad-CAM++ and three probabilities
-python tools/plot_backbone.py maps runs/ce runs/als --covered 1 -o fig.png     the last image also without its objects
+python tools/plot_backbone.py maps runs/ce runs/als --covered 1 -o fig.png     Grad-CAM++; the last image also masked
 python tools/plot_backbone.py tsne runs/ce runs/ols -o fig.png                 features before the last layer
 python tools/plot_backbone.py curves runs/ce runs/ols --metric top1 -o fig.png     detectors too: --metric AP
 python tools/plot_backbone.py soft_labels runs/ols -o fig.png                  soft labels that a run of OLS learned
@@ -64,9 +63,8 @@ def draw(args: argparse.Namespace) -> tuple[Any, Any]:
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("kind", choices=KINDS, help="figure to draw")
-    parser.add_argument(
-        "runs", nargs="+", type=path_argument, metavar="RUN", help="folder of a run, of its evaluation, or of a suite"
-    )
+    said = "folder of a run, of its evaluation, or of a suite"
+    parser.add_argument("runs", nargs="+", type=path_argument, metavar="RUN", help=said)
     parser.add_argument("-o", "--output", type=path_argument, required=True, help=".png file to write")
     parser.add_argument("--variant", choices=("standard", "pycalib"), default="standard", help="reliability: binning")
     parser.add_argument("--bins", type=int, default=0, help="reliability: number of bins (default: 15; pycalib: 100)")
@@ -75,10 +73,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--key", default="", help="ablation: config key that differs between the runs")
     parser.add_argument("--method", default="GradCAMPlusPlus", help="maps: CAM, GradCAM or GradCAMPlusPlus")
     parser.add_argument("--covered", type=int, default=0, help="maps: last images to repeat with objects painted over")
+    said = "maps, tsne or soft_labels (default %(default)s)"
     for name, default in (("images", 6), ("classes", 10), ("per-class", 50), ("seed", 0)):
-        parser.add_argument(
-            f"--{name}", type=int, default=default, help="maps, tsne or soft_labels (default %(default)s)"
-        )
+        parser.add_argument(f"--{name}", type=int, default=default, help=said)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY VALUE", help="change config keys of the runs")
     return parser.parse_args(argv)
 

@@ -37,8 +37,8 @@ from backbones.measuring.run import build_inputs, build_samples, load_run, read_
 from backbones.measuring.run_folders import find_backbones, find_evaluation
 from backbones.models.weights import identity
 
-MAP_SIZE = 224
-CHECKPOINT, SOFT_LABELS = "checkpoint.pth", "table.soft"  # the table of OLS in the state of its method
+MAP_SIZE = 224  # pixels
+CHECKPOINT, SOFT_LABELS = "checkpoint.pth", "table.soft"  # of OLS, in the state of its method
 
 
 def check_request(args: Namespace) -> None:
@@ -275,21 +275,20 @@ def penultimate_features(model: nn.Module, samples: Samples, chosen: np.ndarray,
     """Return the inputs (n, C) of the classifier's last layer for the samples numbered `chosen`."""
     seen: list[np.ndarray] = []
     hook = model.fc.register_forward_pre_hook(lambda _, given: seen.append(given[0].flatten(1).float().cpu().numpy()))
-    channels = [torch.tensor(values, dtype=inputs.dtype, device=inputs.device) for values in (inputs.mean, inputs.std)]
-    subset = Subset(EvaluationSet(samples, **inputs.size()), chosen.tolist())
-    for batch in evaluation_batches(subset, batch_size=inputs.batch_size, num_workers=inputs.num_workers):
+    channels = [torch.tensor(v, dtype=inputs.dtype, device=inputs.device) for v in (inputs.mean, inputs.std)]
+    images = Subset(EvaluationSet(samples, **inputs.size()), chosen.tolist())
+    for batch in evaluation_batches(images, batch_size=inputs.batch_size, num_workers=inputs.num_workers):
         model(normalize(batch.images.to(inputs.device), *channels))
     hook.remove()
-    features = np.concatenate(seen)
-    refuse_not_finite(features, [samples.paths[i] for i in chosen], model, "features")
+    refuse_not_finite(features := np.concatenate(seen), [samples.paths[i] for i in chosen], model, "features")
     return features
 
 
 def class_spread(features: np.ndarray, classes: np.ndarray) -> float:
     """Return the mean distance to the centre of the own class over that between centres; small: tight clusters."""
-    names = np.unique(classes)
+    names, own = np.unique(classes, return_inverse=True)
     centres = np.stack([features[classes == k].mean(axis=0) for k in names])
-    within = np.linalg.norm(features - centres[np.searchsorted(names, classes)], axis=1).mean()
+    within = np.linalg.norm(features - centres[own], axis=1).mean()
     between = np.linalg.norm(centres[:, None] - centres, axis=2)[np.triu_indices(len(names), 1)]
     return float(within / between.mean()) if len(between) else float("nan")
 

@@ -1,7 +1,6 @@
 """Pretraining of a classifier, from a validated config to a run folder with a backbone."""
 
-from collections.abc import Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,12 @@ from backbones.config import ROLES, idle_settings
 from backbones.core import distributed
 from backbones.core.checkpoint import load_checkpoint, load_state, save_checkpoint
 from backbones.core.choices import EPOCH, TEMPERATURE, choice, chosen_on
-from backbones.core.config import IMPORTS, CfgNode, config_hash, expand_path, flatten, load_yaml
+from backbones.core.config import CfgNode, config_hash, expand_path, flatten, load_yaml
 from backbones.core.engine import check_precision, seed_step, train
 from backbones.core.errors import InputError
-from backbones.core.imports import digests
 from backbones.core.meters import Meters
 from backbones.core.results import make_results, save_results
-from backbones.core.roles import FREE, NUMBER, TEST, WEIGHTS
+from backbones.core.roles import FREE, TEST
 from backbones.core.run_log import MetricsWriter, get_logger, hold_log
 from backbones.core.runs import CONFIG_FILE, check_resume, open_run
 from backbones.core.stopping import note_saved
@@ -27,8 +25,7 @@ from backbones.core.warning_counter import WarningCounter
 from backbones.data.noise import save_noise
 from backbones.data.samples import Samples
 from backbones.measuring.predictions import Predictions, predict
-from backbones.models.base import build_model
-from backbones.models.weights import BackboneFile, backbone_spec, identity, load_backbone, save_backbone
+from backbones.models.weights import identity, load_backbone, save_backbone
 from backbones.pretraining.best_epoch import Validation, ValidationHook, fitted_metrics
 from backbones.pretraining.building import (
     build_batches,
@@ -43,6 +40,7 @@ from backbones.pretraining.building import (
     iterations_per_epoch,
     method_name,
 )
+from backbones.pretraining.description import content_hash, describe_input, describe_protocol
 from backbones.pretraining.task import MethodHook
 from backbones.pretraining.teacher import CachedTeacher, OnlineTeacher
 
@@ -254,57 +252,15 @@ class Pretraining:
             "label": cfg.LABEL or method_name(cfg),
             "method": method_name(cfg),
             "seed": cfg.SEED,
-            "config_hash": _content_hash(cfg, self.start, self._teacher_hash()),
+            "config_hash": content_hash(cfg, self.start, self._teacher_hash()),
             "data_fingerprint": self.samples.fingerprint,
             "version": __version__,
         }
-        spec = _describe_input(cfg, self.method.model, self.samples.classes)
+        spec = describe_input(cfg, self.method.model, self.samples.classes)
         save_backbone(self.run_dir / name, self.method.model, spec, provenance)
-
-
-def expect_backbone(cfg: CfgNode) -> BackboneFile:
-    """Return the description of the backbone that this training will write, without weights and class names."""
-    return BackboneFile({}, _describe_input(cfg, _outline(cfg.MODEL.ARCH, cfg.MODEL.NORM), ["?", "?"]), {}, "")
-
-
-@cache
-def _outline(arch: str, norm: str) -> nn.Module:
-    """Return a network of two classes without weights."""
-    with torch.device("meta"):
-        return build_model(arch, 2, norm)
-
-
-def _describe_input(cfg: CfgNode, model: nn.Module, classes: Sequence[str]) -> dict[str, Any]:
-    data = cfg.DATA
-    return backbone_spec(model, mean=data.MEAN, std=data.STD, image_size=data.IMAGE_SIZE, classes=classes)
 
 
 def measure(cfg: CfgNode, model: nn.Module, val: Samples, device: torch.device) -> Predictions:
     """Predict the validation split with the current network."""
     batches = build_evaluation_batches(cfg, val)
     return predict(model, batches, device, cfg.DATA.MEAN, cfg.DATA.STD, cfg.PRECISION, val.paths)
-
-
-def describe_protocol(cfg: CfgNode, data: str, start: str) -> dict[str, Any]:
-    """Return the protocol for results.json; it is equal for rows that differ only in method and seed.
-
-    Of the keys with role TEST only those of DATA count, which define the validation of the pretraining itself; EVAL,
-    ATTACK and LOCALIZE belong to the tools that measure it later.
-
-    Args:
-        data: fingerprint of the training data.
-        start: hash of the initial weights.
-    """
-    validated = {key: value for key, value in ROLES.select(cfg, TEST).items() if key.startswith("DATA.")}
-    settings = ROLES.select(cfg, NUMBER) | validated | {"MODEL.WEIGHTS": start}
-    digest = config_hash({"settings": settings, "data": [data]})
-    return {"name": f"{cfg.DATA.NAME}-{cfg.MODEL.ARCH}", "hash": digest, "settings": settings}
-
-
-def _content_hash(cfg: CfgNode, start: str, teacher: str) -> str:
-    """Hash everything that the weights depend on; files count by their content, not by their path."""
-    settings = ROLES.select(cfg, *WEIGHTS)
-    if own := digests(cfg):
-        settings |= {IMPORTS: own}
-    cached = bool(cfg.TEACHER.CACHE)
-    return config_hash(settings | {"MODEL.WEIGHTS": start, "teacher": teacher, "teacher is cached": cached})

@@ -1,7 +1,7 @@
 """The images that move a difference most, with the detections of both methods and the truth drawn on them.
 
 Whoever calls `compare` gives a reader of images, as this package reads result files only
-(`detection.exchange.scenes.SceneReader.read`).
+(`detection.drawing.reading.SceneReader.read`).
 """
 
 import base64

@@ -10,6 +10,7 @@ from backbones.core.errors import InputError
 from comparison.papers import rows as papers
 from comparison.papers.page import PAGE, page_text
 from comparison.papers.rows import SOURCE, Table, Training
+from comparison.papers.suites import is_shown_beside, suite_rows
 
 SUITES = "configs/suites"
 WRITTEN = f"# Written by tools/papers.py from {SOURCE}: change it there.\n"
@@ -119,7 +120,7 @@ def _suite_rows(table: Table, tables: list[Table]) -> Iterator[tuple[str, str, d
             yield entry["name"], table.key, {own["title"]: trained[row, column] for column, own in columns.items()}
         return
     for column in columns:
-        rows = {label: training for label, (_, training) in papers.suite_rows(table, tables, column).items()}
+        rows = {label: training for label, (_, training) in suite_rows(table, tables, column).items()}
         yield column, f"{table.key}:{column}" if column else table.key, rows
 
 
@@ -139,7 +140,7 @@ def _pair_text(table: Table, training: Training) -> str:
 
 def _paper_arguments(table: Table, paper: str) -> list[str]:
     """Return the option that shows the published numbers beside those of the suite; none if our text has none."""
-    return ["--paper", f'"{paper}"'] if papers.is_shown_beside(table) else []
+    return ["--paper", f'"{paper}"'] if is_shown_beside(table) else []
 
 
 def _suite_text(

@@ -14,6 +14,7 @@ from backbones.core.errors import InputError, suggestion
 from comparison.metrics import BY_NAME
 from comparison.papers import rows as papers
 from comparison.papers.rows import Line, Table, Training
+from comparison.papers.suites import is_shown_beside, suite_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 _EXPRESSION = re.compile(r"(?P<percent>100 )?(?P<rest>\(1 - )?(?P<name>\w+)")
@@ -42,8 +43,8 @@ def read_published(name: str, root: Path = ROOT) -> dict[str, Any] | None:
     key, _, part = name.partition(":")
     source, tables = papers.load_papers(root)
     table = {table.key: table for table in tables}.get(key)
-    if table is None or not papers.is_shown_beside(table):
-        known = [t.key for t in tables if papers.is_shown_beside(t)]
+    if table is None or not is_shown_beside(table):
+        known = [t.key for t in tables if is_shown_beside(t)]
         raise InputError(f"--paper: no table '{key}' with a suite in {papers.SOURCE}{suggestion(key, known)}")
     by_rows = "base" in table.spec["suite"]
     parts = [t.row for t in table.trainings] if by_rows else list(table.spec.get("columns") or [""])
@@ -55,7 +56,7 @@ def read_published(name: str, root: Path = ROOT) -> dict[str, Any] | None:
         training = next(t for t in table.trainings if t.row == part)
         cells, trainings = list(_across(table, part)), {}
     else:
-        rows = papers.suite_rows(table, tables, part)
+        rows = suite_rows(table, tables, part)
         cells, training = list(_down(table, rows, part)), None
         trainings = {label: one for label, (_, one) in rows.items()}
     tuned = _iterations(root, table)

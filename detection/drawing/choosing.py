@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from backbones.core.errors import InputError
-from detection.exchange.scenes import MISSED, WRONG, Box, Scene
+from detection.drawing.reading import MISSED, WRONG, Box, Scene
 
 SORTS = ("id", "score", "errors")
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from backbones.core.files import save_atomic
 from detection.drawing.choosing import Choice
+from detection.drawing.reading import FOUND, Box, Scene
 from detection.drawing.scenes import draw_scene, load_image
-from detection.exchange.scenes import FOUND, Box, Scene
 
 
 def save_predictions(folder: Path, tree: Mapping[str, Any], least_score: float) -> list[Path]:

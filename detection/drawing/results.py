@@ -10,10 +10,10 @@ import numpy as np
 
 from backbones.core.errors import InputError
 from backbones.core.matches import MATCHES_FILE, load_matches
+from detection.drawing.reading import Scene, SceneReader, TestedImages
 from detection.evaluation.coco import coco_numbers
 from detection.evaluation.declared import VOC, Declared
 from detection.evaluation.foreign import TestSet, read_results
-from detection.exchange.scenes import Scene, SceneReader, TestedImages
 
 
 def load_arguments(args: argparse.Namespace) -> TestedImages:

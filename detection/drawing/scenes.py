@@ -10,7 +10,7 @@ from backbones.core.errors import InputError
 from backbones.core.images import decode_image
 from detection.drawing.choosing import Choice
 from detection.drawing.pens import DASHED, DOTTED, SOLID, Area, Labels, Pen, draw_rectangle, load_font
-from detection.exchange.scenes import CROWD, FOUND, IGNORED, MATCHED, MISSED, WRONG, Box, Scene
+from detection.drawing.reading import CROWD, FOUND, IGNORED, MATCHED, MISSED, WRONG, Box, Scene
 
 DETECTIONS = {
     MATCHED: Pen("#1557c0", SOLID, filled=True),

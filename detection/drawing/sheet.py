@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw
 from backbones.core.files import save_atomic
 from detection.drawing.choosing import Choice, count_errors
 from detection.drawing.pens import load_font
+from detection.drawing.reading import MATCHED, Scene
 from detection.drawing.scenes import BACKGROUND, INK, draw_legend, draw_scene, font_size, load_image
-from detection.exchange.scenes import MATCHED, Scene
 
 SHEET_FILE, FOLDER = "contact_sheet.png", "images"
 TILE = (460, 345)  # largest width and height of an image on the sheet, pixels
