@@ -216,12 +216,13 @@ _TABLE: tuple[tuple[Any, ...], ...] = (
 )
 
 
-def _metric(name: str, title: str, group: str, better: int, meaning: str, by_construction: str = "") -> Metric:
+def _metric(row: Sequence[Any]) -> Metric:
+    name, title, group, better, meaning, by_construction = row if len(row) == 6 else (*row, "")
     why = f"; never marked as best: {by_construction}" if by_construction else ""
     return Metric(name, title, group, better, meaning + why, by_construction)
 
 
-METRICS = tuple(_metric(*row) for row in _TABLE)
+METRICS = tuple(map(_metric, _TABLE))
 BY_NAME = {metric.name: metric for metric in METRICS}
 DIRECTED = tuple(metric.name for metric in METRICS if metric.better)  # a verdict needs a better direction
 ARROW = {1: "↑", -1: "↓", 0: ""}
