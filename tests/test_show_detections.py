@@ -19,7 +19,7 @@ from detection.drawing.pens import DASHED, DOTTED, MOST_COVERED, SOLID, Labels, 
 from detection.drawing.reading import CROWD, IGNORED, MATCHED, MISSED, WRONG, Box, SceneReader
 from detection.drawing.scenes import DETECTIONS, MEANING, OBJECTS, _label, draw_legend, draw_scene
 from detection.evaluation.coco import evaluate_coco
-from detection.exchange import scenes as scenes_module
+from detection.drawing import reading as scenes_module
 
 # On the boxes of helpers.detection_files: image, class, box, score -> expected outcome and error.
 MADE = [

@@ -15,6 +15,7 @@ def tiny_run(engine, scenes, folder, load_tool, *options):
         return load_tool("finetune_voc").main, partial(_argv, yolo_tiny.arguments, root, options)
     if engine == "detectron2":
         detectron2_tiny.load_detectron2()
+        options = ("SOLVER.AMP.ENABLED", False, *options)  # detectron2 supports it only on GPUs
     options = ("ENGINE", engine, "DATALOADER.CACHE_IMAGES", False, *options)
     return load_tool("finetune_coco").main, partial(_argv, finetuning.arguments, scenes, options)
 
