@@ -14,12 +14,12 @@ from backbones.core.errors import InputError
 from backbones.core.results import make_results, random_identity, save_results
 from backbones.core.warning_counter import WarningCounter
 from detection.data.catalog import load_data
+from detection.drawing import reading as scenes_module
 from detection.drawing.choosing import Choice, choose_scenes
 from detection.drawing.pens import DASHED, DOTTED, MOST_COVERED, SOLID, Labels, Pen, _cut, _overlap
 from detection.drawing.reading import CROWD, IGNORED, MATCHED, MISSED, WRONG, Box, SceneReader
 from detection.drawing.scenes import DETECTIONS, MEANING, OBJECTS, _label, draw_legend, draw_scene
 from detection.evaluation.coco import evaluate_coco
-from detection.drawing import reading as scenes_module
 
 # On the boxes of helpers.detection_files: image, class, box, score -> expected outcome and error.
 MADE = [
