@@ -57,11 +57,11 @@ def test_metrics_are_written_with_the_period_and_at_the_end(pair):
     found = [line for line in lines(evaluated) if "loss" not in line]
     assert [line["iteration"] for line in found] == [3, 7, 8]
     metrics = {name: value for name, value in load_results(evaluated)["metrics"].items() if value is not None}
-    # Of so few iterations detectron2's detections match nothing: its comparison covers only the number of metrics.
-    assert metrics["AR100"] > 0 or evaluated.parent.name.startswith("detectron2")
     assert found[-1] == {"iteration": 8} | metrics
     assert found[0].keys() == found[-1].keys()
-    assert found[0] != found[1] | {"iteration": 3}
+    if not evaluated.parent.name.startswith("detectron2"):  # after so few iterations, its detections match nothing
+        assert metrics["AR100"] > 0
+        assert found[0] != found[1] | {"iteration": 3}
 
 
 def test_a_number_during_the_training_is_that_of_a_run_that_ends_there(pair, tmp_path):
