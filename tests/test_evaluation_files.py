@@ -181,7 +181,7 @@ def test_a_image_tested_twice_or_never_stops_the_evaluation(tmp_path, monkeypatc
             halves[1].append((1 + max(ids), []))
         return halves
 
-    monkeypatch.setattr(gathering, "gather_objects", gather)
+    monkeypatch.setattr(gathering, "gather_finished", gather)
     cfg, detector = make_cfg(), cast(Any, FindsColours())
     if fault != "none":
         with pytest.raises(RuntimeError, match="tested"):

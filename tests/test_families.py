@@ -309,7 +309,7 @@ def test_one_data_set_under_two_names_is_not_said_to_differ(tmp_path):
         folder = tuned(tmp_path, backbone(label), 0.5, 0, protocol=f"det@{hashed}", data=data)
         config = {"DATASETS": {"TEST": [f"coco:/{place}"]}, "SOLVER": {"MAX_ITER": int(hashed)}}
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(InputError, match=r"which differ in SOLVER\.MAX_ITER \(2, 1\):"):
+    with pytest.raises(InputError, match=r"which differ in SOLVER\.MAX_ITER \(1, 2\):"):
         collect_rows([tmp_path])
 
 

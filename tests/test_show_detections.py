@@ -17,7 +17,7 @@ from detection.data.catalog import load_data
 from detection.drawing import reading as scenes_module
 from detection.drawing.choosing import Choice, choose_scenes
 from detection.drawing.pens import DASHED, DOTTED, MOST_COVERED, SOLID, Labels, Pen, _cut, _overlap
-from detection.drawing.reading import CROWD, IGNORED, MATCHED, MISSED, WRONG, Box, SceneReader
+from detection.drawing.reading import CROWD, FOUND, IGNORED, MATCHED, MISSED, WRONG, Box, SceneReader
 from detection.drawing.scenes import DETECTIONS, MEANING, OBJECTS, _label, draw_legend, draw_scene
 from detection.evaluation.coco import evaluate_coco
 
@@ -318,7 +318,7 @@ def test_the_legend_has_what_is_drawn_and_fits(run):
 def test_every_outcome_has_its_line_label_and_meaning():
     boxes = {WRONG: Box((0, 0, 9, 9), "cog", WRONG, 0.5, "Bkg"), MISSED: Box((0, 0, 9, 9), "cog", MISSED)}
     kinds = [("detection", name) for name in DETECTIONS] + [("object", name) for name in OBJECTS]
-    assert list(MEANING) == kinds
+    assert list(MEANING) == [*kinds[:3], ("detection", FOUND), *kinds[3:]]
     assert (_label(boxes[WRONG], Choice()), _label(boxes[WRONG], Choice("key"))) == ("cog 0.50 Bkg", "")
     assert _label(replace(boxes[WRONG], outcome=MATCHED, error=""), Choice()) == "cog 0.50"
     assert _label(replace(boxes[WRONG], outcome=IGNORED, error=""), Choice()) == "cog 0.50 ignored"

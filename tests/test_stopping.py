@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from typing import ClassVar
 
 import pytest
@@ -54,9 +55,12 @@ def held(work):
 
 @pytest.mark.parametrize(("number", "code"), [(TERM, 143), (INT, 130)])
 def test_a_signal_ends_a_tool_where_it_is(number, code):
-    later = []
-    with catch_signals(), pytest.raises(Stopped) as stopped:
-        later.append(send(number))
+    later, before = [], signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background, it is ignored
+    try:
+        with catch_signals(), pytest.raises(Stopped) as stopped:
+            later.append(send(number))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert later == []
     assert stopped.value.exit_code == code
 
@@ -278,8 +282,10 @@ def test_a_stopped_training_resumes_bit_equal(uninterrupted, tmp_path, load_tool
 
 
 def start(command, **environment):
+    # A test run in the background ignores SIGINT, and its children would inherit that.
     return subprocess.Popen(
         [sys.executable, *map(str, command)],
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         stdout=subprocess.DEVNULL,

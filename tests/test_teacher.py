@@ -289,7 +289,7 @@ def test_teacher_that_may_know_the_held_out_images_is_refused(run, small_scenes,
     main(teacher)
     student = ["METHOD.NAME", "KD", "MODEL.ARCH", "lenet", *held_out, "TEACHER.RUN"]
     for number, (folder, seed) in enumerate(((run, 0), (tmp_path / "teacher", 1))):
-        with pytest.raises(InputError, match=r"DATA\.HOLDOUT .*train a teacher with the same DATA and SEED"):
+        with pytest.raises(InputError, match=r"DATA\.HOLDOUT .*train a teacher with the same DATA, and with the same"):
             main(arguments(small_scenes, tmp_path / f"bad{number}", *student, folder, "SEED", seed))
     main(arguments(small_scenes, tmp_path / "good", *student, tmp_path / "teacher"))
 

@@ -47,7 +47,7 @@ def test_the_best_epoch_is_the_one_with_the_lowest_nll(runs):
     values = [line["val_nll"] for line in lines]
     assert results["metrics"]["best_nll"] == min(values)
     best = values.index(min(values))
-    assert best == 3, "neither the first nor the last, or the tests below show little"
+    assert 0 < best < 4, "neither the first nor the last, or the tests below show little"
     assert results["details"]["best_epoch"] == best + 1
     assert results["metrics"]["best_top1"] == lines[best]["val_top1"]
     assert results["metrics"]["nll"] == pytest.approx(values[-1], abs=1e-9)

@@ -70,7 +70,7 @@ def collect_runs(roots: Iterable[str | Path], scaled: Sequence[str] = ()) -> lis
 
 
 def _selection(results: Mapping[str, Any]) -> Mapping[str, Any]:
-    return results["details"].get("selection", {"candidates": [], "by": ""})
+    return {"candidates": [], "by": ""} | results["details"].get("selection", {})
 
 
 def _trains(results: Mapping[str, Any]) -> bool:

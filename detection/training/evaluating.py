@@ -27,7 +27,7 @@ FIRST = "AP"  # every evaluation has it
 
 def evaluation_period(cfg: CfgNode) -> int:
     """Return TEST.EVAL_PERIOD; 0 for an engine without it."""
-    return cfg.TEST.get("EVAL_PERIOD", 0)
+    return cfg.TEST.EVAL_PERIOD if "EVAL_PERIOD" in cfg.TEST else 0
 
 
 class EvaluationHook:

@@ -46,6 +46,7 @@ HONOURED = {
     "TEST.AP_SCORE_THRESH": "evaluation",
     "TEST.EXPECTED_RESULTS": "the tool",
     "TEST.EVAL_PERIOD": "EvaluationHook",
+    "IMPORTS": "the tool",
     "TEST.IMS_PER_BATCH": "loader",
     "TEST.PRECISE_BN.ENABLED": "measure_statistics",
     "TEST.PRECISE_BN.NUM_ITER": "measure_statistics",
