@@ -23,7 +23,11 @@ PERIOD = ("TEST.EVAL_PERIOD", 4)  # of nine iterations, with a line for each: af
 
 # Enough boxes for some to be right by chance.
 MANY = ("MODEL.RPN.POST_NMS_TOPK_TEST", 400, "MODEL.RPN.NMS_THRESH", 0.95, "TEST.DETECTIONS_PER_IMAGE", 400)
-ENGINES = ["torchvision", "yolo", pytest.param("detectron2", marks=pytest.mark.detectron2)]
+ENGINES = [
+    "torchvision",
+    pytest.param("yolo", marks=pytest.mark.exhaustive),
+    pytest.param("detectron2", marks=pytest.mark.detectron2),
+]
 
 
 @pytest.fixture(scope="module", params=ENGINES)

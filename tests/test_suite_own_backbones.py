@@ -282,6 +282,7 @@ def test_what_the_detector_cannot_take_is_refused_before_anything_runs(listed, r
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.exhaustive
 def test_one_table_of_a_trained_row_an_own_file_and_a_foreign_one(load_tool, small_scenes, tmp_path):
     config = "configs/pretrain/quick_scenes.yaml"
     short = ["MODEL.ARCH", "resnet18", "DATA.MEAN", list(MEAN), "DATA.STD", list(STD), "SOLVER.MAX_EPOCH", 1]
