@@ -317,7 +317,7 @@ def test_the_legend_has_what_is_drawn_and_fits(run):
 
 def test_every_outcome_has_its_line_label_and_meaning():
     boxes = {WRONG: Box((0, 0, 9, 9), "cog", WRONG, 0.5, "Bkg"), MISSED: Box((0, 0, 9, 9), "cog", MISSED)}
-    known = [name for name in DETECTIONS if name != FOUND]  # without truth there is no legend
+    known = [name for name in DETECTIONS if name != FOUND]  # a detection without truth has no legend
     assert list(MEANING) == [*(("detection", name) for name in known), *(("object", name) for name in OBJECTS)]
     assert (_label(boxes[WRONG], Choice()), _label(boxes[WRONG], Choice("key"))) == ("cog 0.50 Bkg", "")
     assert _label(replace(boxes[WRONG], outcome=MATCHED, error=""), Choice()) == "cog 0.50"
