@@ -40,7 +40,7 @@ def mortal(lines):
     sys.settrace(trace)
     try:
         yield
-    except Dead:
+    except Dead:  # the simulated death: only the process ends
         pass
     finally:
         sys.settrace(None)
