@@ -5,6 +5,7 @@ import runpy
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -141,6 +142,12 @@ def test_share_is_log_uniform(images):
     assert stats.kstest(np.log(shares), stats.uniform(low, high - low).cdf).pvalue > 0.01
 
 
+def test_share_keeps_within_the_range_asked_for():
+    parameters = SceneParameters(share_min=0.35, share_max=0.7, image_size=32)
+    shares = [draw_object_image(0, "train", i, **parameters.drawing(0.8)).share for i in range(120)]
+    assert stats.kstest(np.log(shares), stats.uniform(np.log(0.35), np.log(0.7 / 0.35)).cdf).pvalue > 0.01
+
+
 def test_box_of_a_whole_object_covers_its_share(images):
     for p in (p for p in images if not p.occluded):
         sides = np.array([p.box[2] - p.box[0], p.box[3] - p.box[1]])
@@ -240,6 +247,17 @@ def test_a_set_that_lost_files_is_refused(tmp_path):
     assert write_scenes(tmp_path, parameters, overwrite=True)[1]
 
 
+def test_a_set_written_before_a_parameter_existed_is_the_same_set(tmp_path):
+    parameters = SceneParameters(train=12, val=0, detection_train=0, detection_val=0)
+    write_scenes(tmp_path, parameters)
+    earlier = json.loads((tmp_path / "scenes.json").read_text())
+    del earlier["parameters"]["share_min"], earlier["parameters"]["share_max"]
+    (tmp_path / "scenes.json").write_text(json.dumps(earlier))
+    assert not write_scenes(tmp_path, parameters)[1]
+    with pytest.raises(InputError, match="another set"):
+        write_scenes(tmp_path, replace(parameters, share_max=0.5))
+
+
 def test_data_of_somebody_else_is_never_deleted(tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "precious").write_text("")
@@ -262,7 +280,7 @@ def test_a_killed_run_leaves_no_set_and_can_be_repeated(tmp_path, monkeypatch):
 
 
 def test_impossible_parameters_are_refused():
-    for wrong in ({"correlation": 1.2}, {"train": -1}, {"image_size": 8}):
+    for wrong in ({"correlation": 1.2}, {"train": -1}, {"image_size": 8}, {"share_min": 0.0}, {"share_max": 0.04}):
         with pytest.raises(InputError, match=next(iter(wrong))):
             SceneParameters(**wrong)
 

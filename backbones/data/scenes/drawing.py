@@ -188,12 +188,21 @@ def placed_box(rng: np.random.Generator, width: float, height: float, size: int)
     return x, y, x + w, y + h
 
 
-def draw_object_image(seed: int, split: str, index: int, *, size: int = 64, correlation: float = 0.8) -> ObjectImage:
+def draw_object_image(
+    seed: int,
+    split: str,
+    index: int,
+    *,
+    size: int = 64,
+    correlation: float = 0.8,
+    shares: tuple[float, float] = SHARE_RANGE,
+) -> ObjectImage:
     """Draw classification image `index` of a split: class index % 12, the rest at random.
 
     Args:
         size: side in pixels.
         correlation: P(background is that of the class), in [0, 1]; 1 / 12 makes it independent of the class.
+        shares: smallest and largest share of the image in the box of the whole object, in (0, 1].
     """
     rng = image_rng(seed, split, index)
     label = index % len(CLASSES)
@@ -201,7 +210,7 @@ def draw_object_image(seed: int, split: str, index: int, *, size: int = 64, corr
     canvas = Canvas(draw_background(kind, rng, size), factor=4)
     add_distractors(canvas, rng, most=4)
     shape, aspect = drawn_shape(CLASSES[label], rng)
-    share = float(np.exp(rng.uniform(*np.log(SHARE_RANGE))))
+    share = float(np.exp(rng.uniform(*np.log(shares))))
     aspect = np.clip(aspect * np.exp(rng.uniform(-0.15, 0.15)), share, 1 / share)  # so that it fits
     width, height = np.sqrt(share * aspect) * canvas.size, np.sqrt(share / aspect) * canvas.size
     box = placed_box(rng, width, height, canvas.size)

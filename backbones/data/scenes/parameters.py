@@ -1,6 +1,7 @@
 """Parameters of a set of scenes: every option of `tools/prepare_data.py` that changes an image."""
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from backbones.core.checks import check_range
 from backbones.core.errors import InputError
@@ -17,12 +18,20 @@ class SceneParameters:
     detection_train: int = 1500
     detection_val: int = 250
     correlation: float = 0.8
+    share_min: float = 0.05
+    share_max: float = 0.8
 
     def __post_init__(self) -> None:
         for name in ("seed", "train", "val", "detection_train", "detection_val"):
             check_range(f"scenes: {name}", getattr(self, name), 0)
         check_range("scenes: image_size", self.image_size, 32)  # pixels needed to show the shapes
         check_range("scenes: correlation", self.correlation, 0, 1)
+        check_range("scenes: share_min", self.share_min, 0.02)  # about 9 x 9 pixels of 64 x 64
+        check_range("scenes: share_max", self.share_max, self.share_min, 1)
+
+    def drawing(self, correlation: float) -> dict[str, Any]:
+        """Return the keyword arguments of `draw_object_image` for a split with this correlation."""
+        return {"size": self.image_size, "correlation": correlation, "shares": (self.share_min, self.share_max)}
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,9 @@ def held_set(root: Path) -> dict | None:
 def check_same(root: Path, held: dict, parameters: SceneParameters) -> None:
     """Raise `InputError` unless the folder holds exactly this set, complete."""
     advice = "choose another --output-dir, or add --overwrite"
-    if held.get("version") != VERSION or held.get("parameters") != asdict(parameters):
+    # Sets of earlier versions lack parameters that were added since, with the values of then as defaults.
+    same = {**asdict(SceneParameters()), **held.get("parameters", {})} == asdict(parameters)
+    if held.get("version") != VERSION or not same:
         raise InputError(f"{root} holds another set of scenes ({held.get('parameters')}); {advice}")
     if count_files(root) != held["files"]:
         raise InputError(f"{root} lacks some of the {held['files']} files of its set of scenes; {advice}")
@@ -67,7 +69,7 @@ def write_all(root: Path, parameters: SceneParameters, workers: int) -> dict[str
         for split, correlation in correlations.items():
             count = p.train if split == "train" else p.val
             prints[split] = classification_split(
-                root, split, count, run_map, seed=p.seed, size=p.image_size, correlation=correlation
+                root, split, count, run_map, seed=p.seed, drawing=p.drawing(correlation)
             )
         for split, count in (("train", p.detection_train), ("val", p.detection_val)):
             prints[f"detection/{split}"] = detection_split(root, split, count, run_map, seed=p.seed)

@@ -1,6 +1,7 @@
 """Contact sheets of `scenes`: an overview of the images."""
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,12 +32,12 @@ def object_tile(scene: ObjectImage) -> np.ndarray:
     return cv2.rectangle(tile, (x0, y0), (x1 - 1, y1 - 1), RED, 1)
 
 
-def class_sheet(seed: int, split: str, *, size: int, correlation: float) -> np.ndarray:
+def class_sheet(seed: int, split: str, drawing: dict[str, Any]) -> np.ndarray:
     """Draw a labelled row of images per class, by increasing share: (rows * TILE, MARGIN + COLUMNS * TILE, 3) uint8."""
     rows = []
     for label, name in enumerate(CLASSES):
         indices = range(label, COLUMNS * len(CLASSES), len(CLASSES))
-        images = [draw_object_image(seed, split, i, size=size, correlation=correlation) for i in indices]
+        images = [draw_object_image(seed, split, i, **drawing) for i in indices]
         title = np.full((TILE, MARGIN, 3), 255, np.uint8)
         write_text(title, name, 8, TILE // 2)
         rows.append(np.hstack([title, *(object_tile(p) for p in sorted(images, key=lambda p: p.share))]))
@@ -61,7 +62,7 @@ def write_contact_sheets(folder: Path, parameters: SceneParameters) -> None:
     """Write contact_sheet.png (classification) and contact_sheet_detection.png below `folder`."""
     p = parameters
     sheets = {
-        "contact_sheet.png": class_sheet(p.seed, "train", size=p.image_size, correlation=p.correlation),
+        "contact_sheet.png": class_sheet(p.seed, "train", p.drawing(p.correlation)),
         "contact_sheet_detection.png": scene_sheet(p.seed, "train"),
     }
     for name, sheet in sheets.items():

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -69,11 +70,14 @@ def jpeg_bytes(image: np.ndarray) -> bytes:
     return data.tobytes()
 
 
-def write_object_images(indices: range, root: str, seed: int, split: str, size: int, correlation: float) -> list[str]:
-    """Draw and write images of a classification split; return a fingerprint of each image with its annotation."""
+def write_object_images(indices: range, root: str, seed: int, split: str, drawing: dict[str, Any]) -> list[str]:
+    """Draw and write images of a classification split; return a fingerprint of each image with its annotation.
+
+    drawing: keyword arguments of `draw_object_image`.
+    """
     prints = []
     for index in indices:
-        scene = draw_object_image(seed, split, index, size=size, correlation=correlation)
+        scene = draw_object_image(seed, split, index, **drawing)
         folder, stem = scene.class_name, f"{split}_{index:08d}"
         data = jpeg_bytes(scene.image)
         xml = object_xml(scene, stem)
@@ -133,14 +137,14 @@ def run_chunks(run_map: RunMap, task: Callable[[range], list], count: int, title
 
 
 def classification_split(
-    root: Path, split: str, count: int, run_map: RunMap, *, seed: int, size: int, correlation: float
+    root: Path, split: str, count: int, run_map: RunMap, *, seed: int, drawing: dict[str, Any]
 ) -> str:
     """Do the work of `write_classification` with the given processes."""
     for name in CLASSES:
         (root / split / name).mkdir(parents=True, exist_ok=True)
         (root / "annotations" / split / name).mkdir(parents=True, exist_ok=True)
     save_text(root / "classes.txt", "\n".join(CLASSES) + "\n")
-    task = partial(write_object_images, root=str(root), seed=seed, split=split, size=size, correlation=correlation)
+    task = partial(write_object_images, root=str(root), seed=seed, split=split, drawing=drawing)
     return fingerprint(*run_chunks(run_map, task, count, split))
 
 
@@ -163,11 +167,14 @@ def detection_split(root: Path, split: str, count: int, run_map: RunMap, *, seed
 
 
 def write_classification(
-    root: str | Path, split: str, count: int, *, seed: int, size: int = 64, correlation: float = 0.8, workers: int = 1
+    root: str | Path, split: str, count: int, *, seed: int, workers: int = 1, **drawing: Any
 ) -> str:
-    """Write one classification split and classes.txt below `root`, and return the fingerprint of its content."""
+    """Write one classification split and classes.txt below `root`, and return the fingerprint of its content.
+
+    drawing: keyword arguments of `draw_object_image`.
+    """
     with drawing_processes(workers) as run_map:
-        return classification_split(Path(root), split, count, run_map, seed=seed, size=size, correlation=correlation)
+        return classification_split(Path(root), split, count, run_map, seed=seed, drawing=drawing)
 
 
 def write_detection(root: str | Path, split: str, count: int, *, seed: int, workers: int = 1) -> str:
