@@ -127,6 +127,15 @@ def test_precision_is_checked():
         check_precision("bf16", CPU)
 
 
+@pytest.mark.parametrize(("instructions", "warned"), [("AVX2", True), ("AVX512", False)])
+def test_a_precision_that_the_cpu_emulates_is_warned_of(monkeypatch, capsys, instructions, warned):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: instructions)
+    check_precision("float32", CPU)
+    assert capsys.readouterr().err == ""
+    check_precision("bfloat16", CPU)
+    assert ("emulates bfloat16" in capsys.readouterr().err) == warned
+
+
 def test_weights_that_are_not_finite_are_never_saved():
     """A finite loss whose gradient is not: sqrt at 0."""
 
