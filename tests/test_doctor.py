@@ -2,6 +2,7 @@
 
 import collections
 import json
+import platform
 import re
 import subprocess
 import sys
@@ -267,3 +268,14 @@ def test_the_limit_of_a_container_is_its_memory(monkeypatch, tmp_path):
     assert machine.total_memory() == whole
     (tmp_path / "memory.max").write_text(f"{3 * 10**8}\n")
     assert machine.total_memory() == pytest.approx(3 * 10**8 / machine.GB)
+
+
+def test_the_processor_is_named_as_the_system_names_it(tmp_path, monkeypatch):
+    listed = tmp_path / "cpuinfo"
+    listed.write_text(
+        "processor\t: 0\nmodel name\t: Fast CPU @ 3 GHz\n\nprocessor\t: 1\nmodel name\t: Fast CPU @ 3 GHz\n"
+    )
+    monkeypatch.setattr(machine, "CPUS", listed)
+    assert machine.cpu_name() == "Fast CPU @ 3 GHz"
+    listed.write_text("processor\t: 0\nBogoMIPS\t: 50\n")  # as on ARM
+    assert machine.cpu_name() == (platform.processor() or platform.machine())

@@ -58,6 +58,7 @@ AT_TOP = {
     "detection/exchange": {"torch", "torchvision"},
     "detection/training": {"torch"},
     "comparison": set(),
+    "comparison/answers": set(),
     "comparison/evidence": set(),
     "comparison/page": set(),
     "comparison/diagnosis": set(),

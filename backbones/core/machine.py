@@ -4,9 +4,11 @@ Only the standard library is imported, for tools/doctor.py.
 """
 
 import os
+import platform
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
+CPUS = Path("/proc/cpuinfo")
 GB = 1e9
 
 
@@ -22,6 +24,13 @@ def total_memory() -> float:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
     limit = _read_limit("memory.max")
     return min(total, int(limit) / GB) if limit.isdigit() else total
+
+
+def cpu_name() -> str:
+    """Return the model of the processor, as precisely as the system knows it."""
+    lines = CPUS.read_text(errors="replace").splitlines() if CPUS.is_file() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(filter(None, models), "") or platform.processor() or platform.machine()
 
 
 def _read_limit(name: str) -> str:

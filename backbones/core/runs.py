@@ -14,6 +14,7 @@ from backbones.core.distributed import barrier, is_main
 from backbones.core.errors import NO_ROOM, InputError
 from backbones.core.files import save_json, save_text
 from backbones.core.imports import refuse_changed_imports, with_copies
+from backbones.core.machine import cpu_name
 from backbones.core.revision import code_revision
 from backbones.core.roles import CONTENT, FREE, Role, Roles
 from backbones.core.run_log import log_to_file
@@ -88,7 +89,8 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in _PACKAGES},
-        "device": torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine(),
+        # Numbers on a CPU depend on its instructions.
+        "device": torch.cuda.get_device_name() if cuda else f"{cpu_name()}, {torch.backends.cpu.get_cpu_capability()}",
         "threads": torch.get_num_threads(),
         "git": {key: code_revision()[key] for key in ("commit", "modified")},
     }

@@ -1,0 +1,153 @@
+"""The claims of the papers, and what the published results say of each.
+
+docs/claims.yaml:
+    suites     NAME of a file in configs/suites -> the question that it answers
+    papers     short name -> full title
+    claims     a list of
+        paper, place   short name, and table or section
+        claim          one sentence, with the published numbers
+        test           {suite, row, against, metric, expect}: the difference of two rows in one number; expect: higher
+                       or lower.  `against` is the usual baseline unless stated.
+        limits         one sentence: what our scale cannot say
+        untested       instead of test and limits: the reason, and the command that tests it where there is one
+
+The number that a suite names before its runs has a verdict; all others are exploratory, and are called higher or lower
+where their interval excludes 0.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backbones.core.checks import check_choice
+from backbones.core.config import load_yaml
+from backbones.core.errors import InputError, suggestion
+from comparison.metrics import BY_NAME
+from comparison.verdicts.words import BETTER, UNDECIDED, WORSE
+
+HIGHER, LOWER = "higher", "lower"
+AS_CLAIMED, OPPOSITE, OPEN, UNTESTED = "as claimed", "opposite", "not decided", "not tested"
+_KEYS = {"paper", "place", "claim", "test", "limits", "untested"}
+_TEST_KEYS = {"suite", "row", "against", "metric", "expect"}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The difference of two rows of a suite in one number."""
+
+    suite: str
+    row: str
+    metric: str
+    expect: str
+    against: str = ""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of a paper, with a test or the reason why there is none."""
+
+    paper: str
+    place: str
+    claim: str
+    test: Trial | None
+    limits: str = ""
+    untested: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the results say of a claim.
+
+    word: the verdict, or higher, lower, not distinguishable; answer: as claimed, opposite, not decided, not tested.
+    difference: with its interval, as comparison.json states it; None if not tested.
+    exploratory: whether the number was not named before the runs.
+    """
+
+    answer: str
+    word: str = ""
+    difference: Mapping[str, Any] | None = None
+    exploratory: bool = False
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The content of docs/claims.yaml."""
+
+    suites: Mapping[str, str]
+    papers: Mapping[str, str]
+    claims: Sequence[Claim]
+
+    def baselines(self, suite: str) -> list[str]:
+        """Return the rows that the claims compare with in a suite; "" is the usual baseline and comes first."""
+        named = (one.test.against for one in self.claims if one.test and one.test.suite == suite)
+        return list(dict.fromkeys(["", *named]))
+
+
+def read_claims(path: Path) -> Questions:
+    """Read docs/claims.yaml.
+
+    Raises:
+        InputError: an unknown key, paper, suite, metric or expectation, or a claim without test and reason.
+    """
+    tree = load_yaml(path)
+    claims = [_read_claim(one, f"{path}: claim {number}", tree) for number, one in enumerate(tree["claims"], start=1)]
+    return Questions(tree["suites"], tree["papers"], claims)
+
+
+def _read_claim(tree: Mapping[str, Any], where: str, whole: Mapping[str, Any]) -> Claim:
+    _check_keys(tree, _KEYS, where)
+    if ("test" in tree) == ("untested" in tree):
+        raise InputError(f"{where}: give `test`, or `untested` with the reason why there is none")
+    check_choice("paper", tree.get("paper"), whole["papers"], where)
+    test = tree.get("test")
+    if test is None:
+        return Claim(tree["paper"], tree["place"], tree["claim"], None, untested=tree["untested"])
+    if not tree.get("limits"):
+        raise InputError(f"{where}: `limits` is missing: say what our scale cannot say")
+    _check_keys(test, _TEST_KEYS, f"{where}: test")
+    for key, choices in (("suite", whole["suites"]), ("metric", BY_NAME), ("expect", (HIGHER, LOWER))):
+        check_choice(key, test.get(key), choices, f"{where}: test")
+    return Claim(tree["paper"], tree["place"], tree["claim"], Trial(**test), limits=tree["limits"])
+
+
+def _check_keys(tree: Mapping[str, Any], known: set[str], where: str) -> None:
+    for key in tree:
+        if key not in known:
+            raise InputError(f"{where}: unknown key '{key}'{suggestion(key, known)}")
+
+
+def judge_claim(claim: Claim, comparison: Mapping[str, Any] | None) -> Outcome:
+    """Return what a comparison, made with the claim's baseline, says of the claim.
+
+    Raises:
+        InputError: the comparison lacks the row, or its number.
+    """
+    test = claim.test
+    if test is None or comparison is None:
+        return Outcome(UNTESTED)
+    found = [method for method in comparison["methods"] if method["label"] == test.row]
+    if not found:
+        labels = [method["label"] for method in comparison["methods"]]
+        raise InputError(f"{test.suite} has no row '{test.row}'{suggestion(test.row, labels)}")
+    difference = (found[0]["differences"] or {}).get(test.metric)
+    if difference is None or difference["low"] is None:
+        raise InputError(f"{test.suite}: {test.row} has no interval for {test.metric}")
+    verdict = found[0]["verdict"]
+    exploratory = test.metric != comparison["primary"]
+    word = _direction(difference) if exploratory or not verdict else verdict["word"] or UNDECIDED
+    return Outcome(_answer(word, test), word, difference, exploratory)
+
+
+def _direction(difference: Mapping[str, Any]) -> str:
+    if difference["low"] > 0:
+        return HIGHER
+    return LOWER if difference["high"] < 0 else UNDECIDED
+
+
+def _answer(word: str, test: Trial) -> str:
+    gain = BY_NAME[test.metric].better or 1
+    named = {BETTER: HIGHER if gain > 0 else LOWER, WORSE: LOWER if gain > 0 else HIGHER}.get(word, word)
+    if named not in (HIGHER, LOWER):
+        return OPEN
+    return AS_CLAIMED if named == test.expect else OPPOSITE

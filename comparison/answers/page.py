@@ -1,0 +1,159 @@
+"""docs/results.md and docs/claims.md: the published results, and what they say of the claims of the papers."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from comparison.answers.claims import AS_CLAIMED, OPEN, OPPOSITE, UNTESTED, Claim, Outcome, Questions, judge_claim
+from comparison.answers.predictors import LEVEL, correlate
+from comparison.answers.store import MADE, Made, comparison_file, load_comparison, read_made
+from comparison.metrics import ARROW, BY_NAME, DETECTORS
+from comparison.tables.formats import format_difference, format_number, groups_of
+from comparison.tables.markdown import markdown_table
+from comparison.tables.verdicts import MEANING, describe_variances, verdict_lines
+
+RESULTS, CLAIMS, FOLDER, SOURCE = "docs/results.md", "docs/claims.md", "docs/results", "docs/claims.yaml"
+SHOWN = (
+    *("top1", "top1_shifted", "nll", "ece15", "context_top1", "context_average_confidence"),
+    *("context_average_confidence_scaled", "objectness_deviation", "max_box_acc_v2_split"),
+    *("AP", "AP50", "APs", "APm", "APl", "AR100", "VOC_mAP50"),
+)
+CHEAP = tuple(name for name in SHOWN if BY_NAME[name].group not in DETECTORS)
+_RESULTS_HEAD = """\
+# Results
+
+Written by `tools/publish.py` from `docs/results/`, which holds the result files of every run. `tools/compare.py`, given
+the folder of a suite there, makes its page, with all diagnoses. Everything is synthetic and small unless a suite says
+otherwise: see the limits of each claim in [claims.md](claims.md).
+
+The number that decides and the largest difference that does not matter (`COMPARE` of the suite) were committed before
+the first run. Nothing is tuned on what is reported. Hours are of one core: median duration of each kind of stage times
+the number of stages.
+"""
+_CLAIMS_HEAD = """\
+# What the papers claim, and what we measured
+
+Written by `tools/publish.py` from `docs/claims.yaml` and the comparisons in `docs/results/`; no word or number of the
+table is written by hand. A verdict (*better*, *worse*, *equivalent*, *not distinguishable*) is on the number that the
+suite named before its runs. All other numbers are exploratory: *higher* or *lower* means that the 95 % interval over
+seeds and images excludes 0, which about one number in twenty does by chance. Our networks are small, trained for
+minutes on drawn images; a claim that is not seen here can hold at the papers' scale.
+"""
+
+
+def published_suites(root: Path, questions: Questions) -> list[str]:
+    """Return the suites of docs/claims.yaml with published results, in its order."""
+    return [suite for suite in questions.suites if comparison_file(root / FOLDER / suite).is_file()]
+
+
+def judge_all(root: Path, questions: Questions) -> list[tuple[Claim, Outcome]]:
+    """Return every claim with its outcome; a claim whose suite is not published is not tested."""
+    published = published_suites(root, questions)
+    judged = []
+    for claim in questions.claims:
+        test = claim.test
+        there = test is not None and test.suite in published
+        comparison = load_comparison(root / FOLDER / test.suite, test.against) if test and there else None
+        judged.append((claim, judge_claim(claim, comparison)))
+    return judged
+
+
+def claims_text(root: Path, questions: Questions) -> str:
+    """Return the content of docs/claims.md."""
+    judged = judge_all(root, questions)
+    blocks = [_CLAIMS_HEAD, _count_sentence(judged)]
+    for paper, title in questions.papers.items():
+        lines = [_claim_line(claim, outcome) for claim, outcome in judged if claim.paper == paper]
+        header = ["claim", "place", "test", "difference", "here", "answer", "limits"]
+        blocks += [f"## {paper}: {title}", _left(markdown_table(header, lines))]
+    return "\n\n".join(block.strip("\n") for block in blocks) + "\n"
+
+
+def _count_sentence(judged: Sequence[tuple[Claim, Outcome]]) -> str:
+    count = Counter(outcome.answer for _, outcome in judged)
+    tested = len(judged) - count[UNTESTED]
+    return (
+        f"Of {len(judged)} claims, {tested} are tested: {count[AS_CLAIMED]} came out as claimed, {count[OPPOSITE]} "
+        f"opposite, {count[OPEN]} not decided."
+    )
+
+
+def _claim_line(claim: Claim, outcome: Outcome) -> list[str]:
+    if claim.test is None or outcome.answer == UNTESTED:
+        waits = claim.untested or f"Not run yet: `{claim.test.suite if claim.test else ''}`. {claim.limits}"
+        return [claim.claim, claim.place, "", "", "", UNTESTED, waits]
+    test = claim.test
+    against = test.against or "the baseline"
+    asked = f"`{test.suite}`: {BY_NAME[test.metric].title} of {test.row} against {against}, expected {test.expect}"
+    word = f"{outcome.word} (exploratory)" if outcome.exploratory else outcome.word
+    return [claim.claim, claim.place, asked, format_difference(outcome.difference), word, outcome.answer, claim.limits]
+
+
+def _left(table: str) -> str:
+    """Return a table of texts with all columns on the left."""
+    head, line, *rest = table.splitlines()
+    return "\n".join([head, line.replace("---:", "---"), *rest])
+
+
+def results_text(root: Path, questions: Questions) -> str:
+    """Return the content of docs/results.md."""
+    blocks = [_RESULTS_HEAD]
+    for suite in published_suites(root, questions):
+        blocks += [f"## {suite}", questions.suites[suite], *_suite_blocks(root / FOLDER / suite)]
+    waiting = [suite for suite in questions.suites if suite not in published_suites(root, questions)]
+    blocks += ["Not published yet: " + ", ".join(f"`{suite}`" for suite in waiting) + "."] if waiting else []
+    return "\n\n".join(block.strip("\n") for block in blocks) + "\n"
+
+
+def _suite_blocks(folder: Path) -> Iterator[str]:
+    comparison = load_comparison(folder)
+    primary = comparison["primary"]
+    if lines := verdict_lines(comparison):
+        yield markdown_table(["", f"{primary} over seeds", "difference to the baseline", "verdict"], lines)
+        yield " ".join([MEANING.format(primary=primary), *describe_variances(comparison)])
+    yield _means(comparison)
+    yield from _predictions(comparison)
+    yield _made(read_made(folder))
+
+
+def _means(comparison: Mapping[str, Any]) -> str:
+    """Return the table of means and deviations over seeds; of single runs without any."""
+    entries = comparison["methods"] or comparison["rows"]
+    means = [{name: _mean(one["metrics"].get(name)) for name in SHOWN} for one in entries]
+    names = [name for name in SHOWN if any(mean[name] for mean in means)]
+    several = len({entry["protocol"] for entry in entries}) > 1
+    labels = [f"{entry['label']}, {entry['protocol']}" if several else entry["label"] for entry in entries]
+    header = ["mean ± standard deviation over seeds", *labels]
+    body = [[f"{BY_NAME[n].title} {ARROW[BY_NAME[n].better]}".strip(), *(mean[n] for mean in means)] for n in names]
+    return markdown_table(header, body)
+
+
+def _mean(number: Any) -> str:
+    if not isinstance(number, Mapping):
+        return "" if number is None else format_number(number)
+    if number["mean"] is None:
+        return ""
+    return format_number(number["mean"]) + (f" ± {format_number(number['deviation'])}" if number["deviation"] else "")
+
+
+def _predictions(comparison: Mapping[str, Any]) -> Iterator[str]:
+    for protocol, rows in groups_of(comparison):
+        found = correlate(rows, CHEAP)
+        if found:
+            lines = [
+                [BY_NAME[one.metric].title, f"{one.value:+.2f} [{one.low:+.2f}, {one.high:+.2f}]", str(one.backbones)]
+                for one in found
+            ]
+            yield (
+                f"Rank correlation of the numbers of a classifier with AP under {protocol}, {LEVEL:.0%} interval by a "
+                f"bootstrap of methods and then of backbones ({found[0].methods} methods):"
+            )
+            yield markdown_table(["", "Spearman's correlation with AP", "backbones"], lines)
+
+
+def _made(parts: Sequence[Made]) -> str:
+    header = ["command", "stages", "core hours", "processor", "torch", "commit"]
+    lines = [[f"`{o.command}`", str(o.stages), f"{o.hours:.1f}", o.device, o.torch, o.commit] for o in parts]
+    total = f"In all {sum(one.hours for one in parts):.1f} core hours (`{MADE}`)."
+    return f"{_left(markdown_table(header, lines))}\n\n{total}"

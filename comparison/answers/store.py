@@ -1,0 +1,95 @@
+"""The folder of the published results of a suite."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from backbones.core.errors import InputError
+from backbones.core.files import load_json, save_json
+from backbones.core.results import FILE_NAME
+from comparison import compare
+from comparison.evidence.bundle import KEPT
+
+RUNS, MADE = "runs", "made.json"
+# Of the comparison with another baseline, only the methods are kept.
+METHODS = ("baseline", "primary", "level", "resamples", "methods")
+
+
+@dataclass(frozen=True)
+class Made:
+    """How a part of the results was made: hours of one core, and what the numbers depend on."""
+
+    stages: int
+    hours: float
+    device: str
+    torch: str
+    commit: str
+    command: str
+
+
+def add_runs(folder: Path, runs: Iterable[Path]) -> list[Path]:
+    """Copy the result files of run folders to `folder`/runs, and return those that were not there."""
+    added = []
+    for run in runs:
+        target = folder / RUNS / run.name
+        if not (target / FILE_NAME).is_file():
+            added.append(run)
+            target.mkdir(parents=True, exist_ok=True)
+            for name in sorted(KEPT, key=lambda name: name == FILE_NAME):  # the one that says complete last
+                if (run / name).is_file():
+                    shutil.copyfile(run / name, target / name)
+    return added
+
+
+def record(folder: Path, runs: Sequence[Path], hours: float, command: str) -> None:
+    """Add to made.json how `runs` were made, `hours` of one core in all; nothing for no runs."""
+    if runs:
+        told = load_json(runs[0] / "environment.json")
+        known = {"device": told["device"], "torch": told["packages"]["torch"], "commit": told["git"]["commit"][:12]}
+        one = Made(stages=len(runs), hours=round(hours, 2), command=command, **known)
+        save_json(folder / MADE, [*(asdict(made) for made in read_made(folder)), asdict(one)])
+
+
+def read_made(folder: Path) -> list[Made]:
+    """Return what made.json tells, empty if there is none."""
+    return [Made(**one) for one in load_json(folder / MADE)] if (folder / MADE).is_file() else []
+
+
+def compare_published(folder: Path, baselines: Iterable[str], options: Mapping[str, Any]) -> None:
+    """Compare the published runs of a suite, once with each baseline; "" is the usual one.
+
+    options: keyword arguments of `comparison.compare`.
+    """
+    with tempfile.TemporaryDirectory() as scratch:  # draws and figures are made again when they are needed
+        copies = Path(scratch, RUNS)
+        shutil.copytree(folder / RUNS, copies)
+        for baseline in baselines:
+            found = compare([copies], Path(scratch, "page"), baseline=baseline or None, **options)
+            kept = _relative(found, scratch) if not baseline else {name: found[name] for name in METHODS}
+            save_json(comparison_file(folder, baseline), kept, indent=None)
+
+
+def comparison_file(folder: Path, baseline: str = "") -> Path:
+    """Return the file of the comparison with a baseline; "" is the usual one."""
+    return folder / (f"against-{baseline}.json" if baseline else "comparison.json")
+
+
+def load_comparison(folder: Path, baseline: str = "") -> dict[str, Any]:
+    """Return a published comparison.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = comparison_file(folder, baseline)
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; publish its suite: tools/publish.py SUITE.yaml FOLDER")
+    return load_json(path)
+
+
+def _relative(comparison: Mapping[str, Any], scratch: str) -> dict[str, Any]:
+    """Return the comparison with the folders of its runs relative to that of the suite."""
+    return json.loads(json.dumps(comparison).replace(f"{scratch}/", ""))

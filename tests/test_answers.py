@@ -1,0 +1,176 @@
+"""The published results: what is kept, what is said of a claim, and that the pages are those of the files."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from helpers.many_runs import add_many
+from scipy import stats
+
+from backbones.core.errors import InputError
+from comparison.answers.claims import Claim, Outcome, Questions, Trial, judge_claim, read_claims
+from comparison.answers.page import claims_text, results_text
+from comparison.answers.predictors import correlate
+from comparison.answers.store import add_runs, compare_published, load_comparison, read_made, record
+
+CLAIM = """
+suites: {answers_one: "Which one?"}
+papers: {ALS: A title}
+claims:
+  - paper: ALS
+    place: Table 1
+    claim: ALS is better.
+    test: {suite: answers_one, row: ALS (all), metric: AP, expect: higher}
+    limits: Few images.
+  - paper: ALS
+    place: Table 2
+    claim: ALS is better than LS.
+    test: {suite: answers_one, row: ALS (all), against: LS, metric: AP50, expect: lower}
+    limits: Few images.
+  - {paper: ALS, place: Table 3, claim: Something else., untested: Needs other data.}
+"""
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A repository with the published runs of one suite, added in two parts."""
+    root = tmp_path_factory.mktemp("published")
+    (root / "docs").mkdir()
+    (root / "docs" / "claims.yaml").write_text(CLAIM)
+    runs = tmp_path_factory.mktemp("runs")
+    add_many(
+        runs, methods={"CE": (0.3, 0.02), "LS": (0.5, 0.02), "ALS (all)": (0.9, 0.02)}, seeds=3, protocols=("d@1",)
+    )
+    told = {"device": "CPU", "packages": {"torch": "2.0"}, "git": {"commit": "0123456789abcdef"}}
+    folder, parts = (
+        root / "docs" / "results" / "answers_one",
+        sorted(path.parent for path in runs.rglob("results.json")),
+    )
+    for part, hours in ((parts[:7], 1.0), (parts, 0.5)):
+        for run in part:
+            (run / "environment.json").write_text(json.dumps(told))
+        record(folder, add_runs(folder, part), hours, "tools/benchmark.py")
+    compare_published(folder, ["", "LS"], {"primary": "AP"})
+    return root
+
+
+def test_runs_are_added_to_those_of_earlier_calls(published):
+    folder = published / "docs" / "results" / "answers_one"
+    assert [(one.stages, one.hours, one.commit) for one in read_made(folder)] == [
+        (7, 1.0, "0123456789ab"),
+        (11, 0.5, "0123456789ab"),
+    ]
+    comparison = load_comparison(folder)
+    assert [(method["label"], method["runs"]) for method in comparison["methods"]] == [
+        ("CE", 3),
+        ("LS", 3),
+        ("ALS (all)", 3),
+    ]
+    assert all(stage["folder"].startswith("runs/") for row in comparison["rows"] for stage in row["stages"].values())
+    assert load_comparison(folder, "LS")["baseline"] == "LS"
+
+
+def test_claims_are_answered_by_the_files(published):
+    questions = read_claims(published / "docs" / "claims.yaml")
+    text = claims_text(published, questions)
+    comparison = load_comparison(published / "docs" / "results" / "answers_one")
+    method = comparison["methods"][2]
+    assert method["verdict"]["word"] == "better"
+    gain = method["differences"]["AP"]
+    assert f"| {gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}] | better | as claimed |" in text
+    assert "| higher (exploratory) | opposite |" in text
+    assert "| not tested | Needs other data. |" in text
+    assert "Of 3 claims, 2 are tested: 1 came out as claimed, 1 opposite, 0 not decided." in text
+    assert f"| ALS (all) (3 seeds) | {method['metrics']['AP']['mean']:.3f}" in results_text(published, questions)
+
+
+def entry(word, value, low, high, metric="AP"):
+    verdict = {"word": word, "metric": metric}
+    difference = {"value": value, "low": low, "high": high}
+    return {
+        "primary": metric,
+        "methods": [{"label": "A", "verdict": verdict, "differences": {metric: difference, "nll": difference}}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("word", "metric", "numbers", "expect", "answer"),
+    [
+        ("better", "AP", (0.1, 0.05, 0.15), "higher", "as claimed"),
+        ("worse", "AP", (-0.1, -0.15, -0.05), "higher", "opposite"),
+        ("not distinguishable", "AP", (0.1, 0.01, 0.19), "higher", "not decided"),  # Holm decides, not the interval
+        ("equivalent", "AP", (0.001, 0.0, 0.002), "higher", "not decided"),
+        ("better", "nll", (-0.1, -0.15, -0.05), "lower", "as claimed"),
+        ("", "nll", (0.1, -0.05, 0.25), "lower", "not decided"),
+        ("", "nll", (0.1, 0.05, 0.15), "lower", "opposite"),
+    ],
+)  # fmt: skip
+def test_the_answer_follows_verdict_or_interval(word, metric, numbers, expect, answer):
+    claim = Claim("P", "T", "c", Trial("s", "A", metric, expect), limits="l")
+    outcome = judge_claim(claim, entry(word, *numbers))
+    assert (outcome.answer, outcome.exploratory) == (answer, metric != "AP")
+
+
+def test_better_means_lower_where_lower_is_better():
+    claim = Claim("P", "T", "c", Trial("s", "A", "nll", "lower"), limits="l")
+    assert judge_claim(claim, entry("better", -0.1, -0.2, -0.05, metric="nll")).answer == "as claimed"
+
+
+def test_a_claim_without_results_is_not_tested():
+    claim = Claim("P", "T", "c", Trial("s", "A", "AP", "higher"), limits="l")
+    assert judge_claim(claim, None) == Outcome("not tested")
+    assert Questions({}, {}, [claim]).baselines("s") == [""]
+    with pytest.raises(InputError, match="s has no row 'A'"):
+        judge_claim(claim, {"methods": [], "primary": "AP"})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("metric: AP,", "metric: APP,"), "claim 1: test: unknown metric 'APP'"),
+        (("expect: higher", "expect: more"), "claim 1: test: unknown expect 'more'"),
+        (("suite: answers_one", "suite: answers_two"), "claim 1: test: unknown suite 'answers_two'"),
+        (("untested: Needs other data.", "limits: none"), "claim 3: give `test`, or `untested`"),
+        (("    limits: Few images.\n", ""), "claim 1: `limits` is missing"),
+        (("place: Table 1", "plaze: Table 1"), "claim 1: unknown key 'plaze'; did you mean 'place'"),
+    ],
+)
+def test_claims_that_cannot_be_meant_are_refused(tmp_path, change, message):
+    (tmp_path / "claims.yaml").write_text(CLAIM.replace(change[0], change[1], 1))
+    with pytest.raises(InputError, match=message.replace("(", r"\(")):
+        read_claims(tmp_path / "claims.yaml")
+
+
+def test_rank_correlation_is_spearmans_with_the_spread_of_methods():
+    rng = np.random.default_rng(0)
+    rows = []
+    for label in "ABCDEF":
+        level = rng.normal()
+        for _ in range(4):
+            ap = level + rng.normal(0, 0.1)
+            rows.append({"label": label, "metrics": {"AP": ap, "top1": np.exp(ap), "nll": rng.normal(), "ece15": None}})
+    found = {one.metric: one for one in correlate(rows, ["nll", "top1", "ece15"])}
+    assert list(found) == ["top1", "nll"]  # strongest first; ece15 is not known
+    assert found["top1"].value == pytest.approx(1)
+    nll, ap = ([row["metrics"][name] for row in rows] for name in ("nll", "AP"))
+    assert found["nll"].value == pytest.approx(stats.spearmanr(nll, ap).statistic)
+    assert found["nll"].low < found["nll"].value < found["nll"].high
+    assert (found["nll"].backbones, found["nll"].methods) == (24, 6)
+    assert correlate(rows[:8], ["nll"]) == []  # two methods
+
+
+def test_the_tool_refuses_an_outdated_page(load_tool, published, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(published, root)
+    tool = load_tool("publish").main
+    assert tool(["--root", str(root)]) == 0
+    assert tool(["--root", str(root), "--check"]) == 0
+    page = root / "docs" / "claims.md"
+    page.write_text(page.read_text().replace("as claimed", "wonderful"))
+    with pytest.raises(InputError, match=r"docs/claims.md is not up to date; run python tools/publish.py"):
+        tool(["--root", str(root), "--check"])
+
+
+def test_the_pages_of_the_project_are_those_of_its_files(load_tool):
+    assert load_tool("publish").main(["--check"]) == 0

@@ -1,0 +1,81 @@
+"""Publish the results of a suite: keep its result files, compare them, and write docs/results.md and docs/claims.md.
+
+    python tools/publish.py configs/suites/answers_scenes.yaml runs/answers   add the complete runs of a suite
+    python tools/publish.py                                                   write the two pages again
+    python tools/publish.py --check                                           exit code 2 if a page is not up to date
+
+A suite can be published in parts, such as one seed after another: runs are added to those in docs/results, and the
+comparison covers all of them.  Weights, images and predictions are not kept.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from backbones.core.arguments import ArgumentParser, path_argument
+from backbones.core.checks import check_choice
+from backbones.core.entry import run_tool
+from backbones.core.errors import InputError
+from backbones.core.files import save_text
+from suites.execution.timings import Timings
+from suites.loading import load_suite
+from suites.plan import build_plan
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_arguments(argv)
+    from comparison.answers.claims import read_claims  # slow: imported after the arguments are checked
+    from comparison.answers.page import CLAIMS, RESULTS, SOURCE, claims_text, results_text
+
+    questions = read_claims(args.root / SOURCE)
+    if args.suite:
+        publish(args.root, questions, args.suite, args.output_dir)
+    pages = {RESULTS: results_text(args.root, questions), CLAIMS: claims_text(args.root, questions)}
+    for name, text in pages.items():
+        path = args.root / name
+        if not args.check:
+            save_text(path, text)
+        elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+            raise InputError(f"{name} is not up to date; run python tools/publish.py")
+    print(f"{' and '.join(pages)} {'are up to date' if args.check else 'written'}")
+    return 0
+
+
+def publish(root: Path, questions: Any, suite: Path, output_dir: Path) -> None:
+    """Add the complete runs of a suite to docs/results, and compare all that are there."""
+    from comparison.answers.page import FOLDER
+    from comparison.answers.store import add_runs, compare_published, record
+
+    name = check_choice("suite", suite.stem, questions.suites, "docs/claims.yaml: suites")
+    plan = build_plan(load_suite(suite, []), output_dir, name=name)
+    done = [stage for stage in plan.stages if stage.compared and stage.run and stage.complete()]
+    if not done:
+        raise InputError(f"{output_dir} has no complete run of {name}; run tools/benchmark.py first")
+    folder, timings = root / FOLDER / name, Timings(plan.output / f"timings{plan.suffix}.json")
+    added = set(add_runs(folder, [stage.output for stage in done]))
+    hours = sum(timings.seconds(stage) for stage in done if stage.output in added) / 3600
+    record(folder, sorted(added), hours, f"tools/benchmark.py --config-file configs/suites/{name}.yaml")
+    goal = {"primary": plan.suite.compare.primary, "margin": plan.suite.compare.margin}
+    goal |= {"allow_mixed_protocols": len(plan.suite.finetune) > 1, "seed_hours": timings.seed_hours(plan.stages)}
+    compare_published(folder, questions.baselines(name), goal)
+    print(f"{len(added)} runs added to {folder}, {len(done)} of {name} are complete in {output_dir}")
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("suite", nargs="?", type=path_argument, metavar="SUITE.yaml", help="config of the suite")
+    parser.add_argument("output_dir", nargs="?", type=path_argument, metavar="FOLDER", help="its output folder")
+    parser.add_argument("--check", action="store_true", help="write nothing; report a page that is not up to date")
+    parser.add_argument("--root", type=path_argument, default=ROOT, help="root of the repository (default: this one)")
+    args = parser.parse_args(argv)
+    if args.suite and not args.output_dir:
+        parser.error("give the output folder of the suite, too")
+    if args.suite and args.check:
+        parser.error("--check publishes nothing; leave out the suite")
+    return args
+
+
+if __name__ == "__main__":
+    run_tool(main)
