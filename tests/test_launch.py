@@ -11,7 +11,8 @@ import pytest
 from helpers.launched import main
 
 from backbones.core.errors import InputError
-from backbones.core.launch import _free_port, add_launch_arguments, wants_launch
+from backbones.core.launch import _free_port, wants_launch
+from backbones.core.machines import add_launch_arguments
 
 SCRIPT = Path(__file__).parent / "helpers" / "launched.py"
 
@@ -79,7 +80,7 @@ def test_options_that_torchrun_would_override_are_refused(tmp_path, monkeypatch)
     """Silently fewer processes would train."""
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "4")
-    with pytest.raises(InputError, match=r"^--num-gpus 8 and .* one of 4 processes; leave both out under torchrun"):
+    with pytest.raises(InputError, match=r"^--num-gpus 8: .* one of 4 processes; leave it out under torchrun"):
         main(["sum", str(tmp_path), "--num-gpus", "8"])
     parser = argparse.ArgumentParser()
     add_launch_arguments(parser)

@@ -1,17 +1,23 @@
 """Pretrain a backbone with the labels of one method.
 
 python tools/pretrain.py --config-file configs/pretrain/quick_scenes.yaml --output-dir runs/ce DATA.ROOT data/scenes
-torchrun --nproc_per_node 8 tools/pretrain.py ...        trains on 8 GPUs; SOLVER.BATCH_SIZE is the total
+    --num-gpus 8           trains in 8 processes; SOLVER.BATCH_SIZE is the total
+    --num-machines 2 --machine-rank 0 --dist-url tcp://HOST:PORT    on each of two machines, with its own rank
+srun --nodes 2 --ntasks-per-node 1 --kill-on-bad-exit=1 python tools/pretrain.py --num-gpus 8 ...    on two nodes of a
+cluster; torchrun --nproc_per_node 8 tools/pretrain.py ... is equivalent to --num-gpus 8.
 """
 
 import argparse
+import sys
 
 from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.distributed import is_main, setup_distributed
 from backbones.core.entry import fast_imports, run_tool
 from backbones.core.errors import InputError
 from backbones.core.imports import load_config_with_imports
+from backbones.core.launch import launch, wants_launch
 from backbones.core.locking import lock_run
+from backbones.core.machines import add_launch_arguments
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,6 +29,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if not args.output_dir:
         raise InputError("--output-dir is missing; give the folder to write the run to")
+    if wants_launch(args):
+        return launch(args, __file__, sys.argv[1:] if argv is None else argv)
     with fast_imports():  # slow: imported after the arguments are checked
         from backbones.config import get_defaults, validate
         from backbones.pretraining.run import CHECKPOINT, pretrain
@@ -49,6 +57,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output-dir", type=path_argument, help="folder of the run")
     parser.add_argument("--resume", action="store_true", help="resume from the checkpoint of the run, if it exists")
     parser.add_argument("--list-methods", action="store_true", help="print every method with its arguments and exit")
+    add_launch_arguments(parser)
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="change config keys")
     return parser.parse_intermixed_args(argv)
 

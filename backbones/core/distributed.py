@@ -14,10 +14,18 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from backbones.core.errors import InputError
+from backbones.core.joining import JOINS, join_group
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+
+
+# In messages of gloo, NCCL and the store when another process has ended.
+_BROKEN = (
+    *("gloo/transport", "Connection closed", "Connection reset", "Broken pipe", "remote process exited"),
+    *("failed to recv", "communicator was aborted", "Watchdog caught collective operation timeout"),
+)
 
 
 def _group() -> ModuleType | None:
@@ -47,9 +55,23 @@ def setup_distributed() -> "torch.device":
             )
         torch.cuda.set_device(device)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if cuda else "gloo")
+        backend = "nccl" if cuda else "gloo"
+        (join_group if JOINS in os.environ else dist.init_process_group)(backend)
         atexit.register(dist.destroy_process_group)
     return device
+
+
+def lost_connection(error: RuntimeError) -> str:
+    """Return a line for an error that the end of another process has caused; "" for every other error."""
+    group, text = _group(), " ".join(str(error).split())
+    if group is None or world_size() == 1:
+        return ""
+    if not any(said in text for said in _BROKEN):
+        return ""
+    return (
+        f"process {rank()} has lost the connection to another process of the training, which says why it has ended; "
+        f"run the same command again to resume ({text.partition(' Exception raised from')[0][:150]})"
+    )
 
 
 def rank() -> int:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import NoReturn, TextIO
 
 from backbones.core.disk import write_error
-from backbones.core.errors import NO_ROOM, InputError, Interrupted
+from backbones.core.distributed import lost_connection
+from backbones.core.errors import NO_ROOM, ConnectionLost, InputError, Interrupted
 from backbones.core.stopping import Stopped, catch_signals, describe_stop
 from backbones.core.streams import CLOSED, protect_streams
 
@@ -52,6 +53,10 @@ def run_tool(main: Callable[[list[str] | None], int | None], *, resume: str = ""
         code = stopped.exit_code
     except InputError as error:
         code = _report(str(error), error.exit_code)
+    except RuntimeError as error:
+        if not (line := lost_connection(error)):
+            raise
+        code = _report(line, ConnectionLost.exit_code)
     except OSError as error:
         if error.errno not in (*NO_ROOM, errno.EROFS):
             raise

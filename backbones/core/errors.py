@@ -26,6 +26,12 @@ class Diverged(InputError):
     exit_code = 3
 
 
+class ConnectionLost(InputError):
+    """Another process of this training has ended, or cannot be reached any more: what is wrong is said elsewhere."""
+
+    exit_code = 1
+
+
 class Interrupted(InputError):
     """A signal has stopped a process that this one started, which has said what it saved; exit_code: its exit code."""
 

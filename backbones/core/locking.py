@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from backbones.core.disk import write_error, writing
-from backbones.core.distributed import gather_objects, is_main
+from backbones.core.distributed import gather_objects, is_main, rank
 from backbones.core.errors import InputError
 from backbones.core.run_log import get_logger
 from backbones.core.runs import check_writable
@@ -27,6 +27,8 @@ RUN_LOCK = "run.lock"
 # Seconds until an owner that was just killed has vanished.
 _GRACE = 1.0
 _POLL = 0.05
+# Seconds until a file that was just written is seen on other machines.
+_VISIBLE = 60.0
 # Error numbers of file systems without locks, such as some network file systems.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _own: set[int] = set()  # descriptors of locks that are released when this process ends
@@ -61,7 +63,7 @@ def lock_run(folder: str | Path) -> Iterator[None]:
     """Lock the folder that a tool writes to; the main process holds the lock for all.
 
     Raises:
-        InputError: another process holds it; nothing was written.
+        InputError: another process holds it, or not all processes see it; nothing was written.
     """
     folder = Path(folder)
     new = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -70,16 +72,18 @@ def lock_run(folder: str | Path) -> Iterator[None]:
         return f"{owner} is already writing to {folder}; wait for it to end, or choose another --output-dir"
 
     with ExitStack() as stack:
-        refused = ""
+        refused, held = "", False
         # A folder without write permission needs no lock: any attempt to write to it reports the error.
         if is_main() and (new or os.access(folder, os.W_OK)):
             try:
                 stack.enter_context(hold_lock(folder / RUN_LOCK, refusal, stays=False))
+                held = True
             except InputError as error:
                 refused = str(error)
         if refused := next(filter(None, gather_objects(refused)), ""):
             raise InputError(refused)
         try:
+            _check_shared(folder / RUN_LOCK, held)
             yield
         finally:
             stack.close()
@@ -87,6 +91,29 @@ def lock_run(folder: str | Path) -> Iterator[None]:
                 with suppress(OSError):  # stops at the first folder that is not empty
                     for path in new:
                         path.rmdir()
+
+
+def _check_shared(path: Path, held: bool) -> None:
+    """Raise `InputError` on all processes unless all see the lock file that the main one holds: they resume from the
+    same folder."""
+    mine = gather_objects(_signature() if held else "")[0]
+    problem, deadline = "", time.monotonic() + _VISIBLE
+    while mine and not is_main() and not problem:
+        with suppress(OSError):
+            if path.read_text(encoding="utf-8") == mine:
+                break
+        if time.monotonic() > deadline:
+            problem = (
+                f"process {rank()} on {socket.gethostname()} does not see {path} of the main process; --output-dir "
+                f"must be one folder that all machines share"
+            )
+        time.sleep(_POLL)
+    if problem := next(filter(None, gather_objects(problem)), ""):
+        raise InputError(problem)
+
+
+def _signature() -> str:
+    return f"{os.getpid()}\n{socket.gethostname()}\n"
 
 
 @contextmanager
@@ -111,7 +138,7 @@ def hold_lock(
     try:
         with writing(path):
             os.ftruncate(descriptor, 0)
-            os.write(descriptor, f"{os.getpid()}\n{socket.gethostname()}\n".encode())
+            os.write(descriptor, _signature().encode())
         yield descriptor
     finally:
         if stays:

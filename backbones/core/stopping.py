@@ -96,6 +96,11 @@ def hold_signals() -> Iterator[None]:
             raise Stopped(_state.noted)
 
 
+def also_stops(number: int) -> None:
+    """Have another signal count as SIGTERM from now on, and nothing once one has been noted."""
+    signal.signal(number, lambda _, frame: None if _state.noted else _take(signal.SIGTERM, frame))
+
+
 def _take(number: int, frame: FrameType | None) -> None:
     forked = os.getpid() != _state.owner  # a worker, which lives as long as a training needs its batches
     if forked and not _state.held:

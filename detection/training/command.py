@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from backbones.core.arguments import ArgumentParser, backbone_argument, path_argument
 from backbones.core.entry import fast_imports
-from backbones.core.launch import add_launch_arguments, launch, wants_launch
+from backbones.core.launch import launch, wants_launch
+from backbones.core.machines import add_launch_arguments
 
 EVAL_ONLY = (
     "evaluate the run's checkpoint without training; with another DATASETS.TEST or other TEST keys, write to the "

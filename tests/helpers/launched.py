@@ -9,7 +9,8 @@ from pathlib import Path
 
 from backbones.core.entry import run_tool
 from backbones.core.errors import Diverged, InputError
-from backbones.core.launch import add_launch_arguments, launch, wants_launch
+from backbones.core.launch import launch, wants_launch
+from backbones.core.machines import add_launch_arguments
 
 
 def main(argv=None):
@@ -32,7 +33,7 @@ def main(argv=None):
         return 7
     if own == 1 and args.what == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    if args.what == "sum":
+    if args.what in ("sum", "leave"):
         import torch  # slow, and only needed here
 
         from backbones.core.distributed import all_reduce_sum, rank, setup_distributed, world_size
@@ -41,6 +42,10 @@ def main(argv=None):
         total = torch.tensor([2.0**own])
         all_reduce_sum(total)
         print(f"{rank()}/{world_size()}: {total.item():g}", flush=True)
+        if own == 1 and args.what == "leave":
+            os._exit(7)
+        for _ in range(99 if args.what == "leave" else 0):
+            all_reduce_sum(total)
         return 0
     time.sleep(100)
     return 0
