@@ -89,8 +89,8 @@ class Launch:
 
     # Where stages run: local (this machine) or slurm (jobs of a cluster, docs/cluster.md), one of `EXECUTORS`.
     executor: str = LOCAL
-    # Processes per training (pretraining and fine-tuning) on one machine, one per GPU, started by torchrun.  Batch
-    # sizes in the configs are totals; batch norm sees the share of its process.
+    # Processes per training (pretraining and fine-tuning) on one machine, one per GPU, started by torchrun; times
+    # RESOURCES.<KIND>.NODES.  Batch sizes in the configs are totals; batch norm sees the share of its process.
     num_gpus: int = 1
     # Stages that run at once, each in a slot with cores and GPUs of its own; 0: what the cores, the memory and the GPUs
     # of this machine allow.  Changes no number.  On a cluster: only what estimates assume; 0: as many as are ready.

@@ -67,7 +67,9 @@ def _summary(plan: Plan, stages: Sequence[Stage], settings: Mapping[Stage, CfgNo
 def _estimates(plan: Plan, stages: Sequence[Stage], timings: Timings) -> Iterator[str]:
     """Estimate time and disk of the stages that are not complete."""
     rest = [stage for stage in stages if not stage.complete()]
-    on_cluster, processes = plan.suite.launch.executor == SLURM, plan.suite.launch.num_gpus
+    on_cluster = plan.suite.launch.executor == SLURM
+    numbers = sorted({stage.processes for stage in stages if stage.trains})
+    processes = " or ".join(map(str, numbers or [plan.suite.launch.num_gpus]))
     if on_cluster:
         slots = plan.suite.launch.jobs or len(stages)
         yield f"jobs    {slots} at once on a cluster (LAUNCH.JOBS), {processes} processes per training"

@@ -70,7 +70,7 @@ def _check_suite(suite: Suite) -> None:
     check_range("CLUSTER.TIME", suite.cluster.time, SHORTEST)
     _check_options(suite.cluster.extra, "CLUSTER.EXTRA")
     for kind in KINDS:
-        _check_resources(suite.resources_of(kind), f"RESOURCES.{kind.upper()}")
+        _check_resources(suite.resources_of(kind), f"RESOURCES.{kind.upper()}", trains=KINDS[kind].trains)
     for entry in suite.data:
         if bool(entry.prepare) == bool(entry.folder):
             raise InputError(f"DATA {entry.name}: give either PREPARE (to write it) or FOLDER (where it is)")
@@ -83,9 +83,11 @@ def _check_suite(suite: Suite) -> None:
     _check_references(suite)
 
 
-def _check_resources(resources: Resources, where: str) -> None:
-    for name in ("threads", "cores", "gpus", "parallel"):
-        check_range(f"{where}.{name.upper()}", getattr(resources, name), 1 if name == "threads" else 0)
+def _check_resources(resources: Resources, where: str, *, trains: bool) -> None:
+    for name in ("threads", "cores", "gpus", "nodes", "parallel"):
+        check_range(f"{where}.{name.upper()}", getattr(resources, name), 1 if name in ("threads", "nodes") else 0)
+    if resources.nodes > 1 and not trains:
+        raise InputError(f"{where}.NODES is {resources.nodes}; only trainings run on several nodes, leave it out")
     check_range(f"{where}.MEMORY", resources.memory, ABOVE_0)
     if resources.time:
         check_range(f"{where}.TIME", resources.time, SHORTEST)

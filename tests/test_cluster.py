@@ -22,6 +22,7 @@ from suites.cluster.front import cancel_jobs, describe_jobs, run_on_cluster
 from suites.cluster.jobs import ClusterError, Request
 from suites.cluster.ledger import Attempt
 from suites.cluster.slurm import Slurm, outside_jobs, parameters
+from suites.cluster.spread import spread
 from suites.config import Cluster
 from suites.stages.resources import Resources
 
@@ -257,6 +258,24 @@ def test_a_job_asks_for_the_resources_of_its_processes():
     assert told["setup"][-1] == "module load x"
 
 
+def test_a_job_on_several_nodes_is_one_task_that_starts_one_on_each(lab):
+    lab.tree["LAUNCH"] |= {"NUM_GPUS": 4}
+    lab.tree["RESOURCES"] = {"PRETRAIN": {"NODES": 2, "GPUS": 1, "THREADS": 3, "MEMORY": 2}}
+    stage = next(one for one in lab.plan().stages if one.kind == "pretrain")
+    assert (stage.processes, stage.processes_per_node) == (8, 4)
+    assert stage.command[3:5] == ("--standalone", "--nproc_per_node=8")  # of all nodes, on this machine
+    told = parameters(Request("name", None, stage.resources, stage.processes_per_node), Cluster())
+    assert (told["nodes"], told["ntasks_per_node"], told["srun_args"]) == (2, 1, ["--nodes=1", "--ntasks=1"])
+    assert (told["cpus_per_task"], told["gpus_per_node"], told["mem"]) == (12, 4, f"{8 * 1024}M")
+    command = spread(stage, lab.folder).command
+    assert command[3:7] == ("--nodes=2", "--cores=12", "--gpus=4", f"--folder={lab.folder}")
+    assert command[7:10] == (sys.executable, str(lab.tools / "pretrain.py"), "--num-gpus=4")
+    assert command[10:] == stage.command[6:]
+    others = [one for one in lab.plan().stages if one.kind != "pretrain"]
+    assert all(spread(one, lab.folder) is one for one in others)
+    assert {one.processes for one in others if one.kind == "finetune"} == {4}
+
+
 def test_variables_of_a_job_are_hidden_from_the_next_one(monkeypatch):
     monkeypatch.setenv("SLURM_CPU_BIND", "quiet")
     monkeypatch.setenv("SBATCH_TIMELIMIT", "1")
@@ -285,6 +304,8 @@ def test_a_missing_cluster_and_a_missing_package_are_one_line(monkeypatch):
         ({"CLUSTER": {"TIME": 10}}, "CLUSTER.TIME is 10; it must be at least 30"),
         ({"RESOURCES": {"PRETRAIN": {"TIME": 5}}}, "RESOURCES.PRETRAIN.TIME is 5; it must be at least 30"),
         ({"RESOURCES": {"PRETRAIN": {"GPUS": -1}}}, "RESOURCES.PRETRAIN.GPUS is -1; it must be at least 0"),
+        ({"RESOURCES": {"PRETRAIN": {"NODES": 0}}}, "RESOURCES.PRETRAIN.NODES is 0; it must be at least 1"),
+        ({"RESOURCES": {"EVALUATE": {"NODES": 2}}}, "RESOURCES.EVALUATE.NODES is 2; only trainings run on several"),
         ({"CLUSTER": {"EXTRA": ["nice=1"]}}, "CLUSTER.EXTRA: 'nice=1' must be an option of sbatch"),
         ({"CLUSTER": {"EXTRA": ["--array=1"]}}, "CLUSTER.EXTRA: --array is set by the suite; leave it out"),
     ],

@@ -11,8 +11,8 @@ import time
 from datetime import timedelta
 
 import pytest
-from helpers import finetuning, pretraining
 from helpers.killing import ROOT, assert_equal_trees, reported
+from helpers.two_nodes import finetune, pretrain
 from torch.distributed import TCPStore
 
 from backbones.core import joining, locking
@@ -258,17 +258,6 @@ def test_a_signal_that_srun_passes_on_ends_both_tasks(tmp_path):
 
 
 # ---- numbers -------------------------------------------------------------------------------------------------------
-
-PRETRAIN = ("SOLVER.MAX_EPOCH", 1, "METHOD.NAME", "OLS")
-FINETUNE = ("SOLVER.MAX_ITER", 4)
-
-
-def pretrain(scenes, out, *flags):
-    return [*pretraining.TOOL[1:], *flags, *pretraining.arguments(scenes, out, *PRETRAIN)]
-
-
-def finetune(scenes, out, *flags):
-    return [*finetuning.TOOL[1:], *finetuning.arguments(scenes, out, *FINETUNE, flags=flags)]
 
 
 @pytest.mark.parametrize("command", [pretrain, pytest.param(finetune, marks=pytest.mark.exhaustive)])

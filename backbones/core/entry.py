@@ -125,7 +125,8 @@ def _leave(line: str, code: int) -> bool:
     """Leave the line to the launcher, if there is one; return whether it can be left."""
     if REPORTS not in os.environ:
         return False
-    part = Path(os.environ[REPORTS], os.environ.get("RANK", "0"))
+    # The launchers of several nodes have no rank.
+    part = Path(os.environ[REPORTS], os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or "0")
     try:
         part.with_suffix(".part").write_text(f"{code} {line}", encoding="utf-8")
         part.with_suffix(".part").rename(part)

@@ -126,7 +126,7 @@ class ClusterExecutor:
         folder = folder_of(self.output, key)
         data = [(path, self.data[path]) for path in stage.reads if path in self.data]
         request = Request(
-            self.name_of(key), folder, stage.resources, stage.processes, TIMEOUTS if stage.trains else 0,
+            self.name_of(key), folder, stage.resources, stage.processes_per_node, TIMEOUTS if stage.trains else 0,
             [one.job for one in needs.values()], lane,
         )  # fmt: skip
         after = {key: one.number for key, one in needs.items()}

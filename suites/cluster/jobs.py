@@ -54,7 +54,7 @@ class Request:
     """A job to be submitted.
 
     folder: of its files.
-    resources: of a process; processes: number that it starts.
+    resources: of a process, and the number of nodes; processes: number that it starts on each.
     timeouts: how often it is started again after its time limit.
     after_ok, after_any: ids of jobs that must have succeeded, or ended, before it.
     """

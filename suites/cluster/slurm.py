@@ -112,8 +112,10 @@ def parameters(request: Request, settings: Settings) -> dict[str, Any]:
     return {
         "job_name": request.name,
         "time": resources.time or settings.time,
-        "nodes": 1,
+        "nodes": resources.nodes,
         "ntasks_per_node": 1,
+        # The job itself is one task, which starts a task on each node (suites/cluster/spread.py).
+        "srun_args": ["--nodes=1", "--ntasks=1"] if resources.nodes > 1 else [],
         "cpus_per_task": (resources.cores or resources.threads) * processes,
         "mem": f"{max(round(resources.memory * processes * 1024), 1)}M",
         **({"gpus_per_node": resources.gpus * processes} if resources.gpus else {}),

@@ -19,6 +19,7 @@ from typing import Any
 from backbones.core.errors import Diverged, InputError
 from suites.cluster import claims, ledger
 from suites.cluster.claims import Claim, Claimant, ClaimLost
+from suites.cluster.spread import end_steps, spread
 from suites.execution import attempts
 from suites.execution.executor import Ended
 from suites.execution.local import LocalExecutor
@@ -148,7 +149,7 @@ class _Work:
         """Run the tool once, and renew the claim meanwhile."""
         with open(os.devnull, "rb") as nothing:
             self.executor = LocalExecutor([Slot(0)], nothing.fileno())
-            self.executor.start([self.stage])
+            self.executor.start([spread(self.stage, self.job.folder)])
             renewed = time.monotonic()
             while not (ended := self.executor.look(_POLL)):
                 self.end_if_stopped()
@@ -189,6 +190,8 @@ class _Work:
         """Stop the tool, if it runs."""
         if self.executor:
             self.executor.cancel()
+            if self.stage.resources.nodes > 1:
+                end_steps(self.claimant.claim.job)
 
     def end_if_stopped(self) -> None:
         """After SIGTERM, free the stage and wait for the end."""

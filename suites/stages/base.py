@@ -107,6 +107,11 @@ class Stage(ABC):
         """Stages with the same text are run in one process if they are ready together; "" for one of its own."""
         return ""
 
+    @property
+    def processes_per_node(self) -> int:
+        """Number of its processes on each of its nodes."""
+        return self.processes // self.resources.nodes
+
     # ---- its output ------------------------------------------------------------------------
 
     def complete(self) -> bool:

@@ -33,7 +33,7 @@ class Factory:
     """Factory of stages with folders below `output`/runs.
 
     sources: reference -> what it is replaced by.
-    processes: number per training, started by torchrun; does not enter the hash.
+    processes: number per training and node, started by torchrun; does not enter the hash.
     resources: what a stage takes, by kind; those of `Stage.default_resources` are replaced.
     source_of: maps the names of a tool and of its label class, and the files of IMPORTS, to the fingerprint of the
         class's source.
@@ -78,7 +78,8 @@ class Factory:
         filled = [fill(text, {text: str(source.folder) for text, source in used.items()}) for text in overrides]
         of = None if config else backbone  # its config is read in place, and is given the current folders of the data
         places = of.places if of else tuple(_places(overrides, filled))
-        told, many = () if config else places, self.processes if cls.trains else 1
+        resources = self.resources.get(cls.kind, cls.default_resources)
+        told, many = () if config else places, self.processes * resources.nodes if cls.trains else 1
         others |= {"backbone": backbone} if issubclass(cls, OfBackbone) else {}
         return cls(
             title=f"{run.title}: {cls.kind}" + (f" ({protocol})" if protocol else ""),
@@ -94,7 +95,7 @@ class Factory:
             protocol=protocol,
             processes=many,
             run=run,
-            resources=self.resources.get(cls.kind, cls.default_resources),
+            resources=resources,
             **code | others,
         )  # fmt: skip
 

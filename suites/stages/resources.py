@@ -17,6 +17,8 @@ class Resources:
     cores: int = 0
     # GPUs per process; 0: none.
     gpus: int = 0
+    # Of a training: machines with LAUNCH.NUM_GPUS processes each.  On this machine, it starts the processes of all.
+    nodes: int = 1
     # Time limit in minutes, at least 30; 0: that of CLUSTER, like every empty text below.  A training that reaches it
     # resumes in the next job.
     time: int = 0
