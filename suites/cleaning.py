@@ -41,12 +41,19 @@ def find_leftovers(plan: Plan) -> list[Path]:
     Raises:
         InputError: another suite that shares the folder has no list of its folders.
     """
-    needed = {_kept_name(plan, stage) for stage in plan.stages}
-    for suite, suffix in load_owners(plan.output).items():
-        if suite != plan.name:
-            needed |= _load(plan.output, suite, suffix)
+    needed = {_kept_name(plan, stage) for stage in plan.stages} | names_of_others(plan)
     held = {f"{place}/{name}" for name in held_folders(plan.output) for place in _PLACES}
     return [path for path in _candidates(plan.output) if (needed | held).isdisjoint(_names_of(plan.output, path))]
+
+
+def names_of_others(plan: Plan) -> set[str]:
+    """Return the names of the folders that the other suites of the output folder need.
+
+    Raises:
+        InputError: one of them has no list of its folders.
+    """
+    found = [_load(plan.output, *owner) for owner in load_owners(plan.output).items() if owner[0] != plan.name]
+    return set().union(*found)
 
 
 def ask() -> bool:

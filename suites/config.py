@@ -15,7 +15,7 @@ from suites.entries import Texts, defaults_of, field_of, to_tree
 from suites.grid import Grid, read_grid
 from suites.references import CHOSEN, find
 from suites.stages import KINDS
-from suites.stages.resources import Resources
+from suites.stages.resources import KEEP_WEIGHTS, Resources, Size
 
 DETECTORS = ("finetune_coco", "finetune_voc")
 LOCAL, SLURM = "local", "slurm"
@@ -39,8 +39,8 @@ class DataEntry:
     # size, all other files by content: suites/fingerprints/data.py), its path does not.  Data that a config names
     # itself, such as ${IMAGENET}, does not enter the hashes: if it changes, nothing is rerun.
     folder: str = ""
-    # Here and below: expected duration of the stage in seconds, and size of its folder in GB, used until a stage of its
-    # kind has been measured; 0: unknown.
+    # Here and below: expected duration of the stage in seconds, and size of its folder in GB with KEEP weights, used
+    # until a stage of its kind has been measured; 0: unknown.
     cost: float = 0.0
     disk: float = 0.0
 
@@ -55,6 +55,9 @@ class Pretraining:
     overrides: Texts = ()
     cost: float = 0.0
     disk: float = 0.0
+    # Here and in FINETUNE: the share of DISK that KEEP results deletes, and what KEEP all adds to DISK.
+    disk_of_weights: float = 0.0
+    disk_of_optimizer: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ class FinetuneEntry:
     overrides: Texts = ()
     cost: float = 0.0
     disk: float = 0.0
+    disk_of_weights: float = 0.0
+    disk_of_optimizer: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -203,6 +208,11 @@ class Suite:
     # The detection protocols; every backbone is fine-tuned under each.
     finetune: tuple[FinetuneEntry, ...] = ()
     launch: Launch = Launch()
+    # What the folder of a finished stage keeps, one of `KEEPS`; changes no hash, no folder and no number.  all:
+    # everything.  weights: no optimizer state, which only an unfinished training needs; what can be evaluated, exported
+    # and predicted with stays.  results: what the comparison reads; weights of a training are deleted once every stage
+    # that reads them is complete, and trained again for a stage that is added later.
+    keep: str = KEEP_WEIGHTS
     # The cluster of LAUNCH.EXECUTOR slurm; changes no hash and no folder.
     cluster: Cluster = Cluster()
     # What a stage of each kind takes from the machine; changes no hash and no folder.
@@ -239,6 +249,11 @@ class Suite:
     def dump(self) -> str:
         """Return the suite as yaml."""
         return CfgNode(to_tree(self)).dump(sort_keys=False)
+
+
+def size_of(block: Pretraining | FinetuneEntry) -> Size:
+    """Return the expected size of the folder of a training."""
+    return Size(block.disk, block.disk_of_weights, block.disk_of_optimizer)
 
 
 DEFAULTS = defaults_of(Suite)  # as a tree of keys

@@ -5,21 +5,22 @@ Needs neither the data nor the packages that the stages need, and reports which 
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from backbones.core.config import CfgNode, expand_path
-from backbones.core.disk import size_text
 from backbones.core.errors import InputError
 from suites.config import SLURM
+from suites.execution.disk import estimate_disk
 from suites.execution.graph import Graph
+from suites.execution.keeping import find_lacking
 from suites.execution.progress import minutes
 from suites.execution.slots import make_slots, this_machine
 from suites.execution.timings import Timings
 from suites.plan import Plan, compare_stage
 from suites.stages import Stage
-from suites.stages.base import External
+from suites.stages.base import External, Key
 
 
 def describe(plan: Plan, settings: Mapping[Stage, CfgNode] | None = None) -> str:
@@ -34,11 +35,13 @@ def describe(plan: Plan, settings: Mapping[Stage, CfgNode] | None = None) -> str
     timings = Timings(plan.output / f"timings{plan.suffix}.json")
     last = compare_stage(plan, plan.stages, seed_hours=timings.seed_hours(plan.stages))
     stages = [*plan.stages, last]
+    done = {stage.key for stage in stages if stage.complete()} - find_lacking(plan.stages)
     waiting = [(stage.waits, stage) for stage in plan.stages if stage.waits]
-    blocks = ["\n".join(_summary(plan, stages, settings, timings))]
+    blocks = ["\n".join(_summary(plan, stages, settings, timings, done))]
     for number, stage in enumerate(stages, 1):
         if not (stage.waits or (waiting and stage is last)):
-            blocks.append("\n".join(_block(stage, f"[{number}/{len(stages)}]", settings.get(stage), plan.output)))
+            place = f"[{number}/{len(stages)}]"
+            blocks.append("\n".join(_block(stage, place, settings.get(stage), plan.output, stage.key in done)))
     for selection in dict.fromkeys(title for title, _ in waiting):
         count = Counter(stage.title.partition(": ")[0] for title, stage in waiting if title == selection)
         rows = ", ".join(f"{label} {number}" for label, number in count.items())
@@ -46,13 +49,14 @@ def describe(plan: Plan, settings: Mapping[Stage, CfgNode] | None = None) -> str
     return "\n".join([*blocks, *(["then compare"] if waiting else [])])
 
 
-def _summary(plan: Plan, stages: Sequence[Stage], settings: Mapping[Stage, CfgNode], timings: Timings) -> Iterator[str]:
+def _summary(
+    plan: Plan, stages: Sequence[Stage], settings: Mapping[Stage, CfgNode], timings: Timings, done: Collection[Key]
+) -> Iterator[str]:
     """Summarise the stages, and everything that they read."""
     kinds = Counter(stage.timing_key for stage in stages)
-    complete = sum(stage.complete() for stage in stages)
-    yield f"{len(stages)} stages, {complete} complete: {', '.join(f'{n} {kind}' for kind, n in kinds.items())}"
+    yield f"{len(stages)} stages, {len(done)} complete: {', '.join(f'{n} {kind}' for kind, n in kinds.items())}"
     yield f"output  {plan.output}"
-    yield from _estimates(plan, stages, timings)
+    yield from _estimates(plan, [stage for stage in stages if stage.key not in done], len(stages), timings)
     lines = Counter(line for stage, cfg in settings.items() for line in outside(stage, cfg, plan.output))
     for line, count in lines.items():
         yield f"{line} ({count} stages)"
@@ -64,14 +68,13 @@ def _summary(plan: Plan, stages: Sequence[Stage], settings: Mapping[Stage, CfgNo
         yield f"note    {note}"
 
 
-def _estimates(plan: Plan, stages: Sequence[Stage], timings: Timings) -> Iterator[str]:
-    """Estimate time and disk of the stages that are not complete."""
-    rest = [stage for stage in stages if not stage.complete()]
+def _estimates(plan: Plan, rest: Sequence[Stage], number: int, timings: Timings) -> Iterator[str]:
+    """Estimate time and disk of the stages that are not complete, `rest` of a number of stages."""
     on_cluster = plan.suite.launch.executor == SLURM
-    numbers = sorted({stage.processes for stage in stages if stage.trains})
+    numbers = sorted({stage.processes for stage in plan.stages if stage.trains})
     processes = " or ".join(map(str, numbers or [plan.suite.launch.num_gpus]))
     if on_cluster:
-        slots = plan.suite.launch.jobs or len(stages)
+        slots = plan.suite.launch.jobs or number
         yield f"jobs    {slots} at once on a cluster (LAUNCH.JOBS), {processes} processes per training"
     else:
         slots = plan.suite.launch.jobs or len(make_slots(this_machine(), plan.stages))
@@ -82,25 +85,22 @@ def _estimates(plan: Plan, stages: Sequence[Stage], timings: Timings) -> Iterato
         path = graph.critical_path(timings.seconds)
         whole, chain = (minutes(sum(map(timings.seconds, some))) for some in (rest, path))
         elapsed = minutes(graph.makespan(timings.seconds, slots))
-        yield f"time    about {elapsed} for {whole} of stages{_except(unknown, 'COST')}"
+        yield f"time    about {elapsed} for {whole} of stages{_except(unknown)}"
         yield f"chain   {chain} at least, however many slots: {' > '.join(stage.title for stage in path)}"
         gpu_hours = sum(timings.seconds(stage) * stage.processes * stage.resources.gpus for stage in rest) / 3600
         if on_cluster and gpu_hours:
-            yield f"cost    about {gpu_hours:,.0f} GPU hours{_except(unknown, 'COST')}"
-    sizes = [size for stage in rest if (size := timings.size(stage)) is not None]
-    if sizes:
-        unknown = Counter(stage.timing_key for stage in rest if timings.size(stage) is None)
-        yield f"disk    about {size_text(sum(sizes) * 1e9)}{_except(unknown, 'DISK')}"
+            yield f"cost    about {gpu_hours:,.0f} GPU hours{_except(unknown)}"
+    yield from estimate_disk(plan, rest, timings)
 
 
-def _except(unknown: Mapping[str, int], key: str) -> str:
+def _except(unknown: Mapping[str, int]) -> str:
     kinds = ", ".join(f"{number} {kind}" for kind, number in unknown.items())
-    return f", without {kinds}, whose {key} is unknown" if kinds else ""
+    return f", without {kinds}, whose COST is unknown" if kinds else ""
 
 
-def _block(stage: Stage, number: str, cfg: CfgNode | None, output: Path) -> Iterator[str]:
+def _block(stage: Stage, number: str, cfg: CfgNode | None, output: Path, done: bool) -> Iterator[str]:
     """List one stage: inputs, config, folder and command."""
-    yield f"{number} {stage.title}: {'cached' if stage.complete() else 'to run'}"
+    yield f"{number} {stage.title}: {'cached' if done else 'to run'}"
     for line in outside(stage, cfg, output) if cfg else ():
         yield f"  {line}"
     titles = {item.output: item.title for item in stage.inputs}

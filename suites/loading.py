@@ -14,7 +14,7 @@ from suites.entries import read
 from suites.references import CHOSEN, RUN, check, find, parse
 from suites.stages import KINDS
 from suites.stages.adoption import CLASSES
-from suites.stages.resources import Resources
+from suites.stages.resources import KEEPS, Resources
 
 # Shortest time limit of a job in minutes: submitit takes any end of a shorter one for the time limit.
 SHORTEST = 30
@@ -66,6 +66,7 @@ def _check_suite(suite: Suite) -> None:
     check_range("LAUNCH.NUM_GPUS", suite.launch.num_gpus, 1)
     check_range("LAUNCH.JOBS", suite.launch.jobs, 0)
     check_range("LAUNCH.RETRIES", suite.launch.retries, 0)
+    check_choice("KEEP", suite.keep, KEEPS)
     check_choice("LAUNCH.EXECUTOR", suite.launch.executor, EXECUTORS)
     check_range("CLUSTER.TIME", suite.cluster.time, SHORTEST)
     _check_options(suite.cluster.extra, "CLUSTER.EXTRA")

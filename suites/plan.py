@@ -18,7 +18,7 @@ from backbones.core.config import expand_path
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint
 from backbones.core.results import FILE_NAME
-from suites.config import RANDOM, Comparing, DataEntry, Row, Suite
+from suites.config import RANDOM, Comparing, DataEntry, Row, Suite, size_of
 from suites.fingerprints.data import Known, load_known, tree_fingerprint
 from suites.folder import find_suffix
 from suites.references import as_text
@@ -26,7 +26,7 @@ from suites.stages import KINDS, Compare, Finetune, Prepare, Stage
 from suites.stages.factory import Source
 from suites.stages.measures import Measure
 from suites.stages.naming import Run, find_tool, slug, stage_hash
-from suites.stages.resources import Resources
+from suites.stages.resources import Resources, Size
 from suites.stages.results import ResultStage
 from suites.training import ROOT, Trained, Training, config_file
 
@@ -135,7 +135,7 @@ def compare_stage(
         inputs=tuple(runs),
         reads=tuple(run.output for run in runs),
         cost=plan.suite.compare.cost,
-        disk=plan.suite.compare.disk,
+        disk=Size(plan.suite.compare.disk),
         tool=tool.stem,
         suite=plan.name,
         root=plan.output,
@@ -198,7 +198,7 @@ class _Builder:
             if block.enabled:
                 yield self.training.factory(run).make(
                     cls, run, run.name, block.overrides, backbone=trained.run, folder=[str(trained.run.output)],
-                    cost=block.cost, disk=block.disk, waits=waits, selection=trained.selection,
+                    cost=block.cost, disk=Size(block.disk), waits=waits, selection=trained.selection,
                 )  # fmt: skip
 
     def _finetune(self, row: Row, run: Run, backbone: ResultStage | None, waits: str) -> Iterator[Stage]:
@@ -209,8 +209,8 @@ class _Builder:
             for seed in self.suite.finetune_seeds_of(row):
                 stage = self.training.factory(run).make(
                     Finetune, run, run.name, [*entry.overrides, *run.overrides_with(seed)], tool=entry.tool,
-                    options=options, config=config, protocol=entry.name, cost=entry.cost, disk=entry.disk, waits=waits,
-                    backbone=backbone, detector_seed=seed,
+                    options=options, config=config, protocol=entry.name, cost=entry.cost, disk=size_of(entry),
+                    backbone=backbone, detector_seed=seed, waits=waits,
                 )  # fmt: skip
                 yield stage if seed is None else replace(stage, title=f"{stage.title} detector seed {seed}")
 
@@ -225,7 +225,7 @@ def _data(entry: DataEntry, output: Path, tools: Path, known: Known, without: bo
     command = (sys.executable, str(tool), *arguments, "--overwrite", "--output-dir", str(folder))
     stage = Prepare(
         title=f"data {entry.name}: {Prepare.kind}", command=command, output=folder, hash=key, tool=tool.stem,
-        marker=f"{arguments[0]}.json", cost=entry.cost, disk=entry.disk, compared=False,
+        marker=f"{arguments[0]}.json", cost=entry.cost, disk=Size(entry.disk), compared=False,
         resources=resources,
     )  # fmt: skip
     return Source(folder, key, stage)

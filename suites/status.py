@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from suites.execution import attempts
 from suites.execution.attempts import Attempt
 from suites.execution.graph import Graph
+from suites.execution.keeping import find_lacking
 from suites.execution.progress import minutes
 from suites.plan import Plan
 from suites.stages import Stage
@@ -38,10 +39,11 @@ def describe_status(plan: Plan) -> str:
 def find_states(plan: Plan) -> dict[Stage, tuple[str, Attempt | None]]:
     """Return the state of every stage, with its last attempt if it is not complete."""
     graph, complete, states = Graph(plan.stages), set(), {}
+    lacking = find_lacking(plan.stages)
     for key, stage in graph.stages.items():
         attempt = None if stage.waits else attempts.load(stage)
         state = attempt.state if attempt else ""
-        if stage.complete():
+        if stage.complete() and key not in lacking:
             complete.add(key)
             state, attempt = COMPLETE, None
         ready = not stage.waits and all(needed in complete for needed in graph.needs[key])

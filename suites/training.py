@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from backbones.core.config import IMPORTS, expand_path, load_yaml
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint
-from suites.config import SEED, Row, Suite
+from suites.config import SEED, Row, Suite, size_of
 from suites.fingerprints.sources import class_source
 from suites.grid import Grid
 from suites.references import CHOSEN, RUN, fill, find, parse
@@ -95,7 +95,9 @@ class Training:
         }
         sources, processes = {**self.data, **runs}, self.suite.launch.num_gpus
         resources = {kind: self.suite.resources_of(kind) for kind in KINDS}
-        return Factory(self.output, self.tools, sources, processes, resources, self.source_of, self.tree_of)
+        return Factory(
+            self.output, self.tools, sources, processes, resources, self.source_of, self.tree_of, self.suite.keep
+        )
 
     def _twin(self, trained: Trained, run: Run) -> tuple[str, str]:
         if trained.run.waits:
@@ -166,7 +168,7 @@ class Training:
         options = ["--config-file", str(config), "--resume"]
         return self.factory(run).make(
             cls, run, name, overrides, options=options, config=config, cost=self.suite.pretrain.cost,
-            disk=self.suite.pretrain.disk, **others,
+            disk=size_of(self.suite.pretrain), **others,
         )  # fmt: skip
 
     def _select(self, grid: Grid, run: Run, points: Sequence[GridPoint], waits: str) -> Select:

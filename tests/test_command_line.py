@@ -34,8 +34,8 @@ EXPANDING = (path_argument, backbone_argument, data_argument, root_argument, res
 # Options that take a text which is not a path; a new one is added here, or is given one of EXPANDING as its type.
 TEXTS = {
     "arch", "baseline", "better", "box_form", "by", "category_by", "channel_order", "chosen", "dist_url", "error",
-    "form", "image_by", "key", "kind", "label", "method", "metric", "norm", "note", "overrides", "paper", "primary",
-    "rows", "scaled", "set", "sort", "source", "split", "to", "variant",
+    "form", "image_by", "keep", "key", "kind", "label", "method", "metric", "norm", "note", "overrides", "paper",
+    "primary", "rows", "scaled", "set", "sort", "source", "split", "to", "variant",
 }  # fmt: skip
 
 

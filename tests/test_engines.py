@@ -223,8 +223,8 @@ def test_checkpoints_of_version_0_4_are_read(command, finished, tmp_path):
         assert found.keys() == {*state, "resume_key", "model"}
         assert (found["engine"], found["resume_key"]) == (engine, key)
         assert_equal_trees(found["model"], model)
-    save_checkpoint(path, iteration=3, settings=key, model=model)
-    with pytest.raises(InputError, match="is not a checkpoint of a fine-tuning: it lacks optimizer"):
+    save_checkpoint(path, iteration=3, settings=key, optimizer={})
+    with pytest.raises(InputError, match="is not a checkpoint of a fine-tuning: it lacks model"):
         read_detector(path)
 
 

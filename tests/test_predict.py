@@ -1,6 +1,8 @@
 """Detections of a finished detector in images of any folder: those of its run, and broken files are named."""
 
 import json
+import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +26,22 @@ ENGINES = [
 
 
 @pytest.fixture(scope="module", params=ENGINES)
-def run(request, small_scenes, tmp_path_factory, load_tool):
-    """A finished run of three iterations."""
+def trained(request, small_scenes, tmp_path_factory, load_tool):
+    """A finished run of three iterations, whose last checkpoint holds no optimizer state."""
     folder = tmp_path_factory.mktemp(request.param)
     main, argv = tiny_run(request.param, small_scenes, folder, load_tool)
-    main(argv(folder / "run", "SOLVER.MAX_ITER", 3))
-    return folder / "run"
+    main(argv(folder / "run", "SOLVER.MAX_ITER", 3, flags=["--keep", "weights"]))
+    return folder / "run", partial(call, main, argv)
+
+
+def call(main, argv, run, *flags):
+    """Call the tool again on the run or a copy of it."""
+    main(argv(run, "SOLVER.MAX_ITER", 3, flags=flags))
+
+
+@pytest.fixture
+def run(trained):
+    return trained[0]
 
 
 @pytest.fixture
@@ -112,6 +124,21 @@ def test_a_box_is_drawn_where_it_was_found(tmp_path):
     assert tuple(pixels[40, 20]) == (0x15, 0x57, 0xC0)  # the left side
     assert not pixels[:10, :10].any()  # scored too low
     assert not empty.any()
+
+
+def test_a_run_without_optimizer_state_is_evaluated_again_but_not_continued(trained, tmp_path):
+    (run, again), copy = trained, tmp_path / "run"
+    state = load_checkpoint(run / "checkpoint.pth")
+    assert "optimizer" not in state
+    shutil.copytree(run, copy)
+    for flag in ("--resume", "--eval-only"):
+        (copy / "results.json").unlink()
+        again(copy, flag)
+        found, wanted = (json.loads((folder / "results.json").read_text()) for folder in (copy, run))
+        assert found["metrics"] == wanted["metrics"]
+    save_checkpoint(copy / "checkpoint.pth", **state | {"iteration": 2})
+    with pytest.raises(InputError, match=r"checkpoint\.pth holds no optimizer state .* cannot be continued; start in "):
+        again(copy, "--resume")
 
 
 def test_what_is_not_a_finished_run_is_refused(run, tmp_path, predict):

@@ -10,7 +10,7 @@ import torch
 from helpers.killing import ROOT, assert_equal_trees, kill_after, reported
 from helpers.pretraining import TOOL, arguments, run
 
-from backbones.core.checkpoint import load_checkpoint
+from backbones.core.checkpoint import load_checkpoint, save_checkpoint
 from backbones.core.errors import InputError
 from backbones.core.results import load_results
 from backbones.core.run_log import get_logger
@@ -88,9 +88,9 @@ def test_two_processes_report_the_backbone_that_they_saved(one_and_two, load_too
 
 @pytest.fixture(scope="module")
 def finished(small_scenes, tmp_path_factory, load_tool):
-    """A finished run of one epoch."""
+    """A finished run of one epoch, whose last checkpoint holds no optimizer state."""
     folder = tmp_path_factory.mktemp("finished") / "run"
-    load_tool("pretrain").main(arguments(small_scenes, folder, "SOLVER.MAX_EPOCH", 1))
+    load_tool("pretrain").main(["--keep", "weights", *arguments(small_scenes, folder, "SOLVER.MAX_EPOCH", 1)])
     return folder
 
 
@@ -149,6 +149,22 @@ def test_changed_schedule_and_second_start_are_refused(small_scenes, finished, l
     with pytest.raises(InputError, match=r"SOLVER\.MAX_EPOCH was 1 and is now 2"):
         main(arguments(small_scenes, finished, "SOLVER.MAX_EPOCH", 2, resume=True))
     assert (finished / "results.json").read_bytes() == before
+
+
+def test_a_finished_run_without_optimizer_state_is_measured_again_but_not_continued(
+    small_scenes, finished, tmp_path, load_tool
+):
+    main, run, before = load_tool("pretrain").main, tmp_path / "run", load_results(finished)
+    shutil.copytree(finished, run)
+    (run / "results.json").unlink()
+    (run / "backbone.pth").unlink()
+    main(arguments(small_scenes, run, "SOLVER.MAX_EPOCH", 1, resume=True))
+    assert load_results(run) == before
+    state = load_checkpoint(run / "checkpoint.pth")
+    assert "optimizer" not in state
+    save_checkpoint(run / "checkpoint.pth", **state | {"iteration": 2})
+    with pytest.raises(InputError, match=r"checkpoint\.pth holds no optimizer state .* cannot be continued; start in "):
+        main(arguments(small_scenes, run, "SOLVER.MAX_EPOCH", 1, resume=True))
 
 
 def test_checkpoint_of_another_kind_is_refused(small_scenes, finished, tmp_path, load_tool):

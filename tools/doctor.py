@@ -1,6 +1,6 @@
 """Check what this machine can run, and how to fix the rest.
 
-    python tools/doctor.py [--output-dir runs] [--json] [--slurm-job]
+    python tools/doctor.py [--output-dir runs] [--suite FILE] [--json] [--slurm-job]
 
 The last lines are verdicts: pretraining, both engines, the quick suite, COCO at scale.  Exit code 0 if the torchvision
 engine works, which needs only packages from the package index; otherwise 1.
@@ -36,16 +36,17 @@ except ModuleNotFoundError:
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     checks = [*check_machine(args.output_dir), *check_torch(), *check_packages()]
-    checks += check_suites(args.output_dir, args.slurm_job)
+    checks += check_suites(args.output_dir, args.slurm_job, args.suite)
     checks += check_detection(verdicts(checks)[TORCHVISION] == "yes")
     print(json.dumps(as_dict(checks), indent=1) if args.json else describe(checks))
     return 0 if verdicts(checks)[TORCHVISION] == "yes" else 1
 
 
-def check_suites(output_dir: Path, slurm_job: bool) -> list[Check]:
+def check_suites(output_dir: Path, slurm_job: bool, suite: Path | None) -> list[Check]:
     """Check where suites run, here and on a cluster; imported late, so that a missing package does not prevent it."""
     try:
         from suites.cluster.doctor import check_slurm
+        from suites.execution.disk import QUICK_SUITE, check_space
         from suites.execution.slots import check_system, make_slots, this_machine
 
         check_system()
@@ -53,7 +54,8 @@ def check_suites(output_dir: Path, slurm_job: bool) -> list[Check]:
     except Exception as error:
         return [Check("suite slots", PROBLEM, reason(error), "fix the lines above, then check again", (QUICK,))]
     found = f"{len(make_slots(machine, ()))} ({machine}); change with LAUNCH.JOBS"
-    return [Check("suite slots", OK, found), *check_slurm(output_dir, test_job=slurm_job)]
+    space = check_space(suite or QUICK_SUITE, output_dir)
+    return [Check("suite slots", OK, found), space, *check_slurm(output_dir, test_job=slurm_job)]
 
 
 def check_detection(installed: bool) -> list[Check]:
@@ -71,6 +73,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--output-dir", type=path_argument, default="runs", help="folder for future runs (default: %(default)s)"
     )
+    parser.add_argument("--suite", type=path_argument, help="yaml file whose DISK must be free (default: quick.yaml)")
     parser.add_argument("--slurm-job", action="store_true", help="also run a job of two seconds on the SLURM cluster")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     return parser.parse_args(argv)

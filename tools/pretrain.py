@@ -10,7 +10,7 @@ cluster; torchrun --nproc_per_node 8 tools/pretrain.py ... is equivalent to --nu
 import argparse
 import sys
 
-from backbones.core.arguments import ArgumentParser, path_argument
+from backbones.core.arguments import ArgumentParser, add_keep, path_argument
 from backbones.core.distributed import is_main, setup_distributed
 from backbones.core.entry import fast_imports, run_tool
 from backbones.core.errors import InputError
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     with lock_run(args.output_dir):
         if not args.resume and (args.output_dir / CHECKPOINT).exists():
             raise InputError(f"{args.output_dir} holds a run already; add --resume to resume, or choose another folder")
-        results = pretrain(cfg, args.output_dir, resume=args.resume)
+        results = pretrain(cfg, args.output_dir, resume=args.resume, keep=args.keep)
     if is_main():
         top1 = results["metrics"]["top1"]
         print(
@@ -56,6 +56,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--config-file", type=path_argument, help="yaml file; keys: backbones/config.py")
     parser.add_argument("--output-dir", type=path_argument, help="folder of the run")
     parser.add_argument("--resume", action="store_true", help="resume from the checkpoint of the run, if it exists")
+    add_keep(parser)
     parser.add_argument("--list-methods", action="store_true", help="print every method with its arguments and exit")
     add_launch_arguments(parser)
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="change config keys")

@@ -14,6 +14,10 @@ RANDOM = "random"
 ROOT_VARIABLE = "SMOOTH2DET_DATA"
 
 
+# --keep of a training: what checkpoint.pth holds once its last iteration is done.
+KEEP_ALL, KEEP_WEIGHTS = "all", "weights"
+
+
 class ArgumentParser(argparse.ArgumentParser):
     """Argument parser that prints the tool's docstring unwrapped, reports an error in one line and suggests the
     closest option."""
@@ -30,6 +34,14 @@ class ArgumentParser(argparse.ArgumentParser):
             choices = re.findall(r"[^\s,']+", wrong[3])
             message = f"{wrong[1]}unknown '{wrong[2]}'{suggestion(wrong[2], choices)}"
         self.exit(2, f"error: {message}\n")
+
+
+def add_keep(parser: argparse.ArgumentParser) -> None:
+    """Add the option --keep."""
+    parser.add_argument(
+        "--keep", choices=(KEEP_ALL, KEEP_WEIGHTS), default=KEEP_ALL,
+        help="weights: the last checkpoint holds no optimizer state, which takes half of it or more (default: all)",
+    )  # fmt: skip
 
 
 def path_argument(text: str) -> Path:

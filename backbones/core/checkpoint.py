@@ -11,6 +11,18 @@ from backbones.core.errors import InputError
 from backbones.core.file_kinds import describe_kind, find_changed_record, find_named_code
 from backbones.core.files import save_atomic
 
+# Field of a training's checkpoint that the last one lacks with --keep weights.
+OPTIMIZER = "optimizer"
+
+
+def refuse_unfinished(state: Mapping[str, Any], path: str | Path, *, finished: bool) -> None:
+    """Raise `InputError` for a checkpoint without optimizer state of a training that has iterations left."""
+    if not finished and OPTIMIZER not in state:
+        raise InputError(
+            f"{path} holds no optimizer state (KEEP of its suite, or --keep weights), so its training cannot be "
+            "continued; start in another folder"
+        )
+
 
 def save_checkpoint(path: str | Path, **state: Any) -> None:
     """Write `state` (tensors and plain types) atomically."""

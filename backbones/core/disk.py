@@ -72,13 +72,13 @@ def content_size(content: Any) -> int:
 def shortage(path: str | Path) -> str:
     """Return the end of the message about a process that died silently, if a full disk at `path` is the likely cause;
     else an empty string."""
-    short = shutil.disk_usage(_folder(path)).free < _SHORT
+    short = shutil.disk_usage(existing_folder(path)).free < _SHORT
     return f"; {free_text(path)}" if short else ""
 
 
 def free_text(path: str | Path, number: int = errno.ENOSPC) -> str:
     """Describe the free space on the disk of `path`."""
-    folder = _folder(path)
+    folder = existing_folder(path)
     free = f"{size_text(shutil.disk_usage(folder).free)} free in {folder}"
     nodes = os.statvfs(folder)
     if nodes.f_files and not nodes.f_favail:
@@ -86,7 +86,7 @@ def free_text(path: str | Path, number: int = errno.ENOSPC) -> str:
     return f"{free}, whose quota is used up" if number == errno.EDQUOT else free
 
 
-def _folder(path: str | Path) -> Path:
+def existing_folder(path: str | Path) -> Path:
     """Return `path`, or its deepest parent that is an existing folder."""
     path = Path(path).absolute()
     return next(folder for folder in (path, *path.parents) if folder.is_dir())
@@ -107,6 +107,18 @@ def folder_size(folder: Path) -> int:
         for name in (*folders, *files):
             with suppress(OSError):
                 size += os.lstat(os.path.join(parent, name)).st_size
+    return size
+
+
+def disk_use(*paths: Path) -> int:
+    """Return the bytes of files and folders on the disk, in whole blocks: small files take more than their length."""
+    found = [
+        Path(parent, name) for path in paths for parent, folders, files in os.walk(path) for name in (*folders, *files)
+    ]
+    size = 0
+    for path in (*paths, *found):
+        with suppress(OSError):
+            size += os.lstat(path).st_blocks * 512
     return size
 
 

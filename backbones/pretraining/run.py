@@ -10,7 +10,8 @@ from torch import nn
 from backbones import __version__
 from backbones.config import ROLES, idle_settings
 from backbones.core import distributed
-from backbones.core.checkpoint import load_checkpoint, load_state, save_checkpoint
+from backbones.core.arguments import KEEP_ALL, KEEP_WEIGHTS
+from backbones.core.checkpoint import OPTIMIZER, load_checkpoint, load_state, refuse_unfinished, save_checkpoint
 from backbones.core.choices import EPOCH, TEMPERATURE, choice, chosen_on
 from backbones.core.config import CfgNode, config_hash, expand_path, flatten, load_yaml
 from backbones.core.engine import check_precision, seed_step, train
@@ -50,10 +51,13 @@ BACKBONE, BEST = "backbone.pth", "best.pth"
 _REPORT = "EVAL.REPORT"
 
 
-def pretrain(cfg: CfgNode, run_dir: Path, *, resume: bool) -> dict[str, Any]:
+def pretrain(cfg: CfgNode, run_dir: Path, *, resume: bool, keep: str = KEEP_ALL) -> dict[str, Any]:
     """Train with `cfg`; write checkpoint.pth, backbone.pth and results.json into `run_dir`, and return the results.
 
     The files of a resumed run are not changed before all checks have passed.
+
+    Args:
+        keep: what the last checkpoint holds (backbones/core/arguments.py).
     """
     device = distributed.setup_distributed()
     hold_log()
@@ -71,7 +75,7 @@ def pretrain(cfg: CfgNode, run_dir: Path, *, resume: bool) -> dict[str, Any]:
     if cfg.DATA.SHIFTED_SPLIT:  # used only after training; read here so that a wrong name fails early
         build_samples(cfg, cfg.DATA.SHIFTED_SPLIT, warnings)
     warnings.log(get_logger())
-    pretraining = Pretraining(cfg, run_dir, device, samples, val)
+    pretraining = Pretraining(cfg, run_dir, device, samples, val, keep)
     pretraining.fit(resume=resume)
     return pretraining.finish(warnings)
 
@@ -81,10 +85,14 @@ class Pretraining:
 
     Args:
         samples, val: the training split and the validation split.
+        keep: what the last checkpoint holds.
     """
 
-    def __init__(self, cfg: CfgNode, run_dir: Path, device: torch.device, samples: Samples, val: Samples) -> None:
+    def __init__(
+        self, cfg: CfgNode, run_dir: Path, device: torch.device, samples: Samples, val: Samples, keep: str = KEEP_ALL
+    ) -> None:
         self.cfg, self.run_dir, self.device, self.samples, self.val = cfg, run_dir, device, samples, val
+        self.keep = keep
         self.epoch = iterations_per_epoch(cfg, samples)
         self.stop = cfg.SOLVER.MAX_EPOCH * self.epoch
         self.method = build_method(cfg, len(samples.classes)).to(device)
@@ -193,6 +201,9 @@ class Pretraining:
             self.teacher.refuse_not_finite()
         self.method.gather()
         self.meters.gather(self.device)
+        optimizer = (
+            {} if finished == self.stop and self.keep == KEEP_WEIGHTS else {OPTIMIZER: self.optimizer.state_dict()}
+        )
         if distributed.is_main():
             save_checkpoint(
                 self.run_dir / CHECKPOINT,
@@ -201,9 +212,9 @@ class Pretraining:
                 teacher=self._teacher_hash(),
                 start=self.start,
                 method=self.method.state_dict(),
-                optimizer=self.optimizer.state_dict(),
                 validation=self.validation.state_dict(),
                 meters=self.meters.state_dict(),
+                **optimizer,
             )
         distributed.barrier()
         note_saved(finished, self.stop)
@@ -232,7 +243,9 @@ class Pretraining:
                 f"{state.get('start', 'another file') or 'nothing'}; restore the file, or start in another folder"
             )
         self.validation.load_state_dict(state.get("validation", {}))
-        self.optimizer.load_state_dict(state["optimizer"])
+        refuse_unfinished(state, path, finished=state["iteration"] >= self.stop)
+        if OPTIMIZER in state:
+            self.optimizer.load_state_dict(state[OPTIMIZER])
         self.meters.load_state_dict(state.get("meters", {}))
         note_saved(state["iteration"], self.stop)
         return state["iteration"]

@@ -7,30 +7,36 @@ resume_key  name -> text of everything that the weights depend on (`build_resume
 model       state dict of `Detector.model`
 categories  [{"id", "name"}] of the data
 meters      losses since the last line of metrics.jsonl, empty unless a signal has stopped the run between two lines
-optimizer, ...   state dicts of `Detector.parts`
+optimizer, ...   state dicts of `Detector.parts`; with --keep weights, the last checkpoint has no optimizer
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from backbones.core.checkpoint import load_checkpoint, load_state, save_checkpoint
+from backbones.core.checkpoint import OPTIMIZER, load_checkpoint, load_state, refuse_unfinished, save_checkpoint
 from backbones.core.distributed import barrier, is_main, world_size
 from backbones.core.errors import InputError
 from detection.engines.base import Detector
 
 CHECKPOINT = "checkpoint.pth"
-_FIELDS = ("engine", "iteration", "processes", "resume_key", "model", "optimizer")
+_FIELDS = ("engine", "iteration", "processes", "resume_key", "model")
 
 
 def save_detector(
-    path: Path, detector: Detector, finished: int, resume_key: dict[str, str], categories: Sequence[dict[str, Any]]
+    path: Path,
+    detector: Detector,
+    finished: int,
+    resume_key: dict[str, str],
+    categories: Sequence[dict[str, Any]],
+    without: Collection[str] = (),
 ) -> None:
     """Write the checkpoint; called on every process.
 
     Args:
         finished: number of finished iterations.
         categories: of the data.
+        without: parts of the detector to leave out.
     """
     detector.meters.gather(detector.device)
     if is_main():
@@ -43,7 +49,7 @@ def save_detector(
             model=detector.model.state_dict(),
             categories=[{"id": one["id"], "name": one["name"]} for one in categories],
             meters=detector.meters.state_dict(),
-            **{name: part.state_dict() for name, part in detector.parts().items()},
+            **{name: part.state_dict() for name, part in detector.parts().items() if name not in without},
         )
     barrier()
 
@@ -66,22 +72,27 @@ def read_detector(path: Path) -> dict[str, Any]:
     return state
 
 
-def restore_detector(path: Path, detector: Detector, state: dict[str, Any]) -> None:
+def restore_detector(path: Path, detector: Detector, state: dict[str, Any], *, finished: bool = False) -> None:
     """Load `state` (from `read_detector`) into `detector`.
 
+    Args:
+        finished: no iterations are left, so that no optimizer is needed.
+
     Raises:
-        InputError: the checkpoint of another engine or network.
+        InputError: the checkpoint of another engine or network, or without the optimizer that is needed.
     """
     engine, parts = detector.cfg.ENGINE, detector.parts()
     if state["engine"] != engine:
         raise InputError(
             f"{path} is a checkpoint of ENGINE {state['engine']}, not of {engine}; use a new output folder"
         )
-    if missing := [name for name in parts if name not in state]:
+    refuse_unfinished(state, path, finished=finished)
+    if missing := [name for name in parts if name not in state and name != OPTIMIZER]:
         raise InputError(
             f"{path} is not a checkpoint of ENGINE {engine}: it lacks {missing[0]}; use a new output folder"
         )
     load_state(detector.model, state["model"], where=path)
     detector.meters.load_state_dict(state.get("meters", {}))
     for name, part in parts.items():
-        part.load_state_dict(state[name])
+        if name in state:
+            part.load_state_dict(state[name])

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from backbones.core.arguments import ArgumentParser, backbone_argument, path_argument
+from backbones.core.arguments import ArgumentParser, add_keep, backbone_argument, path_argument
 from backbones.core.entry import fast_imports
 from backbones.core.launch import launch, wants_launch
 from backbones.core.machines import add_launch_arguments
@@ -55,7 +55,7 @@ def run_command(tool: Tool, argv: list[str] | None) -> int:
     backbone = load_checked(cfg, args.backbone)
     cfg.freeze()
     with lock_run(args.output_dir):
-        modes = {"resume": args.resume, "eval_only": args.eval_only}
+        modes = {"resume": args.resume, "eval_only": args.eval_only, "keep": args.keep}
         results = finetune(cfg, backbone, args.output_dir, **modes, truth_dir=args.truth_dir)
     if is_main():
         print(summarise(results, tool.shown, args.output_dir))
@@ -91,6 +91,7 @@ def parse_arguments(tool: Tool, argv: list[str] | None) -> argparse.Namespace:
         "--truth-dir", type=path_argument, metavar="DIR",
         help="folder that gets the test set's ground truth as COCO json, once for all runs that share it",
     )  # fmt: skip
+    add_keep(parser)
     add_launch_arguments(parser)
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="change config keys")
     return parser.parse_intermixed_args(argv)

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from backbones.core.arguments import KEEP_ALL, KEEP_WEIGHTS
+from backbones.core.checkpoint import OPTIMIZER
 from backbones.core.config import CfgNode
 from backbones.core.distributed import broadcast, is_main
 from backbones.core.files import save_json
@@ -40,6 +42,7 @@ def fit(
     *,
     resume: bool = False,
     eval_only: bool = False,
+    keep: str = KEEP_ALL,
     begin: Callable[[], Path] | None = None,
 ) -> Detections:
     """Train (or resume, or only load) and return every detection on `test`, complete on every process.
@@ -48,10 +51,11 @@ def fit(
     the proof that frozen stages did not change.
 
     Args:
+        keep: what the last checkpoint holds (backbones/core/arguments.py).
         begin: called on every process after all checks and before anything is written; returns the folder of
             loading.json (default: `run_dir`).
     """
-    run = Fitting(cfg, backbone, train, test, run_dir, device)
+    run = Fitting(cfg, backbone, train, test, run_dir, device, keep)
     if resume or eval_only:
         run.restore(required=eval_only)
     if eval_only:
@@ -80,8 +84,9 @@ class Fitting:
         test: DetectionData,
         run_dir: Path,
         device: torch.device,
+        keep: str = KEEP_ALL,
     ) -> None:
-        self.cfg, self.data, self.test, self.run_dir = cfg, train, test, run_dir
+        self.cfg, self.data, self.test, self.run_dir, self.keep = cfg, train, test, run_dir, keep
         engine = build_engine(cfg.ENGINE)
         torch.manual_seed(cfg.SEED)
         self.detector = engine.build(cfg, backbone, device)
@@ -95,8 +100,8 @@ class Fitting:
             return
         state = read_detector(self.path)
         refuse_other_settings(state["resume_key"], self.resume_key, self.path)
-        restore_detector(self.path, self.detector, state)
         self.finished = state["iteration"]
+        restore_detector(self.path, self.detector, state, finished=self.finished >= self.cfg.SOLVER.MAX_ITER)
         if self.finished < self.cfg.SOLVER.MAX_ITER:
             warn_of_other_processes(state)
         if not required:
@@ -105,13 +110,14 @@ class Fitting:
 
     def save(self, finished: int) -> None:
         """Save the checkpoint after `finished` iterations; called on every process."""
-        self.finished = finished
+        self.finished, last = finished, finished == self.cfg.SOLVER.MAX_ITER
         precise = self.cfg.TEST.get("PRECISE_BN")
-        if finished == self.cfg.SOLVER.MAX_ITER and precise and precise.ENABLED:
+        if last and precise and precise.ENABLED:
             # Before the last checkpoint, so that a later detection with it uses the same statistics.
             self.detector.measure_norms(self.data)
         self.detector.gather()
-        save_detector(self.path, self.detector, finished, self.resume_key, self.test.categories)
+        without = (OPTIMIZER,) if last and self.keep == KEEP_WEIGHTS else ()
+        save_detector(self.path, self.detector, finished, self.resume_key, self.test.categories, without)
         note_saved(finished, self.cfg.SOLVER.MAX_ITER)
 
     def train(self) -> None:

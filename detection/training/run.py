@@ -7,6 +7,7 @@ their metrics are comparable.
 from pathlib import Path
 from typing import Any
 
+from backbones.core.arguments import KEEP_ALL
 from backbones.core.config import CfgNode, flatten
 from backbones.core.distributed import barrier, is_main, setup_distributed
 from backbones.core.errors import InputError
@@ -54,6 +55,7 @@ def finetune(
     resume: bool,
     eval_only: bool,
     truth_dir: Path | None = None,
+    keep: str = KEEP_ALL,
 ) -> dict[str, Any]:
     """Train, detect, evaluate; write predictions.json, matches.npz and results.json; return the results.
 
@@ -63,6 +65,7 @@ def finetune(
         resume: resume from the run's checkpoint, if it exists.
         eval_only: detect and evaluate with the finished run's checkpoint; see `run_folder` for where the results go.
         truth_dir: folder for the test set's ground truth, which runs can share; None: it is not written.
+        keep: what the last checkpoint holds (backbones/core/arguments.py).
 
     Returns:
         the content of results.json on the main process, {} on others.
@@ -80,7 +83,8 @@ def finetune(
     place = choose_folder(run_dir, cfg, train, test, engine.roles, resume=resume, eval_only=eval_only)
     if truth_dir and is_main():
         save_truth_once(test, truth_dir)
-    found = fit(cfg, backbone, train, test, run_dir, device, resume=resume, eval_only=eval_only, begin=place.open)
+    modes = {"resume": resume, "eval_only": eval_only, "keep": keep}
+    found = fit(cfg, backbone, train, test, run_dir, device, **modes, begin=place.open)
     results = save_evaluation(cfg, backbone, train, test, found, place, warnings) if is_main() else {}
     if not eval_only:
         write_last(run_dir, cfg, results.get("metrics", {}))

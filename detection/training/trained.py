@@ -86,7 +86,7 @@ def load_detector(run: str | Path) -> TrainedDetector:
     engine.check_config(cfg)
     engine.require()
     detector = engine.rebuild(cfg, setup_distributed())
-    restore_detector(folder / CHECKPOINT, detector, state)
+    restore_detector(folder / CHECKPOINT, detector, state, finished=True)
     return TrainedDetector(cfg, detector, state.get("categories") or _categories(folder))
 
 

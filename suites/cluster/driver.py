@@ -19,6 +19,7 @@ from suites.cluster.stage_job import FollowUp
 from suites.cluster.states import CANCELLED, COMPLETE, FAILED, GRACE, LIVE, NEW, UNSURE, State, View
 from suites.execution.failures import Failed, describe_failures
 from suites.execution.graph import Graph
+from suites.execution.keeping import Keeper, revive
 from suites.execution.timings import Timings
 from suites.fingerprints.data import save_known
 from suites.folder import claim_suffix
@@ -87,12 +88,15 @@ class Driver:
             ClusterError: the scheduler did not answer; nothing was submitted.
             InputError: it refused a job for a reason that does not pass by itself.
         """
+        revive(self.plan.stages)
         if any(stage.waits for stage in self.plan.stages):
             self.plan = plan_again(self.plan)
         save_folders(self.plan)
         view = self.executor.ask()
         found = Found(self.executor.look(self.plan.stages, view))
         _Submission(self, found, view, anew).run(Graph(self.plan.stages))
+        complete = {stage.key for stage in self.plan.stages if found.states[key_of(stage)].what == COMPLETE}
+        Keeper(self.plan).release(complete)
         if not found.later and not found.count(UNSURE, *LIVE):
             self.compare(found, view, anew)
         return found

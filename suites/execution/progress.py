@@ -1,6 +1,7 @@
 """Progress of a running suite: a line per stage that has ended, and on a terminal one per stage that runs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import IO
 
@@ -8,6 +9,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from backbones.core.errors import InputError
 from suites.stages import Stage
 from suites.stages.log import last_line
 
@@ -50,6 +52,14 @@ class Display:
             self.live.console.print(Text(text), soft_wrap=True)
         else:
             print(text, file=self.stream, flush=True)
+
+    @contextmanager
+    def warning(self) -> Iterator[None]:
+        """Print an error in the body, which concerns nothing that a stage needs, as a warning."""
+        try:
+            yield
+        except InputError as error:
+            self.print(f"warning: {error}")
 
     def show(self, running: Sequence[tuple[Stage, float]], counts: str) -> None:
         """On a terminal, show the running stages with their seconds and the last lines of their logs, then `counts`."""

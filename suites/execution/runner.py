@@ -19,6 +19,7 @@ from suites.cluster.ledger import folder_of, key_of
 from suites.execution import attempts
 from suites.execution.executor import Ended, Executor
 from suites.execution.failures import describe_failures
+from suites.execution.keeping import Keeper, revive
 from suites.execution.local import LocalExecutor
 from suites.execution.progress import Display, minutes
 from suites.execution.scheduler import Scheduler
@@ -57,6 +58,7 @@ def run_plan(plan: Plan, stream: IO[str] | None = None, build: Build = build_loc
     with lock_folder(plan.output) as lock, note_signals() as signals:
         plan = replace(plan, suffix=claim_suffix(plan.output, plan.name))
         save_text(plan.output / f"config{plan.suffix}.yaml", plan.suite.dump())
+        revive(plan.stages)
         if any(stage.decides for stage in plan.stages):
             plan = plan_again(plan)  # the suite that held the lock may have chosen meanwhile
         save_known(plan.output, plan.known)
@@ -83,7 +85,7 @@ class _Run:
     def __init__(self, plan: Plan, executor: Executor, display: Display, signals: Sequence[int]) -> None:
         self.plan, self.executor, self.display, self.signals = plan, executor, display, signals
         self.timings = Timings(plan.output / f"timings{plan.suffix}.json")
-        self.scheduler = Scheduler(plan.stages)
+        self.scheduler, self.keeper = Scheduler(plan.stages), Keeper(plan)
         self.saved = time.monotonic()
         # Represents the comparison in the estimate of the time left; its inputs are only known at the end.
         self.last = compare_stage(plan, ())
@@ -125,6 +127,8 @@ class _Run:
         for stage in self.scheduler.settle():
             failed = self.scheduler.failures.get(stage.key)
             self.display.end(stage, failed.reason if failed else stage.cached())
+        with self.display.warning():
+            self.keeper.release(self.scheduler.complete)
 
     def compare(self) -> None:
         """Compare what was measured; the page shows what failed."""
@@ -200,7 +204,9 @@ class _Run:
             self.scheduler.end(stage)
             if stage.decides:
                 self.plan = plan_again(self.plan)
-                self.keep_folders()
+                self.keeper = Keeper(self.plan)
+                with self.display.warning():
+                    save_folders(self.plan)
                 self.scheduler.replan(self.plan.stages)
                 self.display.total = len(self.plan.stages) + 1
             self.display.end(stage, "   ".join(filter(None, [f"{seconds:.0f} s", stage.verdict(), self.left()])))
@@ -250,13 +256,6 @@ class _Run:
         attempts.fail(stage, reason)
         self.scheduler.fail(stage, reason)
         self.display.end(stage, said or reason)
-
-    def keep_folders(self) -> None:
-        """Keep the list of the plan's folders; what runs does not need it."""
-        try:
-            save_folders(self.plan)
-        except InputError as error:
-            self.display.print(f"warning: {error}")
 
     def forget_stopped(self) -> None:
         """Remove the attempts of the stages that were running when the suite was stopped."""

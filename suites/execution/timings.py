@@ -6,11 +6,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from backbones.core.disk import folder_size
+from backbones.core.disk import disk_use
 from backbones.core.errors import InputError
 from backbones.core.files import load_json, save_json
 from suites.stages import Stage
 from suites.stages.naming import Run
+from suites.stages.resources import KEEP_ALL, KEEP_RESULTS, KEEP_WEIGHTS
 from suites.stages.trainings import BackboneStage
 
 _KEPT = 5  # number of measurements that an estimate uses
@@ -19,7 +20,8 @@ _KEPT = 5  # number of measurements that an estimate uses
 class Timings:
     """Durations in seconds and sizes in GB per kind of stage, and the time of all calls; kept in `path`.
 
-    seconds, sizes: {kind: the last measurements}.
+    seconds: {kind: the last measurements}; sizes, weights: {kind and what its tool kept: those of the folder, and of
+    the files with weights in it}.
     spent_before: seconds of all earlier calls, up to the last stage that ended in them.
     """
 
@@ -27,7 +29,10 @@ class Timings:
         self.path = path
         kept = load_json(path) if path.exists() else {}
         try:
-            self._seconds, self._sizes = _lists(kept.get("stages", {})), _lists(kept.get("sizes", {}))
+            self._seconds = _lists(kept.get("stages", {}))
+            self._sizes, self._weights = _lists(kept.get("sizes", {})), _lists(kept.get("weights", {}))
+            if self._sizes.keys() != self._weights.keys():  # of an earlier version
+                self._sizes, self._weights = {}, {}
             self.spent_before = self.spent = float(kept.get("spent", 0.0))
         except (AttributeError, TypeError, ValueError):
             raise InputError(
@@ -36,9 +41,10 @@ class Timings:
 
     def add(self, stage: Stage, seconds: float) -> None:
         """Record the duration of a stage that has ended, and the size of its folder."""
-        size = folder_size(stage.own_folder) / 1e9
-        for kept, value in ((self._seconds, round(seconds, 2)), (self._sizes, round(size, 6))):
-            kept[stage.timing_key] = [*kept.get(stage.timing_key, []), value][-_KEPT:]
+        size, key = _measure(stage), _size_key(stage, stage.keep)
+        self._add(self._seconds, stage.timing_key, round(seconds, 2))
+        self._add(self._sizes, key, size[0])
+        self._add(self._weights, key, size[1])
         self._save()
 
     def replace(self, measured: Iterable[tuple[Stage, float]]) -> None:
@@ -48,7 +54,8 @@ class Timings:
             latest[stage.timing_key] = [*latest.get(stage.timing_key, []), (stage, seconds)][-_KEPT:]
         for kind, found in latest.items():
             self._seconds[kind] = [round(seconds, 2) for _, seconds in found]
-            self._sizes[kind] = [round(folder_size(stage.own_folder) / 1e9, 6) for stage, _ in found]
+            key = _size_key(found[-1][0], found[-1][0].keep)
+            self._sizes[key], self._weights[key] = map(list, zip(*(_measure(stage) for stage, _ in found), strict=True))
         self._save()
 
     def spend(self, seconds: float) -> None:
@@ -76,15 +83,42 @@ class Timings:
         known = [one for one in seconds if one is not None]
         return sum(known) / len(trained) / 3600 if trained and len(known) == len(seconds) else None
 
-    def size(self, stage: Stage) -> float | None:
-        """Return the expected size of a stage's folder in GB: as for `estimate`."""
-        measured = self._sizes.get(stage.timing_key)
-        return statistics.median(measured) if measured else stage.disk or None
+    def size(self, stage: Stage, keep: str = "") -> float | None:
+        """Return the expected size of a stage's folder in GB, as for `estimate`; keep: with another KEEP."""
+        keep = keep or stage.keep
+        ways = (KEEP_WEIGHTS, KEEP_ALL) if keep == KEEP_RESULTS else (keep,)  # either: the difference is deleted
+        for key in (_size_key(stage, way) for way in ways):
+            if measured := self._sizes.get(key):
+                without = statistics.median(self._weights[key]) if keep == KEEP_RESULTS else 0.0
+                return statistics.median(measured) - without
+        return stage.disk.with_keep(keep) if stage.disk.folder else None
+
+    def _add(self, kept: dict[str, list[float]], key: str, value: float) -> None:
+        kept[key] = [*kept.get(key, []), value][-_KEPT:]
 
     def _save(self) -> None:
         with suppress(InputError):  # a full disk: estimates are no reason to stop what runs
-            save_json(self.path, {"stages": self._seconds, "sizes": self._sizes, "spent": round(self.spent, 2)})
+            save_json(
+                self.path,
+                {
+                    "stages": self._seconds,
+                    "sizes": self._sizes,
+                    "weights": self._weights,
+                    "spent": round(self.spent, 2),
+                },
+            )
 
 
 def _lists(kept: Mapping[str, Any]) -> dict[str, list[float]]:
     return {key: [*map(float, values)] for key, values in kept.items()}
+
+
+def _size_key(stage: Stage, keep: str) -> str:
+    """Stages with the same key have folders of about the same size when their tool has ended."""
+    return f"{stage.timing_key}, KEEP {keep}" if keep == KEEP_ALL and stage.trains else f"{stage.timing_key}, kept"
+
+
+def _measure(stage: Stage) -> tuple[float, float]:
+    """Return the size of a stage's folder, and of the files with weights in it, in GB."""
+    weights = disk_use(*(stage.output / name for name in stage.weight_files))
+    return round(disk_use(stage.own_folder) / 1e9, 9), round(weights / 1e9, 9)

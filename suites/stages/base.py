@@ -18,7 +18,7 @@ from backbones.core.imports import join_digests
 from suites.fingerprints.sources import BY_TOOL, class_source
 from suites.stages import record as records
 from suites.stages.naming import Run
-from suites.stages.resources import Resources
+from suites.stages.resources import KEEP_ALL, UNKNOWN, Resources, Size
 
 DEFAULT_RESOURCES = Resources()
 # Folder of a stage, and the title of the selection that it waits for.
@@ -45,6 +45,7 @@ class Stage(ABC):
         default_resources: what it takes from a machine, unless the suite says otherwise.
         spreads: whether its tool starts workers on all cores that it may use, which changes no number; it is given
             those of all free slots.
+        weight_files: files in its folder with weights, which KEEP results deletes once no stage needs them.
         process_context: MODULE:NAME of a context manager within which stages that share a process run; "" for none.
 
     Attributes:
@@ -52,7 +53,8 @@ class Stage(ABC):
         choices: selections that determine its settings, which must also be complete before it.
         reads: their folders, and existing data folders.
         overrides: KEY VALUE of its settings; places: those that locate its data.
-        cost: expected seconds; disk: expected size of its folder in GB; 0: unknown.
+        cost: expected seconds, 0: unknown; disk: expected size of its folder.
+        keep: KEEP of the suite; changes no hash.
         protocol: name of the protocol of a fine-tuning.
         waits: title of the selection that must first decide this stage's settings; until then it is a sketch.
         compared: whether its results appear in the report.
@@ -69,6 +71,7 @@ class Stage(ABC):
     decides: ClassVar[bool] = False
     default_resources: ClassVar[Resources] = DEFAULT_RESOURCES
     spreads: ClassVar[bool] = False
+    weight_files: ClassVar[tuple[str, ...]] = ()
     process_context: ClassVar[str] = ""
 
     title: str
@@ -83,7 +86,8 @@ class Stage(ABC):
     overrides: tuple[str, ...] = ()
     places: tuple[str, ...] = ()
     cost: float = 0.0
-    disk: float = 0.0
+    disk: Size = UNKNOWN
+    keep: str = KEEP_ALL
     protocol: str = ""
     waits: str = ""
     compared: bool = True

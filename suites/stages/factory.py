@@ -13,7 +13,7 @@ from suites.fingerprints.sources import class_source, named_class
 from suites.references import DATA, RUN, fill, find
 from suites.stages.base import Stage
 from suites.stages.naming import Run, find_tool, slug, stage_hash
-from suites.stages.resources import Resources
+from suites.stages.resources import KEEP_ALL, KEEP_WEIGHTS, Resources
 from suites.stages.results import OfBackbone, ResultStage
 
 S = TypeVar("S", bound=Stage)
@@ -38,6 +38,7 @@ class Factory:
     source_of: maps the names of a tool and of its label class, and the files of IMPORTS, to the fingerprint of the
         class's source.
     tree_of: maps a config file to its content.
+    keep: KEEP of the suite.
     """
 
     output: Path
@@ -47,6 +48,7 @@ class Factory:
     resources: Mapping[str, Resources] = field(default_factory=dict)
     source_of: Callable[[str, str, tuple[Path, ...]], str] = class_source
     tree_of: Callable[[Path], Mapping[str, Any]] = load_yaml
+    keep: str = KEEP_ALL
 
     def make(
         self, cls: type[S], run: Run, name: Sequence[str], overrides: Sequence[str] = (), *,
@@ -83,7 +85,7 @@ class Factory:
         others |= {"backbone": backbone} if issubclass(cls, OfBackbone) else {}
         return cls(
             title=f"{run.title}: {cls.kind}" + (f" ({protocol})" if protocol else ""),
-            command=(*launcher(many), str(path), *options, "--output-dir", str(output), *folder, *told, *filled),
+            command=(*self._start(cls, path), *options, "--output-dir", str(output), *folder, *told, *filled),
             output=output,
             hash=key,
             tool=path.stem,
@@ -95,9 +97,15 @@ class Factory:
             protocol=protocol,
             processes=many,
             run=run,
+            keep=self.keep,
             resources=resources,
             **code | others,
         )  # fmt: skip
+
+    def _start(self, cls: type[Stage], path: Path) -> list[str]:
+        """Return the start of a command; what KEEP results deletes is not the tool's concern."""
+        kept = ["--keep", KEEP_WEIGHTS] if cls.trains and self.keep != KEEP_ALL else []
+        return [*launcher(self.processes if cls.trains else 1), str(path), *kept]
 
     def _code(
         self, title: str, tool: str, config: Mapping[str, Any] | None, overrides: Sequence[str]

@@ -89,6 +89,7 @@ class Finetune(OfBackbone):
     default_tool = "finetune_coco"
     results_stage = "detection"
     trains = True
+    weight_files = ("checkpoint.pth",)
 
     detector_seed: int | None = None
 

@@ -5,7 +5,7 @@ a manual training) also writes results, which would otherwise count as the stage
 from a call that was killed before the record was written: the stage runs again, a training from its checkpoint.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,10 @@ MACHINE = (
     *("*.ROOT", "*.NUM_WORKERS", "*.CACHE_IMAGES", "*.CHECKPOINT_PERIOD", "*LOG_PERIOD"),
     *("TEACHER.RUN", "TEACHER.CACHE", "TEST.EXPECTED_RESULTS", "TEST.EVAL_PERIOD", "IMPORTS"),
 )
+
+
+# In the record: names of the files with weights that KEEP has deleted.
+_DELETED = "deleted"
 
 
 def read_results(folder: Path) -> dict[str, Any]:
@@ -53,6 +57,17 @@ def has_record(folder: Path) -> bool:
 def remove_record(folder: Path) -> None:
     """Remove the record before the results are made again, so that those of a killed call do not count."""
     (folder / RECORD).unlink(missing_ok=True)
+
+
+def deleted(folder: Path) -> set[str]:
+    """Return the names of the files that KEEP has deleted."""
+    names = _load(folder / RECORD).get(_DELETED) if has_record(folder) else None
+    return {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()
+
+
+def note_deleted(folder: Path, names: Iterable[str]) -> None:
+    """Add the names of files that are about to be deleted to the record, without which their loss would not count."""
+    save_json(folder / RECORD, {**_load(folder / RECORD), _DELETED: sorted({*deleted(folder), *names})})
 
 
 def difference(folder: Path) -> str:

@@ -1,6 +1,31 @@
-"""What a stage takes from a machine."""
+"""What a stage takes from a machine, and what it leaves on its disk."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
+
+from backbones.core.arguments import KEEP_ALL, KEEP_WEIGHTS
+
+# KEEP of a suite: everything; no optimizer states; only what the comparison reads and unfinished stages need.
+KEEP_RESULTS = "results"
+KEEPS = (KEEP_ALL, KEEP_WEIGHTS, KEEP_RESULTS)
+
+
+class Size(NamedTuple):
+    """Size of a stage's folder in GB; 0: unknown.
+
+    folder: of all files with KEEP weights; weights: of those that KEEP results deletes; optimizer: what KEEP all adds.
+    """
+
+    folder: float = 0.0
+    weights: float = 0.0
+    optimizer: float = 0.0
+
+    def with_keep(self, keep: str) -> float:
+        """Return the size that KEEP leaves."""
+        return self.folder + {KEEP_ALL: self.optimizer, KEEP_WEIGHTS: 0.0, KEEP_RESULTS: -self.weights}[keep]
+
+
+UNKNOWN = Size()
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,12 @@ class ResultStage(Stage):
     results_stage: ClassVar[str]
 
     def finished(self) -> bool:
-        """Whether its results come from its tool and the current weights, with all files that they name."""
+        """Whether its results come from its tool and the current weights, with all files that they name, except those
+        that KEEP has deleted."""
         results = records.read_results(self.output)
-        needed = [self.output / str(path) for name, path in results["files"].items() if name not in DISPENSABLE]
+        needed = [str(path) for name, path in results["files"].items() if name not in DISPENSABLE]
         right = results["stage"] == self.results_stage and not self.outdated(results)
-        return right and all(path.exists() for path in needed)
+        return right and {path for path in needed if not (self.output / path).exists()} <= records.deleted(self.output)
 
     def recorded(self) -> bool:
         """Whether its results are the recorded ones."""

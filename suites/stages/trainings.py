@@ -25,6 +25,7 @@ class Pretrain(BackboneStage):
     kind = "pretrain"
     default_tool = "pretrain"
     trains = True
+    weight_files = ("checkpoint.pth", "backbone.pth", "best.pth")
 
     def backbones_of(self, results: Mapping[str, Any]) -> Iterator[tuple[ResultStage, str | None]]:
         """Yield its teacher with the hash from its results."""
@@ -77,6 +78,7 @@ class Select(BackboneStage):
     kind = "select"
     default_tool = "select_run"
     decides = True
+    weight_files = ("backbone.pth",)
 
     def backbones_of(self, results: Mapping[str, Any]) -> Iterator[tuple[ResultStage, str | None]]:
         """Yield the points of the grid with the hashes from the selection, by folder name."""

@@ -6,6 +6,7 @@ Files next to the tools control them:
                         process id in pids/
     weights             {"CE": "1"}: hashes of backbones by label, also in the results that read them; a label that is
                         missing is its own hash.  Without this file results name no backbone
+    heavy               trainings write files with weights; whatever reads a backbone fails without its file
     losses, fitted      nll and nll_fitted of a pretraining are the sums of these over its overrides:
                         {"KEY VALUE": number}, null for NaN, or "diverge"
 """
@@ -29,6 +30,7 @@ STAGES = {
     "finetune_coco": "detection",
     "finetune_voc": "detection",
 }
+TRAININGS = ("pretrain", "finetune_coco", "finetune_voc")
 # Source of a tool that runs in a separate process; the tool's name is that of the file.
 SCRIPT = f"""
 import sys
@@ -102,12 +104,29 @@ def _leave_results(folder: Path, tool: str, arguments: list[str], output: Path, 
         (output / "selection.json").write_text(json.dumps(found))
         print(f"chosen: {found['chosen']['values']}", file=out)
     backbone, details = _weights(folder, tool, arguments, rest, output, found)
+    files = _leave_weights(tool, arguments, rest, output, found) if (folder / "heavy").exists() else {}
     results = {
         "schema_version": 1, "stage": STAGES[tool], "metrics": metrics,
         "backbone": {"label": "x", "method": "x", "seed": 0, "hash": "", **backbone},
-        "protocol": {"name": "p", "hash": "1"}, "data": {}, "details": details, "warnings": [], "files": {},
+        "protocol": {"name": "p", "hash": "1"}, "data": {}, "details": details, "warnings": [], "files": files,
     }  # fmt: skip
     (output / "results.json").write_text(json.dumps(results))
+
+
+def _leave_weights(
+    tool: str, arguments: list[str], rest: list[str], output: Path, found: dict[str, Any]
+) -> dict[str, str]:
+    """Write the files with weights, one of them unnamed in the results as for the real tools; return those named."""
+    teacher = _pairs(rest).get("TEACHER.RUN") if tool == "pretrain" else None
+    read = [*_options(arguments, "--backbone"), *([teacher] if teacher else [])]
+    read += [rest[found["chosen"]["candidate"]] if found else rest[0]] if tool not in (*TRAININGS, "compare") else []
+    for source in read:
+        if source != "random" and not (Path(source) / "backbone.pth").is_file():
+            raise InputError(f"no backbone in {source}")
+    names = {"pretrain": ("backbone.pth", "checkpoint.pth"), "select_run": ("backbone.pth",)}
+    for name in names.get(tool, ("checkpoint.pth",) if tool in TRAININGS else ()):
+        (output / name).write_text("0" * (8_192 if "--keep" in arguments else 20_480))
+    return {"backbone": "backbone.pth"} if tool in names else {}
 
 
 def _leave_import(folder: Path, arguments: list[str], output: Path) -> None:
