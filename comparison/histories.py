@@ -27,7 +27,10 @@ QUANTITIES: Mapping[str, Mapping[str, str]] = {
         "loss": "Training loss", "val_nll": "Validation NLL", "train_top1": "Training top-1",
         "val_top1": "Validation top-1",
     },
-    DETECTION: {"loss": "Training loss", "val_loss": "Validation loss", "AP": "AP during the training"},
+    DETECTION: {
+        "loss": "Training loss", "val_loss": "Validation loss", "AP": "AP during the training",
+        "val_AP": "Validation AP during the training",
+    },
 }  # fmt: skip
 Series = Mapping[str, np.ndarray]  # key -> (lines, 2): iteration, value
 

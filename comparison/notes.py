@@ -10,6 +10,7 @@ from comparison.proofs import ABSENT, FAILED
 from comparison.protocols import notes_on_protocols
 from comparison.row import Row
 from comparison.rows import BASELINE_METHOD
+from comparison.tables.formats import CHOSEN
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,16 @@ def _detection_notes(compared: Sequence[Compared]) -> Iterator[str]:
     training = [one.name for one in compared if one.entry["on_training_images"]]
     if training:
         yield f"Detection evaluated on its own TRAINING images (†): {', '.join(training)}."
+    chosen: dict[str, list[str]] = {}
+    for one in compared:
+        if one.entry["chosen_on_test_images"]:
+            choice = one.row.results["detection"]["details"].get("best", {})
+            chosen.setdefault(str(choice.get("metric", "?")), []).append(one.name)
+    for metric, names in chosen.items():
+        yield (
+            f"Checkpoint chosen by {metric} on the TEST images ({CHOSEN}), whose numbers are therefore too good: "
+            f"{', '.join(names)}."
+        )
     entries = [one.entry for one in compared]
     unmatched = [e["name"] for e in entries if e["metrics"]["AP"] is not None and "AP" not in e["intervals"]]
     if unmatched:

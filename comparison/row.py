@@ -54,6 +54,11 @@ class Row:
         return any(data.get(key) for key in _ON_TRAINING_IMAGES)
 
     @property
+    def chosen_on_test_images(self) -> bool:
+        """Whether TEST.BEST chose the detector's weights on images that it was evaluated on."""
+        return bool(self.results.get("detection", {}).get("data", {}).get("chosen_on_test_images"))
+
+    @property
     def score_threshold(self) -> float | None:
         """Return the score above which AP counts detections; None without a detector, or if unknown."""
         results = self.results.get("detection", {"protocol": {}, "details": {}})

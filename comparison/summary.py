@@ -145,6 +145,7 @@ def _entry(row: Row, baseline: Row | None, resampled: dict[int, Resampled], leve
         "is_baseline": row is baseline,
         "intervals": intervals,
         "on_training_images": row.on_training_images,
+        "chosen_on_test_images": row.chosen_on_test_images,
         "loading": loading_proof(row),
         "from_results_file": row.foreign,
         "stages": {

@@ -10,6 +10,7 @@ from typing import Any
 
 from backbones.core.config import CfgNode, config_hash
 from backbones.core.roles import CONTENT, MACHINE, NAMING, NUMBER, PROTOCOL, SEED, TEST, WEIGHTS, Block, Roles
+from detection.choice import with_choice
 from detection.config_checks import validate
 
 __all__ = ["ROLES", "describe_protocol", "get_defaults", "protocol_hash", "protocol_name", "validate"]
@@ -35,6 +36,8 @@ _C.DATASETS.ROOT = MACHINE("$SMOOTH2DET_DATA")
 # Several training sets are joined (VOC 07+12); exactly one test set.
 _C.DATASETS.TRAIN = CONTENT(("scenes_train",))
 _C.DATASETS.TEST = CONTENT(("scenes_val",))
+# One more name, of the data set on which TEST.EVAL_PERIOD measures AP and loss; empty: AP on the test set.  (ours)
+_C.DATASETS.VAL = CONTENT("")
 
 _C.DATALOADER = Block()
 # Worker processes that read images; 0 reads in the training process.
@@ -173,9 +176,12 @@ _C.TEST.PRECISE_BN.NUM_ITER = 200
 # [[what, value, largest difference], ...] that a run must end with: "loss" of the last line of
 # metrics.jsonl, "detections", or a COCO metric.  (as in detectron2, which has its own metrics)
 _C.TEST.EXPECTED_RESULTS = MACHINE([])
-# Iterations between evaluations on the test set during the training, written to metrics.jsonl; 0: only at the end.
-# They change nothing: the weights and the results are those of a run without them.
+# Iterations between evaluations during the training, on DATASETS.VAL or else the test set, written to metrics.jsonl; 0:
+# none.  They change nothing, unless BEST chooses by them: the weights and the results are those of a run without them.
 _C.TEST.EVAL_PERIOD = MACHINE(0)
+# Metric of these evaluations, such as "AP", whose highest value decides which weights give the results and are used and
+# exported; the first of equal ones; empty: those of the last iteration.  (ours)
+_C.TEST.BEST = NUMBER("")
 # Images per batch and process at inference.  (ours)
 _C.TEST.IMS_PER_BATCH = 8
 
@@ -191,9 +197,9 @@ def protocol_hash(cfg: CfgNode, *fingerprints: str) -> str:
     """Return 12 hex digits over everything that a result depends on, except backbone and seed.
 
     Args:
-        fingerprints: of the training and test data.
+        fingerprints: of the training and test data, and with TEST.BEST of the data that it was chosen on.
     """
-    return config_hash({"settings": ROLES.select(cfg, *PROTOCOL), "data": list(fingerprints)})
+    return config_hash({"settings": with_choice(ROLES.select(cfg, *PROTOCOL), cfg), "data": list(fingerprints)})
 
 
 def protocol_name(cfg: CfgNode) -> str:
@@ -206,12 +212,12 @@ def protocol_name(cfg: CfgNode) -> str:
 
 def describe_protocol(cfg: CfgNode, *fingerprints: str) -> dict[str, Any]:
     """Return the protocol block of results.json: name, hash (`protocol_hash`) and the settings that it covers."""
-    settings = ROLES.select(cfg, *PROTOCOL)
+    settings = with_choice(ROLES.select(cfg, *PROTOCOL), cfg)
     return {"name": protocol_name(cfg), "hash": protocol_hash(cfg, *fingerprints), "settings": settings}
 
 
 def weight_settings(cfg: CfgNode) -> dict[str, Any]:
     """Return every setting that the weights depend on; PRECISE_BN.NUM_ITER counts only if it is enabled."""
-    settings, precise = ROLES.select(cfg, *WEIGHTS), cfg.TEST.PRECISE_BN
+    settings, precise = with_choice(ROLES.select(cfg, *WEIGHTS), cfg), cfg.TEST.PRECISE_BN
     kept = {key: value for key, value in settings.items() if not key.startswith("TEST.PRECISE_BN.")}
     return kept | {"TEST.PRECISE_BN": precise.NUM_ITER if precise.ENABLED else "off"}

@@ -24,7 +24,7 @@ SECONDS = {
     "test_finetune_voc_tool": 50,
     "test_suite_own_backbones": 10,
     "test_page_browser": 45,
-    "test_eval_period": 20,
+    "test_eval_period": 35,
     "test_run_folder": 35,
     "test_slurm": 75,
     "test_cluster": 35,

@@ -12,7 +12,7 @@ from backbones.core.errors import InputError
 from backbones.core.warning_counter import WarningCounter
 from detection.config import get_defaults
 from detection.evaluation.voc_results import load_comp4
-from detection.training.run import load_both
+from detection.training.run import load_all
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +236,7 @@ def test_a_wrong_number_of_classes_is_told_truly(tmp_path):
     key = "MODEL.ROI_HEADS.NUM_CLASSES"
     says = f"{key} is 80, but the annotations in {tmp_path / 'Annotations'} name 2 classes; set it to 2"
     with pytest.raises(InputError, match=re.escape(says)):
-        load_both(load_config(get_defaults(), None, keys), key, WarningCounter())
+        load_all(load_config(get_defaults(), None, keys), key, WarningCounter())
 
 
 def test_competition_files_with_spaces_byte_order_mark_and_windows_lines(tmp_path):

@@ -79,7 +79,7 @@ def test_a_truncated_image_is_named_in_one_line(d2, data, tmp_path, workers):
 def straight(d2, data, tmp_path_factory):
     """A run of three iterations, never interrupted."""
     run_dir = tmp_path_factory.mktemp("straight")
-    predictions = fit(make_cfg(), make_backbone(), data, data, run_dir, CPU)
+    predictions = fit(make_cfg(), make_backbone(), data, data, run_dir, CPU).detections
     return run_dir, predictions
 
 
@@ -141,7 +141,7 @@ def test_results_keep_coordinates_scores_and_ids(d2):
 @pytest.mark.detectron2
 def test_eval_only_repeats_the_detections(straight, data):
     run_dir, wanted = straight
-    assert fit(make_cfg(), make_backbone(), data, data, run_dir, CPU, eval_only=True) == wanted
+    assert fit(make_cfg(), make_backbone(), data, data, run_dir, CPU, eval_only=True).detections == wanted
 
 
 @pytest.mark.detectron2

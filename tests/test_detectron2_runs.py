@@ -219,7 +219,7 @@ def test_two_processes_train_as_one(pair, data, tmp_path):
 
     Where proposals are drawn, they are drawn anew for another number of processes, and results differ as seeds do.
     """
-    found = fit(make_cfg(*RUNS["frozenbn"]), make_backbone(), data, data, tmp_path, CPU)
+    found = fit(make_cfg(*RUNS["frozenbn"]), make_backbone(), data, data, tmp_path, CPU).detections
     start = load_checkpoint(tmp_path / "checkpoint.pth")
     one, two = (load_checkpoint(folder / "checkpoint.pth") for folder in (tmp_path, pair / "frozenbn"))
     for name, tensor in one["model"].items():
@@ -238,5 +238,5 @@ def test_one_process_detects_what_two_did(pair, data, name):
     """With the checkpoint that they left; both processes hold every detection."""
     texts = [(pair / name / f"found{rank}.json").read_text() for rank in (0, 1)]
     assert texts[0] == texts[1]
-    alone = fit(make_cfg(*RUNS[name]), make_backbone(), data, data, pair / name, CPU, eval_only=True)
+    alone = fit(make_cfg(*RUNS[name]), make_backbone(), data, data, pair / name, CPU, eval_only=True).detections
     assert alone == json.loads(texts[0])

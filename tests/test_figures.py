@@ -181,6 +181,12 @@ def test_curves_of_detectors_are_those_of_their_own_folders(runs, tmp_path):
     save_results(run, make_results("detection", who, {"name": "p", "hash": "1"}, {"AP": 0.08}))
     [curve] = plot("curves", [run], tmp_path / "a.png", "--metric", "AP")
     assert curve == {"label": "r0", "train": None, "val": {"iteration": [3, 7], "value": [0.03, 0.07]}, "last": 0.08}
+    # Of a run with DATASETS.VAL: the curve of the validation set, without the dot of the test set.
+    other = tmp_path / "validated"
+    shutil.copytree(run, other)
+    text = "".join(json.dumps({k.replace("AP", "val_AP"): v for k, v in line.items()}) + "\n" for line in lines)
+    (other / "metrics.jsonl").write_text(text)
+    assert plot("curves", [other], tmp_path / "a.png", "--metric", "AP") == [curve | {"last": None}]
     losses = plot("curves", [run, runs[0]], tmp_path / "a.png", "--metric", "loss")
     assert [one["train"]["value"][1] for one in losses] == [1.9, 1.9]
     assert len(losses[0]["train"]["value"]) == 8

@@ -109,15 +109,19 @@ def test_results_without_matches_have_no_intervals_and_the_page_says_so(tmp_path
     _Page((tmp_path / "out" / "index.html").read_text())
 
 
-def test_training_images_are_labelled_everywhere(tmp_path, capsys):
-    add_detection(tmp_path / "runs", backbone("CE"), 0.5, data={"evaluated_on_training_images": True})
+def test_training_images_and_a_choice_on_test_images_are_labelled_everywhere(tmp_path, capsys):
+    data = {"evaluated_on_training_images": True, "chosen_on_test_images": True}
+    add_detection(tmp_path / "runs", backbone("CE"), 0.5, data=data, details={"best": {"metric": "AP50"}})
     comparison = compare_runs(tmp_path / "runs", tmp_path / "out")
     assert comparison["rows"][0]["on_training_images"]
+    assert comparison["rows"][0]["chosen_on_test_images"]
+    assert r"CE $\dagger$ \P{}" in (tmp_path / "out" / "comparison.tex").read_text()
     for text in (
         capsys.readouterr().out,
         *((tmp_path / "out" / f).read_text() for f in ("comparison.md", "index.html")),
     ):
-        assert "CE †" in text
+        assert "CE † ¶" in text
+        assert "chosen by AP50 on the TEST images (¶), whose" in " ".join(text.split())
         assert "TRAINING images" in text
 
 

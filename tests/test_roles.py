@@ -123,7 +123,8 @@ def test_what_a_resumed_run_may_change(tmp_path, name, role):
     module = MODULES[name]
     keys = module.ROLES.keys(role)
     save_text(tmp_path / "config.yaml", module.get_defaults().dump())
-    keys = [key for key in keys if key != IMPORTS]  # files by their content: tests/test_own_code.py
+    # Files by their content: tests/test_own_code.py; whether there is a validation set: below.
+    keys = [key for key in keys if key not in (IMPORTS, "DATASETS.VAL")]
     changed = change(module.get_defaults(), *keys)
     allowed = [FREE, (*FREE, TEST)]
     for may_change in allowed:
@@ -146,6 +147,25 @@ def test_whether_there_is_a_teacher_must_stay_but_not_where_it_lies(tmp_path):
     check_resume(tmp_path, configured("/moved/ce"), backbones.config.ROLES)
     with pytest.raises(InputError, match=r"TEACHER\.RUN was '/runs/ce' and is now ''"):
         check_resume(tmp_path, configured(""), backbones.config.ROLES)
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_whether_there_is_a_validation_set_must_stay_but_not_its_name(tmp_path, name):
+    def configured(val):
+        return load_config(MODULES[name].get_defaults(), None, ["DATASETS.VAL", val])
+
+    save_text(tmp_path / "config.yaml", configured("a").dump())
+    check_resume(tmp_path, configured("b"), MODULES[name].ROLES)
+    with pytest.raises(InputError, match=r"DATASETS\.VAL was 'a' and is now ''"):
+        check_resume(tmp_path, configured(""), MODULES[name].ROLES)
+    # A run of a version without the keys.
+    before = configured("").dump().replace("  VAL: ''\n", "").replace("  BEST: ''\n", "")
+    save_text(tmp_path / "config.yaml", before)
+    assert "VAL:" not in before
+    check_resume(tmp_path, configured(""), MODULES[name].ROLES)
+    changed = load_config(configured(""), None, ["TEST.BEST", "AP"])
+    with pytest.raises(InputError, match=r"TEST\.BEST was '' and is now 'AP'"):
+        check_resume(tmp_path, changed, MODULES[name].ROLES)
 
 
 @pytest.mark.parametrize(("name", "key"), [(name, key) for name, key in KEYS if name in DETECTORS])

@@ -206,12 +206,12 @@ def test_a_probe_proves_that_its_backbone_stayed_and_precise_bn_stays_with_the_r
         "TEST.PRECISE_BN.NUM_ITER", 2,
     )  # fmt: skip
     backbone = make_backbone(18)
-    found = fit(cfg, backbone, data, data, tmp_path, CPU)
+    found = fit(cfg, backbone, data, data, tmp_path, CPU).detections
     frozen = load_json(tmp_path / "loading.json")["frozen"]
     assert frozen["stages"] == ["stem", "res2", "res3", "res4", "res5"]
     assert frozen["tensors"] == 100
     assert frozen["before"] == frozen["after"]
-    assert fit(cfg, backbone, data, data, tmp_path, CPU, eval_only=True) == found
+    assert fit(cfg, backbone, data, data, tmp_path, CPU, eval_only=True).detections == found
     precise = load_checkpoint(tmp_path / "checkpoint.pth")["model"]
     cfg.TEST.PRECISE_BN.ENABLED = False
     (tmp_path / "plain").mkdir()

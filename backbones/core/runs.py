@@ -59,7 +59,8 @@ def check_resume(
     for key in sorted((before.keys() | now.keys()) - {IMPORTS}):
         if roles.of(key) in may_change or key in keys:
             continue
-        old, new = (list(v) if isinstance(v, tuple) else v for v in (before.get(key), now.get(key)))
+        # A key that the version of the run did not have counts as not set.
+        old, new = (list(v) if isinstance(v, tuple) else v for v in (before.get(key, ""), now.get(key, "")))
         if old != new and not (roles.of(key) is CONTENT and old and new):
             raise InputError(
                 f"cannot resume {path.parent}: {key} was {old!r} and is now {new!r}; "

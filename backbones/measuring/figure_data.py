@@ -109,14 +109,14 @@ def curves(runs: Sequence[Path], name: str) -> list[dict[str, Any]]:
         if not (run / METRICS_FILE).is_file():
             raise InputError(f"no {METRICS_FILE} in {run}; give the folder of a training")
         lines, results = read_metrics(run / METRICS_FILE), load_results(measured)
-        known = sorted({key for line in lines for key in line} - {"iteration"})
-        tested = results["stage"] == "detection" and name in results["metrics"]  # of the test set
-        train = None if tested else _curve(lines, f"train_{name}") or _curve(lines, name)
-        val = _curve(lines, name if tested else f"val_{name}") or None
+        own, tested = _curve(lines, name), results["stage"] == "detection" and name in results["metrics"]
+        train = None if tested else _curve(lines, f"train_{name}") or own
+        val = (tested and own) or _curve(lines, f"val_{name}") or None  # of a detector, of the test set or DATASETS.VAL
         if not (train or (tested and val)):
-            raise InputError(f"{run / METRICS_FILE} has no '{name}'{suggestion(name, known)}")
-        # With EVAL.REPORT best, the number is of an earlier epoch, but the dot would be drawn at the end.
-        last = None if results["details"].get("reported_epoch") == "best" else results["metrics"].get(name)
+            known = {key for line in lines for key in line} - {"iteration"}
+            raise InputError(f"{run / METRICS_FILE} has no '{name}'{suggestion(name, sorted(known))}")
+        chosen = "best" in (results["details"].get("reported_epoch"), *results["details"])
+        last = None if chosen or (tested and not own) else results["metrics"].get(name)  # else not that of the end
         found.append({"label": results["backbone"]["label"], "train": train, "val": val, "last": last})
     return found
 

@@ -10,6 +10,7 @@ CLAIM = "A difference whose interval includes 0 is not significant; one seed can
 MISSING = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 DIGITS = 3
+CHOSEN = "¶"  # mark of a row whose weights were chosen on test images
 
 
 def format_number(value: float | None, *, signed: bool = False) -> str:
@@ -65,8 +66,11 @@ def short_name(row: Mapping[str, Any], letters: int) -> str:
 
 def marks(row: Mapping[str, Any]) -> str:
     """Return the marks of a row, which the notes explain."""
-    failed = f" {MARK}" if any(is_marked(row, failure["protocol"]) for failure in row["failures"]) else ""
-    return (" †" if row["on_training_images"] else "") + (" ‡" if row["other_commit"] else "") + failed
+    failed = any(is_marked(row, failure["protocol"]) for failure in row["failures"])
+    found = {
+        "†": row["on_training_images"], CHOSEN: row["chosen_on_test_images"], "‡": row["other_commit"], MARK: failed
+    }  # fmt: skip
+    return "".join(f" {mark}" for mark, holds in found.items() if holds)
 
 
 def groups_of(comparison: Mapping[str, Any]) -> list[tuple[str | None, list[dict[str, Any]]]]:

@@ -12,7 +12,8 @@ from comparison.metrics import METRICS
 def csv_text(comparison: Mapping[str, Any]) -> str:
     """Format one line per row: identity, every metric, and differences with intervals; full precision."""
     names = [metric.name for metric in METRICS]
-    own = ["label", "method", "seed", "detector_seed", "hash", "protocol", "on_training_images", "other_commit"]
+    own = ["label", "method", "seed", "detector_seed", "hash", "protocol", "on_training_images"]
+    own += ["chosen_on_test_images", "other_commit"]
     header = [*own, "failure", *names]
     header += [f"{name}_difference{end}" for name in names for end in ("", "_low", "_high")]
     stream = io.StringIO()

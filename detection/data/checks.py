@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from backbones.core.config import CfgNode, flatten
 from backbones.core.findings import ERROR, WARNING, Findings, Kind, Report
+from detection.choice import validation_name
 from detection.data.catalog import CocoFiles, locate, require_files
 from detection.data.coco.scan import scan_coco
 from detection.data.reading import examine
@@ -15,6 +16,9 @@ from detection.data.voc.scan import scan_voc
 NOT_LOOKED_AT = Kind(WARNING, "images not checked", "run again without --no-images")
 OTHER_CATEGORIES = Kind(ERROR, "category list that differs within the config", "use data sets with the same list")
 SHARED = Kind(WARNING, "test images that are also training images", "do not report such numbers as test results")
+SHARED_VALIDATION = Kind(
+    WARNING, "validation images that are also training images", "name other images in DATASETS.VAL"
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,8 @@ def check_config_data(
         root: replaces DATASETS.ROOT; None: the config's value.
         key: the engine's key of NUM_CLASSES; its value 0 stands for the number of categories of the data.
     """
-    names = list(dict.fromkeys([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]))
+    val = [name for name in (validation_name(cfg),) if name]
+    names = list(dict.fromkeys([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST, *val]))
     base = cfg.DATASETS.ROOT if root is None else root
     stated = dict(flatten(cfg))[key] or None
     checked = {name: check_detection(name, base, options, stated) for name in names}
@@ -88,6 +93,8 @@ def check_config_data(
     trained = [path for name in cfg.DATASETS.TRAIN for path in _paths(checked[name][1])]
     for name in cfg.DATASETS.TEST:
         checked[name][0].findings.add(SHARED, shared_images(trained, _paths(checked[name][1])))
+    for name in val:
+        checked[name][0].findings.add(SHARED_VALIDATION, shared_images(trained, _paths(checked[name][1])))
     return [report for report, _ in checked.values()]
 
 

@@ -220,6 +220,14 @@ def inference_batches(
     return GuardedLoader(images, keys, collate, num_workers=num_workers, pin_memory=pin_memory)
 
 
+def validation_batches(
+    images: TrainingImages, *, batch_size: int, num_workers: int, pin_memory: bool
+) -> GuardedLoader[DetectionBatch]:
+    """Return batches with boxes that hold every image once over all processes (`shape_batches`)."""
+    keys = [[Position(0, index) for index in batch] for batch in shape_batches(images.records, batch_size)]
+    return GuardedLoader(images, keys, collate, num_workers=num_workers, pin_memory=pin_memory)
+
+
 def shape_batches(records: Sequence[Record], batch_size: int) -> list[list[int]]:
     """Return this process's test batches: every record once over all processes, similar aspect ratios together.
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -112,6 +112,14 @@ class DetectionData:
             "annotations": [{"id": n, **annotation} for n, annotation in enumerate(annotations, start=1)],
             "categories": [dict(category) for category in self.categories],
         }
+
+
+class RunData(NamedTuple):
+    """The data sets of a fine-tuning; val: of DATASETS.VAL, None without it."""
+
+    train: DetectionData
+    test: DetectionData
+    val: DetectionData | None
 
 
 def build_records(scan: Scan, sizes: np.ndarray, warnings: WarningCounter) -> tuple[list[Record], str]:

@@ -7,13 +7,13 @@ Examples: torchvision/ and yolo/, trained by the project's loop, and detectron2/
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from backbones.core.config import CfgNode, config_hash
 from backbones.core.distributed import wrap_ddp
@@ -24,6 +24,7 @@ from backbones.core.roles import PROTOCOL, WEIGHTS, Roles
 from backbones.core.run_log import MetricsWriter
 from backbones.core.warning_counter import WarningCounter
 from backbones.models.weights import BackboneFile, identity
+from detection.choice import with_choice
 from detection.data.records import DetectionData
 from detection.exchange.loading import LoadReport
 from detection.training.gathering import Detections
@@ -77,15 +78,15 @@ class Engine(Protocol):
         """Return name, hash and settings of the protocol: all that results depend on, except backbone and seed.
 
         Args:
-            fingerprints: of the training and test data.
+            fingerprints: of the training and test data, and with TEST.BEST of the data that it was chosen on.
         """
-        settings = self.roles.select(cfg, *PROTOCOL)
+        settings = with_choice(self.roles.select(cfg, *PROTOCOL), cfg)
         digest = config_hash({"settings": settings, "data": list(fingerprints)})
         return {"name": self.protocol_name(cfg), "hash": digest, "settings": settings}
 
     def weight_settings(self, cfg: CfgNode) -> dict[str, Any]:
         """Return every setting that the weights depend on; a checkpoint must match them."""
-        return self.roles.select(cfg, *WEIGHTS)
+        return with_choice(self.roles.select(cfg, *WEIGHTS), cfg)
 
     def name_row(self, cfg: CfgNode, backbone: BackboneFile | None) -> BackboneIdentity:
         """Return the identity of the row in tables: that of the backbone, renamed by LABEL."""
@@ -134,6 +135,15 @@ class Detector:
         tests its share of the images (`shape_batches`), and `gather_detections` joins them.
         """
         raise NotImplementedError
+
+    def losses(self, data: DetectionData) -> Iterator[tuple[int, Mapping[str, Tensor]]]:
+        """Yield the number of images and the losses () of this process's batches of a validation set; nothing: none.
+
+        The losses are those of the training, on images as the test prepares them, in its batches.  The caller sets the
+        modes of the modules, disables gradients, seeds every batch and restores everything
+        (detection/training/validation_loss.py): change no other state.
+        """
+        yield from ()
 
     def parts(self) -> dict[str, Any]:
         """Return name -> further state of a checkpoint, objects with `state_dict` and `load_state_dict`."""

@@ -7,6 +7,7 @@ resume_key  name -> text of everything that the weights depend on (`build_resume
 model       state dict of `Detector.model`
 categories  [{"id", "name"}] of the data
 meters      losses since the last line of metrics.jsonl, empty unless a signal has stopped the run between two lines
+best        with TEST.BEST only: the best weights so far and their origin (detection/training/best.py)
 optimizer, ...   state dicts of `Detector.parts`; with --keep weights, the last checkpoint has no optimizer
 """
 
@@ -30,6 +31,7 @@ def save_detector(
     resume_key: dict[str, str],
     categories: Sequence[dict[str, Any]],
     without: Collection[str] = (),
+    **more: dict[str, Any],
 ) -> None:
     """Write the checkpoint; called on every process.
 
@@ -37,6 +39,7 @@ def save_detector(
         finished: number of finished iterations.
         categories: of the data.
         without: parts of the detector to leave out.
+        more: further fields.
     """
     detector.meters.gather(detector.device)
     if is_main():
@@ -49,6 +52,7 @@ def save_detector(
             model=detector.model.state_dict(),
             categories=[{"id": one["id"], "name": one["name"]} for one in categories],
             meters=detector.meters.state_dict(),
+            **more,
             **{name: part.state_dict() for name, part in detector.parts().items() if name not in without},
         )
     barrier()

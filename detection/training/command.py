@@ -66,12 +66,22 @@ def run_command(tool: Tool, argv: list[str] | None) -> int:
 
 
 def summarise(results: Mapping[str, Any], shown: Sequence[str], run_dir: Path) -> str:
-    """Return two lines: the metrics of the row, and the path of the results."""
+    """Return two lines: the metrics of the row and what chose its weights, and the path of the results."""
     from detection.training.run_folder import results_file
 
     metrics = results["metrics"]
     numbers = "  ".join(f"{name} {show(metrics[name])}" for name in shown if name in metrics)
+    numbers += describe_choice(results)
     return f"{results['backbone']['label']}: {numbers}\nresults in {results_file(run_dir, results)}"
+
+
+def describe_choice(results: Mapping[str, Any]) -> str:
+    """Return which iteration the numbers are of, if TEST.BEST chose it; "" otherwise."""
+    choice = results["details"].get("best")
+    if not choice:
+        return ""
+    mark = ", on test images: too good" if results["data"]["chosen_on_test_images"] else ""
+    return f"  (iteration {choice['iteration']}, chosen by {choice['metric']} on {choice['data']}{mark})"
 
 
 def show(value: float | None) -> str:

@@ -1,7 +1,7 @@
 """Evaluation of a detector during its training (TEST.EVAL_PERIOD), which changes nothing in it.
 
-The metrics of the test set are written to metrics.jsonl every EVAL_PERIOD iterations, and those of the results at the
-end.
+The metrics are written to metrics.jsonl every EVAL_PERIOD iterations: of DATASETS.VAL as val_AP ..., with its loss as
+val_loss ..., or without such a set those of the test set as AP ..., and those of the results at the end.
 """
 
 import math
@@ -18,61 +18,94 @@ from backbones.core.config import CfgNode
 from backbones.core.distributed import broadcast, is_main
 from backbones.core.matches import MATCHES_FILE
 from backbones.core.run_log import MetricsWriter, get_logger
+from detection.choice import evaluation_period, validation_name
 from detection.data.records import DetectionData
 from detection.engines.base import Detector
 from detection.evaluation.evaluators import measure
+from detection.training.best import BestCheckpoint
+from detection.training.validation_loss import measure_losses
 
 FIRST = "AP"  # every evaluation has it
 
 
-def evaluation_period(cfg: CfgNode) -> int:
-    """Return TEST.EVAL_PERIOD; 0 for an engine without it."""
-    return cfg.TEST.EVAL_PERIOD if "EVAL_PERIOD" in cfg.TEST else 0
+VALIDATION = "val_"  # begins the names of the numbers of DATASETS.VAL
 
 
 class EvaluationHook:
-    """Hook of the training loop: evaluates every TEST.EVAL_PERIOD iterations, except after the last one.
+    """Hook of the training loop: evaluates every TEST.EVAL_PERIOD iterations.
+
+    After the last one, only if the results do not have these numbers anyway: for a validation set, or to choose.
 
     Args:
         train: the training data, for TEST.PRECISE_BN.
+        val: the validation set; None: the test set is evaluated.
+        best: receives the weights; None: those of the last iteration give the results.
+
+    Attributes:
+        measured: whether the model holds its final statistics of precise batch norm already.
     """
 
-    def __init__(self, detector: Detector, train: DetectionData, test: DetectionData, writer: MetricsWriter) -> None:
-        self.detector, self.train, self.test, self.writer = detector, train, test, writer
+    def __init__(
+        self,
+        detector: Detector,
+        train: DetectionData,
+        test: DetectionData,
+        writer: MetricsWriter,
+        val: DetectionData | None = None,
+        best: BestCheckpoint | None = None,
+    ) -> None:
+        self.detector, self.train, self.writer, self.best = detector, train, writer, best
+        self.data, self.prefix = (test, "") if val is None else (val, VALIDATION)
         self.period, self.stop = evaluation_period(detector.cfg), detector.cfg.SOLVER.MAX_ITER
+        self.at_the_end, self.measured = bool(val or best), False
+
+    def is_due(self, finished: int) -> bool:
+        """Whether to evaluate after `finished` iterations."""
+        return self.at_the_end if finished >= self.stop else finished % self.period == 0
 
     def after_step(self, finished: int) -> None:
         """Evaluate if due; called on every process."""
-        if finished % self.period or finished >= self.stop:
+        if not self.is_due(finished):
             return
-        metrics = self.evaluate()
+        metrics = self.evaluate(finished)
         if is_main():
-            get_logger().info("iteration %d: AP %.4f on %s", finished, metrics[FIRST], self.test.name)
-        self.writer.write(finished - 1, **finite(metrics))
+            get_logger().info("iteration %d: AP %.4f on %s", finished, metrics[FIRST], self.data.name)
+        self.writer.write(finished - 1, **{self.prefix + name: value for name, value in finite(metrics).items()})
 
     def catch_up(self, start: int) -> None:
         """Evaluate in a resumed training what a signal has cut off."""
-        if FIRST not in self.writer.last:
+        if not self.is_written():
             self.after_step(start)
 
-    def evaluate(self) -> dict[str, float]:
-        """Return the metrics that the run would have if it ended now; {} on other processes than the main one."""
+    def is_written(self) -> bool:
+        """Whether the last line before this training is one of these evaluations."""
+        return self.prefix + FIRST in self.writer.last
+
+    def evaluate(self, finished: int = 0) -> dict[str, float]:
+        """Return the metrics that the run would have if it ended now, and the losses of a validation set.
+
+        On other processes than the main one, {}.  After `finished` iterations, offer the weights to `best`.
+        """
         detector, test = self.detector, self.detector.cfg.TEST
         precise = test.get("PRECISE_BN")
         with unchanged(detector):
-            if precise and precise.ENABLED:
+            if precise and precise.ENABLED and not self.measured:
                 detector.measure_norms(self.train)
             broadcast(*detector.model.buffers())  # each process has its own statistics; those of the main one are saved
-            found = detector.detect(self.test)
-        if not is_main():
-            return {}
-        with tempfile.TemporaryDirectory() as folder:
-            return measure(self.test, found, test.AP_SCORE_THRESH, Path(folder) / MATCHES_FILE).metrics
+            found = detector.detect(self.data)
+            losses = measure_losses(detector, self.data) if self.prefix else {}
+            if not is_main():
+                return {}
+            with tempfile.TemporaryDirectory() as folder:
+                metrics = measure(self.data, found, test.AP_SCORE_THRESH, Path(folder) / MATCHES_FILE).metrics
+            if self.best:
+                self.best.offer(finished - 1, metrics, detector.model)
+        return metrics | losses
 
 
 def write_last(run_dir: Path, cfg: CfgNode, metrics: Mapping[str, float | None]) -> None:
-    """Add the metrics of the results to metrics.jsonl, once; called on every process."""
-    if not evaluation_period(cfg):
+    """Add the metrics of the results on the test set to metrics.jsonl, once; called on every process."""
+    if not evaluation_period(cfg) or validation_name(cfg):
         return
     stop = cfg.SOLVER.MAX_ITER
     with MetricsWriter(run_dir, stop) as writer:

@@ -14,6 +14,8 @@ from detection.data.records import DetectionData
 
 # Names of the data fingerprints in a resume key: data sets are identified by them, not by name or path.
 TRAINING_DATA, TEST_DATA = "training data", "test data"
+# The data on which TEST.BEST chooses: the fingerprint of DATASETS.VAL, or TEST_DATA.
+CHOOSING_DATA = "data of TEST.BEST"
 
 
 def build_resume_key(

@@ -14,10 +14,12 @@ from backbones.core.errors import InputError
 from backbones.core.run_log import get_logger, hold_log
 from backbones.core.warning_counter import WarningCounter
 from backbones.models.weights import BackboneFile, load_backbone
+from detection.choice import check_settings, validation_name
 from detection.data.catalog import load_data
-from detection.data.records import DetectionData, check_categories
+from detection.data.records import DetectionData, RunData, check_categories, shared_images
 from detection.engines import build_engine
 from detection.exchange.detections import save_truth_once
+from detection.training.best import check_metric
 from detection.training.evaluating import write_last
 from detection.training.fitting import fit
 from detection.training.results import save_evaluation
@@ -31,6 +33,7 @@ FROM_DATA = 0
 def check_config(cfg: CfgNode) -> None:
     """Check the config on its own and against its engine, which need not be installed; reads no data."""
     build_engine(cfg.ENGINE).check_config(cfg)
+    check_settings(cfg)
 
 
 def load_checked(cfg: CfgNode, backbone: str) -> BackboneFile | None:
@@ -40,7 +43,7 @@ def load_checked(cfg: CfgNode, backbone: str) -> BackboneFile | None:
         backbone: a pretraining run's folder, a backbone file, or "random".
     """
     engine = build_engine(cfg.ENGINE)
-    engine.check_config(cfg)
+    check_config(cfg)
     engine.require()
     file = None if backbone == RANDOM else load_backbone(backbone)
     engine.check_backbone(cfg, file)
@@ -75,36 +78,53 @@ def finetune(
     engine = build_engine(cfg.ENGINE)
     warnings, key, data = WarningCounter(), engine.num_classes, None
     if dict(flatten(cfg))[key] == FROM_DATA:
-        data = load_both(cfg, key, warnings)
-        cfg = set_value(cfg, key, len(data[0].categories))  # from here on as if it had been written in the config
+        data = load_all(cfg, key, warnings)
+        cfg = set_value(cfg, key, len(data.train.categories))  # from here on as if it had been written in the config
     check_folder(run_dir, cfg, engine.roles, resume=resume, eval_only=eval_only)
     engine.warn(cfg, warnings)
-    train, test = data or load_both(cfg, key, warnings)
+    data = data or load_all(cfg, key, warnings)
+    train, test, val = data
+    check_metric(cfg, val or test)
     place = choose_folder(run_dir, cfg, train, test, engine.roles, resume=resume, eval_only=eval_only)
     if truth_dir and is_main():
         save_truth_once(test, truth_dir)
-    modes = {"resume": resume, "eval_only": eval_only, "keep": keep}
-    found = fit(cfg, backbone, train, test, run_dir, device, **modes, begin=place.open)
-    results = save_evaluation(cfg, backbone, train, test, found, place, warnings) if is_main() else {}
+    modes = {"resume": resume, "eval_only": eval_only, "keep": keep, "begin": place.open}
+    found = fit(cfg, backbone, train, test, run_dir, device, val=val, **modes)
+    results = save_evaluation(cfg, backbone, data, found, place, warnings) if is_main() else {}
     if not eval_only:
         write_last(run_dir, cfg, results.get("metrics", {}))
     barrier()
     return results
 
 
-def load_both(cfg: CfgNode, key: str, warnings: WarningCounter) -> tuple[DetectionData, DetectionData]:
-    """Load the training and test data of DATASETS; the config's `key` is their number of categories, or FROM_DATA."""
+def load_all(cfg: CfgNode, key: str, warnings: WarningCounter) -> RunData:
+    """Load the data of DATASETS; the config's `key` is their number of categories, or FROM_DATA."""
     datasets, num_classes = cfg.DATASETS, dict(flatten(cfg))[key]
-    train = load_data(datasets.TRAIN, datasets.ROOT, warnings)
-    same = list(datasets.TRAIN) == list(datasets.TEST)
-    test = train if same else load_data(datasets.TEST, datasets.ROOT, warnings)
-    check_categories(train, test)
-    if num_classes not in (FROM_DATA, len(train.categories)):
-        raise InputError(f"{key} is {num_classes}, but {train.stated_categories()}; set it to {len(train.categories)}")
-    for role, data in (("train", train), ("test", test)):
-        log_counts(role, data)
+    train, test, val = tuple(datasets.TRAIN), tuple(datasets.TEST), (validation_name(cfg),)
+    loaded: dict[tuple[str, ...], DetectionData] = {}
+    for names in (train, test, val):
+        if names not in loaded and any(names):
+            loaded[names] = load_data(names, datasets.ROOT, warnings)
+            check_categories(loaded[train], loaded[names])
+    data = RunData(loaded[train], loaded[test], loaded.get(val))
+    if num_classes not in (FROM_DATA, len(data.train.categories)):
+        count = len(data.train.categories)
+        raise InputError(f"{key} is {num_classes}, but {data.train.stated_categories()}; set it to {count}")
+    if data.val:
+        warn_of_validation(data.train, data.val, warnings)
+    for role, one in data._asdict().items():
+        if one:
+            log_counts(role, one)
     warnings.log(get_logger())
-    return train, test
+    return data
+
+
+def warn_of_validation(train: DetectionData, val: DetectionData, warnings: WarningCounter) -> None:
+    """Count the validation images that are trained on; refuse a validation set without a box."""
+    if not any((~record.iscrowd).any() for record in val.records):
+        raise InputError(f"DATASETS.VAL: {val.annotations_path}: no image has a box to find; use another data set")
+    for path in shared_images((r.path for r in train.records), (r.path for r in val.records)):
+        warnings.add("validation image that is trained on", path)
 
 
 def set_value(cfg: CfgNode, key: str, value: Any) -> CfgNode:

@@ -17,6 +17,7 @@ from detection.data.records import DetectionData, Record
 from detection.engines import build_engine, load_engine_config
 from detection.engines.base import Detector
 from detection.exchange.detections import load_test_set
+from detection.training.best import FIELD, require_evaluated
 from detection.training.checkpoint import CHECKPOINT, read_detector, restore_detector
 from detection.training.resuming import require_finished
 
@@ -91,7 +92,10 @@ def load_detector(run: str | Path) -> TrainedDetector:
 
 
 def read_run(folder: Path) -> tuple[CfgNode, dict[str, Any]]:
-    """Return the config and the checkpoint of a finished fine-tuning; its engine need not be installed."""
+    """Return the config and the checkpoint of a finished fine-tuning; its engine need not be installed.
+
+    Its "model" holds the weights of the results: the last ones, or with TEST.BEST the best ones.
+    """
     path = folder / CHECKPOINT
     if not path.exists():
         raise InputError(f"{folder}: no {CHECKPOINT}; give the folder of a finished fine-tuning")
@@ -99,6 +103,9 @@ def read_run(folder: Path) -> tuple[CfgNode, dict[str, Any]]:
     cfg = load_engine_config(folder / CONFIG_FILE, otherwise=state["engine"])
     cfg.freeze()
     require_finished(path, state["iteration"], cfg.SOLVER.MAX_ITER)
+    if FIELD in state:
+        require_evaluated(path, state[FIELD]["evaluated"], cfg.SOLVER.MAX_ITER)
+        state["model"] = state[FIELD]["weights"]
     return cfg, state
 
 

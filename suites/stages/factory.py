@@ -85,7 +85,7 @@ class Factory:
         others |= {"backbone": backbone} if issubclass(cls, OfBackbone) else {}
         return cls(
             title=f"{run.title}: {cls.kind}" + (f" ({protocol})" if protocol else ""),
-            command=(*self._start(cls, path), *options, "--output-dir", str(output), *folder, *told, *filled),
+            command=(*self._start(cls, path, many), *options, "--output-dir", str(output), *folder, *told, *filled),
             output=output,
             hash=key,
             tool=path.stem,
@@ -102,10 +102,10 @@ class Factory:
             **code | others,
         )  # fmt: skip
 
-    def _start(self, cls: type[Stage], path: Path) -> list[str]:
+    def _start(self, cls: type[Stage], path: Path, processes: int) -> list[str]:
         """Return the start of a command; what KEEP results deletes is not the tool's concern."""
         kept = ["--keep", KEEP_WEIGHTS] if cls.trains and self.keep != KEEP_ALL else []
-        return [*launcher(self.processes if cls.trains else 1), str(path), *kept]
+        return [*launcher(processes), str(path), *kept]
 
     def _code(
         self, title: str, tool: str, config: Mapping[str, Any] | None, overrides: Sequence[str]

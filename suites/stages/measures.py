@@ -96,7 +96,8 @@ class Finetune(OfBackbone):
     def externals(self, cfg: Mapping[str, Any]) -> Iterator[External]:
         """List its data sets, and the package of its engine."""
         train, test = (", ".join(cfg["DATASETS"][key]) for key in ("TRAIN", "TEST"))
-        yield External("data", f"{train} -> {test} in ", cfg["DATASETS"]["ROOT"])
+        val = cfg["DATASETS"].get("VAL")
+        yield External("data", f"{train} -> {f'{val}, ' if val else ''}{test} in ", cfg["DATASETS"]["ROOT"])
         if (engine := cfg.get("ENGINE")) in PACKAGES:
             yield External("engine", engine)
 

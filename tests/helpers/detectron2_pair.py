@@ -23,7 +23,7 @@ def work(folder):
     for name, overrides in RUNS.items():
         run_dir = folder / name
         run_dir.mkdir(exist_ok=True)
-        found = fit(make_cfg(*overrides), make_backbone(), data, data, run_dir, device)
+        found = fit(make_cfg(*overrides), make_backbone(), data, data, run_dir, device).detections
         (run_dir / f"found{rank()}.json").write_text(json.dumps(found))
     norm = torch.nn.BatchNorm1d(3)
     measure_statistics(norm, numbers_of(rank()), make_cfg("TEST.PRECISE_BN.NUM_ITER", 2))

@@ -16,11 +16,13 @@ OWN_KEYS = {
     "IMPORTS": "imported by the tool",
     "LABEL": "written by the tool",
     "PROTOCOL": "written by the tool",
+    "DATASETS.VAL": "read by the tool, which hands over the data",
     "DATASETS.ROOT": "read by the tool, which hands over the data",
     "DATALOADER.CACHE_IMAGES": "without effect, which is logged",
     "SOLVER.OPTIMIZER": "build_optimizer",
     "SOLVER.LOG_PERIOD": "the log hook",
     "TEST.AP_SCORE_THRESH": "used by the evaluator",
+    "TEST.BEST": "BestCheckpoint",
     "TEST.EXPECTED_RESULTS": "checked by the tool",
     "TEST.IMS_PER_BATCH": "predict",
 }

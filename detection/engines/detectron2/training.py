@@ -4,14 +4,14 @@ This module does not import detectron2: it receives its subpackages from engine.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from backbones.core.config import CfgNode
 from backbones.core.distributed import wrap_ddp
@@ -22,7 +22,7 @@ from backbones.core.stopping import hold_signals
 from detection.data.loader import trainable
 from detection.data.records import DetectionData
 from detection.engines.base import Detections, Detector
-from detection.engines.detectron2.data import training_batches
+from detection.engines.detectron2.data import test_batches, training_batches
 from detection.engines.detectron2.heads import frozen_stages
 from detection.engines.detectron2.inference import predict
 from detection.engines.detectron2.log import TrainingLog
@@ -63,6 +63,21 @@ class Detectron2Detector(Detector):
 
     def detect(self, data: DetectionData) -> Detections:
         return predict(self.d2, self.d2_cfg, self.cfg, self.model, data, self.device)
+
+    def losses(self, data: DetectionData) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        # A mapper for the training keeps the boxes; its augmentations are those of the test.
+        resize = self.d2.data.detection_utils.build_augmentation(self.d2_cfg, False)
+        batches = test_batches(
+            trainable(data, self.cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS),
+            self.d2.data.DatasetMapper(self.d2_cfg, is_train=True, augmentations=resize),
+            batch_size=self.cfg.TEST.IMS_PER_BATCH,
+            num_workers=self.cfg.DATALOADER.NUM_WORKERS,
+            pin_memory=self.device.type == "cuda",
+        )
+        for batch in batches:
+            with self.d2.utils.events.EventStorage():  # drops what the model reports in these passes
+                losses = self.model(batch)
+            yield len(batch), losses
 
     def parts(self) -> dict[str, Any]:
         return {"optimizer": self.optimizer, "scaler": self.scaler}

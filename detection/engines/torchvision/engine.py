@@ -4,6 +4,8 @@ A resumed run equals an uninterrupted one bit for bit on the CPU: the order of i
 sampling of anchors are pure functions of (seed, iteration), and the checkpoint holds the rest.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.rpn import RPNHead
@@ -22,6 +24,7 @@ from detection.data.loader import (
     inference_batches,
     trainable,
     training_batches,
+    validation_batches,
 )
 from detection.data.records import DetectionData
 from detection.engines.base import Detections, Detector
@@ -85,6 +88,24 @@ class TorchvisionDetector(Detector):
 
     def detect(self, data: DetectionData) -> Detections:
         return detect(self.cfg, self.model, data, self.device)
+
+    def losses(self, data: DetectionData) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        cfg = self.cfg
+        images = TrainingImages(
+            trainable(data, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS),
+            short_sides=(cfg.INPUT.MIN_SIZE_TEST,),
+            longest=cfg.INPUT.MAX_SIZE_TEST,
+            flip=False,
+            seed=cfg.SEED,
+            cache=False,
+        )
+        for batch in validation_batches(
+            images,
+            batch_size=cfg.TEST.IMS_PER_BATCH,
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+            pin_memory=self.device.type == "cuda",
+        ):
+            yield len(batch.image_ids), self.task(batch.to(self.device, non_blocking=True)).losses
 
 
 class DetectionTask(nn.Module):

@@ -168,12 +168,16 @@ class YOLOTask(nn.Module):
         return (images - self.mean) / self.std
 
     def forward(self, batch: YoloBatch) -> Step:
-        maps = self.model(self.normalise(batch.images))
-        where = (batch.boxes, batch.labels, batch.weights)
-        losses = self.loss(maps, *where, self.labels.targets(batch.labels))
+        maps, losses = self.losses(batch)
         if self.learns_labels:
-            self.labels.observe(*self.loss.classified(maps, *where))
+            self.labels.observe(*self.loss.classified(maps, batch.boxes, batch.labels, batch.weights))
         return Step(torch.stack(list(losses.values())).sum(), losses)
+
+    def losses(self, batch: YoloBatch) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """Return the raw maps and the losses, from which the labels do not learn."""
+        maps = self.model(self.normalise(batch.images))
+        targets = self.labels.targets(batch.labels)
+        return maps, self.loss(maps, batch.boxes, batch.labels, batch.weights, targets)
 
 
 def build_task(cfg: CfgNode, model: nn.Module) -> YOLOTask:

@@ -10,6 +10,7 @@ from typing import Any
 
 from backbones.core.config import CfgNode, config_hash
 from backbones.core.roles import COMPARED, CONTENT, MACHINE, NAMING, NUMBER, PROTOCOL, SEED, TEST, WEIGHTS, Block, Roles
+from detection.choice import with_choice
 from detection.engines.yolo.config_checks import validate
 
 __all__ = [
@@ -42,6 +43,8 @@ _C.DATASETS.ROOT = MACHINE("$SMOOTH2DET_DATA")
 # Several training sets are joined (VOC 07+12); exactly one test set.
 _C.DATASETS.TRAIN = CONTENT(("voc_2007_trainval", "voc_2012_trainval"))
 _C.DATASETS.TEST = CONTENT(("voc_2007_test",))
+# One more name, of the data set on which TEST.EVAL_PERIOD measures AP and loss; empty: AP on the test set.
+_C.DATASETS.VAL = CONTENT("")
 
 _C.DATALOADER = Block()
 # Worker processes that read images; 0 reads in the training process.
@@ -160,8 +163,10 @@ _C.TEST.MULTI_LABEL = False
 _C.TEST.DETECTIONS_PER_IMAGE = 100
 # COCO AP counts detections above this score.
 _C.TEST.AP_SCORE_THRESH = 0.01
-# Iterations between evaluations on the test set during the training, as in detection/config.py; 0: only at the end.
+# Iterations between evaluations during the training, as in detection/config.py; 0: none.
 _C.TEST.EVAL_PERIOD = MACHINE(0)
+# Metric of these evaluations that chooses the weights of the results, as in detection/config.py; empty: the last ones.
+_C.TEST.BEST = NUMBER("")
 # Images per batch and process at inference.
 _C.TEST.IMS_PER_BATCH = 8
 
@@ -177,9 +182,10 @@ def protocol_hash(cfg: CfgNode, *fingerprints: str) -> str:
     """Return 12 hex digits over everything that a result depends on, except backbone, seed and class labels.
 
     Args:
-        fingerprints: of the training and test data.
+        fingerprints: of the training and test data, and with TEST.BEST of the data that it was chosen on.
     """
-    return config_hash({"detector": "yolo", "settings": ROLES.select(cfg, *PROTOCOL), "data": list(fingerprints)})
+    settings = with_choice(ROLES.select(cfg, *PROTOCOL), cfg)
+    return config_hash({"detector": "yolo", "settings": settings, "data": list(fingerprints)})
 
 
 def protocol_name(cfg: CfgNode) -> str:
@@ -190,14 +196,15 @@ def protocol_name(cfg: CfgNode) -> str:
 
 def describe_protocol(cfg: CfgNode, *fingerprints: str) -> dict[str, Any]:
     """Return the protocol block of results.json: name, hash (`protocol_hash`) and the settings that it covers."""
-    settings = ROLES.select(cfg, *PROTOCOL)
+    settings = with_choice(ROLES.select(cfg, *PROTOCOL), cfg)
     return {"name": protocol_name(cfg), "hash": protocol_hash(cfg, *fingerprints), "settings": settings}
 
 
 def weight_settings(cfg: CfgNode) -> dict[str, Any]:
     """Return every setting that the weights depend on; of CLASS_LABELS, NAME and the arguments of the chosen class."""
     labels = cfg.CLASS_LABELS
-    settings = {key: value for key, value in ROLES.select(cfg, *WEIGHTS).items() if not key.startswith("CLASS_LABELS.")}
+    settings = with_choice(ROLES.select(cfg, *WEIGHTS), cfg)
+    settings = {key: value for key, value in settings.items() if not key.startswith("CLASS_LABELS.")}
     used = {"NAME": labels.NAME, **label_settings(labels)}
     return settings | {f"CLASS_LABELS.{key}": value for key, value in used.items()}
 

@@ -216,6 +216,21 @@ def collate(items: Sequence[Item]) -> YoloBatch:
     return YoloBatch(*map(torch.from_numpy, (images, boxes, labels, weights)))
 
 
+def validation_batches(
+    records: Sequence[Record], side: int, *, batch_size: int, num_workers: int, pin_memory: bool
+) -> GuardedLoader[YoloBatch]:
+    """Return batches without augmentation that cover every image once over all processes."""
+    images = TrainingImages(records, Augmentation(0, 0, 0, 0, 1), largest=side, seed=0, cache=False)
+    keys = [[Key(Position(0, index), side) for index in batch] for batch in share_batches(len(records), batch_size)]
+    return GuardedLoader(images, keys, collate, num_workers=num_workers, pin_memory=pin_memory)
+
+
+def share_batches(images: int, batch_size: int) -> list[range]:
+    """Return this process's batches of indices, which cover every image once over all processes."""
+    batches = [range(first, min(first + batch_size, images)) for first in range(0, images, batch_size)]
+    return batches[rank() :: world_size()]
+
+
 def collate_inference(items: Sequence[tuple[int, list[Square]]]) -> tuple[list[int], list[Square]]:
     """Collect the indices, and stack one Square per side."""
     indices, squares = zip(*items, strict=True)
@@ -226,7 +241,5 @@ def inference_batches(
     images: InferenceImages, *, batch_size: int, num_workers: int, pin_memory: bool
 ) -> GuardedLoader[tuple[list[int], list[Square]]]:
     """Return batches that cover every image once over all processes."""
-    indices = list(range(len(images.records)))
-    batches = [indices[first : first + batch_size] for first in range(0, len(indices), batch_size)]
-    mine = batches[rank() :: world_size()]
+    mine = share_batches(len(images.records), batch_size)
     return GuardedLoader(images, mine, collate_inference, num_workers=num_workers, pin_memory=pin_memory)

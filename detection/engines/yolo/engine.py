@@ -4,6 +4,7 @@ A resumed run equals an uninterrupted one bit for bit on the CPU, the table of o
 and augmentations are pure functions of (seed, iteration), and the checkpoint holds the rest.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,14 @@ from detection.engines.yolo.config import (
     validate,
     weight_settings,
 )
-from detection.engines.yolo.data import Augmentation, SizedBatchSampler, TrainingImages, YoloBatch, collate
+from detection.engines.yolo.data import (
+    Augmentation,
+    SizedBatchSampler,
+    TrainingImages,
+    YoloBatch,
+    collate,
+    validation_batches,
+)
 from detection.engines.yolo.inference import detect_all
 from detection.engines.yolo.network import YOLO
 from detection.engines.yolo.soft_labels import FILE as SOFT_LABELS
@@ -151,6 +159,18 @@ class YOLODetector(Detector):
 
     def detect(self, data: DetectionData) -> Detections:
         return detect_all(self.cfg, self.task, data, self.device)
+
+    def losses(self, data: DetectionData) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        """Yield the losses at the first side of TEST.SIZES, with the class labels of the training."""
+        cfg = self.cfg
+        for batch in validation_batches(
+            trainable(data, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS),
+            cfg.TEST.SIZES[0],
+            batch_size=cfg.TEST.IMS_PER_BATCH,
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+            pin_memory=self.device.type == "cuda",
+        ):
+            yield len(batch.images), self.task.losses(batch.to(self.device, non_blocking=True))[1]
 
 
 def build_yolo_optimizer(solver: CfgNode, task: nn.Module) -> torch.optim.Optimizer:
