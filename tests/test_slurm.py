@@ -119,12 +119,16 @@ def test_a_node_whose_daemon_dies_without_its_job(slurm_lab):
 
 @pytest.mark.exhaustive
 def test_a_time_limit_is_a_pause(slurm_lab):
-    """The limit of a running job is lowered: nobody waits half an hour."""
+    """The limit of a running job is lowered, and raised for the next one: nobody waits half an hour."""
     slurm_lab.rows("A")
     slurm_lab.take_time(A=150)
     slurm_lab.call()
     assert wait_for(lambda: slurm_lab.runs("A"), PATIENCE)
-    subprocess.run(["scontrol", "update", f"jobid={slurm_lab.job('A')}", "timelimit=3"], check=True)
+    job = slurm_lab.job("A")
+    subprocess.run(["scontrol", "update", f"jobid={job}", "timelimit=3"], check=True)
+    assert wait_for(lambda: slurm_lab.starts("A") == 2, PATIENCE)  # stopped two minutes before
+    assert slurm_lab.job("A") == job
+    subprocess.run(["scontrol", "update", f"jobid={job}", "timelimit=60"], check=True)
     finish(slurm_lab, "A")
     assert slurm_lab.starts("A") == 2
 
