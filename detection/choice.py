@@ -14,17 +14,17 @@ BEST, PERIOD, VAL = "TEST.BEST", "TEST.EVAL_PERIOD", "DATASETS.VAL"
 
 def evaluation_period(cfg: CfgNode) -> int:
     """Return TEST.EVAL_PERIOD; 0 for an engine without it."""
-    return cfg.TEST.get("EVAL_PERIOD", 0)
+    return cfg.TEST.EVAL_PERIOD if "EVAL_PERIOD" in cfg.TEST else 0
 
 
 def best_metric(cfg: CfgNode) -> str:
     """Return TEST.BEST; "" for an engine without it."""
-    return cfg.TEST.get("BEST", "")
+    return cfg.TEST.BEST if "BEST" in cfg.TEST else ""
 
 
 def validation_name(cfg: CfgNode) -> str:
     """Return DATASETS.VAL; "" for an engine without it."""
-    return cfg.DATASETS.get("VAL", "")
+    return cfg.DATASETS.VAL if "VAL" in cfg.DATASETS else ""
 
 
 def check_settings(cfg: CfgNode) -> None:
