@@ -122,7 +122,37 @@ def test_run_folder_holds_what_it_promises(finished):
 def test_bad_input_is_named(small_scenes, tmp_path, load_tool, overrides, message):
     with pytest.raises(InputError, match=re.escape(message)):
         load_tool("pretrain").main(arguments(small_scenes, tmp_path / "r", *overrides))
-    assert not (tmp_path / "r" / "results.json").exists()
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("tool", "overrides"),
+    [
+        ("evaluate_backbone", ["DATA.SHIFTED_SPLIT", "absent"]),
+        ("evaluate_backbone", ["EVAL.HUMAN_LABELS", "/absent"]),
+        ("evaluate_backbone", ["EVAL.CONTEXT_FILLS", "[absent]"]),
+        ("localize", ["LOCALIZE.SPLIT", "absent"]),
+        ("localize", ["LOCALIZE.METHOD", "absent"]),
+        ("attack_backbone", ["ATTACK.SPLIT", "absent"]),
+        ("attack_backbone", ["ATTACK.METHODS", "[absent]"]),
+    ],
+)
+def test_a_refused_measure_leaves_no_folder(finished, tmp_path, load_tool, tool, overrides):
+    with pytest.raises(InputError, match="absent"):
+        load_tool(tool).main([str(finished), "--output-dir", str(tmp_path / "r"), *overrides])
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("tool", "config"), [("finetune_coco", "detection/quick.yaml"), ("finetune_voc", "yolo/quick.yaml")]
+)
+def test_a_refused_fine_tuning_leaves_no_folder(finished, tmp_path, load_tool, tool, config):
+    files = ["--config-file", str(ROOT / "configs" / config), "--output-dir", str(tmp_path / "r"), "--backbone"]
+    absent = ["DATASETS.ROOT", "/absent"]
+    for backbone, *overrides in (["/absent"], ["random", *absent], [finished, *absent]):
+        with pytest.raises(InputError):
+            load_tool(tool).main([*files, str(backbone), *overrides])
+        assert not (tmp_path / "r").exists()
 
 
 def test_a_training_that_diverges_ends_with_exit_code_3(small_scenes, tmp_path):

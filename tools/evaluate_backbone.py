@@ -41,10 +41,10 @@ def main(args: RunArguments) -> int:
     human = load_cifar10h(expand_path(cfg.EVAL.HUMAN_LABELS)) if cfg.EVAL.HUMAN_LABELS else None
     if human is not None:
         check_agreement(human, val.labels, len(val.classes))
-    run_dir = open_run(args.output_dir, cfg)
-    warnings.log(get_logger())
     inputs = shared.build_inputs(cfg, setup_distributed())
     model = backbone.build().to(inputs.device, inputs.dtype)
+    run_dir = open_run(args.output_dir, cfg)
+    warnings.log(get_logger())
     subsets = Subsample(cfg.EVAL.PYCALIB_SPLITS, cfg.EVAL.PYCALIB_SIZE)
     measured = evaluate_backbone(
         model, val, shifted, inputs, context=fills, temperature=fitting or None, pycalib=subsets, human=human

@@ -63,8 +63,6 @@ def pretrain(cfg: CfgNode, run_dir: Path, *, resume: bool, keep: str = KEEP_ALL)
     hold_log()
     if resume:
         check_resume(run_dir, cfg, ROLES, (*FREE, TEST), keys=(_REPORT,))
-    if not (resume and (run_dir / CHECKPOINT).exists()):
-        open_run(run_dir, cfg)
     for key in idle_settings(cfg):
         get_logger().warning("%s has no effect: METHOD.NAME is %s", key, cfg.METHOD.NAME)
     check_precision(cfg.PRECISION, device)
@@ -116,8 +114,7 @@ class Pretraining:
         resumed = resume and (self.run_dir / CHECKPOINT).exists()
         method.setup(build_context(cfg, self.samples, self.val, teacher, resumed=resumed))
         start = self._restore() if resume else 0
-        if resumed:
-            open_run(self.run_dir, cfg)
+        open_run(self.run_dir, cfg)  # a refused call leaves no folder, and a run that it cannot resume as it is
         if distributed.is_main():
             save_noise(self.run_dir, self.samples)
         batches = build_batches(cfg, self.samples, method, start, self.stop)
