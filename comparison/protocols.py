@@ -11,7 +11,7 @@ from comparison.row import Row
 
 PRETRAINING, DETECTION = "pretraining", "detection"
 MEASURES = ("backbone", "localization", "robustness", DETECTION)
-_SHOWN = 3  # differences of two protocols
+_SHOWN, _NAMED = 3, 2  # differences of two protocols: in a note, in their names
 
 
 def protocol_name(results: Mapping[str, Any]) -> str:
@@ -62,6 +62,30 @@ def _first_of_each(rows: Sequence[Row], stage: str) -> dict[str, Row]:
         if stage in row.results:
             found.setdefault(protocol_name(row.results[stage]), row)
     return found
+
+
+def name_apart(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with detection protocols of one name named apart: "quick, SOLVER.MAX_ITER 400@hash".
+
+    A key that is changed on the command line leaves the name of the config file.
+    """
+    by_name: dict[str, list[Row]] = {}
+    for protocol, row in _first_of_each(rows, DETECTION).items():
+        by_name.setdefault(protocol.rpartition("@")[0], []).append(row)
+    names: dict[str | None, str] = {}
+    for name, members in by_name.items():
+        settings = _settings(members, DETECTION)
+        keys = [key for key in {key: 0 for one in settings for key in one} if _differs(key, settings)]
+        for row, one in zip(members, settings, strict=True) if len(members) > 1 and keys else ():
+            more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
+            said = ", ".join(f"{key} {one.get(key)}" for key in keys[:_NAMED])
+            names[row.protocol] = f"{name}, {said}{more}@{(row.protocol or '').rpartition('@')[2]}"
+    return [replace(row, protocol=names.get(row.protocol, row.protocol)) for row in rows]
+
+
+def _differs(key: str, settings: Sequence[Mapping[str, Any]]) -> bool:
+    first = settings[0]
+    return any(first.get(key) != one.get(key) and not _is_name_of_same(key, first, one) for one in settings[1:])
 
 
 # ---- what differs -----------------------------------------------------------------------------------------------

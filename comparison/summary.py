@@ -27,7 +27,7 @@ from comparison.methods import Goal, Measured, build_methods
 from comparison.notes import Compared, mark_commits, write_notes
 from comparison.papers.published import scale_of
 from comparison.proofs import loading_proof
-from comparison.protocols import protocol_name, separate_validations
+from comparison.protocols import name_apart, protocol_name, separate_validations
 from comparison.resampling.files import resample_group
 from comparison.row import Row
 from comparison.rows import baseline_of, check_baseline_label, group_rows
@@ -54,7 +54,7 @@ def build_comparison(
         InputError: `baseline` does not name a row, or several rows could be the baseline of one.
         ValueError: the comparison contradicts its schema, which is an error of this code.
     """
-    rows = place_failures(rows, failures)
+    rows = name_apart(place_failures(rows, failures))
     check_baseline_label(rows, baseline)
     rows, apart = separate_validations(rows)
     compute_ahead(_matches_of(rows), resamples=resamples, seed=seed)
@@ -112,9 +112,14 @@ def _checked(comparison: dict[str, Any]) -> dict[str, Any]:
     return comparison
 
 
+def name_data(data: Mapping[str, Any]) -> list[str]:
+    """Return the names of the data that results state, each once."""
+    return list({str(one["name"]): None for one in data.values() if isinstance(one, Mapping) and one.get("name")})
+
+
 def _warnings(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return [
-        {"row": row.label, "stage": stage, **warning}
+        {"row": row.label, "stage": stage, "data": name_data(results["data"]), **warning}
         for row in rows
         for stage, results in row.results.items()
         for warning in results.get("warnings", [])

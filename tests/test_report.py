@@ -87,6 +87,39 @@ def test_the_page_is_one_valid_self_contained_file(runs, tmp_path):
         assert drawing.get("aria-label") or drawing.get("aria-hidden")  # hidden where the cell says the same
 
 
+def test_a_warning_of_the_data_is_shown_once_per_data_set(tmp_path):
+    """Every run that reads a data set warns of it: 2 stages x 2 rows of val, and the detectors of another one."""
+    grey = {"what": "grey images converted", "count": 2, "examples": ["a.jpg"]}
+    others = {"what": "grey images converted", "count": 9, "examples": ["b.jpg"]}
+    splits = {name: {"name": f"scenes_{name}"} for name in ("train", "val")}
+    for label in ("CE", "LS"):
+        who = backbone(label)
+        add(tmp_path / "runs", "pretraining", who, {"top1": 0.5}, data=splits, warnings=[grey])
+        add(tmp_path / "runs", "backbone", who, {"top1": 0.5}, data={"val": splits["val"]}, warnings=[grey])
+        add_detection(tmp_path / "runs", who, 0.5, data={"test": {"name": "coco"}}, warnings=[others])
+    comparison = compare_runs(tmp_path / "runs", tmp_path / "out")
+    assert len(comparison["warnings"]) == 6
+    text = " ".join(_Page((tmp_path / "out" / "index.html").read_text()).texts)
+    first = "scenes_val: grey images converted (2; for example a.jpg), in the pretraining and backbone of CE, LS"
+    assert text.count(first) == 1
+    assert text.count("coco: grey images converted (9; for example b.jpg), in the detection of CE, LS") == 1
+    assert text.count("grey images converted") == 2
+
+
+def test_long_labels_are_wrapped_not_cut():
+    """A label of three lines of 15 letters makes its bar higher; the others stay as they are."""
+    label = "ALS with a schedule of its own"
+    shared = {"intervals": {}, "metrics": {"AP": 0.5}, "stages": {"detection": {}}}
+    rows = [{"name": name, "label": name, **shared} for name in ("CE", label, "LS")]
+    drawing = ElementTree.fromstring(figures.bar_panel(rows, "AP", dict.fromkeys(["CE", label, "LS"], "#000")))
+    texts = [one for one in drawing.iter("{http://www.w3.org/2000/svg}text") if one.get("text-anchor") == "end"]
+    drawn = [one.text for one in texts if one.get("class") is None]
+    assert drawn == ["CE", "ALS with a", "schedule of its", "own", "LS"]
+    heights = [float(one.get("y", 0)) for one in texts if one.get("class") is None]
+    assert np.diff(heights).min() >= 12  # no two lines overlap
+    assert drawing.get("viewBox") == f"0 0 340 {30 + 3 * 24 + 2 * 13 + 22}"
+
+
 @pytest.mark.parametrize("stage", ["pretraining", "backbone", "localization", "detection"])
 def test_missing_stages_are_dashes(tmp_path, stage):
     who = backbone("CE")

@@ -4,6 +4,7 @@ Every figure is a panel 340 units wide, so that the page can place panels side b
 other on a phone without scaling the text.
 """
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
@@ -15,7 +16,8 @@ from comparison.tables.formats import excludes_zero, format_difference, format_m
 
 WIDTH, LINE, TOP, BOTTOM = 340, 24, 30, 22
 PLOT_LEFT, PLOT_RIGHT = 118, 286
-LETTERS = 15  # longest label
+LETTERS, MOST_LETTERS = 15, 60  # of one line of a label, of all its lines
+LABEL_LINE = 13  # height of one line of a label
 # Okabe and Ito's palette, safe for colour-blind readers; black is the baseline, grey random initialisation.
 BASELINE_COLOUR, RANDOM_COLOUR = "#222222", "#9a9a9a"
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#B8A900")
@@ -29,7 +31,7 @@ class Figure(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """One line of a panel; short: the drawn label; low, high: interval, or None."""
+    """One line of a panel; short: the drawn label, which is wrapped; low, high: interval, or None."""
 
     label: str
     short: str
@@ -79,7 +81,7 @@ def bar_panel(rows: Sequence[Mapping[str, Any]], name: str, colours: Mapping[str
     for row in rows:
         interval = row["intervals"].get(name, {})
         low, high = interval.get("low"), interval.get("high")
-        called = row["name"], short_name(row, LETTERS)
+        called = row["name"], short_name(row, MOST_LETTERS)
         bars.append(Bar(*called, row["metrics"][name], low, high, colours[row["name"]]))
     metric, largest = BY_NAME[name], max([x for bar in bars for x in (bar.value, bar.high) if x], default=1.0)
     texts = [format_metric(row, name) for row in rows]
@@ -97,7 +99,7 @@ def forest_panel(rows: Sequence[Mapping[str, Any]], name: str, colours: Mapping[
     for row in rows:
         difference = row["difference_to_baseline"][name]
         value, low, high = (difference[key] for key in ("value", "low", "high"))
-        called = row["name"], short_name(row, LETTERS)
+        called = row["name"], short_name(row, MOST_LETTERS)
         bars.append(Bar(*called, value, low, high, colours[row["name"]], excludes_zero(difference)))
         said.append(f"{row['name']} {format_difference(difference)}")
     texts = [format_number(bar.value, signed=True) for bar in bars]
@@ -149,7 +151,7 @@ def dots_panel(lines: Sequence[Mapping[str, Any]], name: str) -> str:
 
 
 def _cut(label: str) -> str:
-    return label if len(label) <= LETTERS else label[: LETTERS - 1] + "…"
+    return label if len(label) <= MOST_LETTERS else label[: MOST_LETTERS - 1] + "…"
 
 
 def inline_interval(difference: Mapping[str, float | None], scale: Scale, colour: str) -> str:
@@ -186,8 +188,10 @@ Draw = Callable[[Bar, float, Scale], str]
 
 
 def _panel(title: str, meaning: str, bars: Sequence[Bar], texts: Sequence[str], scale: Scale, draw: Draw) -> str:
-    """Draw a panel: title, scale, and one line per bar."""
-    height = TOP + LINE * len(bars) + BOTTOM
+    """Draw a panel: title, scale, and one line per bar, higher for a label of several lines."""
+    wrapped = [textwrap.wrap(bar.short, LETTERS) or [""] for bar in bars]
+    heights = [LINE + LABEL_LINE * (len(lines) - 1) for lines in wrapped]
+    height = TOP + sum(heights) + BOTTOM
     numbers = "; ".join(f"{bar.label} {text}" for bar, text in zip(bars, texts, strict=True))
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {height}" role="img" xmlns="http://www.w3.org/2000/svg" '
@@ -201,12 +205,14 @@ def _panel(title: str, meaning: str, bars: Sequence[Bar], texts: Sequence[str], 
             f'<line x1="{x}" x2="{x}" y1="{TOP - 4}" y2="{height - BOTTOM}" class="{kind}"/>'
             f'<text x="{x}" y="{height - 7}" class="k" text-anchor="middle">{_tick_text(tick, ticks)}</text>'
         )
-    for n, (bar, text) in enumerate(zip(bars, texts, strict=True)):
-        y = TOP + LINE * (n + 0.5)
-        parts.append(
-            f'<text x="{PLOT_LEFT - 6}" y="{y + 4}" text-anchor="end">{escape(bar.short)}</text>'
-            f'<text x="{WIDTH}" y="{y + 4}" class="v" text-anchor="end">{text}</text>'
-        )
+    for n, (bar, text, lines) in enumerate(zip(bars, texts, wrapped, strict=True)):
+        y = TOP + sum(heights[:n]) + heights[n] / 2
+        first = y + 4 - LABEL_LINE * (len(lines) - 1) / 2
+        for number, line in enumerate(lines):
+            parts.append(
+                f'<text x="{PLOT_LEFT - 6}" y="{first + LABEL_LINE * number}" text-anchor="end">{escape(line)}</text>'
+            )
+        parts.append(f'<text x="{WIDTH}" y="{y + 4}" class="v" text-anchor="end">{text}</text>')
         if bar.value is not None:
             parts.append(draw(bar, y, scale))
     return "".join(parts) + "</svg>"

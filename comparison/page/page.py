@@ -18,7 +18,7 @@ from comparison.page.export import FIGURES, save_figures
 from comparison.page.figures import Figure
 from comparison.page.gallery import build_gallery
 from comparison.page.images import LABELLED, LEAST_SCORE, Reader, influential_images
-from comparison.page.provenance import describe_loading, describe_stages
+from comparison.page.provenance import describe_loading, describe_stages, gather_warnings
 from comparison.page.published import published_section
 from comparison.page.risk import LEAST_IMAGES, risk_section
 from comparison.page.runs import DETECTION_BARS, backbones_section, by_chance, detection_section, dots_panels
@@ -76,6 +76,7 @@ def build_sections(comparison: Mapping[str, Any]) -> dict[str, Any]:
         "published": published_section(comparison),
         "provenance": describe_stages(rows),
         "loadings": describe_loading(rows),
+        "warnings": gather_warnings(comparison["warnings"]),
     }
 
 
