@@ -335,6 +335,17 @@ def test_a_suite_on_this_machine_does_not_start_what_a_job_works_on(lab, sim):
     assert lab.run()[0] == 0
 
 
+def test_weights_that_keep_has_deleted_are_trained_again_for_a_stage_that_is_added(lab, sim):
+    lab.tell("heavy", "")
+    lab.tell("weights", "{}")
+    lab.tree["KEEP"] = "results"
+    for attack in (False, True):
+        lab.tree["ATTACK"] = {"ENABLED": attack}
+        assert finish(lab, sim).failures == {}
+        assert not list(lab.output.glob("runs/*/*.pth"))
+    assert lab.to_run() == []
+
+
 def test_clean_keeps_what_jobs_work_on_and_deletes_the_jobs_of_what_is_not_needed(lab, sim):
     assert finish(lab, sim).failures == {}
     assert find_leftovers(lab.plan()) == []
