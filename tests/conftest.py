@@ -27,6 +27,7 @@ SECONDS = {
     "test_eval_period": 35,
     "test_run_folder": 35,
     "test_slurm": 75,
+    "test_slurm_nodes": 400,
     "test_cluster": 35,
     "test_cluster_schedules": 12,
     "test_cluster_processes": 30,

@@ -74,14 +74,21 @@ def launch(args: argparse.Namespace, script: str, argv: Sequence[str]) -> int:
     except Stopped as stopped:
         if not machines.rank:
             raise
-        return stopped.exit_code  # the first machine says what is saved
+        code = stopped.exit_code  # the first machine says what is saved
     except InputError:
-        if machines.rank:  # often said by the first machine, too, whose end can end this one
-            time.sleep(SECOND_VOICE_SECONDS)
+        _let_first_speak(machines)
         raise
     if code < 0:
         print(f"error: a process was ended by signal {-code} ({signal.strsignal(-code)})", file=sys.stderr)
+    if code:
+        _let_first_speak(machines)
     return code if code >= 0 else 128 - code
+
+
+def _let_first_speak(machines: Machines) -> None:
+    """Wait on all machines but the first, which often says the same; under `srun`, the first end of a task ends all."""
+    if machines.rank:
+        time.sleep(SECOND_VOICE_SECONDS)
 
 
 def _run(command: Sequence[str], number: int, first: int, machines: Machines) -> int:
