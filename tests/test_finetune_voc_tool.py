@@ -92,7 +92,7 @@ def test_killed_and_resumed_is_bit_equal_with_its_table_of_labels(root, finished
     """Killed within an epoch, after a checkpoint that holds some of a period's sums."""
     killed = tmp_path / "killed"
     options = [*OLS, "TEST.SCORE_THRESH", 0.0]
-    kill_after([*TOOL, *arguments(root, killed, *options, backbone=backbone)], killed, 5)
+    kill_after([*TOOL, *arguments(root, killed, *options, backbone=backbone)], killed, 4)
     assert not (killed / "results.json").exists()
     assert load_checkpoint(killed / "checkpoint.pth")["model"]["labels.count"].sum() > 0
     main(arguments(root, killed, *options, backbone=backbone, flags=["--resume"]))

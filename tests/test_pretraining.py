@@ -19,8 +19,7 @@ from backbones.models.weights import load_backbone
 
 @pytest.mark.parametrize(("method", "arch"), [("CE", "resnet18"), ("OLS", "resnet29_cifar")])
 def test_killed_three_times_and_resumed_is_bit_equal(small_scenes, tmp_path, load_tool, method, arch):
-    options = ["METHOD.NAME", method, "SOLVER.MAX_EPOCH", 4, "SOLVER.CHECKPOINT_PERIOD", 0.4, "PRECISION", "bfloat16"]
-    options += ["MODEL.ARCH", arch]
+    options = ["METHOD.NAME", method, "SOLVER.MAX_EPOCH", 4, "SOLVER.CHECKPOINT_PERIOD", 0.4, "MODEL.ARCH", arch]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     main = load_tool("pretrain").main
     main(arguments(small_scenes, whole, *options))

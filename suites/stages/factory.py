@@ -80,12 +80,11 @@ class Factory:
         filled = [fill(text, {text: str(source.folder) for text, source in used.items()}) for text in overrides]
         of = None if config else backbone  # its config is read in place, and is given the current folders of the data
         places = of.places if of else tuple(_places(overrides, filled))
-        resources = self.resources.get(cls.kind, cls.default_resources)
-        told, many = () if config else places, self.processes * resources.nodes if cls.trains else 1
+        told = () if config else places
         others |= {"backbone": backbone} if issubclass(cls, OfBackbone) else {}
         return cls(
             title=f"{run.title}: {cls.kind}" + (f" ({protocol})" if protocol else ""),
-            command=(*self._start(cls, path, many), *options, "--output-dir", str(output), *folder, *told, *filled),
+            command=(*self._start(cls, path), *options, "--output-dir", str(output), *folder, *told, *filled),
             output=output,
             hash=key,
             tool=path.stem,
@@ -95,17 +94,23 @@ class Factory:
             overrides=(*(of.overrides if of else ()), *filled),
             places=places,
             protocol=protocol,
-            processes=many,
+            processes=self._processes(cls),
             run=run,
             keep=self.keep,
-            resources=resources,
+            resources=self._resources(cls),
             **code | others,
         )  # fmt: skip
 
-    def _start(self, cls: type[Stage], path: Path, processes: int) -> list[str]:
+    def _resources(self, cls: type[Stage]) -> Resources:
+        return self.resources.get(cls.kind, cls.default_resources)
+
+    def _processes(self, cls: type[Stage]) -> int:
+        return self.processes * self._resources(cls).nodes if cls.trains else 1
+
+    def _start(self, cls: type[Stage], path: Path) -> list[str]:
         """Return the start of a command; what KEEP results deletes is not the tool's concern."""
         kept = ["--keep", KEEP_WEIGHTS] if cls.trains and self.keep != KEEP_ALL else []
-        return [*launcher(processes), str(path), *kept]
+        return [*launcher(self._processes(cls)), str(path), *kept]
 
     def _code(
         self, title: str, tool: str, config: Mapping[str, Any] | None, overrides: Sequence[str]
