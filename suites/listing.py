@@ -80,7 +80,9 @@ def _estimates(plan: Plan, rest: Sequence[Stage], number: int, timings: Timings)
         slots = plan.suite.launch.jobs or len(make_slots(this_machine(), plan.stages))
         yield f"slots   {slots} (LAUNCH.JOBS), {processes} processes per training"
     unknown = Counter(stage.timing_key for stage in rest if timings.estimate(stage) is None)
-    if rest and unknown.total() < len(rest):
+    if rest and unknown.total() == len(rest):
+        yield "time    unknown until the first stages have run (COST of the suite states it)"
+    elif rest:
         graph = Graph(rest)
         path = graph.critical_path(timings.seconds)
         whole, chain = (minutes(sum(map(timings.seconds, some))) for some in (rest, path))

@@ -197,6 +197,13 @@ def test_estimates_of_a_dry_run(lab):
     assert not any(line.startswith(("time ", "chain ")) for line in said)
 
 
+def test_a_first_call_without_costs_says_that_the_time_is_unknown(lab):
+    unknown = "time    unknown until the first stages have run (COST of the suite states it)"
+    assert unknown in describe_with(lab, 1)
+    lab.tree["PRETRAIN"]["COST"] = 100
+    assert unknown not in describe_with(lab, 1)
+
+
 def describe_with(lab, jobs):
     lab.tree["LAUNCH"]["JOBS"] = jobs
     return describe(lab.plan()).splitlines()

@@ -273,6 +273,10 @@ def test_a_dry_run_lists_what_fits(listed, tmp_path):
             torchvision(*AS_OURS, "--no-classifier") | {"CONFIG": "configs/pretrain/quick_scenes.yaml"},
             "mine: import: .*theirs.pth has no classifier to measure; delete the row's CONFIG",
         ),
+        (
+            torchvision(*AS_OURS) | {"CONFIG": "configs/pretrain/quick_scenes.yaml"},
+            "mine: import: --classes is missing: CONFIG measures the classifier, and the .* outputs of .* have no names",
+        ),
         ({"BACKBONE": "ours.pth", "IMPORT": ["--source", "smooth2det", "--norm", "GN"]}, "mine: import: --norm: with"),
     ],
 )

@@ -70,6 +70,11 @@ def read_planned(argv: Sequence[str]) -> "BackboneFile":
     if args.config_file:
         if not backbone.spec["num_classes"]:
             raise InputError(f"{args.checkpoint} has no classifier to measure; delete the row's CONFIG")
+        if args.source != OWN and args.classes is None:
+            raise InputError(
+                f"--classes is missing: CONFIG measures the classifier, and the {backbone.spec['num_classes']} outputs of "
+                f"{args.checkpoint} have no names; name a text file with one per line, in the order of the outputs"
+            )
         refuse_other_form(backbone)
     return backbone
 
