@@ -275,7 +275,7 @@ def test_a_dry_run_lists_what_fits(listed, tmp_path):
         ),
         (
             torchvision(*AS_OURS) | {"CONFIG": "configs/pretrain/quick_scenes.yaml"},
-            "mine: import: --classes is missing: CONFIG measures the classifier, and the .* outputs of .* have no names",
+            "mine: import: --classes is missing: CONFIG measures the classifier, .* outputs of .* have no names; name",
         ),
         ({"BACKBONE": "ours.pth", "IMPORT": ["--source", "smooth2det", "--norm", "GN"]}, "mine: import: --norm: with"),
     ],

@@ -71,9 +71,10 @@ def read_planned(argv: Sequence[str]) -> "BackboneFile":
         if not backbone.spec["num_classes"]:
             raise InputError(f"{args.checkpoint} has no classifier to measure; delete the row's CONFIG")
         if args.source != OWN and args.classes is None:
+            outputs = backbone.spec["num_classes"]
             raise InputError(
-                f"--classes is missing: CONFIG measures the classifier, and the {backbone.spec['num_classes']} outputs of "
-                f"{args.checkpoint} have no names; name a text file with one per line, in the order of the outputs"
+                f"--classes is missing: CONFIG measures the classifier, and the {outputs} outputs of {args.checkpoint} "
+                "have no names; name a text file with one per line, in the order of the outputs"
             )
         refuse_other_form(backbone)
     return backbone
