@@ -162,7 +162,8 @@ def test_every_part_is_on_the_page(compared):
     assert "What the detectors get wrong" in page
     for text in (
         "AP50 that would be gained without the errors of a kind, all sizes", "Calibration of the detections",
-        "Recall by the share of the image that the object covers", "AP by class ↑", "Most frequent confusions ↓",
+        "Recall at IoU 0.5 of all detections, by the share of the image that the object covers", "AP by class ↑",
+        "Most frequent confusions ↓",
         ">Cls ↓<", "0.3 % ↑<",
         "Precision and recall at IoU 0.5", "Reliability of the detections",
     ):  # fmt: skip

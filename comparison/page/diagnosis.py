@@ -125,7 +125,7 @@ def _shares(entry: Mapping[str, Any], colours: Mapping[str, str]) -> Table | Non
     bins = [n for n in range(len(entry["share_edges"]) + 1) if _has(methods, f"share/{n}")]
     columns = [(f"{_share_name(entry['share_edges'], n)} ↑", "of the image") for n in bins]
     names = [f"share/{n}" for n in bins]
-    title = "Recall by the share of the image that the object covers"
+    title = "Recall at IoU 0.5 of all detections, by the share of the image that the object covers"
     return _by_method(title, columns, names, methods, colours, lower_is_better=False)
 
 
@@ -214,7 +214,8 @@ def _joint(one: Mapping[str, Any]) -> Cell:
     if not one["images"] or one["influence"] is None:
         return Cell(MISSING, "", "", "", "no such images" if not one["images"] else "no object is left", None)
     value, total = -one["influence"], -one["sum"]
-    off = f", {abs(value - total) / abs(total):.0%} off".replace("%", "\N{NO-BREAK SPACE}%") if total else ""
+    shown = abs(total) >= 0.0005  # not 0.000: a share of less means nothing
+    off = f", {abs(value - total) / abs(total):.0%} off".replace("%", "\N{NO-BREAK SPACE}%") if shown else ""
     summed = f"{format_number(total, signed=True)}{off}"
     images = f"{one['images']} image{'' if one['images'] == 1 else 's'}"
     tip = (

@@ -20,8 +20,8 @@ from comparison.tables.formats import (
 
 DETECTION_BARS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100", "ARs", "ARm", "ARl")
 BACKBONE_BARS = (
-    *("top1", "top1_shifted", "nll", "ece15", "context_average_confidence", "objectness_deviation"),
-    *("max_box_acc", "max_box_acc_v2", "pointing", "energy_in_box"),
+    *("top1", "top1_shifted", "nll", "ece15", "context_average_confidence", "context_average_confidence_scaled"),
+    *("context_top1", "objectness_deviation", "max_box_acc", "max_box_acc_v2", "pointing", "energy_in_box"),
 )
 
 
@@ -43,6 +43,11 @@ def _section(
     failures = list(map(failure_of, rows))
     return {
         "metrics": [BY_NAME[name] for name in names],
+        "cautions": [
+            (BY_NAME[name].title, BY_NAME[name].by_construction)
+            for name in measured_names(rows, bars)
+            if BY_NAME[name].by_construction
+        ],
         "failed": any(failures),
         "spans": [(group, span) for group, span in spans if span],
         "table": [
