@@ -35,11 +35,11 @@ _CLAIMS_HEAD = """\
 # What the papers claim, and what we measured
 
 Written by `tools/publish.py` from `docs/claims.yaml`, which states claims, tests and limits, and the comparisons in
-`docs/results/`, from which differences, verdicts and answers come; none of these is written by hand. A verdict (*better*,
-*worse*, *equivalent*, *not distinguishable*) is on the number that the suite named before its runs. All other numbers are
-exploratory: *higher* or *lower* means that the 95 % interval over seeds and images excludes 0, which about one number in
-twenty does by chance. Our networks are small, trained for minutes on drawn images; a claim that is not seen here can hold
-at the papers' scale.
+`docs/results/`, from which differences, verdicts and answers come; none of these is written by hand. A verdict
+(*better*, *worse*, *equivalent*, *not distinguishable*) is on the number that the suite named before its runs. All
+other numbers are exploratory: *higher* or *lower* means that the 95 % interval over seeds and images excludes 0,
+which about one number in twenty does by chance. Our networks are small, trained for minutes on drawn images; a
+claim that is not seen here can hold at the papers' scale.
 """
 
 
