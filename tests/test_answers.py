@@ -12,6 +12,7 @@ from backbones.core.errors import InputError
 from comparison.answers.claims import Claim, Outcome, Questions, Trial, judge_claim, read_claims
 from comparison.answers.page import claims_text, results_text
 from comparison.answers.predictors import correlate
+from comparison.answers.readme import BEGIN, END, answer_figure, answer_text
 from comparison.answers.store import add_runs, compare_published, load_comparison, read_made, record
 
 CLAIM = """
@@ -38,6 +39,7 @@ def published(tmp_path_factory):
     root = tmp_path_factory.mktemp("published")
     (root / "docs").mkdir()
     (root / "docs" / "claims.yaml").write_text(CLAIM)
+    (root / "README.md").write_text(f"# Name\n\n{BEGIN}\n\n{END}\n\n## Commands\n")
     runs = tmp_path_factory.mktemp("runs")
     add_many(
         runs, methods={"CE": (0.3, 0.02), "LS": (0.5, 0.02), "ALS (all)": (0.9, 0.02)}, seeds=3, protocols=("d@1",)
@@ -102,14 +104,53 @@ def entry(word, value, low, high, metric="AP"):
         ("not distinguishable", "AP", (0.1, 0.01, 0.19), "higher", "not decided"),  # Holm decides, not the interval
         ("equivalent", "AP", (0.001, 0.0, 0.002), "higher", "not decided"),
         ("better", "nll", (-0.1, -0.15, -0.05), "lower", "as claimed"),
-        ("", "nll", (0.1, -0.05, 0.25), "lower", "not decided"),
-        ("", "nll", (0.1, 0.05, 0.15), "lower", "opposite"),
+        ("better", "nll", (0.1, -0.05, 0.25), "lower", "not decided"),
+        ("worse", "nll", (0.1, 0.05, 0.15), "lower", "opposite"),
+        ("", "AP", (0.1, 0.05, 0.15), "higher", "not decided"),  # too few seeds
+        ("", "nll", (0.1, 0.05, 0.15), "lower", "not decided"),
     ],
 )  # fmt: skip
 def test_the_answer_follows_verdict_or_interval(word, metric, numbers, expect, answer):
     claim = Claim("P", "T", "c", Trial("s", "A", metric, expect), limits="l")
     outcome = judge_claim(claim, entry(word, *numbers))
     assert (outcome.answer, outcome.exploratory) == (answer, metric != "AP")
+
+
+def readme(comparison, judged=()):
+    text = answer_text(f"before {BEGIN} old {END} after", comparison, judged)
+    assert text.startswith(f"before {BEGIN}")
+    assert text.endswith(f"{END} after")
+    assert "old" not in text
+    assert max(map(len, text.splitlines())) <= 120
+    return " ".join(text.split())
+
+
+def test_the_readme_says_which_methods_are_better_and_by_how_much(published):
+    comparison = load_comparison(published / "docs" / "results" / "answers_one")
+    text = readme(comparison)
+    assert "**Yes, with ALS (all): the detector is better than with hard labels (CE).**" in text
+    values = [row["metrics"]["AP"] for row in comparison["rows"] if row["label"] == "CE"]
+    assert f"(CE) reach {sum(values) / 3:.3f}." in text
+    gain = comparison["methods"][2]["differences"]["AP"]
+    numbers = f"{gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}] AP"
+    assert f"- ALS (all) (3 seeds): better than CE; {numbers}." in text
+    figure = answer_figure(comparison)
+    assert f"ALS (all) (3 seeds) {gain['value']:+.3f}" in figure.replace("\N{MINUS SIGN}", "-")
+
+
+def test_the_readme_promises_nothing_without_a_verdict(published):
+    comparison = load_comparison(published / "docs" / "results" / "answers_one")
+    methods = [one | {"verdict": one["verdict"] and one["verdict"] | {"word": ""}} for one in comparison["methods"]]
+    text = readme(comparison | {"methods": methods})
+    assert "**Not known yet: no method has 3 published seeds.**" in text
+    assert "No verdict yet, with fewer than 3 seeds: LS (3 seeds)" in text
+    methods = [one for one in comparison["methods"] if one["label"] != "ALS (all)"]
+    text = readme(comparison | {"methods": methods})
+    assert "**Not that we can see at our scale: none of LS is better than hard labels (CE).**" in text
+    assert "No results are published yet." in readme(None)
+    assert answer_figure(None) == ""
+    with pytest.raises(InputError, match=r"README.md: must contain"):
+        answer_text("no marks", None, ())
 
 
 def test_better_means_lower_where_lower_is_better():
@@ -122,7 +163,8 @@ def test_a_claim_without_results_is_not_tested():
     assert judge_claim(claim, None) == Outcome("not tested")
     assert Questions({}, {}, [claim]).baselines("s") == [""]
     with pytest.raises(InputError, match="s has no row 'A'"):
-        judge_claim(claim, {"methods": [], "primary": "AP"})
+        judge_claim(claim, {"methods": [{"label": "B"}], "primary": "AP"})
+    assert judge_claim(claim, {"methods": [], "primary": "AP"}).answer == "not decided"  # one seed
 
 
 @pytest.mark.parametrize(

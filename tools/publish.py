@@ -1,11 +1,12 @@
-"""Publish the results of a suite: keep its result files, compare them, and write docs/results.md and docs/claims.md.
+"""Publish the results of a suite: keep its result files, compare them, and write the pages that report them.
 
     python tools/publish.py configs/suites/answers_scenes.yaml runs/answers   add the complete runs of a suite
     python tools/publish.py                                                   write the two pages again
     python tools/publish.py --check                                           exit code 2 if a page is not up to date
 
 A suite can be published in parts, such as one seed after another: runs are added to those in docs/results, and the
-comparison covers all of them.  Weights, images and predictions are not kept.
+comparison covers all of them.  Weights, images and predictions are not kept.  The pages are docs/results.md,
+docs/claims.md and, with its figure, the answer at the head of README.md.
 """
 
 import argparse
@@ -27,19 +28,19 @@ ROOT = Path(__file__).resolve().parent.parent
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     from comparison.answers.claims import read_claims  # slow: imported after the arguments are checked
-    from comparison.answers.page import CLAIMS, RESULTS, SOURCE, claims_text, results_text
+    from comparison.answers.page import SOURCE, pages
 
     questions = read_claims(args.root / SOURCE)
     if args.suite:
         publish(args.root, questions, args.suite, args.output_dir)
-    pages = {RESULTS: results_text(args.root, questions), CLAIMS: claims_text(args.root, questions)}
-    for name, text in pages.items():
+    written = pages(args.root, questions)
+    for name, text in written.items():
         path = args.root / name
         if not args.check:
             save_text(path, text)
         elif not path.is_file() or path.read_text(encoding="utf-8") != text:
             raise InputError(f"{name} is not up to date; run python tools/publish.py")
-    print(f"{' and '.join(pages)} {'are up to date' if args.check else 'written'}")
+    print(f"{', '.join(written)}: {'up to date' if args.check else 'written'}")
     return 0
 
 

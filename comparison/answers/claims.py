@@ -24,9 +24,10 @@ from backbones.core.checks import check_choice
 from backbones.core.config import load_yaml
 from backbones.core.errors import InputError, suggestion
 from comparison.metrics import BY_NAME
-from comparison.verdicts.words import BETTER, UNDECIDED, WORSE
+from comparison.verdicts.words import BETTER, SEEDS_FOR_A_VERDICT, UNDECIDED, WORSE
 
 HIGHER, LOWER = "higher", "lower"
+FEW_SEEDS = f"fewer than {SEEDS_FOR_A_VERDICT} seeds"
 AS_CLAIMED, OPPOSITE, OPEN, UNTESTED = "as claimed", "opposite", "not decided", "not tested"
 _KEYS = {"paper", "place", "claim", "test", "limits", "untested"}
 _TEST_KEYS = {"suite", "row", "against", "metric", "expect"}
@@ -59,7 +60,8 @@ class Claim:
 class Outcome:
     """What the results say of a claim.
 
-    word: the verdict, or higher, lower, not distinguishable; answer: as claimed, opposite, not decided, not tested.
+    word: the verdict, or higher, lower, not distinguishable, FEW_SEEDS.
+    answer: as claimed, opposite, not decided, not tested.
     difference: with its interval, as comparison.json states it; None if not tested.
     exploratory: whether the number was not named before the runs.
     """
@@ -120,12 +122,16 @@ def _check_keys(tree: Mapping[str, Any], known: set[str], where: str) -> None:
 def judge_claim(claim: Claim, comparison: Mapping[str, Any] | None) -> Outcome:
     """Return what a comparison, made with the claim's baseline, says of the claim.
 
+    Nothing is decided with fewer seeds than a verdict needs.
+
     Raises:
         InputError: the comparison lacks the row, or its number.
     """
     test = claim.test
     if test is None or comparison is None:
         return Outcome(UNTESTED)
+    if not comparison["methods"]:  # one seed
+        return Outcome(OPEN, FEW_SEEDS)
     found = [method for method in comparison["methods"] if method["label"] == test.row]
     if not found:
         labels = [method["label"] for method in comparison["methods"]]
@@ -135,7 +141,9 @@ def judge_claim(claim: Claim, comparison: Mapping[str, Any] | None) -> Outcome:
         raise InputError(f"{test.suite}: {test.row} has no interval for {test.metric}")
     verdict = found[0]["verdict"]
     exploratory = test.metric != comparison["primary"]
-    word = _direction(difference) if exploratory or not verdict else verdict["word"] or UNDECIDED
+    if verdict and not verdict["word"]:
+        return Outcome(OPEN, FEW_SEEDS, difference, exploratory)
+    word = _direction(difference) if exploratory or not verdict else verdict["word"]
     return Outcome(_answer(word, test), word, difference, exploratory)
 
 

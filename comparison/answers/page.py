@@ -1,12 +1,12 @@
-"""docs/results.md and docs/claims.md: the published results, and what they say of the claims of the papers."""
+"""The pages of the published results: docs/results.md, docs/claims.md, and the answer in README.md with its figure."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from comparison.answers.claims import AS_CLAIMED, OPEN, OPPOSITE, UNTESTED, Claim, Outcome, Questions, judge_claim
+from comparison.answers.claims import UNTESTED, Claim, Outcome, Questions, judge_claim
 from comparison.answers.predictors import LEVEL, correlate
+from comparison.answers.readme import ANSWERS, FIGURE, README, answer_figure, answer_text, count_sentence
 from comparison.answers.store import MADE, Made, comparison_file, load_comparison, read_made
 from comparison.metrics import ARROW, BY_NAME, DETECTORS
 from comparison.tables.formats import format_difference, format_number, groups_of
@@ -43,6 +43,15 @@ claim that is not seen here can hold at the papers' scale.
 """
 
 
+def pages(root: Path, questions: Questions) -> dict[str, str]:
+    """Return path in the repository -> content of every page."""
+    comparison = load_comparison(root / FOLDER / ANSWERS) if ANSWERS in published_suites(root, questions) else None
+    readme = answer_text((root / README).read_text(encoding="utf-8"), comparison, judge_all(root, questions))
+    found = {RESULTS: results_text(root, questions), CLAIMS: claims_text(root, questions), README: readme}
+    figure = answer_figure(comparison)
+    return {**found, FIGURE: figure} if figure else found
+
+
 def published_suites(root: Path, questions: Questions) -> list[str]:
     """Return the suites of docs/claims.yaml with published results, in its order."""
     return [suite for suite in questions.suites if comparison_file(root / FOLDER / suite).is_file()]
@@ -63,21 +72,12 @@ def judge_all(root: Path, questions: Questions) -> list[tuple[Claim, Outcome]]:
 def claims_text(root: Path, questions: Questions) -> str:
     """Return the content of docs/claims.md."""
     judged = judge_all(root, questions)
-    blocks = [_CLAIMS_HEAD, _count_sentence(judged)]
+    blocks = [_CLAIMS_HEAD, count_sentence(judged)]
     for paper, title in questions.papers.items():
         lines = [_claim_line(claim, outcome) for claim, outcome in judged if claim.paper == paper]
         header = ["claim", "place", "test", "difference", "here", "answer", "limits"]
         blocks += [f"## {paper}: {title}", _left(markdown_table(header, lines))]
     return "\n\n".join(block.strip("\n") for block in blocks) + "\n"
-
-
-def _count_sentence(judged: Sequence[tuple[Claim, Outcome]]) -> str:
-    count = Counter(outcome.answer for _, outcome in judged)
-    tested = len(judged) - count[UNTESTED]
-    return (
-        f"Of {len(judged)} claims, {tested} are tested: {count[AS_CLAIMED]} came out as claimed, {count[OPPOSITE]} "
-        f"opposite, {count[OPEN]} not decided."
-    )
 
 
 def _claim_line(claim: Claim, outcome: Outcome) -> list[str]:

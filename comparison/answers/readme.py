@@ -1,0 +1,126 @@
+"""The answer at the head of README.md, and its figure: the suite ANSWERS in a few lines."""
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from backbones.core.errors import InputError
+from comparison.answers.claims import AS_CLAIMED, FEW_SEEDS, OPEN, OPPOSITE, UNTESTED, Claim, Outcome
+from comparison.page.export import standalone
+from comparison.page.figures import COLOURS, forest_panel
+from comparison.tables.formats import format_difference, format_number
+from comparison.tables.verdicts import verdict_text
+from comparison.verdicts.words import BETTER, SEEDS_FOR_A_VERDICT
+
+README, ANSWERS, FIGURE = "README.md", "answers_scenes", "docs/answer.svg"
+BEGIN, END = "<!-- the answer, written by tools/publish.py -->", "<!-- end of the answer -->"
+COLUMNS = 120
+RANDOM = "random"
+_PAPER = '<rect width="100%" height="100%" fill="#ffffff"/>'  # readers of README may have a dark page
+
+
+def answer_text(readme: str, comparison: Mapping[str, Any] | None, judged: Sequence[tuple[Claim, Outcome]]) -> str:
+    """Return the text of README.md with the answer of a comparison between its two marks; None: not published.
+
+    Raises:
+        InputError: a mark is missing.
+    """
+    if readme.count(BEGIN) != 1 or readme.count(END) != 1:
+        raise InputError(f"{README}: must contain '{BEGIN}' and '{END}' once; write them where the answer belongs")
+    before, rest = readme.split(BEGIN)
+    lines = _lines(comparison, judged) if comparison else ["No results are published yet."]
+    wrapped = [line if line.startswith("![") else _wrap(line) for line in lines]
+    return before + "\n\n".join([BEGIN, _join(wrapped), END]) + rest.split(END)[1]
+
+
+def _wrap(line: str) -> str:
+    indent = "  " if line.startswith("- ") else ""
+    return textwrap.fill(line, COLUMNS, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def _join(blocks: Sequence[str]) -> str:
+    """Join paragraphs by an empty line, the points of a list by none."""
+    text = ""
+    for before, block in zip(["", *blocks], blocks, strict=False):
+        text += ("\n" if before.startswith("- ") and block.startswith("- ") else "\n\n" if text else "") + block
+    return text
+
+
+def answer_figure(comparison: Mapping[str, Any] | None) -> str:
+    """Return the differences of the pretrained methods to the baseline, with their intervals, as SVG; "" for none."""
+    methods = [one for one in _compared(comparison) if one["method"] != RANDOM] if comparison else []
+    if not methods:
+        return ""
+    names = [{"name": _named(one), "label": _named(one)} for one in methods]
+    rows = [
+        {**name, "method": one["method"], "difference_to_baseline": one["differences"]}
+        for name, one in zip(names, methods, strict=True)
+    ]
+    colours = {row["name"]: COLOURS[n % len(COLOURS)] for n, row in enumerate(rows)}
+    panel = forest_panel(rows, comparison["primary"], colours)
+    drawing = standalone(panel.replace("row minus baseline", f"minus that of {comparison['baseline']}"))
+    return drawing.replace("</style>", f"</style>{_PAPER}", 1) + "\n"
+
+
+def _compared(comparison: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the methods with a difference to the baseline."""
+    return [one for one in comparison["methods"] if (one["differences"] or {}).get(comparison["primary"])]
+
+
+def _named(method: Mapping[str, Any]) -> str:
+    return f"{method['label']} ({method['made_of']})"
+
+
+def _lines(comparison: Mapping[str, Any], judged: Sequence[tuple[Claim, Outcome]]) -> Iterator[str]:
+    methods = _compared(comparison)
+    pretrained = [one for one in methods if one["method"] != RANDOM]
+    baseline, primary = comparison["baseline"], comparison["primary"]
+    known = [one for one in pretrained if (one["verdict"] or {}).get("word")]
+    yield _headline(known, baseline)
+    numbers = [row["metrics"][primary] for row in comparison["rows"] if row["label"] == baseline]
+    yield (
+        f"- Measured: {primary} of a Faster R-CNN on images that this project draws, with backbones that are "
+        f"pretrained for minutes; hard labels ({baseline}) reach {format_number(sum(numbers) / len(numbers))}. It is a "
+        "small world: [what the papers claim](docs/claims.md) has the limits of every line."
+    )
+    for one in known:
+        yield f"- {_named(one)}: {verdict_text(one, baseline)}; {_difference(one, primary)}."
+    if waiting := [one for one in pretrained if one not in known]:
+        said = "; ".join(f"{_named(one)} {_difference(one, primary)}" for one in waiting)
+        yield f"- No verdict yet, with fewer than {SEEDS_FOR_A_VERDICT} seeds: {said}."
+    for one in methods:
+        if one["method"] == RANDOM:
+            yield f"- No pretraining ({one['made_of']}): {_difference(one, primary)}."
+    yield "- " + count_sentence(judged).replace("claims", "claims of the three papers", 1)
+    if pretrained:
+        yield f"![Differences in {primary} to {baseline}, with 95 % intervals]({FIGURE})"
+    yield (
+        "All numbers, commands and hours are in [docs/results.md](docs/results.md). For an answer on your own images, "
+        "start with `make quickstart` and [docs/own_data.md](docs/own_data.md)."
+    )
+
+
+def _difference(method: Mapping[str, Any], primary: str) -> str:
+    return f"{format_difference(method['differences'][primary])} {primary}"
+
+
+def _headline(known: Sequence[Mapping[str, Any]], baseline: str) -> str:
+    if not known:
+        return f"**Not known yet: no method has {SEEDS_FOR_A_VERDICT} published seeds.**"
+    better = [one["label"] for one in known if one["verdict"]["word"] == BETTER]
+    if better:
+        return f"**Yes, with {', '.join(better)}: the detector is better than with hard labels ({baseline}).**"
+    names = ", ".join(one["label"] for one in known)
+    return f"**Not that we can see at our scale: none of {names} is better than hard labels ({baseline}).**"
+
+
+def count_sentence(judged: Sequence[tuple[Claim, Outcome]]) -> str:
+    """Say how many claims are tested, and how they came out."""
+    count = Counter(outcome.answer for _, outcome in judged)
+    tested = len(judged) - count[UNTESTED]
+    few = sum(outcome.word == FEW_SEEDS for _, outcome in judged)
+    return (
+        f"Of {len(judged)} claims, {tested} are tested: {count[AS_CLAIMED]} came out as claimed, {count[OPPOSITE]} "
+        f"opposite, {count[OPEN]} not decided" + (f" ({few} with {FEW_SEEDS})." if few else ".")
+    )
