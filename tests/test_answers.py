@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from comparison.answers.page import claims_text, results_text
 from comparison.answers.predictors import correlate
 from comparison.answers.readme import BEGIN, END, answer_figure, answer_text
 from comparison.answers.store import add_runs, compare_published, load_comparison, read_made, record
+from comparison.answers.study import judge_by_study
+from comparison.tables.formats import MINUS
 
 CLAIM = """
 suites: {answers_one: "Which one?"}
@@ -158,6 +161,56 @@ def test_better_means_lower_where_lower_is_better():
     assert judge_claim(claim, entry("better", -0.1, -0.2, -0.05, metric="nll")).answer == "as claimed"
 
 
+STUDIED = "CE of A is lower than that of B"
+
+
+def study(folder, verdict="appeared", se=0.02, command=()):
+    """Write the numbers of a synthetic study with one direction, with a difference of -0.05."""
+    direction = {"statement": STUDIED, "difference": -0.05, "se": se, "published": -0.1, "verdict": verdict}
+    numbers = {"directions": [direction], "replicates": 7, "environment": {"command": ["gaussian_study.py", *command]}}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "numbers.json").write_text(json.dumps(numbers))
+    return numbers
+
+
+@pytest.mark.parametrize(
+    ("verdict", "answer"),
+    [("appeared", "as claimed"), ("opposite", "opposite"), ("not decided", "not decided")],
+)
+def test_a_direction_of_the_study_answers_a_claim(tmp_path, verdict, answer):
+    claim = Claim("P", "T", "c", None, limits="l", study=STUDIED)
+    found = judge_by_study(claim, study(tmp_path, verdict))
+    assert (found.answer, found.word, found.exploratory) == (answer, verdict, False)
+    assert found.difference == {"value": -0.05, "low": pytest.approx(-0.09), "high": pytest.approx(-0.01)}
+    assert judge_by_study(claim, None) == Outcome("not tested")
+    single = judge_by_study(claim, study(tmp_path, "not decided", se=None))
+    assert single.difference == {"value": -0.05, "low": None, "high": None}
+    with pytest.raises(InputError, match="no direction 'CE of A is higher than that of B'; did you mean"):
+        judge_by_study(replace(claim, study="CE of A is higher than that of B"), study(tmp_path))
+
+
+def test_the_study_is_published_with_its_counts(load_tool, published, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(published, root)
+    claims = root / "docs" / "claims.yaml"
+    claims.write_text(claims.read_text().replace("untested: Needs other data.", f"study: {STUDIED}, limits: Small."))
+    tool = load_tool("publish").main
+    with pytest.raises(InputError, match=r"numbers.json does not exist; run tools/gaussian_study.py"):
+        tool(["--root", str(root), "--study", str(tmp_path / "gaussian")])
+    study(tmp_path / "gaussian", command=["--quick"])
+    with pytest.raises(InputError, match="is a preview"):
+        tool(["--root", str(root), "--study", str(tmp_path / "gaussian")])
+    assert tool(["--root", str(root)]) == 0
+    assert "Not run yet: `gaussian_study`. Small. |" in (root / "docs" / "claims.md").read_text()
+    study(tmp_path / "gaussian")
+    assert tool(["--root", str(root), "--study", str(tmp_path / "gaussian")]) == 0
+    claimed, text = ((root / "docs" / name).read_text().replace(MINUS, "-") for name in ("claims.md", "results.md"))
+    assert f"| `gaussian_study`: {STUDIED} | -0.050 [-0.090, -0.010] | appeared | as claimed | Small. |" in claimed
+    assert "with 7 replicates" in text
+    assert "1 published differences: 1 appeared, 0 are opposite, 0 could not be decided." in text
+    assert f"| {STUDIED} | appeared | -0.050 [-0.090, -0.010] | -0.100 |" in text
+
+
 def test_a_claim_without_results_is_not_tested():
     claim = Claim("P", "T", "c", Trial("s", "A", "AP", "higher"), limits="l")
     assert judge_claim(claim, None) == Outcome("not tested")
@@ -173,7 +226,7 @@ def test_a_claim_without_results_is_not_tested():
         (("metric: AP,", "metric: APP,"), "claim 1: test: unknown metric 'APP'"),
         (("expect: higher", "expect: more"), "claim 1: test: unknown expect 'more'"),
         (("suite: answers_one", "suite: answers_two"), "claim 1: test: unknown suite 'answers_two'"),
-        (("untested: Needs other data.", "limits: none"), "claim 3: give `test`, or `untested`"),
+        (("untested: Needs other data.", "limits: none"), "claim 3: give `test` or `study`, or `untested`"),
         (("    limits: Few images.\n", ""), "claim 1: `limits` is missing"),
         (("place: Table 1", "plaze: Table 1"), "claim 1: unknown key 'plaze'; did you mean 'place'"),
     ],

@@ -18,11 +18,7 @@ from backbones.core.warning_counter import WarningCounter
 from detection import load_detector
 from detection.data.catalog import load_data
 
-ENGINES = [
-    "torchvision",
-    pytest.param("yolo", marks=pytest.mark.exhaustive),
-    pytest.param("detectron2", marks=pytest.mark.detectron2),
-]
+ENGINES = ["torchvision", "yolo", pytest.param("detectron2", marks=pytest.mark.detectron2)]
 
 
 @pytest.fixture(scope="module", params=ENGINES)

@@ -17,6 +17,7 @@ from backbones.methods.base import METHODS
 from comparison.method_names import MEANINGS, explain_methods
 from comparison.metrics import BY_NAME, METRICS, best_value, explain_scores
 from comparison.page import figures
+from comparison.page.page import question_of
 from comparison.page.runs import by_chance
 from comparison.tables.formats import MINUS, MISSING, format_difference, format_number
 from comparison.tables.terminal import terminal_table
@@ -85,6 +86,28 @@ def test_the_page_is_one_valid_self_contained_file(runs, tmp_path):
     for svg in re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL):
         drawing = ElementTree.fromstring(svg)
         assert drawing.get("aria-label") or drawing.get("aria-hidden")  # hidden where the cell says the same
+
+
+def test_single_runs_under_two_protocols_are_told_apart_and_have_no_verdict(tmp_path):
+    methods = {"CE": (0.3, 0.02), "ALS": (0.9, 0.02)}
+    runs = add_many(tmp_path / "runs", methods=methods, seeds=1, protocols=("c@1", "d@2"))
+    data = compare_runs(runs, tmp_path / "out", "--allow-mixed-protocols")
+    text = " ".join(re.sub(r"<[^>]*>", " ", (tmp_path / "out" / "index.html").read_text()).split())
+    for row in data["rows"]:
+        if row["label"] == "ALS":
+            said = format_difference(row["difference_to_baseline"]["AP"])
+            assert f"under {row['protocol'][0]} AP {said}, above CE on these images" in text
+    assert "1 method 2 protocols against the baseline CE" in text
+    assert "Verdict" not in text
+    assert "Which pretraining gives the better detector?" in text
+
+
+def test_rows_with_one_backbone_compare_detectors():
+    rows = [{"seed": seed, "hash": f"weights {seed}"} for seed in (0, 0, 1, 1)]
+    assert question_of(rows, ["top1"]) == "Which detector is better?"
+    other = {"seed": 1, "hash": "others"}
+    assert question_of([*rows, other], ["top1"]) == "Which pretraining gives the better detector?"
+    assert question_of([*rows, other], []) == "Which detector is better?"
 
 
 def test_a_warning_of_the_data_is_shown_once_per_data_set(tmp_path):

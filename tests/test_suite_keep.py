@@ -174,6 +174,16 @@ def test_sizes_are_measured_for_each_keep(heavy):
     assert sizes["weights"]["results"] == pytest.approx(sizes["weights"]["weights"] - 2 * BLOCKS * 2)
 
 
+def test_sizes_that_a_cluster_reports_late_are_not_those_of_deleted_weights(heavy):
+    assert heavy.run()[0] == 0
+    timings = Timings(heavy.output / "timings.json")
+    stages = [stage for stage in heavy.plan().stages if stage.weight_files]
+    before = [timings.size(stage, "weights") for stage in stages]
+    timings.replace([(stage, 7.0) for stage in stages])
+    assert [timings.size(stage, "weights") for stage in stages] == before
+    assert {timings.estimate(stage) for stage in stages} == {7.0}
+
+
 def test_a_disk_that_is_too_small_is_said(lab, monkeypatch):
     lab.tree["FINETUNE"][0] |= {"DISK": 0.25}
     assert "too small" not in describe(lab.plan())

@@ -1,7 +1,8 @@
 """Publish the results of a suite: keep its result files, compare them, and write the pages that report them.
 
     python tools/publish.py configs/suites/answers_scenes.yaml runs/answers   add the complete runs of a suite
-    python tools/publish.py                                                   write the two pages again
+    python tools/publish.py --study runs/gaussian                             add the numbers of the synthetic study
+    python tools/publish.py                                                   write the pages again
     python tools/publish.py --check                                           exit code 2 if a page is not up to date
 
 A suite can be published in parts, such as one seed after another: runs are added to those in docs/results, and the
@@ -17,7 +18,6 @@ from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.checks import check_choice
 from backbones.core.entry import run_tool
 from backbones.core.errors import InputError
-from backbones.core.files import save_text
 from suites.execution.timings import Timings
 from suites.loading import load_suite
 from suites.plan import build_plan
@@ -28,18 +28,15 @@ ROOT = Path(__file__).resolve().parent.parent
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     from comparison.answers.claims import read_claims  # slow: imported after the arguments are checked
-    from comparison.answers.page import SOURCE, pages
+    from comparison.answers.page import FOLDER, SOURCE, write_pages
+    from comparison.answers.study import STUDY, publish_study
 
     questions = read_claims(args.root / SOURCE)
     if args.suite:
         publish(args.root, questions, args.suite, args.output_dir)
-    written = pages(args.root, questions)
-    for name, text in written.items():
-        path = args.root / name
-        if not args.check:
-            save_text(path, text)
-        elif not path.is_file() or path.read_text(encoding="utf-8") != text:
-            raise InputError(f"{name} is not up to date; run python tools/publish.py")
+    if args.study:
+        publish_study(args.root / FOLDER / STUDY, args.study)
+    written = write_pages(args.root, questions, check=args.check)
     print(f"{', '.join(written)}: {'up to date' if args.check else 'written'}")
     return 0
 
@@ -68,13 +65,16 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("suite", nargs="?", type=path_argument, metavar="SUITE.yaml", help="config of the suite")
     parser.add_argument("output_dir", nargs="?", type=path_argument, metavar="FOLDER", help="its output folder")
+    parser.add_argument(
+        "--study", type=path_argument, metavar="FOLDER", help="output folder of tools/gaussian_study.py"
+    )
     parser.add_argument("--check", action="store_true", help="write nothing; report a page that is not up to date")
     parser.add_argument("--root", type=path_argument, default=ROOT, help="root of the repository (default: this one)")
     args = parser.parse_args(argv)
     if args.suite and not args.output_dir:
         parser.error("give the output folder of the suite, too")
-    if args.suite and args.check:
-        parser.error("--check publishes nothing; leave out the suite")
+    if args.check and (args.suite or args.study):
+        parser.error("--check publishes nothing; leave out the suite and the study")
     return args
 
 

@@ -9,6 +9,7 @@ docs/claims.yaml:
         test           {suite, row, against, metric, expect}: the difference of two rows in one number; expect: higher
                        or lower.  `against` is the usual baseline unless stated.
         limits         one sentence: what our scale cannot say
+        study          instead of test: a direction of the synthetic study, as its numbers.json states it
         untested       instead of test and limits: the reason, and the command that tests it where there is one
 
 The number that a suite names before its runs has a verdict; all others are exploratory, and are called higher or lower
@@ -29,7 +30,8 @@ from comparison.verdicts.words import BETTER, SEEDS_FOR_A_VERDICT, UNDECIDED, WO
 HIGHER, LOWER = "higher", "lower"
 FEW_SEEDS = f"fewer than {SEEDS_FOR_A_VERDICT} seeds"
 AS_CLAIMED, OPPOSITE, OPEN, UNTESTED = "as claimed", "opposite", "not decided", "not tested"
-_KEYS = {"paper", "place", "claim", "test", "limits", "untested"}
+_KINDS = ("test", "study", "untested")
+_KEYS = {"paper", "place", "claim", "limits", *_KINDS}
 _TEST_KEYS = {"suite", "row", "against", "metric", "expect"}
 
 
@@ -46,7 +48,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of a paper, with a test or the reason why there is none."""
+    """A claim of a paper, with a test, a direction of the synthetic study, or the reason why there is neither."""
 
     paper: str
     place: str
@@ -54,13 +56,14 @@ class Claim:
     test: Trial | None
     limits: str = ""
     untested: str = ""
+    study: str = ""
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What the results say of a claim.
 
-    word: the verdict, or higher, lower, not distinguishable, FEW_SEEDS.
+    word: the verdict, or higher, lower, not distinguishable, FEW_SEEDS; of the study, that on its direction.
     answer: as claimed, opposite, not decided, not tested.
     difference: with its interval, as comparison.json states it; None if not tested.
     exploratory: whether the number was not named before the runs.
@@ -99,18 +102,21 @@ def read_claims(path: Path) -> Questions:
 
 def _read_claim(tree: Mapping[str, Any], where: str, whole: Mapping[str, Any]) -> Claim:
     _check_keys(tree, _KEYS, where)
-    if ("test" in tree) == ("untested" in tree):
-        raise InputError(f"{where}: give `test`, or `untested` with the reason why there is none")
+    if sum(kind in tree for kind in _KINDS) != 1:
+        raise InputError(f"{where}: give `test` or `study`, or `untested` with the reason why there is neither")
     check_choice("paper", tree.get("paper"), whole["papers"], where)
-    test = tree.get("test")
-    if test is None:
-        return Claim(tree["paper"], tree["place"], tree["claim"], None, untested=tree["untested"])
+    told = tree["paper"], tree["place"], tree["claim"]
+    if "untested" in tree:
+        return Claim(*told, None, untested=tree["untested"])
     if not tree.get("limits"):
         raise InputError(f"{where}: `limits` is missing: say what our scale cannot say")
+    if "study" in tree:
+        return Claim(*told, None, limits=tree["limits"], study=tree["study"])
+    test = tree["test"]
     _check_keys(test, _TEST_KEYS, f"{where}: test")
     for key, choices in (("suite", whole["suites"]), ("metric", BY_NAME), ("expect", (HIGHER, LOWER))):
         check_choice(key, test.get(key), choices, f"{where}: test")
-    return Claim(tree["paper"], tree["place"], tree["claim"], Trial(**test), limits=tree["limits"])
+    return Claim(*told, Trial(**test), limits=tree["limits"])
 
 
 def _check_keys(tree: Mapping[str, Any], known: set[str], where: str) -> None:

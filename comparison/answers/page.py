@@ -4,10 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from backbones.core.errors import InputError
+from backbones.core.files import save_text
 from comparison.answers.claims import UNTESTED, Claim, Outcome, Questions, judge_claim
 from comparison.answers.predictors import LEVEL, correlate
 from comparison.answers.readme import ANSWERS, FIGURE, README, answer_figure, answer_text, count_sentence
 from comparison.answers.store import MADE, Made, comparison_file, load_comparison, read_made
+from comparison.answers.study import STUDY, judge_by_study, load_study, study_blocks
 from comparison.metrics import ARROW, BY_NAME, DETECTORS
 from comparison.tables.formats import format_difference, format_number, groups_of
 from comparison.tables.markdown import markdown_table
@@ -52,6 +55,25 @@ def pages(root: Path, questions: Questions) -> dict[str, str]:
     return {**found, FIGURE: figure} if figure else found
 
 
+def write_pages(root: Path, questions: Questions, *, check: bool = False) -> list[str]:
+    """Write every page and return their paths in the repository.
+
+    Args:
+        check: compare only.
+
+    Raises:
+        InputError: with `check`, a page is not up to date.
+    """
+    written = pages(root, questions)
+    for name, text in written.items():
+        path = root / name
+        if not check:
+            save_text(path, text)
+        elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+            raise InputError(f"{name} is not up to date; run python tools/publish.py")
+    return list(written)
+
+
 def published_suites(root: Path, questions: Questions) -> list[str]:
     """Return the suites of docs/claims.yaml with published results, in its order."""
     return [suite for suite in questions.suites if comparison_file(root / FOLDER / suite).is_file()]
@@ -59,14 +81,16 @@ def published_suites(root: Path, questions: Questions) -> list[str]:
 
 def judge_all(root: Path, questions: Questions) -> list[tuple[Claim, Outcome]]:
     """Return every claim with its outcome; a claim whose suite is not published is not tested."""
-    published = published_suites(root, questions)
-    judged = []
-    for claim in questions.claims:
+    published, study = published_suites(root, questions), load_study(root / FOLDER / STUDY)
+
+    def judge(claim: Claim) -> Outcome:
+        if claim.study:
+            return judge_by_study(claim, study)
         test = claim.test
         there = test is not None and test.suite in published
-        comparison = load_comparison(root / FOLDER / test.suite, test.against) if test and there else None
-        judged.append((claim, judge_claim(claim, comparison)))
-    return judged
+        return judge_claim(claim, load_comparison(root / FOLDER / test.suite, test.against) if test and there else None)
+
+    return [(claim, judge(claim)) for claim in questions.claims]
 
 
 def claims_text(root: Path, questions: Questions) -> str:
@@ -81,10 +105,13 @@ def claims_text(root: Path, questions: Questions) -> str:
 
 
 def _claim_line(claim: Claim, outcome: Outcome) -> list[str]:
-    if claim.test is None or outcome.answer == UNTESTED:
-        waits = claim.untested or f"Not run yet: `{claim.test.suite if claim.test else ''}`. {claim.limits}"
-        return [claim.claim, claim.place, "", "", "", UNTESTED, waits]
     test = claim.test
+    if outcome.answer == UNTESTED:
+        waits = claim.untested or f"Not run yet: `{test.suite if test else STUDY}`. {claim.limits}"
+        return [claim.claim, claim.place, "", "", "", UNTESTED, waits]
+    if test is None:
+        asked, shown = f"`{STUDY}`: {claim.study}", format_difference(outcome.difference)
+        return [claim.claim, claim.place, asked, shown, outcome.word, outcome.answer, claim.limits]
     against = test.against or "the baseline"
     asked = f"`{test.suite}`: {BY_NAME[test.metric].title} of {test.row} against {against}, expected {test.expect}"
     word = f"{outcome.word} (exploratory)" if outcome.exploratory else outcome.word
@@ -102,6 +129,8 @@ def results_text(root: Path, questions: Questions) -> str:
     blocks = [_RESULTS_HEAD]
     for suite in published_suites(root, questions):
         blocks += [f"## {suite}", questions.suites[suite], *_suite_blocks(root / FOLDER / suite)]
+    if numbers := load_study(root / FOLDER / STUDY):
+        blocks += [f"## {STUDY}", *study_blocks(numbers)]
     waiting = [suite for suite in questions.suites if suite not in published_suites(root, questions)]
     blocks += ["Not published yet: " + ", ".join(f"`{suite}`" for suite in waiting) + "."] if waiting else []
     return "\n\n".join(block.strip("\n") for block in blocks) + "\n"

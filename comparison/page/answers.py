@@ -76,11 +76,11 @@ def _facts(comparison: Mapping[str, Any]) -> list[str]:
     rows = comparison["rows"]
     methods, protocols = {row["label"] for row in rows}, {row["protocol"] for row in rows} - {None}
     seeds = {len({row["seed"] for row in rows if row["label"] == label}) for label in methods}
-    facts = [_count(len(methods), "method")]
+    facts = [_count(len(methods - {comparison["baseline"]}), "method")]
     if max(seeds) > 1:
         facts.append(f"{' to '.join(map(str, sorted({min(seeds), max(seeds)})))} seeds each")
     facts += [_count(len(protocols), "protocol")] if len(protocols) > 1 else []
-    facts += [f"baseline {comparison['baseline']}"] if comparison["baseline"] else []
+    facts += [f"against the baseline {comparison['baseline']}"] if comparison["baseline"] else []
     margins = [method["verdict"]["margin"] for method in comparison["methods"] if method["verdict"]]
     decides = f"{comparison['primary']} decides"
     without = sum(not row["stages"] for row in rows)
@@ -109,15 +109,20 @@ def _sentences(comparison: Mapping[str, Any], tables: Sequence[Mapping[str, Any]
         for line in table["lines"]:
             if not line.is_baseline and line.said:
                 lines.setdefault(line.label, []).append(line)
-    several = len(tables) > 1 and bool(comparison["methods"])
-    return [
-        {"label": label, "colour": own[0].colour, "parts": _under(own, comparison) if several else _parts(own)}
-        for label, own in lines.items()
-    ]
+    several = len(tables) > 1
+    parts = _under if several and comparison["methods"] else _of_rows if several else _parts
+    return [{"label": label, "colour": own[0].colour, "parts": parts(own, comparison)} for label, own in lines.items()]
 
 
-def _parts(lines: Sequence[Line]) -> list[tuple[str, str]]:
+def _parts(lines: Sequence[Line], comparison: Mapping[str, Any]) -> list[tuple[str, str]]:
+    del comparison
     return [(line.sign, line.said) for line in lines]
+
+
+def _of_rows(lines: Sequence[Line], comparison: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return a part per protocol, each with its name: single networks have no verdict that protocols could share."""
+    del comparison
+    return [(line.sign, f"under {_short(line.protocol)} {line.said}") for line in lines]
 
 
 def _under(lines: Sequence[Line], comparison: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -126,7 +131,7 @@ def _under(lines: Sequence[Line], comparison: Mapping[str, Any]) -> list[tuple[s
     for line in lines:
         value = format_number(line.difference["value"], signed=True) if line.difference else MISSING
         verdict = line.said.partition("; ")[0].partition(f", {comparison['primary']} ")[0]
-        name = (line.protocol or "").rpartition("@")[0]
+        name = _short(line.protocol)
         by_verdict.setdefault((line.sign, verdict), []).append(f"{name} ({value})")
     return [(sign, f"{verdict} under {' and '.join(names)}") for (sign, verdict), names in by_verdict.items()]
 
@@ -184,12 +189,12 @@ def _table(
         lines = [_row_line(row, comparison, columns, counts, colours) for row in rows]
     return {
         "protocol": protocol,
-        "name": (protocol or "").rpartition("@")[0],
+        "name": _short(protocol),
         "columns": [BY_NAME[name] for name in columns],
         "lines": lines,
         "scale": figures.common_scale([line.difference for line in lines if line.difference and _known(line)]),
         "test": test_set(rows),
-        "over_seeds": bool(methods),
+        "judged": any(line.word or line.needs for line in lines),
     }
 
 
@@ -262,6 +267,11 @@ def _cell(
         state = "better" if (value > 0) == (BY_NAME[name].better > 0) else "worse"
     signed = format_number(value, signed=True) if value is not None else ""
     return Cell(format_number(mean["mean"]), spread, signed, state, tip, mean["mean"])
+
+
+def _short(protocol: str | None) -> str:
+    """Return the name of a protocol without its hash."""
+    return (protocol or "").rpartition("@")[0]
 
 
 def _count(number: int, what: str) -> str:

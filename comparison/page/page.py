@@ -98,6 +98,7 @@ def render_page(
     return environment.get_template(TEMPLATE).render(
         **sections,
         comparison=comparison,
+        question=question_of(comparison["rows"], sections["backbones"]["metrics"]),
         over_seeds=bool(comparison["methods"]),
         state_of=_STATES,
         inline=figures.inline_interval,
@@ -115,6 +116,15 @@ def render_page(
         names=explain_methods(comparison["rows"]),
         meaning=" ".join([MEANING.format(primary=comparison["primary"]), *describe_variances(comparison)]),
     )
+
+
+def question_of(rows: Sequence[Mapping[str, Any]], measured: Sequence[Any]) -> str:
+    """Return the title; detectors are compared if they share their backbones, or no classifier is measured."""
+    backbones: dict[int | None, set[str | None]] = {}
+    for row in rows:
+        backbones.setdefault(row["seed"], set()).add(row["hash"])
+    several = bool(measured) and any(len(known - {None}) > 1 for known in backbones.values())
+    return "Which pretraining gives the better detector?" if several else "Which detector is better?"
 
 
 def _legend(comparison: Mapping[str, Any]) -> list[tuple[str, list[Metric]]]:

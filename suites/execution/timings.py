@@ -10,6 +10,7 @@ from backbones.core.disk import disk_use
 from backbones.core.errors import InputError
 from backbones.core.files import load_json, save_json
 from suites.stages import Stage
+from suites.stages import record as records
 from suites.stages.naming import Run
 from suites.stages.resources import KEEP_ALL, KEEP_RESULTS, KEEP_WEIGHTS
 from suites.stages.trainings import BackboneStage
@@ -48,14 +49,18 @@ class Timings:
         self._save()
 
     def replace(self, measured: Iterable[tuple[Stage, float]]) -> None:
-        """Record the durations of stages that have ended, the last ones last, in place of those of their kinds."""
+        """Record the durations of stages that have ended, the last ones last, in place of those of their kinds.
+
+        The sizes of stages whose weights KEEP has deleted are not theirs any more; the earlier ones stay.
+        """
         latest: dict[str, list[tuple[Stage, float]]] = {}
         for stage, seconds in measured:
             latest[stage.timing_key] = [*latest.get(stage.timing_key, []), (stage, seconds)][-_KEPT:]
         for kind, found in latest.items():
             self._seconds[kind] = [round(seconds, 2) for _, seconds in found]
             key = _size_key(found[-1][0], found[-1][0].keep)
-            self._sizes[key], self._weights[key] = map(list, zip(*(_measure(stage) for stage, _ in found), strict=True))
+            if whole := [_measure(stage) for stage, _ in found if not records.deleted(stage.own_folder)]:
+                self._sizes[key], self._weights[key] = map(list, zip(*whole, strict=True))
         self._save()
 
     def spend(self, seconds: float) -> None:
