@@ -76,6 +76,21 @@ def test_runs_are_added_to_those_of_earlier_calls(published):
     assert load_comparison(folder, "LS")["baseline"] == "LS"
 
 
+def test_arrays_are_kept_smaller_and_equal(tmp_path):
+    arrays = {"scores": np.sort(np.random.default_rng(0).random(2000)).repeat(5), "names": np.array(["a", "bc"])}
+    run = tmp_path / "runs" / "one"
+    run.mkdir(parents=True)
+    np.savez_compressed(run / "matches.npz", **arrays)
+    (run / "results.json").write_text("{}")
+    add_runs(tmp_path / "kept", [run])
+    kept = tmp_path / "kept" / "runs" / "one"
+    with np.load(kept / "matches.npz") as found:
+        assert sorted(found.files) == sorted(arrays)
+        assert all(np.array_equal(found[name], array) for name, array in arrays.items())
+    assert (kept / "matches.npz").stat().st_size < (run / "matches.npz").stat().st_size
+    assert sorted(path.name for path in kept.iterdir()) == ["matches.npz", "results.json"]
+
+
 def test_claims_are_answered_by_the_files(published):
     questions = read_claims(published / "docs" / "claims.yaml")
     text = claims_text(published, questions)
