@@ -1,8 +1,10 @@
 """The published results: what is kept, what is said of a claim, and that the pages are those of the files."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,7 +49,12 @@ def published(tmp_path_factory):
     add_many(
         runs, methods={"CE": (0.3, 0.02), "LS": (0.5, 0.02), "ALS (all)": (0.9, 0.02)}, seeds=3, protocols=("d@1",)
     )
-    told = {"device": "CPU", "packages": {"torch": "2.0"}, "git": {"commit": "0123456789abcdef"}}
+    told = {
+        "command": ["tools/compare.py"],
+        "device": "CPU",
+        "packages": {"torch": "2.0"},
+        "git": {"commit": "0123456789abcdef"},
+    }
     folder, parts = (
         root / "docs" / "results" / "answers_one",
         sorted(path.parent for path in runs.rglob("results.json")),
@@ -55,7 +62,7 @@ def published(tmp_path_factory):
     for part, hours in ((parts[:7], 1.0), (parts, 0.5)):
         for run in part:
             (run / "environment.json").write_text(json.dumps(told))
-        record(folder, add_runs(folder, part), hours, "tools/benchmark.py")
+        record(folder, add_runs(folder, part, {}), hours, "tools/benchmark.py")
     compare_published(folder, ["", "LS"], {"primary": "AP"})
     return root
 
@@ -76,19 +83,27 @@ def test_runs_are_added_to_those_of_earlier_calls(published):
     assert load_comparison(folder, "LS")["baseline"] == "LS"
 
 
-def test_arrays_are_kept_smaller_and_equal(tmp_path):
+def test_published_files_are_smaller_and_name_no_folder_of_the_machine(tmp_path):
     arrays = {"scores": np.sort(np.random.default_rng(0).random(2000)).repeat(5), "names": np.array(["a", "bc"])}
     run = tmp_path / "runs" / "one"
     run.mkdir(parents=True)
     np.savez_compressed(run / "matches.npz", **arrays)
     (run / "results.json").write_text("{}")
-    add_runs(tmp_path / "kept", [run])
+    told = {"command": ["/here/code/tools/pretrain.py", "--config-file", "/here/code/configs/a.yaml", f"{tmp_path}/b"]}
+    (run / "environment.json").write_text(json.dumps(told))
+    (run / "config.yaml").write_text(f"ROOT: {tmp_path}/data\nOTHER: /here/images/a\n")
+    add_runs(
+        tmp_path / "kept", [run], {tmp_path: "OUTPUT_DIR", tmp_path / "data": "DATA", Path("/here/images"): "DATA/a"}
+    )
     kept = tmp_path / "kept" / "runs" / "one"
     with np.load(kept / "matches.npz") as found:
         assert sorted(found.files) == sorted(arrays)
         assert all(np.array_equal(found[name], array) for name, array in arrays.items())
     assert (kept / "matches.npz").stat().st_size < (run / "matches.npz").stat().st_size
-    assert sorted(path.name for path in kept.iterdir()) == ["matches.npz", "results.json"]
+    told = json.loads((kept / "environment.json").read_text())["command"]
+    assert told == ["tools/pretrain.py", "--config-file", "configs/a.yaml", "OUTPUT_DIR/b"]
+    assert (kept / "config.yaml").read_text() == "ROOT: DATA\nOTHER: DATA/a/a\n"
+    assert {path.name for path in kept.iterdir()} == {path.name for path in run.iterdir()}
 
 
 def test_claims_are_answered_by_the_files(published):
@@ -280,6 +295,14 @@ def test_the_tool_refuses_an_outdated_page(load_tool, published, tmp_path):
     page.write_text(page.read_text().replace("as claimed", "wonderful"))
     with pytest.raises(InputError, match=r"docs/claims.md is not up to date; run python tools/publish.py"):
         tool(["--root", str(root), "--check"])
+
+
+def test_the_published_files_name_no_folder_of_a_machine():
+    found = Path(__file__).parents[1] / "docs" / "results"
+    named = re.compile(r"""(?<![\w./])/(?:root|home|Users|work|mnt|tmp|data|scratch|opt)/[^"'\s]*""")
+    texts = [path for path in found.rglob("*") if path.suffix in (".json", ".yaml", ".md")]
+    assert len(texts) > 1
+    assert {str(path): named.findall(path.read_text()) for path in texts if named.search(path.read_text())} == {}
 
 
 def test_the_pages_of_the_project_are_those_of_its_files(load_tool):

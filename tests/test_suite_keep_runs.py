@@ -18,9 +18,9 @@ SHORT = ["MODEL.ARCH", "resnet18", "DATA.MEAN", list(MEAN), "DATA.STD", list(STD
 WEIGHTS = ("checkpoint.pth", "backbone.pth")
 
 
-@pytest.fixture
-def suite(small_scenes, tmp_path):
-    """Return a function: the command of a suite with two rows in a folder of its own, under some KEEP."""
+@pytest.fixture(scope="module")
+def suite(small_scenes, tmp_path_factory):
+    """Return a function: the command of a suite with two rows in a folder, under some KEEP."""
     overrides = ["DATASETS.ROOT", "{data:scenes}", *finetuning.TINY, "SOLVER.MAX_ITER", 3]
     tree = {
         "DATA": [{"NAME": "scenes", "FOLDER": str(small_scenes)}],
@@ -28,6 +28,8 @@ def suite(small_scenes, tmp_path):
             "CONFIG": "configs/pretrain/quick_scenes.yaml",
             "OVERRIDES": ["DATA.ROOT", "{data:scenes}", *pretraining.TINY, *SHORT],
         },
+        "EVALUATE": {"ENABLED": False},
+        "LOCALIZE": {"ENABLED": False},
         "FINETUNE": [{"NAME": "quick", "CONFIG": "configs/detection/quick.yaml", "OVERRIDES": overrides}],
         "COMPARE": {"ARGUMENTS": ["--resamples", 20]},
         "ROWS": [
@@ -35,10 +37,11 @@ def suite(small_scenes, tmp_path):
             {"LABEL": "student", "OVERRIDES": ["METHOD.NAME", "KD", "TEACHER.RUN", "{run:CE}"]},
         ],
     }
-    (tmp_path / "suite.yaml").write_text(json.dumps(tree))
+    config = tmp_path_factory.mktemp("suite") / "suite.yaml"
+    config.write_text(json.dumps(tree))
 
-    def command(name, keep):
-        words = ["--config-file", tmp_path / "suite.yaml", "--output-dir", tmp_path / name, "KEEP", keep]
+    def command(folder, keep):
+        words = ["--config-file", config, "--output-dir", folder, "KEEP", keep]
         return [str(word) for word in (sys.executable, ROOT / "tools" / "benchmark.py", *words, "LAUNCH.JOBS", 1)]
 
     return command
@@ -70,24 +73,29 @@ def table(folder):
     return {row["label"]: (row["metrics"], row["hash"]) for row in rows}
 
 
+@pytest.fixture(scope="module")
+def whole(suite, tmp_path_factory):
+    """The folder of the suite, run without an interruption, with all weights."""
+    folder = tmp_path_factory.mktemp("whole")
+    run(suite(folder, "all"))
+    assert len(weights(folder)) == 6
+    return folder
+
+
 @pytest.mark.parametrize("moment", ["CE-s0-pretrain", "student-s0-pretrain", "CE-s0-finetune"])
-def test_a_killed_suite_resumes_and_keeps_results_only(suite, tmp_path, moment):
-    run(suite("whole", "all"))
-    assert len(weights(tmp_path / "whole")) == 6
-    killed = tmp_path / "killed"
-    kill_when(suite("killed", "results"), f"runs/{moment}-*/metrics.jsonl", killed)
-    run(suite("killed", "results"))
-    assert weights(killed) == []
-    assert table(killed) == table(tmp_path / "whole")
+def test_a_killed_suite_resumes_and_keeps_results_only(suite, whole, tmp_path, moment):
+    kill_when(suite(tmp_path, "results"), f"runs/{moment}-*/metrics.jsonl", tmp_path)
+    run(suite(tmp_path, "results"))
+    assert weights(tmp_path) == []
+    assert table(tmp_path) == table(whole)
 
 
-def test_a_stage_that_is_added_later_trains_the_same_weights_again(suite, tmp_path):
-    run(suite("whole", "all"))
-    run(suite("later", "results"))
-    assert weights(tmp_path / "later") == []
-    for name, keep in (("whole", "all"), ("later", "results")):
-        run([*suite(name, keep), "ATTACK.ENABLED", "True"])
-    assert weights(tmp_path / "later") == []
-    assert table(tmp_path / "later") == table(tmp_path / "whole")
-    metrics, _ = table(tmp_path / "later")["CE"]
-    assert any(value is not None for name, value in metrics.items() if name.startswith("robust"))
+def test_a_stage_that_is_added_later_trains_the_same_weights_again(suite, whole, tmp_path):
+    run(suite(tmp_path, "results"))
+    assert weights(tmp_path) == []
+    for folder, keep in ((whole, "all"), (tmp_path, "results")):
+        run([*suite(folder, keep), "ATTACK.ENABLED", "True"])
+    assert weights(tmp_path) == []
+    assert table(tmp_path) == table(whole)
+    metrics, _ = table(tmp_path)["CE"]
+    assert metrics["fgsm_8_top1_error"] is not None

@@ -52,7 +52,9 @@ def publish(root: Path, questions: Any, suite: Path, output_dir: Path) -> None:
     if not done:
         raise InputError(f"{output_dir} has no complete run of {name}; run tools/benchmark.py first")
     folder, timings = root / FOLDER / name, Timings(plan.output / f"timings{plan.suffix}.json")
-    added = set(add_runs(folder, [stage.output for stage in done]))
+    names = {plan.output: "OUTPUT_DIR"}
+    names |= {source.folder: reference for reference, source in plan.data.items() if source.stage is None}
+    added = set(add_runs(folder, [stage.output for stage in done], names))
     hours = sum(timings.seconds(stage) for stage in done if stage.output in added) / 3600
     record(folder, sorted(added), hours, f"tools/benchmark.py --config-file configs/suites/{name}.yaml")
     goal = {"primary": plan.suite.compare.primary, "margin": plan.suite.compare.margin}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from backbones.core.errors import InputError
-from backbones.core.files import load_json, save_json
+from backbones.core.files import load_json, save_json, save_text
 from backbones.core.results import FILE_NAME
 from comparison import compare
 from comparison.evidence.bundle import KEPT
@@ -32,24 +32,38 @@ class Made:
     command: str
 
 
-def add_runs(folder: Path, runs: Iterable[Path]) -> list[Path]:
-    """Copy the result files of run folders to `folder`/runs, and return those that were not there."""
+def add_runs(folder: Path, runs: Iterable[Path], names: Mapping[Path, str]) -> list[Path]:
+    """Copy the result files of run folders to `folder`/runs, and return those that were not there.
+
+    Args:
+        names: absolute path -> what takes its place in the files, which do not name folders of the machine.
+    """
     added = []
     for run in runs:
         target = folder / RUNS / run.name
         if not (target / FILE_NAME).is_file():
             added.append(run)
             target.mkdir(parents=True, exist_ok=True)
+            told = {f"{path}": name for path, name in names.items()} | _code_folder(run)
             for name in sorted(KEPT, key=lambda name: name == FILE_NAME):  # the one that says complete last
                 if (run / name).is_file():
-                    _copy(run / name, target / name)
+                    _copy(run / name, target / name, told)
     return added
 
 
-def _copy(source: Path, target: Path) -> None:
+def _code_folder(run: Path) -> dict[str, str]:
+    """Return the folder of the code that made a run, as it begins a path."""
+    code = Path(load_json(run / "environment.json")["command"][0]).parent.parent
+    return {f"{code}/": ""} if code.is_absolute() else {}
+
+
+def _copy(source: Path, target: Path, names: Mapping[str, str]) -> None:
     """Copy a file; arrays are compressed by LZMA, a third smaller and as readable to `numpy.load`."""
     if source.suffix != ".npz":
-        shutil.copyfile(source, target)
+        text = source.read_text(encoding="utf-8")
+        for path in sorted(names, key=len, reverse=True):  # a folder within another one first
+            text = text.replace(path, names[path])
+        save_text(target, text)
         return
     with zipfile.ZipFile(source) as arrays, zipfile.ZipFile(target, "w", zipfile.ZIP_LZMA) as smaller:
         for one in arrays.infolist():
