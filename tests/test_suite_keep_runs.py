@@ -94,8 +94,8 @@ def test_a_stage_that_is_added_later_trains_the_same_weights_again(suite, whole,
     run(suite(tmp_path, "results"))
     assert weights(tmp_path) == []
     for folder, keep in ((whole, "all"), (tmp_path, "results")):
-        run([*suite(folder, keep), "ATTACK.ENABLED", "True"])
+        run([*suite(folder, keep), "LOCALIZE.ENABLED", "True"])
     assert weights(tmp_path) == []
     assert table(tmp_path) == table(whole)
     metrics, _ = table(tmp_path)["CE"]
-    assert metrics["fgsm_8_top1_error"] is not None
+    assert metrics["max_box_acc_v2"] is not None
