@@ -18,7 +18,7 @@ from comparison.answers.predictors import correlate
 from comparison.answers.readme import BEGIN, END, answer_figure, answer_text
 from comparison.answers.store import add_runs, compare_published, load_comparison, read_made, record
 from comparison.answers.study import judge_by_study
-from comparison.tables.formats import MINUS
+from comparison.tables.formats import MINUS, MISSING
 
 CLAIM = """
 suites: {answers_one: "Which one?"}
@@ -120,6 +120,18 @@ def test_claims_are_answered_by_the_files(published):
     assert f"| ALS (all) (3 seeds) | {method['metrics']['AP']['mean']:.3f}" in results_text(published, questions)
 
 
+def test_too_few_seeds_have_no_interval_in_the_results(published, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(published, root)
+    path = root / "docs" / "results" / "answers_one" / "comparison.json"
+    comparison = json.loads(path.read_text())
+    comparison["methods"][1]["verdict"]["word"] = ""
+    path.write_text(json.dumps(comparison))
+    text = results_text(root, read_claims(root / "docs" / "claims.yaml"))
+    mean = comparison["methods"][1]["metrics"]["AP"]
+    assert f"| {mean['mean']:.3f} ± {mean['deviation']:.3f} | {MISSING} | no verdict with fewer than 3 seeds |" in text
+
+
 def entry(word, value, low, high, metric="AP"):
     verdict = {"word": word, "metric": metric}
     difference = {"value": value, "low": low, "high": high}
@@ -139,8 +151,6 @@ def entry(word, value, low, high, metric="AP"):
         ("better", "nll", (-0.1, -0.15, -0.05), "lower", "as claimed"),
         ("better", "nll", (0.1, -0.05, 0.25), "lower", "not decided"),
         ("worse", "nll", (0.1, 0.05, 0.15), "lower", "opposite"),
-        ("", "AP", (0.1, 0.05, 0.15), "higher", "not decided"),  # too few seeds
-        ("", "nll", (0.1, 0.05, 0.15), "lower", "not decided"),
     ],
 )  # fmt: skip
 def test_the_answer_follows_verdict_or_interval(word, metric, numbers, expect, answer):
@@ -176,7 +186,9 @@ def test_the_readme_promises_nothing_without_a_verdict(published):
     methods = [one | {"verdict": one["verdict"] and one["verdict"] | {"word": ""}} for one in comparison["methods"]]
     text = readme(comparison | {"methods": methods})
     assert "**Not known yet: no method has 3 published seeds.**" in text
-    assert "No verdict yet, with fewer than 3 seeds: LS (3 seeds)" in text
+    assert "No verdict yet, with fewer than 3 seeds: LS (3 seeds), ALS (all) (3 seeds)." in text
+    assert "](docs/answer.svg)" not in text
+    assert answer_figure(comparison | {"methods": methods}) == ""
     methods = [one for one in comparison["methods"] if one["label"] != "ALS (all)"]
     text = readme(comparison | {"methods": methods})
     assert "**Not that we can see at our scale: none of LS is better than hard labels (CE).**" in text
@@ -189,6 +201,12 @@ def test_the_readme_promises_nothing_without_a_verdict(published):
 def test_better_means_lower_where_lower_is_better():
     claim = Claim("P", "T", "c", Trial("s", "A", "nll", "lower"), limits="l")
     assert judge_claim(claim, entry("better", -0.1, -0.2, -0.05, metric="nll")).answer == "as claimed"
+
+
+@pytest.mark.parametrize("metric", ["AP", "nll"])
+def test_too_few_seeds_decide_nothing_and_show_no_interval(metric):
+    claim = Claim("P", "T", "c", Trial("s", "A", metric, "higher"), limits="l")
+    assert judge_claim(claim, entry("", 0.1, 0.05, 0.15)) == Outcome("not decided", "fewer than 3 seeds")
 
 
 STUDIED = "CE of A is lower than that of B"

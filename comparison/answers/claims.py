@@ -148,7 +148,7 @@ def judge_claim(claim: Claim, comparison: Mapping[str, Any] | None) -> Outcome:
     verdict = found[0]["verdict"]
     exploratory = test.metric != comparison["primary"]
     if verdict and not verdict["word"]:
-        return Outcome(OPEN, FEW_SEEDS, difference, exploratory)
+        return Outcome(OPEN, FEW_SEEDS)  # an interval would leave out the spread of seeds
     word = _direction(difference) if exploratory or not verdict else verdict["word"]
     return Outcome(_answer(word, test), word, difference, exploratory)
 

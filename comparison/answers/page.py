@@ -12,9 +12,9 @@ from comparison.answers.readme import ANSWERS, FIGURE, README, answer_figure, an
 from comparison.answers.store import MADE, Made, comparison_file, load_comparison, read_made
 from comparison.answers.study import STUDY, judge_by_study, load_study, study_blocks
 from comparison.metrics import ARROW, BY_NAME, DETECTORS
-from comparison.tables.formats import format_difference, format_number, groups_of
+from comparison.tables.formats import MISSING, format_difference, format_number, groups_of
 from comparison.tables.markdown import markdown_table
-from comparison.tables.verdicts import MEANING, describe_variances, verdict_lines
+from comparison.tables.verdicts import MEANING, NO_VERDICT, describe_variances, verdict_lines
 
 RESULTS, CLAIMS, FOLDER, SOURCE = "docs/results.md", "docs/claims.md", "docs/results", "docs/claims.yaml"
 SHOWN = (
@@ -139,12 +139,17 @@ def results_text(root: Path, questions: Questions) -> str:
 def _suite_blocks(folder: Path) -> Iterator[str]:
     comparison = load_comparison(folder)
     primary = comparison["primary"]
-    if lines := verdict_lines(comparison):
+    if lines := [_without_few_seeds(line) for line in verdict_lines(comparison)]:
         yield markdown_table(["", f"{primary} over seeds", "difference to the baseline", "verdict"], lines)
         yield " ".join([MEANING.format(primary=primary), *describe_variances(comparison)])
     yield _means(comparison)
     yield from _predictions(comparison)
     yield _made(read_made(folder))
+
+
+def _without_few_seeds(line: list[str]) -> list[str]:
+    """Return a line of verdicts, without the interval of too few seeds, which would leave out their spread."""
+    return [*line[:2], MISSING, line[3]] if line[3] == NO_VERDICT else line
 
 
 def _means(comparison: Mapping[str, Any]) -> str:

@@ -48,8 +48,8 @@ def _join(blocks: Sequence[str]) -> str:
 
 
 def answer_figure(comparison: Mapping[str, Any] | None) -> str:
-    """Return the differences of the pretrained methods to the baseline, with their intervals, as SVG; "" for none."""
-    methods = [one for one in _compared(comparison) if one["method"] != RANDOM] if comparison else []
+    """Return the differences of the methods with a verdict to the baseline, with intervals, as SVG; "" for none."""
+    methods = [one for one in _compared(comparison) if one["method"] != RANDOM and _word(one)] if comparison else []
     if not methods:
         return ""
     names = [{"name": _named(one), "label": _named(one)} for one in methods]
@@ -68,6 +68,11 @@ def _compared(comparison: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [one for one in comparison["methods"] if (one["differences"] or {}).get(comparison["primary"])]
 
 
+def _word(method: Mapping[str, Any]) -> str:
+    """Return the word of the verdict, "" with too few seeds."""
+    return (method["verdict"] or {}).get("word") or ""
+
+
 def _named(method: Mapping[str, Any]) -> str:
     return f"{method['label']} ({method['made_of']})"
 
@@ -76,7 +81,7 @@ def _lines(comparison: Mapping[str, Any], judged: Sequence[tuple[Claim, Outcome]
     methods = _compared(comparison)
     pretrained = [one for one in methods if one["method"] != RANDOM]
     baseline, primary = comparison["baseline"], comparison["primary"]
-    known = [one for one in pretrained if (one["verdict"] or {}).get("word")]
+    known = [one for one in pretrained if _word(one)]
     yield _headline(known, baseline)
     numbers = [row["metrics"][primary] for row in comparison["rows"] if row["label"] == baseline]
     yield (
@@ -87,13 +92,14 @@ def _lines(comparison: Mapping[str, Any], judged: Sequence[tuple[Claim, Outcome]
     for one in known:
         yield f"- {_named(one)}: {verdict_text(one, baseline)}; {_difference(one, primary)}."
     if waiting := [one for one in pretrained if one not in known]:
-        said = "; ".join(f"{_named(one)} {_difference(one, primary)}" for one in waiting)
+        said = ", ".join(map(_named, waiting))  # without an interval, which would leave out the spread of seeds
         yield f"- No verdict yet, with fewer than {SEEDS_FOR_A_VERDICT} seeds: {said}."
     for one in methods:
         if one["method"] == RANDOM:
-            yield f"- No pretraining ({one['made_of']}): {_difference(one, primary)}."
+            value = format_number(one["differences"][primary]["value"], signed=True)
+            yield f"- No pretraining ({one['made_of']}): {value} {primary}."
     yield "- " + count_sentence(judged).replace("claims", "claims of the three papers", 1)
-    if pretrained:
+    if known:
         yield f"![Differences in {primary} to {baseline}, with 95 % intervals]({FIGURE})"
     yield (
         "All numbers, commands and hours are in [docs/results.md](docs/results.md). For an answer on your own images, "

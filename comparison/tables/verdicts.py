@@ -16,6 +16,8 @@ MEANING = (
 )
 
 
+NO_VERDICT = f"no verdict with fewer than {SEEDS_FOR_A_VERDICT} seeds"
+
 _SOURCES = {
     "seeds": "between seeds", "fine_tuning": "between fine-tunings of one backbone", "interaction": "seed x image",
     "images": "images", "method_images": "images in a difference",
@@ -84,7 +86,7 @@ def verdict_text(method: Mapping[str, Any], baseline: str | None) -> str:
     if found["word"] == IDENTICAL:
         return f"identical: the detections are those of {baseline}"
     if not found["word"]:
-        return f"no verdict with fewer than {SEEDS_FOR_A_VERDICT} seeds"
+        return NO_VERDICT
     if found["word"] == UNDECIDED:
         return f"{UNDECIDED} from {baseline}; {_needs(found['needs'])}"
     if found["p"] < found["level"]:
