@@ -11,7 +11,7 @@ from comparison.page.export import standalone
 from comparison.page.figures import COLOURS, forest_panel
 from comparison.tables.formats import format_difference, format_number
 from comparison.tables.verdicts import verdict_text
-from comparison.verdicts.words import BETTER, SEEDS_FOR_A_VERDICT
+from comparison.verdicts.words import BETTER, SEEDS_FOR_A_VERDICT, UNDECIDED
 
 README, ANSWERS, FIGURE = "README.md", "answers_scenes", "docs/answer.svg"
 BEGIN, END = "<!-- the answer, written by tools/publish.py -->", "<!-- end of the answer -->"
@@ -86,8 +86,8 @@ def _lines(comparison: Mapping[str, Any], judged: Sequence[tuple[Claim, Outcome]
     numbers = [row["metrics"][primary] for row in comparison["rows"] if row["label"] == baseline]
     yield (
         f"- Measured: {primary} of a Faster R-CNN on images that this project draws, with backbones that are "
-        f"pretrained for minutes; hard labels ({baseline}) reach {format_number(sum(numbers) / len(numbers))}. It is a "
-        "small world: [what the papers claim](docs/claims.md) has the limits of every line."
+        f"pretrained for minutes; hard labels ({baseline}) reach {format_number(sum(numbers) / len(numbers))}. "
+        "Brackets are 95 % intervals over seeds and images; “(all)” smooths over all classes, not the wrong ones alone."
     )
     for one in known:
         yield f"- {_named(one)}: {verdict_text(one, baseline)}; {_difference(one, primary)}."
@@ -97,13 +97,18 @@ def _lines(comparison: Mapping[str, Any], judged: Sequence[tuple[Claim, Outcome]
     for one in methods:
         if one["method"] == RANDOM:
             value = format_number(one["differences"][primary]["value"], signed=True)
-            yield f"- No pretraining ({one['made_of']}): {value} {primary}."
-    yield "- " + count_sentence(judged).replace("claims", "claims of the three papers", 1)
+            yield f"- No pretraining ({one['made_of']}): {value} {primary} against {baseline}."
+    held = [claim.test for claim, outcome in judged if outcome.answer == AS_CLAIMED and claim.test]
+    on_primary = sum(test.metric == primary for test in held)
+    yield (
+        f"- {count_sentence(judged)} Of those as claimed, {on_primary} are on {primary}, {len(held) - on_primary} on "
+        "other numbers, such as confidence and localisation: [each claim with its limits](docs/claims.md)."
+    )
     if known:
         yield f"![Differences in {primary} to {baseline}, with 95 % intervals]({FIGURE})"
     yield (
         "All numbers, commands and hours are in [docs/results.md](docs/results.md). For an answer on your own images, "
-        "start with `make quickstart` and [docs/own_data.md](docs/own_data.md)."
+        "follow [docs/own_data.md](docs/own_data.md), with three seeds or more."
     )
 
 
@@ -118,15 +123,20 @@ def _headline(known: Sequence[Mapping[str, Any]], baseline: str) -> str:
     if better:
         return f"**Yes, with {', '.join(better)}: the detector is better than with hard labels ({baseline}).**"
     names = ", ".join(one["label"] for one in known)
-    return f"**Not that we can see at our scale: none of {names} is better than hard labels ({baseline}).**"
+    if all(one["verdict"]["word"] == UNDECIDED for one in known):
+        return (
+            f"**Not known yet, for or against: the differences of {names} to hard labels ({baseline}) are within the "
+            "spread of seeds, and gains as small as the published ones could hide there.**"
+        )
+    return f"**Not at our scale: none of {names} is better than hard labels ({baseline}).**"
 
 
 def count_sentence(judged: Sequence[tuple[Claim, Outcome]]) -> str:
-    """Say how many claims are tested, and how they came out."""
+    """Say how many claims have results, and how they came out."""
     count = Counter(outcome.answer for _, outcome in judged)
     tested = len(judged) - count[UNTESTED]
     few = sum(outcome.word == FEW_SEEDS for _, outcome in judged)
     return (
-        f"Of {len(judged)} claims, {tested} are tested: {count[AS_CLAIMED]} came out as claimed, {count[OPPOSITE]} "
-        f"opposite, {count[OPEN]} not decided" + (f" ({few} with {FEW_SEEDS})." if few else ".")
+        f"Of {len(judged)} claims of the papers, {tested} have results: {count[AS_CLAIMED]} came out as claimed, "
+        f"{count[OPPOSITE]} opposite, {count[OPEN]} not decided" + (f" ({few} with {FEW_SEEDS})." if few else ".")
     )
