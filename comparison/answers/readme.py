@@ -49,7 +49,9 @@ def _join(blocks: Sequence[str]) -> str:
 
 def answer_figure(comparison: Mapping[str, Any] | None) -> str:
     """Return the differences of the methods with a verdict to the baseline, with intervals, as SVG; "" for none."""
-    methods = [one for one in _compared(comparison) if one["method"] != RANDOM and _word(one)] if comparison else []
+    if comparison is None:
+        return ""
+    methods = [one for one in _compared(comparison) if one["method"] != RANDOM and _word(one)]
     if not methods:
         return ""
     names = [{"name": _named(one), "label": _named(one)} for one in methods]
