@@ -9,7 +9,7 @@ from backbones.core.errors import InputError
 from comparison.answers.claims import AS_CLAIMED, FEW_SEEDS, OPEN, OPPOSITE, UNTESTED, Claim, Outcome
 from comparison.page.export import standalone
 from comparison.page.figures import COLOURS, forest_panel
-from comparison.tables.formats import format_difference, format_number
+from comparison.tables.formats import MISSING, format_difference, format_number
 from comparison.tables.verdicts import verdict_text
 from comparison.verdicts.words import BETTER, SEEDS_FOR_A_VERDICT, UNDECIDED
 
@@ -85,10 +85,10 @@ def _lines(comparison: Mapping[str, Any], judged: Sequence[tuple[Claim, Outcome]
     baseline, primary = comparison["baseline"], comparison["primary"]
     known = [one for one in pretrained if _word(one)]
     yield _headline(known, baseline)
-    numbers = [row["metrics"][primary] for row in comparison["rows"] if row["label"] == baseline]
+    values = [row["metrics"][primary] for row in comparison["rows"] if row["label"] == baseline]
     yield (
         f"- Measured: {primary} of a Faster R-CNN on images that this project draws, with backbones that are "
-        f"pretrained for minutes; hard labels ({baseline}) reach {format_number(sum(numbers) / len(numbers))}. "
+        f"pretrained for minutes; hard labels ({baseline}) reach {_mean(values)}. "
         "Brackets are 95 % intervals over seeds and images; “(all)” smooths over all classes, not the wrong ones alone."
     )
     for one in known:
@@ -114,6 +114,11 @@ def _lines(comparison: Mapping[str, Any], judged: Sequence[tuple[Claim, Outcome]
     )
 
 
+def _mean(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return format_number(sum(known) / len(known)) if known else MISSING
+
+
 def _difference(method: Mapping[str, Any], primary: str) -> str:
     return f"{format_difference(method['differences'][primary])} {primary}"
 
@@ -127,8 +132,8 @@ def _headline(known: Sequence[Mapping[str, Any]], baseline: str) -> str:
     names = ", ".join(one["label"] for one in known)
     if all(one["verdict"]["word"] == UNDECIDED for one in known):
         return (
-            f"**Not known yet, for or against: the differences of {names} to hard labels ({baseline}) are within the "
-            "spread of seeds, and gains as small as the published ones could hide there.**"
+            f"**Not known yet, for or against: {names} cannot be distinguished from hard labels ({baseline}) with the "
+            "seeds that are published.**"
         )
     return f"**Not at our scale: none of {names} is better than hard labels ({baseline}).**"
 

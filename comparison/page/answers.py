@@ -110,18 +110,17 @@ def _sentences(comparison: Mapping[str, Any], tables: Sequence[Mapping[str, Any]
             if not line.is_baseline and line.said:
                 lines.setdefault(line.label, []).append(line)
     several = len(tables) > 1
-    parts = _under if several and comparison["methods"] else _of_rows if several else _parts
-    return [{"label": label, "colour": own[0].colour, "parts": parts(own, comparison)} for label, own in lines.items()]
+
+    def parts(own: Sequence[Line]) -> list[tuple[str, str]]:
+        if not several:
+            return [(line.sign, line.said) for line in own]
+        return _under(own, comparison) if comparison["methods"] else _of_rows(own)
+
+    return [{"label": label, "colour": own[0].colour, "parts": parts(own)} for label, own in lines.items()]
 
 
-def _parts(lines: Sequence[Line], comparison: Mapping[str, Any]) -> list[tuple[str, str]]:
-    del comparison
-    return [(line.sign, line.said) for line in lines]
-
-
-def _of_rows(lines: Sequence[Line], comparison: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _of_rows(lines: Sequence[Line]) -> list[tuple[str, str]]:
     """Return a part per protocol, each with its name: single networks have no verdict that protocols could share."""
-    del comparison
     return [(line.sign, f"under {_short(line.protocol)} {line.said}") for line in lines]
 
 

@@ -59,7 +59,7 @@ class Timings:
         for kind, found in latest.items():
             self._seconds[kind] = [round(seconds, 2) for _, seconds in found]
             key = _size_key(found[-1][0], found[-1][0].keep)
-            if whole := [_measure(stage) for stage, _ in found if not records.deleted(stage.own_folder)]:
+            if whole := [_measure(stage) for stage, _ in found if not _lost_weights(stage)]:
                 self._sizes[key], self._weights[key] = map(list, zip(*whole, strict=True))
         self._save()
 
@@ -121,6 +121,13 @@ def _lists(kept: Mapping[str, Any]) -> dict[str, list[float]]:
 def _size_key(stage: Stage, keep: str) -> str:
     """Stages with the same key have folders of about the same size when their tool has ended."""
     return f"{stage.timing_key}, KEEP {keep}" if keep == KEEP_ALL and stage.trains else f"{stage.timing_key}, kept"
+
+
+def _lost_weights(stage: Stage) -> bool:
+    """Whether KEEP has deleted files of a stage; a damaged record, which others report, does not say so."""
+    with suppress(InputError):
+        return bool(records.deleted(stage.own_folder))
+    return False
 
 
 def _measure(stage: Stage) -> tuple[float, float]:
