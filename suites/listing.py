@@ -23,13 +23,14 @@ from suites.stages import Stage
 from suites.stages.base import External, Key
 
 
-def describe(plan: Plan, settings: Mapping[Stage, CfgNode] | None = None) -> str:
-    """Describe what `run_plan` would do: every command in order, its inputs, its folder, and whether that is complete.
+def describe(plan: Plan, settings: Mapping[Stage, CfgNode] | None = None, *, commands: bool = False) -> str:
+    """Describe what `run_plan` would do: every stage in order, and whether it is complete.
 
     Stages that depend on a selection are only counted.
 
     Args:
         settings: the complete configs of stages, to list what a stage needs besides other stages (data, engine).
+        commands: whether to list the inputs, the folder and the command of every stage.
     """
     settings = settings or {}
     timings = Timings(plan.output / f"timings{plan.suffix}.json")
@@ -41,7 +42,9 @@ def describe(plan: Plan, settings: Mapping[Stage, CfgNode] | None = None) -> str
     for number, stage in enumerate(stages, 1):
         if not (stage.waits or (waiting and stage is last)):
             place = f"[{number}/{len(stages)}]"
-            blocks.append("\n".join(_block(stage, place, settings.get(stage), plan.output, stage.key in done)))
+            blocks.append(f"{place} {stage.title}: {'cached' if stage.key in done else 'to run'}")
+            if commands:
+                blocks.extend(_details(stage, settings.get(stage), plan.output))
     for selection in dict.fromkeys(title for title, _ in waiting):
         count = Counter(stage.title.partition(": ")[0] for title, stage in waiting if title == selection)
         rows = ", ".join(f"{label} {number}" for label, number in count.items())
@@ -100,9 +103,8 @@ def _except(unknown: Mapping[str, int]) -> str:
     return f", without {kinds}, whose COST is unknown" if kinds else ""
 
 
-def _block(stage: Stage, number: str, cfg: CfgNode | None, output: Path, done: bool) -> Iterator[str]:
-    """List one stage: inputs, config, folder and command."""
-    yield f"{number} {stage.title}: {'cached' if done else 'to run'}"
+def _details(stage: Stage, cfg: CfgNode | None, output: Path) -> Iterator[str]:
+    """List a stage's inputs, config, folder and command."""
     for line in outside(stage, cfg, output) if cfg else ():
         yield f"  {line}"
     titles = {item.output: item.title for item in stage.inputs}

@@ -12,7 +12,7 @@ from suites.status import describe_status
 
 # Options of tools/benchmark.py that exclude each other.
 MODES = {
-    "--dry-run": "list commands, folders, time and disk; needs no data",
+    "--dry-run": "list stages, time and disk; needs no data",
     "--status": "list what runs, waits and failed, also while it runs",
     "--wait": "with LAUNCH.EXECUTOR slurm: stay until all jobs have ended",
     "--cancel": "with LAUNCH.EXECUTOR slurm: cancel all jobs of the output folder",

@@ -147,13 +147,16 @@ def test_dry_run_starts_nothing(lab):
 
 def test_dry_run_lists_the_commands_that_run(first_run):
     lab, _, calls = first_run
-    text = describe(lab.plan())
+    text = describe(lab.plan(), commands=True)
     listed = [line.split() for line in text.splitlines() if line.startswith(f"  {sys.executable}")]
     # The comparison is the last, and is given no failures.
     called = [[sys.executable, str(lab.tools / f"{tool}.py"), *arguments] for tool, arguments in calls]
     assert sorted(listed) == sorted(called)
     assert listed[-1] == called[-1]
     assert text.count(": cached\n") == len(ALL)
+    short = describe(lab.plan()).splitlines()  # without commands, one line a stage
+    assert short == [line for line in text.splitlines() if not line.startswith("  ")]
+    assert [line.startswith("[") for line in short[-len(ALL) :]] == [True] * len(ALL)
 
 
 def test_report_that_was_deleted_is_made_again(finished):

@@ -308,7 +308,7 @@ def test_dry_run_says_what_depends_on_a_choice(grid):
     )
     assert "[6/19] LS: evaluate" in text
     grid.run()
-    text = describe(grid.plan())
+    text = f"{describe(grid.plan())}\n"
     assert (text.count(": cached\n"), "then" in text) == (19, False)
 
 

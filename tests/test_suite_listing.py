@@ -30,7 +30,8 @@ def bare(monkeypatch, load_tool, tmp_path, capsys):
 
     def listing(name):
         path, output = ROOT / "configs" / "suites" / f"{name}.yaml", tmp_path / "out"
-        assert load_tool("benchmark").main(["--config-file", str(path), "--output-dir", str(output), "--dry-run"]) == 0
+        arguments = ["--config-file", str(path), "--output-dir", str(output), "--dry-run", "--commands"]
+        assert load_tool("benchmark").main(arguments) == 0
         assert not output.exists()
         head, *blocks = re.split(r"^\[\d+/\d+\] ", capsys.readouterr().out, flags=re.MULTILINE)
         return head.splitlines(), {block.splitlines()[0]: block.splitlines()[1:] for block in blocks}

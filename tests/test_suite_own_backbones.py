@@ -238,8 +238,8 @@ def listed(load_tool, tmp_path, capsys):
     def call(row, *overrides):
         suite = {"FINETUNE": [DETECTOR], "ROWS": [{"LABEL": "mine", **row}]}
         (tmp_path / "suite.yaml").write_text(json.dumps(suite))
-        arguments = ["--config-file", str(tmp_path / "suite.yaml"), "--output-dir", str(tmp_path / "out"), "--dry-run"]
-        assert load_tool("benchmark").main([*arguments, *overrides]) == 0
+        arguments = ["--config-file", str(tmp_path / "suite.yaml"), "--output-dir", str(tmp_path / "out")]
+        assert load_tool("benchmark").main([*arguments, "--dry-run", "--commands", *overrides]) == 0
         assert not (tmp_path / "out").exists()
         return capsys.readouterr().out
 

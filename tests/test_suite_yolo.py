@@ -22,7 +22,7 @@ EXPECTED = {
 @pytest.mark.parametrize("name", EXPECTED)
 def test_every_label_is_a_fine_tuning_of_the_same_backbone(load_tool, tmp_path, capsys, name):
     path = ROOT / "configs" / "suites" / f"{name}.yaml"
-    arguments = ["--config-file", str(path), "--output-dir", str(tmp_path / "out"), "--dry-run"]
+    arguments = ["--config-file", str(path), "--output-dir", str(tmp_path / "out"), "--dry-run", "--commands"]
     assert load_tool("benchmark").main(arguments) == 0
     said = capsys.readouterr()
     assert said.err == ""

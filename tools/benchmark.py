@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     if warning := mixed_conventions(settings):
         print(f"warning: {warning}", file=sys.stderr)
     if args.dry_run:
-        print(describe(plan, settings))
+        print(describe(plan, settings, commands=args.commands))
         return 0
     again = ["--config-file", str(Path(args.config_file).resolve()), "--output-dir", str(plan.output), *args.overrides]
     return run_suite(plan, [sys.executable, __file__, *again], wait=args.wait)
@@ -71,6 +71,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--config-file", required=True, type=path_argument, help="yaml file of a suite")
     parser.add_argument("--output-dir", required=True, type=path_argument, help="folder for data, runs and report")
     parser.add_argument("--yes", action="store_true", help="with --clean: delete without asking")
+    parser.add_argument("--commands", action="store_true", help="with --dry-run: also inputs, folders and commands")
     modes = parser.add_mutually_exclusive_group()
     for option, text in MODES.items():
         modes.add_argument(option, action="store_true", help=text)
