@@ -12,13 +12,14 @@ import pytest
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from backbones.config import get_defaults
 from backbones.core.errors import InputError
 from backbones.core.findings import ERROR, WARNING
 from backbones.core.images import ORIENTATION
 from backbones.core.warning_counter import WarningCounter
 from backbones.core.xml_files import load_xml
 from backbones.data.annotation_index import build_index
-from backbones.data.checks import check_samples
+from backbones.data.checks import check_config_samples, check_samples
 from backbones.data.class_folders import read_class
 from backbones.data.reading import COUNTED_BY_IMAGES, IMAGE_SUFFIXES
 from backbones.data.samples import load_samples
@@ -97,6 +98,19 @@ def refused_in_all_ways(root, message):
 
 
 # --------------------------------------------------------------------------------- files
+
+
+def test_the_checker_counts_what_the_cap_leaves(root):
+    """n01 has 4 samples, n02 has 2; of them 3 + 2 are trained on.  Validation is not capped."""
+    for k in (2, 3):
+        save_image(root / f"train/n01/n01_{k}.jpg")
+    shutil.copytree(root / "train", root / "val")
+    cfg = get_defaults()
+    cfg.DATA.NAME, cfg.DATA.ROOT, cfg.DATA.CLASS_CAP = "imagenet_xml", str(root), 3
+    trained, *others = check_config_samples(cfg, None, workers=1)
+    assert "DATA.CLASS_CAP 3: at most 5 of them are trained on" in trained.lines
+    assert others
+    assert not any("CLASS_CAP" in line for report in others for line in report.lines)
 
 
 def test_every_suffix_of_torchvisions_image_folder_is_read(root):

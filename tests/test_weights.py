@@ -13,9 +13,12 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from backbones.core.config import CfgNode
 from backbones.core.errors import InputError
+from backbones.core.run_log import get_logger
+from backbones.models.weights import NEW_NORMS, load_backbone, save_backbone_state
 from detection.exchange import loading as weights
 from detection.exchange import proof as proof_of
 from detection.exchange.export import export_detectron2, export_state_dict
+from detection.exchange.importing import describe, import_backbone
 from detection.exchange.resnets import BLOCKS, expected_shapes
 
 TENSORS = {18: 100, 34: 180, 50: 265, 101: 520, 152: 775}  # conv weights + 4 of each BN, counted by others
@@ -294,3 +297,29 @@ def test_the_proof_tells_one_wrong_tensor():
         proof_of.prove_features(reference, proof_of.build_reference(other), images)
     with pytest.raises(InputError, match="differ"):  # a dead network agrees with nothing
         proof_of.prove_features(*[lambda x: {s: torch.zeros(1) for s in proof_of.STAGES}] * 2, images)
+
+
+@pytest.mark.parametrize("norm", ["BN", "GN"])
+def test_batch_norms_that_were_never_trained_are_warned_of(norm, tmp_path, caplog, monkeypatch):
+    """torchvision's network without `.train()`: mean 0 and variance 1 everywhere.  One trained value is enough."""
+    monkeypatch.setattr(get_logger(), "propagate", True)  # to where caplog listens
+    backbone = make_backbone(norm=norm)
+
+    def warned(state):
+        caplog.clear()
+        save_backbone_state(tmp_path / "b.pth", state, backbone.spec, backbone.provenance)
+        loaded = load_backbone(tmp_path / "b.pth")
+        torch.save(state, tmp_path / "theirs.pth")
+        imported, report = import_backbone(tmp_path / "theirs.pth", "torchvision", as_declared, label="x")
+        said = describe(imported, report)
+        assert (f"{loaded.name}: {NEW_NORMS}" in caplog.text) == (f"\nwarning: {NEW_NORMS}" in said)
+        return NEW_NORMS in said
+
+    as_declared = {key: value for key, value in backbone.spec.items() if key not in ("num_classes", "classes")}
+    values = {"running_mean": torch.zeros_like, "running_var": torch.ones_like}
+    new = {name: values.get(name.rpartition(".")[2], torch.clone)(tensor) for name, tensor in backbone.state.items()}
+    assert not warned(backbone.state)
+    assert warned(new) == (norm == "BN")
+    if norm == "BN":
+        new["layer4.0.bn1.running_mean"][3] = 0.01
+        assert not warned(new)

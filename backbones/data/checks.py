@@ -31,7 +31,7 @@ HUMAN_LABELS = "cifar10h"  # only labels, of the test images of CIFAR-10
 
 
 def check_samples(
-    name: str, root: Path, split: str, *, decode: bool = True, images: bool = True, workers: int = 0
+    name: str, root: Path, split: str, *, decode: bool = True, images: bool = True, workers: int = 0, cap: int = 0
 ) -> Report:
     """Check one split of a classification data set.
 
@@ -42,6 +42,7 @@ def check_samples(
         decode: decode every image completely; False reads headers only.
         images: check every image; False runs the reader only.
         workers: number of threads; 0: chosen for the machine.
+        cap: largest number of samples per class that are trained on; 0: no limit.
 
     Raises:
         InputError: the folder does not exist.
@@ -67,7 +68,7 @@ def check_samples(
         files = {file: number for number, file in enumerate(dict.fromkeys(stated))}
         found = check_images(list(files), report.findings, decode=decode, workers=workers or default_workers())
         sizes = found[[files[file] for file in stated]]
-    _summarize(samples, sizes, report)
+    _summarize(samples, sizes, cap, report)
     return report
 
 
@@ -81,10 +82,11 @@ def check_config_samples(cfg: CfgNode, root: str | None, **options: Any) -> list
     named = [data.TRAIN_SPLIT, data.VAL_SPLIT, data.SHIFTED_SPLIT, cfg.EVAL.TEMPERATURE_SPLIT]
     splits = [split for split in dict.fromkeys(named) if split not in ("", HOLDOUT)]  # that is a part of another
     folder = expand_path(data.ROOT if root is None else root)
-    return [check_samples(data.NAME, folder, split, **options) for split in splits]
+    caps = {data.TRAIN_SPLIT: data.CLASS_CAP}
+    return [check_samples(data.NAME, folder, split, cap=caps.get(split, 0), **options) for split in splits]
 
 
-def _summarize(samples: Samples, sizes: np.ndarray, report: Report) -> None:
+def _summarize(samples: Samples, sizes: np.ndarray, cap: int, report: Report) -> None:
     counts, boxes = np.bincount(samples.labels, minlength=len(samples.classes)), samples.box_counts()
     if len(samples.boxes):
         bare = np.flatnonzero(boxes == 0).tolist()
@@ -98,6 +100,7 @@ def _summarize(samples: Samples, sizes: np.ndarray, report: Report) -> None:
     report.lines = [
         f"{len(samples)} samples of {len(samples.classes)} classes, {len(samples.boxes)} boxes",
         f"samples per class: {spread}",
+        *([f"DATA.CLASS_CAP {cap}: at most {np.minimum(counts, cap).sum()} of them are trained on"] if cap else []),
         *_measure_boxes(samples, sizes, summary),
     ]
 

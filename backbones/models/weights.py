@@ -16,6 +16,7 @@ from backbones.core.errors import InputError
 from backbones.core.files import fingerprint
 from backbones.core.imports import import_of_run
 from backbones.core.results import BackboneIdentity
+from backbones.core.run_log import get_logger
 from backbones.models.base import build_model
 
 FILE_NAME = "backbone.pth"
@@ -44,6 +45,10 @@ _SPEC_TYPES: dict[str, tuple[type, ...]] = {
 }
 # Properties of the networks here and their input; an imported backbone can differ, which only detectors support.
 OWN_FORM = {"stride_in_1x1": False, "channel_order": "RGB", "pixel_range": 1.0}
+NEW_NORMS = (
+    "every batch norm has mean 0 and variance 1, as in a network that was never trained; frozen, or in an evaluation, "
+    "they do not normalise: check which file was saved"
+)
 PROVENANCE_KEYS = ("label", "method", "seed", "config_hash", "data_fingerprint", "version")
 
 
@@ -148,7 +153,16 @@ def load_backbone(path: str | Path) -> BackboneFile:
         raise InputError(f"{path} is damaged: its weights do not match its hash; copy it again or pretrain again")
     refuse_not_finite(content["state"], path)
     import_of_run(path.parent)  # the network can be one of the user's
-    return BackboneFile(content["state"], content["spec"], content["provenance"], content["hash"], str(path))
+    file = BackboneFile(content["state"], content["spec"], content["provenance"], content["hash"], str(path))
+    if has_new_norms(file.state):
+        get_logger().warning("%s: %s", file.name, NEW_NORMS)
+    return file
+
+
+def has_new_norms(state: Mapping[str, Tensor]) -> bool:
+    """Return whether every batch norm has the statistics of a new network: mean 0 and variance 1."""
+    means, variances = ([t for name, t in state.items() if name.endswith(f".running_{k}")] for k in ("mean", "var"))
+    return bool(means) and not any(t.any() for t in means) and all((t == 1).all() for t in variances)
 
 
 def start_from(model: nn.Module, file: BackboneFile) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from backbones import __version__
 from backbones.core.config import config_hash
 from backbones.core.errors import InputError, suggestion
-from backbones.models.weights import BackboneFile, state_hash
+from backbones.models.weights import NEW_NORMS, BackboneFile, has_new_norms, state_hash
 from detection.exchange.compatibility import check_state
 from detection.exchange.export import ATTRIBUTE
 from detection.exchange.reading import read_checkpoint
@@ -126,12 +126,13 @@ def import_backbone(
 
 
 def describe(backbone: BackboneFile, report: ImportReport) -> str:
-    """Describe the result of an import in one line."""
+    """Describe the result of an import in one line, and in another one what is suspicious."""
     outputs = backbone.spec["num_classes"]
     counters = f", {len(report.added)} counters of BN steps added" if report.added else ""
     counters += "".join(f", {count} converted from {kind} to float32" for kind, count in report.converted.items())
     kind = f"a classifier of {outputs} classes" if outputs else "no classifier: only for detectors and MODEL.WEIGHTS"
-    return f"{len(report.kept)} tensors kept, {len(report.dropped)} dropped on purpose{counters}; {kind}"
+    said = f"{len(report.kept)} tensors kept, {len(report.dropped)} dropped on purpose{counters}; {kind}"
+    return f"{said}\nwarning: {NEW_NORMS}" if has_new_norms(backbone.state) else said
 
 
 def load_classes(path: str | Path) -> list[str]:
