@@ -39,6 +39,14 @@ claims:
 """
 
 
+TOLD = {
+    "command": ["tools/compare.py"],
+    "device": "CPU",
+    "packages": {"torch": "2.0"},
+    "git": {"commit": "0123456789abcdef"},
+}
+
+
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
     """A repository with the published runs of one suite, added in two parts."""
@@ -50,20 +58,15 @@ def published(tmp_path_factory):
     add_many(
         runs, methods={"CE": (0.3, 0.02), "LS": (0.5, 0.02), "ALS (all)": (0.9, 0.02)}, seeds=3, protocols=("d@1",)
     )
-    told = {
-        "command": ["tools/compare.py"],
-        "device": "CPU",
-        "packages": {"torch": "2.0"},
-        "git": {"commit": "0123456789abcdef"},
-    }
     folder, parts = (
         root / "docs" / "results" / "answers_one",
         sorted(path.parent for path in runs.rglob("results.json")),
     )
     for part, hours in ((parts[:7], 1.0), (parts, 0.5)):
         for run in part:
-            (run / "environment.json").write_text(json.dumps(told))
-        record(folder, add_runs(folder, part, {}), hours, "tools/benchmark.py")
+            (run / "environment.json").write_text(json.dumps(TOLD))
+        added = add_runs(folder, part, {})
+        record(folder, {f"{run.name} seed 0: finetune (d)": run for run in added}, hours, "tools/benchmark.py")
     compare_published(folder, ["", "LS"], {"primary": "AP"})
     return root
 
@@ -82,6 +85,13 @@ def test_runs_are_added_to_those_of_earlier_calls(published):
     ]
     assert all(stage["folder"].startswith("runs/") for row in comparison["rows"] for stage in row["stages"].values())
     assert load_comparison(folder, "LS")["baseline"] == "LS"
+
+
+def test_the_rows_and_seeds_of_a_part_are_named(tmp_path):
+    (tmp_path / "environment.json").write_text(json.dumps(TOLD))
+    titles = ("CE seed 0: pretrain", "CE seed 0: finetune (d)", "LS (a: b) seed 1: pretrain")
+    record(tmp_path, dict.fromkeys(titles, tmp_path), 1.0, "tools/benchmark.py")
+    assert [(one.rows, one.stages) for one in read_made(tmp_path)] == [("CE seed 0, LS (a: b) seed 1", 3)]
 
 
 def test_published_files_are_smaller_and_name_no_folder_of_the_machine(tmp_path):

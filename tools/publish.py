@@ -55,8 +55,14 @@ def publish(root: Path, questions: Any, suite: Path, output_dir: Path) -> None:
     names = {plan.output: "OUTPUT_DIR"}
     names |= {source.folder: reference for reference, source in plan.data.items() if source.stage is None}
     added = set(add_runs(folder, [stage.output for stage in done], names))
-    hours = sum(timings.seconds(stage) for stage in done if stage.output in added) / 3600
-    record(folder, sorted(added), hours, f"tools/benchmark.py --config-file configs/suites/{name}.yaml")
+    new = [stage for stage in done if stage.output in added]
+    hours = sum(map(timings.seconds, new)) / 3600
+    record(
+        folder,
+        {stage.title: stage.output for stage in new},
+        hours,
+        f"tools/benchmark.py --config-file configs/suites/{name}.yaml",
+    )
     goal = {"primary": plan.suite.compare.primary, "margin": plan.suite.compare.margin}
     goal |= {"allow_mixed_protocols": len(plan.suite.finetune) > 1, "seed_hours": timings.seed_hours(plan.stages)}
     compare_published(folder, questions.baselines(name), goal)
@@ -67,9 +73,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("suite", nargs="?", type=path_argument, metavar="SUITE.yaml", help="config of the suite")
     parser.add_argument("output_dir", nargs="?", type=path_argument, metavar="FOLDER", help="its output folder")
-    parser.add_argument(
-        "--study", type=path_argument, metavar="FOLDER", help="output folder of tools/gaussian_study.py"
-    )
+    parser.add_argument("--study", type=path_argument, metavar="FOLDER", help="folder of tools/gaussian_study.py")
     parser.add_argument("--check", action="store_true", help="write nothing; report a page that is not up to date")
     parser.add_argument("--root", type=path_argument, default=ROOT, help="root of the repository (default: this one)")
     args = parser.parse_args(argv)

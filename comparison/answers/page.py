@@ -188,7 +188,7 @@ def _predictions(comparison: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _made(parts: Sequence[Made]) -> str:
-    header = ["command", "stages", "core hours", "processor", "torch", "commit"]
-    lines = [[f"`{o.command}`", str(o.stages), f"{o.hours:.1f}", o.device, o.torch, o.commit] for o in parts]
+    header = ["command", "rows and seeds", "stages", "core hours", "processor", "torch", "commit"]
+    lines = [[f"`{o.command}`", o.rows, str(o.stages), f"{o.hours:.1f}", o.device, o.torch, o.commit] for o in parts]
     total = f"In all {sum(one.hours for one in parts):.1f} core hours (`{MADE}`)."
     return f"{_left(markdown_table(header, lines))}\n\n{total}"

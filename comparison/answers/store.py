@@ -4,7 +4,7 @@ import json
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ class Made:
     torch: str
     commit: str
     command: str
+    rows: str = ""  # rows and seeds: those whose stages were added
 
 
 def add_runs(folder: Path, runs: Iterable[Path], names: Mapping[Path, str]) -> list[Path]:
@@ -70,12 +71,18 @@ def _copy(source: Path, target: Path, names: Mapping[str, str]) -> None:
             smaller.writestr(zipfile.ZipInfo(one.filename, one.date_time), arrays.read(one), zipfile.ZIP_LZMA)
 
 
-def record(folder: Path, runs: Sequence[Path], hours: float, command: str) -> None:
-    """Add to made.json how `runs` were made, `hours` of one core in all; nothing for no runs."""
+def record(folder: Path, runs: Mapping[str, Path], hours: float, command: str) -> None:
+    """Add to made.json how runs were made; nothing for no runs.
+
+    Args:
+        runs: title of the stage, such as "CE seed 0: pretrain" -> folder.
+        hours: hours of one core in all.
+    """
     if runs:
-        told = load_json(runs[0] / "environment.json")
+        told = load_json(next(iter(runs.values())) / "environment.json")
         known = {"device": told["device"], "torch": told["packages"]["torch"], "commit": told["git"]["commit"][:12]}
-        one = Made(stages=len(runs), hours=round(hours, 2), command=command, **known)
+        rows = ", ".join(dict.fromkeys(title.rpartition(": ")[0] for title in runs))
+        one = Made(stages=len(runs), hours=round(hours, 2), command=command, rows=rows, **known)
         save_json(folder / MADE, [*(asdict(made) for made in read_made(folder)), asdict(one)])
 
 
