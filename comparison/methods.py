@@ -33,9 +33,17 @@ from comparison.verdicts.entries import (
     variance_entry,
     verdict_entry,
 )
-from comparison.verdicts.nested import Components, Difference, Sample, components, difference
+from comparison.verdicts.nested import (
+    Components,
+    Difference,
+    Sample,
+    components,
+    components_of_pair,
+    difference,
+    fine_tuning_variance,
+)
 from comparison.verdicts.planner import what_settles
-from comparison.verdicts.words import MARGIN, UNDECIDED, judge
+from comparison.verdicts.words import MARGIN, UNDECIDED, judge, judged_together
 
 PRIMARY = "AP"
 # Numbers of the detections, which are not tested where these are identical.
@@ -85,8 +93,9 @@ def build_methods(
     for protocol in dict.fromkeys(family.protocol for family in families):
         group = [family for family in families if family.protocol == protocol]
         samples = {id(family): one for family in group if (one := _sample(family, goal.primary, measured))}
-        parts = components([*samples.values()])
-        variances += [variance_entry(protocol, goal.primary, parts)] if parts else []
+        parts, fine_tuning = components([*samples.values()]), fine_tuning_variance(samples.values())
+        if parts or fine_tuning is not None:
+            variances.append(variance_entry(protocol, goal.primary, parts, fine_tuning))
         baseline = baseline_of_group(group, measured)
         if baseline is None:
             continue
@@ -95,8 +104,8 @@ def build_methods(
         for key, differences in found.items():
             entries[key]["differences"] = {name: difference_entry(one, level) for name, one in differences.items()}
         judged = {key: differences[goal.primary] for key, differences in found.items() if goal.primary in differences}
-        present = [(samples[key].seeds, samples[id(baseline)].seeds) for key in judged]
-        verdicts = _verdicts([*judged.values()], present, parts, goal)
+        pairs = [(samples[key], samples[id(baseline)]) for key in judged]
+        verdicts = _verdicts([*judged.values()], pairs, parts, goal)
         for key, verdict in zip(judged, verdicts, strict=True):
             entries[key]["verdict"] = verdict
     return list(entries.values()), variances
@@ -135,21 +144,25 @@ def _differences(family: Family, baseline: Family, measured: Measured) -> dict[s
 
 
 def _verdicts(
-    differences: Sequence[Difference | None], present: Sequence[tuple[int, int]], parts: Components | None, goal: Goal
+    differences: Sequence[Difference | None],
+    pairs: Sequence[tuple[Sample, Sample]],
+    parts: Components | None,
+    goal: Goal,
 ) -> list[dict[str, Any]]:
     """Return the verdicts on the methods of a protocol from their differences in the primary number.
 
     Args:
-        present: seeds of the method, and of the baseline.
-        parts: components of variance of the number.
+        pairs: numbers of the method, and of the baseline.
+        parts: components of variance of the number, pooled over all methods; None: unknown.
     """
+    present = [(method.seeds, baseline.seeds) for method, baseline in pairs]
     seeds, higher = list(map(min, present)), BY_NAME[goal.primary].better > 0
-    found, tests = [], sum(one is not None for one in differences)
+    found, tests = [], len(judged_together(differences, seeds))
     judged = judge(differences, seeds=seeds, higher_is_better=higher, margin=goal.margin)
-    for one, verdict, own, count in zip(differences, judged, present, seeds, strict=True):
+    for one, verdict, pair, own in zip(differences, judged, pairs, present, strict=True):
         need = None
-        if verdict.word == UNDECIDED and one and parts:
-            need = what_settles(parts, one.value, goal.margin, count, tests)
+        if verdict.word == UNDECIDED and one:
+            need = what_settles(parts or components_of_pair(*pair), one.value, goal.margin, min(own), tests)
         found.append(verdict_entry(verdict, needs_entry(need, own, goal.seed_hours), goal.primary, goal.margin))
     return found
 

@@ -59,6 +59,7 @@ def _summary(
     kinds = Counter(stage.timing_key for stage in stages)
     yield f"{len(stages)} stages, {len(done)} complete: {', '.join(f'{n} {kind}' for kind, n in kinds.items())}"
     yield f"output  {plan.output}"
+    yield f"report  {plan.report}"
     yield from _estimates(plan, [stage for stage in stages if stage.key not in done], len(stages), timings)
     lines = Counter(line for stage, cfg in settings.items() for line in outside(stage, cfg, plan.output))
     for line, count in lines.items():

@@ -62,11 +62,13 @@ def published(tmp_path_factory):
         root / "docs" / "results" / "answers_one",
         sorted(path.parent for path in runs.rglob("results.json")),
     )
+    done = 0
     for part, hours in ((parts[:7], 1.0), (parts, 0.5)):
         for run in part:
             (run / "environment.json").write_text(json.dumps(TOLD))
-        added = add_runs(folder, part, {})
-        record(folder, {f"{run.name} seed 0: finetune (d)": run for run in added}, hours, "tools/benchmark.py")
+        add_runs(folder, part, {})
+        titles = {f"{run.name} seed 0: finetune (d)": (run, hours * 3600 / (len(part) - done)) for run in part}
+        done += record(folder, titles, "tools/benchmark.py")
     compare_published(folder, ["", "LS"], {"primary": "AP"})
     return root
 
@@ -90,8 +92,18 @@ def test_runs_are_added_to_those_of_earlier_calls(published):
 def test_the_rows_and_seeds_of_a_part_are_named(tmp_path):
     (tmp_path / "environment.json").write_text(json.dumps(TOLD))
     titles = ("CE seed 0: pretrain", "CE seed 0: finetune (d)", "LS (a: b) seed 1: pretrain")
-    record(tmp_path, dict.fromkeys(titles, tmp_path), 1.0, "tools/benchmark.py")
-    assert [(one.rows, one.stages) for one in read_made(tmp_path)] == [("CE seed 0, LS (a: b) seed 1", 3)]
+    runs = {title: (tmp_path / str(number), 600.0) for number, title in enumerate(titles)}
+    for folder, _ in runs.values():
+        folder.mkdir()
+        (folder / "environment.json").write_text(json.dumps(TOLD))
+    assert record(tmp_path, runs, "tools/benchmark.py") == 3
+    assert [(one.rows, one.stages, one.hours) for one in read_made(tmp_path)] == [
+        ("CE seed 0, LS (a: b) seed 1", 3, 0.5)
+    ]
+    assert record(tmp_path, runs, "tools/benchmark.py") == 0
+    (tmp_path / "environment.json").write_text(json.dumps(TOLD | {"git": {"commit": None}}))  # outside of a clone
+    assert record(tmp_path, runs | {"LS seed 0: pretrain": (tmp_path, 36.0)}, "tools/benchmark.py") == 1
+    assert [(one.rows, one.commit, one.hours) for one in read_made(tmp_path)[1:]] == [("LS seed 0", "unknown", 0.01)]
 
 
 def test_published_files_are_smaller_and_name_no_folder_of_the_machine(tmp_path):
@@ -143,13 +155,13 @@ def test_too_few_seeds_have_no_interval_in_the_results(published, tmp_path):
     assert f"| {mean['mean']:.3f} ± {mean['deviation']:.3f} | {MISSING} | no verdict with fewer than 3 seeds |" in text
 
 
-def entry(word, value, low, high, metric="AP"):
-    verdict = {"word": word, "metric": metric}
-    difference = {"value": value, "low": low, "high": high}
-    return {
-        "primary": metric,
-        "methods": [{"label": "A", "verdict": verdict, "differences": {metric: difference, "nll": difference}}],
-    }
+def entry(word, value, low, high, metric="AP", seeds=(3, 3)):
+    """A comparison of A with CE; seeds: of A and of CE that have the number."""
+    difference = {"value": value, "low": low, "high": high, "over_seeds": low is not None and min(seeds) > 1}
+    judged = {"verdict": {"word": word, "metric": metric}, "differences": {metric: difference, "nll": difference}}
+    counts = [{name: {"count": count} for name in (metric, "nll")} for count in seeds]
+    methods = [{"label": "A", "metrics": counts[0], **judged}, {"label": "CE", "metrics": counts[1], "verdict": None}]
+    return {"primary": metric, "baseline": "CE", "methods": methods}
 
 
 @pytest.mark.parametrize(
@@ -206,6 +218,11 @@ def test_the_readme_promises_nothing_without_a_verdict(published):
     methods = [one | {"verdict": one["verdict"] and one["verdict"] | {"word": "worse"}} for one in methods]
     text = readme(comparison | {"methods": methods})
     assert "**Not at our scale: none of LS is better than hard labels (CE).**" in text
+    methods[1] = methods[1] | {"label": "A", "verdict": methods[1]["verdict"] | {"word": "not distinguishable"}}
+    other = methods[1] | {"label": "B", "verdict": methods[1]["verdict"] | {"word": "worse"}}
+    text = readme(comparison | {"methods": [*methods, other]})
+    assert "**Not known yet, for or against: A cannot be distinguished from hard labels (CE)" in text
+    assert "; not better: B.**" in text
     assert "No results are published yet." in readme(None)
     assert answer_figure(None) == ""
     with pytest.raises(InputError, match=r"README.md: must contain"):
@@ -219,8 +236,18 @@ def test_better_means_lower_where_lower_is_better():
 
 @pytest.mark.parametrize("metric", ["AP", "nll"])
 def test_too_few_seeds_decide_nothing_and_show_no_interval(metric):
+    """Also if the number that decides has seeds enough, and only the claim's own lacks some, on either side."""
     claim = Claim("P", "T", "c", Trial("s", "A", metric, "higher"), limits="l")
-    assert judge_claim(claim, entry("", 0.1, 0.05, 0.15)) == Outcome("not decided", "fewer than 3 seeds")
+    for seeds in ((2, 3), (1, 3), (3, 2), (3, 1)):
+        for word in ("", "better"):
+            found = judge_claim(claim, entry(word, 0.1, 0.05, 0.15, seeds=seeds))
+            assert found == Outcome("not decided", "fewer than 3 seeds")
+
+
+def test_identical_detections_decide_nothing():
+    claim = Claim("P", "T", "c", Trial("s", "A", "AP", "higher"), limits="l")
+    found = judge_claim(claim, entry("identical", 0.0, None, None))
+    assert (found.answer, found.word, found.difference["value"]) == ("not decided", "identical", 0.0)
 
 
 STUDIED = "CE of A is lower than that of B"
@@ -292,6 +319,10 @@ def test_a_claim_without_results_is_not_tested():
         (("untested: Needs other data.", "limits: none"), "claim 3: give `test` or `study`, or `untested`"),
         (("    limits: Few images.\n", ""), "claim 1: `limits` is missing"),
         (("place: Table 1", "plaze: Table 1"), "claim 1: unknown key 'plaze'; did you mean 'place'"),
+        (("    place: Table 1\n", ""), "claim 1: `place` is missing"),
+        (("row: ALS (all),", ""), "claim 1: test: `row` is missing"),
+        (("test: {suite", "test: [suite, {suite"), "claims.yaml"),
+        (("papers: {ALS: A title}", ""), "`papers` is missing"),
     ],
 )
 def test_claims_that_cannot_be_meant_are_refused(tmp_path, change, message):

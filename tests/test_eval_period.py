@@ -187,6 +187,16 @@ def test_the_first_highest_value_is_chosen_also_by_a_resumed_run(runs):
         assert (choice["iteration"], choice["value"], choice["metric"]) == (first, highest, METRIC)
         assert load_checkpoint(run / "checkpoint.pth")["best"]["choice"] == choice
     assert load_checkpoint(runs.folder / "stopped_last" / "checkpoint.pth")["best"]["evaluated"] == 7
+    # A kill after the line of the last evaluation, and before the checkpoint that would hold its weights.
+    killed = runs.folder / "killed"
+    shutil.copytree(runs.folder / "stopped_last", killed)
+    shutil.copy(runs.on_test / "metrics.jsonl", killed / "metrics.jsonl")
+    runs.main(runs.argv(killed, *PERIOD, "TEST.BEST", METRIC, flags=["--resume"]))
+    assert load_checkpoint(killed / "checkpoint.pth")["best"]["evaluated"] == 8
+    assert load_results(killed)["details"]["best"] == load_results(runs.on_test)["details"]["best"]
+    assert [line for line in lines(killed) if METRIC in line] == [
+        line for line in lines(runs.on_test) if METRIC in line
+    ]
     numbers = [[line for line in lines(run) if METRIC in line] for run in (runs.on_test, runs.plain)]
     assert numbers[0] == numbers[1]  # at the end those of the last iteration, not those of the results
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from comparison.verdicts.nested import Components, Sample, components, difference
+from comparison.verdicts.nested import Components, Sample, components, components_of_pair, difference
 from comparison.verdicts.planner import Need, half_width, what_settles
-from comparison.verdicts.words import holm, judge
+from comparison.verdicts.words import Verdict, holm, judge, judged_together
 
 
 def sample(*values):
@@ -175,6 +175,29 @@ def test_a_correction_for_many_methods():
 
 
 # ---- planning -------------------------------------------------------------------------------------------------------
+
+
+def test_methods_with_too_few_seeds_are_not_corrected_for():
+    """p and price of a method are those without the two that cannot have a word: one and two seeds."""
+    base = sample(0.40, 0.41, 0.405)
+    found = [difference(sample(*values), base) for values in ((0.41, 0.42, 0.409), (0.5, 0.51), (0.3,))]
+    assert judged_together(found, [3, 2, 1]) == [0]
+    assert judged_together([*found, None, found[0]], [3, 2, 1, 3, 5]) == [0, 4]
+    first, second, third = judge(found, seeds=[3, 2, 1])
+    assert first == judge(found[:1], seeds=[3])[0]
+    assert first.adjusted == found[0].p_value()
+    assert second == third == Verdict("")
+
+
+def test_two_samples_without_common_images_have_seeds_only():
+    """The plan of a Welch test: both variances, 0.0004 and 0.0016, in the mean."""
+    a, b = sample(0.40, 0.42, 0.44), sample(0.50, 0.54, 0.58)
+    assert components([a, b]) is None
+    parts = components_of_pair(a, b)
+    assert parts == Components(pytest.approx(0.001), 0.0, 0.0, 0.0)
+    assert half_width(parts, 3) == pytest.approx(stats.t.ppf(0.975, 4) * math.sqrt(2 * 0.001 / 3))
+    drawn = [Sample(one.values, np.random.default_rng(n).normal(size=(3, 50)), "x") for n, one in enumerate((a, b))]
+    assert components_of_pair(*drawn) == components(drawn)
 
 
 def test_half_width_is_that_of_an_interval_with_these_components():

@@ -1,6 +1,7 @@
 """The name of a data folder: labels by content, images by name and size; no time and no place."""
 
 import os
+import re
 import shutil
 
 import pytest
@@ -157,6 +158,22 @@ def test_data_that_change_while_the_suite_runs_train_nothing_under_the_old_name(
     assert code == 1
     assert f"not run: {reading.folder}/set has changed since the suite was started; start it again" in said
     assert not [name for name in reading.called() if "finetune" in name]
+
+
+def test_data_that_vanish_while_the_suite_runs_stop_only_what_reads_them(reading):
+    (reading.folder / "set" / "train.txt").write_text("a 2")
+    reading.tree["PRETRAIN"]["OVERRIDES"] = [*reading.tree["PRETRAIN"].get("OVERRIDES", []), "A", "2"]
+    plan = reading.plan()
+    shutil.rmtree(reading.folder / "set")
+    reading.plan = lambda: plan
+    reading.called()
+    code, said = reading.run()
+    assert code == 1
+    assert re.search(rf"finetune .* \.\.\. (error|not run): .*{reading.folder}/set", said)
+    called = reading.called()
+    assert "CE pretrain" in called
+    assert "ALS pretrain" in called
+    assert not [name for name in called if "finetune" in name]
 
 
 def test_output_in_the_data_folder_is_refused(lab):

@@ -72,7 +72,7 @@ def test_the_tool_names_a_suite_by_its_file(load_tool, tmp_path, capsys):
     (tmp_path / "out" / "suites.json").write_text('{"quick": ""}')
     arguments = ["--config-file", str(tmp_path / "mine.yaml"), "--output-dir", str(tmp_path / "out"), "--dry-run"]
     assert load_tool("benchmark").main(arguments) == 0
-    assert f"output  {tmp_path}/out/report-mine\n" in capsys.readouterr().out
+    assert f"report  {tmp_path}/out/report-mine\n" in capsys.readouterr().out
 
 
 def test_after_a_failed_comparison_the_old_page_is_named_as_old(finished):
@@ -126,6 +126,10 @@ def test_the_report_prices_another_seed(lab):
     plan = lab.plan("SEEDS", "[0, 1]")
     assert timings.seed_hours(plan.stages) == pytest.approx(100 / 60)
     assert timings.seed_hours([stage for stage in plan.stages if stage.kind == "prepare"]) is None
+    lab.tree["ROWS"].append({"LABEL": "Teacher", "OVERRIDES": ["METHOD.NAME", "CE"], "SEED_OFFSET": 1000})
+    trained = sum(row.get("BACKBONE") is None for row in lab.tree["ROWS"]) - 1
+    teaching = lab.plan("SEEDS", "[0, 1]")  # 10 minutes more of each seed, for the rows that are compared
+    assert timings.seed_hours(teaching.stages) == pytest.approx((100 + 10 / trained) / 60)
     without, priced = compare_stage(plan, plan.stages), compare_stage(plan, plan.stages, seed_hours=100 / 60)
     assert priced.command[priced.command.index("--seed-hours") + 1] == "1.667"
     assert priced.hash == without.hash  # a duration reruns nothing

@@ -15,10 +15,10 @@ from scipy.special import log_softmax
 from backbones.core.checkpoint import load_checkpoint
 from backbones.core.errors import InputError
 from backbones.core.results import load_results
-from backbones.core.run_log import read_metrics
+from backbones.core.run_log import MetricsWriter, read_metrics
 from backbones.measuring.predictions import Predictions
 from backbones.models.weights import load_backbone
-from backbones.pretraining.best_epoch import Validation, fitted_metrics
+from backbones.pretraining.best_epoch import Validation, ValidationHook, fitted_metrics
 
 # A network and a rate with which the validation does not fall all the time.
 UNSTEADY = [
@@ -155,6 +155,27 @@ def test_which_epochs_are_looked_at(values, period, best, left):
     if period:
         scripted.validation.restore()
         assert scripted.model.weight.item() == best
+
+
+@pytest.mark.parametrize("written", [True, False])
+@pytest.mark.parametrize("saved", [3, 6])
+def test_a_resumed_training_chooses_also_from_what_was_not_saved(tmp_path, saved, written):
+    """A kill after the line of epoch 2, the best, and before its checkpoint, which holds epoch 1 or both."""
+    whole = Scripted([3, 1, 2], period=1)
+    before = Scripted([3, 1, 2][: saved // 3], period=1)
+    resumed = Scripted([], period=1)
+    resumed.values, resumed.epoch, resumed.validation.stop = {2: 1}, 2, 9
+    resumed.validation.load_state_dict(before.validation.state_dict())
+    torch.nn.init.constant_(resumed.model.weight, 2)
+    with MetricsWriter(tmp_path, 0) as writer:
+        if written:
+            writer.write(5, val_nll=1.0)
+    with MetricsWriter(tmp_path, 6) as writer:
+        assert ValidationHook(resumed.validation, writer).catch_up(6) == (saved == 3 or not written)
+    assert len(read_metrics(tmp_path / "metrics.jsonl")) == 1
+    assert (resumed.validation.epoch, resumed.validation.finished) == (2, 6)
+    assert torch.equal(resumed.validation.weights["weight"], whole.validation.weights["weight"])
+    assert resumed.values == ({2: 1} if saved == 6 and written else {})  # measured only if necessary
 
 
 def test_fitted_metrics_are_the_minimum_over_temperatures():

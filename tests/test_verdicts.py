@@ -12,8 +12,9 @@ from helpers.result_folders import add, backbone, compare_runs
 from backbones.core.errors import InputError
 from backbones.core.matches import load_matches
 from comparison.bootstrap import resample_rows
-from comparison.tables.verdicts import verdict_text
-from comparison.verdicts.nested import Sample, difference
+from comparison.tables.verdicts import describe_variances, verdict_text
+from comparison.verdicts.nested import Components, Sample, components_of_pair, difference
+from comparison.verdicts.planner import what_settles
 from detection.evaluation.coco import evaluate_coco
 
 TRUTH, _ = scene(5, images=40)
@@ -133,9 +134,15 @@ def test_a_verdict_counts_the_seeds_that_have_the_number(tmp_path):
     found = compare_runs(root, tmp_path / "out", "--primary", "top1")["methods"]
     assert [(one["label"], one["verdict"]["word"]) for one in found if one["label"] == "ALS"] == [("ALS", "")]
     shutil.rmtree(root / "ALS-2-detection-det@1")
-    judged = {one["label"]: one for one in compare_runs(root, tmp_path / "out")["methods"] if one["verdict"]}
+    data = compare_runs(root, tmp_path / "out")
+    judged = {one["label"]: one for one in data["methods"] if one["verdict"]}
+    parts = {name: data["variances"][0][name] for name in ("seeds", "interaction", "images", "method_images")}
     assert (judged["ALS"]["metrics"]["AP"]["count"], judged["ALS"]["verdict"]["word"]) == (2, "")
     assert judged["LS"]["verdict"]["word"] == "identical"
+    ols = judged["OLS"]  # the only one that is tested
+    assert ols["verdict"]["p"] == ols["differences"]["AP"]["p"]
+    need = what_settles(Components(**parts), ols["differences"]["AP"]["value"], 0.005, 3, tests=1)
+    assert ols["verdict"]["needs"]["seeds"] == need.seeds
 
 
 def test_a_single_seed_changes_nothing(tmp_path, capsys):
@@ -187,6 +194,34 @@ def test_repeated_fine_tunings_have_a_component(tmp_path):
     [entry] = data["variances"]
     assert entry["fine_tuning"] == pytest.approx(0.0002)
     assert [method["made_of"] for method in data["methods"]] == ["3 seeds x 2 fine-tunings"] * 2
+
+
+def test_the_spread_of_fine_tunings_of_one_backbone_is_told_without_a_second_method(tmp_path, capsys):
+    root = tmp_path / "runs"
+    for tuning, number in enumerate((0.49, 0.50, 0.51)):
+        place = {"protocol": "det@1", "details": {"seed": tuning}, "folder": f"CE-{tuning}"}
+        add(root, "detection", backbone("CE"), {"AP": number}, **place)
+    data = compare_runs(root, tmp_path / "out")
+    [entry] = data["variances"]
+    assert entry["fine_tuning"] == pytest.approx(0.0001)
+    assert [entry[name] for name in ("seeds", "interaction", "images", "method_images")] == [None] * 4
+    said = "Standard deviations of AP of one run: between fine-tunings of one backbone 0.0100."
+    assert describe_variances(data) == [said]
+
+
+def test_without_values_per_image_a_difference_is_planned_from_its_seeds(tmp_path):
+    """More seeds than 3 would settle it, which is not the same as a difference that is too small."""
+    root = tmp_path / "runs"
+    for label, numbers in {"CE": (0.40, 0.45, 0.50), "LS": (0.48, 0.55, 0.53)}.items():
+        for seed, number in enumerate(numbers):
+            add(root, "detection", backbone(label, seed=seed), {"AP": number}, protocol="det@1")
+    data = compare_runs(root, tmp_path / "out")
+    assert data["variances"] == []
+    verdict = methods_of(data)["LS"]["verdict"]
+    parts = components_of_pair(Sample(np.array([0.40, 0.45, 0.50])), Sample(np.array([0.48, 0.55, 0.53])))
+    need = what_settles(parts, 0.07, 0.005, 3)
+    assert verdict["needs"] == {"seeds": need.seeds, "images": 1, "hours": None}
+    assert 3 < need.seeds < 10
 
 
 def test_several_baselines_are_noted(tmp_path):

@@ -54,19 +54,13 @@ def publish(root: Path, questions: Any, suite: Path, output_dir: Path) -> None:
     folder, timings = root / FOLDER / name, Timings(plan.output / f"timings{plan.suffix}.json")
     names = {plan.output: "OUTPUT_DIR"}
     names |= {source.folder: reference for reference, source in plan.data.items() if source.stage is None}
-    added = set(add_runs(folder, [stage.output for stage in done], names))
-    new = [stage for stage in done if stage.output in added]
-    hours = sum(map(timings.seconds, new)) / 3600
-    record(
-        folder,
-        {stage.title: stage.output for stage in new},
-        hours,
-        f"tools/benchmark.py --config-file configs/suites/{name}.yaml",
-    )
+    add_runs(folder, [stage.output for stage in done], names)
+    made = {stage.title: (stage.output, timings.seconds(stage)) for stage in done}
+    added = record(folder, made, f"tools/benchmark.py --config-file configs/suites/{name}.yaml")
     goal = {"primary": plan.suite.compare.primary, "margin": plan.suite.compare.margin}
     goal |= {"allow_mixed_protocols": len(plan.suite.finetune) > 1, "seed_hours": timings.seed_hours(plan.stages)}
     compare_published(folder, questions.baselines(name), goal)
-    print(f"{len(added)} runs added to {folder}, {len(done)} of {name} are complete in {output_dir}")
+    print(f"{added} runs added to {folder}, {len(done)} of {name} are complete in {output_dir}")
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -32,7 +32,7 @@ class Hook(Protocol):
     """Callback after every step, with the number of finished iterations (1 .. stop).
 
     One that evaluates can raise `Unfinished` on a signal; its `catch_up(finished)` then repeats the evaluation in the
-    resumed training, before the first step.
+    resumed training, before the first step, and returns whether it did, so that a checkpoint is due.
     """
 
     def after_step(self, finished: int) -> None:
@@ -128,7 +128,7 @@ class IterationEnd:
             raise Stopped(number)
 
     def catch_up(self, start: int, *, pending: bool) -> None:
-        """Before the first step of a resumed training, do what a signal has cut off.
+        """Before the first step of a resumed training, do what a signal has cut off, and save it.
 
         Args:
             pending: whether there are losses of iterations before `start`.
@@ -136,15 +136,14 @@ class IterationEnd:
         if start == 0:
             return
         try:
-            for hook in self.hooks:
-                if repeat := getattr(hook, "catch_up", None):
-                    repeat(start)
+            changed = [repeat(start) for hook in self.hooks if (repeat := getattr(hook, "catch_up", None))]
         except Unfinished:
             raise Stopped(agreed_signal(start, self.device, due=True)) from None
         if pending and self.reports(start):
             self.report(start - 1)
-            if self.saves(start):
-                self.save(start)
+            changed.append(self.saves(start))
+        if any(changed):
+            self.save(start)
 
     def saves(self, finished: int) -> bool:
         """Whether a checkpoint is due."""

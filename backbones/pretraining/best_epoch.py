@@ -35,6 +35,7 @@ class Validation:
         metrics: `best_nll` and `best_top1` so far.
         epoch: the epoch they belong to, counted from 1; 0 before the first validation.
         weights: the network's weights after that epoch, on the CPU.
+        finished: number of iterations before the last validation; 0 before the first one.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Validation:
         self.model, self.measure, self.period, self.measured = model, measure, period, measured
         self.iterations, self.stop = epoch, stop
         self.metrics: dict[str, float] = {"best_nll": math.inf, "best_top1": math.nan}
-        self.epoch = 0
+        self.epoch = self.finished = 0
         self.weights: dict[str, Tensor] = {}
 
     def is_due(self, finished: int) -> bool:
@@ -64,6 +65,7 @@ class Validation:
             `val_nll` and `val_top1`.
         """
         # Every process has its own batch statistics; those of the main process are saved.
+        self.finished = finished
         broadcast(*self.model.buffers())
         predictions = self.measure()
         value, top1 = predictions.nll(), predictions.top1()
@@ -84,7 +86,7 @@ class Validation:
         if not self.period:
             return {}
         best = {"metrics": self.metrics, "epoch": self.epoch, "weights": self.weights}
-        return {"period": self.period, "measured": self.measured} | best
+        return {"period": self.period, "measured": self.measured, "finished": self.finished} | best
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume from `state`.
@@ -104,6 +106,7 @@ class Validation:
             )
         if state:
             self.metrics, self.epoch, self.weights = dict(state["metrics"]), state["epoch"], dict(state["weights"])
+            self.finished = state.get("finished", -1)  # -1: unknown, of a version before 0.4
 
 
 class ValidationHook:
@@ -117,10 +120,16 @@ class ValidationHook:
         if self.validation.is_due(finished):
             self.writer.write(finished - 1, **self.validation.validate(finished))
 
-    def catch_up(self, start: int) -> None:
-        """Validate in a resumed training what a signal has cut off."""
-        if "val_nll" not in self.writer.last:
+    def catch_up(self, start: int) -> bool:
+        """Validate in a resumed training what a signal has cut off, or what its checkpoint does not choose from yet."""
+        written = "val_nll" in self.writer.last
+        if not self.validation.is_due(start) or (written and self.validation.finished in (-1, start)):
+            return False
+        if written:  # by a run that was killed before its next checkpoint
+            self.validation.validate(start)
+        else:
             self.after_step(start)
+        return True
 
 
 def fitted_metrics(predictions: Predictions) -> dict[str, float]:

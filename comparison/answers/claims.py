@@ -25,7 +25,7 @@ from backbones.core.checks import check_choice
 from backbones.core.config import load_yaml
 from backbones.core.errors import InputError, suggestion
 from comparison.metrics import BY_NAME
-from comparison.verdicts.words import BETTER, SEEDS_FOR_A_VERDICT, UNDECIDED, WORSE
+from comparison.verdicts.words import BETTER, IDENTICAL, SEEDS_FOR_A_VERDICT, UNDECIDED, WORSE
 
 HIGHER, LOWER = "higher", "lower"
 FEW_SEEDS = f"fewer than {SEEDS_FOR_A_VERDICT} seeds"
@@ -96,15 +96,16 @@ def read_claims(path: Path) -> Questions:
         InputError: an unknown key, paper, suite, metric or expectation, or a claim without test and reason.
     """
     tree = load_yaml(path)
+    _check_keys(tree, {"suites", "papers", "claims"}, f"{path}", required=("suites", "papers", "claims"))
     claims = [_read_claim(one, f"{path}: claim {number}", tree) for number, one in enumerate(tree["claims"], start=1)]
     return Questions(tree["suites"], tree["papers"], claims)
 
 
 def _read_claim(tree: Mapping[str, Any], where: str, whole: Mapping[str, Any]) -> Claim:
-    _check_keys(tree, _KEYS, where)
+    _check_keys(tree, _KEYS, where, required=("paper", "place", "claim"))
     if sum(kind in tree for kind in _KINDS) != 1:
         raise InputError(f"{where}: give `test` or `study`, or `untested` with the reason why there is neither")
-    check_choice("paper", tree.get("paper"), whole["papers"], where)
+    check_choice("paper", tree["paper"], whole["papers"], where)
     told = tree["paper"], tree["place"], tree["claim"]
     if "untested" in tree:
         return Claim(*told, None, untested=tree["untested"])
@@ -113,22 +114,27 @@ def _read_claim(tree: Mapping[str, Any], where: str, whole: Mapping[str, Any]) -
     if "study" in tree:
         return Claim(*told, None, limits=tree["limits"], study=tree["study"])
     test = tree["test"]
-    _check_keys(test, _TEST_KEYS, f"{where}: test")
+    _check_keys(test, _TEST_KEYS, f"{where}: test", required=("suite", "row", "metric", "expect"))
     for key, choices in (("suite", whole["suites"]), ("metric", BY_NAME), ("expect", (HIGHER, LOWER))):
-        check_choice(key, test.get(key), choices, f"{where}: test")
+        check_choice(key, test[key], choices, f"{where}: test")
     return Claim(*told, Trial(**test), limits=tree["limits"])
 
 
-def _check_keys(tree: Mapping[str, Any], known: set[str], where: str) -> None:
+def _check_keys(tree: Any, known: set[str], where: str, required: Sequence[str]) -> None:
+    if not isinstance(tree, Mapping):
+        raise InputError(f"{where}: this is no mapping; give {', '.join(required)}")
     for key in tree:
         if key not in known:
             raise InputError(f"{where}: unknown key '{key}'{suggestion(key, known)}")
+    for key in required:
+        if not tree.get(key):
+            raise InputError(f"{where}: `{key}` is missing")
 
 
 def judge_claim(claim: Claim, comparison: Mapping[str, Any] | None) -> Outcome:
     """Return what a comparison, made with the claim's baseline, says of the claim.
 
-    Nothing is decided with fewer seeds than a verdict needs.
+    Nothing is decided with fewer seeds of the number than a verdict needs, on either side.
 
     Raises:
         InputError: the comparison lacks the row, or its number.
@@ -143,11 +149,15 @@ def judge_claim(claim: Claim, comparison: Mapping[str, Any] | None) -> Outcome:
         labels = [method["label"] for method in comparison["methods"]]
         raise InputError(f"{test.suite} has no row '{test.row}'{suggestion(test.row, labels)}")
     difference = (found[0]["differences"] or {}).get(test.metric)
-    if difference is None or difference["low"] is None:
+    if difference is None:
         raise InputError(f"{test.suite}: {test.row} has no interval for {test.metric}")
     verdict = found[0]["verdict"]
     exploratory = test.metric != comparison["primary"]
-    if verdict and not verdict["word"]:
+    if difference["low"] is None:
+        return Outcome(OPEN, IDENTICAL, difference, exploratory)
+    sides = [method for method in comparison["methods"] if method["label"] in (test.row, comparison["baseline"])]
+    seeds = min(method["metrics"][test.metric]["count"] for method in sides)
+    if not difference["over_seeds"] or seeds < SEEDS_FOR_A_VERDICT:
         return Outcome(OPEN, FEW_SEEDS)  # an interval would leave out the spread of seeds
     word = _direction(difference) if exploratory or not verdict else verdict["word"]
     return Outcome(_answer(word, test), word, difference, exploratory)

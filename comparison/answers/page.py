@@ -139,9 +139,12 @@ def results_text(root: Path, questions: Questions) -> str:
 def _suite_blocks(folder: Path) -> Iterator[str]:
     comparison = load_comparison(folder)
     primary = comparison["primary"]
+    variances = describe_variances(comparison)
     if lines := [_without_few_seeds(line) for line in verdict_lines(comparison)]:
         yield markdown_table(["", f"{primary} over seeds", "difference to the baseline", "verdict"], lines)
-        yield " ".join([MEANING.format(primary=primary), *describe_variances(comparison)])
+        variances = [MEANING.format(primary=primary), *variances]
+    if variances:
+        yield " ".join(variances)
     yield _means(comparison)
     yield from _predictions(comparison)
     yield _made(read_made(folder))

@@ -129,13 +129,16 @@ def _headline(known: Sequence[Mapping[str, Any]], baseline: str) -> str:
     better = [one["label"] for one in known if one["verdict"]["word"] == BETTER]
     if better:
         return f"**Yes, with {', '.join(better)}: the detector is better than with hard labels ({baseline}).**"
-    names = ", ".join(one["label"] for one in known)
-    if all(one["verdict"]["word"] == UNDECIDED for one in known):
-        return (
-            f"**Not known yet, for or against: {names} cannot be distinguished from hard labels ({baseline}) with the "
-            "seeds that are published.**"
-        )
-    return f"**Not at our scale: none of {names} is better than hard labels ({baseline}).**"
+    unknown, decided = (
+        ", ".join(one["label"] for one in known if (one["verdict"]["word"] == UNDECIDED) == undecided)
+        for undecided in (True, False)
+    )
+    if not unknown:
+        return f"**Not at our scale: none of {decided} is better than hard labels ({baseline}).**"
+    said = (
+        f"Not known yet, for or against: {unknown} cannot be distinguished from hard labels ({baseline}) with the seeds"
+    )
+    return f"**{said} that are published{f'; not better: {decided}' if decided else ''}.**"
 
 
 def count_sentence(judged: Sequence[tuple[Claim, Outcome]]) -> str:

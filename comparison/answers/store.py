@@ -4,7 +4,7 @@ import json
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,25 +31,23 @@ class Made:
     commit: str
     command: str
     rows: str = ""  # rows and seeds: those whose stages were added
+    runs: Sequence[str] = ()  # names of their folders
 
 
-def add_runs(folder: Path, runs: Iterable[Path], names: Mapping[Path, str]) -> list[Path]:
-    """Copy the result files of run folders to `folder`/runs, and return those that were not there.
+def add_runs(folder: Path, runs: Iterable[Path], names: Mapping[Path, str]) -> None:
+    """Copy the result files of run folders to `folder`/runs, of those that are not there.
 
     Args:
         names: absolute path -> what takes its place in the files, which do not name folders of the machine.
     """
-    added = []
     for run in runs:
         target = folder / RUNS / run.name
         if not (target / FILE_NAME).is_file():
-            added.append(run)
             target.mkdir(parents=True, exist_ok=True)
             told = {f"{path}": name for path, name in names.items()} | _code_folder(run)
             for name in sorted(KEPT, key=lambda name: name == FILE_NAME):  # the one that says complete last
                 if (run / name).is_file():
                     _copy(run / name, target / name, told)
-    return added
 
 
 def _code_folder(run: Path) -> dict[str, str]:
@@ -71,19 +69,31 @@ def _copy(source: Path, target: Path, names: Mapping[str, str]) -> None:
             smaller.writestr(zipfile.ZipInfo(one.filename, one.date_time), arrays.read(one), zipfile.ZIP_LZMA)
 
 
-def record(folder: Path, runs: Mapping[str, Path], hours: float, command: str) -> None:
-    """Add to made.json how runs were made; nothing for no runs.
+def record(folder: Path, runs: Mapping[str, tuple[Path, float]], command: str) -> int:
+    """Add to made.json how runs were made, those that it does not tell of yet; return their number.
+
+    What is there decides, not what this call copied: an earlier one can have been killed in between.
 
     Args:
-        runs: title of the stage, such as "CE seed 0: pretrain" -> folder.
-        hours: hours of one core in all.
+        runs: title of the stage, such as "CE seed 0: pretrain" -> folder, and seconds of one core.
     """
-    if runs:
-        told = load_json(next(iter(runs.values())) / "environment.json")
-        known = {"device": told["device"], "torch": told["packages"]["torch"], "commit": told["git"]["commit"][:12]}
-        rows = ", ".join(dict.fromkeys(title.rpartition(": ")[0] for title in runs))
-        one = Made(stages=len(runs), hours=round(hours, 2), command=command, rows=rows, **known)
-        save_json(folder / MADE, [*(asdict(made) for made in read_made(folder)), asdict(one)])
+    parts = read_made(folder)
+    known = {name for part in parts for name in part.runs}
+    new = {title: one for title, one in runs.items() if one[0].name not in known}
+    if new:
+        told = load_json(next(iter(new.values()))[0] / "environment.json")
+        part = Made(
+            stages=len(new),
+            hours=round(sum(seconds for _, seconds in new.values()) / 3600, 2),
+            device=told["device"],
+            torch=told["packages"]["torch"],
+            commit=(told["git"]["commit"] or "unknown")[:12],  # of files outside of a clone
+            command=command,
+            rows=", ".join(dict.fromkeys(title.rpartition(": ")[0] for title in new)),
+            runs=sorted(run.name for run, _ in new.values()),
+        )
+        save_json(folder / MADE, [asdict(one) for one in (*parts, part)])
+    return len(new)
 
 
 def read_made(folder: Path) -> list[Made]:

@@ -1,6 +1,7 @@
 """Differences, verdicts and components of variance as entries of comparison.json; its schema describes every key."""
 
 import math
+from dataclasses import asdict, fields
 from typing import Any
 
 from comparison.verdicts.nested import Components, Difference
@@ -49,9 +50,9 @@ def needs_entry(need: Need | None, present: tuple[int, int], seed_hours: float |
     return {"seeds": need.seeds, "images": need.images, "hours": hours}
 
 
-def variance_entry(protocol: str | None, metric: str, parts: Components) -> dict[str, Any]:
-    """Return the components of variance of one run under a protocol."""
-    return {
-        "protocol": protocol, "metric": metric, "seeds": parts.seeds, "fine_tuning": parts.fine_tuning,
-        "interaction": parts.interaction, "images": parts.images, "method_images": parts.method_images,
-    }  # fmt: skip
+def variance_entry(
+    protocol: str | None, metric: str, parts: Components | None, fine_tuning: float | None
+) -> dict[str, Any]:
+    """Return the components of variance of one run under a protocol, None where they are unknown."""
+    known = asdict(parts) if parts else dict.fromkeys(field.name for field in fields(Components))
+    return {"protocol": protocol, "metric": metric, "fine_tuning": fine_tuning, **known}

@@ -14,7 +14,7 @@ must not be added.  Without image resamples C is 0, and this is Welch's t interv
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -145,15 +145,13 @@ class Components:
 
     seeds: between seeds, without the interaction: of the pretraining and, divided by their number, of its fine-tunings;
     interaction: seed x image; images: shared by the seeds of a method;
-    method_images: what remains of it in the difference of two methods, per method: method x image (`kappa`);
-    fine_tuning: between fine-tunings of one backbone, with their interaction with images; None: not repeated.
+    method_images: what remains of it in the difference of two methods, per method: method x image (`kappa`).
     """
 
     seeds: float
     interaction: float
     images: float
     method_images: float
-    fine_tuning: float | None = None
 
 
 def components(samples: Sequence[Sample]) -> Components | None:
@@ -177,13 +175,23 @@ def components(samples: Sequence[Sample]) -> Components | None:
     cov2, cov3 = float(np.mean(within)), float(covariance[group[:, None] != group[None]].mean())
     interaction = max(float(np.trace(covariance)) / len(covariance) - cov2, 0.0)
     s2 = float(np.mean([sample.variance for sample in usable]))
-    tunings = fine_tuning_variance([own for sample in usable for own in sample.tunings])
-    return Components(max(s2 - interaction, 0.0), interaction, max(cov2, 0.0), max(cov2 - cov3, 0.0), tunings)
+    return Components(max(s2 - interaction, 0.0), interaction, max(cov2, 0.0), max(cov2 - cov3, 0.0))
 
 
-def fine_tuning_variance(tunings: Sequence[np.ndarray]) -> float | None:
-    """Return the variance between fine-tunings of one backbone, pooled over backbones; None if none is repeated."""
-    repeated = [own for own in tunings if len(own) > 1]
+def components_of_pair(a: Sample, b: Sample) -> Components:
+    """Return the components of two samples of several seeds; without data of the same images, all of it is of seeds.
+
+    The difference then has no covariance over images either.
+    """
+    return components([a, b]) or Components((a.variance + b.variance) / 2, 0.0, 0.0, 0.0)
+
+
+def fine_tuning_variance(samples: Iterable[Sample]) -> float | None:
+    """Return the variance between fine-tunings of one backbone, with their interaction with images.
+
+    It is pooled over backbones; None if no fine-tuning is repeated.
+    """
+    repeated = [own for sample in samples for own in sample.tunings if len(own) > 1]
     if not repeated:
         return None
     return float(sum(own.var() * len(own) for own in repeated) / sum(len(own) - 1 for own in repeated))

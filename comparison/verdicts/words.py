@@ -25,7 +25,7 @@ class Verdict:
     word: one of the five above; "" if there are fewer than SEEDS_FOR_A_VERDICT seeds.
     level: of both tests.
     adjusted: Holm-adjusted p-value of "no difference"; equivalent: p-value of "at least the margin apart".  None for
-        identical methods, which are not tested.
+        methods that are not tested: identical ones, and those with too few seeds.
     """
 
     word: str
@@ -43,6 +43,15 @@ def holm(p: np.ndarray) -> np.ndarray:
     return adjusted
 
 
+def judged_together(differences: Sequence[Difference | None], seeds: Sequence[int]) -> list[int]:
+    """Return the indices of the methods that are tested, and corrected together; the arguments are those of `judge`."""
+    return [
+        index
+        for index, (one, count) in enumerate(zip(differences, seeds, strict=True))
+        if one is not None and one.over_seeds and count >= SEEDS_FOR_A_VERDICT
+    ]
+
+
 def judge(
     differences: Sequence[Difference | None],
     *,
@@ -56,7 +65,7 @@ def judge(
         margin: largest difference that does not matter, in the units of the number.
         seeds: the number of seeds of each method, or of the baseline if that has fewer.
     """
-    tested = [index for index, one in enumerate(differences) if one is not None and one.over_seeds]
+    tested = judged_together(differences, seeds)
     p_values = np.array([_known(differences[index]).p_value() for index in tested])
     adjusted = dict(zip(tested, map(float, holm(p_values)), strict=True))
     verdicts = []
@@ -67,8 +76,7 @@ def judge(
             verdicts.append(Verdict(""))
         else:
             p, apart = adjusted[index], one.p_equivalent(margin)
-            word = _word(one.value if higher_is_better else -one.value, p, apart)
-            verdicts.append(Verdict(word if seeds[index] >= SEEDS_FOR_A_VERDICT else "", p, apart))
+            verdicts.append(Verdict(_word(one.value if higher_is_better else -one.value, p, apart), p, apart))
     return verdicts
 
 

@@ -63,19 +63,33 @@ class EvaluationHook:
         """Whether to evaluate after `finished` iterations."""
         return self.at_the_end if finished >= self.stop else finished % self.period == 0
 
-    def after_step(self, finished: int) -> None:
-        """Evaluate if due; called on every process."""
+    def after_step(self, finished: int, *, written: bool = False) -> None:
+        """Evaluate if due; called on every process.
+
+        Args:
+            written: whether metrics.jsonl has the line already.
+        """
         if not self.is_due(finished):
             return
         metrics = self.evaluate(finished)
         if is_main():
             get_logger().info("iteration %d: AP %.4f on %s", finished, metrics[FIRST], self.data.name)
-        self.writer.write(finished - 1, **{self.prefix + name: value for name, value in finite(metrics).items()})
+        if not written:
+            self.writer.write(finished - 1, **{self.prefix + name: value for name, value in finite(metrics).items()})
 
-    def catch_up(self, start: int) -> None:
-        """Evaluate in a resumed training what a signal has cut off."""
-        if not self.is_written():
-            self.after_step(start)
+    def catch_up(self, start: int) -> bool:
+        """Evaluate in a resumed training what a signal has cut off, or what its checkpoint does not choose from yet.
+
+        A kill between an evaluation and the next checkpoint leaves the line, but not the weights that it would keep.
+        """
+        if not self.lacks(start):
+            return False
+        self.after_step(start, written=self.is_written())
+        return True
+
+    def lacks(self, start: int) -> bool:
+        """Whether an evaluation after `start` iterations is due, and its line or its part in the choice is missing."""
+        return self.is_due(start) and not (self.is_written() and (not self.best or self.best.evaluated == start - 1))
 
     def is_written(self) -> bool:
         """Whether the last line before this training is one of these evaluations."""

@@ -160,7 +160,7 @@ class Fitting:
         with MetricsWriter(self.run_dir, self.finished) as writer:
             hook = EvaluationHook(self.detector, self.data, self.test, writer, self.val, self.best)
             hook.measured = self.ended
-            if self.ended and hook.is_written():
+            if self.ended and not hook.lacks(self.finished):
                 return
             # Not named to an engine of one's own that has no such argument, unless the key is set.
             more = {"hooks": [hook]} if evaluates else {}

@@ -168,10 +168,10 @@ class _Run:
     def prepare(self, stage: Stage) -> bool:
         """Prepare the folder of `stage`, and count it as running; return whether it can run."""
         self.scheduler.start(stage)
-        if reason := self.hindrance(stage):
-            self.fail(stage, f"not run: {reason}")
-            return False
         try:
+            if reason := self.hindrance(stage):
+                self.fail(stage, f"not run: {reason}")
+                return False
             if said := attempts.put_aside(stage):
                 self.display.print(f"{stage.title}: {said}")
             stage.forget()

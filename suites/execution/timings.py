@@ -78,7 +78,10 @@ class Timings:
         return self.estimate(stage) or 0.0
 
     def seed_hours(self, stages: Iterable[Stage]) -> float | None:
-        """Return the mean hours of the stages of a pretrained row and seed; None if one of them is unknown."""
+        """Return the mean hours of the stages of a pretrained row and seed; None if one of them is unknown.
+
+        Teachers, which are not compared, add to the hours of the rows that need them.
+        """
         runs: dict[Run, list[Stage]] = {}
         for stage in stages:
             if stage.run is not None:
@@ -86,7 +89,8 @@ class Timings:
         trained = [own for own in runs.values() if any(isinstance(stage, BackboneStage) for stage in own)]
         seconds = [self.estimate(stage) for own in trained for stage in own]
         known = [one for one in seconds if one is not None]
-        return sum(known) / len(trained) / 3600 if trained and len(known) == len(seconds) else None
+        rows = sum(any(stage.compared for stage in own) for own in trained)
+        return sum(known) / rows / 3600 if rows and len(known) == len(seconds) else None
 
     def size(self, stage: Stage, keep: str = "") -> float | None:
         """Return the expected size of a stage's folder in GB, as for `estimate`; keep: with another KEEP."""
