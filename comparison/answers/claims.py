@@ -122,7 +122,7 @@ def _read_claim(tree: Mapping[str, Any], where: str, whole: Mapping[str, Any]) -
 
 def _check_keys(tree: Any, known: set[str], where: str, required: Sequence[str]) -> None:
     if not isinstance(tree, Mapping):
-        raise InputError(f"{where}: this is no mapping; give {', '.join(required)}")
+        raise InputError(f"{where}: this is not a mapping; give {', '.join(required)}")
     for key in tree:
         if key not in known:
             raise InputError(f"{where}: unknown key '{key}'{suggestion(key, known)}")
