@@ -12,6 +12,7 @@ from helpers.result_folders import add, backbone, compare_runs
 from backbones.core.errors import InputError
 from backbones.core.matches import load_matches
 from comparison.bootstrap import resample_rows
+from comparison.tables.formats import format_difference
 from comparison.tables.verdicts import describe_variances, verdict_text
 from comparison.verdicts.nested import Components, Sample, components_of_pair, difference
 from comparison.verdicts.planner import what_settles
@@ -124,6 +125,21 @@ def test_two_seeds_have_an_interval_and_no_verdict(tmp_path, capsys):
     assert als["verdict"]["word"] == ""
     assert als["differences"]["AP"]["over_seeds"]
     assert "no verdict with fewer than 3 seeds" in capsys.readouterr().out
+
+
+def test_an_interval_over_images_only_is_marked_beside_those_over_seeds(tmp_path, capsys):
+    root = add_methods(tmp_path / "runs")
+    for seed in (1, 2):
+        for folder in root.glob(f"ALS-{seed}-*"):
+            shutil.rmtree(folder)
+    found = methods_of(compare_runs(root, tmp_path / "out"))
+    assert [found[label]["differences"]["AP"]["over_seeds"] for label in ("ALS", "OLS")] == [False, True]
+    outputs = [capsys.readouterr().out, (tmp_path / "out" / "comparison.md").read_text()]
+    outputs += [re.sub("<[^>]*>", "", unescape((tmp_path / "out" / "index.html").read_text()))]
+    marked = format_difference(found["ALS"]["differences"]["AP"])
+    assert marked.endswith("] (images only)")
+    assert all(marked in " ".join(output.split()) for output in outputs)
+    assert not any(f"{format_difference(found['OLS']['differences']['AP'])} (images" in output for output in outputs)
 
 
 def test_a_verdict_counts_the_seeds_that_have_the_number(tmp_path):

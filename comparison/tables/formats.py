@@ -31,13 +31,17 @@ def format_metric(row: Mapping[str, Any], name: str) -> str:
 
 
 def format_difference(difference: Mapping[str, float | None] | None) -> str:
-    """Format as "+0.031 [+0.012, +0.049]", without brackets if the interval is missing."""
+    """Format as "+0.031 [+0.012, +0.049]", without brackets if the interval is missing.
+
+    Where other methods have several seeds, "(images only)" marks an interval that leaves out the spread of seeds.
+    """
     if difference is None or difference["value"] is None:
         return MISSING
     text = format_number(difference["value"], signed=True)
     if difference["low"] is None or difference["high"] is None:
         return text
-    return f"{text} [{format_number(difference['low'], signed=True)}, {format_number(difference['high'], signed=True)}]"
+    low, high = (format_number(difference[end], signed=True) for end in ("low", "high"))
+    return f"{text} [{low}, {high}]" + " (images only)" * (difference.get("over_seeds") is False)
 
 
 def excludes_zero(difference: Mapping[str, float | None]) -> bool:
