@@ -1,5 +1,6 @@
 """The published results: what is kept, what is said of a claim, and that the pages are those of the files."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -127,6 +128,11 @@ def test_published_files_are_smaller_and_name_no_folder_of_the_machine(tmp_path)
     assert told == ["tools/pretrain.py", "--config-file", "configs/a.yaml", "OUTPUT_DIR/b"]
     assert (kept / "config.yaml").read_text() == "ROOT: DATA\nOTHER: DATA/a/a\n"
     assert {path.name for path in kept.iterdir()} == {path.name for path in run.iterdir()}
+    add_runs(tmp_path / "numbers", [run], {tmp_path: "OUTPUT_DIR"}, numbers_only=True)
+    kept = tmp_path / "numbers" / "runs" / "one"
+    assert {path.name for path in kept.iterdir()} == {path.name for path in run.iterdir()} - {"matches.npz"}
+    told = json.loads((tmp_path / "numbers" / "hashes.json").read_text())
+    assert told == {"one/matches.npz": hashlib.sha256((run / "matches.npz").read_bytes()).hexdigest()}
 
 
 def test_claims_are_answered_by_the_files(published):

@@ -6,8 +6,9 @@
     python tools/publish.py --check                                           exit code 2 if a page is not up to date
 
 A suite can be published in parts, such as one seed after another: runs are added to those in docs/results, and the
-comparison covers all of them.  Weights, images and predictions are not kept.  The pages are docs/results.md,
-docs/claims.md and, with its figure, the answer at the head of README.md.
+comparison covers all of them.  Weights, images and predictions are not kept, and with --numbers-only, for real images
+and large suites, neither is per-image data, without which intervals are over seeds only.  The pages are
+docs/results.md, docs/claims.md and, with its figure, the answer at the head of README.md.
 """
 
 import argparse
@@ -33,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
 
     questions = read_claims(args.root / SOURCE)
     if args.suite:
-        publish(args.root, questions, args.suite, args.output_dir)
+        publish(args.root, questions, args.suite, args.output_dir, numbers_only=args.numbers_only)
     if args.study:
         publish_study(args.root / FOLDER / STUDY, args.study)
     written = write_pages(args.root, questions, check=args.check)
@@ -41,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def publish(root: Path, questions: Any, suite: Path, output_dir: Path) -> None:
+def publish(root: Path, questions: Any, suite: Path, output_dir: Path, *, numbers_only: bool) -> None:
     """Add the complete runs of a suite to docs/results, and compare all that are there."""
     from comparison.answers.page import FOLDER
     from comparison.answers.store import add_runs, compare_published, record
@@ -54,7 +55,7 @@ def publish(root: Path, questions: Any, suite: Path, output_dir: Path) -> None:
     folder, timings = root / FOLDER / name, Timings(plan.output / f"timings{plan.suffix}.json")
     names = {plan.output: "OUTPUT_DIR"}
     names |= {source.folder: reference for reference, source in plan.data.items() if source.stage is None}
-    add_runs(folder, [stage.output for stage in done], names)
+    add_runs(folder, [stage.output for stage in done], names, numbers_only=numbers_only)
     made = {stage.title: (stage.output, timings.seconds(stage)) for stage in done}
     added = record(folder, made, f"tools/benchmark.py --config-file configs/suites/{name}.yaml")
     goal = {"primary": plan.suite.compare.primary, "margin": plan.suite.compare.margin}
@@ -68,6 +69,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("suite", nargs="?", type=path_argument, metavar="SUITE.yaml", help="config of the suite")
     parser.add_argument("output_dir", nargs="?", type=path_argument, metavar="FOLDER", help="its output folder")
     parser.add_argument("--study", type=path_argument, metavar="FOLDER", help="folder of tools/gaussian_study.py")
+    parser.add_argument("--numbers-only", action="store_true", help="of per-image data, keep hashes instead")
     parser.add_argument("--check", action="store_true", help="write nothing; report a page that is not up to date")
     parser.add_argument("--root", type=path_argument, default=ROOT, help="root of the repository (default: this one)")
     args = parser.parse_args(argv)

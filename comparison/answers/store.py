@@ -1,5 +1,6 @@
 """The folder of the published results of a suite."""
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -15,7 +16,8 @@ from backbones.core.results import FILE_NAME
 from comparison import compare
 from comparison.evidence.bundle import KEPT
 
-RUNS, MADE = "runs", "made.json"
+RUNS, MADE, HASHES = "runs", "made.json", "hashes.json"
+ARRAYS = ".npz"  # suffix of per-image data
 # Of the comparison with another baseline, only the methods are kept.
 METHODS = ("baseline", "primary", "level", "resamples", "methods")
 
@@ -34,19 +36,26 @@ class Made:
     runs: Sequence[str] = ()  # names of their folders
 
 
-def add_runs(folder: Path, runs: Iterable[Path], names: Mapping[Path, str]) -> None:
+def add_runs(folder: Path, runs: Iterable[Path], names: Mapping[Path, str], *, numbers_only: bool = False) -> None:
     """Copy the result files of run folders to `folder`/runs, of those that are not there.
 
     Args:
         names: absolute path -> what takes its place in the files, which do not name folders of the machine.
+        numbers_only: whether hashes.json keeps the SHA-256 of per-image data, by run and file, instead of the data.
     """
+    hashes = load_json(folder / HASHES) if (folder / HASHES).is_file() else {}
     for run in runs:
         target = folder / RUNS / run.name
         if not (target / FILE_NAME).is_file():
             target.mkdir(parents=True, exist_ok=True)
             told = {f"{path}": name for path, name in names.items()} | _code_folder(run)
             for name in sorted(KEPT, key=lambda name: name == FILE_NAME):  # the one that says complete last
-                if (run / name).is_file():
+                if not (run / name).is_file():
+                    continue
+                if numbers_only and name.endswith(ARRAYS):
+                    hashes[f"{run.name}/{name}"] = hashlib.sha256((run / name).read_bytes()).hexdigest()
+                    save_json(folder / HASHES, hashes)
+                else:
                     _copy(run / name, target / name, told)
 
 
@@ -58,7 +67,7 @@ def _code_folder(run: Path) -> dict[str, str]:
 
 def _copy(source: Path, target: Path, names: Mapping[str, str]) -> None:
     """Copy a file; arrays are compressed by LZMA, a third smaller and as readable to `numpy.load`."""
-    if source.suffix != ".npz":
+    if source.suffix != ARRAYS:
         text = source.read_text(encoding="utf-8")
         for path in sorted(names, key=len, reverse=True):  # a folder within another one first
             text = text.replace(path, names[path])
