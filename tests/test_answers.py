@@ -161,6 +161,23 @@ def test_too_few_seeds_have_no_interval_in_the_results(published, tmp_path):
     assert f"| {mean['mean']:.3f} ± {mean['deviation']:.3f} | {MISSING} | no verdict with fewer than 3 seeds |" in text
 
 
+def test_the_spread_of_fine_tunings_stands_beside_that_of_seeds(published, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(published, root)
+    first = root / "docs" / "results" / "answers_one"
+    shutil.copytree(first, root / "docs" / "results" / "answers_two")
+    path = root / "docs" / "results" / "answers_two" / "comparison.json"
+    comparison = json.loads(path.read_text())
+    [known] = comparison["variances"]
+    unknown = dict.fromkeys(("seeds", "interaction", "images", "method_images"))
+    path.write_text(json.dumps(comparison | {"variances": [known | unknown | {"fine_tuning": 0.0004}]}))
+    claims = root / "docs" / "claims.yaml"
+    claims.write_text(claims.read_text().replace('"Which one?"', '"Which one?", answers_two: "How much?"'))
+    _, text = results_text(root, read_claims(claims)).split("## answers_two")
+    assert "of AP of one run: between fine-tunings of one backbone 0.0200." in text
+    assert f"pretraining, under {known['protocol']}: {known['seeds'] ** 0.5:.4f} in answers_one, where each" in text
+
+
 def entry(word, value, low, high, metric="AP", seeds=(3, 3)):
     """A comparison of A with CE; seeds: of A and of CE that have the number."""
     difference = {"value": value, "low": low, "high": high, "over_seeds": low is not None and min(seeds) > 1}
@@ -221,6 +238,17 @@ def test_the_readme_promises_nothing_without_a_verdict(published):
     methods = [one for one in comparison["methods"] if one["label"] != "ALS (all)"]
     text = readme(comparison | {"methods": methods})
     assert "**Not known yet, for or against: LS cannot be distinguished from hard labels (CE)" in text
+    ls = methods[1]["differences"]["AP"]
+    assert f"Undecided ones reach ±{(ls['high'] - ls['low']) / 2:.3f} in the mean." in text
+    assert text.endswith(f"with at least three seeds and, to judge by the numbers above, rather more. {END} after")
+    control = methods[1] | {"label": "none", "method": "random"}
+    control["differences"] = control["differences"] | {"AP": ls | {"value": -0.05, "low": -0.09, "high": -0.01}}
+    text = readme(comparison | {"methods": [*methods, control]}).replace(MINUS, "-")
+    assert "- For scale, no pretraining (3 seeds): -0.050 [-0.090, -0.010] AP against CE; not disting" in text
+    assert "(0 is outside of the interval, but the verdict is corrected for the number of methods)." in text
+    control["verdict"] = control["verdict"] | {"word": ""}
+    text = readme(comparison | {"methods": [*methods, control]}).replace(MINUS, "-")
+    assert "- For scale, no pretraining (3 seeds): -0.050 AP against CE." in text
     methods = [one | {"verdict": one["verdict"] and one["verdict"] | {"word": "worse"}} for one in methods]
     text = readme(comparison | {"methods": methods})
     assert "**Not at our scale: none of LS is better than hard labels (CE).**" in text

@@ -40,9 +40,11 @@ _CLAIMS_HEAD = """\
 Written by `tools/publish.py` from `docs/claims.yaml`, which states claims, tests and limits, and the comparisons in
 `docs/results/`, from which differences, verdicts and answers come; none of these is written by hand. A verdict
 (*better*, *worse*, *equivalent*, *not distinguishable*) is on the number that the suite named before its runs. All
-other numbers are exploratory: *higher* or *lower* means that the 95 % interval over seeds and images excludes 0,
-which about one number in twenty does by chance. Our networks are small, trained for minutes on drawn images; a
-claim that is not seen here can hold at the papers' scale.
+other numbers are exploratory: *higher* or *lower* means that the 95 % interval over seeds and images excludes 0. It
+is not corrected for the number of claims: about one claim in twenty looks decided by chance alone. The column *answer*
+is *as claimed* or *opposite* where a difference is decided, *not decided* where it is not, and *not tested* with the
+reason. Our networks are small, trained for minutes on drawn images; a claim that is not seen here can hold at the
+papers' scale.
 """
 
 
@@ -127,8 +129,9 @@ def _left(table: str) -> str:
 def results_text(root: Path, questions: Questions) -> str:
     """Return the content of docs/results.md."""
     blocks = [_RESULTS_HEAD]
+    seeds = _seed_deviations(root, questions)
     for suite in published_suites(root, questions):
-        blocks += [f"## {suite}", questions.suites[suite], *_suite_blocks(root / FOLDER / suite)]
+        blocks += [f"## {suite}", questions.suites[suite], *_suite_blocks(root / FOLDER / suite, seeds)]
     if numbers := load_study(root / FOLDER / STUDY):
         blocks += [f"## {STUDY}", *study_blocks(numbers)]
     waiting = [suite for suite in questions.suites if suite not in published_suites(root, questions)]
@@ -136,13 +139,31 @@ def results_text(root: Path, questions: Questions) -> str:
     return "\n\n".join(block.strip("\n") for block in blocks) + "\n"
 
 
-def _suite_blocks(folder: Path) -> Iterator[str]:
+def _seed_deviations(root: Path, questions: Questions) -> dict[str, str]:
+    """Return, by protocol, the standard deviation between seeds, and the suite where it was measured."""
+    found = {}
+    for suite in published_suites(root, questions):
+        for entry in load_comparison(root / FOLDER / suite)["variances"]:
+            if entry["seeds"] is not None:
+                found.setdefault(entry["protocol"], f"{entry['seeds'] ** 0.5:.4f} in {suite}")
+    return found
+
+
+def _suite_blocks(folder: Path, seeds: Mapping[str, str]) -> Iterator[str]:
+    """Yield the blocks of a suite.
+
+    seeds: by protocol, the spread of seeds where another suite measured it.
+    """
     comparison = load_comparison(folder)
     primary = comparison["primary"]
     variances = describe_variances(comparison)
     if lines := [_without_few_seeds(line) for line in verdict_lines(comparison)]:
         yield markdown_table(["", f"{primary} over seeds", "difference to the baseline", "verdict"], lines)
         variances = [MEANING.format(primary=primary), *variances]
+    for entry in comparison["variances"]:
+        if entry["seeds"] is None and entry["protocol"] in seeds:
+            said = f"Between seeds of the pretraining, under {entry['protocol']}: {seeds[entry['protocol']]}"
+            variances.append(f"{said}, where each seed is fine-tuned once and so has this spread in it.")
     if variances:
         yield " ".join(variances)
     yield _means(comparison)
@@ -185,7 +206,8 @@ def _predictions(comparison: Mapping[str, Any]) -> Iterator[str]:
             ]
             yield (
                 f"Rank correlation of the numbers of a classifier with AP under {protocol}, {LEVEL:.0%} interval by a "
-                f"bootstrap of methods and then of backbones ({found[0].methods} methods):"
+                f"bootstrap of methods and then of backbones ({found[0].methods} methods; exploratory, {len(found)} "
+                "numbers, not corrected; a single method that is far from the others can make one):"
             )
             yield markdown_table(["", "Spearman's correlation with AP", "backbones"], lines)
 

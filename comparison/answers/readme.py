@@ -9,7 +9,7 @@ from backbones.core.errors import InputError
 from comparison.answers.claims import AS_CLAIMED, FEW_SEEDS, OPEN, OPPOSITE, UNTESTED, Claim, Outcome
 from comparison.page.export import standalone
 from comparison.page.figures import COLOURS, forest_panel
-from comparison.tables.formats import MISSING, format_difference, format_number
+from comparison.tables.formats import MISSING, excludes_zero, format_difference, format_number
 from comparison.tables.verdicts import verdict_text
 from comparison.verdicts.words import BETTER, SEEDS_FOR_A_VERDICT, UNDECIDED
 
@@ -90,6 +90,7 @@ def _lines(comparison: Mapping[str, Any], judged: Sequence[tuple[Claim, Outcome]
         f"- Measured: {primary} of a Faster R-CNN on images that this project draws, with backbones that are "
         f"pretrained for minutes; hard labels ({baseline}) reach {_mean(values)}. "
         "Brackets are 95 % intervals over seeds and images; “(all)” smooths over all classes, not the wrong ones alone."
+        f"{_resolution(known, primary)}"
     )
     for one in known:
         yield f"- {_named(one)}: {verdict_text(one, baseline)}; {_difference(one, primary)}."
@@ -98,25 +99,51 @@ def _lines(comparison: Mapping[str, Any], judged: Sequence[tuple[Claim, Outcome]
         yield f"- No verdict yet, with fewer than {SEEDS_FOR_A_VERDICT} seeds: {said}."
     for one in methods:
         if one["method"] == RANDOM:
-            value = format_number(one["differences"][primary]["value"], signed=True)
-            yield f"- No pretraining ({one['made_of']}): {value} {primary} against {baseline}."
+            said = f"; {verdict_text(one, baseline)}" if _word(one) else ""
+            if _is_open(one) and excludes_zero(one["differences"][primary]):
+                said += " (0 is outside of the interval, but the verdict is corrected for the number of methods)"
+            numbers = format_difference(one["differences"][primary] if said else _value(one, primary))
+            yield f"- For scale, no pretraining ({one['made_of']}): {numbers} {primary} against {baseline}{said}."
     held = [claim.test for claim, outcome in judged if outcome.answer == AS_CLAIMED and claim.test]
     on_primary = sum(test.metric == primary for test in held)
     yield (
         f"- {count_sentence(judged)} Of those as claimed, {on_primary} are on {primary}, {len(held) - on_primary} on "
-        "other numbers, such as confidence and localisation: [each claim with its limits](docs/claims.md)."
+        "exploratory numbers, such as confidence and localisation, not corrected for the number of claims: [each claim "
+        "with its limits](docs/claims.md)."
     )
     if known:
         yield f"![Differences in {primary} to {baseline}, with 95 % intervals]({FIGURE})"
     yield (
         "All numbers, commands and hours are in [docs/results.md](docs/results.md). For an answer on your own images, "
-        "follow [docs/own_data.md](docs/own_data.md), with three seeds or more."
+        "follow [docs/own_data.md](docs/own_data.md), with at least three seeds"
+        f"{' and, to judge by the numbers above, rather more' if any(map(_is_open, known)) else ''}."
     )
 
 
 def _mean(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
     return format_number(sum(known) / len(known)) if known else MISSING
+
+
+def _resolution(known: Sequence[Mapping[str, Any]], primary: str) -> str:
+    """Say how far the intervals of undecided methods reach, and what would settle them; "" if all are decided."""
+    found = [one["differences"][primary] for one in known if _is_open(one)]
+    if not found:
+        return ""
+    reach = sum((one["high"] - one["low"]) / 2 for one in found) / len(found)
+    return (
+        f" Undecided ones reach ±{format_number(reach)} in the mean. The seeds that “would settle it” do "
+        "so in half of the cases, if the true difference is the measured one; hours are of one core."
+    )
+
+
+def _is_open(method: Mapping[str, Any]) -> bool:
+    return _word(method) == UNDECIDED
+
+
+def _value(method: Mapping[str, Any], primary: str) -> dict[str, Any]:
+    """Return the difference without its interval, which would leave out the spread of seeds."""
+    return method["differences"][primary] | {"low": None, "high": None}
 
 
 def _difference(method: Mapping[str, Any], primary: str) -> str:

@@ -10,9 +10,9 @@ from comparison.verdicts.words import IDENTICAL, SEEDS_FOR_A_VERDICT, UNDECIDED
 MEANING = (
     "Verdicts: intervals cover the sampling of images and the variation between training seeds; better and worse are "
     "corrected for the number of methods (Holm). What would settle a difference counts the baseline's seeds; it "
-    "promises only an interval narrow enough for a verdict if the difference comes out exactly as measured. If "
-    "the true difference is that large, so in about half of the cases (a power of 50 %); 80 % takes about twice as "
-    "many seeds. All numbers but {primary} are exploratory."
+    "promises only an interval narrow enough for a verdict if the difference comes out exactly as measured. If the "
+    "true difference equals the measured one, that many seeds give a verdict in about half of the cases (a power of "
+    "50 %); for 80 %, plan about twice as many. All numbers but {primary} are exploratory."
 )
 
 
