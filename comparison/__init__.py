@@ -51,6 +51,7 @@ def compare(
     """
     check_range("--resamples", resamples, 1)
     check_range("--level", level, ABOVE_0, BELOW_1)
+    check_range("--seed", seed, 0)
     goal = read_goal(primary, margin, seed_hours)
     published = read_published(paper) if paper else None
     folders = list(folders)

@@ -72,14 +72,17 @@ class Family:
 def find_families(rows: Sequence[Row], chosen: Sequence[str] = ()) -> list[Family]:
     """Assign every row to a family; families are in the order of their first rows.
 
-    A row without results has unknown settings; if its label has several settings, it is a family by itself.
+    A row without results has unknown settings; if its label has several settings, it is a family by itself.  A row
+    without a detector belongs to the protocol of the others if there is one only.
 
     Args:
         chosen: config keys whose value was chosen separately for each seed.
     """
     members: dict[tuple, list[Row]] = {}
+    known = {row.protocol for row in rows if row.protocol}
+    usual = known.pop() if len(known) == 1 else None
     for row in rows:
-        members.setdefault((row.protocol, row.method, row.label), []).append(row)
+        members.setdefault((row.protocol or usual, row.method, row.label), []).append(row)
     found = []
     for (protocol, method, label), group in members.items():
         failed = tuple(row for row in group if not row.results)

@@ -1,10 +1,12 @@
 """Checks of a suite before it starts; otherwise a mistyped key in the last row would cost days."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from backbones.core.checks import check_choice
 from backbones.core.config import CfgNode
 from backbones.core.errors import InputError
 from suites.plan import Plan
@@ -36,16 +38,18 @@ class Reader(NamedTuple):
         return cfg
 
 
-def check_settings(plan: Plan, readers: Mapping[str, Reader]) -> dict[Stage, CfgNode]:
-    """Return the settings of every stage whose tool has a reader.
+def check_settings(plan: Plan, readers: Mapping[str, Reader], numbers: Sequence[str]) -> dict[Stage, CfgNode]:
+    """Return the settings of every stage whose tool has a reader; print a warning about mixed conventions.
 
     Args:
         readers: tool name -> reader.
+        numbers: those that COMPARE.PRIMARY can name.
 
     Raises:
         InputError: settings that the stage's tool would refuse (with the stage's title), or a choice that is made on
             the split that is reported.
     """
+    check_choice("COMPARE.PRIMARY", plan.suite.compare.primary, numbers)
     settings: dict[Stage, CfgNode] = {}
     load = readers[Pretrain.default_tool].load
     trained = cache(lambda stage: load(stage) if stage.config else CfgNode())  # for all that read it
@@ -62,6 +66,8 @@ def check_settings(plan: Plan, readers: Mapping[str, Reader]) -> dict[Stage, Cfg
                 raise InputError(f"{stage.title}: {error}") from None
             for what, of in stage.chosen_by():
                 _check_choice(stage.title, what, trained(of), settings[stage])
+    if warning := mixed_conventions(settings):
+        print(f"warning: {warning}", file=sys.stderr)
     return settings
 
 

@@ -102,16 +102,16 @@ def _names_of(output: Path, path: Path) -> set[str]:
     """Return the names by which a folder may be kept; one of jobs is kept with the folder of its stage."""
     name = path.relative_to(output).as_posix()
     names = {name} if not name.startswith(f"{JOBS}/") else {f"{place}/{path.name}" for place in _PLACES}
-    return {*names, *map(_open_name, names)}
+    return {*names, *map(open_name, names)}
 
 
 def _kept_name(plan: Plan, stage: Stage) -> str:
     """Return the name by which the folder of a stage is kept, relative to the output folder."""
     name = stage.own_folder.relative_to(plan.output).as_posix()
-    return _open_name(name) if stage.waits else name
+    return open_name(name) if stage.waits else name
 
 
-def _open_name(name: str) -> str:
+def open_name(name: str) -> str:
     """Return the name of a stage's folder with `*` for its hash."""
     found = _NAME.fullmatch(name)
     return f"{found['start']}-*" if found else name

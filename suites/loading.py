@@ -67,6 +67,7 @@ def _check_suite(suite: Suite) -> None:
     check_range("LAUNCH.JOBS", suite.launch.jobs, 0)
     check_range("LAUNCH.RETRIES", suite.launch.retries, 0)
     check_choice("KEEP", suite.keep, KEEPS)
+    check_range("COMPARE.MARGIN", suite.compare.margin, 0)
     check_choice("LAUNCH.EXECUTOR", suite.launch.executor, EXECUTORS)
     check_range("CLUSTER.TIME", suite.cluster.time, SHORTEST)
     _check_options(suite.cluster.extra, "CLUSTER.EXTRA")

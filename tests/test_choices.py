@@ -114,7 +114,7 @@ def test_no_suite_of_the_project_fits_a_temperature_on_images_that_it_reports(pa
     monkeypatch.setenv("IMAGENET", str(tmp_path))
     plan = build_plan(load_suite(path), tmp_path / "out", without_data=True)
     readers = {name: r for name, r in load_tool("benchmark").readers().items() if not name.startswith("finetune")}
-    settings = check_settings(plan, readers)
+    settings = check_settings(plan, readers, ["AP"])
     trained = [cfg for stage, cfg in settings.items() if stage.tool == "pretrain"]
     fitting = [cfg for cfg in trained if fits_temperature(cfg)]
     measured = {cfg.DATA.VAL_SPLIT for stage, cfg in settings.items() if stage.kind == "evaluate"}

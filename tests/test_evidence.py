@@ -6,13 +6,16 @@ import shutil
 import zipfile
 
 import pytest
+from helpers.coco_scenes import scene
 from helpers.many_runs import add_many
-from helpers.result_folders import add_gallery, backbone, compare_runs
+from helpers.result_folders import add, add_gallery, backbone, compare_runs
 
 from backbones.core.errors import InputError
 from backbones.core.files import load_json
+from backbones.core.matches import VOC_MATCHES_FILE
 from comparison.evidence.bundle import MANIFEST, digest
 from comparison.evidence.verify import verify
+from detection.evaluation.voc import evaluate_voc
 
 METHODS = {"CE": (0.6, 0.02), "ALS (all)": (0.75, 0.02), "LS": (0.6, 0.02)}
 
@@ -133,6 +136,27 @@ def test_results_that_contradict_their_images_are_named(bundle, tmp_path):
     assert any("AP is 0." in text and re.search(r"by runs/00\d-detection/matches.npz", text) for text in problems)
 
 
+def test_voc_numbers_that_contradict_their_images_are_named(tmp_path):
+    truth, detections = scene(3, images=20)
+    for label in ("CE", "LS"):
+        who = backbone(label)
+        folder = add(tmp_path / "runs", "detection", who, {}, protocol="voc@1")
+        files = {"matches_voc": VOC_MATCHES_FILE}
+        found = evaluate_voc(truth, detections, matches_path=folder / VOC_MATCHES_FILE)
+        add(tmp_path / "runs", "detection", who, found["metrics"], protocol="voc@1", files=files)
+    path = tmp_path / "evidence.zip"
+    compare_runs(tmp_path / "runs", tmp_path / "page", "--primary", "VOC_mAP50", "--bundle", str(path))
+    assert verify(path).problems == ()
+
+    def change(path):
+        content = json.loads(path.read_text())
+        content["metrics"]["VOC_mAP50"] += 0.01
+        path.write_text(json.dumps(content))
+
+    problems = verify(changed(path, tmp_path, change, "runs/*-detection/results.json")).problems
+    assert any("VOC_mAP50 is 0." in text and "detection/matches_voc.npz" in text for text in problems)
+
+
 def test_missing_and_added_files_are_named(bundle, tmp_path):
     path = changed(bundle, tmp_path, lambda path: path.unlink(), "page/comparison.csv", consistent=False)
     assert verify(path).problems == ("page/comparison.csv is missing",)
@@ -140,6 +164,19 @@ def test_missing_and_added_files_are_named(bundle, tmp_path):
         bundle, tmp_path / "2", lambda path: (path.parent / "more.txt").write_text("x"), MANIFEST, consistent=False
     )
     assert verify(path).problems == ("more.txt is not in the manifest",)
+
+
+def test_a_damaged_entry_is_refused_in_one_line(bundle, tmp_path, run_tool):
+    content = bytearray(bundle.read_bytes())
+    with zipfile.ZipFile(bundle) as file:
+        entry = max(file.infolist(), key=lambda one: one.compress_size)
+    begin = entry.header_offset + 30 + len(entry.filename)
+    content[begin : begin + 200] = bytes(200)
+    path = tmp_path / "damaged.zip"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"is not a valid zip file: .*; ask for it again"):
+        verify(path)
+    assert run_tool("verify", path).returncode == 2
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"no zip"])

@@ -8,6 +8,7 @@ from html import unescape
 import pytest
 from helpers.result_folders import add, add_detection, backbone, compare_runs
 
+from backbones.core.entry import run_tool as run_entry
 from backbones.core.errors import InputError
 from backbones.core.results import BackboneIdentity, random_identity
 from comparison.failures import load_failures
@@ -471,3 +472,13 @@ def test_the_file_is_read_before_any_result(run_tool, tmp_path):
         assert done.returncode == 2
         assert done.stderr.startswith(f"error: {said}")
         assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_file_without_permission_is_one_line(capsys):
+    def refuse(argv):
+        raise PermissionError(13, "Permission denied", "/a/b")
+
+    with pytest.raises(SystemExit) as left:
+        run_entry(refuse)
+    assert left.value.code == 2
+    assert capsys.readouterr().err == "error: no permission for /a/b; allow it, or choose another place\n"

@@ -45,6 +45,7 @@ SUITE = {
             ],
             "SEEDS": [0],
         },
+        {"LABEL": "Teacher", "OVERRIDES": ["METHOD.NAME", "CE"], "SEED_OFFSET": 1000},
     ],
 }
 METHODS = ["No LS", "LS", "LS+TempS", "ILS1", "Beta", "No LS+TempS"]
@@ -118,6 +119,13 @@ def test_a_row_scaled_by_its_name_has_the_scaled_number_also_if_it_shares_its_tr
             label = "LS+TempS" if list((suites / name).glob(f"runs/LS+TempS-s{seed}-evaluate-*")) else "LS"
             numbers.append(measured(suites / name, label, seed)[metric if metric == "top1" else f"{metric}_scaled"])
         assert values["LS+TempS"][row] == pytest.approx(np.mean(numbers))
+
+
+def test_a_teacher_is_neither_ranked_nor_missing(suites):
+    assert list((suites / "lenet").glob("runs/Teacher-s1000-pretrain-*/results.json"))
+    table = collect_table([suites / "lenet"], "nll")
+    assert "Teacher" not in table.methods
+    assert not any("Teacher" in name or "1000" in name for name in table.missing)
 
 
 def test_what_a_suite_planned_and_did_not_measure_is_named(suites, tmp_path):

@@ -167,8 +167,11 @@ def test_torchvisions_fine_grained_sets(tmp_path, monkeypatch, name):
 
 
 def test_nothing_is_downloaded(tmp_path, monkeypatch):
+    calls = []
+
     def refuse(*args, **kwargs):
-        raise AssertionError("a download")
+        calls.append(args)
+        raise OSError("a download")
 
     for module in ("cifar", "mnist", "svhn", "flowers102", "fgvc_aircraft"):
         for name in ("download_url", "download_and_extract_archive", "urlopen"):
@@ -176,6 +179,31 @@ def test_nothing_is_downloaded(tmp_path, monkeypatch):
     for name in ("cifar10", "cifar100", "svhn", "fashion_mnist", "flowers102", "stanford_cars", "fgvc_aircraft"):
         with pytest.raises(InputError, match="nothing is downloaded"):
             load(name, tmp_path, "test")
+    assert calls == []
+
+
+def write_fashion(root, images, labels, cut=None):
+    """Write the test set of Fashion-MNIST as idx files; cut: bytes that an interrupted copy leaves of the images."""
+    folder = root / "FashionMNIST" / "raw"
+    folder.mkdir(parents=True, exist_ok=True)
+    head = bytes([0, 0, 8, 3]) + b"".join(number.to_bytes(4, "big") for number in (images, 28, 28))
+    (folder / "t10k-images-idx3-ubyte").write_bytes((head + bytes(images * 784))[:cut])
+    (folder / "t10k-labels-idx1-ubyte").write_bytes(bytes([0, 0, 8, 1]) + labels.to_bytes(4, "big") + bytes(labels))
+    for part in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"):
+        (folder / part).write_bytes(b"")  # only looked for
+
+
+def test_parts_of_fashion_mnist_belong_together(tmp_path):
+    write_fashion(tmp_path, 11, 11)
+    assert len(load("fashion_mnist", tmp_path, "test")) == 11
+    for labels in (4, 12):
+        write_fashion(tmp_path, 11, labels)
+        with pytest.raises(InputError, match=f"fashion_mnist test: 11 images, but {labels} labels; put the original"):
+            load("fashion_mnist", tmp_path, "test")
+    for cut in (0, 2, 10, 500):
+        write_fashion(tmp_path, 11, 11, cut)
+        with pytest.raises(InputError, match=r"missing or damaged \(.*; put the original files there"):
+            load("fashion_mnist", tmp_path, "test")
 
 
 # CIFAR-10H
@@ -203,6 +231,9 @@ def test_cifar10h_files_are_checked(tmp_path):
     np.save(tmp_path / "cifar10h-counts.npy", counts)
     np.testing.assert_allclose(load_cifar10h(tmp_path)[7], counts[7] / counts[7].sum())
     np.save(tmp_path / "cifar10h-probs.npy", np.full((10000, 10), 0.1))
+    with pytest.raises(InputError, match="do not agree"):
+        load_cifar10h(tmp_path)
+    np.save(tmp_path / "cifar10h-probs.npy", np.full((20, 10), 0.1))
     with pytest.raises(InputError, match="do not agree"):
         load_cifar10h(tmp_path)
     np.save(tmp_path / "cifar10h-probs.npy", -np.ones((10, 10)))

@@ -19,7 +19,7 @@ from helpers.killing import ROOT, assert_equal_trees, reported
 from helpers.stopping import stop_in_process
 from helpers.tiny_runs import tiny_run
 
-from backbones.core import stopping
+from backbones.core import meters, stopping
 from backbones.core.checkpoint import load_checkpoint
 from backbones.core.meters import Meters, Step
 from backbones.core.run_log import read_metrics
@@ -172,6 +172,28 @@ def test_meters_from_a_checkpoint_give_the_same_means(cut):
     assert resumed.empty
     assert resumed.first == 8
     assert resumed.state_dict() == {}
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (3, 2)])
+def test_meters_from_another_number_of_processes_give_the_same_means(before, after, monkeypatch):
+    """Each process has the same losses, so that their mean is that of one process."""
+    whole = filled(0, 8).flush()
+    monkeypatch.setattr(meters, "world_size", lambda: before)
+    monkeypatch.setattr(meters, "all_reduce_sum", lambda *tensors: [one.mul_(before) for one in tensors])
+    first = filled(0, 4)
+    first.gather(CPU)
+    state = first.state_dict()
+    assert state["processes"] == before
+    resumed = Meters()
+    monkeypatch.setattr(meters, "world_size", lambda: after)
+    resumed.load_state_dict(state)
+    others = filled(4, 8)  # of the other processes, which have no losses from the checkpoint
+    sums = {name: values * (after - 1) for name, values in others._columns(CPU).items()}
+    filled(4, 8, resumed)
+    columns = resumed._columns(CPU)
+    for name, column in columns.items():
+        column[4:] += sums[name]
+        assert (column / after).mean().item() == pytest.approx(whole[name])
 
 
 # ---- every training ------------------------------------------------------------------------------------------------

@@ -131,6 +131,34 @@ def test_a_grid_keeps_its_points_until_it_has_chosen(heavy):
     assert heavy.calls() == []
 
 
+def test_a_choice_that_was_made_trains_no_point_again(heavy):
+    """The final training is of other settings than the points, and is all that a new stage reads."""
+    grid = {"KEYS": {"METHOD.LS.amount": [0.1, 0.2]}, "OVERRIDES": ["EPOCHS", 1]}
+    heavy.tree["ROWS"] = [{"LABEL": "LS", "OVERRIDES": ["METHOD.NAME", "LS"], "GRID": grid}]
+    heavy.tell("losses", '{"METHOD.LS.amount 0.1": 1}')
+    assert heavy.run()[0] == 0
+    heavy.called()
+    heavy.tree["ATTACK"] = {"ENABLED": True}
+    assert heavy.run()[0] == 0
+    assert sorted(heavy.called()) == ["LS attack_backbone", "LS pretrain", "compare"]
+    assert weights(heavy) == []
+
+
+def test_a_training_that_a_new_choice_makes_definite_is_not_taken_without_its_weights(heavy):
+    """In one edit, a point more, which is not chosen, and a new stage of the training that was chosen before."""
+    grid = {"KEYS": {"METHOD.LS.amount": [0.1, 0.2]}, "OVERRIDES": ["EPOCHS", 1]}
+    heavy.tree["ROWS"] = [{"LABEL": "LS", "OVERRIDES": ["METHOD.NAME", "LS"], "GRID": grid}]
+    heavy.tell("losses", '{"METHOD.LS.amount 0.1": 1, "METHOD.LS.amount 0.3": 9}')
+    assert heavy.run()[0] == 0
+    heavy.called()
+    grid["KEYS"]["METHOD.LS.amount"].append(0.3)
+    heavy.tree["ATTACK"] = {"ENABLED": True}
+    code, said = heavy.run()
+    assert code == 0, said
+    assert "LS attack_backbone" in heavy.called()
+    assert weights(heavy) == []
+
+
 def test_trainings_of_another_suite_keep_their_weights(heavy):
     rows = heavy.tree["ROWS"]
     heavy.tree["KEEP"] = "all"

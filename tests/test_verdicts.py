@@ -1,5 +1,6 @@
 """Verdicts on methods over seeds: in comparison.json, on the terminal, in Markdown and on the page."""
 
+import json
 import re
 import shutil
 from html import unescape
@@ -254,3 +255,35 @@ def test_several_baselines_are_noted(tmp_path):
     assert any(note in text for text in data["notes"])
     assert not any(method["verdict"] for method in data["methods"])
     assert any(method["verdict"] for method in compare_runs(root, tmp_path / "out", "--baseline", "CE")["methods"])
+
+
+def test_methods_without_a_detector_stand_beside_the_others_of_the_one_protocol(tmp_path, capsys):
+    """A folder that is half finished: CE and LS have three classifiers each, and CE alone two detectors."""
+    root = tmp_path / "runs"
+    for label, values in {"CE": (0.80, 0.85, 0.90), "LS": (0.50, 0.51, 0.52)}.items():
+        for seed, value in enumerate(values):
+            add(root, "backbone", backbone(label, seed=seed), {"top1": value})
+    for seed in (0, 1):
+        add(root, "detection", backbone("CE", seed=seed), {"AP": 0.5}, protocol="det@1")
+    data = compare_runs(root, tmp_path / "out", "--primary", "top1")
+    found = methods_of(data)
+    assert [(one["label"], one["protocol"], one["runs"]) for one in data["methods"]] == [
+        ("CE", "det@1", 3),
+        ("LS", "det@1", 3),
+    ]
+    assert found["CE"]["metrics"]["top1"]["mean"] == pytest.approx(0.85)
+    assert (found["CE"]["metrics"]["AP"]["count"], found["LS"]["metrics"]["AP"]["count"]) == (2, 0)
+    assert found["LS"]["verdict"]["word"] == "worse"
+    assert not any("One seed" in note for note in data["notes"])
+    assert "LS" in (tmp_path / "out" / "comparison.tex").read_text()
+
+
+def test_the_baseline_is_marked_also_if_its_first_seed_failed(tmp_path):
+    root = add_methods(tmp_path / "runs")
+    for folder in root.glob("CE-0-*"):
+        shutil.rmtree(folder)
+    failure = {"label": "CE", "seed": 0, "protocol": "", "what": "pretrain", "reason": "error: x", "log": ""}
+    (tmp_path / "failures.json").write_text(json.dumps([failure]))
+    compare_runs(root, tmp_path / "out", "--failures", str(tmp_path / "failures.json"))
+    page = " ".join(re.sub("<[^>]*>", " ", (tmp_path / "out" / "index.html").read_text()).split())
+    assert re.search(r"\bCE baseline\b", page)

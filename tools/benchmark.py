@@ -2,9 +2,8 @@
 
     python tools/benchmark.py --config-file configs/suites/quick.yaml --output-dir runs/quick
 
-Run the same command again to resume: complete stages are skipped, failed ones are retried, and changed settings, data
-or method sources rerun what depends on them.  Suites that share a folder share their trainings; the first writes its
-report to report, the others to report-NAME.  suites/config.py explains the keys, docs/cluster.md SLURM clusters.
+Run the same command again to resume: complete stages are skipped, failed ones retried, and changed settings, data or
+method sources rerun what depends on them.  suites/config.py explains the keys, docs/cluster.md SLURM.
 """
 
 import argparse
@@ -15,7 +14,7 @@ from pathlib import Path
 from backbones.core.arguments import ArgumentParser, path_argument
 from backbones.core.entry import run_tool
 from backbones.core.imports import load_config_with_imports
-from suites.checks import Reader, check_settings, mixed_conventions
+from suites.checks import Reader, check_settings
 from suites.execution.slots import check_system
 from suites.listing import describe
 from suites.loading import load_suite
@@ -31,9 +30,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.status or args.cancel or args.clean:
         manage_suite(plan, status=args.status, cancel=args.cancel, confirm=args.yes)
         return 0
-    settings = check_settings(plan, readers())
-    if warning := mixed_conventions(settings):
-        print(f"warning: {warning}", file=sys.stderr)
+    from comparison.metrics import DIRECTED  # slow
+
+    settings = check_settings(plan, readers(), DIRECTED)
     if args.dry_run:
         print(describe(plan, settings, commands=args.commands))
         return 0

@@ -57,6 +57,10 @@ def run_tool(main: Callable[[list[str] | None], int | None], *, resume: str = ""
         if not (line := lost_connection(error)):
             raise
         code = _report(line, ConnectionLost.exit_code)
+    except PermissionError as error:
+        if not error.filename:
+            raise
+        code = _report(f"no permission for {error.filename}; allow it, or choose another place", InputError.exit_code)
     except OSError as error:
         if error.errno not in (*NO_ROOM, errno.EROFS):
             raise

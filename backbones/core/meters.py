@@ -105,7 +105,8 @@ class Meters:
             return {}
         totals = {name: total.tolist() for name, total in self._totals(None).items()}
         losses = {name: column.cpu() for name, column in self._columns(None).items()}
-        return {"losses": losses, "counts": totals, "scalars": {k: list(v) for k, v in self.scalars.items()}}
+        scalars = {name: list(values) for name, values in self.scalars.items()}
+        return {"losses": losses, "counts": totals, "scalars": scalars, "processes": world_size()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state`, which the main process keeps: the others count nothing."""
@@ -113,7 +114,8 @@ class Meters:
         if not state:
             return
         share = 1.0 if is_main() else 0.0
-        self.before = {name: column * share for name, column in state["losses"].items()}
+        scale = share * world_size() / state.get("processes", world_size())  # losses are sums over the processes
+        self.before = {name: column * scale for name, column in state["losses"].items()}
         for name, (right, cases) in state["counts"].items():
             self.counts[name] = [(torch.tensor(right * share, dtype=torch.float64), int(cases * share))]
         self.scalars = {name: list(values) for name, values in state["scalars"].items()}

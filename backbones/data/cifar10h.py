@@ -21,7 +21,8 @@ def load_cifar10h(folder: str | Path) -> np.ndarray:
     tables = {name: table / table.sum(axis=1, keepdims=True) for name, table in found.items() if table is not None}
     if not tables:
         raise InputError(f"{folder} holds neither cifar10h-probs.npy nor cifar10h-counts.npy; put one there")
-    if len(tables) == 2 and np.abs(tables["probs"] - tables["counts"]).max() > 1e-6:
+    shapes = {table.shape for table in tables.values()}
+    if len(shapes) > 1 or (len(tables) == 2 and np.abs(tables["probs"] - tables["counts"]).max() > 1e-6):
         raise InputError(f"the probabilities and the counts in {folder} do not agree; restore the original files")
     return tables.get("probs", tables.get("counts"))  # type: ignore[return-value]  # at least one exists
 

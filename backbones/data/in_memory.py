@@ -79,8 +79,8 @@ def open_torchvision(read: Callable[[], _T], root: Path, expected: str) -> _T:
     """Return torchvision's data set; raise `InputError` if its files below `root` are missing or damaged."""
     try:
         return read()
-    # "Dataset not found or corrupted"; a missing or unreadable file; errors of pickle and scipy.
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+    # "Dataset not found or corrupted"; a missing or unreadable file; errors of pickle and scipy; files cut short.
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, ValueError, AssertionError, KeyError) as error:
         reason = str(error).partition("\n")[0][:80] or type(error).__name__
         raise InputError(
             f"torchvision expects {root / expected}, which is missing or damaged ({reason}); "
@@ -96,6 +96,8 @@ def check_split(name: str, split: str, splits: tuple[str, ...]) -> None:
 
 def _build(name: str, split: str, classes: list[str], pixels: np.ndarray, labels: np.ndarray) -> Samples:
     count, height, width = pixels.shape[:3]
+    if len(labels) != count:
+        raise InputError(f"{name} {split}: {count} images, but {len(labels)} labels; put the original files there")
     names = [f"{split}/{row:06d}" for row in range(count)]
     return build_samples(
         paths=names,

@@ -22,7 +22,8 @@ from comparison.row import Row
 
 FORMAT_VERSION = 1
 MANIFEST, PAGE, RUNS = "manifest.json", "page", "runs"
-WRITTEN = ("index.html", "comparison.*", "figures/*.svg")  # of the folder of a comparison
+# Of the folder of a comparison.
+WRITTEN = ("index.html", *(f"comparison.{suffix}" for suffix in ("json", "csv", "md", "tex")), "figures/*.svg")
 # Files of a run folder that a bundle holds, if they exist.
 KEPT = (
     *("results.json", "config.yaml", "matches.npz", "matches_voc.npz", "per_image.npz"),

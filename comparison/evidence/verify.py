@@ -8,9 +8,11 @@ data, which are those of results.json.
 
 import csv
 import json
+import math
 import re
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from comparison.evidence.bundle import FORMAT_VERSION, MANIFEST, PAGE, RUNS, dig
 from comparison.failures import Failure
 from comparison.methods import Goal
 from comparison.page.page import build_sections, render_page
+from comparison.resampling.voc import voc_summary
 from comparison.resampling.weighted import summary
 from comparison.row import Row
 from comparison.rows import collect_rows
@@ -97,7 +100,7 @@ def _extract(path: Path, folder: Path) -> dict[str, Any]:
             bundle.extractall(folder)  # zipfile drops absolute paths and ".."
     except FileNotFoundError:
         raise InputError(f"no such file: {path}") from None
-    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
         raise InputError(f"{path} is not a valid zip file: {error}; ask for it again") from None
     if not (folder / MANIFEST).is_file():
         raise InputError(f"{path} has no {MANIFEST}; it was not written by tools/compare.py --bundle")
@@ -156,14 +159,14 @@ def _same(stored: Any, found: Any) -> bool:
 def _unlike_matches(rows: Sequence[Row], folder: Path) -> Iterator[str]:
     """Yield the numbers of results.json that are not those of the per-image data."""
     for row in rows:
-        path = row.file("detection", "matches", MATCHES_FILE)
-        if path is None:
-            continue
-        for name, (value,) in summary(load_matches(path)).items():
-            stated = row.results["detection"]["metrics"].get(name)
-            if not _same(stated, float(value)) and not (stated is None and value != value):
-                place = path.relative_to(folder).as_posix()
-                yield f"{row.label} seed {row.seed}: {name} is {stated!r} in its results, {float(value)!r} by {place}"
+        for kind, usual, numbers in (("matches", MATCHES_FILE, summary), ("matches_voc", "", voc_summary)):
+            if (path := row.file("detection", kind, usual)) is None:
+                continue
+            for name, (value,) in numbers(load_matches(path)).items():
+                stated, found = row.results["detection"]["metrics"].get(name), float(value)
+                if not _same(stated, found) and not (stated is None and math.isnan(found)):
+                    place = path.relative_to(folder).as_posix()
+                    yield f"{row.label} seed {row.seed}: {name} is {stated!r} in its results, {found!r} by {place}"
 
 
 def _unlike_texts(page: Path, comparison: dict[str, Any]) -> Iterator[str]:

@@ -220,8 +220,8 @@ def _method_line(
     usual = {one["made_of"] for one in comparison["methods"]}
     return Line(
         method["label"], method["made_of"] if len(usual) > 1 else "", method["protocol"], colours[own[0]["name"]],
-        own[0]["is_baseline"], detector_failure(own[0]) if failed else "", _SIGNS.get(word, ""), word, _needs(method),
-        differences.get(primary), _said(method, comparison), cells,
+        any(row["is_baseline"] for row in own), detector_failure(own[0]) if failed else "", _SIGNS.get(word, ""), word,
+        _needs(method), differences.get(primary), _said(method, comparison), cells,
     )  # fmt: skip
 
 

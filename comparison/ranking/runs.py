@@ -33,11 +33,15 @@ class Run:
 
 @dataclass(frozen=True)
 class Planned:
-    """Rows of the suites in one folder: label -> seeds; chosen: config keys chosen separately for each seed."""
+    """Rows of the suites in one folder: label -> seeds.
+
+    chosen: config keys chosen separately for each seed; teachers: labels of rows that no suite compares.
+    """
 
     folder: Path
     seeds: Mapping[str, set[int]]
     chosen: frozenset[str]
+    teachers: frozenset[str]
 
 
 def collect_runs(roots: Iterable[str | Path], scaled: Sequence[str] = ()) -> list[Run]:
@@ -104,13 +108,17 @@ def read_plans(roots: Iterable[str | Path]) -> list[Planned]:
 def _planned(folder: Path) -> Planned:
     seeds: dict[str, set[int]] = {}
     chosen: set[str] = set()
+    teachers: set[str] = set()
     for path in folder.glob(_SUITES):
         suite = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         for row in suite.get("ROWS", []):
             if row.get("BACKBONE"):  # random initialisation has no classifier
                 continue
-            seeds.setdefault(str(row["LABEL"]), set()).update(row.get("SEEDS") or suite.get("SEEDS") or [0])
+            if row.get("SEED_OFFSET"):
+                teachers.add(str(row["LABEL"]))
+            else:
+                seeds.setdefault(str(row["LABEL"]), set()).update(row.get("SEEDS") or suite.get("SEEDS") or [0])
             overrides = [str(text) for text in row.get("OVERRIDES") or []]
             chosen |= {key for key, value in zip(overrides[::2], overrides[1::2], strict=False) if "{chosen:" in value}
             chosen |= (row.get("GRID") or {}).get("KEYS", {}).keys()
-    return Planned(folder, seeds, frozenset(chosen))
+    return Planned(folder, seeds, frozenset(chosen), frozenset(teachers - seeds.keys()))

@@ -120,7 +120,9 @@ def collect_table(
             have different settings; a number after temperature scaling that does not exist.
     """
     roots = list(roots)
-    runs, plans = collect_runs(roots, scaled), read_plans(roots)
+    plans = read_plans(roots)
+    teachers = frozenset().union(*(plan.teachers for plan in plans))
+    runs = [run for run in collect_runs(roots, scaled) if run.row.label not in teachers]
     measured = [(run, stage) for run in runs if (stage := _stage_of(run, metric))]
     if not measured:
         known = {name for run in runs for results in run.row.results.values() for name in results["metrics"]}

@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import cache, cached_property
 
 from backbones.core.errors import InputError
-from suites.cleaning import names_of_others
+from suites.cleaning import names_of_others, open_name
 from suites.execution.graph import Graph
 from suites.plan import Plan
 from suites.stages import Stage
@@ -47,7 +47,7 @@ class Keeper:
     def _delete(self, stage: Stage) -> None:
         files = [path for name in stage.weight_files if (path := stage.output / name).is_file()]
         name = stage.own_folder.relative_to(self.plan.output).as_posix()
-        if not files or name in self.others or not records.has_record(stage.own_folder):
+        if not files or {name, open_name(name)} & self.others or not records.has_record(stage.own_folder):
             return
         records.note_deleted(stage.own_folder, [path.name for path in files])
         for path in files:
@@ -65,14 +65,13 @@ class Keeper:
 def find_lacking(stages: Iterable[Stage]) -> set[Key]:
     """Return the complete stages whose weights were deleted and are needed again by a stage that is not complete."""
     graph, lacking = Graph(stages), set()
+    readers: dict[Key, list[Key]] = {key: [] for key in graph.stages}  # not those that only need its choice
+    for key, stage in graph.stages.items():
+        for item in stage.inputs:
+            readers.get(item.key, []).append(key)
     complete = cache(lambda key: key not in lacking and graph.stages[key].complete())  # slow: reads data sets
     for key, stage in reversed(graph.stages.items()):  # followers come first
-        if (
-            stage.weight_files
-            and _is_without(stage)
-            and not all(map(complete, graph.followers[key]))
-            and stage.complete()
-        ):
+        if stage.weight_files and _is_without(stage) and not all(map(complete, readers[key])) and stage.complete():
             lacking.add(key)
     return lacking
 

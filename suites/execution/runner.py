@@ -204,6 +204,7 @@ class _Run:
             self.scheduler.end(stage)
             if stage.decides:
                 self.plan = plan_again(self.plan)
+                revive(self.plan.stages)  # what the choice has just made definite
                 self.keeper = Keeper(self.plan)
                 with self.display.warning():
                     save_folders(self.plan)
