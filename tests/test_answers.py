@@ -20,6 +20,9 @@ from comparison.answers.predictors import correlate
 from comparison.answers.readme import BEGIN, END, answer_figure, answer_text
 from comparison.answers.store import add_runs, compare_published, load_comparison, read_made, record
 from comparison.answers.study import judge_by_study
+from comparison.diagnosis.of_run import INFLUENCE_FILE, NUMBERS_FILE
+from comparison.evidence.bundle import KEPT
+from comparison.resampling.draws import DRAWS_FILE
 from comparison.tables.formats import MINUS, MISSING
 
 CLAIM = """
@@ -40,6 +43,8 @@ claims:
 """
 
 
+ROOT = Path(__file__).resolve().parent.parent
+CACHES = (DRAWS_FILE, NUMBERS_FILE, INFLUENCE_FILE)
 TOLD = {
     "command": ["tools/compare.py"],
     "device": "CPU",
@@ -105,6 +110,16 @@ def test_the_rows_and_seeds_of_a_part_are_named(tmp_path):
     (tmp_path / "environment.json").write_text(json.dumps(TOLD | {"git": {"commit": None}}))  # outside of a clone
     assert record(tmp_path, runs | {"LS seed 0: pretrain": (tmp_path, 36.0)}, "tools/benchmark.py") == 1
     assert [(one.rows, one.commit, one.hours) for one in read_made(tmp_path)[1:]] == [("LS seed 0", "unknown", 0.01)]
+
+
+def test_the_published_results_of_the_project_hold_what_is_kept_and_are_small():
+    """At most 20 MiB in all; what a comparison keeps beside the runs that it reads is not committed."""
+    kept = [path for path in (ROOT / "docs" / "results").rglob("*") if path.is_file() and path.name not in CACHES]
+    assert kept
+    assert {path.name for path in kept if path.parent.parent.name == "runs"} <= set(KEPT)
+    assert sum(path.stat().st_size for path in kept) < 20 * 2**20
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert set(CACHES) <= set(ignored)
 
 
 def test_published_files_are_smaller_and_name_no_folder_of_the_machine(tmp_path):
