@@ -20,7 +20,7 @@ from detection.data.fields import column, is_integer, read_numbers, say
 from detection.data.scan import ASTRAY, CORNERS, NORMALISED, Scan, check_boxes, refuse
 from detection.evaluation.declared import CATEGORY_KEYS, FORMS, IMAGE_KEYS, RELATIVE, VOC, Declared
 from detection.evaluation.matching import Boxes
-from detection.evaluation.reading import GroundTruth, build_detections, load_detections, read_detections
+from detection.evaluation.reading import GroundTruth, adopt_ids, build_detections, load_detections, read_detections
 from detection.evaluation.voc_results import find_split, load_comp4, name_images
 
 DECLARED = Declared()
@@ -109,7 +109,9 @@ def _read_json(source: Sequence | Mapping | str | Path, test: TestSet, declared:
     if (declared.image_by, declared.category_by) == (DECLARED.image_by, DECLARED.category_by):
         boxes = read_detections(source, test.truth)
     else:
-        items = load_detections(source)
+        keys = {"image_id": declared.image_by, "category_id": declared.category_by}
+        by_id = [key for key, by in keys.items() if by == DECLARED.image_by]
+        items = load_detections(adopt_ids(source, test.truth, where, by_id), where)
         known = {
             "image_id": (test.image_names(declared.image_by), declared.image_by),
             "category_id": (test.category_names(declared.category_by), declared.category_by),

@@ -4,7 +4,7 @@ All evaluators of boxes use it.  The ground truth is read by the same code as in
 (`detection.data.coco.instances`).  Letters: I images, K classes, N detections, G objects.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from detection.data.coco.instances import (
 )
 from detection.data.fields import ABSENT, column, read_ids, read_numbers, read_rows, say, say_id
 from detection.data.scan import MALFORMED, NOT_FINITE, refuse
+from detection.evaluation.listed import LISTED, use_truth_ids
 from detection.evaluation.matching import Boxes
 from detection.evaluation.valid import build_detections, image_areas, read_valid_detections, read_valid_truth
 
@@ -34,13 +35,16 @@ class GroundTruth:
     """Checked ground truth: sorted ids, and the objects in file order.
 
     image_area: (I,) width times height in square pixels, NaN where the file does not say it.
+    names: {"image_id": {id: file_name}, "category_id": {id: name}}, as the file states them.
     """
 
     def __init__(self, source: Mapping[str, Any] | str | Path) -> None:
         self.where = str(source) if isinstance(source, str | Path) else "ground truth"
         read = read_valid_truth(source) or _read_any_truth(source, self.where)
-        self.image_ids, self.category_ids, names, self.objects, self.image_area = read
+        self.image_ids, self.category_ids, files, names, self.objects, self.image_area = read
         self.category_names = _distinct(names)
+        listed = {"image_id": (self.image_ids, files), "category_id": (self.category_ids, names)}
+        self.names = {key: dict(zip(ids.tolist(), some, strict=True)) for key, (ids, some) in listed.items()}
 
     def positions(self, items: Sequence[Mapping], where: Callable[[int], str]) -> tuple[np.ndarray, np.ndarray]:
         """Return (N,) image and class positions; raise `InputError` for the first invalid or unknown id."""
@@ -61,7 +65,7 @@ class GroundTruth:
 
 def _read_any_truth(
     source: Mapping[str, Any] | str | Path, where: str
-) -> tuple[np.ndarray, np.ndarray, list[str], Boxes, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, list[Any], list[str], Boxes, np.ndarray]:
     """Read value by value, as `read_valid_truth`; raise `InputError` for the first kind of error."""
     lists = load_instances(source) if isinstance(source, str | Path) else require_lists(source, where)
     findings = Findings()
@@ -75,19 +79,47 @@ def _read_any_truth(
     refuse(findings, where)
     objects = Boxes(read.image, read.category, read.bbox, read.area, np.zeros(len(read.items)), crowd=read.iscrowd)
     areas = image_areas([(image.get("width"), image.get("height")) for image in images])
-    return image_ids, category_ids, names, objects, areas
+    return image_ids, category_ids, [image.get("file_name") for image in images], names, objects, areas
 
 
 def read_detections(source: Sequence | Mapping | str | Path, truth: GroundTruth, name: str = "detections") -> Boxes:
     """Read and check COCO results, keeping their order; raise `InputError` for the first that does not fit the truth.
 
-    Numbers can be NumPy scalars, and a box can be a NumPy array.
+    Numbers can be NumPy scalars, and a box can be a NumPy array.  Ids of results that list their own images or
+    categories are those of the truth's images and categories of the same names.
 
     Args:
         name: names detections in memory in messages.
     """
+    name = str(source) if isinstance(source, str | Path) else name
+    source = adopt_ids(source, truth, name)
     valid = read_valid_detections(source, truth.image_ids, truth.category_ids)
     return _read_any(source, truth, name) if valid is None else valid
+
+
+def adopt_ids(
+    source: Sequence | Mapping | str | Path, truth: GroundTruth, name: str, keys: Iterable[str] = LISTED
+) -> Sequence | Mapping | str | Path:
+    """Return the source, or its detections with the truth's ids if it lists its own images or categories.
+
+    Args:
+        keys: those of "image_id" and "category_id" that hold ids.
+    """
+    tree = _load_object(source) if isinstance(source, str | Path) else source
+    if not isinstance(tree, Mapping):
+        return source
+    known = {key: truth.names[key] for key in keys if LISTED[key][0] in tree}
+    return use_truth_ids(tree, load_detections(tree, name), known, name) if known else source
+
+
+def _load_object(path: str | Path) -> Any:
+    """Return the JSON object of a file; None for a list, or a file that cannot be read, which its reader refuses."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(256).lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n")
+        return load_json(path) if start[:1] in (b"{", b"") else None
+    except (OSError, InputError):
+        return None
 
 
 def load_detections(source: Sequence | Mapping | str | Path, name: str = "detections") -> Sequence[Mapping]:

@@ -25,6 +25,7 @@ Source = Sequence | Mapping | str | Path
 # Keys that are not listed are skipped.  A text, a bool or a fraction is not an integer.
 class _Image(msgspec.Struct, gc=False):
     id: int
+    file_name: Any = None
     width: Any = None
     height: Any = None
 
@@ -64,8 +65,8 @@ class _Results(msgspec.Struct):
 _REFUSED = (OSError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 
 
-def read_valid_truth(source: Source) -> tuple[np.ndarray, np.ndarray, list[str], Boxes, np.ndarray] | None:
-    """Return sorted image ids (I,) and category ids (K,), category names (K), objects (G) and areas of images (I,).
+def read_valid_truth(source: Source) -> tuple[np.ndarray, np.ndarray, list[Any], list[str], Boxes, np.ndarray] | None:
+    """Return image ids (I,) and category ids (K,), sorted, file names (I), names (K), objects (G), image areas (I,).
 
     None: maybe invalid.
     """
@@ -83,8 +84,10 @@ def read_valid_truth(source: Source) -> tuple[np.ndarray, np.ndarray, list[str],
     if objects is None or not (unique and named and flagged and (objects.area >= 0).all()):
         return None
     objects.crowd = flags[0] == 1
-    areas = image_areas([(row.width, row.height) for row in tree.images])[np.argsort(ids[0])]
-    return image_ids, category_ids, [names[k] for k in np.argsort(ids[1])], objects, areas
+    images = [tree.images[n] for n in np.argsort(ids[0])]
+    areas = image_areas([(row.width, row.height) for row in images])
+    files = [row.file_name for row in images]
+    return image_ids, category_ids, files, [names[k] for k in np.argsort(ids[1])], objects, areas
 
 
 def image_areas(sizes: Sequence[tuple[Any, Any]]) -> np.ndarray:
