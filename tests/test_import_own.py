@@ -107,6 +107,27 @@ def test_a_network_of_the_users_own_comes_along(tmp_path, adopt):
     assert (tmp_path / "mine" / "imports" / "again_network.py").read_text() == NETWORK
 
 
+def test_a_config_with_imports_is_replaced_only_on_demand(tmp_path, load_tool):
+    """With --output, too; and never beside the results of a training."""
+    run, target = tmp_path / "run", tmp_path / "other"
+    (run / "imports").mkdir(parents=True)
+    (run / "imports" / "third_network.py").write_text(NETWORK.replace("imported_again", "imported_third"))
+    (run / "config.yaml").write_text("IMPORTS: [imports/third_network.py]\n")
+    own = make_backbone()
+    save_backbone_state(run / "backbone.pth", own.state, own.spec, own.provenance)
+    target.mkdir()
+    (target / "config.yaml").write_text("SEED: 7\n")
+    main = load_tool("import_backbone").main
+    argv = ["--checkpoint", run, "--source", "smooth2det", "--label", "x", "--output", target / "mine.pth"]
+    with pytest.raises(InputError, match=r"config\.yaml exists; choose another --output$"):
+        main([str(text) for text in argv])
+    (target / "results.json").touch()
+    with pytest.raises(InputError, match=r"holds the results of a training; choose another --output$"):
+        main([*map(str, argv), "--overwrite"])
+    assert (target / "config.yaml").read_text() == "SEED: 7\n"
+    assert sorted(path.name for path in target.iterdir()) == ["config.yaml", "results.json"]
+
+
 def test_a_foreign_file_needs_its_architecture(tmp_path, load_tool):
     torch.save(make_backbone().state, tmp_path / "x.pth")
     argv = [

@@ -48,12 +48,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def refuse_existing(args: argparse.Namespace, path: Path) -> None:
     """Raise `InputError` for files that would be overwritten; those of a training always."""
-    if args.output_dir and (path.parent / RESULTS).exists():
-        raise InputError(f"{path.parent} holds the results of a training; choose another --output-dir")
-    written = [path, *([path.parent / CONFIG_FILE] if args.config_file else [])]
-    present = [] if args.overwrite else [one for one in written if one.exists()]
-    if present:
-        raise InputError(f"{present[0]} exists; choose another --output{'-dir' if args.output_dir else ''}")
+    option = "--output-dir" if args.output_dir else "--output"
+    config = [path.parent / CONFIG_FILE] if args.config_file or join_imports(args, None) else []
+    present = [one for one in (path, *config) if one.exists()]
+    if (args.output_dir or config or present) and (path.parent / RESULTS).exists():
+        raise InputError(f"{path.parent} holds the results of a training; choose another {option}")
+    if present and not args.overwrite:
+        raise InputError(f"{present[0]} exists; choose another {option}")
 
 
 def complete_config(cfg: CfgNode, spec: dict, label: str) -> CfgNode:
