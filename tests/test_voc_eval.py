@@ -295,6 +295,21 @@ def test_unknown_rounding_and_broken_detections_are_named():
         evaluate_voc(truth, [dict(detections[0], image_id=12345)])
 
 
+def test_two_boxes_without_area_do_not_overlap():
+    """In VOC's pixels, a side of w has w pixels: the reference divides 0 by 0."""
+    truth = {
+        "images": [{"id": 1}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [
+            {"id": n, "image_id": 1, "category_id": 1, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+            for n, box in enumerate(([10, 10, 20, 20], [5, 5, 0, 0]), start=1)
+        ],
+    }
+    boxes = (([10, 10, 20, 20], 0.9), ([5, 5, 0, 0], 0.1))
+    found = [{"image_id": 1, "category_id": 1, "bbox": box, "score": score} for box, score in boxes]
+    assert evaluate_voc(truth, found)["metrics"]["VOC_mAP50"] == 0.5
+
+
 TRUTH = {
     "images": [{"id": 4, "file_name": "a.jpg"}],
     "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],

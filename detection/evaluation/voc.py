@@ -173,11 +173,15 @@ def voc_corners(xywh: np.ndarray) -> np.ndarray:
 
 
 def voc_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the (P,) IoU of (P, 4) with (P, 4) corners in VOC pixels, in the reference's order of operations."""
+    """Return the (P,) IoU of (P, 4) with (P, 4) corners in VOC pixels, in the reference's order of operations.
+
+    NOTE: differs from the reference for two boxes without area, of which it divides 0 by 0: their IoU is 0.
+    """
     sides = np.maximum(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]) + 1.0, 0.0)
     inter = sides[:, 0] * sides[:, 1]
     area_a, area_b = ((c[:, 2] - c[:, 0] + 1.0) * (c[:, 3] - c[:, 1] + 1.0) for c in (a, b))
-    return inter / (area_a + area_b - inter)
+    union = area_a + area_b - inter
+    return np.divide(inter, union, out=np.zeros_like(union), where=union > 0)
 
 
 def _as_written(detections: Boxes, rounding: str | None) -> tuple[np.ndarray, np.ndarray]:
