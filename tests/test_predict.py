@@ -122,6 +122,19 @@ def test_a_box_is_drawn_where_it_was_found(tmp_path):
     assert not empty.any()
 
 
+def test_every_image_has_a_drawing_of_its_own(tmp_path):
+    from detection.drawing.predictions import save_predictions
+
+    images = []
+    for number, (name, shade) in enumerate((("a-3.jpg", 50), ("a.jpg", 100), ("a.png", 150), ("a-3.png", 200)), 1):
+        Image.new("RGB", (80, 60), (shade,) * 3).save(tmp_path / name)
+        images.append({"id": number, "file_name": str(tmp_path / name), "width": 80, "height": 60})
+    paths = save_predictions(tmp_path / "out", {"images": images, "categories": [], "annotations": []}, 0.5)
+    shades = [int(np.asarray(Image.open(path))[30, 40, 0]) for path in paths]
+    assert shades == pytest.approx([50, 100, 150, 200], abs=3)
+    assert len(list((tmp_path / "out").iterdir())) == 4
+
+
 def test_a_run_without_optimizer_state_is_evaluated_again_but_not_continued(trained, tmp_path):
     (run, again), copy = trained, tmp_path / "run"
     state = load_checkpoint(run / "checkpoint.pth")

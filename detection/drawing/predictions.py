@@ -1,7 +1,8 @@
 """Draw the detections in images without truth, each into a file."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,20 @@ def save_predictions(folder: Path, tree: Mapping[str, Any], least_score: float) 
         if one["score"] >= least_score:
             box = Box(tuple(one["bbox"]), names[one["category_id"]], FOUND, one["score"])
             boxes[one["image_id"]].append(box)
-    paths, taken = [], set()
+    paths: list[Path] = []
+    taken: set[str] = set()
     for image in tree["images"]:
         source, number = Path(image["file_name"]), image["id"]
         scene = Scene(number, source, image["width"], image["height"], (), tuple(boxes[number]))
         drawn = draw_scene(scene, load_image(scene), Choice(), 1.0)
-        # Images of several folders can have the same name.
-        name = f"{source.stem}-{number}.png" if source.stem in taken else f"{source.stem}.png"
-        taken.add(source.stem)
+        name = _free_name(source.stem, number, taken)
+        taken.add(name)
         save_atomic(folder / name, lambda temporary, drawn=drawn: drawn.save(temporary, format="PNG"))
         paths.append(folder / name)
     return paths
+
+
+def _free_name(stem: str, number: int, taken: Container[str]) -> str:
+    """Return a file name that is not taken: images of several folders or types can have the same stem."""
+    tries = (f"{stem}{'-' * n}{number}.png" for n in count(1))
+    return next(name for name in chain([f"{stem}.png"], tries) if name not in taken)
