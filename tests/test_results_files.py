@@ -191,6 +191,20 @@ def test_unchanged_inputs_are_not_evaluated_again(truth, tmp_path, tool, monkeyp
     assert len(evaluated) == 6
 
 
+def test_a_kill_leaves_no_metrics_of_other_detections(truth, tmp_path, monkeypatch):
+    folder = evaluate(truth, DETECTIONS, name="A", output_dir=tmp_path).folder
+    matches = (folder / "matches.npz").read_bytes()
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(results_files_module, "save_results", kill)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(truth, DETECTIONS[::2], name="A", output_dir=tmp_path)
+    assert (folder / "matches.npz").read_bytes() != matches
+    assert not (folder / "results.json").exists()
+
+
 def test_the_folder_states_the_current_file_and_protocol(truth, tmp_path, tool):
     add_voc(tmp_path / "runs", truth, "CE", DETECTIONS[::2])
     folder, file = tmp_path / "out" / "results" / "A-0", write(tmp_path / "a.json", DETECTIONS)

@@ -21,7 +21,7 @@ from backbones import __version__
 from backbones.core.errors import InputError
 from backbones.core.files import fingerprint
 from backbones.core.matches import MATCHES_FILE, Matches, load_matches
-from backbones.core.results import BackboneIdentity, load_results, make_results, save_results
+from backbones.core.results import FILE_NAME, BackboneIdentity, load_results, make_results, save_results
 from detection.evaluation.declared import FORMS, Declared, ResultsFile
 from detection.evaluation.evaluators import measure_boxes
 from detection.evaluation.foreign import DECLARED, TestSet, read_results
@@ -213,6 +213,7 @@ def _evaluate(
     }
     known = _known_metrics(folder, identity, origin, rules)
     if known is None:
+        (folder / FILE_NAME).unlink(missing_ok=True)  # else a kill could leave old metrics beside new matches
         measured = measure_boxes(test.truth, detections, rules.form, rules.score_threshold, folder / MATCHES_FILE)
         data = {"test": _describe(test) | measured.counts}
         details = {"results_file": origin, **measured.details}
