@@ -81,3 +81,5 @@ def test_the_tool_prints_a_block_for_a_config(load_tool, shared_data, capsys):
     assert areas == sorted(areas)
     with pytest.raises(InputError, match="--size is 0"):
         load_tool("estimate_anchors").main(["--data", "bccd_test", "--size", "0"])
+    with pytest.raises(InputError, match="--seed is -1"):
+        load_tool("estimate_anchors").main([*arguments, "--seed", "-1"])

@@ -53,6 +53,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     for name in ("size", "per_scale"):
         check_range(f"--{name.replace('_', '-')}", getattr(args, name), 1)
+    check_range("--seed", args.seed, 0)
     return args
 
 
