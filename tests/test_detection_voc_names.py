@@ -8,7 +8,8 @@ from helpers.coco_breakage import SPELLED
 from helpers.detection_files import BOXES, judge, rows, save_image, train, write_voc
 
 from backbones.core.errors import InputError
-from detection.data.voc.split import read_split
+from backbones.core.findings import Findings
+from detection.data.voc.split import read_split, read_stems
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,21 @@ def test_lines_of_a_split(tmp_path, sound, stems, lines, counted):
     assert (errors, found) == ({}, counted)
     assert [record.path for record in data.records] == [str(tmp_path / "JPEGImages" / f"{s}.jpg") for s in stems]
     assert rows(data) == rows(sound)
+
+
+@pytest.mark.parametrize("form", ["{folder}/JPEGImages/{stem}.jpg", "../JPEGImages/{stem}.jpg"])
+def test_a_path_of_an_image_names_its_annotation(tmp_path, sound, form):
+    """The path is an image without annotation of this name, the stem alone has both."""
+    lines = "\n".join(form.format(folder=tmp_path, stem=stem) for stem in "abc")
+    errors, found, data, _ = judge(write_voc(tmp_path, lines=lines))
+    assert (errors, found) == ({}, {})
+    assert rows(data) == rows(sound)
+
+
+def test_a_name_with_both_files_is_read_before_one_with_an_annotation_only(tmp_path):
+    findings = Findings()
+    ranks = {"x/a": 1, "a.jpg": 2, "a": 3, "b": 1, "x/b": 2}
+    assert read_stems(["x/a.jpg", "x/b.jpg"], tmp_path, lambda stem: ranks.get(stem, 0), findings) == ["a", "x/b"]
 
 
 def test_a_line_without_files_and_a_line_again_are_errors(tmp_path):

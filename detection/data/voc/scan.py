@@ -39,7 +39,7 @@ def scan_voc(
         return None
     xml, images = Listing(folder / "Annotations"), Listing(folder / "JPEGImages")
     _count_hidden(xml, images, lines, findings)
-    stems = read_stems(lines, listing, lambda stem: xml.has(f"{stem}.xml") or bool(images.images(stem)), findings)
+    stems = read_stems(lines, listing, lambda stem: 2 * xml.has(f"{stem}.xml") + bool(images.images(stem)), findings)
     read = {stem: read_annotation(_xml_path(xml, stem, findings)) for stem in stems}
     for found in read.values():
         for kind, where in found.problems:

@@ -33,15 +33,15 @@ def read_split(path: Path) -> list[str]:
         raise InputError(f"cannot read the split file {path} as text: {error}") from None
 
 
-def read_stems(lines: Sequence[str], listing: Path, is_known: Callable[[str], bool], findings: Findings) -> list[str]:
+def read_stems(lines: Sequence[str], listing: Path, rank: Callable[[str], int], findings: Findings) -> list[str]:
     """Return the image name of each line, without duplicates.
 
-    The name is the first of these for which `is_known` holds: the whole line (names can contain spaces), the line
-    without its flag, its first word; each also without an image suffix and without folders.  If none is known, it is
-    the line without its flag.
+    The name is the first of these with files: the whole line (names can contain spaces), the line without its flag, its
+    first word; each also without an image suffix and without folders, of which the one of the highest rank is taken.
+    If none has files, it is the line without its flag.
 
     Args:
-        is_known: whether an annotation or an image of this name exists.
+        rank: of a name by its files: 3 annotation and image, 2 annotation, 1 image, 0 none.
     """
     stems = []
     for line in lines:
@@ -53,7 +53,8 @@ def read_stems(lines: Sequence[str], listing: Path, is_known: Callable[[str], bo
             readings.append((FLAGGED if flag[2] in ("-1", "0") else None, flag[1]))
         if word != line:
             readings.append((WORDS, word))
-        known = ((kind, stem) for kind, text in readings for stem in _stems(text) if is_known(stem))
+        best = ((kind, max(_stems(text), key=rank)) for kind, text in readings)
+        known = ((kind, stem) for kind, stem in best if rank(stem))
         kind, stem = next(known, (None, _bare(flag[1] if flag else line)))
         stems.append(stem)
         if kind:
