@@ -10,10 +10,12 @@ import numpy as np
 
 from backbones.core.errors import InputError
 from backbones.core.matches import MATCHES_FILE, load_matches
+from backbones.core.results import load_results
 from detection.drawing.reading import Scene, SceneReader, TestedImages
 from detection.evaluation.coco import coco_numbers
 from detection.evaluation.declared import VOC, Declared
-from detection.evaluation.foreign import TestSet, read_results
+from detection.evaluation.foreign import TestSet, adapt, read_results
+from detection.evaluation.results_files import truth_of
 
 
 def load_arguments(args: argparse.Namespace) -> TestedImages:
@@ -89,8 +91,9 @@ def read_scenes(
             f"{missing[0]}: no such image, though {test.where} names it ({len(missing)} of {len(chosen)} are missing); "
             "correct --images"
         )
-    detections = read_results(one.path, test, _declared(args))
-    tested = TestedImages(images, test.truth, detections, load_matches(Path(run) / MATCHES_FILE), str(one.path))
+    read = truth_of(test, load_results(run))
+    detections = adapt(read_results(one.path, test, _declared(args)), test, read)
+    tested = TestedImages(images, read.truth, detections, load_matches(Path(run) / MATCHES_FILE), str(one.path))
     return tested.scenes(wanted, least_score=least_score)
 
 

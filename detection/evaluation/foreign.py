@@ -4,7 +4,9 @@ What does not fit the test set is refused, with the declaration under which it w
 Letters: I images, N detections.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from backbones.core.files import fingerprint, load_json
 from backbones.core.findings import ERROR, Findings
 from backbones.core.warning_counter import WarningCounter
 from detection.data.catalog import load_data
+from detection.data.categories import find_roots
 from detection.data.fields import column, is_integer, read_numbers, say
 from detection.data.scan import ASTRAY, CORNERS, NORMALISED, Scan, check_boxes, refuse
 from detection.evaluation.declared import CATEGORY_KEYS, FORMS, IMAGE_KEYS, RELATIVE, VOC, Declared
@@ -59,6 +62,24 @@ class TestSet:
         sides = [read_numbers(column(self.images, key))[0] for key in ("width", "height")]
         return np.where(np.stack(sides, axis=1) > 0, np.stack(sides, axis=1), np.nan)
 
+    @cached_property
+    def in_training(self) -> "TestSet":
+        """The test set as a run of ours reads its file; the object itself if nothing differs.
+
+        Boxes are clipped to their images; empty ones and the unused root category of Roboflow are dropped.
+        """
+        ids, names = self.truth.category_ids, list(self.truth.names["category_id"].values())
+        used = set(ids[self.truth.objects.category].tolist())
+        roots = find_roots(self.categories, ids, names, used)
+        truth = self.truth.as_in_training(self.sizes(), roots)
+        if truth is self.truth:
+            return self
+        other = copy.copy(self)
+        other.__dict__.pop("fingerprint", None)
+        other.truth = truth
+        other.categories = [one for one, root in zip(self.categories, roots.tolist(), strict=True) if not root]
+        return other
+
     def image_names(self, by: str) -> Mapping[Any, int]:
         """Map what `image_id` can hold to the image's id."""
         if by == "id":
@@ -96,6 +117,12 @@ def read_results(source: Sequence | Mapping | str | Path, test: TestSet, declare
         raise InputError(f"{error}{_hint(source, test, declared)} (ground truth: {test.where})") from None
     _check_boxes(boxes, test, declared, where)
     return boxes
+
+
+def adapt(detections: Boxes, test: TestSet, read: TestSet) -> Boxes:
+    """Return the detections of a test set for `test.in_training`, without those of the classes that it leaves out."""
+    ids, known = test.truth.category_ids[detections.category], read.truth.category_ids
+    return replace(detections, category=np.searchsorted(known, ids)).take(np.isin(ids, known))
 
 
 def _named(test: TestSet) -> list[dict[str, Any]]:

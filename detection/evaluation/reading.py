@@ -4,7 +4,9 @@ All evaluators of boxes use it.  The ground truth is read by the same code as in
 (`detection.data.coco.instances`).  Letters: I images, K classes, N detections, G objects.
 """
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from detection.data.coco.instances import (
     unique_entries,
 )
 from detection.data.fields import ABSENT, column, read_ids, read_numbers, read_rows, say, say_id
-from detection.data.scan import MALFORMED, NOT_FINITE, refuse
+from detection.data.scan import MALFORMED, NOT_FINITE, cut_boxes, refuse
 from detection.evaluation.listed import LISTED, use_truth_ids
 from detection.evaluation.matching import Boxes
 from detection.evaluation.valid import build_detections, image_areas, read_valid_detections, read_valid_truth
@@ -36,7 +38,10 @@ class GroundTruth:
 
     image_area: (I,) width times height in square pixels, NaN where the file does not say it.
     names: {"image_id": {id: file_name}, "category_id": {id: name}}, as the file states them.
+    clipped, dropped: numbers of boxes that `as_in_training` changed.
     """
+
+    clipped, dropped = 0, 0
 
     def __init__(self, source: Mapping[str, Any] | str | Path) -> None:
         self.where = str(source) if isinstance(source, str | Path) else "ground truth"
@@ -45,6 +50,32 @@ class GroundTruth:
         self.category_names = _distinct(names)
         listed = {"image_id": (self.image_ids, files), "category_id": (self.category_ids, names)}
         self.names = {key: dict(zip(ids.tolist(), some, strict=True)) for key, (ids, some) in listed.items()}
+
+    def as_in_training(self, sizes: np.ndarray, roots: np.ndarray) -> "GroundTruth":
+        """Return the ground truth as training reads it, with boxes clipped to their images and empty ones dropped.
+
+        The result is the object itself if nothing changes.
+
+        Args:
+            sizes: (I, 2) widths and heights; NaN: unknown, and boxes are left as they are.
+            roots: (K,) bool, categories without objects to leave out.
+        """
+        size = sizes[self.objects.image]
+        unknown = np.asarray(np.isnan(size).any(axis=1))
+        bbox, moved, kept = cut_boxes(self.objects.xywh, np.nan_to_num(size))
+        kept |= unknown
+        if kept.all() and not (moved & ~unknown).any() and not roots.any():
+            return self
+        other = copy.copy(self)
+        other.clipped, other.dropped = int((moved & kept & ~unknown).sum()), int((~kept).sum())
+        xywh = np.where(unknown[:, None], self.objects.xywh, bbox)
+        place = np.cumsum(~roots) - 1
+        other.objects = replace(self.objects, xywh=xywh, category=place[self.objects.category]).take(kept)
+        other.category_ids = self.category_ids[~roots]
+        names = {key: self.names["category_id"][key] for key in other.category_ids.tolist()}
+        other.names = {**self.names, "category_id": names}
+        other.category_names = _distinct(list(names.values()))
+        return other
 
     def positions(self, items: Sequence[Mapping], where: Callable[[int], str]) -> tuple[np.ndarray, np.ndarray]:
         """Return (N,) image and class positions; raise `InputError` for the first invalid or unknown id."""

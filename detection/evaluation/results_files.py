@@ -5,8 +5,8 @@
 
 The label and the method are the given name.  How such a detector was trained is not known, so its protocol is that of
 the evaluation alone: test set, form and score threshold.  Beside runs of our own on the same test set, the results take
-their protocol, form and score threshold, and so join their table.  A folder whose inputs, by their hashes, are
-unchanged is not evaluated again.
+their protocol, form, score threshold and reading of the ground truth (boxes clipped to their images, empty ones
+dropped), and so join their table.  A folder whose inputs, by their hashes, are unchanged is not evaluated again.
 """
 
 import re
@@ -22,9 +22,10 @@ from backbones.core.errors import InputError
 from backbones.core.files import fingerprint
 from backbones.core.matches import MATCHES_FILE, Matches, load_matches
 from backbones.core.results import FILE_NAME, BackboneIdentity, load_results, make_results, save_results
+from backbones.core.warning_counter import WarningCounter
 from detection.evaluation.declared import FORMS, Declared, ResultsFile
 from detection.evaluation.evaluators import measure_boxes
-from detection.evaluation.foreign import DECLARED, TestSet, read_results
+from detection.evaluation.foreign import DECLARED, TestSet, adapt, read_results
 from detection.evaluation.matching import Boxes, counted
 
 RESULTS = "results"  # folder below the output folder of a comparison
@@ -44,11 +45,12 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class _Rules:
-    """What the rows of a table have in common: protocol, form of the test set, score threshold of AP."""
+    """What the rows of a table have in common: protocol, form of the test set, score threshold of AP, ground truth."""
 
     protocol: Mapping[str, Any]
     form: str
     score_threshold: float
+    test: TestSet
 
 
 def evaluate_files(
@@ -135,23 +137,24 @@ def _folder_name(name: str, seed: int) -> str:
 def _own_rules(test: TestSet, form: str | None) -> _Rules:
     form = form or FORMS[0]
     digest = fingerprint(test.fingerprint, form)
-    return _Rules({"name": PROTOCOL, "hash": digest}, form, 0.0)
+    return _Rules({"name": PROTOCOL, "hash": digest}, form, 0.0, test)
 
 
 def _join(test: TestSet, files: Sequence[ResultsFile], beside: Sequence[str | Path], form: str | None) -> _Rules | None:
     """Return the rules of the runs whose ground truth this is; None without runs."""
     fitting: dict[tuple[str, str], _Rules] = {}
     differing = ""
-    for folder in map(Path, beside):
-        results = load_results(folder)
+    loaded = [(Path(one), load_results(one)) for one in beside]
+    for folder, results in sorted(loaded, key=lambda one: _is_foreign(one[1])):
+        read = truth_of(test, results)
         matches = load_matches(folder / results["files"].get("matches", MATCHES_FILE))
         protocol = {key: str(results["protocol"].get(key)) for key in ("name", "hash")}
-        if found := _difference(test, matches):
+        if found := _difference(read, matches):
             differing = differing or f"{folder}: {found}"
         else:
             theirs = form or ("voc" if VOC_METRIC in results["metrics"] else "coco")
             key = protocol["name"], protocol["hash"]
-            fitting.setdefault(key, _Rules(protocol, theirs, matches.score_threshold))
+            fitting.setdefault(key, _Rules(protocol, theirs, matches.score_threshold, read))
     names = ", ".join(f"{one.name}={one.path}" for one in files[:3]) + ", ..." * (len(files) > 3)
     if beside and not fitting:
         raise InputError(
@@ -162,6 +165,17 @@ def _join(test: TestSet, files: Sequence[ResultsFile], beside: Sequence[str | Pa
         known = ", ".join("@".join(key) for key in fitting)
         raise InputError(f"--results {names}: the runs have several protocols, {known}; give runs of one of them")
     return next(iter(fitting.values()), None)
+
+
+def truth_of(test: TestSet, results: Mapping[str, Any]) -> TestSet:
+    """Return the test set as it was read for results: a run of ours clips boxes, a results file alone does not."""
+    read = test.in_training
+    origin = results["details"].get("results_file", {})
+    return test if _is_foreign(results) and origin.get("truth_fingerprint") != read.fingerprint else read
+
+
+def _is_foreign(results: Mapping[str, Any]) -> bool:
+    return "results_file" in results["details"]
 
 
 def _difference(test: TestSet, matches: Matches) -> str:
@@ -206,7 +220,7 @@ def _evaluate(
         "file": str(one.path or ""),
         "detections": digest,
         "truth": test.where,
-        "truth_fingerprint": test.fingerprint,
+        "truth_fingerprint": rules.test.fingerprint,
         "form": rules.form,
         "score_threshold": rules.score_threshold,
         "training": "not known",
@@ -214,16 +228,33 @@ def _evaluate(
     known = _known_metrics(folder, identity, origin, rules)
     if known is None:
         (folder / FILE_NAME).unlink(missing_ok=True)  # else a kill could leave old metrics beside new matches
-        measured = measure_boxes(test.truth, detections, rules.form, rules.score_threshold, folder / MATCHES_FILE)
-        data = {"test": _describe(test) | measured.counts}
+        fitting = adapt(detections, test, rules.test)
+        warnings = _count_changes(test, rules.test, len(detections) - len(fitting))
+        measured = measure_boxes(rules.test.truth, fitting, rules.form, rules.score_threshold, folder / MATCHES_FILE)
+        data = {"test": _describe(rules.test) | measured.counts}
         details = {"results_file": origin, **measured.details}
         files = {"matches": MATCHES_FILE, **measured.files}
         results = make_results(
-            "detection", identity, rules.protocol, measured.metrics, data=data, details=details, files=files
-        )
+            "detection", identity, rules.protocol, measured.metrics, data=data, details=details, files=files,
+            warnings=warnings.as_list(),
+        )  # fmt: skip
         save_results(folder, results)
         known = results["metrics"]
     return Evaluated(folder, known)
+
+
+def _count_changes(test: TestSet, read: TestSet, detections: int) -> WarningCounter:
+    """Count how a test set as a run reads it differs; detections: number that it leaves out."""
+    warnings, truth = WarningCounter(), read.truth
+    for what, count in (
+        ("box clipped to the image, as in the runs", truth.clipped),
+        ("empty box dropped, as in the runs", truth.dropped),
+        ("category ignored, as in the runs", len(test.truth.category_ids) - len(truth.category_ids)),
+        ("detection of an ignored category dropped", detections),
+    ):
+        if count:
+            warnings.add(what, test.where, count)
+    return warnings
 
 
 def _known_metrics(
