@@ -16,7 +16,6 @@ from backbones.core.errors import InputError
 from backbones.core.files import fingerprint
 from backbones.core.imports import import_of_run
 from backbones.core.results import BackboneIdentity
-from backbones.core.run_log import get_logger
 from backbones.models.base import build_model
 
 FILE_NAME = "backbone.pth"
@@ -46,8 +45,7 @@ _SPEC_TYPES: dict[str, tuple[type, ...]] = {
 # Properties of the networks here and their input; an imported backbone can differ, which only detectors support.
 OWN_FORM = {"stride_in_1x1": False, "channel_order": "RGB", "pixel_range": 1.0}
 NEW_NORMS = (
-    "every batch norm has mean 0 and variance 1, as in a network that was never trained; frozen, or in an evaluation, "
-    "they do not normalise: check which file was saved"
+    "backbone whose batch norms all have mean 0 and variance 1, as if never trained; frozen, they do not normalise"
 )
 PROVENANCE_KEYS = ("label", "method", "seed", "config_hash", "data_fingerprint", "version")
 
@@ -153,10 +151,7 @@ def load_backbone(path: str | Path) -> BackboneFile:
         raise InputError(f"{path} is damaged: its weights do not match its hash; copy it again or pretrain again")
     refuse_not_finite(content["state"], path)
     import_of_run(path.parent)  # the network can be one of the user's
-    file = BackboneFile(content["state"], content["spec"], content["provenance"], content["hash"], str(path))
-    if has_new_norms(file.state):
-        get_logger().warning("%s: %s", file.name, NEW_NORMS)
-    return file
+    return BackboneFile(content["state"], content["spec"], content["provenance"], content["hash"], str(path))
 
 
 def has_new_norms(state: Mapping[str, Tensor]) -> bool:

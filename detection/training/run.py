@@ -13,7 +13,7 @@ from backbones.core.distributed import barrier, is_main, setup_distributed
 from backbones.core.errors import InputError
 from backbones.core.run_log import get_logger, hold_log
 from backbones.core.warning_counter import WarningCounter
-from backbones.models.weights import BackboneFile, load_backbone
+from backbones.models.weights import NEW_NORMS, BackboneFile, has_new_norms, load_backbone
 from detection.choice import check_settings, validation_name
 from detection.data.catalog import load_data
 from detection.data.records import DetectionData, RunData, check_categories, shared_images
@@ -82,6 +82,8 @@ def finetune(
         cfg = set_value(cfg, key, len(data.train.categories))  # from here on as if it had been written in the config
     check_folder(run_dir, cfg, engine.roles, resume=resume, eval_only=eval_only)
     engine.warn(cfg, warnings)
+    if backbone and has_new_norms(backbone.state):
+        warnings.add(NEW_NORMS, backbone.name)
     data = data or load_all(cfg, key, warnings)
     train, test, val = data
     check_metric(cfg, val or test)
