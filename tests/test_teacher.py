@@ -305,3 +305,29 @@ def test_no_training_resumes_with_another_teacher(run, small_scenes, tmp_path, l
     before, now = (load_backbone(folder).hash for folder in (run, teacher))
     with pytest.raises(InputError, match=f"its teacher was {before} and is now {now}"):
         main(arguments(small_scenes, tmp_path / "student", *student, resume=True))
+
+
+def test_a_cached_teacher_is_identified_by_its_logits_and_not_only_by_its_backbone(
+    run, cache, small_scenes, tmp_path, load_tool
+):
+    """The same backbone gives other logits for images of another size, which are other targets."""
+    main, other = load_tool("pretrain").main, tmp_path / "other"
+    load_tool("cache_teacher").main([str(run), "--output-dir", str(other), "DATA.EVAL_RESIZE", "64"])
+    short = ["SOLVER.MAX_EPOCH", 1, "MODEL.ARCH", "lenet", "METHOD.NAME", "KD", "TEACHER.CACHE"]
+    students = {name: tmp_path / name for name in ("one", "same", "differs")}
+    for name, teacher in (("one", cache), ("same", shutil.copytree(cache, tmp_path / "copy")), ("differs", other)):
+        main(arguments(small_scenes, students[name], *short, teacher))
+    hashes = {name: load_backbone(folder).provenance["config_hash"] for name, folder in students.items()}
+    assert hashes["one"] == hashes["same"] != hashes["differs"]
+    assert {load_results(folder)["details"]["teacher"] for folder in students.values()} == {load_backbone(run).hash}
+    with pytest.raises(InputError, match=r"its teacher was \w+ and is now \w+; restore the teacher or its cache"):
+        main(arguments(small_scenes, students["one"], *short, other, resume=True))
+    main(arguments(small_scenes, students["one"], *short, tmp_path / "copy", resume=True))
+
+
+def test_a_cache_of_an_earlier_version_counts_by_its_backbone(run, own, small_scenes):
+    assert CachedTeacher(own, scenes(small_scenes)).identity != load_backbone(run).hash
+    description = json.loads((own / "teacher.json").read_text())
+    del description["digest"]
+    (own / "teacher.json").write_text(json.dumps(description))
+    assert CachedTeacher(own, scenes(small_scenes)).identity == load_backbone(run).hash

@@ -32,7 +32,12 @@ def describe_protocol(cfg: CfgNode, data: str, start: str) -> dict[str, Any]:
 
 
 def content_hash(cfg: CfgNode, start: str, teacher: str) -> str:
-    """Hash everything that the weights depend on; files count by their content, not by their path."""
+    """Hash everything that the weights depend on; files count by their content, not by their path.
+
+    Args:
+        start: hash of the initial weights.
+        teacher: its `identity`; empty without a teacher.
+    """
     settings = ROLES.select(cfg, *WEIGHTS)
     if own := digests(cfg):
         settings |= {IMPORTS: own}

@@ -206,7 +206,7 @@ class Pretraining:
                 self.run_dir / CHECKPOINT,
                 iteration=finished,
                 data=self.samples.fingerprint,
-                teacher=self._teacher_hash(),
+                teacher=self._teacher_identity(),
                 start=self.start,
                 method=self.method.state_dict(),
                 validation=self.validation.state_dict(),
@@ -229,10 +229,10 @@ class Pretraining:
                 f"{path} was trained on data of fingerprint {state['data']}, DATA.ROOT now holds "
                 f"{self.samples.fingerprint}; restore the data, or start in another folder"
             )
-        if state.get("teacher", "") != self._teacher_hash():
+        if state.get("teacher", "") != self._teacher_identity():
             raise InputError(
                 f"cannot resume {path}: its teacher was {state.get('teacher') or 'none'} and is now "
-                f"{self._teacher_hash() or 'none'}; restore the teacher, or start in another folder"
+                f"{self._teacher_identity() or 'none'}; restore the teacher or its cache, or start in another folder"
             )
         if state.get("start", self._start_of_earlier_version()) != self.start:
             raise InputError(
@@ -253,8 +253,8 @@ class Pretraining:
         before = dict(flatten(load_yaml(path))).get("MODEL.WEIGHTS", "") if path.exists() else self.cfg.MODEL.WEIGHTS
         return self.start if before == self.cfg.MODEL.WEIGHTS else "unknown"
 
-    def _teacher_hash(self) -> str:
-        return self.teacher.hash if self.teacher else ""
+    def _teacher_identity(self) -> str:
+        return self.teacher.identity if self.teacher else ""
 
     def _save_backbone(self, name: str) -> None:
         cfg = self.cfg
@@ -262,7 +262,7 @@ class Pretraining:
             "label": cfg.LABEL or method_name(cfg),
             "method": method_name(cfg),
             "seed": cfg.SEED,
-            "config_hash": content_hash(cfg, self.start, self._teacher_hash()),
+            "config_hash": content_hash(cfg, self.start, self._teacher_identity()),
             "data_fingerprint": self.samples.fingerprint,
             "version": __version__,
         }

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from backbones.core.distributed import all_reduce_sum
 from backbones.core.errors import InputError
-from backbones.core.files import load_json, save_json
+from backbones.core.files import fingerprint, load_json, save_json
 from backbones.core.loading import GuardedLoader
 from backbones.core.runs import check_writable
 from backbones.data.batch import Batch
@@ -36,7 +36,8 @@ _ROWS = 16384  # rows of the cache that are checked at once
 class OnlineTeacher:
     """A finished backbone that is evaluated in each step; not a module, so that no state dict contains it.
 
-    hash: hash of its weights. trained_on: fingerprint of its training split.
+    hash: hash of its weights. identity: of all that its students learn from, here the same.
+    trained_on: fingerprint of its training split.
     """
 
     def __init__(self, file: BackboneFile, classes: list[str], device: torch.device, dtype: torch.dtype) -> None:
@@ -45,7 +46,8 @@ class OnlineTeacher:
                 f"the teacher {file.hash} ({file.provenance['label']}) knows {len(file.spec['classes'])} classes that "
                 f"are not the {len(classes)} of the data ({difference}); set TEACHER.RUN to a run on the same data set"
             )
-        self.hash, self.trained_on = file.hash, file.provenance["data_fingerprint"]
+        self.hash = self.identity = file.hash
+        self.trained_on = file.provenance["data_fingerprint"]
         self.model = file.build().to(device, dtype).requires_grad_(False)
         self.mean, self.std = (torch.tensor(file.spec[name], device=device, dtype=dtype) for name in ("mean", "std"))
         self.finite = torch.ones((), dtype=torch.bool, device=device)  # whether all logits so far were finite
@@ -78,7 +80,8 @@ class OnlineTeacher:
 class CachedTeacher:
     """The stored logits of a teacher for the samples of one training split.
 
-    folder: written by tools/cache_teacher.py.  hash, trained_on: as in `OnlineTeacher`.
+    folder: written by tools/cache_teacher.py.  hash, trained_on: as in `OnlineTeacher`.  identity: digest of its logits
+    and temperature, as one backbone gives other logits with other DATA.EVAL_*; its hash in folders of earlier versions.
 
     Raises:
         InputError: the folder does not hold finite logits of this split.
@@ -97,6 +100,7 @@ class CachedTeacher:
                 f"split has {samples.fingerprint}; run tools/cache_teacher.py on these data"
             )
         self.hash, self.fitted = description["backbone"], description["temperature"]
+        self.identity = str(description.get("digest", self.hash))
         self.trained_on = description["trained_on"]
         # The split that its temperature was fitted on; empty in folders of earlier versions.
         self.fitted_on = str(description.get("temperature_split", ""))
@@ -174,6 +178,7 @@ def write_cache(
         refuse_not_finite(found, [samples.paths[index] for index in batch.index.tolist()], teacher.model)
         logits[batch.index.numpy()] = found
     logits.flush()
+    temperature = teacher.temperature(val, val_names)
     description = {
         "format": FORMAT,
         "fingerprint": samples.fingerprint,
@@ -181,8 +186,15 @@ def write_cache(
         "split": samples.split,
         "backbone": teacher.hash,
         "trained_on": teacher.trained_on,
-        "temperature": teacher.temperature(val, val_names),
+        "temperature": temperature,
         "temperature_split": val_split,
+        "digest": _digest(logits, temperature, val_split),
     }
     save_json(folder / DESCRIPTION, description)
     return description
+
+
+def _digest(logits: np.ndarray, temperature: float, split: str) -> str:
+    """Return the fingerprint of what students read from a cache, from a pass over its rows."""
+    parts = [fingerprint(logits[first : first + _ROWS]) for first in range(0, len(logits), _ROWS)]
+    return fingerprint(*parts, repr(temperature), split)
