@@ -25,7 +25,9 @@ from backbones.core.files import load_json, save_atomic, save_json, save_text
 from backbones.core.locking import RUN_LOCK, lock_run
 from backbones.core.run_log import MetricsWriter, get_logger, log_to_file, read_metrics
 from backbones.core.runs import check_writable
+from backbones.data.batch import Batch
 from backbones.measuring.run import save_predictions
+from backbones.pretraining.teacher import write_cache
 from suites.folder import LOCK, lock_folder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -98,6 +100,40 @@ def test_figures(disk):
     with pytest.raises(InputError, match=rf"^cannot write {disk}/a\.png: No space .* 4\.1 kB free in {disk}; free"):
         save_atomic(disk / "a.png", figure.savefig)
     assert [p.name for p in disk.iterdir()] == ["filler"]
+
+
+class Teacher(torch.nn.Module):
+    """A teacher of 1000 classes whose logits are all 1."""
+
+    mean, hash, trained_on = torch.zeros(3), "0", "0"
+    model = torch.nn.Identity()
+
+    def forward(self, images):
+        return torch.ones(len(images), 1000)
+
+    def temperature(self, batches, names):
+        return 1.0
+
+
+class ManySamples:
+    """1000 samples of 1000 classes, without images."""
+
+    paths, classes, fingerprint, name, split = ["x"] * 1000, ["c"] * 1000, "0", "n", "s"
+
+    def __len__(self):
+        return 1000
+
+
+def test_logits_of_a_teacher(disk):
+    """In a memory-mapped file, they would end the process with a bus error."""
+    samples = ManySamples()
+    batches = [
+        Batch(torch.zeros(100, 1), torch.zeros(100, dtype=torch.int64), index=torch.arange(first, first + 100))
+        for first in range(0, 1000, 100)
+    ]
+    with refused(disk, disk / "logits.npy", r"about 4\.0 MB", "1.0 MB"):
+        write_cache(disk, Teacher(), samples, batches, [])
+    assert not list(disk.iterdir())
 
 
 def test_lines_of_metrics_are_whole_or_absent(disk):

@@ -191,7 +191,7 @@ def test_cache_of_other_data_names_both_fingerprints(cache, small_scenes):
             CachedTeacher(cache, other)
 
 
-def test_missing_and_unfinished_caches_are_refused(run, own, small_scenes, tmp_path):
+def test_missing_and_unfinished_caches_are_refused(run, cache, own, small_scenes, tmp_path):
     samples = scenes(small_scenes)
     with pytest.raises(InputError, match=r"no cached teacher in .*write it with tools/cache_teacher\.py"):
         CachedTeacher(tmp_path / "nowhere", samples)
@@ -201,10 +201,26 @@ def test_missing_and_unfinished_caches_are_refused(run, own, small_scenes, tmp_p
         raise KeyboardInterrupt
 
     teacher = OnlineTeacher(load_backbone(run), samples.classes, CPU, torch.float32)
-    with pytest.raises(KeyboardInterrupt):
-        write_cache(own, teacher, samples, interrupted(), [])
+    for folder in (own, tmp_path / "new"):
+        with pytest.raises(KeyboardInterrupt):
+            write_cache(folder, teacher, samples, interrupted(), [])
     with pytest.raises(InputError, match="no cached teacher in"):
-        CachedTeacher(own, samples)
+        CachedTeacher(tmp_path / "new", samples)
+    assert not list((tmp_path / "new").iterdir())
+    assert CachedTeacher(own, samples).identity == CachedTeacher(cache, samples).identity  # the one before
+
+
+def test_a_cache_that_is_written_again_does_not_change_under_an_open_one(run, own, small_scenes):
+    samples, batch = scenes(small_scenes), evaluated(small_scenes, "train")
+    opened = CachedTeacher(own, samples)
+    before = np.array(opened.logits)
+    teacher = OnlineTeacher(load_backbone(run), samples.classes, CPU, torch.float32)
+    dark = Batch(batch.images // 2, batch.labels, index=batch.index)
+    write_cache(own, teacher, samples, [dark], [evaluated(small_scenes, "val")])
+    np.testing.assert_array_equal(opened.logits, before)
+    found = CachedTeacher(own, samples)
+    assert np.abs(found.logits - before).max() > 1e-3
+    assert found.identity != opened.identity
 
 
 @pytest.mark.parametrize(

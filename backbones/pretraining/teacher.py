@@ -17,7 +17,7 @@ from torch import Tensor
 
 from backbones.core.distributed import all_reduce_sum
 from backbones.core.errors import InputError
-from backbones.core.files import fingerprint, load_json, save_json
+from backbones.core.files import fingerprint, load_json, save_atomic, save_json
 from backbones.core.loading import GuardedLoader
 from backbones.core.runs import check_writable
 from backbones.data.batch import Batch
@@ -162,23 +162,16 @@ def write_cache(
 ) -> dict:
     """Compute the teacher's logits for every sample of `batches`; write the folder and return its description.
 
+    A cache that the folder holds already is replaced at the end: until then, and in trainings that have it open, it
+    stays as it is.
+
     batches: all samples of `samples`, without augmentation, in one process. val: batches to fit the temperature on.
     val_names: names of the images of `val`, for messages. val_split: name of that split.
 
     Raises:
-        InputError: logits that are not finite, with the image and the teacher's file.
+        InputError: logits that are not finite, with the image and the teacher's file; a file that cannot be written.
     """
     check_writable(folder)
-    (folder / DESCRIPTION).unlink(missing_ok=True)  # written last: without it the folder is not a cache
-    shape = (len(samples), len(samples.classes))
-    logits = np.lib.format.open_memmap(folder / LOGITS, mode="w+", dtype=np.float32, shape=shape)
-    for batch in batches:
-        assert batch.index is not None
-        found = teacher(batch.images.to(teacher.mean.device)).float().cpu().numpy()
-        refuse_not_finite(found, [samples.paths[index] for index in batch.index.tolist()], teacher.model)
-        logits[batch.index.numpy()] = found
-    logits.flush()
-    temperature = teacher.temperature(val, val_names)
     description = {
         "format": FORMAT,
         "fingerprint": samples.fingerprint,
@@ -186,12 +179,42 @@ def write_cache(
         "split": samples.split,
         "backbone": teacher.hash,
         "trained_on": teacher.trained_on,
-        "temperature": temperature,
-        "temperature_split": val_split,
-        "digest": _digest(logits, temperature, val_split),
     }
+
+    def write(temporary: Path) -> None:
+        _write_rows(temporary, shape, _rows(teacher, samples, batches))
+        temperature = teacher.temperature(val, val_names)
+        digest = _digest(np.lib.format.open_memmap(temporary, mode="r"), temperature, val_split)
+        description.update(temperature=temperature, temperature_split=val_split, digest=digest)
+        (folder / DESCRIPTION).unlink(missing_ok=True)  # written last: without it the folder is not a cache
+
+    shape = (len(samples), len(samples.classes))
+    save_atomic(folder / LOGITS, write, np.broadcast_to(np.float32(0), shape))  # an array of this size, without memory
     save_json(folder / DESCRIPTION, description)
     return description
+
+
+def _rows(teacher: OnlineTeacher, samples: Samples, batches: Iterable[Batch]) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the index and the logits (K,) of every sample of `batches`."""
+    for batch in batches:
+        assert batch.index is not None
+        found = teacher(batch.images.to(teacher.mean.device)).float().cpu().numpy()
+        refuse_not_finite(found, [samples.paths[index] for index in batch.index.tolist()], teacher.model)
+        yield from zip(batch.index.tolist(), found, strict=True)
+
+
+def _write_rows(path: Path, shape: tuple[int, int], rows: Iterable[tuple[int, np.ndarray]]) -> None:
+    """Write a float32 .npy file from its rows, in any order.
+
+    It is not memory-mapped: on a full disk, a write to a map kills the process instead of raising an error.
+    """
+    header = {"descr": np.dtype(np.float32).str, "fortran_order": False, "shape": shape}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        start = file.tell()
+        for index, row in rows:
+            file.seek(start + index * row.nbytes)
+            file.write(row.tobytes())
 
 
 def _digest(logits: np.ndarray, temperature: float, split: str) -> str:
