@@ -7,7 +7,9 @@ from helpers.pretraining import arguments
 from helpers.result_folders import add, backbone, compare_runs
 from helpers.tools import load_tool, tool
 
+from backbones.core.checkpoint import load_checkpoint, save_checkpoint
 from backbones.core.choices import EPOCH, GRID, TEMPERATURE
+from backbones.core.errors import InputError
 from backbones.core.results import load_results, save_results
 from backbones.methods.base import METHODS
 from suites.checks import check_settings
@@ -57,6 +59,40 @@ def test_a_cached_teacher_keeps_the_split_of_its_temperature(small_scenes, teach
     tool("pretrain")(arguments(small_scenes, tmp_path / "ils", *SHORT, "DATA.HOLDOUT", 10, *method))
     assert load_results(tmp_path / "ils")["details"]["choices"] == [{"what": TEMPERATURE, "split": "holdout"}]
     assert chosen(tmp_path / "ils") == []  # validated on val
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_resumed_run_keeps_the_split_that_its_temperature_was_fitted_on(small_scenes, teachers, tmp_path, earlier):
+    """A checkpoint holds the temperature, which no resumed run fits again."""
+
+    def argv(*options, resume):
+        method = ["METHOD.NAME", "ILS", "TEACHER.RUN", teachers / "held_out", "DATA.HOLDOUT", 10]
+        return arguments(small_scenes, tmp_path, *SHORT, *method, *options, resume=resume)
+
+    tool("pretrain")(argv(resume=False))
+    if earlier:  # a checkpoint of a version that did not record it
+        state = load_checkpoint(tmp_path / "checkpoint.pth")
+        del state["temperature"]
+        save_checkpoint(tmp_path / "checkpoint.pth", **state)
+    before = (tmp_path / "config.yaml").read_text()
+    refused = r"temperature of its teacher was fitted on other images \(split val, now {}\); set DATA\.VAL_SPLIT and"
+    for split, options in (("holdout", ["DATA.VAL_SPLIT", "holdout"]), ("val", ["DATA.EVAL_RESIZE", 64])):
+        with pytest.raises(InputError, match=refused.format(split)):
+            tool("pretrain")(argv(*options, resume=True))
+    assert (tmp_path / "config.yaml").read_text() == before
+    tool("pretrain")(argv(resume=True))
+    assert load_results(tmp_path)["details"]["choices"] == [{"what": TEMPERATURE, "split": "val"}]
+    assert chosen(tmp_path) == [TEMPERATURE]
+
+
+def test_a_run_with_a_cached_teacher_resumes_with_another_validation_split(small_scenes, teachers, tmp_path):
+    cache, run = tmp_path / "cache", tmp_path / "ils"
+    assert tool("cache_teacher")([str(teachers / "held_out"), "--output-dir", str(cache)]) == 0
+    method = ["METHOD.NAME", "ILS", "TEACHER.CACHE", cache, "DATA.HOLDOUT", 10]
+    tool("pretrain")(arguments(small_scenes, run, *SHORT, *method))
+    tool("pretrain")(arguments(small_scenes, run, *SHORT, *method, "DATA.VAL_SPLIT", "holdout", resume=True))
+    assert load_results(run)["details"]["choices"] == [{"what": TEMPERATURE, "split": "holdout"}]
+    assert chosen(run) == [TEMPERATURE]
 
 
 def test_methods_without_a_fitted_temperature_chose_nothing(small_scenes, teachers, tmp_path):

@@ -44,6 +44,7 @@ from backbones.pretraining.building import (
 from backbones.pretraining.description import content_hash, describe_input, describe_protocol
 from backbones.pretraining.task import MethodHook
 from backbones.pretraining.teacher import CachedTeacher, OnlineTeacher
+from backbones.pretraining.temperature_origin import KEY, restore_origin, temperature_origin
 
 CHECKPOINT = "checkpoint.pth"
 BACKBONE, BEST = "backbone.pth", "best.pth"
@@ -107,6 +108,8 @@ class Pretraining:
             stop=self.stop,
             measured=config_hash(seen | {"fingerprint": val.fingerprint}),
         )
+        fits = self.method.fits_temperature
+        self.origin = temperature_origin(cfg, self.teacher, self.validation.measured) if fits else {}
 
     def fit(self, *, resume: bool) -> None:
         """Train; with `resume`, start from the checkpoint in the run folder, if it exists."""
@@ -188,9 +191,8 @@ class Pretraining:
         cfg, found = self.cfg, []
         if cfg.EVAL.REPORT == "best":
             found.append(choice(EPOCH, cfg.DATA.VAL_SPLIT))
-        if self.method.fits_temperature:
-            cached = isinstance(self.teacher, CachedTeacher) and self.teacher.fitted_on
-            found.append(choice(TEMPERATURE, cached or cfg.DATA.VAL_SPLIT))
+        if self.origin:
+            found.append(choice(TEMPERATURE, self.origin["split"]))
         return found
 
     def _save(self, finished: int) -> None:
@@ -198,9 +200,9 @@ class Pretraining:
             self.teacher.refuse_not_finite()
         self.method.gather()
         self.meters.gather(self.device)
-        optimizer = (
-            {} if finished == self.stop and self.keep == KEEP_WEIGHTS else {OPTIMIZER: self.optimizer.state_dict()}
-        )
+        further = {KEY: self.origin} if self.origin else {}
+        if finished < self.stop or self.keep != KEEP_WEIGHTS:
+            further[OPTIMIZER] = self.optimizer.state_dict()
         if distributed.is_main():
             save_checkpoint(
                 self.run_dir / CHECKPOINT,
@@ -211,7 +213,7 @@ class Pretraining:
                 method=self.method.state_dict(),
                 validation=self.validation.state_dict(),
                 meters=self.meters.state_dict(),
-                **optimizer,
+                **further,
             )
         distributed.barrier()
         note_saved(finished, self.stop)
@@ -239,6 +241,7 @@ class Pretraining:
                 f"cannot resume {path}: MODEL.WEIGHTS holds {self.start or 'nothing'}, it started from "
                 f"{state.get('start', 'another file') or 'nothing'}; restore the file, or start in another folder"
             )
+        self.origin = restore_origin(self.cfg, state, self.origin, path)
         self.validation.load_state_dict(state.get("validation", {}))
         refuse_unfinished(state, path, finished=state["iteration"] >= self.stop)
         if OPTIMIZER in state:
