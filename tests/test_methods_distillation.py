@@ -11,6 +11,7 @@ from torch import nn
 from backbones.config import get_defaults
 from backbones.core.errors import InputError
 from backbones.data.batch import Batch
+from backbones.methods import distillation
 from backbones.methods import functional as F
 from backbones.models import Outputs
 from backbones.pretraining.building import build_solver
@@ -270,3 +271,36 @@ def test_amount_must_leave_room_for_the_hard_label():
     for amount in (0.0, 0.6, 0.9):
         with pytest.raises(InputError, match=r"METHOD\.BetaSmoothing\.amount"):
             build("BetaSmoothing", amount=amount, hard_weight=0.4)
+
+
+def test_every_process_ranks_with_the_batch_statistics_of_the_main_process(monkeypatch):
+    """A checkpoint holds only those, so that a resumed run would rank otherwise than the uninterrupted one."""
+    processes = [build("BetaSmoothing", model=Scaled().double()) for _ in range(2)]
+    batches = [random_batch(seed=seed, size=50) for seed in range(2)]
+    batches[1].images *= torch.arange(1, K + 1)
+    sent = []
+
+    def send(*tensors):
+        sent.append([tensor.clone() for tensor in tensors])
+
+    def receive(*tensors):
+        for tensor, theirs in zip(tensors, sent.pop(), strict=True):
+            tensor.copy_(theirs)
+
+    def step(process, own):
+        """Return the targets of one process; the main process (0) must have made the same step before."""
+        monkeypatch.setattr(distillation, "broadcast", receive if process else send, raising=False)
+        torch.manual_seed(0)
+        targets = own[process](batches[process]).targets
+        own[process].after_step()
+        return targets
+
+    for _ in range(3):
+        for process in range(2):
+            step(process, processes)
+    assert not torch.allclose(*(method.averaged.norm.running_var for method in processes), rtol=0.1)
+    resumed = copy.deepcopy(processes)
+    for method in resumed:
+        method.load_state_dict(copy.deepcopy(processes[0].state_dict()))
+    for process in range(2):
+        assert torch.equal(step(process, processes), step(process, resumed)), process

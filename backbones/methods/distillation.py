@@ -10,6 +10,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from backbones.core.distributed import broadcast
 from backbones.core.errors import InputError
 from backbones.data.batch import Batch
 from backbones.methods.base import METHODS, Context, Method
@@ -205,6 +206,8 @@ class BetaSmoothing(Method):
 
     @torch.no_grad()
     def targets(self, batch: Batch) -> Tensor:
+        # Each process has its own batch statistics; only those of the main process are in the checkpoint.
+        broadcast(*(buffer for buffer in self.averaged.buffers() if buffer.is_floating_point()))
         p = full_precision(self.averaged(batch.images).logits).softmax(dim=1)
         order = p.gather(1, batch.labels[:, None])[:, 0].argsort()
         drawn = self.confidence.sample((len(batch),)).sort()[0].to(self.target_dtype)  # the same on every device
