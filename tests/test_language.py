@@ -1,4 +1,4 @@
-"""One word for one thing: what CONTRIBUTING.md lists under "Names and language" is said nowhere else."""
+"""One word for one thing, in plain technical English, as CONTRIBUTING.md asks: other words are said nowhere."""
 
 import re
 from pathlib import Path
