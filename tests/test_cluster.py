@@ -346,6 +346,21 @@ def test_weights_that_keep_has_deleted_are_trained_again_for_a_stage_that_is_add
     assert lab.to_run() == []
 
 
+def test_a_training_that_a_new_choice_makes_definite_is_not_taken_without_its_weights(lab, sim):
+    """In one edit, a point more, which is not chosen, and a new stage of the training that was chosen before."""
+    lab.tell("heavy", "")
+    lab.tell("weights", "{}")
+    lab.tell("losses", '{"METHOD.LS.amount 0.1": 1, "METHOD.LS.amount 0.3": 9}')
+    grid = {"KEYS": {"METHOD.LS.amount": [0.1, 0.2]}, "OVERRIDES": ["EPOCHS", 1]}
+    lab.tree |= {"KEEP": "results", "ROWS": [{"LABEL": "LS", "OVERRIDES": ["METHOD.NAME", "LS"], "GRID": grid}]}
+    assert finish(lab, sim).failures == {}
+    grid["KEYS"]["METHOD.LS.amount"].append(0.3)
+    lab.tree["ATTACK"] = {"ENABLED": True}
+    out = io.StringIO()
+    assert run_on_cluster(lab.plan(), [], out, wait=True, cluster=sim, sleep=sim.run) == 0, out.getvalue()
+    assert lab.to_run() == []
+
+
 def test_clean_keeps_what_jobs_work_on_and_deletes_the_jobs_of_what_is_not_needed(lab, sim):
     assert finish(lab, sim).failures == {}
     assert find_leftovers(lab.plan()) == []

@@ -11,6 +11,7 @@ from helpers.yolo_tiny import write_data
 from backbones.core.checkpoint import load_checkpoint, save_checkpoint
 from backbones.core.errors import InputError
 from backbones.core.results import load_results
+from backbones.models.weights import NEW_NORMS
 from detection import config
 from detection.config import protocol_hash
 from detection.engines.yolo import config as yolo_config
@@ -146,6 +147,7 @@ def test_moved_data_are_the_same_data(detector, tmp_path):
         assert load_results(run)["protocol"] == own["protocol"]
         assert load_results(run)["metrics"] == own["metrics"]
     assert "SOLVER.MAX_ITER" in own["protocol"]["settings"]
+    assert NEW_NORMS in {one["what"] for one in own["warnings"]}  # of a backbone that was never trained
     assert str(detector.data) not in json.dumps(own["protocol"])  # data sets go by their fingerprints
     before = contents(run)
     image = sorted((*moved.glob("JPEGImages/train*"), *moved.glob("train/*")))[0]

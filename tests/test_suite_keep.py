@@ -116,10 +116,16 @@ def refuse_weights():
     return refuse
 
 
-def test_a_grid_keeps_its_points_until_it_has_chosen(heavy):
-    grid = {"KEYS": {"METHOD.LS.amount": [0.1, 0.2]}, "OVERRIDES": ["EPOCHS", 1]}
+def choosing(heavy, *amounts, losses):
+    """Make LS, with a grid of amounts, the only row; the final training is of other settings than the points."""
+    grid = {"KEYS": {"METHOD.LS.amount": list(amounts)}, "OVERRIDES": ["EPOCHS", 1]}
     heavy.tree["ROWS"] = [{"LABEL": "LS", "OVERRIDES": ["METHOD.NAME", "LS"], "GRID": grid}]
-    heavy.tell("losses", '{"METHOD.LS.amount 0.1": 1}')
+    heavy.tell("losses", losses)
+    return grid
+
+
+def test_a_grid_keeps_its_points_until_it_has_chosen(heavy):
+    choosing(heavy, 0.1, 0.2, losses='{"METHOD.LS.amount 0.1": 1}')
     heavy.tell("fail", "LS-s0-select")
     assert heavy.run()[0] == 1
     assert len(list(heavy.output.glob("runs/point*/backbone.pth"))) == 2
@@ -132,10 +138,8 @@ def test_a_grid_keeps_its_points_until_it_has_chosen(heavy):
 
 
 def test_a_choice_that_was_made_trains_no_point_again(heavy):
-    """The final training is of other settings than the points, and is all that a new stage reads."""
-    grid = {"KEYS": {"METHOD.LS.amount": [0.1, 0.2]}, "OVERRIDES": ["EPOCHS", 1]}
-    heavy.tree["ROWS"] = [{"LABEL": "LS", "OVERRIDES": ["METHOD.NAME", "LS"], "GRID": grid}]
-    heavy.tell("losses", '{"METHOD.LS.amount 0.1": 1}')
+    """The final training is all that a new stage reads."""
+    choosing(heavy, 0.1, 0.2, losses='{"METHOD.LS.amount 0.1": 1}')
     assert heavy.run()[0] == 0
     heavy.called()
     heavy.tree["ATTACK"] = {"ENABLED": True}
@@ -146,9 +150,7 @@ def test_a_choice_that_was_made_trains_no_point_again(heavy):
 
 def test_a_training_that_a_new_choice_makes_definite_is_not_taken_without_its_weights(heavy):
     """In one edit, a point more, which is not chosen, and a new stage of the training that was chosen before."""
-    grid = {"KEYS": {"METHOD.LS.amount": [0.1, 0.2]}, "OVERRIDES": ["EPOCHS", 1]}
-    heavy.tree["ROWS"] = [{"LABEL": "LS", "OVERRIDES": ["METHOD.NAME", "LS"], "GRID": grid}]
-    heavy.tell("losses", '{"METHOD.LS.amount 0.1": 1, "METHOD.LS.amount 0.3": 9}')
+    grid = choosing(heavy, 0.1, 0.2, losses='{"METHOD.LS.amount 0.1": 1, "METHOD.LS.amount 0.3": 9}')
     assert heavy.run()[0] == 0
     heavy.called()
     grid["KEYS"]["METHOD.LS.amount"].append(0.3)

@@ -75,6 +75,19 @@ def test_the_tool_names_a_suite_by_its_file(load_tool, tmp_path, capsys):
     assert f"report  {tmp_path}/out/report-mine\n" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [("PRIMARY", "APx", "unknown COMPARE.PRIMARY 'APx'"), ("MARGIN", "-1", "COMPARE.MARGIN is -1.0")],
+)
+def test_what_decides_is_checked_before_any_training(load_tool, tmp_path, key, value, message):
+    text = {"PRETRAIN": {"CONFIG": "configs/pretrain/quick_scenes.yaml"}, "ROWS": [{"LABEL": "CE"}]}
+    (tmp_path / "mine.yaml").write_text(json.dumps(text))
+    arguments = ["--config-file", str(tmp_path / "mine.yaml"), "--output-dir", str(tmp_path / "out")]
+    with pytest.raises(InputError, match=re.escape(message)):
+        load_tool("benchmark").main([*arguments, f"COMPARE.{key}", value])
+    assert not (tmp_path / "out").exists()
+
+
 def test_after_a_failed_comparison_the_old_page_is_named_as_old(finished):
     page = finished.output / "report" / "index.html"
     set_compare(finished)

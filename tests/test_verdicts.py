@@ -162,6 +162,11 @@ def test_a_verdict_counts_the_seeds_that_have_the_number(tmp_path):
     assert ols["verdict"]["needs"]["seeds"] == need.seeds
 
 
+def test_a_negative_seed_of_the_resamples_is_refused(runs, tmp_path):
+    with pytest.raises(InputError, match=r"--seed is -1; it must be at least 0"):
+        compare_runs(runs, tmp_path, "--seed", "-1")
+
+
 def test_a_single_seed_changes_nothing(tmp_path, capsys):
     data = compare_runs(add_methods(tmp_path / "runs", seeds=1), tmp_path / "out")
     assert data["methods"] == []

@@ -64,8 +64,8 @@ class Validation:
         Returns:
             `val_nll` and `val_top1`.
         """
-        # Every process has its own batch statistics; those of the main process are saved.
         self.finished = finished
+        # Every process has its own batch statistics; those of the main process are saved.
         broadcast(*self.model.buffers())
         predictions = self.measure()
         value, top1 = predictions.nll(), predictions.top1()
@@ -106,7 +106,7 @@ class Validation:
             )
         if state:
             self.metrics, self.epoch, self.weights = dict(state["metrics"]), state["epoch"], dict(state["weights"])
-            self.finished = state.get("finished", -1)  # -1: unknown, of a version before 0.4
+            self.finished = state.get("finished", -1)  # -1: unknown, of an earlier checkpoint
 
 
 class ValidationHook:

@@ -140,11 +140,11 @@ def results_text(root: Path, questions: Questions) -> str:
 
 
 def _seed_deviations(root: Path, questions: Questions) -> dict[str, str]:
-    """Return, by protocol, the standard deviation between seeds, and the suite where it was measured."""
+    """Return, by protocol, the standard deviation between seeds that are fine-tuned once, and the suite that has it."""
     found = {}
     for suite in published_suites(root, questions):
         for entry in load_comparison(root / FOLDER / suite)["variances"]:
-            if entry["seeds"] is not None:
+            if entry["seeds"] is not None and entry["fine_tuning"] is None:
                 found.setdefault(entry["protocol"], f"{entry['seeds'] ** 0.5:.4f} in {suite}")
     return found
 

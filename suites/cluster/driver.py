@@ -91,6 +91,7 @@ class Driver:
         revive(self.plan.stages)
         if any(stage.waits for stage in self.plan.stages):
             self.plan = plan_again(self.plan)
+            revive(self.plan.stages)  # what a choice has just made definite
         save_folders(self.plan)
         view = self.executor.ask()
         found = Found(self.executor.look(self.plan.stages, view))
