@@ -410,6 +410,20 @@ def test_the_tool_refuses_an_outdated_page(load_tool, published, tmp_path):
         tool(["--root", str(root), "--check"])
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["suite.yaml"], "give the output folder of the suite, too"),
+        (["--numbers-only", "--study", "runs/gaussian"], "--numbers-only is for a suite"),
+        (["--check", "--study", "runs/gaussian"], "--check publishes nothing"),
+    ],
+)
+def test_the_tool_refuses_what_it_would_ignore(load_tool, capsys, given, said):
+    with pytest.raises(SystemExit):
+        load_tool("publish").main(given)
+    assert said in capsys.readouterr().err
+
+
 def test_the_published_files_name_no_folder_of_a_machine():
     found = Path(__file__).parents[1] / "docs" / "results"
     named = re.compile(r"""(?<![\w./])/(?:root|home|Users|work|mnt|tmp|data|scratch|opt)/[^"'\s]*""")

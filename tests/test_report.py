@@ -103,11 +103,20 @@ def test_single_runs_under_two_protocols_are_told_apart_and_have_no_verdict(tmp_
 
 
 def test_rows_with_one_backbone_compare_detectors():
-    rows = [{"seed": seed, "hash": f"weights {seed}"} for seed in (0, 0, 1, 1)]
+    rows = [{"label": f"{n % 2}", "seed": n // 2, "hash": f"weights {n // 2}"} for n in range(4)]
     assert question_of(rows, ["top1"]) == "Which detector is better?"
-    other = {"seed": 1, "hash": "others"}
+    other = {"label": "2", "seed": 1, "hash": "others"}
     assert question_of([*rows, other], ["top1"]) == "Which pretraining gives the better detector?"
     assert question_of([*rows, other], []) == "Which detector is better?"
+
+
+def test_a_method_alone_is_not_compared(tmp_path):
+    runs = add_many(tmp_path / "runs", methods={"CE": (0.5, 0.02)}, seeds=3, protocols=("c@1",))
+    compare_runs(runs, tmp_path / "out")
+    text = " ".join(_Page((tmp_path / "out" / "index.html").read_text()).texts)
+    assert "How well does CE detect?" in text
+    assert " 1 method 3 seeds each AP decides " in " ".join(text.split())
+    assert "What makes AP vary" not in text  # components need a second method, or repeated fine-tunings
 
 
 def test_a_warning_of_the_data_is_shown_once_per_data_set(tmp_path):

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from helpers.coco_scenes import scene
 from helpers.result_folders import add, backbone, compare_runs
+from scipy import stats
 
 from backbones.core.errors import InputError
 from backbones.core.matches import load_matches
 from comparison.bootstrap import resample_rows
+from comparison.page.variances import SEEDS, variances_section
 from comparison.tables.formats import format_difference
 from comparison.tables.verdicts import describe_variances, verdict_text
 from comparison.verdicts.nested import Components, Sample, components_of_pair, difference
@@ -197,9 +199,29 @@ def test_components_of_variance_in_every_output(runs, tmp_path, capsys):
     [entry] = compare_runs(runs, tmp_path)["variances"]
     assert (entry["protocol"], entry["metric"], entry["fine_tuning"]) == ("det@1", "AP", None)
     assert entry["images"] > 0
-    text = f"between seeds {entry['seeds'] ** 0.5:.4f}, seed x image {entry['interaction'] ** 0.5:.4f}"
-    outputs = [capsys.readouterr().out, *((tmp_path / name).read_text() for name in ("index.html", "comparison.md"))]
-    assert all(text in " ".join(unescape(output).split()) for output in outputs)
+    found = {"between seeds": entry["seeds"] ** 0.5, "seed x image": entry["interaction"] ** 0.5}
+    text = ", ".join(f"{name} {deviation:.4f}" for name, deviation in found.items())
+    for output in (capsys.readouterr().out, (tmp_path / "comparison.md").read_text()):
+        assert text in " ".join(output.split())
+    page = unescape((tmp_path / "index.html").read_text())
+    assert all(f">{name}</th><td>{deviation:.4f}</td>" in page for name, deviation in found.items())
+
+
+def test_the_page_says_how_far_intervals_reach_with_more_seeds_and_images():
+    entry = {"protocol": None, "metric": "AP", "fine_tuning": 0.0001}
+    entry |= {"seeds": 0.0004, "interaction": 0.0001, "images": 0.0, "method_images": 0.0002}
+    [part] = variances_section({"variances": [entry], "level": 0.95})
+    assert [line[1] for line in part["sources"]] == ["0.0200", "0.0100", "0.0100", "too small to measure", "0.0141"]
+    (_, here), (_, more) = part["widths"]
+
+    def reach(seeds, images):
+        over_seeds = 2 * (0.0004 + 0.0001 / images) / seeds
+        variance = over_seeds + 2 * 0.0002 / images
+        return f"±{stats.t.ppf(0.975, variance**2 * 2 * (seeds - 1) / over_seeds**2) * variance**0.5:.3f}"
+
+    assert here == [reach(seeds, 1) for seeds in SEEDS]
+    assert more == [reach(seeds, 4) for seeds in SEEDS]
+    assert here != more
 
 
 def test_repeated_fine_tunings_have_a_component(tmp_path):

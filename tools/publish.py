@@ -2,13 +2,11 @@
 
     python tools/publish.py configs/suites/answers_scenes.yaml runs/answers   add the complete runs of a suite
     python tools/publish.py --study runs/gaussian                             add the numbers of the synthetic study
-    python tools/publish.py                                                   write the pages again
-    python tools/publish.py --check                                           exit code 2 if a page is not up to date
+    python tools/publish.py                            write the pages again; --check: exit code 2 if one is outdated
 
-A suite can be published in parts, such as one seed after another: runs are added to those in docs/results, and the
-comparison covers all of them.  Weights, images and predictions are not kept, and with --numbers-only, for real images
-and large suites, neither is per-image data, without which intervals are over seeds only.  The pages are
-docs/results.md, docs/claims.md and, with its figure, the answer at the head of README.md.
+A suite can be published in parts, such as one seed after another: runs are added to those in docs/results, and all are
+compared.  Weights, images and predictions are not kept, nor, with --numbers-only, for real images and large suites,
+per-image data, without which intervals are over seeds only.  Written: docs/results.md, docs/claims.md, README.md.
 """
 
 import argparse
@@ -75,6 +73,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.suite and not args.output_dir:
         parser.error("give the output folder of the suite, too")
+    if args.numbers_only and not args.suite:
+        parser.error("--numbers-only is for a suite; name the suite and its output folder")
     if args.check and (args.suite or args.study):
         parser.error("--check publishes nothing; leave out the suite and the study")
     return args

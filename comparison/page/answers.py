@@ -76,11 +76,12 @@ def _facts(comparison: Mapping[str, Any]) -> list[str]:
     rows = comparison["rows"]
     methods, protocols = {row["label"] for row in rows}, {row["protocol"] for row in rows} - {None}
     seeds = {len({row["seed"] for row in rows if row["label"] == label}) for label in methods}
-    facts = [_count(len(methods - {comparison["baseline"]}), "method")]
+    compared = methods - {comparison["baseline"]}
+    facts = [_count(len(compared) or 1, "method")]
     if max(seeds) > 1:
         facts.append(f"{' to '.join(map(str, sorted({min(seeds), max(seeds)})))} seeds each")
     facts += [_count(len(protocols), "protocol")] if len(protocols) > 1 else []
-    facts += [f"against the baseline {comparison['baseline']}"] if comparison["baseline"] else []
+    facts += [f"against the baseline {comparison['baseline']}"] if comparison["baseline"] and compared else []
     margins = [method["verdict"]["margin"] for method in comparison["methods"] if method["verdict"]]
     decides = f"{comparison['primary']} decides"
     without = sum(not row["stages"] for row in rows)

@@ -23,12 +23,13 @@ from comparison.page.published import published_section
 from comparison.page.risk import LEAST_IMAGES, risk_section
 from comparison.page.runs import DETECTION_BARS, backbones_section, by_chance, detection_section, dots_panels
 from comparison.page.training import training_section
+from comparison.page.variances import SEEDS, variances_section
 from comparison.row import Row
 from comparison.tables.formats import CLAIM, format_difference, groups_of, measured_names
 from comparison.tables.latex import latex
 from comparison.tables.markdown import markdown_text
 from comparison.tables.spreadsheet import csv_text
-from comparison.tables.verdicts import MEANING, describe_variances
+from comparison.tables.verdicts import MEANING
 
 TEMPLATE, PAGE = "page.html", "index.html"
 # Sign of a verdict -> class of its colour.
@@ -70,6 +71,7 @@ def build_sections(comparison: Mapping[str, Any]) -> dict[str, Any]:
             for protocol, members in groups_of(comparison)
         ],
         "diagnosis": [diagnosis_section(entry, labels) for entry in comparison["diagnosis"]],
+        "variances": variances_section(comparison),
         "backbones": backbones_section(rows, colours),
         "classifiers": risk_section(comparison["classifiers"], labels),
         "training": training_section(comparison["training"], labels),
@@ -109,17 +111,21 @@ def render_page(
         labelled=LABELLED,
         least_images=LEAST_IMAGES,
         training_points=POINTS,
+        planned_seeds=SEEDS,
         legend=_legend(comparison),
         arrow=ARROW,
         by_name=BY_NAME,
         claim=CLAIM,
         names=explain_methods(comparison["rows"]),
-        meaning=" ".join([MEANING.format(primary=comparison["primary"]), *describe_variances(comparison)]),
+        meaning=MEANING.format(primary=comparison["primary"]),
     )
 
 
 def question_of(rows: Sequence[Mapping[str, Any]], measured: Sequence[Any]) -> str:
     """Return the title; detectors are compared if they share their backbones, or no classifier is measured."""
+    labels = {row["label"] for row in rows}
+    if len(labels) == 1:
+        return f"How well does {labels.pop()} detect?"
     backbones: dict[int | None, set[str | None]] = {}
     for row in rows:
         backbones.setdefault(row["seed"], set()).add(row["hash"])

@@ -18,7 +18,7 @@ MEANING = (
 
 NO_VERDICT = f"no verdict with fewer than {SEEDS_FOR_A_VERDICT} seeds"
 
-_SOURCES = {
+SOURCES = {
     "seeds": "between seeds", "fine_tuning": "between fine-tunings of one backbone", "interaction": "seed x image",
     "images": "images", "method_images": "images in a difference",
 }  # fmt: skip
@@ -29,13 +29,13 @@ def describe_variances(comparison: Mapping[str, Any]) -> list[str]:
     several = len(comparison["variances"]) > 1
     found = []
     for entry in comparison["variances"]:
-        parts = [f"{said} {_deviation(entry[name])}" for name, said in _SOURCES.items() if entry[name] is not None]
+        parts = [f"{said} {format_deviation(entry[name])}" for name, said in SOURCES.items() if entry[name] is not None]
         under = f" under {entry['protocol']}" if several else ""
         found.append(f"Standard deviations of {entry['metric']} of one run{under}: {', '.join(parts)}.")
     return found
 
 
-def _deviation(variance: float) -> str:
+def format_deviation(variance: float) -> str:
     """Format a standard deviation; estimated variances are cut at 0, which does not mean that there is none."""
     return f"{variance**0.5:.4f}" if variance > 0 else "too small to measure"
 
