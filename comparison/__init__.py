@@ -27,6 +27,7 @@ def compare(
     output_dir: str | Path,
     *,
     baseline: str | None = None, primary: str = PRIMARY, margin: float = MARGIN, seed_hours: float | None = None,
+    tuning_hours: float | None = None,
     resamples: int = 1000, level: float = 0.95, seed: int = 0, chosen: Sequence[str] = (),
     failures: Sequence[Failure] = (), notes: Sequence[str] = (), allow_mixed_protocols: bool = False,
     bundle: str | Path | None = None, paper: str = "", read_images: Reader | None = None,
@@ -37,7 +38,8 @@ def compare(
         folders: run folders, or folders above them.
         baseline: label of the row that others are compared with; default: the row of method CE.
         primary: the number that decides; margin: its largest difference that does not matter.
-        seed_hours: hours per further seed of a row, for the plan of what would settle a difference.
+        seed_hours: hours per further seed of a row, for the plan of what would settle a difference; tuning_hours:
+            those of them that its fine-tuning takes.
         resamples, seed: of the bootstrap over images; level: coverage of the intervals.
         chosen: config keys whose value was chosen separately for each seed.
         failures: stages that failed; notes: further lines for the page.
@@ -52,7 +54,7 @@ def compare(
     check_range("--resamples", resamples, 1)
     check_range("--level", level, ABOVE_0, BELOW_1)
     check_range("--seed", seed, 0)
-    goal = read_goal(primary, margin, seed_hours)
+    goal = read_goal(primary, margin, seed_hours, tuning_hours)
     published = read_published(paper) if paper else None
     folders = list(folders)
     rows = collect_rows(folders, allow_mixed_protocols=allow_mixed_protocols)

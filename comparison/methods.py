@@ -3,6 +3,7 @@
 An entry of "methods" in comparison.json:
 
 {"label", "method", "protocol", "seeds", "runs", "planned", "made_of",
+ "baseline": label of the method that those of its protocol are compared with, or null,
  "metrics": {name: {"mean", "deviation", "count"}},                     over seeds; fine-tunings are averaged first
  "difference_to_baseline": {"AP": {"mean", "deviation", "count"}},      of the rows' own differences
  "differences": {name: {"value", "low", "high", "error", "df", "p", "over_seeds", "over_images"}} or null,
@@ -18,6 +19,7 @@ named by `primary` has a verdict, all others are exploratory.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,8 @@ from comparison.families import Family, spread_over_backbones
 from comparison.metrics import BY_NAME, DETECTORS, DIRECTED, METRICS
 from comparison.row import Row
 from comparison.verdicts.entries import (
+    NO_PRICE,
+    Price,
     difference_entry,
     needs_entry,
     variance_entry,
@@ -41,6 +45,7 @@ from comparison.verdicts.nested import (
     components_of_pair,
     difference,
     fine_tuning_variance,
+    share_backbones,
 )
 from comparison.verdicts.planner import what_settles
 from comparison.verdicts.words import MARGIN, UNDECIDED, judge, judged_together
@@ -55,19 +60,22 @@ class Goal:
     """What the verdict is about, decided before the runs.
 
     primary: name of the number; margin: largest difference that does not matter, in its units.
-    seed_hours: hours that one more seed of one method takes, to price what would settle a difference; None: unknown.
+    price: of more seeds, for what would settle a difference.
     """
 
     primary: str = PRIMARY
     margin: float = MARGIN
-    seed_hours: float | None = None
+    price: Price = NO_PRICE
 
 
-def read_goal(primary: str, margin: float, seed_hours: float | None) -> Goal:
+def read_goal(primary: str, margin: float, seed_hours: float | None, tuning_hours: float | None) -> Goal:
     """Return the goal of the options of these names; raise `InputError` for an unknown number, or one out of range."""
     if seed_hours is not None:
         check_range("--seed-hours", seed_hours, 0)
-    return Goal(check_choice("--primary", primary, DIRECTED), check_range("--margin", margin, 0), seed_hours)
+    if tuning_hours is not None:
+        check_range("--tuning-hours", tuning_hours, 0, seed_hours or 0)
+    price = Price(seed_hours, tuning_hours)
+    return Goal(check_choice("--primary", primary, DIRECTED), check_range("--margin", margin, 0), price)
 
 
 @dataclass(frozen=True)
@@ -95,10 +103,13 @@ def build_methods(
         samples = {id(family): one for family in group if (one := _sample(family, goal.primary, measured))}
         parts, fine_tuning = components([*samples.values()]), fine_tuning_variance(samples.values())
         if parts or fine_tuning is not None:
-            variances.append(variance_entry(protocol, goal.primary, parts, fine_tuning))
+            shared = any(share_backbones(one, two) for one, two in combinations(samples.values(), 2))
+            variances.append(variance_entry(protocol, goal.primary, parts, fine_tuning, shared=shared))
         baseline = baseline_of_group(group, measured)
         if baseline is None:
             continue
+        for family in group:
+            entries[id(family)]["baseline"] = baseline.label
         others = [family for family in group if family is not baseline and family.rows]
         found = {id(family): _differences(family, baseline, measured) for family in others}
         for key, differences in found.items():
@@ -122,6 +133,7 @@ def _entry(family: Family, measured: Measured) -> dict[str, Any]:
         "runs": len(family.rows),
         "planned": len(family.backbones) + len(family.failed),
         "made_of": family.size(),
+        "baseline": None,
         "metrics": {n: spread_over_backbones([[e["metrics"][n] for e in own] for own in members]) for n in BY_NAME},
         "difference_to_baseline": {"AP": spread_over_backbones(differences)},
         "differences": None,
@@ -160,10 +172,12 @@ def _verdicts(
     found, tests = [], len(judged_together(differences, seeds))
     judged = judge(differences, seeds=seeds, higher_is_better=higher, margin=goal.margin)
     for one, verdict, pair, own in zip(differences, judged, pairs, present, strict=True):
-        need = None
+        need, shared = None, share_backbones(*pair)
         if verdict.word == UNDECIDED and one:
-            need = what_settles(parts or components_of_pair(*pair), one.value, goal.margin, min(own), tests)
-        found.append(verdict_entry(verdict, needs_entry(need, own, goal.seed_hours), goal.primary, goal.margin))
+            own_parts = components_of_pair(*pair) if shared or parts is None else parts
+            need = what_settles(own_parts, one.value, goal.margin, min(own), tests, paired=shared)
+        needs = needs_entry(need, own, goal.price, shared=shared)
+        found.append(verdict_entry(verdict, needs, goal.primary, goal.margin))
     return found
 
 
@@ -179,10 +193,11 @@ def same_detections(a: Family, b: Family, measured: Measured) -> bool:
 
 def _sample(family: Family, name: str, measured: Measured) -> Sample | None:
     """Return a number of a method per seed; None if no row has it."""
-    draws, tunings, images = [], [], set()
-    for rows in family.backbones.values():
+    draws, tunings, images, backbones = [], [], set(), []
+    for backbone, rows in family.backbones.items():
         own = [row for row in rows if measured.entries[id(row)]["metrics"][name] is not None]
         if own:
+            backbones.append(backbone)
             tunings.append(np.array([measured.entries[id(row)]["metrics"][name] for row in own]))
             known = [one for row in own if (one := measured.resampled.get(id(row))) and name in one.draws]
             draws.append([one.draws[name] for one in known] if len(known) == len(own) else [])
@@ -191,8 +206,9 @@ def _sample(family: Family, name: str, measured: Measured) -> Sample | None:
         return None
     values = np.array([own.mean() for own in tunings])
     if not all(draws) or len(images) != 1:
-        return Sample(values, tunings=tunings)
-    return Sample(values, np.array([np.mean(own, axis=0) for own in draws]), images.pop(), tunings)
+        return Sample(values, tunings=tunings, backbones=tuple(backbones))
+    means = np.array([np.mean(own, axis=0) for own in draws])
+    return Sample(values, means, images.pop(), tunings, tuple(backbones))
 
 
 def _difference(a: Family, b: Family, name: str, measured: Measured) -> Difference | None:

@@ -34,7 +34,7 @@ def describe(plan: Plan, settings: Mapping[Stage, CfgNode] | None = None, *, com
     """
     settings = settings or {}
     timings = Timings(plan.output / f"timings{plan.suffix}.json")
-    last = compare_stage(plan, plan.stages, seed_hours=timings.seed_hours(plan.stages))
+    last = compare_stage(plan, plan.stages, price=timings.price(plan.stages))
     stages = [*plan.stages, last]
     done = {stage.key for stage in stages if stage.complete()} - find_lacking(plan.stages)
     waiting = [(stage.waits, stage) for stage in plan.stages if stage.waits]

@@ -94,13 +94,13 @@ def plan_again(plan: Plan) -> Plan:
 
 
 def compare_stage(
-    plan: Plan, runs: Sequence[Stage], failures: Path | None = None, seed_hours: float | None = None
+    plan: Plan, runs: Sequence[Stage], failures: Path | None = None, price: Sequence[str] = ()
 ) -> Compare:
     """Return the comparison of what `runs` measured; its hash covers the content of the results.
 
     Args:
         failures: file with the failures to show.
-        seed_hours: hours of the stages of one row and seed; no part of the hash, as it differs with every measurement.
+        price: options that price another seed; no part of the hash, as they differ with every measurement.
     """
     runs = [run for run in runs if run.compared]
     results = [run.output / FILE_NAME for run in runs]
@@ -110,7 +110,6 @@ def compare_stage(
     several = any(len(plan.suite.seeds_of(row)) > 1 for row in plan.suite.rows)
     chosen = [text for key in chosen_keys(plan.suite.rows) if several for text in ("--chosen", key)]
     failed = ["--failures", str(failures)] if failures else []
-    price = [] if seed_hours is None else ["--seed-hours", f"{seed_hours:.4g}"]
     block, usual = plan.suite.compare, Comparing()
     goal = [] if block.primary == usual.primary else ["--primary", block.primary]
     goal += [] if block.margin == usual.margin else ["--margin", str(block.margin)]

@@ -199,7 +199,7 @@ def entry(word, value, low, high, metric="AP", seeds=(3, 3)):
     judged = {"verdict": {"word": word, "metric": metric}, "differences": {metric: difference, "nll": difference}}
     counts = [{name: {"count": count} for name in (metric, "nll")} for count in seeds]
     methods = [{"label": "A", "metrics": counts[0], **judged}, {"label": "CE", "metrics": counts[1], "verdict": None}]
-    return {"primary": metric, "baseline": "CE", "methods": methods}
+    return {"primary": metric, "baseline": "CE", "methods": [one | {"baseline": "CE"} for one in methods]}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from comparison.verdicts.entries import NO_PRICE, Price, needs_entry
 from comparison.verdicts.nested import Components, Sample, components, components_of_pair, difference
 from comparison.verdicts.planner import Need, half_width, what_settles
 from comparison.verdicts.words import Verdict, holm, judge, judged_together
@@ -198,6 +199,75 @@ def test_two_samples_without_common_images_have_seeds_only():
     assert half_width(parts, 3) == pytest.approx(stats.t.ppf(0.975, 4) * math.sqrt(2 * 0.001 / 3))
     drawn = [Sample(one.values, np.random.default_rng(n).normal(size=(3, 50)), "x") for n, one in enumerate((a, b))]
     assert components_of_pair(*drawn) == components(drawn)
+
+
+def on_shared_backbones(rng, seeds, draws=0):
+    """Return two methods on the same backbones, the second one in another order; what they share is large."""
+    shared, names = rng.normal(0.5, 0.1, seeds), tuple(f"weights {n}" for n in range(seeds))
+    a, b = (shared + rng.normal(0, 0.01, seeds) for _ in range(2))
+    noise = rng.normal(0, 0.01, (2, seeds, draws))
+    order = np.roll(np.arange(seeds), 1)
+    own = Sample(a, a[:, None] + noise[0], "x", backbones=names)
+    return own, Sample(b[order], (b[:, None] + noise[1])[order], "x", backbones=tuple(names[n] for n in order))
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 7])
+def test_methods_on_the_same_backbones_are_paired(seeds):
+    a, b = on_shared_backbones(np.random.default_rng(seeds), seeds)
+    order = [b.backbones.index(name) for name in a.backbones]
+    ours, paired = difference(a, b), stats.ttest_rel(a.values, b.values[order])
+    assert ours.value == pytest.approx(a.mean - b.mean)
+    assert ours.df == pytest.approx(seeds - 1)
+    assert ours.p_value() == pytest.approx(paired.pvalue, rel=1e-9)
+    assert ours.interval(0.9) == pytest.approx(tuple(paired.confidence_interval(0.9)), rel=1e-9)
+    apart = difference(Sample(a.values), Sample(b.values))
+    assert apart.error > 3 * ours.error
+
+
+def test_images_of_paired_methods_add_the_covariance_of_their_differences():
+    a, b = on_shared_backbones(np.random.default_rng(0), 4, draws=500)
+    order = [b.backbones.index(name) for name in a.backbones]
+    d, draws = a.values - b.values[order], a.draws - b.draws[order]
+    covariance = np.cov(draws)
+    between = max((covariance.sum() - np.trace(covariance)) / 12, 0.0)
+    one = difference(a, b)
+    assert one.images == pytest.approx(between)
+    assert one.error**2 == pytest.approx(d.var(ddof=1) / 4 + between)
+    parts = components_of_pair(a, b)
+    interaction = np.trace(covariance) / 4 - between
+    expected = (max(d.var(ddof=1) - interaction, 0) / 2, interaction / 2, 0.0, between / 2)
+    assert (parts.seeds, parts.interaction, parts.images, parts.method_images) == pytest.approx(expected)
+
+
+def test_backbones_that_are_only_partly_shared_are_not_paired():
+    a, b = on_shared_backbones(np.random.default_rng(1), 4)
+    fewer = Sample(b.values[:3], backbones=b.backbones[:3])
+    unknown = Sample(b.values, backbones=("", *b.backbones[1:]))
+    for other in (fewer, unknown):
+        assert difference(a, other) == difference(Sample(a.values), Sample(other.values))
+
+
+def test_paired_methods_need_the_seeds_of_a_paired_test():
+    a, b = on_shared_backbones(np.random.default_rng(2), 5)
+    parts, one = components_of_pair(a, b), difference(a, b)
+    assert half_width(parts, 5, paired=True) == pytest.approx(stats.t.ppf(0.975, 4) * one.error)
+    need = what_settles(parts, 0.01, 0.0, seeds=3, paired=True)
+    assert need is not None
+    d = one.error * math.sqrt(5)
+
+    def reach(seeds):
+        return stats.t.ppf(0.975, seeds - 1) * d / math.sqrt(seeds)
+
+    assert reach(need.seeds) < 0.01 <= reach(need.seeds - 1)
+
+
+def test_shared_backbones_are_paid_once():
+    need, price = Need(10), Price(seed=1.0, tuning=0.25)
+    assert needs_entry(need, (3, 5), price)["hours"] == pytest.approx(7 + 5)
+    assert needs_entry(need, (3, 3), price, shared=True)["hours"] == pytest.approx(7 * (0.75 + 2 * 0.25))
+    assert needs_entry(need, (3, 3), Price(1.0), shared=True)["hours"] == pytest.approx(7)
+    assert needs_entry(need, (3, 3), NO_PRICE, shared=True)["hours"] is None
+    assert needs_entry(Need(3, images=2.0), (3, 3), price)["hours"] is None
 
 
 def test_half_width_is_that_of_an_interval_with_these_components():

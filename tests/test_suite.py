@@ -46,7 +46,8 @@ def test_every_stage_reads_what_the_one_before_wrote(first_run):
     assert finetune[-6:] == ["A", f"{data}/..", "LABEL", "CE", "SEED", "0"]
     assert "random" in arguments["random finetune_coco"]
     assert arguments["compare"][2] == "--seed-hours"  # measured
-    assert arguments["compare"][4:] == [f"{folders[name]}/results.json" for name in EVERYTHING[1:-1]]
+    assert arguments["compare"][4] == "--tuning-hours"
+    assert arguments["compare"][6:] == [f"{folders[name]}/results.json" for name in EVERYTHING[1:-1]]
     assert "the table" in said
     assert f"report: {lab.output}/report/index.html" in said
 

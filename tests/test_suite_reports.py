@@ -134,17 +134,24 @@ def test_the_report_prices_another_seed(lab):
         lab.tree.setdefault(name, {})["COST"] = cost
     plan = lab.plan("SEEDS", "[0, 1]")
     timings = Timings(lab.output / "timings.json")
-    assert timings.seed_hours(plan.stages) is None  # nothing is known about a fine-tuning
+    assert timings.seed_hours(plan.stages) == (None, None)  # nothing is known about a fine-tuning
+    assert timings.price(plan.stages) == []
     lab.tree["FINETUNE"][0]["COST"] = 2400
     plan = lab.plan("SEEDS", "[0, 1]")
-    assert timings.seed_hours(plan.stages) == pytest.approx(100 / 60)
-    assert timings.seed_hours([stage for stage in plan.stages if stage.kind == "prepare"]) is None
+    assert timings.seed_hours(plan.stages) == pytest.approx((100 / 60, 40 / 60))
+    assert timings.seed_hours([stage for stage in plan.stages if stage.kind == "prepare"]) == (None, None)
+    lab.tree["FINETUNE"].append({**lab.tree["FINETUNE"][0], "NAME": "long", "COST": 3600})
+    longer = lab.plan("SEEDS", "[0, 1]")  # methods are compared under each protocol: a seed needs one of them
+    assert timings.seed_hours(longer.stages) == pytest.approx((110 / 60, 50 / 60))
+    del lab.tree["FINETUNE"][1]
     lab.tree["ROWS"].append({"LABEL": "Teacher", "OVERRIDES": ["METHOD.NAME", "CE"], "SEED_OFFSET": 1000})
     trained = sum(row.get("BACKBONE") is None for row in lab.tree["ROWS"]) - 1
     teaching = lab.plan("SEEDS", "[0, 1]")  # 10 minutes more of each seed, for the rows that are compared
-    assert timings.seed_hours(teaching.stages) == pytest.approx((100 + 10 / trained) / 60)
-    without, priced = compare_stage(plan, plan.stages), compare_stage(plan, plan.stages, seed_hours=100 / 60)
-    assert priced.command[priced.command.index("--seed-hours") + 1] == "1.667"
+    assert timings.seed_hours(teaching.stages) == pytest.approx(((100 + 10 / trained) / 60, 40 / 60))
+    price = timings.price(plan.stages)
+    without, priced = compare_stage(plan, plan.stages), compare_stage(plan, plan.stages, price=price)
+    assert price == ["--seed-hours", "1.667", "--tuning-hours", "0.6667"]
+    assert " ".join(price) in " ".join(priced.command)
     assert priced.hash == without.hash  # a duration reruns nothing
     lab.run()
     [arguments] = [arguments for tool, arguments in lab.calls() if tool == "compare"]

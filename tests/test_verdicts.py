@@ -13,10 +13,11 @@ from scipy import stats
 
 from backbones.core.errors import InputError
 from backbones.core.matches import load_matches
+from backbones.core.results import BackboneIdentity
 from comparison.bootstrap import resample_rows
 from comparison.page.variances import SEEDS, variances_section
 from comparison.tables.formats import format_difference
-from comparison.tables.verdicts import describe_variances, verdict_text
+from comparison.tables.verdicts import describe_variances, verdict_lines, verdict_text
 from comparison.verdicts.nested import Components, Sample, components_of_pair, difference
 from comparison.verdicts.planner import what_settles
 from detection.evaluation.coco import evaluate_coco
@@ -113,7 +114,7 @@ def test_words_in_every_output(runs, tmp_path, capsys):
 def test_a_wide_margin_makes_equivalent_and_another_number_can_decide(runs, tmp_path):
     data = compare_runs(runs, tmp_path, "--margin", "0.5")
     assert methods_of(data)["OLS"]["verdict"]["word"] == "equivalent"
-    assert verdict_text(methods_of(data)["OLS"], "CE") == "equivalent to CE within 0.5"
+    assert verdict_text(methods_of(data)["OLS"]) == "equivalent to CE within 0.5"
     data = compare_runs(runs, tmp_path, "--primary", "AR100")
     assert {method["verdict"]["metric"] for method in data["methods"] if method["verdict"]} == {"AR100"}
     with pytest.raises(InputError, match=r"--primary 'AP5'; did you mean 'AP50'|unknown --primary 'AP5'"):
@@ -210,8 +211,14 @@ def test_components_of_variance_in_every_output(runs, tmp_path, capsys):
 def test_the_page_says_how_far_intervals_reach_with_more_seeds_and_images():
     entry = {"protocol": None, "metric": "AP", "fine_tuning": 0.0001}
     entry |= {"seeds": 0.0004, "interaction": 0.0001, "images": 0.0, "method_images": 0.0002}
-    [part] = variances_section({"variances": [entry], "level": 0.95})
+    entry["shared_backbones"] = False
+    methods = [{"protocol": None, "metrics": {"AP": {"count": count}}} for count in (3, 4, 1)]
+    rows = [{"label": "CE", "hash": name, "protocol": None, "metrics": {"AP": 0.5}} for name in "aaabbbcc"]
+    comparison = {"variances": [entry], "level": 0.95, "methods": methods, "rows": rows}
+    [part] = variances_section(comparison)
     assert [line[1] for line in part["sources"]] == ["0.0200", "0.0100", "0.0100", "too small to measure", "0.0141"]
+    low, high = ((5 / stats.chi2.ppf(share, 5)) ** 0.5 for share in (0.975, 0.025))  # 2 + 3, and 2 + 2 + 1
+    assert [line[2] for line in part["sources"]] == [f"{low:.2f} to {high:.2f}"] * 2 + [""] * 3
     (_, here), (_, more) = part["widths"]
 
     def reach(seeds, images):
@@ -222,6 +229,43 @@ def test_the_page_says_how_far_intervals_reach_with_more_seeds_and_images():
     assert here == [reach(seeds, 1) for seeds in SEEDS]
     assert more == [reach(seeds, 4) for seeds in SEEDS]
     assert here != more
+    assert variances_section(comparison | {"variances": [entry | {"shared_backbones": True}]})[0]["widths"] == ()
+
+
+def test_methods_on_the_same_backbones_are_compared_backbone_by_backbone(tmp_path):
+    """YOLOs with other class labels: the backbones differ by 0.1, which the labels of each share."""
+    root = tmp_path / "runs"
+    for seed, number in enumerate((0.5, 0.6, 0.7)):
+        for label, gain in (("hard", 0.0), ("LS", 0.02 + 0.001 * seed)):
+            who = BackboneIdentity(f"CE, {label} labels", "CE" if label == "hard" else "CE+LS", seed, f"{label} {seed}")
+            details = {"seed": seed, "backbone_hash": f"weights {seed}"}
+            add(root, "detection", who, {"AP": number + gain}, protocol="yolo@1", details=details)
+    data = compare_runs(root, tmp_path / "out", "--seed-hours", "1", "--tuning-hours", "0.5")
+    found = methods_of(data)["CE, LS labels"]
+    one = found["differences"]["AP"]
+    assert (one["low"], one["high"]) == pytest.approx(
+        tuple(stats.ttest_rel([0.52, 0.621, 0.722], [0.5, 0.6, 0.7]).confidence_interval())
+    )
+    assert found["verdict"]["word"] == "better"
+    assert found["baseline"] == "CE, hard labels"
+
+
+def test_every_protocol_names_its_own_baseline(tmp_path, capsys):
+    root, rng = tmp_path / "runs", np.random.default_rng(0)
+    for seed in range(3):
+        for name in ("CE", "ALS"):
+            add(root, "detection", backbone(name, seed=seed), {"AP": rng.normal(0.5, 0.01)}, protocol="frcnn@1")
+            who = BackboneIdentity(f"{name}, hard labels", name, seed, f"{name} hard {seed}")
+            add(root, "detection", who, {"AP": rng.normal(0.5, 0.01)}, protocol="yolo@1")
+    data = compare_runs(root, tmp_path / "out", "--allow-mixed-protocols")
+    pairs = {(method["label"], method["baseline"]) for method in data["methods"]}
+    hard = "CE, hard labels"
+    assert pairs == {("CE", "CE"), ("ALS", "CE"), (hard, hard), ("ALS, hard labels", hard)}
+    said = dict(line[::3] for line in verdict_lines(data))
+    assert said["CE (3 seeds, frcnn@1)"] == said[f"{hard} (3 seeds, yolo@1)"] == "baseline"
+    assert "from CE, hard labels" in said["ALS, hard labels (3 seeds, yolo@1)"]
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "<li>against the baseline CE and CE, hard labels</li>" in page
 
 
 def test_repeated_fine_tunings_have_a_component(tmp_path):

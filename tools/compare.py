@@ -26,7 +26,8 @@ from comparison.tables.terminal import terminal_table, terminal_verdicts
 from detection.evaluation.arguments import add_results_arguments, evaluate_arguments
 
 # Options that are arguments of `compare`.
-OPTIONS = ("baseline", "primary", "margin", "seed_hours", "resamples", "level", "seed", "chosen", "bundle", "paper")
+OPTIONS = ("baseline", "primary", "margin", "seed_hours", "tuning_hours")
+OPTIONS += ("resamples", "level", "seed", "chosen", "bundle", "paper")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -65,10 +66,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--paper", metavar="TABLE", default="", help="show numbers of docs/papers.yaml: TABLE[:PART]")
     parser.add_argument("--note", metavar="TEXT", action="append", default=[], help="line to add to the page's notes")
     parser.add_argument("--primary", metavar="NAME", default="AP", help="number that decides (default %(default)s)")
-    parser.add_argument(
-        "--margin", type=float, default=0.005, help="largest difference that does not matter (default %(default)s)"
-    )
+    parser.add_argument("--margin", type=float, default=0.005, help="difference that does not matter (%(default)s)")
     parser.add_argument("--seed-hours", type=float, metavar="H", help="hours per further seed of a row, for the plan")
+    parser.add_argument("--tuning-hours", type=float, metavar="H", help="those of --seed-hours for the fine-tuning")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples (default %(default)s)")
     parser.add_argument("--level", type=float, default=0.95, help="coverage of the intervals (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the resamples (default %(default)s)")

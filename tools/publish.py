@@ -57,7 +57,7 @@ def publish(root: Path, questions: Any, suite: Path, output_dir: Path, *, number
     made = {stage.title: (stage.output, timings.seconds(stage)) for stage in done}
     added = record(folder, made, f"tools/benchmark.py --config-file configs/suites/{name}.yaml")
     goal = {"primary": plan.suite.compare.primary, "margin": plan.suite.compare.margin}
-    goal |= {"allow_mixed_protocols": len(plan.suite.finetune) > 1, "seed_hours": timings.seed_hours(plan.stages)}
+    goal |= {"allow_mixed_protocols": len(plan.suite.finetune) > 1, **timings.seed_hours(plan.stages)._asdict()}
     compare_published(folder, questions.baselines(name), goal)
     print(f"{added} runs added to {folder}, {len(done)} of {name} are complete in {output_dir}")
 

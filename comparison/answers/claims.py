@@ -5,6 +5,7 @@ docs/claims.yaml:
     papers     short name -> full title
     claims     a list of
         paper, place   short name, and table or section
+        own            true: a question of ours about the paper, which does not claim it
         claim          one sentence, with the published numbers
         test           {suite, row, against, metric, expect}: the difference of two rows in one number; expect: higher
                        or lower.  `against` is the usual baseline unless stated.
@@ -31,7 +32,7 @@ HIGHER, LOWER = "higher", "lower"
 FEW_SEEDS = f"fewer than {SEEDS_FOR_A_VERDICT} seeds"
 AS_CLAIMED, OPPOSITE, OPEN, UNTESTED = "as claimed", "opposite", "not decided", "not tested"
 _KINDS = ("test", "study", "untested")
-_KEYS = {"paper", "place", "claim", "limits", *_KINDS}
+_KEYS = {"paper", "place", "own", "claim", "limits", *_KINDS}
 _TEST_KEYS = {"suite", "row", "against", "metric", "expect"}
 
 
@@ -48,7 +49,10 @@ class Trial:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of a paper, with a test, a direction of the synthetic study, or the reason why there is neither."""
+    """A claim of a paper, with a test, a direction of the synthetic study, or the reason why there is neither.
+
+    own: whether the question is ours, and the paper does not claim it.
+    """
 
     paper: str
     place: str
@@ -57,6 +61,12 @@ class Claim:
     limits: str = ""
     untested: str = ""
     study: str = ""
+    own: bool = False
+
+    @property
+    def origin(self) -> str:
+        """Return the place in the paper, and whether the question is ours."""
+        return f"{self.place}, own question" if self.own else self.place
 
 
 @dataclass(frozen=True)
@@ -106,18 +116,18 @@ def _read_claim(tree: Mapping[str, Any], where: str, whole: Mapping[str, Any]) -
     if sum(kind in tree for kind in _KINDS) != 1:
         raise InputError(f"{where}: give `test` or `study`, or `untested` with the reason why there is neither")
     check_choice("paper", tree["paper"], whole["papers"], where)
-    told = tree["paper"], tree["place"], tree["claim"]
+    told, own = (tree["paper"], tree["place"], tree["claim"]), bool(tree.get("own"))
     if "untested" in tree:
-        return Claim(*told, None, untested=tree["untested"])
+        return Claim(*told, None, untested=tree["untested"], own=own)
     if not tree.get("limits"):
         raise InputError(f"{where}: `limits` is missing: say what our scale cannot say")
     if "study" in tree:
-        return Claim(*told, None, limits=tree["limits"], study=tree["study"])
+        return Claim(*told, None, limits=tree["limits"], study=tree["study"], own=own)
     test = tree["test"]
     _check_keys(test, _TEST_KEYS, f"{where}: test", required=("suite", "row", "metric", "expect"))
     for key, choices in (("suite", whole["suites"]), ("metric", BY_NAME), ("expect", (HIGHER, LOWER))):
         check_choice(key, test[key], choices, f"{where}: test")
-    return Claim(*told, Trial(**test), limits=tree["limits"])
+    return Claim(*told, Trial(**test), limits=tree["limits"], own=own)
 
 
 def _check_keys(tree: Any, known: set[str], where: str, required: Sequence[str]) -> None:
@@ -155,7 +165,7 @@ def judge_claim(claim: Claim, comparison: Mapping[str, Any] | None) -> Outcome:
     exploratory = test.metric != comparison["primary"]
     if difference["low"] is None:
         return Outcome(OPEN, IDENTICAL, difference, exploratory)
-    sides = [method for method in comparison["methods"] if method["label"] in (test.row, comparison["baseline"])]
+    sides = [method for method in comparison["methods"] if method["label"] in (test.row, found[0]["baseline"])]
     seeds = min(method["metrics"][test.metric]["count"] for method in sides)
     if not difference["over_seeds"] or seeds < SEEDS_FOR_A_VERDICT:
         return Outcome(OPEN, FEW_SEEDS)  # an interval would leave out the spread of seeds

@@ -110,14 +110,14 @@ def _claim_line(claim: Claim, outcome: Outcome) -> list[str]:
     test = claim.test
     if outcome.answer == UNTESTED:
         waits = claim.untested or f"Not run yet: `{test.suite if test else STUDY}`. {claim.limits}"
-        return [claim.claim, claim.place, "", "", "", UNTESTED, waits]
+        return [claim.claim, claim.origin, "", "", "", UNTESTED, waits]
     if test is None:
         asked, shown = f"`{STUDY}`: {claim.study}", format_difference(outcome.difference)
-        return [claim.claim, claim.place, asked, shown, outcome.word, outcome.answer, claim.limits]
+        return [claim.claim, claim.origin, asked, shown, outcome.word, outcome.answer, claim.limits]
     against = test.against or "the baseline"
     asked = f"`{test.suite}`: {BY_NAME[test.metric].title} of {test.row} against {against}, expected {test.expect}"
     word = f"{outcome.word} (exploratory)" if outcome.exploratory else outcome.word
-    return [claim.claim, claim.place, asked, format_difference(outcome.difference), word, outcome.answer, claim.limits]
+    return [claim.claim, claim.origin, asked, format_difference(outcome.difference), word, outcome.answer, claim.limits]
 
 
 def _left(table: str) -> str:

@@ -93,24 +93,18 @@ def _lines(comparison: Mapping[str, Any], judged: Sequence[tuple[Claim, Outcome]
         f"{_resolution(known, primary)}"
     )
     for one in known:
-        yield f"- {_named(one)}: {verdict_text(one, baseline)}; {_difference(one, primary)}."
+        yield f"- {_named(one)}: {verdict_text(one)}; {_difference(one, primary)}."
     if waiting := [one for one in pretrained if one not in known]:
         said = ", ".join(map(_named, waiting))  # without an interval, which would leave out the spread of seeds
         yield f"- No verdict yet, with fewer than {SEEDS_FOR_A_VERDICT} seeds: {said}."
     for one in methods:
         if one["method"] == RANDOM:
-            said = f"; {verdict_text(one, baseline)}" if _word(one) else ""
+            said = f"; {verdict_text(one)}" if _word(one) else ""
             if _is_open(one) and excludes_zero(one["differences"][primary]):
                 said += " (0 is outside of the interval, but the verdict is corrected for the number of methods)"
             numbers = format_difference(one["differences"][primary] if said else _value(one, primary))
             yield f"- For scale, no pretraining ({one['made_of']}): {numbers} {primary} against {baseline}{said}."
-    held = [claim.test for claim, outcome in judged if outcome.answer == AS_CLAIMED and claim.test]
-    on_primary = sum(test.metric == primary for test in held)
-    yield (
-        f"- {count_sentence(judged)} Of those as claimed, {on_primary} are on {primary}, {len(held) - on_primary} on "
-        "exploratory numbers, such as confidence and localisation, not corrected for the number of claims: [each claim "
-        "with its limits](docs/claims.md)."
-    )
+    yield f"- {count_sentence(judged)} {_held_sentence(judged)}: [each claim with its limits](docs/claims.md)."
     if known:
         yield f"![Differences in {primary} to {baseline}, with 95 % intervals]({FIGURE})"
     yield (
@@ -169,11 +163,35 @@ def _headline(known: Sequence[Mapping[str, Any]], baseline: str) -> str:
 
 
 def count_sentence(judged: Sequence[tuple[Claim, Outcome]]) -> str:
-    """Say how many claims have results, and how they came out."""
-    count = Counter(outcome.answer for _, outcome in judged)
-    tested = len(judged) - count[UNTESTED]
-    few = sum(outcome.word == FEW_SEEDS for _, outcome in judged)
+    """Say how many claims of the papers have results, and how they came out; then those of our own questions."""
+    outcomes: dict[bool, list[Outcome]] = {False: [], True: []}
+    for claim, outcome in judged:
+        outcomes[claim.own].append(outcome)
+    said = f"Of {len(outcomes[False])} claims of the papers, {_counts(outcomes[False], 'as claimed')}."
+    if outcomes[True]:
+        asked = "question" if len(outcomes[True]) == 1 else "questions"
+        said += f" Of {len(outcomes[True])} {asked} of our own, {_counts(outcomes[True], 'as expected')}."
+    return said
+
+
+def _counts(outcomes: Sequence[Outcome], said: str) -> str:
+    count = Counter(outcome.answer for outcome in outcomes)
+    few = sum(outcome.word == FEW_SEEDS for outcome in outcomes)
     return (
-        f"Of {len(judged)} claims of the papers, {tested} have results: {count[AS_CLAIMED]} came out as claimed, "
-        f"{count[OPPOSITE]} opposite, {count[OPEN]} not decided" + (f" ({few} with {FEW_SEEDS})." if few else ".")
+        f"{len(outcomes) - count[UNTESTED]} have results: {count[AS_CLAIMED]} came out {said}, {count[OPPOSITE]} "
+        f"opposite, {count[OPEN]} not decided" + (f" ({few} with {FEW_SEEDS})" if few else "")
     )
+
+
+def _held_sentence(judged: Sequence[tuple[Claim, Outcome]]) -> str:
+    """Say on what kinds of numbers the claims came out as claimed; not of our own questions."""
+    held = [(claim, outcome) for claim, outcome in judged if outcome.answer == AS_CLAIMED and not claim.own]
+    study = sum(bool(claim.study) for claim, _ in held)
+    exploratory = sum(outcome.exploratory for claim, outcome in held if not claim.study)
+    parts = [
+        f"{len(held) - study - exploratory} are verdicts on the number that was named before the runs",
+        f"{exploratory} are on exploratory numbers, such as confidence and localisation, not corrected for the number "
+        "of claims",
+        *([f"{study} of the synthetic study"] if study else []),
+    ]
+    return f"Of those as claimed, {', '.join(parts)}"

@@ -85,14 +85,15 @@ def _entry(
 
 def _samples(family: Family, numbers: Mapping[int, Numbers]) -> dict[str, Sample]:
     """Return the numbers of a method that all its runs have, per seed."""
-    runs = [[numbers[id(row)] for row in rows if id(row) in numbers] for rows in family.backbones.values()]
-    runs = [own for own in runs if own]
+    known = {name: [numbers[id(row)] for row in rows if id(row) in numbers] for name, rows in family.backbones.items()}
+    known = {name: own for name, own in known.items() if own}
+    runs, backbones = [*known.values()], tuple(known)
     names = [name for name in runs[0][0] if all(name in one for own in runs for one in own)]
     found = {}
     for name in names:
         values = np.array([np.mean([one[name] for one in own], axis=0) for own in runs])
         if np.isfinite(values[:, 0]).all():
-            found[name] = Sample(values[:, 0], values[:, 1:])
+            found[name] = Sample(values[:, 0], values[:, 1:], backbones=backbones)
     return found
 
 

@@ -34,6 +34,7 @@ from comparison.summary import SCHEMA, build_comparison
 from comparison.tables.latex import latex
 from comparison.tables.markdown import markdown_text
 from comparison.tables.spreadsheet import csv_text
+from comparison.verdicts.entries import Price
 
 TOLERANCE = 1e-9
 OPTIONS = {"baseline", "resamples", "seed", "level", "chosen", "failures", "goal", "notes"}
@@ -85,9 +86,16 @@ def recompute(rows: Sequence[Row], options: Mapping[str, Any]) -> dict[str, Any]
     known = dict(options)
     notes = known.pop("notes")
     failures = [Failure(**entry) for entry in known.pop("failures")]
-    comparison = build_comparison(rows, failures=failures, goal=Goal(**known.pop("goal")), **known)
+    comparison = build_comparison(rows, failures=failures, goal=_read_goal(known.pop("goal")), **known)
     comparison["notes"] += notes
     return json.loads(json.dumps(comparison))  # as it is when read
+
+
+def _read_goal(stated: Mapping[str, Any]) -> Goal:
+    """Return the goal of the fields that a bundle states; earlier ones state the hours of a seed alone."""
+    fields = dict(stated)
+    earlier = {"seed": fields.pop("seed_hours", None)}
+    return Goal(**{**fields, "price": Price(**fields.get("price", earlier))})
 
 
 # ---- the files ----------------------------------------------------------------------------------------------------

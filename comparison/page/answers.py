@@ -76,12 +76,13 @@ def _facts(comparison: Mapping[str, Any]) -> list[str]:
     rows = comparison["rows"]
     methods, protocols = {row["label"] for row in rows}, {row["protocol"] for row in rows} - {None}
     seeds = {len({row["seed"] for row in rows if row["label"] == label}) for label in methods}
-    compared = methods - {comparison["baseline"]}
+    baselines = list(dict.fromkeys(row["label"] for row in rows if row["is_baseline"]))
+    compared = methods - {*baselines}
     facts = [_count(len(compared) or 1, "method")]
     if max(seeds) > 1:
         facts.append(f"{' to '.join(map(str, sorted({min(seeds), max(seeds)})))} seeds each")
     facts += [_count(len(protocols), "protocol")] if len(protocols) > 1 else []
-    facts += [f"against the baseline {comparison['baseline']}"] if comparison["baseline"] and compared else []
+    facts += [f"against the baseline {' and '.join(baselines)}"] if baselines and compared else []
     margins = [method["verdict"]["margin"] for method in comparison["methods"] if method["verdict"]]
     decides = f"{comparison['primary']} decides"
     without = sum(not row["stages"] for row in rows)
@@ -139,7 +140,7 @@ def _under(lines: Sequence[Line], comparison: Mapping[str, Any]) -> list[tuple[s
 def _said(method: Mapping[str, Any], comparison: Mapping[str, Any]) -> str:
     """Return the sentence on a method over seeds, without its name; "" for the baseline."""
     primary = comparison["primary"]
-    verdict, separator, needs = verdict_text(method, comparison["baseline"]).partition("; ")
+    verdict, separator, needs = verdict_text(method).partition("; ")
     difference = (method["differences"] or {}).get(primary)
     known = difference is not None and difference["low"] is not None
     numbers = f", {primary} {format_difference(difference)}" if verdict and known else ""

@@ -74,7 +74,7 @@ def _method_line(method: Mapping[str, Any], names: Sequence[str], comparison: Ma
         spread = f" ± {format_number(mean['deviation'])}" if mean["deviation"] is not None else ""
         values.append(f"{format_number(mean['mean'])}{spread}")
     difference = format_difference((method["differences"] or {}).get(names[0]))
-    verdict = verdict_text(method, comparison["baseline"]).partition("; ")[0]
+    verdict = verdict_text(method).partition("; ")[0]
     return [f"{method['label']} ({method['made_of']})", values[0], difference, *values[1:], verdict]
 
 

@@ -20,19 +20,28 @@ NO_VERDICT = f"no verdict with fewer than {SEEDS_FOR_A_VERDICT} seeds"
 
 SOURCES = {
     "seeds": "between seeds", "fine_tuning": "between fine-tunings of one backbone", "interaction": "seed x image",
-    "images": "images", "method_images": "images in a difference",
+    "images": "images", "method_images": "method x image",
 }  # fmt: skip
 
 
 def describe_variances(comparison: Mapping[str, Any]) -> list[str]:
-    """Say how much each source contributes to the primary number of one run, one sentence per protocol."""
+    """Say how much each source contributes to the primary number, one sentence per protocol.
+
+    It is the number of one run, or of one seed where all seeds have several fine-tunings.
+    """
     several = len(comparison["variances"]) > 1
     found = []
     for entry in comparison["variances"]:
         parts = [f"{said} {format_deviation(entry[name])}" for name, said in SOURCES.items() if entry[name] is not None]
         under = f" under {entry['protocol']}" if several else ""
-        found.append(f"Standard deviations of {entry['metric']} of one run{under}: {', '.join(parts)}.")
+        found.append(f"Standard deviations of {entry['metric']} {unit_of(entry)}{under}: {', '.join(parts)}.")
     return found
+
+
+def unit_of(entry: Mapping[str, Any]) -> str:
+    """Return what the components of an entry of "variances" are about."""
+    averaged = entry["seeds"] is not None and entry["fine_tuning"] is not None
+    return "of one seed, the mean of its fine-tunings," if averaged else "of one run"
 
 
 def format_deviation(variance: float) -> str:
@@ -62,7 +71,7 @@ def _line(method: Mapping[str, Any], several: str, comparison: Mapping[str, Any]
     mean = method["metrics"][primary]
     value = format_number(mean["mean"]) + (f" ± {format_number(mean['deviation'])}" if mean["deviation"] else "")
     name = f"{method['label']} ({method['made_of']}{several})"
-    return [name, value, interval_of(method, comparison), verdict_of(method, comparison)]
+    return [name, value, interval_of(method, comparison), verdict_of(method)]
 
 
 def interval_of(method: Mapping[str, Any], comparison: Mapping[str, Any]) -> str:
@@ -71,16 +80,16 @@ def interval_of(method: Mapping[str, Any], comparison: Mapping[str, Any]) -> str
     return format_difference(difference) if difference else MISSING
 
 
-def verdict_of(method: Mapping[str, Any], comparison: Mapping[str, Any]) -> str:
+def verdict_of(method: Mapping[str, Any]) -> str:
     """Return the verdict in words, "baseline" for the baseline of other methods."""
-    if method["label"] == comparison["baseline"] and method["verdict"] is None:
+    if method["label"] == method["baseline"] and method["verdict"] is None:
         return "baseline"
-    return verdict_text(method, comparison["baseline"])
+    return verdict_text(method)
 
 
-def verdict_text(method: Mapping[str, Any], baseline: str | None) -> str:
+def verdict_text(method: Mapping[str, Any]) -> str:
     """Return the verdict in words: "not distinguishable from CE; 9 seeds would settle it"; "" for none."""
-    found = method["verdict"]
+    found, baseline = method["verdict"], method["baseline"]
     if found is None or baseline is None:
         return ""
     if found["word"] == IDENTICAL:

@@ -1,7 +1,7 @@
 """Differences, verdicts and components of variance as entries of comparison.json; its schema describes every key."""
 
 import math
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from comparison.verdicts.nested import Components, Difference
@@ -36,23 +36,46 @@ def verdict_entry(verdict: Verdict, needs: dict[str, Any] | None, metric: str, m
     }  # fmt: skip
 
 
-def needs_entry(need: Need | None, present: tuple[int, int], seed_hours: float | None) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class Price:
+    """Hours of runs.
+
+    seed: of one more seed of one method; tuning: those of them that its fine-tuning takes.  None: unknown.
+    """
+
+    seed: float | None = None
+    tuning: float | None = None
+
+
+NO_PRICE = Price()
+
+
+def needs_entry(
+    need: Need | None, present: tuple[int, int], price: Price, *, shared: bool = False
+) -> dict[str, Any] | None:
     """Return the entry of what would settle a difference, None if nothing would.
 
     Args:
         present: seeds that the method and the baseline have.
-        seed_hours: hours that one more seed of one method takes; None: unknown.  Runs on more images have no price.
+        price: of the missing seeds; runs on more images have none.
+        shared: whether both have the same backbones, each of which is then trained once.
     """
     if need is None:
         return None
-    missing = sum(max(need.seeds - seeds, 0) for seeds in present)
-    hours = None if seed_hours is None or need.images > 1 else missing * seed_hours
+    missing = [max(need.seeds - seeds, 0) for seeds in present]
+    hours = None
+    if price.seed is not None and need.images == 1:
+        again = (sum(missing) - max(missing)) * (price.seed - (price.tuning or 0)) if shared else 0.0
+        hours = sum(missing) * price.seed - again
     return {"seeds": need.seeds, "images": need.images, "hours": hours}
 
 
 def variance_entry(
-    protocol: str | None, metric: str, parts: Components | None, fine_tuning: float | None
+    protocol: str | None, metric: str, parts: Components | None, fine_tuning: float | None, *, shared: bool = False
 ) -> dict[str, Any]:
-    """Return the components of variance of one run under a protocol, None where they are unknown."""
+    """Return the components of variance of one run under a protocol, None where they are unknown.
+
+    shared: whether methods share their backbones.
+    """
     known = asdict(parts) if parts else dict.fromkeys(field.name for field in fields(Components))
-    return {"protocol": protocol, "metric": metric, "fine_tuning": fine_tuning, **known}
+    return {"protocol": protocol, "metric": metric, "fine_tuning": fine_tuning, "shared_backbones": shared, **known}

@@ -11,6 +11,10 @@ sample variances s2_A and s2_B over seeds, and the covariances of two runs over 
 
 and D +- t(df) sqrt(Var(D)).  s2 already contains the interaction of seed and image, so the bootstrap variance of a mean
 must not be added.  Without image resamples C is 0, and this is Welch's t interval over seeds.
+
+Where both methods have the same backbones, such as YOLOs with other class labels, the readers are crossed with the
+treatments instead: the differences of the backbones form one sample, whose s2 / S and cov take the place of those
+above, with S - 1 degrees of freedom if C is 0.
 """
 
 import math
@@ -28,12 +32,14 @@ class Sample:
     draws: (S, R) the same on R resamples of the images, which all methods share; (S, 0) without per-image data.
     images: identity of the images; samples of different images are not paired.
     tunings: per seed, the numbers of its fine-tunings.
+    backbones: per seed, the hash of its weights; (): unknown.
     """
 
     values: np.ndarray
     draws: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     images: str = ""
     tunings: Sequence[np.ndarray] = ()
+    backbones: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.draws.size:
@@ -103,8 +109,25 @@ def t_quantile(share: float, df: float) -> float:
     return float(special.stdtrit(df, share)) if math.isfinite(df) else float(special.ndtri(share))
 
 
+def share_backbones(a: Sample, b: Sample) -> bool:
+    """Whether two methods have the same backbones, so that they differ in the fine-tuning only."""
+    return bool(a.backbones) and all(a.backbones) and sorted(a.backbones) == sorted(b.backbones)
+
+
+def differences_of_backbones(a: Sample, b: Sample) -> Sample:
+    """Return A minus B per backbone, of methods that share them; without draws if these are of other images."""
+    order = [b.backbones.index(name) for name in a.backbones]
+    values = a.values - b.values[order]
+    if a.images != b.images or a.draws.shape != b.draws.shape:
+        return Sample(values)
+    return Sample(values, a.draws - b.draws[order], a.images)
+
+
 def difference(a: Sample, b: Sample) -> Difference:
     """Return A minus B; if one of them has a single seed, the error covers images only, for these networks."""
+    if share_backbones(a, b):
+        a = differences_of_backbones(a, b)
+        b = Sample(np.zeros_like(a.values), np.zeros_like(a.draws), a.images)
     a_draws, b_draws, images = _common_draws(a, b)
     value = a.mean - b.mean
     if min(a.seeds, b.seeds) < 2:
@@ -181,9 +204,22 @@ def components(samples: Sequence[Sample]) -> Components | None:
 def components_of_pair(a: Sample, b: Sample) -> Components:
     """Return the components of two samples of several seeds; without data of the same images, all of it is of seeds.
 
-    The difference then has no covariance over images either.
+    The difference then has no covariance over images either.  Of methods that share their backbones, they are half of
+    those of the difference, in which what the backbones have in common cancels.
     """
+    if share_backbones(a, b):
+        return _components_of_differences(differences_of_backbones(a, b))
     return components([a, b]) or Components((a.variance + b.variance) / 2, 0.0, 0.0, 0.0)
+
+
+def _components_of_differences(own: Sample) -> Components:
+    known = own.draws[:, np.isfinite(own.draws).all(0)]
+    if known.shape[1] < 2:
+        return Components(own.variance / 2, 0.0, 0.0, 0.0)
+    covariance = np.cov(known)
+    between = max(_between(covariance), 0.0)
+    interaction = max(float(np.trace(covariance)) / own.seeds - between, 0.0)
+    return Components(max(own.variance - interaction, 0.0) / 2, interaction / 2, 0.0, between / 2)
 
 
 def fine_tuning_variance(samples: Iterable[Sample]) -> float | None:

@@ -28,17 +28,25 @@ class Need:
     images: float = 1.0
 
 
-def half_width(parts: Components, seeds: int, images: float = 1.0, level: float = 0.95) -> float:
-    """Return h for `seeds` seeds per method (at least 2) and `images` times as many images."""
+def half_width(
+    parts: Components, seeds: int, images: float = 1.0, level: float = 0.95, *, paired: bool = False
+) -> float:
+    """Return h for `seeds` seeds per method (at least 2) and `images` times as many images.
+
+    paired: whether the methods share their backbones, so that S seeds give S differences instead of 2 S numbers.
+    """
     over_seeds = (parts.seeds + parts.interaction / images) / seeds
     variance = 2 * over_seeds + 2 * parts.method_images / images
     if not variance:
         return 0.0
-    df = variance**2 * (seeds - 1) / (2 * over_seeds**2) if over_seeds else math.inf
+    groups = 1 if paired else 2
+    df = variance**2 * (seeds - 1) * groups / (2 * over_seeds) ** 2 if over_seeds else math.inf
     return t_quantile((1 + level) / 2, df) * math.sqrt(variance)
 
 
-def what_settles(parts: Components, value: float, margin: float, seeds: int, tests: int = 1) -> Need | None:
+def what_settles(
+    parts: Components, value: float, margin: float, seeds: int, tests: int = 1, *, paired: bool = False
+) -> Need | None:
     """Return the smallest need for an undecided difference of `value`: the interval excludes 0, or is within +-margin.
 
     Fewer images are never proposed, and more images only if no number of seeds suffices.  None: nothing up to
@@ -47,11 +55,13 @@ def what_settles(parts: Components, value: float, margin: float, seeds: int, tes
     Args:
         seeds: the present number per method, which did not suffice.
         tests: number of methods that are corrected together, of which this one is taken as the first (Holm).
+        paired: whether the methods share their backbones; `parts` are then of this pair.
     """
 
     def settled(count: int, images: float) -> bool:
-        excludes = half_width(parts, count, images, level=1 - LEVEL / tests) < abs(value)
-        return excludes or half_width(parts, count, images, level=1 - 2 * LEVEL) < margin - abs(value)
+        excludes = half_width(parts, count, images, level=1 - LEVEL / tests, paired=paired) < abs(value)
+        within = half_width(parts, count, images, level=1 - 2 * LEVEL, paired=paired) < margin - abs(value)
+        return excludes or within
 
     for count in range(max(seeds + 1, 2), MOST_SEEDS + 1):
         if settled(count, 1.0):

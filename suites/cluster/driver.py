@@ -111,8 +111,8 @@ class Driver:
         save_json(path, shown) if shown else path.unlink(missing_ok=True)
         timings = Timings(self.plan.output / f"timings{suffix}.json")
         timings.replace(self.executor.durations(self.plan.stages))
-        hours = timings.seed_hours(self.plan.stages)
-        last = compare_stage(self.plan, compared, path if shown else None, hours)
+        price = timings.price(self.plan.stages)
+        last = compare_stage(self.plan, compared, path if shown else None, price)
         found.comparison = last
         if last.inputs:
             found.states |= self.executor.look([last], view)

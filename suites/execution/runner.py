@@ -143,8 +143,8 @@ class _Run:
             self.scheduler.start(self.last)
             self.fail(self.last, f"error: {error}")
             return
-        hours = self.timings.seed_hours(self.plan.stages)
-        self.comparison = compare_stage(self.plan, compared, path if found else None, hours)
+        price = self.timings.price(self.plan.stages)
+        self.comparison = compare_stage(self.plan, compared, path if found else None, price)
         if self.comparison.inputs:
             self.scheduler.replan([*self.plan.stages, self.comparison])
             self.loop()

@@ -4,18 +4,26 @@ import statistics
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from backbones.core.disk import disk_use
 from backbones.core.errors import InputError
 from backbones.core.files import load_json, save_json
 from suites.stages import Stage
 from suites.stages import record as records
+from suites.stages.measures import Finetune
 from suites.stages.naming import Run
 from suites.stages.resources import KEEP_ALL, KEEP_RESULTS, KEEP_WEIGHTS
 from suites.stages.trainings import BackboneStage
 
 _KEPT = 5  # number of measurements that an estimate uses
+
+
+class SeedHours(NamedTuple):
+    """Hours of one more seed of a row, and those of them that its fine-tuning takes; None: unknown."""
+
+    seed_hours: float | None = None
+    tuning_hours: float | None = None
 
 
 class Timings:
@@ -77,20 +85,30 @@ class Timings:
         """Return the expected seconds, 0 if unknown."""
         return self.estimate(stage) or 0.0
 
-    def seed_hours(self, stages: Iterable[Stage]) -> float | None:
-        """Return the mean hours of the stages of a pretrained row and seed; None if one of them is unknown.
+    def seed_hours(self, stages: Iterable[Stage]) -> SeedHours:
+        """Return the mean hours of one more seed of a pretrained row; unknown if those of a stage are.
 
-        Teachers, which are not compared, add to the hours of the rows that need them.
+        Of several entries of FINETUNE, a seed has one: methods are compared within each.  Teachers, which are not
+        compared, add to the hours of the rows that need them.
         """
         runs: dict[Run, list[Stage]] = {}
         for stage in stages:
             if stage.run is not None:
                 runs.setdefault(stage.run, []).append(stage)
         trained = [own for own in runs.values() if any(isinstance(stage, BackboneStage) for stage in own)]
-        seconds = [self.estimate(stage) for own in trained for stage in own]
-        known = [one for one in seconds if one is not None]
         rows = sum(any(stage.compared for stage in own) for own in trained)
-        return sum(known) / rows / 3600 if rows and len(known) == len(seconds) else None
+        if not rows or any(self.estimate(stage) is None for own in trained for stage in own):
+            return SeedHours()
+        total = sum(self.seconds(stage) for own in trained for stage in own)
+        tunings = [stage for own in trained for stage in own if isinstance(stage, Finetune)]
+        tuning = sum(map(self.seconds, tunings))
+        one = tuning / max(len({stage.timing_key for stage in tunings}), 1)
+        return SeedHours((total - tuning + one) / rows / 3600, one / rows / 3600)
+
+    def price(self, stages: Iterable[Stage]) -> list[str]:
+        """Return the options of tools/compare.py that price another seed, none if its hours are unknown."""
+        seed, tuning = self.seed_hours(stages)
+        return [] if seed is None else ["--seed-hours", f"{seed:.4g}", "--tuning-hours", f"{tuning:.4g}"]
 
     def size(self, stage: Stage, keep: str = "") -> float | None:
         """Return the expected size of a stage's folder in GB, as for `estimate`; keep: with another KEEP."""
