@@ -23,7 +23,7 @@ from comparison.answers.study import judge_by_study
 from comparison.diagnosis.of_run import INFLUENCE_FILE, NUMBERS_FILE
 from comparison.evidence.bundle import KEPT
 from comparison.resampling.draws import DRAWS_FILE
-from comparison.tables.formats import MINUS, MISSING
+from comparison.tables.formats import MINUS, MISSING, format_number
 
 CLAIM = """
 suites: {answers_one: "Which one?"}
@@ -220,12 +220,12 @@ def test_the_answer_follows_verdict_or_interval(word, metric, numbers, expect, a
     assert (outcome.answer, outcome.exploratory) == (answer, metric != "AP")
 
 
-def readme(comparison, judged=()):
-    text = answer_text(f"before {BEGIN} old {END} after", comparison, judged)
+def readme(comparison, judged=(), others=None):
+    text = answer_text(f"before {BEGIN} old {END} after", comparison, judged, others or {})
     assert text.startswith(f"before {BEGIN}")
     assert text.endswith(f"{END} after")
     assert "old" not in text
-    assert max(map(len, text.splitlines())) <= 120
+    assert max(len(line) for line in text.splitlines() if not line.startswith("|")) <= 120
     return " ".join(text.split())
 
 
@@ -237,7 +237,10 @@ def test_the_readme_says_which_methods_are_better_and_by_how_much(published):
     assert f"(CE) reach {sum(values) / 3:.3f}." in text
     gain = comparison["methods"][2]["differences"]["AP"]
     numbers = f"{gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}] AP"
-    assert f"- ALS (all) (3 seeds): better than CE; {numbers}." in text
+    assert f"| ALS (all) (3 seeds) | {numbers.removesuffix(' AP')} | better than CE | |" in text.replace(MINUS, "-")
+    other = readme(comparison, others={"Elsewhere": comparison}).replace(MINUS, "-")
+    assert f"ALS (all) better ({numbers.removesuffix(' AP')})." in other
+    assert "- Elsewhere, AP against CE: LS " in other
     figure = answer_figure(comparison)
     assert f"ALS (all) (3 seeds) {gain['value']:+.3f}" in figure.replace("\N{MINUS SIGN}", "-")
 
@@ -245,37 +248,41 @@ def test_the_readme_says_which_methods_are_better_and_by_how_much(published):
 def test_the_readme_promises_nothing_without_a_verdict(published):
     comparison = load_comparison(published / "docs" / "results" / "answers_one")
     methods = [one | {"verdict": one["verdict"] and one["verdict"] | {"word": ""}} for one in comparison["methods"]]
-    text = readme(comparison | {"methods": methods})
+    few = comparison | {"methods": methods}
+    text = readme(few)
     assert "**Not known yet: no method has 3 published seeds.**" in text
-    assert "No verdict yet, with fewer than 3 seeds: LS (3 seeds), ALS (all) (3 seeds)." in text
+    value = format_number(methods[1]["differences"]["AP"]["value"], signed=True)
+    assert f"| LS (3 seeds) | {value} | no verdict with fewer than 3 seeds |" in text
+    assert "; ALS (all) no verdict with fewer than 3 seeds (" in readme(comparison, others={"Elsewhere": few})
     assert "](docs/answer.svg)" not in text
     assert answer_figure(comparison | {"methods": methods}) == ""
     methods = [one for one in comparison["methods"] if one["label"] != "ALS (all)"]
     text = readme(comparison | {"methods": methods})
-    assert "**Not known yet, for or against: LS cannot be distinguished from hard labels (CE)" in text
+    assert "**Not known yet: LS cannot be distinguished from hard labels with the seeds published so far. " in text
+    assert "Pretrain with hard labels (CE) until then: no smoothing has shown a better detector.**" in text
     ls = methods[1]["differences"]["AP"]
-    assert f"Undecided ones reach ±{(ls['high'] - ls['low']) / 2:.3f} in the mean." in text
-    assert text.endswith(f"with at least three seeds and, to judge by the numbers above, rather more. {END} after")
+    assert f"Those of undecided methods reach ±{(ls['high'] - ls['low']) / 2:.3f} on average." in text
+    assert text.endswith(f"with at least three seeds; the numbers above suggest that you need more. {END} after")
     control = methods[1] | {"label": "none", "method": "random"}
     control["differences"] = control["differences"] | {"AP": ls | {"value": -0.05, "low": -0.09, "high": -0.01}}
     text = readme(comparison | {"methods": [*methods, control]}).replace(MINUS, "-")
-    assert "- For scale, no pretraining (3 seeds): -0.050 [-0.090, -0.010] AP against CE; not disting" in text
-    assert "(0 is outside of the interval, but the verdict is corrected for the number of methods)." in text
+    said = "| no pretraining (3 seeds) | -0.050 [-0.090, -0.010] | not distinguishable from CE after the correction for"
+    assert f"{said} several methods |" in text
     control["verdict"] = control["verdict"] | {"word": ""}
     text = readme(comparison | {"methods": [*methods, control]}).replace(MINUS, "-")
-    assert "- For scale, no pretraining (3 seeds): -0.050 AP against CE." in text
+    assert "| no pretraining (3 seeds) | -0.050 | no verdict with fewer than 3 seeds | |" in text
     methods = [one | {"verdict": one["verdict"] and one["verdict"] | {"word": "worse"}} for one in methods]
     text = readme(comparison | {"methods": methods})
     assert "**Not at our scale: none of LS is better than hard labels (CE).**" in text
     methods[1] = methods[1] | {"label": "A", "verdict": methods[1]["verdict"] | {"word": "not distinguishable"}}
     other = methods[1] | {"label": "B", "verdict": methods[1]["verdict"] | {"word": "worse"}}
     text = readme(comparison | {"methods": [*methods, other]})
-    assert "**Not known yet, for or against: A cannot be distinguished from hard labels (CE)" in text
-    assert "; not better: B.**" in text
+    assert "**Not known yet: A cannot be distinguished from hard labels with the seeds" in text
+    assert "; not better: B. Pretrain with hard labels" in text
     assert "No results are published yet." in readme(None)
     assert answer_figure(None) == ""
     with pytest.raises(InputError, match=r"README.md: must contain"):
-        answer_text("no marks", None, ())
+        answer_text("no marks", None, (), {})
 
 
 def test_better_means_lower_where_lower_is_better():

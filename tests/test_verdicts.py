@@ -190,7 +190,7 @@ def test_more_seeds_have_a_price(runs, tmp_path, capsys):
     needs = methods_of(data)["OLS"]["verdict"]["needs"]
     assert needs["images"] == 1
     assert needs["hours"] == pytest.approx(2 * (needs["seeds"] - 3) * 2.5)  # of both methods
-    assert f"({needs['hours']:.0f} h of runs more) would settle it" in " ".join(capsys.readouterr().out.split())
+    assert f"(another {needs['hours']:.0f} h of runs) would settle it" in " ".join(capsys.readouterr().out.split())
     assert methods_of(compare_runs(runs, tmp_path))["OLS"]["verdict"]["needs"]["hours"] is None
     with pytest.raises(InputError, match=r"--seed-hours is -1.0; it must be at least 0"):
         compare_runs(runs, tmp_path, "--seed-hours", "-1")

@@ -2,6 +2,7 @@
 
 docs/claims.yaml:
     suites     NAME of a file in configs/suites -> the question that it answers
+    readme     NAME of a further suite in README -> how its line begins
     papers     short name -> full title
     claims     a list of
         paper, place   short name, and table or section
@@ -18,7 +19,7 @@ where their interval excludes 0.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,7 @@ class Questions:
     suites: Mapping[str, str]
     papers: Mapping[str, str]
     claims: Sequence[Claim]
+    readme: Mapping[str, str] = field(default_factory=dict)
 
     def baselines(self, suite: str) -> list[str]:
         """Return the rows that the claims compare with in a suite; "" is the usual baseline and comes first."""
@@ -106,9 +108,12 @@ def read_claims(path: Path) -> Questions:
         InputError: an unknown key, paper, suite, metric or expectation, or a claim without test and reason.
     """
     tree = load_yaml(path)
-    _check_keys(tree, {"suites", "papers", "claims"}, f"{path}", required=("suites", "papers", "claims"))
+    required = ("suites", "papers", "claims")
+    _check_keys(tree, {*required, "readme"}, f"{path}", required=required)
+    for name in tree.get("readme") or {}:
+        check_choice("suite", name, tree["suites"], f"{path}: readme")
     claims = [_read_claim(one, f"{path}: claim {number}", tree) for number, one in enumerate(tree["claims"], start=1)]
-    return Questions(tree["suites"], tree["papers"], claims)
+    return Questions(tree["suites"], tree["papers"], claims, tree.get("readme") or {})
 
 
 def _read_claim(tree: Mapping[str, Any], where: str, whole: Mapping[str, Any]) -> Claim:

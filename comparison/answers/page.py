@@ -12,7 +12,7 @@ from comparison.answers.readme import ANSWERS, FIGURE, README, answer_figure, an
 from comparison.answers.store import MADE, Made, comparison_file, load_comparison, read_made
 from comparison.answers.study import STUDY, judge_by_study, load_study, study_blocks
 from comparison.metrics import ARROW, BY_NAME, DETECTORS
-from comparison.tables.formats import MISSING, format_difference, format_number, groups_of
+from comparison.tables.formats import MINUS, MISSING, format_difference, format_number, groups_of
 from comparison.tables.markdown import markdown_table
 from comparison.tables.verdicts import MEANING, NO_VERDICT, describe_variances, verdict_lines
 
@@ -32,13 +32,13 @@ otherwise: see the limits of each claim in [claims.md](claims.md).
 
 The number that decides and the largest difference that does not matter (`COMPARE` of the suite) were committed before
 the first run. Nothing is tuned on what is reported. Hours are of one core: median duration of each kind of stage times
-the number of stages.
+the number of stages. A part of a suite is run with `SEEDS "[0]"` or `ROWS "[...]"` appended to its command.
 """
 _CLAIMS_HEAD = """\
 # What the papers claim, and what we measured
 
-Written by `tools/publish.py` from `docs/claims.yaml`, which states claims, tests and limits, and the comparisons in
-`docs/results/`, from which differences, verdicts and answers come; none of these is written by hand. A verdict
+Written by `tools/publish.py`. Claims, tests and limits come from `docs/claims.yaml`; differences, verdicts and answers
+are computed from the comparisons in `docs/results/`, never written by hand. A verdict
 (*better*, *worse*, *equivalent*, *not distinguishable*) is on the number that the suite named before its runs. All
 other numbers are exploratory: *higher* or *lower* means that the 95 % interval over seeds and images excludes 0. It
 is not corrected for the number of claims: about one claim in twenty looks decided by chance alone. The column *answer*
@@ -50,8 +50,10 @@ papers' scale.
 
 def pages(root: Path, questions: Questions) -> dict[str, str]:
     """Return path in the repository -> content of every page."""
-    comparison = load_comparison(root / FOLDER / ANSWERS) if ANSWERS in published_suites(root, questions) else None
-    readme = answer_text((root / README).read_text(encoding="utf-8"), comparison, judge_all(root, questions))
+    there = {name: load_comparison(root / FOLDER / name) for name in published_suites(root, questions)}
+    comparison = there.get(ANSWERS)
+    others = {said: there[name] for name, said in questions.readme.items() if name in there}
+    readme = answer_text((root / README).read_text(encoding="utf-8"), comparison, judge_all(root, questions), others)
     found = {RESULTS: results_text(root, questions), CLAIMS: claims_text(root, questions), README: readme}
     figure = answer_figure(comparison)
     return {**found, FIGURE: figure} if figure else found
@@ -128,7 +130,7 @@ def _left(table: str) -> str:
 
 def results_text(root: Path, questions: Questions) -> str:
     """Return the content of docs/results.md."""
-    blocks = [_RESULTS_HEAD]
+    blocks = [_RESULTS_HEAD, MEANING.format(primary="the number that decides")]
     seeds = _seed_deviations(root, questions)
     for suite in published_suites(root, questions):
         blocks += [f"## {suite}", questions.suites[suite], *_suite_blocks(root / FOLDER / suite, seeds)]
@@ -159,11 +161,10 @@ def _suite_blocks(folder: Path, seeds: Mapping[str, str]) -> Iterator[str]:
     variances = describe_variances(comparison)
     if lines := [_without_few_seeds(line) for line in verdict_lines(comparison)]:
         yield markdown_table(["", f"{primary} over seeds", "difference to the baseline", "verdict"], lines)
-        variances = [MEANING.format(primary=primary), *variances]
     for entry in comparison["variances"]:
         if entry["seeds"] is None and entry["protocol"] in seeds:
             said = f"Between seeds of the pretraining, under {entry['protocol']}: {seeds[entry['protocol']]}"
-            variances.append(f"{said}, where each seed is fine-tuned once and so has this spread in it.")
+            variances.append(f"{said}, where each seed is fine-tuned once and so includes the spread of fine-tunings.")
     if variances:
         yield " ".join(variances)
     yield _means(comparison)
@@ -201,19 +202,34 @@ def _predictions(comparison: Mapping[str, Any]) -> Iterator[str]:
         found = correlate(rows, CHEAP)
         if found:
             lines = [
-                [BY_NAME[one.metric].title, f"{one.value:+.2f} [{one.low:+.2f}, {one.high:+.2f}]", str(one.backbones)]
+                [
+                    BY_NAME[one.metric].title,
+                    f"{one.value:+.2f} [{one.low:+.2f}, {one.high:+.2f}]".replace("-", MINUS),
+                    str(one.backbones),
+                ]
                 for one in found
             ]
             yield (
-                f"Rank correlation of the numbers of a classifier with AP under {protocol}, {LEVEL:.0%} interval by a "
-                f"bootstrap of methods and then of backbones ({found[0].methods} methods; exploratory, {len(found)} "
-                "numbers, not corrected; a single method that is far from the others can make one):"
+                f"Rank correlation of the numbers of a classifier with AP under {protocol}, {100 * LEVEL:.0f} % "
+                f"interval by a bootstrap of methods and then of backbones ({found[0].methods} methods; exploratory, "
+                f"{len(found)} numbers, not corrected; a single outlying method can cause one):"
             )
             yield markdown_table(["", "Spearman's correlation with AP", "backbones"], lines)
 
 
 def _made(parts: Sequence[Made]) -> str:
     header = ["command", "rows and seeds", "stages", "core hours", "processor", "torch", "commit"]
-    lines = [[f"`{o.command}`", o.rows, str(o.stages), f"{o.hours:.1f}", o.device, o.torch, o.commit] for o in parts]
-    total = f"In all {sum(one.hours for one in parts):.1f} core hours (`{MADE}`)."
+    lines = [
+        [
+            f"`python {o.command} --output-dir FOLDER`",
+            o.rows,
+            str(o.stages),
+            f"{o.hours:.1f}",
+            o.device,
+            o.torch,
+            o.commit,
+        ]
+        for o in parts
+    ]
+    total = f"Total: {sum(one.hours for one in parts):.1f} core hours (`{MADE}`)."
     return f"{_left(markdown_table(header, lines))}\n\n{total}"

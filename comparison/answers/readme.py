@@ -7,10 +7,12 @@ from typing import Any
 
 from backbones.core.errors import InputError
 from comparison.answers.claims import AS_CLAIMED, FEW_SEEDS, OPEN, OPPOSITE, UNTESTED, Claim, Outcome
+from comparison.metrics import BY_NAME
 from comparison.page.export import standalone
 from comparison.page.figures import COLOURS, forest_panel
 from comparison.tables.formats import MISSING, excludes_zero, format_difference, format_number
-from comparison.tables.verdicts import verdict_text
+from comparison.tables.markdown import markdown_table
+from comparison.tables.verdicts import NO_VERDICT, verdict_text
 from comparison.verdicts.words import BETTER, SEEDS_FOR_A_VERDICT, UNDECIDED
 
 README, ANSWERS, FIGURE = "README.md", "answers_scenes", "docs/answer.svg"
@@ -20,8 +22,13 @@ RANDOM = "random"
 _PAPER = '<rect width="100%" height="100%" fill="#ffffff"/>'  # readers of README may have a dark page
 
 
-def answer_text(readme: str, comparison: Mapping[str, Any] | None, judged: Sequence[tuple[Claim, Outcome]]) -> str:
+def answer_text(
+    readme: str, comparison: Mapping[str, Any] | None, judged: Sequence[tuple[Claim, Outcome]],
+    others: Mapping[str, Mapping[str, Any]],
+) -> str:  # fmt: skip
     """Return the text of README.md with the answer of a comparison between its two marks; None: not published.
+
+    others: beginning of a line -> the comparison of another suite.
 
     Raises:
         InputError: a mark is missing.
@@ -29,8 +36,8 @@ def answer_text(readme: str, comparison: Mapping[str, Any] | None, judged: Seque
     if readme.count(BEGIN) != 1 or readme.count(END) != 1:
         raise InputError(f"{README}: must contain '{BEGIN}' and '{END}' once; write them where the answer belongs")
     before, rest = readme.split(BEGIN)
-    lines = _lines(comparison, judged) if comparison else ["No results are published yet."]
-    wrapped = [line if line.startswith("![") else _wrap(line) for line in lines]
+    lines = _lines(comparison, judged, others) if comparison else ["No results are published yet."]
+    wrapped = [line if line.startswith(("![", "| ")) else _wrap(line) for line in lines]
     return before + "\n\n".join([BEGIN, _join(wrapped), END]) + rest.split(END)[1]
 
 
@@ -79,39 +86,60 @@ def _named(method: Mapping[str, Any]) -> str:
     return f"{method['label']} ({method['made_of']})"
 
 
-def _lines(comparison: Mapping[str, Any], judged: Sequence[tuple[Claim, Outcome]]) -> Iterator[str]:
+def _lines(
+    comparison: Mapping[str, Any], judged: Sequence[tuple[Claim, Outcome]], others: Mapping[str, Mapping[str, Any]]
+) -> Iterator[str]:
     methods = _compared(comparison)
-    pretrained = [one for one in methods if one["method"] != RANDOM]
+    known = [one for one in methods if one["method"] != RANDOM and _word(one)]
     baseline, primary = comparison["baseline"], comparison["primary"]
-    known = [one for one in pretrained if _word(one)]
     yield _headline(known, baseline)
-    values = [row["metrics"][primary] for row in comparison["rows"] if row["label"] == baseline]
-    yield (
-        f"- Measured: {primary} of a Faster R-CNN on images that this project draws, with backbones that are "
-        f"pretrained for minutes; hard labels ({baseline}) reach {_mean(values)}. "
-        "Brackets are 95 % intervals over seeds and images; “(all)” smooths over all classes, not the wrong ones alone."
-        f"{_resolution(known, primary)}"
-    )
-    for one in known:
-        yield f"- {_named(one)}: {verdict_text(one)}; {_difference(one, primary)}."
-    if waiting := [one for one in pretrained if one not in known]:
-        said = ", ".join(map(_named, waiting))  # without an interval, which would leave out the spread of seeds
-        yield f"- No verdict yet, with fewer than {SEEDS_FOR_A_VERDICT} seeds: {said}."
-    for one in methods:
-        if one["method"] == RANDOM:
-            said = f"; {verdict_text(one)}" if _word(one) else ""
-            if _is_open(one) and excludes_zero(one["differences"][primary]):
-                said += " (0 is outside of the interval, but the verdict is corrected for the number of methods)"
-            numbers = format_difference(one["differences"][primary] if said else _value(one, primary))
-            yield f"- For scale, no pretraining ({one['made_of']}): {numbers} {primary} against {baseline}{said}."
-    yield f"- {count_sentence(judged)} {_held_sentence(judged)}: [each claim with its limits](docs/claims.md)."
     if known:
         yield f"![Differences in {primary} to {baseline}, with 95 % intervals]({FIGURE})"
+    yield _table(methods, comparison)
+    yield _explanation(known, comparison)
+    yield from (f"- {said}, {_in_short(other)}." for said, other in others.items() if _compared(other))
+    yield f"- {count_sentence(judged)} {_held_sentence(judged)} See [each claim with its limits](docs/claims.md)."
     yield (
         "All numbers, commands and hours are in [docs/results.md](docs/results.md). For an answer on your own images, "
         "follow [docs/own_data.md](docs/own_data.md), with at least three seeds"
-        f"{' and, to judge by the numbers above, rather more' if any(map(_is_open, known)) else ''}."
+        f"{'; the numbers above suggest that you need more' if any(map(_is_open, known)) else ''}."
     )
+
+
+def _table(methods: Sequence[Mapping[str, Any]], comparison: Mapping[str, Any]) -> str:
+    """Return the table of methods, no pretraining last; too few seeds have no interval, which would be too short."""
+    baseline, primary = comparison["baseline"], comparison["primary"]
+    lines = []
+    for one in sorted(methods, key=lambda one: one["method"] == RANDOM):
+        name = f"no pretraining ({one['made_of']})" if one["method"] == RANDOM else _named(one)
+        shown = format_difference(one["differences"][primary] if _word(one) else _value(one, primary))
+        verdict, _, needs = verdict_text(one).partition("; ")
+        if _is_open(one) and excludes_zero(one["differences"][primary]):
+            verdict += " after the correction for several methods"
+        needs = needs.removeprefix("a difference this small would take ").removesuffix(" would settle it")
+        lines.append([name, shown, verdict, needs])
+    head = ["pretrained with", f"{primary} minus that of {baseline}", "verdict", "would be settled by"]
+    return markdown_table(head, lines).replace("---:", "---")
+
+
+def _explanation(known: Sequence[Mapping[str, Any]], comparison: Mapping[str, Any]) -> str:
+    baseline, primary = comparison["baseline"], comparison["primary"]
+    values = [row["metrics"][primary] for row in comparison["rows"] if row["label"] == baseline]
+    return (
+        f"{primary} of a Faster R-CNN on images that this project draws, with backbones that are pretrained for "
+        f"minutes; hard labels ({baseline}) reach {_mean(values)}. “(all)” smooths over all classes, not only wrong "
+        f"ones. Brackets are 95 % intervals over seeds and images.{_resolution(known, primary)}"
+    )
+
+
+def _in_short(comparison: Mapping[str, Any]) -> str:
+    """Return the verdicts of another suite in a line; too few seeds have none."""
+    primary = comparison["primary"]
+    parts = []
+    for one in _compared(comparison):
+        shown = format_difference(one["differences"][primary] if _word(one) else _value(one, primary))
+        parts.append(f"{one['label']} {_word(one) or NO_VERDICT} ({shown})")
+    return f"{BY_NAME[primary].title} against {comparison['baseline']}: {'; '.join(parts)}"
 
 
 def _mean(values: Sequence[float | None]) -> str:
@@ -126,8 +154,8 @@ def _resolution(known: Sequence[Mapping[str, Any]], primary: str) -> str:
         return ""
     reach = sum((one["high"] - one["low"]) / 2 for one in found) / len(found)
     return (
-        f" Undecided ones reach ±{format_number(reach)} in the mean. The seeds that “would settle it” do "
-        "so in half of the cases, if the true difference is the measured one; hours are of one core."
+        f" Those of undecided methods reach ±{format_number(reach)} on average. What would settle a difference does so "
+        "in about half of the cases if the true difference equals the measured one; hours are of one core."
     )
 
 
@@ -140,10 +168,6 @@ def _value(method: Mapping[str, Any], primary: str) -> dict[str, Any]:
     return method["differences"][primary] | {"low": None, "high": None}
 
 
-def _difference(method: Mapping[str, Any], primary: str) -> str:
-    return f"{format_difference(method['differences'][primary])} {primary}"
-
-
 def _headline(known: Sequence[Mapping[str, Any]], baseline: str) -> str:
     if not known:
         return f"**Not known yet: no method has {SEEDS_FOR_A_VERDICT} published seeds.**"
@@ -154,12 +178,11 @@ def _headline(known: Sequence[Mapping[str, Any]], baseline: str) -> str:
         ", ".join(one["label"] for one in known if (one["verdict"]["word"] == UNDECIDED) == undecided)
         for undecided in (True, False)
     )
+    advice = f"Pretrain with hard labels ({baseline}) until then: no smoothing has shown a better detector."
     if not unknown:
         return f"**Not at our scale: none of {decided} is better than hard labels ({baseline}).**"
-    said = (
-        f"Not known yet, for or against: {unknown} cannot be distinguished from hard labels ({baseline}) with the seeds"
-    )
-    return f"**{said} that are published{f'; not better: {decided}' if decided else ''}.**"
+    said = f"Not known yet: {unknown} cannot be distinguished from hard labels with the seeds published so far"
+    return f"**{said}{f'; not better: {decided}' if decided else ''}. {advice}**"
 
 
 def count_sentence(judged: Sequence[tuple[Claim, Outcome]]) -> str:
@@ -189,9 +212,9 @@ def _held_sentence(judged: Sequence[tuple[Claim, Outcome]]) -> str:
     study = sum(bool(claim.study) for claim, _ in held)
     exploratory = sum(outcome.exploratory for claim, outcome in held if not claim.study)
     parts = [
-        f"{len(held) - study - exploratory} are verdicts on the number that was named before the runs",
-        f"{exploratory} are on exploratory numbers, such as confidence and localisation, not corrected for the number "
-        "of claims",
-        *([f"{study} of the synthetic study"] if study else []),
+        f"{len(held) - study - exploratory} rest on the number that was named before the runs",
+        f"{exploratory} on exploratory ones, such as confidence and localisation, not corrected for the number of "
+        "claims",
+        *([f"{study} on the synthetic study"] if study else []),
     ]
-    return f"Of those as claimed, {', '.join(parts)}"
+    return f"Of the claims that came out as claimed, {', '.join(parts)}."

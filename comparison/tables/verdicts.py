@@ -9,7 +9,7 @@ from comparison.verdicts.words import IDENTICAL, SEEDS_FOR_A_VERDICT, UNDECIDED
 
 MEANING = (
     "Verdicts: intervals cover the sampling of images and the variation between training seeds; better and worse are "
-    "corrected for the number of methods (Holm). What would settle a difference counts the baseline's seeds; it "
+    "corrected for the number of methods (Holm). “About n seeds each” includes the baseline; it "
     "promises only an interval narrow enough for a verdict if the difference comes out exactly as measured. If the "
     "true difference equals the measured one, that many seeds give a verdict in about half of the cases (a power of "
     "50 %); for 80 %, plan about twice as many. All numbers but {primary} are exploratory."
@@ -107,7 +107,7 @@ def _needs(needs: Mapping[str, Any] | None) -> str:
     if needs is None:
         return f"a difference this small would take more than {MOST_SEEDS} seeds each"
     images = f" on {needs['images']:.1f} times as many images" if needs["images"] > 1 else ""
-    hours = f" ({hours_text(needs['hours'])} more)" if needs["hours"] is not None else ""
+    hours = f" (another {hours_text(needs['hours'])})" if needs["hours"] is not None else ""
     return f"about {needs['seeds']} seeds each{images}{hours} would settle it"
 
 
