@@ -150,6 +150,14 @@ def test_published_files_are_smaller_and_name_no_folder_of_the_machine(tmp_path)
     assert told == {"one/matches.npz": hashlib.sha256((run / "matches.npz").read_bytes()).hexdigest()}
 
 
+def test_the_page_of_a_suite_is_kept_without_images_and_linked(published):
+    page = published / "docs" / "results" / "answers_one" / "page.html"
+    assert "Which pretraining gives the better detector?" in page.read_text()
+    assert "<img" not in page.read_text()
+    said = results_text(published, read_claims(published / "docs" / "claims.yaml"))
+    assert "[page.html](results/answers_one/page.html)" in said
+
+
 def test_claims_are_answered_by_the_files(published):
     questions = read_claims(published / "docs" / "claims.yaml")
     text = claims_text(published, questions)

@@ -9,7 +9,7 @@ from backbones.core.files import save_text
 from comparison.answers.claims import UNTESTED, Claim, Outcome, Questions, judge_claim
 from comparison.answers.predictors import LEVEL, correlate
 from comparison.answers.readme import ANSWERS, FIGURE, README, answer_figure, answer_text, count_sentence
-from comparison.answers.store import MADE, Made, comparison_file, load_comparison, read_made
+from comparison.answers.store import MADE, PAGE, Made, comparison_file, load_comparison, read_made
 from comparison.answers.study import STUDY, judge_by_study, load_study, study_blocks
 from comparison.metrics import ARROW, BY_NAME, DETECTORS
 from comparison.tables.formats import MINUS, MISSING, format_difference, format_number, groups_of
@@ -158,6 +158,8 @@ def _suite_blocks(folder: Path, seeds: Mapping[str, str]) -> Iterator[str]:
     """
     comparison = load_comparison(folder)
     primary = comparison["primary"]
+    if (folder / PAGE).is_file():
+        yield f"All diagnoses: [{PAGE}](results/{folder.name}/{PAGE}), to be opened in a browser."
     variances = describe_variances(comparison)
     if lines := [_without_few_seeds(line) for line in verdict_lines(comparison)]:
         yield markdown_table(["", f"{primary} over seeds", "difference to the baseline", "verdict"], lines)

@@ -100,7 +100,8 @@ def _lines(
     yield from (f"- {said}, {_in_short(other)}." for said, other in others.items() if _compared(other))
     yield f"- {count_sentence(judged)} {_held_sentence(judged)} See [each claim with its limits](docs/claims.md)."
     yield (
-        "All numbers, commands and hours are in [docs/results.md](docs/results.md). For an answer on your own images, "
+        "All numbers, commands and hours are in [docs/results.md](docs/results.md), which links to a page with all "
+        "diagnoses. For an answer on your own images, "
         "follow [docs/own_data.md](docs/own_data.md), with at least three seeds"
         f"{'; the numbers above suggest that you need more' if any(map(_is_open, known)) else ''}."
     )

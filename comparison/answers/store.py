@@ -15,9 +15,11 @@ from backbones.core.files import load_json, save_json, save_text
 from backbones.core.results import FILE_NAME
 from comparison import compare
 from comparison.evidence.bundle import KEPT
+from comparison.page.page import PAGE as INDEX
 
 RUNS, MADE, HASHES = "runs", "made.json", "hashes.json"
 ARRAYS = ".npz"  # suffix of per-image data
+PAGE = "page.html"  # of the comparison with the usual baseline
 # Of the comparison with another baseline, only the methods are kept.
 METHODS = ("baseline", "primary", "level", "resamples", "methods")
 
@@ -111,7 +113,9 @@ def read_made(folder: Path) -> list[Made]:
 
 
 def compare_published(folder: Path, baselines: Iterable[str], options: Mapping[str, Any]) -> None:
-    """Compare the published runs of a suite, once with each baseline; "" is the usual one.
+    """Compare the published runs of a suite, once with each baseline; "" is the usual one, whose page is kept.
+
+    The page has no images: those of results of real data are not ours.
 
     options: keyword arguments of `comparison.compare`.
     """
@@ -122,6 +126,9 @@ def compare_published(folder: Path, baselines: Iterable[str], options: Mapping[s
             found = compare([copies], Path(scratch, "page"), baseline=baseline or None, **options)
             kept = _relative(found, scratch) if not baseline else {name: found[name] for name in METHODS}
             save_json(comparison_file(folder, baseline), kept, indent=None)
+            if not baseline:
+                page = Path(scratch, "page", INDEX).read_text(encoding="utf-8")
+                save_text(folder / PAGE, page.replace(f"{scratch}/", ""))
 
 
 def comparison_file(folder: Path, baseline: str = "") -> Path:
