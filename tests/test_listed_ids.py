@@ -9,6 +9,7 @@ from helpers.result_folders import DETECTIONS, TRUTH, load_tool
 from backbones.core.errors import InputError
 from detection.evaluation import evaluate
 from detection.evaluation.coco import evaluate_coco
+from detection.evaluation.reading import GroundTruth, read_detections
 
 TRUTH = {
     **TRUTH,
@@ -87,6 +88,65 @@ def test_images_of_one_name_are_told_apart_by_their_folders():
     tree["images"] = [{**one, "file_name": "im.jpg"} for one in tree["images"]]
     with pytest.raises(InputError, match=r"image_id \d+ has a file_name that is not unique, 'im.jpg'"):
         numbers(truth, tree)
+
+
+def boxes(*images):
+    return [{"image_id": n, "category_id": 1, "bbox": [1, 1, 20, 20], "score": 0.9} for n in images]
+
+
+def small(files, classes=("x",)):
+    """A ground truth of these images and classes, numbered from 1, with a box in each image."""
+    return {
+        "images": [{"id": n, "file_name": file, "width": 60, "height": 50} for n, file in enumerate(files, 1)],
+        "categories": [{"id": n, "name": name} for n, name in enumerate(classes, 1)],
+        "annotations": [{**box, "id": box["image_id"], "area": 400} for box in boxes(*range(1, 1 + len(files)))],
+    }
+
+
+def images_of(truth, *detections, **lists):
+    """The image ids that the truth gives to detections of the ids of these lists."""
+    listed = {part: [{"id": n, field: name} for n, name in names] for part, (field, names) in lists.items()}
+    truth = GroundTruth(truth)
+    return truth.image_ids[read_detections({**listed, "annotations": boxes(*detections)}, truth).image].tolist()
+
+
+def files(*names):
+    return {"images": ("file_name", list(enumerate(names, 1)))}
+
+
+def test_an_image_without_detections_does_not_hide_another_order():
+    """Its name equals another one at every depth."""
+    truth = small(["a/1.jpg", "b/1.jpg"])
+    listed = files("/d/b/1.jpg", "/d/a/1.jpg", "/e/a/1.jpg")
+    assert images_of(truth, 1, 2, **listed) == [2, 1]
+    with pytest.raises(InputError, match=r"image_id 1 has a file_name that is not unique, '/d/b/1.jpg'"):
+        images_of(truth, 1, 2, 3, **listed)
+    only_a = small(["a/1.jpg"])
+    for several in (listed, files("/d/b/1.jpg", "/d/a/1.jpg")):
+        with pytest.raises(InputError, match=r"image_id 1 has a file_name that the ground truth lacks, '/d/b/1.jpg'"):
+            images_of(only_a, 1, **several)
+
+
+@pytest.mark.parametrize("own", [("/d/b/1.jpg", "/d/a/1.jpg"), ("1.jpg", "/d/1.jpg"), ("2/1.jpg", "1.jpg")])
+def test_names_that_do_not_tell_the_images_of_the_truth_apart_are_refused(own):
+    truth = small(["1.jpg", "1.jpg", "2.jpg"])
+    said = (
+        r"its 'images' do not tell whether they number as the ground truth \(id 1 is .*\), and image_id 1 has a "
+        r"file_name that is not unique, .*; correct the names, or leave 'images' out"
+    )
+    with pytest.raises(InputError, match=said):
+        images_of(truth, 1, **files(*own))
+    assert images_of(truth, 1, 3) == [1, 3]
+    assert images_of(truth, 3, **files(*own, "/d/2.jpg")) == [3]
+    assert images_of(truth, 2, 3, **files("1.jpg", "1.jpg", "2.jpg")) == [2, 3]  # a copy of the truth's own list
+
+
+def test_class_names_that_are_not_unique_are_refused_unless_the_lists_are_equal():
+    truth = small(["1.jpg"], ("x", "x", "y"))
+    listed = ("name", [(1, "x"), (2, "x"), (3, "y")])
+    assert images_of(truth, 1, categories=listed) == [1]
+    with pytest.raises(InputError, match=r"category_id 1 has a name that is not unique, 'x'"):
+        images_of(truth, 1, categories=("name", listed[1][:2]))
 
 
 @pytest.mark.parametrize("named", [True, False])

@@ -4,7 +4,7 @@ Such a file can number its images and categories otherwise than the ground truth
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -55,50 +55,71 @@ def _read_names(tree: Mapping[str, Any], key: str, where: str) -> Names:
 def _translate(own: Names, known: Names, used: set[int], key: str, where: str) -> dict[int, int]:
     """Map the used ids to those of the truth; {} if they are the same."""
     part, field = LISTED[key]
-    shorten = _shortening([*own.values()], [*known.values()]) if key == "image_id" else lambda name: name
-
-    def differs(one: int) -> bool:
-        both = own.get(one), known.get(one)
-        if not isinstance(both[0], str) or (one in known and not isinstance(both[1], str)):
-            return False  # without a name, nothing tells
-        return one not in known or shorten(both[0]) != shorten(both[1])
-
-    differing = sorted(filter(differs, used))
-    if not differing:
+    if own == known:
         return {}
-    places, times = {}, Counter(shorten(name) for name in own.values() if isinstance(name, str))
-    for one, name in known.items():
-        if isinstance(name, str):
-            places.setdefault(shorten(name), []).append(one)
+    depth, listed = _choose_depth(own, known, used) if key == "image_id" else (0, _texts(own, used))
+    short = {one: _shorten(name, depth) for one, name in _texts(own, used).items()}
+    times, places = Counter(_shorten(name, depth) for name in listed.values()), _group(known, depth)
+    # Without a name, nothing tells.
+    told = [one for one in sorted(short) if one not in known or isinstance(known[one], str)]
+    differing = [one for one in told if one not in places.get(short[one], [])]
+    ambiguous = {one for one, name in short.items() if times[name] > 1 or len(places.get(name, [])) > 1}
+    if not differing and not ambiguous.intersection(told):
+        return {}
 
     def refuse(one: int, what: str) -> InputError:
+        first = differing[0] if differing else one
+        doubt = "number otherwise than" if differing else "do not tell whether they number as"
         return InputError(
-            f"{where}: its '{part}' number otherwise than the ground truth (id {differing[0]} is "
-            f"{say(own[differing[0]])}), and {key} {one} {what}; correct the names, or leave '{part}' out if the ids "
-            "are those of the ground truth"
+            f"{where}: its '{part}' {doubt} the ground truth (id {first} is {say(own[first])}), and {key} {one} "
+            f"{what}; correct the names, or leave '{part}' out if the ids are those of the ground truth"
         )
 
     new = {}
     for one in sorted(used):
-        name = own.get(one)
-        if not isinstance(name, str):
+        if one not in short:
             raise refuse(one, f"has no {field} there")
-        found = places.get(shorten(name), [])
+        found = places.get(short[one], [])
         if not found:
-            raise refuse(one, f"has a {field} that the ground truth lacks, {name!r}")
-        if len(found) > 1 or times[shorten(name)] > 1:
-            raise refuse(one, f"has a {field} that is not unique, {name!r}")
+            raise refuse(one, f"has a {field} that the ground truth lacks, {own[one]!r}")
+        if one in ambiguous:
+            raise refuse(one, f"has a {field} that is not unique, {own[one]!r}")
         new[one] = found[0]
     return new
 
 
-def _shortening(*lists: Sequence[Any]) -> Any:
-    """Return what cuts a path to its last parts: the fewest that tell the files of each list apart, if any do."""
-    paths = [[_parts(name) for name in names if isinstance(name, str)] for names in lists]
-    for depth in range(1, 1 + max((len(parts) for parts in paths[-1]), default=0)):
-        if all(len({parts[-depth:] for parts in some}) == len(some) for some in paths):
-            return lambda name, depth=depth: _parts(name)[-depth:]
-    return lambda name: _parts(name)[-1:]
+def _choose_depth(own: Names, known: Names, used: set[int]) -> tuple[int, dict[int, str]]:
+    """Return the number of last parts by which paths are compared, and the names that they tell apart.
+
+    The fewest parts that tell all files of each list apart.  If a file without detections prevents that, the most parts
+    that tell the used ones apart; otherwise 1, by which some names are ambiguous.
+    """
+    theirs = [_parts(name) for name in _texts(known).values()]
+    depths = range(1, 1 + max(map(len, theirs), default=0))
+    for listed, order in ((_texts(own), depths), (_texts(own, used), reversed(depths))):
+        paths = [_parts(name) for name in listed.values()]
+        for depth in order:
+            if all(len({parts[-depth:] for parts in some}) == len(some) for some in (paths, theirs)):
+                return depth, listed
+    return 1, _texts(own)
+
+
+def _group(names: Names, depth: int) -> dict[Any, list[int]]:
+    """Return the ids by shortened name."""
+    places: dict[Any, list[int]] = {}
+    for one, name in _texts(names).items():
+        places.setdefault(_shorten(name, depth), []).append(one)
+    return places
+
+
+def _texts(names: Names, used: Container[int] | None = None) -> dict[int, str]:
+    """Return the names that are texts, of all ids or the used ones."""
+    return {key: name for key, name in names.items() if isinstance(name, str) and (used is None or key in used)}
+
+
+def _shorten(name: str, depth: int) -> Any:
+    """Return the last parts of a path; depth 0: the name as it is."""
+    return _parts(name)[-depth:] if depth else name
 
 
 def _parts(name: str) -> tuple[str, ...]:
