@@ -183,6 +183,34 @@ def test_the_first_pixel_is_a_box(tmp_path):
     assert data.records[0].bbox.tolist() == [[0, 0, 1, 1]]
 
 
+def at_borders(*corners):
+    """Four such boxes in each of the three images, so that the check of most boxes applies."""
+    body = f"<object><name>red</name><difficult>0</difficult>{bndbox(*corners)}</object>" * 4
+    return lambda n, text: annotation(body, "abc"[n] + ".jpg")
+
+
+@pytest.mark.parametrize(
+    ("corners", "box"),
+    [
+        ((0, 9, 40, 49), [0, 8, 40, 41]),  # as converters write that count from 0: xmin = x
+        ((9, 0, 49, 40), [8, 0, 41, 40]),
+        ((57, 9, WIDTH + 1, 49), [56, 8, WIDTH - 56, 41]),  # and such as add a pixel twice
+    ],
+)
+def test_boxes_shifted_by_one_pixel_are_clipped_and_counted(tmp_path, corners, box):
+    errors, counted, data, _ = judge(write_voc(tmp_path, at_borders(*corners)))
+    assert list(errors) == ["boxes that extend beyond the image"]
+    assert counted["box clipped to the image"] == 12
+    assert rows(data)[0] == [box] * 12
+
+
+@pytest.mark.parametrize("corners", [(-1, 9, 40, 49), (57, 9, WIDTH + 2, 49), (57, 30, 77, HEIGHT + 2)])
+def test_boxes_shifted_by_two_pixels_are_of_other_images(tmp_path, corners):
+    _, _, data, message = judge(write_voc(tmp_path, at_borders(*corners)))
+    assert data is None
+    assert "12 x most boxes are not within their image" in message
+
+
 def test_corners_in_the_wrong_order_are_dropped_and_counted_by_both(tmp_path):
     errors, counted, _, _ = judge(write_voc(tmp_path, replacing("<xmax>46<", "<xmax>20<", n=0)))
     assert list(errors) == ["boxes of negative width or height"]

@@ -41,6 +41,8 @@ NUM_CLASSES = Kind(ERROR, "NUM_CLASSES that differs", "set it to the number of c
 FIXED = (NEGATIVE, EMPTY, OUTSIDE, BEYOND)
 # Pixels by which a box may exceed the border: coordinates rounded to integers or pixel centres.
 BORDER = 0.5
+# Pixels beyond that by which corners counted from 0 in place of 1, or from 1 in place of 0, exceed the border.
+SHIFTED = 1
 # The official files have a few boxes that training drops or clips (COCO's train2017 some of zero width or height
 # among 860,001): up to this share of all boxes they are a warning.
 FIXED_SHARE = 1e-4
@@ -153,7 +155,8 @@ def check_boxes(scan: Scan, sizes: np.ndarray, findings: Findings) -> None:
     outside = placed & ~beyond & ((low < -BORDER) | (high > size + BORDER)).any(axis=1)
     empty |= placed & ~beyond & ~cut_boxes(bbox, size)[2]  # its sides vanish in float32
     outside &= ~empty
-    _check_units(scan, bbox, size, known, negative | beyond | outside, findings)
+    far = placed & ~empty & ((low < -BORDER - SHIFTED) | (high > size + BORDER + SHIFTED)).any(axis=1)
+    _check_units(scan, bbox, size, known, negative | beyond | outside, negative | far, findings)
     scan.add(findings, POINT, finite & _point_boxes(scan))
     for kind, rows in ((NEGATIVE, negative), (EMPTY, empty), (BEYOND, beyond), (OUTSIDE, outside)):
         _add_few(scan, findings, kind, rows, FIXED_SHARE if kind in (EMPTY, OUTSIDE) else 0)
@@ -164,9 +167,19 @@ def check_boxes(scan: Scan, sizes: np.ndarray, findings: Findings) -> None:
 
 
 def _check_units(
-    scan: Scan, bbox: np.ndarray, size: np.ndarray, known: np.ndarray, astray: np.ndarray, findings: Findings
+    scan: Scan,
+    bbox: np.ndarray,
+    size: np.ndarray,
+    known: np.ndarray,
+    astray: np.ndarray,
+    far: np.ndarray,
+    findings: Findings,
 ) -> None:
-    """Find boxes in 0..1, boxes given as two corners, and boxes of other images; training on them is useless."""
+    """Find boxes in 0..1, boxes given as two corners, and boxes of other images; training on them is useless.
+
+    Args:
+        astray: (n,) bool, boxes not within their image; far: (n,) bool, those by more than a shift of one pixel.
+    """
     ends = scan.corners
     if ends is None:
         with np.errstate(over="ignore"):
@@ -185,8 +198,8 @@ def _check_units(
         if as_corners.sum() >= 0.9 * number:
             scan.add(findings, CORNERS, astray & as_corners)
             return
-    if number >= MOST_FROM and 2 * count > number:
-        scan.add(findings, ASTRAY, astray)
+    if number >= MOST_FROM and 2 * int(far[known].sum()) > number:
+        scan.add(findings, ASTRAY, far)
 
 
 def _point_boxes(scan: Scan) -> np.ndarray:
