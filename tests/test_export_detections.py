@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from helpers.detection_files import save_image, write_coco, write_voc
 from helpers.finetuning import arguments, write_backbone
 from helpers.killing import ROOT
 
@@ -10,9 +11,12 @@ from backbones.core.errors import InputError
 from backbones.core.results import load_results
 from backbones.core.warning_counter import WarningCounter
 from detection.data.catalog import load_data
+from detection.drawing.results import load_results_file
 from detection.evaluation import evaluate
+from detection.evaluation.declared import Declared
+from detection.evaluation.foreign import TestSet, read_results
 from detection.evaluation.voc_results import load_comp4, save_comp4
-from detection.exchange.detections import TRUTH_FILE, save_truth_once
+from detection.exchange.detections import TRUTH_FILE, save_truth, save_truth_once
 from suites.loading import load_suite
 from suites.plan import build_plan
 from suites.stages import Finetune
@@ -117,6 +121,59 @@ def test_the_truth_of_voc_states_its_form(shared_data, tmp_path):
     detections = load_comp4(folder / "VOCdevkit/results/VOC2012/Main", "trainval", data.to_coco())
     found = evaluate(path, detections, name="A", output_dir=tmp_path / "results")
     assert round(found.metrics["VOC_mAP50"] or 0, 4) == 0.6018
+
+
+def check_folders(name, folder, files, tmp_path):
+    """The exported truth of a data set names its images by these files, and so finds images and detections again."""
+    data = load_data([name], "", WarningCounter())
+    save_truth(data, tmp_path / "truth.json")
+    truth = json.loads((tmp_path / "truth.json").read_text())
+    assert [image["file_name"] for image in truth["images"]] == files
+    boxes = [{key: one[key] for key in ("image_id", "category_id", "bbox")} for one in truth["annotations"]]
+    found = [{**box, "score": 0.9} for box in boxes]
+    shown = load_results_file(tmp_path / "truth.json", save(tmp_path / "found.json", found), folder, Declared())
+    assert [path for path, _, _ in shown.images] == [folder / file for file in files]
+    assert all(path.is_file() for path, _, _ in shown.images)
+    save_comp4(tmp_path / "comp4", "val", found, truth)
+    assert [one["image_id"] for one in load_comp4(tmp_path / "comp4", "val", truth)] == [
+        one["image_id"] for one in sorted(found, key=lambda one: one["category_id"])
+    ]
+    named = [{**one, "image_id": files[one["image_id"] - 1]} for one in found]
+    by_name = read_results(named, TestSet(truth), Declared(image_by="file_name"))
+    assert by_name.image.tolist() == [one["image_id"] - 1 for one in found]
+
+
+def save(path, tree):
+    path.write_text(json.dumps(tree))
+    return path
+
+
+def test_the_truth_keeps_the_folders_of_images(tmp_path):
+    """Without them, images of equal names in several folders could not be told apart."""
+    files = ["cam1/0001.jpg", "cam2/0001.jpg", "cam2/deep/0001.jpg"]
+
+    def rename(tree):
+        for image, file in zip(tree["images"], files, strict=True):
+            save_image(tmp_path / "images" / file)
+            image["file_name"] = file
+
+    check_folders(write_coco(tmp_path, rename), tmp_path / "images", files, tmp_path)
+
+
+def test_the_truth_keeps_the_folders_of_a_split(tmp_path):
+    stems = ("cam1/0001", "cam2/0001", "b")
+    for stem in stems:
+        (tmp_path / "voc" / "Annotations" / stem).parent.mkdir(parents=True, exist_ok=True)
+    name = write_voc(tmp_path / "voc", stems=stems)
+    check_folders(name, tmp_path / "voc" / "JPEGImages", [f"{stem}.jpg" for stem in stems], tmp_path)
+
+
+def test_an_image_outside_the_folder_of_images_is_named_without_a_folder(tmp_path):
+    elsewhere = tmp_path / "elsewhere" / "a.jpg"
+    save_image(elsewhere)
+    name = write_coco(tmp_path / "data", lambda tree: tree["images"][0].update(file_name=str(elsewhere)))
+    images = load_data([name], "", WarningCounter()).to_coco()["images"]
+    assert [image["file_name"] for image in images] == ["a.jpg", "p2.jpg", "p3.jpg"]
 
 
 def test_what_cannot_be_exported_is_refused(run, small_scenes, tmp_path, load_tool):

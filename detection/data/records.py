@@ -49,7 +49,10 @@ class Record:
 
 @dataclass(frozen=True)
 class DetectionData:
-    """A data set: `records` sorted by image id, `categories` [{"id", "name"}] sorted by id."""
+    """A data set: `records` sorted by image id, `categories` [{"id", "name"}] sorted by id.
+
+    root: the folder of the images; of VOC, the folder that holds JPEGImages.
+    """
 
     name: str
     root: str
@@ -87,6 +90,11 @@ class DetectionData:
             "categories_annotated": len(present),
         }
 
+    def file_name(self, record: Record) -> str:
+        """Return the path of an image below the data set's folder of images; of one outside it, the name alone."""
+        path, folder = Path(record.path), Path(self.root, "JPEGImages" if self.form == "voc" else "")
+        return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
+
     def to_coco(self) -> dict[str, Any]:
         """Return the ground truth as a COCO tree.  Annotation ids start at 1: pycocotools reads 0 as "no match"."""
         ids = [category["id"] for category in self.categories]
@@ -106,7 +114,7 @@ class DetectionData:
         ]
         return {
             "images": [
-                {"id": r.image_id, "file_name": Path(r.path).name, "width": r.width, "height": r.height}
+                {"id": r.image_id, "file_name": self.file_name(r), "width": r.width, "height": r.height}
                 for r in self.records
             ],
             "annotations": [{"id": n, **annotation} for n, annotation in enumerate(annotations, start=1)],

@@ -84,7 +84,7 @@ class TestSet:
         """Map what `image_id` can hold to the image's id."""
         if by == "id":
             return {key: key for key in self.truth.image_ids.tolist()}
-        return name_images(self.images, self.where, whole=by == "file_name")
+        return name_images(self.images, self.where, by)
 
     def category_names(self, by: str) -> Mapping[Any, int]:
         """Map what `category_id` can hold to the category's id."""

@@ -4,8 +4,9 @@ A line is "<image> <score> <xmin> <ymin> <xmax> <ymax>", pixels counted from 1 a
 annotations: x = xmin - 1, w = xmax - x.
 """
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,11 @@ from backbones.core.files import load_text, save_text
 from detection.data.fields import parse_number
 
 _START = "comp4_det_"
+NAMES: dict[str, Callable[[str], str]] = {
+    "file_name": str,
+    "path": lambda file: PurePosixPath(file).with_suffix("").as_posix(),
+    "stem": lambda file: PurePosixPath(file).stem,
+}
 
 
 def load_comp4(folder: str | Path, split: str, ground_truth: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -22,12 +28,12 @@ def load_comp4(folder: str | Path, split: str, ground_truth: Mapping[str, Any]) 
 
     Args:
         folder: folder of the files; split: part of their names, such as "test".
-        ground_truth: COCO instances; file names without suffix name the images, categories the classes.
+        ground_truth: COCO instances; file names name the images (`_comp4_names`), categories the classes.
     Raises:
         InputError: no file found; a line that is not a name and five numbers, or of an unknown image; a file that is
             not text; two images of one name.
     """
-    image_ids = name_images(ground_truth["images"], "ground truth")
+    image_ids = _comp4_names(ground_truth["images"])
     found = {
         category["id"]: path
         for category in ground_truth["categories"]
@@ -46,7 +52,7 @@ def save_comp4(
     Raises:
         InputError: a name of a class that cannot be part of a file name; two images of one name.
     """
-    names = {image_id: name for name, image_id in name_images(ground_truth["images"], "ground truth").items()}
+    names = {image_id: name for name, image_id in _comp4_names(ground_truth["images"]).items()}
     lines: dict[int, list[str]] = {category["id"]: [] for category in ground_truth["categories"]}
     for one in detections:
         x, y, width, height = one["bbox"]
@@ -81,9 +87,11 @@ def find_split(folder: str | Path, classes: Sequence[str]) -> str:
     return splits.pop()
 
 
-def name_images(images: Sequence[Mapping[str, Any]], where: str, *, whole: bool = False) -> dict[str, int]:
-    """Return image ids by file name, without folder and suffix unless `whole`.
+def name_images(images: Sequence[Mapping[str, Any]], where: str, by: str = "stem") -> dict[str, int]:
+    """Return image ids by what `by` says.
 
+    Args:
+        by: "file_name", "path" (file_name without suffix), or "stem" (without folder and suffix).
     Raises:
         InputError: an image without file_name, or two of one name; `where` names their file.
     """
@@ -92,7 +100,7 @@ def name_images(images: Sequence[Mapping[str, Any]], where: str, *, whole: bool 
         file = image.get("file_name")
         if not isinstance(file, str):
             raise InputError(f"{where}: image id {image['id']} has no file_name, by which results name it; add it")
-        name = file if whole else Path(file).stem
+        name = NAMES[by](file)
         if name in image_ids:
             raise InputError(
                 f"{where}: image ids {image_ids[name]} and {image['id']} have the same name '{name}', "
@@ -100,6 +108,18 @@ def name_images(images: Sequence[Mapping[str, Any]], where: str, *, whole: bool 
             )
         image_ids[name] = image["id"]
     return image_ids
+
+
+def _comp4_names(images: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Return image ids by file name without folder and suffix.
+
+    If names in several folders are equal, the folder is part of all names; without it, such a name is then unknown.
+    """
+    files = [str(image.get("file_name")) for image in images]
+    stems = Counter(map(NAMES["stem"], files))
+    shared = {stem for stem, count in stems.items() if count > 1}
+    told = shared and shared.isdisjoint(map(NAMES["path"], files))
+    return name_images(images, "ground truth", "path" if told else "stem")
 
 
 def _read(path: Path, category_id: int, image_ids: Mapping[str, int]) -> list[dict[str, Any]]:
