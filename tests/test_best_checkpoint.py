@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from helpers.detection_files import make_tree, save_image, write_coco
 from helpers.torchvision_tiny import make_cfg
 from torch import nn
 
@@ -14,7 +15,10 @@ from backbones.core.errors import InputError
 from backbones.core.warning_counter import WarningCounter
 from detection.choice import check_settings, with_choice
 from detection.data.catalog import load_data
+from detection.data.records import RunData
+from detection.evaluation.evaluators import Measured
 from detection.training.best import BestCheckpoint, build_best, check_metric
+from detection.training.results import UNREADABLE, describe_data, find_chosen_on
 from detection.training.run import load_all
 from detection.training.validation_loss import average, measure_losses, set_modes
 
@@ -123,6 +127,47 @@ def test_a_validation_set_without_boxes_or_with_other_classes_is_refused(small_s
     names = [one | {"name": one["name"] + "x"} for one in tree["categories"]]
     with pytest.raises(InputError, match=r"the categories of scenes_train .* and of other .* differ"):
         load("other", {**tree, "categories": names})
+
+
+def test_an_evaluation_on_other_data_counts_the_images_of_the_choice(tmp_path):
+    """A run chose on its own test set of three images; two of them, and then none, are evaluated again."""
+    chosen = write_coco(tmp_path / "data")
+    images = tmp_path / "data" / "images"
+    numbers = {"two": [1, 2], "none": []}
+    save_image(images / "p9.jpg")
+    for name, kept in numbers.items():
+        tree = make_tree()
+        tree["images"] = [one for one in tree["images"] if one["id"] in kept]
+        tree["images"].append({**make_tree()["images"][0], "id": 9, "file_name": "p9.jpg"})
+        tree["annotations"] = [one for one in tree["annotations"] if one["image_id"] in kept]
+        (tmp_path / f"{name}.json").write_text(json.dumps(tree))
+
+    def load(name):
+        return load_data([name], "", WarningCounter())
+
+    def describe(name, val=None):
+        test, warnings = load(f"coco:{tmp_path / name}.json:{images}"), WarningCounter()
+        cfg, data = make_cfg("DATASETS.ROOT", tmp_path), RunData(load(train), test, val)
+        choice = {"fingerprint": fingerprint}
+        found = describe_data(data, Measured({}, {}), choice, find_chosen_on(cfg, tmp_path, data, choice, warnings))
+        told = found.get("test_images_chosen_on"), found["chosen_on_test_images"]
+        return told, [one["what"] for one in warnings.as_list()]
+
+    train, fingerprint = chosen, load(chosen).fingerprint
+    config = {"DATASETS": {"ROOT": "", "TEST": [chosen]}}
+    (tmp_path / "config.yaml").write_text(json.dumps(config))  # json is yaml
+    assert describe("two") == ((2, True), [])
+    assert describe("none") == ((0, False), [])
+    assert describe("two", load(f"coco:{tmp_path}/none.json:{images}")) == ((1, True), [])
+    # Relative to a folder that has moved since.
+    (tmp_path / "config.yaml").write_text(
+        json.dumps({"DATASETS": {"ROOT": "absent", "TEST": ["coco:data/ann.json:data/images"]}})
+    )
+    assert describe("two") == ((2, True), [])
+    train = f"coco:{tmp_path}/two.json:{images}"
+    for change in (lambda tree: tree["annotations"].pop(), lambda tree: tree.pop("images")):
+        write_coco(tmp_path / "data", change)
+        assert describe("none") == ((None, True), [UNREADABLE])
 
 
 class Task(nn.Module):

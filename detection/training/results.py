@@ -1,14 +1,18 @@
 """Write the results of a fine-tuning for the comparison: predictions.json, matches.npz and results.json."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from backbones.core.config import CfgNode
+from backbones.core.config import CfgNode, load_yaml
+from backbones.core.errors import InputError
 from backbones.core.files import load_json, save_json
 from backbones.core.matches import MATCHES_FILE
 from backbones.core.results import make_results, save_results
+from backbones.core.runs import CONFIG_FILE
 from backbones.core.warning_counter import WarningCounter
 from backbones.models.weights import BackboneFile
+from detection.data.catalog import load_data
 from detection.data.records import DetectionData, RunData, shared_images
 from detection.engines import build_engine
 from detection.evaluation.evaluators import Measured, measure
@@ -18,6 +22,7 @@ from detection.training.fitting import LOADING_FILE, Fitted
 from detection.training.run_folder import RunFolder
 
 PREDICTIONS = "predictions.json"
+UNREADABLE = "data set of the choice by TEST.BEST is not readable: its images may be among the test images"
 
 
 def save_evaluation(
@@ -38,12 +43,13 @@ def save_evaluation(
     measured = measure(data.test, found.detections, cfg.TEST.AP_SCORE_THRESH, folder / MATCHES_FILE)
     loading = load_json(folder / LOADING_FILE) if (folder / LOADING_FILE).exists() else {}
     files = {"predictions": PREDICTIONS, **measured.files}
+    chosen = find_chosen_on(cfg, place.run, data, found.choice, warnings) if found.choice else None
     results = make_results(
         "detection",
         engine.name_row(cfg, backbone),
         engine.describe_protocol(cfg, data.train.fingerprint, data.test.fingerprint, *chosen_on(cfg, found.choice)),
         measured.metrics,
-        data=describe_data(data, measured, found.choice),
+        data=describe_data(data, measured, found.choice, chosen),
         details={
             **{"engine": cfg.ENGINE, "seed": cfg.SEED, **engine.details(cfg, backbone, place.run)},
             **place.details(),
@@ -71,8 +77,40 @@ def chosen_on(cfg: CfgNode, choice: Mapping[str, Any]) -> list[str]:
     return [choice["fingerprint"], *([choice["settings"]] if choice["settings"] != now else [])]
 
 
-def describe_data(data: RunData, measured: Measured, choice: Mapping[str, Any]) -> dict[str, Any]:
-    """Return names, fingerprints and counts of the data sets, and whether they share images with the test set."""
+def find_chosen_on(
+    cfg: CfgNode, run: Path, data: RunData, choice: Mapping[str, Any], warnings: WarningCounter
+) -> DetectionData | None:
+    """Return the data set on which TEST.BEST chose; None, which is counted, if it cannot be read any more.
+
+    Without DATASETS.VAL, it is the run's own test set, which `--eval-only` can replace in `data`.
+    """
+    if choice["fingerprint"] == data.test.fingerprint:
+        return data.test
+    if data.val:
+        return data.val
+    path, problem = run / CONFIG_FILE, ""
+    for root in (None, cfg.DATASETS.ROOT):  # None: as the run states it
+        try:
+            block = load_yaml(path)["DATASETS"]
+            own = load_data(block["TEST"], block["ROOT"] if root is None else root, WarningCounter())
+        except InputError as error:
+            problem = problem or str(error)
+            continue
+        if own.fingerprint == choice["fingerprint"]:
+            return own
+        problem = f"{own.annotations_path} has changed"
+    warnings.add(UNREADABLE, f"DATASETS.TEST of {path}: {problem}")
+    return None
+
+
+def describe_data(
+    data: RunData, measured: Measured, choice: Mapping[str, Any], chosen_on: DetectionData | None = None
+) -> dict[str, Any]:
+    """Return names, fingerprints and counts of the data sets, and whether they share images with the test set.
+
+    Args:
+        chosen_on: the data set on which TEST.BEST chose; None: unknown, any test image can be of it.
+    """
     train, test, val = data
     shared = count_shared(train, test)
     described = {
@@ -86,9 +124,10 @@ def describe_data(data: RunData, measured: Measured, choice: Mapping[str, Any]) 
     }
     if val:
         described["val"] = {"name": val.name, "fingerprint": val.fingerprint, **val.counts()}
-    if choice:
-        same = choice["fingerprint"] == test.fingerprint
-        chosen = len(test.records) if same else count_shared(val, test) if val else 0
+    if choice and chosen_on is None:
+        described["chosen_on_test_images"] = True
+    elif choice:
+        chosen = len(test.records) if chosen_on is test else count_shared(chosen_on, test)
         described |= {"test_images_chosen_on": chosen, "chosen_on_test_images": chosen > 0}
     return described
 
