@@ -187,6 +187,14 @@ def test_all_problems_are_found_in_one_pass(judge, tmp_path):
     assert report["sound"] is False
 
 
+def test_the_number_of_classes_0_is_that_of_the_data(judge, tmp_path):
+    """As in a config; any other number is compared."""
+    name = write_coco(tmp_path)
+    assert judge("--data", name, "--num-classes", 0)[:2] == (0, "verdict truth: sound")
+    assert judge("--data", name, "--num-classes", 2)[:2] == (0, "verdict truth: sound")
+    assert judge("--data", name, "--num-classes", 3)[0] == 1
+
+
 def test_a_truncated_file_escapes_the_fast_look_and_nothing_else_does(judge, tmp_path):
     (tmp_path / "cut").mkdir()
     cut_set = write_coco(tmp_path / "cut", cut)

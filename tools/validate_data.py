@@ -56,7 +56,7 @@ def collect(args: argparse.Namespace) -> list[Report]:
             reports.append(check_samples(name, expand_path(args.root), args.split, **options))
         else:
             root = args.root or get_defaults().DATASETS.ROOT
-            reports.append(check_detection(name, root, Options(**options), args.num_classes)[0])
+            reports.append(check_detection(name, root, Options(**options), args.num_classes or None)[0])
     return reports
 
 
