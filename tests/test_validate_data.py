@@ -247,6 +247,23 @@ def test_half_a_pixel_beyond_the_border_is_not_a_problem(tmp_path):
             ["--config-file", "configs/detection/quick.yaml", "--num-classes", "3"],
             "--num-classes 3: the config sets it",
         ),
+        (
+            ["--config-file", "configs/detection/quick.yaml", "--split", "val"],
+            "--split val: the config sets it; leave it out, or check with --data",
+        ),
+        (["--data", "coco128", "--num-classes", "-1"], "--num-classes is -1; it must be at least 0"),
+        (
+            ["--data", "tiny_imagenet", "--root", ".", "--num-classes", "3"],
+            "--num-classes 3: 'tiny_imagenet' is classification data, whose classes are not compared; leave it out",
+        ),
+        (
+            ["--data", "coco128", "--split", "val"],
+            "--split val: 'coco128' is detection data, whose name states the split; leave it out",
+        ),
+        (
+            ["--data", "tiny_imagenet", "--data", "cifar10h", "--root", ".", "--split", "test"],
+            "--split test: 'cifar10h' has no splits; leave it out",
+        ),
     ],
 )
 def test_bad_use_is_neither_sound_nor_broken_data(tool, arguments, message):

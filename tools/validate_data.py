@@ -18,13 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from backbones.core.arguments import ArgumentParser
-from backbones.core.checks import check_range
 from backbones.core.config import expand_path, load_yaml
 from backbones.core.entry import run_tool
-from backbones.core.errors import InputError
 from backbones.core.findings import Report, describe
 from backbones.core.imports import load_config_with_imports
-from detection.data.check_arguments import add_arguments
+from detection.data.check_arguments import SPLIT, add_arguments, check_arguments, check_kind
 from suites.reading import stages_by_data
 
 
@@ -37,23 +35,19 @@ def main(argv: list[str] | None = None) -> int:
 
 def collect(args: argparse.Namespace) -> list[Report]:
     """Return one report per data set."""
-    if not args.data and not args.config_file:
-        raise InputError("nothing to check; give --data NAME or --config-file FILE")
-    check_range("--workers", args.workers, 0)
-    if args.num_classes is not None and not args.data:
-        raise InputError(f"--num-classes {args.num_classes}: the config sets it; leave it out, or check with --data")
+    check_arguments(args)
     from backbones.data.checks import HUMAN_LABELS, check_samples  # slow: imported after the arguments are checked
     from backbones.data.samples import DATASETS
     from detection.config import get_defaults
     from detection.data.checks import Options, check_detection
 
     options = {"images": not args.no_images, "decode": not args.fast, "workers": args.workers}
+    for name in args.data:
+        check_kind(args, name, samples=name in DATASETS.names(), labels=name == HUMAN_LABELS)
     reports = check_config(args.config_file, args.root, options) if args.config_file else []
     for name in args.data:
         if name in (*DATASETS.names(), HUMAN_LABELS):
-            if not args.root:
-                raise InputError(f"'{name}' is classification data; give its folder as --root")
-            reports.append(check_samples(name, expand_path(args.root), args.split, **options))
+            reports.append(check_samples(name, expand_path(args.root), args.split or SPLIT, **options))
         else:
             root = args.root or get_defaults().DATASETS.ROOT
             reports.append(check_detection(name, root, Options(**options), args.num_classes or None)[0])
