@@ -44,6 +44,21 @@ def test_the_evaluator_refuses_what_training_refuses(case):
     assert says in str(error.value)
 
 
+@pytest.mark.parametrize("kept", ["images", ""])
+def test_a_truth_without_categories_is_refused(tmp_path, kept):
+    tree = {"images": [], "categories": [], "annotations": []} | ({kept: make_tree()[kept]} if kept else {})
+    (tmp_path / "ann.json").write_text(json.dumps(tree))
+    with pytest.raises(InputError, match=r"ann\.json: the list of categories is empty; list the classes"):
+        GroundTruth(tmp_path / "ann.json")
+    with pytest.raises(InputError, match=r"^ground truth: the list of categories is empty"):
+        evaluate_coco(tree, [], score_threshold=0)
+
+
+def test_a_truth_without_images_or_objects_has_no_number():
+    tree = {"images": [], "categories": make_tree()["categories"], "annotations": []}
+    assert math.isnan(evaluate_coco(tree, [], score_threshold=0)["metrics"]["AP"])
+
+
 def test_detections_may_hold_numbers_of_numpy():
     tree = make_tree()
     plain = found_again(tree)

@@ -47,6 +47,8 @@ class GroundTruth:
         self.where = str(source) if isinstance(source, str | Path) else "ground truth"
         read = read_valid_truth(source) or _read_any_truth(source, self.where)
         self.image_ids, self.category_ids, files, names, self.objects, self.image_area = read
+        if not names:
+            raise InputError(f"{self.where}: the list of categories is empty; list the classes of the objects")
         self.category_names = _distinct(names)
         listed = {"image_id": (self.image_ids, files), "category_id": (self.category_ids, names)}
         self.names = {key: dict(zip(ids.tolist(), some, strict=True)) for key, (ids, some) in listed.items()}
