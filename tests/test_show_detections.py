@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.coco_scenes import scene
-from helpers.detection_files import HEIGHT, WIDTH, make_tree, save_image, write_coco
+from helpers.detection_files import HEIGHT, WIDTH, make_tree, save_image, write_coco, write_voc
 from PIL import Image
 
 from backbones.core.errors import InputError
@@ -18,6 +18,7 @@ from detection.drawing import reading as scenes_module
 from detection.drawing.choosing import Choice, choose_scenes
 from detection.drawing.pens import DASHED, DOTTED, MOST_COVERED, SOLID, Labels, Pen, _cut, _overlap
 from detection.drawing.reading import CROWD, FOUND, IGNORED, MATCHED, MISSED, WRONG, Box, SceneReader
+from detection.drawing.results import read_scenes
 from detection.drawing.scenes import DETECTIONS, MEANING, OBJECTS, _label, draw_legend, draw_scene
 from detection.evaluation.coco import evaluate_coco
 
@@ -344,6 +345,24 @@ def test_a_results_file_is_drawn_like_a_run(run, files, tmp_path, show):
         assert one.tobytes() == other.tobytes()
 
 
+@pytest.mark.parametrize("classes", ["", "classes.txt"])
+def test_a_voc_truth_states_the_folder_of_its_images(tmp_path, show, load_tool, classes):
+    """Also if it names a file of classes; for the images of a comparison, too."""
+    data = write_voc(tmp_path / "voc")
+    (tmp_path / classes).exists() or (tmp_path / classes).write_text("blue\nred\n")  # without a file: sorted
+    found = [{**one, "category_id": 3 - one["category_id"]} for one in made_detections()]
+    (tmp_path / "made.json").write_text(json.dumps(found))
+    truth = f"{data}:{tmp_path / classes}" if classes else data
+    files = ["--truth", truth, "--results", f"made={tmp_path / 'made.json'}"]
+    assert show(*files) == [1, 2, 3]
+    compare = load_tool("compare")
+    given = [*files, "--output-dir", str(tmp_path / "report"), "--resamples", "20"]
+    assert compare.main(given) == 0
+    folder = tmp_path / "report" / "results" / "made-0"
+    scenes = read_scenes(compare.parse_arguments(given), [folder], folder)
+    assert [scene.path for scene in scenes.values()] == [tmp_path / "voc" / "JPEGImages" / f"{s}.jpg" for s in "abc"]
+
+
 def test_declared_boxes_and_names_are_read(files, tmp_path, show):
     rows = [
         {"image_id": f"p{image}", "category_id": category, "bbox": [x, y, x + w, y + h], "score": score}
@@ -371,7 +390,7 @@ def refusal(show, *arguments):
 
 
 def test_bad_input_is_refused_in_one_line(run, files, tmp_path, show):
-    either = "give either a RUN, or --truth, --images and one --results"
+    either = "give either a RUN, or --truth, --images and one --results; voc:... needs no --images"
     assert refusal(show) == either
     assert refusal(show, run, *files) == either
     assert refusal(show, *files[:4]) == either

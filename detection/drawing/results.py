@@ -11,6 +11,7 @@ import numpy as np
 from backbones.core.errors import InputError
 from backbones.core.matches import MATCHES_FILE, load_matches
 from backbones.core.results import load_results
+from detection.data.catalog import locate
 from detection.drawing.reading import Scene, SceneReader, TestedImages
 from detection.evaluation.coco import coco_numbers
 from detection.evaluation.declared import VOC, Declared
@@ -21,22 +22,24 @@ from detection.evaluation.results_files import truth_of
 def load_arguments(args: argparse.Namespace) -> TestedImages:
     """Read `args.run`, or the files of `add_results_arguments` with the images in `args.images`.
 
+    A truth voc:<folder>:<split> states where its images are.
+
     Raises:
         InputError: neither or both are given, or cannot be read.
     """
-    of_files = (args.truth, args.images, args.results)
-    if args.run and not any(of_files):
+    if args.run and not any((args.truth, args.images, args.results)):
         return SceneReader(args.root).open(args.run)
-    if args.run or not all(of_files) or len(args.results) > 1:
-        raise InputError("give either a RUN, or --truth, --images and one --results")
-    return load_results_file(args.truth, args.results[0].path, args.images, _declared(args))
+    located = args.images or isinstance(args.truth, str)
+    if args.run or not args.truth or not located or len(args.results) != 1:
+        raise InputError(f"give either a RUN, or --truth, --images and one --results; {VOC}... needs no --images")
+    return load_results_file(args.truth, args.results[0].path, _image_folder(args), _declared(args))
 
 
 def load_results_file(truth: str | Path, results: Path, folder: Path, declared: Declared) -> TestedImages:
     """Match the detections of a results file with their truth.
 
     Args:
-        truth: COCO instances json, or voc:<folder>:<split>.
+        truth: COCO instances json, or voc:<folder>:<split>[:<classes.txt>].
         results: COCO results json, or a folder of comp4 files.
         folder: holds the images by their `file_name`.
     Raises:
@@ -100,6 +103,6 @@ def read_scenes(
 def _image_folder(args: argparse.Namespace) -> Path:
     if args.images is not None:
         return args.images
-    if isinstance(args.truth, str):  # voc:<folder>:<split>
-        return Path(args.truth.removeprefix(VOC).rpartition(":")[0]) / "JPEGImages"
+    if isinstance(args.truth, str):  # voc:<folder>:<split>[:<classes.txt>]
+        return locate(args.truth, "").images
     raise InputError(f"{args.truth} names its images but not their folder; give it with --images FOLDER")
