@@ -7,11 +7,13 @@ from helpers.coco_scenes import pycocotools_numbers
 from helpers.detection_files import WIDTH, write_coco
 from helpers.result_folders import backbone, load_tool
 
+from backbones.core.errors import InputError
 from backbones.core.results import load_results, make_results, save_results
 from backbones.core.warning_counter import WarningCounter
 from detection.data.catalog import load_data
 from detection.drawing.results import read_scenes
 from detection.evaluation.evaluators import measure
+from detection.evaluation.foreign import TestSet
 
 
 def set_box(tree, n, box):
@@ -95,6 +97,33 @@ def test_the_test_set_of_a_run_is_read_as_the_run_reads_it(tmp_path, files, case
     assert rows["A"]["metrics"] == rows["CE"]["metrics"]
     results = load_results(tmp_path / "out" / "results" / "A-0")
     assert {one["what"]: one["count"] for one in results["warnings"]} == counted
+
+
+def test_annotations_without_area_have_that_of_their_box_as_in_the_run(tmp_path, files):
+    """That of the stated box, which is medium; the clipped one is small."""
+
+    def change(tree):
+        clip(tree)
+        for one in tree["annotations"][:2]:
+            del one["area"]
+
+    run, truth, _ = files(change)
+    given = ["--truth", truth, "--results", f"A={tmp_path / 'found.json'}"]
+    command = [run, *given, "--images", tmp_path / "data" / "images"]
+    rows = compare(tmp_path, *command)
+    assert rows["A"]["protocol"] == rows["CE"]["protocol"] == "det@1"
+    assert rows["A"]["metrics"] == rows["CE"]["metrics"]
+    folder = tmp_path / "out" / "results" / "A-0"
+    assert {one["what"]: one["count"] for one in load_results(folder)["warnings"]} == {
+        "annotation without area, that of its box is used, as in the runs": 2,
+        "box clipped to the image, as in the runs": 2,
+    }
+    areas = TestSet(truth, box_areas=True).truth.objects.area.tolist()
+    assert areas[:2] == [2500, 32 * 18]
+    args = load_tool().parse_arguments([*map(str, command), "--output-dir", str(tmp_path / "out")])
+    assert len(read_scenes(args, [folder], folder)) == 3
+    with pytest.raises(InputError, match=r"ann\.json: 2 x annotations without area: annotation id 1 .*; COCO's sizes"):
+        compare(tmp_path, *given)
 
 
 def test_the_images_of_such_results_are_drawn_with_their_truth(tmp_path, files):

@@ -85,7 +85,7 @@ def read_scenes(
     one = files.get(Path(run).resolve())
     if one is None:
         return _runs.read(run, image_ids, least_score=least_score)
-    test = _test_set(args.truth)
+    test = _test_set(args.truth, box_areas=True)  # these results are evaluated already
     images = _list_images(test, _image_folder(args))
     wanted = test.truth.image_ids.tolist() if image_ids is None else list(image_ids)
     chosen = [path for key, (path, _, _) in zip(test.truth.image_ids.tolist(), images, strict=True) if key in wanted]

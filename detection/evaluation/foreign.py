@@ -35,11 +35,12 @@ class TestSet:
 
     __test__ = False  # for pytest
 
-    def __init__(self, source: Mapping[str, Any] | str | Path) -> None:
+    def __init__(self, source: Mapping[str, Any] | str | Path, *, box_areas: bool = False) -> None:
+        """Read a ground truth; box_areas: as `GroundTruth`."""
         where = ""
         if isinstance(source, str) and source.startswith(VOC):
             source, where = _load_voc(source), source
-        self.truth = GroundTruth(source)
+        self.truth = GroundTruth(source, box_areas=box_areas)
         self.where = where or self.truth.where
         tree = load_json(source) if isinstance(source, str | Path) else source
         self.images = sorted(tree["images"], key=lambda image: image["id"])

@@ -38,14 +38,22 @@ class GroundTruth:
 
     image_area: (I,) width times height in square pixels, NaN where the file does not say it.
     names: {"image_id": {id: file_name}, "category_id": {id: name}}, as the file states them.
+    without_area: number of annotations that get the area of their box.
     clipped, dropped: numbers of boxes that `as_in_training` changed.
     """
 
-    clipped, dropped = 0, 0
+    without_area, clipped, dropped = 0, 0, 0
 
-    def __init__(self, source: Mapping[str, Any] | str | Path) -> None:
+    def __init__(self, source: Mapping[str, Any] | str | Path, *, box_areas: bool = False) -> None:
+        """Read a ground truth.
+
+        Args:
+            box_areas: use the area of the box, as training does, where an annotation has none; otherwise it is refused.
+        """
         self.where = str(source) if isinstance(source, str | Path) else "ground truth"
-        read = read_valid_truth(source) or _read_any_truth(source, self.where)
+        read = read_valid_truth(source)
+        if read is None:
+            read, self.without_area = _read_any_truth(source, self.where, box_areas)
         self.image_ids, self.category_ids, files, names, self.objects, self.image_area = read
         if not names:
             raise InputError(f"{self.where}: the list of categories is empty; list the classes of the objects")
@@ -97,9 +105,13 @@ class GroundTruth:
 
 
 def _read_any_truth(
-    source: Mapping[str, Any] | str | Path, where: str
-) -> tuple[np.ndarray, np.ndarray, list[Any], list[str], Boxes, np.ndarray]:
-    """Read value by value, as `read_valid_truth`; raise `InputError` for the first kind of error."""
+    source: Mapping[str, Any] | str | Path, where: str, box_areas: bool
+) -> tuple[tuple[np.ndarray, np.ndarray, list[Any], list[str], Boxes, np.ndarray], int]:
+    """Read value by value, as `read_valid_truth`; also return how many annotations have no area.
+
+    Raises:
+        InputError: the first kind of error; annotations without area are one unless `box_areas`.
+    """
     lists = load_instances(source) if isinstance(source, str | Path) else require_lists(source, where)
     findings = Findings()
     images, image_ids = sort_entries(*unique_entries(lists["images"], "images", findings))
@@ -107,12 +119,16 @@ def _read_any_truth(
     names = read_names(categories, category_ids, findings)
     read = read_annotations(lists["annotations"], image_ids, category_ids, findings)
     infinite = ~read.malformed & ~np.isfinite(read.bbox).all(axis=1)
-    for kind, rows in ((MALFORMED, read.malformed), (NOT_FINITE, infinite), (NO_AREA, read.no_area)):
+    refused = read.no_area & (not box_areas)
+    for kind, rows in ((MALFORMED, read.malformed), (NOT_FINITE, infinite), (NO_AREA, refused)):
         findings.add(kind, map(read.describe, np.flatnonzero(rows).tolist()), int(rows.sum()))
     refuse(findings, where)
-    objects = Boxes(read.image, read.category, read.bbox, read.area, np.zeros(len(read.items)), crowd=read.iscrowd)
+    with np.errstate(over="ignore"):
+        area = np.where(read.no_area, read.bbox[:, 2] * read.bbox[:, 3], read.area)
+    objects = Boxes(read.image, read.category, read.bbox, area, np.zeros(len(read.items)), crowd=read.iscrowd)
     areas = image_areas([(image.get("width"), image.get("height")) for image in images])
-    return image_ids, category_ids, [image.get("file_name") for image in images], names, objects, areas
+    files = [image.get("file_name") for image in images]
+    return (image_ids, category_ids, files, names, objects, areas), int(read.no_area.sum())
 
 
 def read_detections(source: Sequence | Mapping | str | Path, truth: GroundTruth, name: str = "detections") -> Boxes:

@@ -74,7 +74,7 @@ def evaluate_files(
             name and seed, or equal ones of one name and several seeds; a name that a run has.
     """
     _check_names(files, beside)
-    test = TestSet(truth)
+    test = TestSet(truth, box_areas=bool(beside))
     stated = form or ("voc" if any(one.path and one.path.is_dir() for one in files) else test.form)
     rules = _join(test, files, beside, stated) or _own_rules(test, stated)
     seen: dict[tuple[str, str], ResultsFile] = {}
@@ -247,6 +247,7 @@ def _count_changes(test: TestSet, read: TestSet, detections: int) -> WarningCoun
     """Count how a test set as a run reads it differs; detections: number that it leaves out."""
     warnings, truth = WarningCounter(), read.truth
     for what, count in (
+        ("annotation without area, that of its box is used, as in the runs", test.truth.without_area),
         ("box clipped to the image, as in the runs", truth.clipped),
         ("empty box dropped, as in the runs", truth.dropped),
         ("category ignored, as in the runs", len(test.truth.category_ids) - len(truth.category_ids)),
