@@ -22,7 +22,7 @@ def detector_of(*overrides):
     """Return a config and a detector of the torchvision engine whose every tensor is random, in evaluation mode."""
     cfg = make_cfg("MODEL.RESNETS.NORM", "BN", *overrides)
     torch.manual_seed(1)
-    detector, _ = build_detector(cfg.MODEL, 10, None)
+    detector, _ = build_detector(cfg.MODEL, cfg.TEST.DETECTIONS_PER_IMAGE, None)
     with torch.no_grad():
         for name, tensor in detector.state_dict().items():
             if tensor.is_floating_point():
@@ -74,6 +74,42 @@ def test_torchvision_loads_its_export_by_the_printed_lines(tmp_path, options):
     for name in ("maps", "rpn"):
         assert_close(getattr(found, name), getattr(wanted, name))
     assert_close([found.scores, found.boxes], [wanted.scores, wanted.boxes])
+
+
+TEST_SETTINGS = (
+    *("MODEL.RPN.PRE_NMS_TOPK_TEST", 60, "MODEL.RPN.POST_NMS_TOPK_TEST", 30, "MODEL.RPN.NMS_THRESH", 0.6),
+    *("MODEL.ROI_HEADS.NMS_THRESH_TEST", 0.3, "TEST.DETECTIONS_PER_IMAGE", 12),
+)
+
+
+@pytest.mark.parametrize("sampling", [0, 1, 3])
+@pytest.mark.parametrize("settings", [(), TEST_SETTINGS])
+def test_the_printed_detector_finds_what_the_run_finds(tmp_path, settings, sampling):
+    """With POOLER_TYPE ROIAlign, the one that torchvision has, detections agree; none of its defaults is left."""
+    how = ("MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIAlign", "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO", sampling)
+    cfg, detector = detector_of(*settings, *how)
+    export_detector(cfg, detector.state_dict(), tmp_path / "x.pth", "torchvision")
+    library = build_library(cfg, tmp_path / "x.pth")
+    pixels = torch.randint(0, 256, (1, 3, 64, 96), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    with torch.no_grad():
+        (wanted,) = detector(pixels, [(64, 96)])
+        (found,) = library([pixels[0] / 255])
+    assert len(wanted["scores"]) == (12 if settings else 13)
+    assert wanted["scores"].min() < 0.05  # torchvision's default threshold
+    assert found["labels"].tolist() == wanted["labels"].tolist()
+    torch.testing.assert_close(found["scores"], wanted["scores"], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(found["boxes"], wanted["boxes"], rtol=1e-3, atol=1e-2)
+    stages = [
+        (one.pre_nms_top_n(), one.post_nms_top_n(), one.nms_thresh, two.nms_thresh, two.detections_per_img)
+        for one, two in ((library.rpn, library.roi_heads), (detector.proposals, detector.heads))
+    ]
+    assert stages[0] == stages[1]
+
+
+@pytest.mark.parametrize("pooler", ["ROIAlign", "ROIAlignV2"])
+def test_the_printed_lines_say_how_torchvision_differs(tmp_path, pooler):
+    lines = usage(make_cfg("MODEL.ROI_BOX_HEAD.POOLER_TYPE", pooler), tmp_path / "x.pth", "torchvision")
+    assert ("half a pixel" in lines) == (pooler == "ROIAlignV2")
 
 
 @torch.no_grad()

@@ -152,15 +152,25 @@ def _rename(state: State, rules: _Rules) -> State:
     return renamed
 
 
+# By MODEL.ROI_BOX_HEAD.POOLER_TYPE.
+_DIFFERENCES = {
+    "ROIAlign": "# torchvision resizes images otherwise, so that boxes and scores differ slightly from the run's.",
+    "ROIAlignV2": "# torchvision resizes images otherwise and pools regions half a pixel off ROIAlignV2, so that\n"
+    "# boxes and scores differ slightly from the run's.",
+}
+
+
 def usage(cfg: CfgNode, path: Path, target: str) -> str:
     """Return the lines that load the file: of a detectron2 config, or Python for torchvision."""
     if target == "detectron2":
-        return f'MODEL:\n  WEIGHTS: "{path.absolute()}"  # with the run\'s MODEL and INPUT'
+        return f'MODEL:\n  WEIGHTS: "{path.absolute()}"  # with the run\'s MODEL, INPUT and TEST.DETECTIONS_PER_IMAGE'
     model, anchors = cfg.MODEL, cfg.MODEL.ANCHOR_GENERATOR
     ratios = list(anchors.ASPECT_RATIOS) * (5 if len(anchors.ASPECT_RATIOS) == 1 else 1)
     widths = [model.RESNETS.RES2_OUT_CHANNELS * 2**n for n in range(4)]
     norm = "norm_layer=lambda channels: torch.nn.GroupNorm(32, channels)" if model.RESNETS.NORM == "GN" else ""
     classes, channels, head = model.ROI_HEADS.NUM_CLASSES + 1, model.FPN.OUT_CHANNELS, model.ROI_BOX_HEAD
+    heads, rpn = model.ROI_HEADS, model.RPN
+    sampling = head.POOLER_SAMPLING_RATIO or -1  # 0 of ours: as many samples as pixels
     mean, std = ([round(value / 255, 6) for value in values] for values in (model.PIXEL_MEAN, model.PIXEL_STD))
     return f"""import torch, torchvision
 from torchvision.models.detection import FasterRCNN, backbone_utils, faster_rcnn
@@ -172,11 +182,14 @@ detector = FasterRCNN(
     rpn_anchor_generator=AnchorGenerator({_tuples(anchors.SIZES)}, {_tuples(ratios)}),
     box_head=faster_rcnn.TwoMLPHead({channels * head.POOLER_RESOLUTION**2}, {head.FC_DIM}),
     box_predictor=faster_rcnn.FastRCNNPredictor({head.FC_DIM}, {classes}),
-    box_roi_pool=torchvision.ops.MultiScaleRoIAlign(list("0123"), {head.POOLER_RESOLUTION}, 2),
+    box_roi_pool=torchvision.ops.MultiScaleRoIAlign(list("0123"), {head.POOLER_RESOLUTION}, {sampling}),
+    rpn_pre_nms_top_n_test={rpn.PRE_NMS_TOPK_TEST}, rpn_post_nms_top_n_test={rpn.POST_NMS_TOPK_TEST},
+    rpn_nms_thresh={rpn.NMS_THRESH}, box_nms_thresh={heads.NMS_THRESH_TEST},
+    box_score_thresh={heads.SCORE_THRESH_TEST}, box_detections_per_img={cfg.TEST.DETECTIONS_PER_IMAGE},
     min_size={cfg.INPUT.MIN_SIZE_TEST}, max_size={cfg.INPUT.MAX_SIZE_TEST}, image_mean={mean}, image_std={std},
 )
 detector.load_state_dict(torch.load("{path.absolute()}", weights_only=True))
-# torchvision pools regions half a pixel off ROIAlignV2, so that boxes and scores differ slightly from the run's."""
+{_DIFFERENCES[head.POOLER_TYPE]}"""
 
 
 def _tuples(lists: Sequence[Sequence[float]]) -> str:
