@@ -14,7 +14,7 @@ import numpy as np
 
 from comparison.classifiers import backbones_of
 from comparison.families import Family
-from comparison.protocols import DETECTION, PRETRAINING, validated_on
+from comparison.protocols import DETECTION, PRETRAINING, name_images, validated_on
 from comparison.row import Row
 
 POINTS = 100  # of a curve
@@ -38,11 +38,13 @@ Series = Mapping[str, np.ndarray]  # key -> (lines, 2): iteration, value
 def build_histories(families: Sequence[Family]) -> list[dict[str, Any]]:
     """Return one entry per stage and protocol (of pretrainings: validation data) with at least one curve."""
     groups: dict[tuple[str, str], dict[int, tuple[Family, list[Series]]]] = {}
-    for stage, family, row in _runs(families):
+    runs = [run for run in _runs(families) if run[0] in run[2].results]
+    names = name_images(validated_on(row) for stage, _, row in runs if stage == PRETRAINING)
+    for stage, family, row in runs:
         path = row.file(stage, "metrics")
         series = read_series(path, QUANTITIES[stage]) if path else {}
         if series:
-            name = validated_on(row) if stage == PRETRAINING else family.protocol or ""
+            name = names[validated_on(row)] if stage == PRETRAINING else family.protocol or ""
             groups.setdefault((stage, name), {}).setdefault(id(family), (family, []))[1].append(series)
     return [
         {

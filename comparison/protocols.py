@@ -1,16 +1,18 @@
 """Comparability of rows: only numbers of one protocol, by name and hash, belong in one table."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from backbones.core.config import flatten, load_yaml
 from backbones.core.errors import InputError
-from comparison.row import Row
+from comparison.metrics import BY_NAME
+from comparison.row import STAGE_ORDER, Row
 
-PRETRAINING, DETECTION = "pretraining", "detection"
-MEASURES = ("backbone", "localization", "robustness", DETECTION)
+PRETRAINING, BACKBONE, DETECTION = "pretraining", "backbone", "detection"
+MEASURES = (BACKBONE, "localization", "robustness", DETECTION)
+HOLDOUT = "holdout"  # the split that DATA.HOLDOUT draws
 _SHOWN, _NAMED = 3, 2  # differences of two protocols: in a note, in their names
 
 
@@ -142,20 +144,81 @@ def _is_name_of_same(key: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> bo
 # ---- pretraining ------------------------------------------------------------------------------------------------
 
 
+class Images(NamedTuple):
+    """The images that a number of a classifier was measured on, as results state them; "" or 0: unknown.
+
+    drawn: whether the pretraining's seed chose them: the held-out part of the training split, or what remains of it.
+    """
+
+    stage: str
+    seed: int
+    name: str
+    split: str
+    images: int
+    fingerprint: str
+    drawn: bool
+
+    def same(self, other: "Images") -> bool:
+        """Whether two numbers are comparable: the same images, or draws of two seeds from the same data.
+
+        A measure states the fingerprint of the data before the draw.  Without fingerprints, the names decide.
+        """
+        if not (self.fingerprint and other.fingerprint):
+            return not (self.name and other.name) or self.name == other.name
+        if self.fingerprint == other.fingerprint:
+            return True
+        if not (self.drawn or other.drawn) or (self.stage, self.seed) == (other.stage, other.seed):
+            return False
+        return (self.name, self.split, self.images) == (other.name, other.split, other.images)
+
+
 def separate_validations(rows: Sequence[Row]) -> tuple[list[Row], str]:
-    """Drop the pretraining metrics of all rows if they come from several data sets; return the rows and a note."""
-    names = {validated_on(row) for row in rows if PRETRAINING in row.results} - {""}
-    if len(names) < 2:
+    """Drop the pretraining metrics of all rows if a column shows those of several sets of images; also return a note.
+
+    The images of a pretraining are compared with those of other pretrainings and of measures of classifiers.
+    """
+    found: dict[Images, None] = {}
+    for name in BY_NAME:
+        shown = list(dict.fromkeys(images for row in rows if (images := _shown_images(row, name))))
+        validated = [one for one in shown if one.stage == PRETRAINING]
+        if any(not one.same(other) for one in validated for other in shown):
+            found |= dict.fromkeys(shown)
+    if not found:
         return list(rows), ""
-    note = f"Pretrainings were validated on several data sets ({', '.join(sorted(names))}): their numbers are left out."
+    names = ", ".join(sorted({*name_images(found).values()} - {""}))
+    note = f"Pretrainings were validated on several data sets ({names}): their numbers are left out."
+    if any(one.stage != PRETRAINING for one in found):
+        note = f"Pretrainings and measures are of several data sets ({names}): numbers of pretrainings are left out."
     return [_without_pretraining(row) for row in rows], note
 
 
-def validated_on(row: Row) -> str:
-    """Return the name of the validation data set; results.json lists the training split first."""
-    splits = list(row.results[PRETRAINING]["data"].values())
-    last = splits[-1] if splits else {}
-    return str(last.get("name", "")) if isinstance(last, Mapping) else ""
+def validated_on(row: Row) -> Images:
+    """Return the validation images of a pretraining; results.json lists the training split first."""
+    return _images(row, PRETRAINING)
+
+
+def name_images(known: Iterable[Images]) -> dict[Images, str]:
+    """Return names that tell other images apart: of the data set, if needed with the split, if needed with the hash."""
+    known, names = list(known), {}
+    for details in range(3):
+        names = {one: " ".join(filter(None, (one.name, one.split, one.fingerprint)[: details + 1])) for one in known}
+        if all(one.same(other) or names[one] != names[other] for one in known for other in known):
+            break
+    return names
+
+
+def _shown_images(row: Row, name: str) -> Images | None:
+    """Return the images of a number that the row shows; None unless it is of a pretraining or of a classifier."""
+    stages = [stage for stage in STAGE_ORDER if row.results.get(stage, {}).get("metrics", {}).get(name) is not None]
+    return _images(row, stages[-1]) if stages and stages[-1] in (PRETRAINING, BACKBONE) else None
+
+
+def _images(row: Row, stage: str) -> Images:
+    splits = [(split, one) for split, one in row.results[stage]["data"].items() if isinstance(one, Mapping)]
+    split, data = (splits[-1 if stage == PRETRAINING else 0]) if splits else ("", {})
+    drawn = split == HOLDOUT or (stage == PRETRAINING and len(splits) == 1)
+    name, fingerprint = (str(data.get(key, "")) for key in ("name", "fingerprint"))
+    return Images(stage, row.seed, name, split, int(data.get("images", 0)), fingerprint, drawn)
 
 
 def _without_pretraining(row: Row) -> Row:
