@@ -179,9 +179,11 @@ def _forests(comparison: Mapping[str, Any], colours: Mapping[str, str]) -> list[
             for method in comparison["methods"]
             if method["protocol"] == protocol and method["differences"]
         ]
-        names = [name for name in DETECTION_BARS if all(name in method["differences"] for method in methods)]
-        if methods and names:
-            panels = [Figure(f"{n}-differences", figures.forest_panel(methods, n, named)) for n in names]
+        known = {name: [one for one in methods if name in one["differences"]] for name in DETECTION_BARS}
+        panels = [
+            Figure(f"{name}-differences", figures.forest_panel(own, name, named)) for name, own in known.items() if own
+        ]
+        if panels:
             found.append({"protocol": protocol or "", "figures": panels, "test": test_set(rows)})
     return found
 
