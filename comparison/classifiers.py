@@ -49,7 +49,7 @@ def reliability_bins(confidence: np.ndarray, right: np.ndarray) -> dict[str, np.
 def build_classifiers(families: Sequence[Family], baseline_labels: set[str]) -> list[dict[str, Any]]:
     """Return one entry per protocol and set of images that classifiers with values per image were measured on."""
     groups: dict[tuple[str, str], list[tuple[Family, list[Answers]]]] = {}
-    for family, rows in backbones_of(families):
+    for family, rows in backbones_of(families, _STAGE):
         own: dict[tuple[str, str], list[Answers]] = {}
         for row in rows:
             if (found := _answers(row)) is not None:
@@ -74,14 +74,20 @@ def build_classifiers(families: Sequence[Family], baseline_labels: set[str]) -> 
     ]
 
 
-def backbones_of(families: Sequence[Family]) -> Iterator[tuple[Family, list[Row]]]:
-    """Yield every method with the first row of each of its backbones; a backbone of several detectors counts once."""
+def backbones_of(families: Sequence[Family], stage: str) -> Iterator[tuple[Family, list[Row]]]:
+    """Yield every method with one row of each of its backbones, the first that has results of a stage.
+
+    A backbone of several detectors counts once, also where these are several methods.
+    """
     seen: set[str] = set()
     for family in families:
-        new = [rows[0] for weights, rows in family.backbones.items() if weights not in seen]
-        seen |= family.backbones.keys()
-        if new:
-            yield family, new
+        firsts = {
+            weights: found for weights, rows in family.backbones.items()
+            if weights not in seen and (found := next((row for row in rows if stage in row.results), None))
+        }  # fmt: skip
+        seen |= firsts.keys()
+        if firsts:
+            yield family, list(firsts.values())
 
 
 def _answers(row: Row) -> Answers | None:

@@ -38,7 +38,7 @@ Series = Mapping[str, np.ndarray]  # key -> (lines, 2): iteration, value
 def build_histories(families: Sequence[Family]) -> list[dict[str, Any]]:
     """Return one entry per stage and protocol (of pretrainings: validation data) with at least one curve."""
     groups: dict[tuple[str, str], dict[int, tuple[Family, list[Series]]]] = {}
-    runs = [run for run in _runs(families) if run[0] in run[2].results]
+    runs = list(_runs(families))
     names = name_images(validated_on(row) for stage, _, row in runs if stage == PRETRAINING)
     for stage, family, row in runs:
         path = row.file(stage, "metrics")
@@ -101,7 +101,7 @@ def average_curves(runs: Sequence[np.ndarray], last: float) -> list[list[float]]
 
 
 def _runs(families: Sequence[Family]) -> Iterator[tuple[str, Family, Row]]:
-    for family, rows in backbones_of(families):
+    for family, rows in backbones_of(families, PRETRAINING):
         yield from ((PRETRAINING, family, row) for row in rows)
     for family in families:
         yield from ((DETECTION, family, row) for row in family.rows)

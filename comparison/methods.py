@@ -17,7 +17,7 @@ named by `primary` has a verdict, all others are exploratory.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -28,6 +28,7 @@ from backbones.core.checks import check_choice, check_range
 from comparison.bootstrap import Resampled
 from comparison.families import Family, spread_over_backbones
 from comparison.metrics import BY_NAME, DETECTORS, DIRECTED, METRICS
+from comparison.protocols import DETECTION
 from comparison.row import Row
 from comparison.verdicts.entries import (
     NO_PRICE,
@@ -105,20 +106,17 @@ def build_methods(
         if parts or fine_tuning is not None:
             shared = any(share_backbones(one, two) for one, two in combinations(samples.values(), 2))
             variances.append(variance_entry(protocol, goal.primary, parts, fine_tuning, shared=shared))
-        baseline = baseline_of_group(group, measured)
-        if baseline is None:
-            continue
-        for family in group:
-            entries[id(family)]["baseline"] = baseline.label
-        others = [family for family in group if family is not baseline and family.rows]
-        found = {id(family): _differences(family, baseline, measured) for family in others}
-        for key, differences in found.items():
-            entries[key]["differences"] = {name: difference_entry(one, level) for name, one in differences.items()}
-        judged = {key: differences[goal.primary] for key, differences in found.items() if goal.primary in differences}
-        pairs = [(samples[key], samples[id(baseline)]) for key in judged]
-        verdicts = _verdicts([*judged.values()], pairs, parts, goal)
-        for key, verdict in zip(judged, verdicts, strict=True):
-            entries[key]["verdict"] = verdict
+        for baseline, others in _compared(group, measured):
+            for family in (baseline, *others):
+                entries[id(family)]["baseline"] = baseline.label
+            found = {id(family): _differences(family, baseline, measured) for family in others}
+            for key, differences in found.items():
+                entries[key]["differences"] = {name: difference_entry(one, level) for name, one in differences.items()}
+            judged = {key: known[goal.primary] for key, known in found.items() if goal.primary in known}
+            pairs = [(samples[key], samples[id(baseline)]) for key in judged]
+            verdicts = _verdicts([*judged.values()], pairs, parts, goal)
+            for key, verdict in zip(judged, verdicts, strict=True):
+                entries[key]["verdict"] = verdict
     return list(entries.values()), variances
 
 
@@ -139,6 +137,20 @@ def _entry(family: Family, measured: Measured) -> dict[str, Any]:
         "differences": None,
         "verdict": None,
     }
+
+
+def _compared(group: Sequence[Family], measured: Measured) -> Iterator[tuple[Family, list[Family]]]:
+    """Yield a baseline and the families compared with it; one each for detectors and other classifiers if they differ.
+
+    They do where all detectors learned soft class labels: their baseline is one of them.
+    """
+    parts = [group]
+    if baseline_of_group(group, measured) is None:
+        tuned = [any(DETECTION in row.results for row in family.rows) for family in group]
+        parts = [[one for one, has in zip(group, tuned, strict=True) if has == kind] for kind in (True, False)]
+    for part in parts:
+        if baseline := baseline_of_group(part, measured):
+            yield baseline, [family for family in part if family is not baseline and family.rows]
 
 
 def baseline_of_group(group: Sequence[Family], measured: Measured) -> Family | None:

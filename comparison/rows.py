@@ -5,7 +5,7 @@ from pathlib import Path
 
 from backbones.core.errors import InputError, suggestion
 from backbones.core.results import find_results, load_results
-from comparison.protocols import check_one_protocol, protocol_name
+from comparison.protocols import DETECTION, check_one_protocol, protocol_name
 from comparison.row import STAGE_ORDER, Row, is_foreign
 
 BASELINE_METHOD = "CE"
@@ -125,7 +125,8 @@ def baseline_of(row: Row, group: Sequence[Row], label: str | None) -> Row | None
     Preferred are the same pretraining seed and, among these, the same detector seed; else the lowest seed.  A row
     without results is not a baseline and has none.
     """
-    choices = [r for r in group if r.results and (r.method == BASELINE_METHOD if label is None else r.label == label)]
+    known = [one for one in group if one.results]
+    choices = _usual_baselines(row, known) if label is None else [one for one in known if one.label == label]
     if not row.results:
         return None
     if row in choices or not choices:
@@ -142,6 +143,25 @@ def baseline_of(row: Row, group: Sequence[Row], label: str | None) -> Row | None
             "choose with --baseline LABEL, or give fewer folders"
         )
     return nearest[0]
+
+
+def _usual_baselines(row: Row, group: Sequence[Row]) -> list[Row]:
+    """Return the rows of method CE; for a detector, those of a label that has detectors, if there is one.
+
+    A detector by itself, without the measures of its backbone, has nothing in common with the others.  If all detectors
+    learned the same soft class labels, its baseline is a detector from a backbone of method CE.
+    """
+    found = [one for one in group if one.method == BASELINE_METHOD]
+    tuned = [one for one in group if DETECTION in one.results]
+    labels = {one.label for one in tuned if one.method == BASELINE_METHOD}
+    if DETECTION not in row.results or (not labels and len(row.results) > 1):
+        return found
+    if labels:
+        return [one for one in found if one.label in labels]
+    learned = [one.results[DETECTION]["details"].get("class_labels") or {} for one in tuned]
+    if any(one != learned[0] for one in learned):
+        return []
+    return [one for one in tuned if one.method == f"{BASELINE_METHOD}+{learned[0].get('name')}"]
 
 
 def _detector(row: Row) -> int:

@@ -63,7 +63,7 @@ def build_comparison(
     name_entries(entries)
     mark_commits(compared)
     families = find_families([one.row for one in compared], chosen)
-    labels = [entry["baseline"] for entry in entries if entry["baseline"] is not None]
+    labels = _baseline_labels(entries, goal.primary)
     measured = _measured(compared, resampled)
     methods, variances = build_methods(families, measured, goal, level)
     return _checked(
@@ -100,6 +100,12 @@ def _compare(
             own = baseline_of(row, group, baseline)
             compared.append(Compared(row, own, _entry(row, own, resampled, level)))
     return compared, resampled
+
+
+def _baseline_labels(entries: Sequence[Mapping[str, Any]], primary: str) -> list[str]:
+    """Return the labels of the baselines of all rows, first those of rows that have the primary number."""
+    compared = [entry for entry in entries if entry["baseline"] is not None]
+    return [entry["baseline"] for entry in sorted(compared, key=lambda entry: entry["metrics"][primary] is None)]
 
 
 def _matches_of(rows: Sequence[Row]) -> list[Path]:
