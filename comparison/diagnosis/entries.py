@@ -72,6 +72,7 @@ def _entry(
             {
                 "label": family.label,
                 "is_baseline": family is baseline,
+                "over_seeds": _over_seeds(samples[id(family)], against if family is not baseline else {}),
                 "values": {name: _mean(sample, level) for name, sample in samples[id(family)].items()},
                 "differences": _differences(samples[id(family)], against, level) if family is not baseline else {},
                 "influence": find_influential(family, baseline, measured)
@@ -117,6 +118,12 @@ def _differences(samples: Mapping[str, Sample], against: Mapping[str, Sample], l
         for name, sample in samples.items()
         if name in against
     }
+
+
+def _over_seeds(samples: Mapping[str, Sample], against: Mapping[str, Sample]) -> dict[str, bool]:
+    """Return whether the intervals of a method cover seeds; every number of a method is of the same runs."""
+    seeds, others = (max((one.seeds for one in own.values()), default=0) for own in (samples, against))
+    return {"values": seeds > 1, "differences": min(seeds, others) > 1}
 
 
 def _limits(one: Difference | None, value: float, level: float) -> list[float | None]:

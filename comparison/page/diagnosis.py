@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from comparison.page.answers import FEW_OBJECTS, Cell
 from comparison.page.curves import Curve, curve_panel
 from comparison.page.figures import Figure
-from comparison.tables.formats import MISSING, format_difference, format_number
+from comparison.tables.formats import MISSING, describe_cover, format_difference, format_number
 
 ERRORS = {
     "Cls": "the class is wrong, the box is right", "Loc": "the class is right, the box is not (IoU 0.1 to 0.5)",
@@ -34,9 +34,13 @@ def diagnosis_section(entry: Mapping[str, Any], colours: Mapping[str, str]) -> d
     Args:
         entry: of "diagnosis" in comparison.json; colours: by label.
     """
-    methods = entry["methods"]
+    methods = _marked(entry["methods"])
+    entry = {**entry, "methods": methods}
+    kind = "differences" if any(one["differences"] for one in methods) else "values"
+    covered = {one["label"]: (one["over_seeds"][kind], True) for one in methods if one[kind]}
     return {
         "protocol": entry["protocol"] or "",
+        "cover": describe_cover(covered),
         "objects": sum(entry["objects_of_class"]),
         "errors": _errors(methods, "all", "all sizes", colours),
         "errors_by_size": [_errors(methods, size, size, colours) for size in SIZES],
@@ -52,6 +56,12 @@ def diagnosis_section(entry: Mapping[str, Any], colours: Mapping[str, str]) -> d
     }
 
 
+def _marked(methods: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Add "marked": whether differences cover images only although another method has several seeds."""
+    several = any(method["over_seeds"]["values"] for method in methods)
+    return [{**method, "marked": several and not method["over_seeds"]["differences"]} for method in methods]
+
+
 def _cell(
     method: Mapping[str, Any], name: str, tip: str, *, lower_is_better: bool = False, few: int | None = None
 ) -> Cell:
@@ -60,7 +70,7 @@ def _cell(
     state = ""
     tip = f"{tip}: {_interval(value, low, high)}"
     if difference is not None:
-        tip += f"; minus baseline {format_difference(_limits(difference))}"
+        tip += f"; minus baseline {format_difference(_limits(difference) | {'over_seeds': not method['marked']})}"
         if difference[1] is not None and (difference[1] > 0 or difference[2] < 0):
             state = "better" if (difference[0] > 0) != lower_is_better else "worse"
     if few is not None and few < FEW_OBJECTS:

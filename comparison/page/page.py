@@ -25,7 +25,7 @@ from comparison.page.runs import DETECTION_BARS, backbones_section, by_chance, d
 from comparison.page.training import training_section
 from comparison.page.variances import SEEDS, variances_section
 from comparison.row import Row
-from comparison.tables.formats import CLAIM, format_difference, groups_of, measured_names
+from comparison.tables.formats import CLAIM, describe_cover, format_difference, groups_of, measured_names
 from comparison.tables.latex import latex
 from comparison.tables.markdown import markdown_text
 from comparison.tables.spreadsheet import csv_text
@@ -102,6 +102,7 @@ def render_page(
         comparison=comparison,
         question=question_of(comparison["rows"], sections["backbones"]["metrics"]),
         over_seeds=bool(comparison["methods"]),
+        several_seeds=any(one["over_seeds"]["values"] for part in comparison["diagnosis"] for one in part["methods"]),
         state_of=_STATES,
         inline=figures.inline_interval,
         text_of=format_difference,
@@ -184,8 +185,20 @@ def _forests(comparison: Mapping[str, Any], colours: Mapping[str, str]) -> list[
             Figure(f"{name}-differences", figures.forest_panel(own, name, named)) for name, own in known.items() if own
         ]
         if panels:
-            found.append({"protocol": protocol or "", "figures": panels, "test": test_set(rows)})
+            found.append(
+                {"protocol": protocol or "", "figures": panels, "test": test_set(rows), "cover": _cover(methods)}
+            )
     return found
+
+
+def _cover(methods: Sequence[Mapping[str, Any]]) -> str:
+    """Say what the intervals of the panels cover."""
+    known = [(method["label"], method["differences"].get(name)) for method in methods for name in DETECTION_BARS]
+    return describe_cover({label: (one["over_seeds"], one["over_images"]) for label, one in known if _has_ends(one)})
+
+
+def _has_ends(difference: Mapping[str, Any] | None) -> bool:
+    return difference is not None and difference["low"] is not None
 
 
 def _spreads(comparison: Mapping[str, Any], colours: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -10,6 +10,8 @@ CLAIM = "A difference whose interval includes 0 is not significant; one seed can
 MISSING = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 DIGITS = 3
+# Whether an interval covers seeds, and images.
+_COVERS = {(True, True): "over seeds and images", (True, False): "over seeds", (False, True): "over images"}
 CHOSEN = "¶"  # mark of a row whose weights were chosen on test images
 
 
@@ -42,6 +44,22 @@ def format_difference(difference: Mapping[str, float | None] | None) -> str:
         return text
     low, high = (format_number(difference[end], signed=True) for end in ("low", "high"))
     return f"{text} [{low}, {high}]" + " (images only)" * (difference.get("over_seeds") is False)
+
+
+def describe_cover(covered: Mapping[str, tuple[bool, bool]]) -> str:
+    """Say what intervals cover: "over seeds and images".
+
+    Args:
+        covered: label of a method -> whether its interval covers seeds, and images.
+    """
+    found: dict[str, list[str]] = {}
+    for label, kind in covered.items():
+        found.setdefault(_COVERS[kind], []).append(label)
+    usual = next((text for text in _COVERS.values() if text in found), _COVERS[True, True])
+    if usual == _COVERS[False, True]:
+        return f"{usual}, for these networks"
+    others = [f"{', '.join(labels)}: {text} only" for text, labels in found.items() if text != usual]
+    return usual + (f" ({'; '.join(others)})" if others else "")
 
 
 def excludes_zero(difference: Mapping[str, float | None]) -> bool:
