@@ -42,7 +42,8 @@ _C.HOLDOUT_SEED = SEED(-1)
 # mask: one sample per object, with the other objects of the image painted with MEAN.  With box and mask, the held-out
 # part also contains only images with a usable box.
 _C.VERSION = "full"
-# The same for VAL_SPLIT, SHIFTED_SPLIT and `holdout`; ImageNet is validated on all images, Open Images on `mask`.
+# The same for VAL_SPLIT, SHIFTED_SPLIT and `holdout`; ImageNet is validated on all images, Open Images on `mask`.  With
+# box and mask, `holdout` lacks those of its HOLDOUT images that have no usable box; what is trained on is unchanged.
 _C.EVAL_VERSION = TEST("full")
 # Largest number of training samples per class, a random choice that is the same for every run (ALS App. A.2: 50000);
 # 0: all.

@@ -209,7 +209,7 @@ def load_samples(
         raise InputError(f"no data set at DATA.ROOT '{root}'; set DATA.ROOT to the folder that holds {name}")
     samples = read(Path(root), split, warnings)
     if drop_without_box:
-        samples = _drop_without_box(samples, warnings)
+        samples = leave_out_unboxed(samples, split, warnings)
     counts = np.bincount(samples.labels, minlength=len(samples.classes))
     for label in np.flatnonzero(counts == 0):
         warnings.add(UNUSED, samples.display_names[label])
@@ -228,13 +228,14 @@ def log_samples(samples: Samples) -> None:
     )
 
 
-def _drop_without_box(samples: Samples, warnings: WarningCounter) -> Samples:
+def leave_out_unboxed(samples: Samples, split: str, warnings: WarningCounter) -> Samples:
+    """Return the samples with a usable box, and count the others; `split` names them if no sample has one."""
     boxed = samples.box_counts() > 0
     for index in np.flatnonzero(~boxed):
         warnings.add("images dropped", samples.relative[index])
     if not boxed.any():
         raise InputError(
-            f"no image of {samples.name} '{samples.split}' has a usable box; check the annotations, "
+            f"no image of {samples.name} '{split}' has a usable box; check the annotations, "
             "or set DATA.VERSION (for a validation split DATA.EVAL_VERSION) full"
         )
     return samples if boxed.all() else samples.subset(np.flatnonzero(boxed))

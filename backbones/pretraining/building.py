@@ -22,7 +22,7 @@ from backbones.data.evaluation_set import EvaluationSet
 from backbones.data.loader import evaluation_batches, training_batches
 from backbones.data.masking import mean_colour
 from backbones.data.noise import add_noise
-from backbones.data.samples import Samples, load_samples, log_samples
+from backbones.data.samples import Samples, leave_out_unboxed, load_samples, log_samples
 from backbones.data.training_set import TrainingSet
 from backbones.data.versions import cap_classes, mask_objects, split_holdout
 from backbones.methods.base import METHODS, Context, Method
@@ -53,6 +53,8 @@ def read_split(cfg: CfgNode, split: str, warnings: WarningCounter, *, training: 
     if from_training and data.HOLDOUT:
         samples = split_holdout(samples, data.HOLDOUT, _seed(cfg, data.HOLDOUT_SEED), held_out=held_out)
     version = data.VERSION if from_training and not held_out else data.EVAL_VERSION
+    if held_out and version != "full":  # after the draw, so that training does not depend on the version of evaluation
+        samples = leave_out_unboxed(samples, split, warnings)
     samples = _in_version(samples, version, data.MEAN)
     if data.CLASS_CAP and split == data.TRAIN_SPLIT:
         samples = cap_classes(samples, data.CLASS_CAP, warnings)
