@@ -1,17 +1,26 @@
-"""The part that DATA.HOLDOUT draws with the run's seed."""
+"""Measures on the part that DATA.HOLDOUT draws with the run's seed: one protocol for all seeds, and its versions."""
 
 import numpy as np
 import pytest
-from helpers.noise_runs import PER_CLASS, read, write_split
+from helpers.noise_runs import PER_CLASS, read, write_run, write_split
+from helpers.tools import tool
 
 from backbones.config import get_defaults
-from backbones.core.config import load_config
+from backbones.core.config import config_hash, load_config
 from backbones.core.errors import InputError
+from backbones.core.results import load_results
 from backbones.core.warning_counter import WarningCounter
 from backbones.data.samples import Samples
+from backbones.measuring.run import describe_protocol
 from backbones.pretraining.building import read_split
 
 HELD = 10
+FAST = ["EVAL.CONTEXT", "False", "ATTACK.METHODS", "['fgsm']", "ATTACK.BOUNDS", "[8.0]", "LOCALIZE.GALLERY", "0"]
+SPLITS = {
+    "evaluate_backbone": ("DATA.VAL_SPLIT", "evaluation"),
+    "localize": ("LOCALIZE.SPLIT", "localization"),
+    "attack_backbone": ("ATTACK.SPLIT", "robustness"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +43,46 @@ def held_out(root, *overrides: str, seeds: tuple[int, ...] = (0, 1)) -> list[Sam
         read_split(load_config(get_defaults(), None, [*keys, "SEED", str(seed)]), "holdout", WarningCounter())
         for seed in seeds
     ]
+
+
+@pytest.mark.parametrize("version", ["full", "mask"])
+@pytest.mark.parametrize("name", SPLITS)
+def test_seeds_measured_on_the_held_out_part_share_a_protocol(root, tmp_path, name, version):
+    """Their parts differ in the number of boxes and, with masks, of images; DATA.HOLDOUT counts."""
+    run, (key, folder) = write_run(tmp_path / "run", root, 0), SPLITS[name]
+
+    def measure(seed: int, held: int) -> dict:
+        overrides = ["SEED", str(seed), "DATA.HOLDOUT", str(held), "DATA.EVAL_VERSION", version, key, "holdout"]
+        assert tool(name)([str(run), *FAST, *overrides]) == 0
+        return load_results(run / folder)
+
+    first, second, larger = measure(0, HELD), measure(1, HELD), measure(0, HELD + 1)
+    parts = held_out(root, "DATA.EVAL_VERSION", version)
+    expected = [{"images": len(part), "boxes": len(part.boxes)} for part in parts]
+    assert expected[0]["boxes"] != expected[1]["boxes"]
+    for results, counts in zip((first, second), expected, strict=True):
+        assert results["data"]["holdout"].items() >= counts.items()
+    assert first["protocol"] == second["protocol"]
+    assert first["protocol"]["hash"] != larger["protocol"]["hash"]
+
+
+def test_a_temperature_fitted_on_the_held_out_part_keeps_one_protocol(root, tmp_path):
+    run = write_run(tmp_path / "run", root, 0)
+
+    def protocol(*overrides: str) -> dict:
+        fitted = ["EVAL.TEMPERATURE_SPLIT", "holdout", *overrides]
+        assert tool("evaluate_backbone")([str(run), *FAST, *fitted]) == 0
+        return load_results(run / "evaluation")["protocol"]
+
+    first, second = (protocol("SEED", seed, "DATA.HOLDOUT", "10") for seed in "01")
+    assert first == second
+    assert first["hash"] != protocol("DATA.HOLDOUT", "12")["hash"]
+
+
+def test_the_protocol_of_a_split_that_is_not_drawn_counts_its_images_and_boxes(root):
+    val = read(root, "val")
+    entry = {"name": "imagenet_xml", "images": 24, "boxes": 24, "classes": 6, "fingerprint": val.fingerprint}
+    assert describe_protocol("p", {"crop": 32}, [val])["hash"] == config_hash({"crop": 32, "val": entry})
 
 
 def test_the_held_out_part_has_the_version_of_evaluation(root):

@@ -48,9 +48,11 @@ def main(args: RunArguments) -> int:
     )  # fmt: skip
     numbers = {name: Mean(wrong) for name, wrong in errors.per_image().items()}
     per_image = ImageGroup("attacked", samples.identify(chosen), chosen, numbers)
-    data, metrics = {samples.split: shared.describe_samples(samples)}, errors.metrics()
+    data, metrics = shared.describe_data([samples]), errors.metrics()
     asked = {"images": len(chosen), "attacks": {a.name: dict(a._asdict()) for a in attacks}}
-    protocol = shared.describe_protocol("attacks", inputs.protocol() | asked, data)
+    # How many images a drawn split has depends on the seed.
+    limit = {"images": settings.MAX_IMAGES} if samples.drawn else {}
+    protocol = shared.describe_protocol("attacks", inputs.protocol() | asked | limit, [samples])
     results = make_results(
         "robustness", identity(backbone), protocol, metrics, data=data, details=asked | {"seed": cfg.SEED} | found,
         warnings=warnings.as_list(), files=save_per_image(run_dir, [per_image]),

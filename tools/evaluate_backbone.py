@@ -50,14 +50,14 @@ def main(args: RunArguments) -> int:
         model, val, shifted, inputs, context=fills, temperature=fitting or None, pycalib=subsets, human=human
     )
     shared.save_predictions(run_dir / PREDICTIONS, measured.predictions)
-    data = {samples.split: shared.describe_samples(samples) for samples in (val, shifted, fitting) if samples}
-    settings = inputs.protocol() | {"context": cfg.EVAL.CONTEXT} | shared.changed_settings(cfg, len(val))
+    splits = [samples for samples in (val, shifted, fitting) if samples]
+    settings = inputs.protocol() | {"context": cfg.EVAL.CONTEXT} | shared.changed_settings(cfg, val)
     results = make_results(
         "backbone",
         identity(backbone),
-        shared.describe_protocol("backbone-eval", settings, data),
+        shared.describe_protocol("backbone-eval", settings, splits),
         measured.metrics,
-        data=data,
+        data=shared.describe_data(splits),
         details=measured.details | chosen,
         warnings=warnings.as_list(),
         files={"predictions": PREDICTIONS, **save_per_image(run_dir, measured.per_image)},

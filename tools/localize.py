@@ -52,7 +52,7 @@ def main(args: RunArguments) -> int:
         said = predict_samples(model, samples, inputs, chosen=shown)
         tiles = make_tiles(localize(class_maps, samples, shown, inputs, SIZE), samples, said)
 
-    who, data = identity(backbone), {samples.split: shared.describe_samples(samples)}
+    who = identity(backbone)
     settings = {"method": cfg.LOCALIZE.METHOD, "size": SIZE, "max_images": cfg.LOCALIZE.MAX_IMAGES}
     title = f"{who.label}: {cfg.LOCALIZE.METHOD} of the true class at {SIZE} px; probabilities at {inputs.crop} px"
     per_image = ImageGroup("boxed", samples.identify(measured), measured, evaluator.per_image())
@@ -60,9 +60,9 @@ def main(args: RunArguments) -> int:
     results = make_results(
         "localization",
         who,
-        shared.describe_protocol(f"localization-{cfg.LOCALIZE.METHOD}", settings | inputs.normalization(), data),
+        shared.describe_protocol(f"localization-{cfg.LOCALIZE.METHOD}", settings | inputs.normalization(), [samples]),
         evaluator.metrics(),
-        data=data,
+        data=shared.describe_data([samples]),
         details=settings | evaluator.details() | chosen,
         warnings=warnings.as_list(),
         files=files,

@@ -68,6 +68,7 @@ class Samples:
     clean_labels: (N,) int64, the labels before noise was added; None: no noise.
     source: fingerprint of the data set before any draw with the run's seed (held-out part, noise), which runs with
         different seeds share.
+    drawn: DATA.HOLDOUT if the samples are the part drawn with the run's seed, or the rest of the split; 0: all of it.
     """
 
     paths: list[str]
@@ -85,6 +86,7 @@ class Samples:
     painted: PaintedObjects | None = None
     clean_labels: np.ndarray | None = None
     source: str = ""
+    drawn: int = 0
 
     def __post_init__(self) -> None:
         self.relative = self.relative or self.paths

@@ -169,15 +169,16 @@ def build_inputs(cfg: CfgNode, device: torch.device) -> Inputs:
     )
 
 
-def changed_settings(cfg: CfgNode, images: int) -> dict:
+def changed_settings(cfg: CfgNode, measured: Samples) -> dict:
     """Return the EVAL settings for the protocol, without those at their defaults.
 
-    Thus a new option does not change the hash of existing protocols.
+    Thus a new option does not change the hash of existing protocols.  How many images a drawn split has depends on the
+    seed, which must not change the hash either.
     """
     asked = {}
     if cfg.EVAL.CONTEXT and list(cfg.EVAL.CONTEXT_FILLS) != ["mean"]:
         asked["context_fills"] = list(cfg.EVAL.CONTEXT_FILLS)
-    if images > cfg.EVAL.PYCALIB_SIZE:
+    if measured.drawn or len(measured) > cfg.EVAL.PYCALIB_SIZE:
         asked["pycalib"] = [cfg.EVAL.PYCALIB_SPLITS, cfg.EVAL.PYCALIB_SIZE]
     if cfg.EVAL.TEMPERATURE_SPLIT:
         asked["temperature_split"] = cfg.EVAL.TEMPERATURE_SPLIT
@@ -227,13 +228,27 @@ def _choices_of(folder: Path, trained: CfgNode) -> list[dict[str, str]]:
     return [choice(what, split) for what in (*found, *([EPOCH] if trained.EVAL.REPORT == "best" else []))]
 
 
-def describe_protocol(name: str, settings: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the protocol for results.json, of how images are measured, and of which (`describe_samples` per split)."""
+def describe_protocol(name: str, settings: Mapping[str, Any], splits: Sequence[Samples]) -> dict[str, Any]:
+    """Return the protocol for results.json, of how images are measured, and of which.
+
+    A split drawn with the run's seed counts by the setting of the draw instead of by its images and boxes, whose
+    numbers depend on the seed: all seeds share one protocol.
+    """
+    if held := max(samples.drawn for samples in splits):
+        settings = {**settings, "held_out": held}
+    data = {}
+    for samples in splits:
+        left_out = ("images", "boxes") if samples.drawn else ()
+        data[samples.split] = {key: v for key, v in _describe_samples(samples).items() if key not in left_out}
     return {"name": name, "hash": config_hash({**settings, **data}), "settings": dict(flatten(settings))}
 
 
-def describe_samples(samples: Samples) -> dict:
-    """Return the entry of a split in results.json."""
+def describe_data(splits: Sequence[Samples]) -> dict[str, dict]:
+    """Return the entry of each split in results.json, by its name."""
+    return {samples.split: _describe_samples(samples) for samples in splits}
+
+
+def _describe_samples(samples: Samples) -> dict:
     return {
         "name": samples.name,
         "images": len(samples),

@@ -50,8 +50,9 @@ def read_split(cfg: CfgNode, split: str, warnings: WarningCounter, *, training: 
         warnings=warnings,
     )
     read = samples.fingerprint
-    if from_training and data.HOLDOUT:
-        samples = split_holdout(samples, data.HOLDOUT, _seed(cfg, data.HOLDOUT_SEED), held_out=held_out)
+    held = data.HOLDOUT if from_training else 0
+    if held:
+        samples = split_holdout(samples, held, _seed(cfg, data.HOLDOUT_SEED), held_out=held_out)
     version = data.VERSION if from_training and not held_out else data.EVAL_VERSION
     if held_out and version != "full":  # after the draw, so that training does not depend on the version of evaluation
         samples = leave_out_unboxed(samples, split, warnings)
@@ -60,9 +61,9 @@ def read_split(cfg: CfgNode, split: str, warnings: WarningCounter, *, training: 
         samples = cap_classes(samples, data.CLASS_CAP, warnings)
     if training and data.NOISE_RATE:
         samples = add_noise(samples, data.NOISE_RATE, _seed(cfg, data.NOISE_SEED))
-    drawn = (from_training and data.HOLDOUT) or samples.clean_labels is not None
-    source = fingerprint(read, split, version, str(data.CLASS_CAP)) if drawn else samples.fingerprint
-    return dataclasses.replace(samples, split=split, source=source)
+    by_seed = held or samples.clean_labels is not None
+    source = fingerprint(read, split, version, str(data.CLASS_CAP)) if by_seed else samples.fingerprint
+    return dataclasses.replace(samples, split=split, source=source, drawn=held)
 
 
 def _seed(cfg: CfgNode, own: int) -> int:
