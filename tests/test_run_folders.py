@@ -6,11 +6,13 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers.noise_runs import write_run
+import torch
+from helpers.noise_runs import CLASSES, write_run
 from helpers.tools import tool
 
+from backbones.core.checkpoint import save_checkpoint
 from backbones.core.errors import InputError
-from backbones.core.results import make_results, save_results
+from backbones.core.results import load_results, make_results, save_results
 from backbones.measuring import figure_data
 from backbones.measuring.run_folders import REPORTS, RUNS, find_backbones, find_evaluation
 from backbones.models.weights import identity, load_backbone
@@ -76,6 +78,23 @@ def test_the_output_of_a_suite_stands_for_the_rows_of_its_reports(suite, where):
     assert labels_of(found) == ["net0", "net1"]
     assert [one.run().name for one in found] == [f"A-s0-pretrain-{HASH}", f"B-s0-select-{HASH}"]
     assert found[1].run("metrics.jsonl").name == f"point-s0-grid-{HASH}"
+
+
+def test_soft_labels_of_a_row_with_a_grid_are_those_of_its_point(suite, tmp_path):
+    """A selection copies no checkpoint; the label is its own."""
+    output = shutil.copytree(suite, tmp_path / "out")
+    point, chosen = output / RUNS / f"point-s0-grid-{HASH}", output / RUNS / f"B-s0-select-{HASH}"
+    table = torch.eye(6, dtype=torch.float64) * 0.4 + 0.1
+    save_checkpoint(point / "checkpoint.pth", method={"table.soft": table})
+    results = load_results(chosen)
+    results["details"]["classes"], results["backbone"]["label"] = CLASSES, "B"
+    save_results(chosen, results)
+    (panel,) = figure_data.soft_label_panels([chosen], 6)
+    assert (panel["label"], [row["class"] for row in panel["rows"]]) == ("B", CLASSES)
+    assert [row["own"] for row in panel["rows"]] == pytest.approx([0.5] * 6)
+    (point / "checkpoint.pth").unlink()
+    with pytest.raises(InputError, match=r"no .*checkpoint\.pth, which holds the soft labels"):
+        figure_data.soft_label_panels([chosen], 6)
 
 
 def test_without_a_report_all_that_is_there_is_shown(suite, tmp_path):

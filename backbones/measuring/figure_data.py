@@ -173,11 +173,11 @@ def soft_label_panels(runs: Sequence[Path], classes: int) -> list[dict[str, Any]
     A row is {"class", "own": its share in its soft label, "others": [[class, share], ...] by descending share}; there
     are `classes` of them, evenly spaced, or all if there are fewer.
     """
-    return [_soft_label_panel(found.run(), classes) for found in find_backbones(runs)]
+    return [_soft_label_panel(load_results(b.run()), b.run(CHECKPOINT), classes) for b in find_backbones(runs)]
 
 
-def _soft_label_panel(run: Path, classes: int) -> dict[str, Any]:
-    results, path = load_results(run), run / CHECKPOINT
+def _soft_label_panel(results: dict[str, Any], run: Path, classes: int) -> dict[str, Any]:
+    path = run / CHECKPOINT
     if not path.is_file():
         raise InputError(f"no {path}, which holds the soft labels; give the folder of the training itself")
     state, names = load_checkpoint(path)["method"], results["details"]["classes"]
