@@ -16,7 +16,7 @@ from backbones.data.batch import Batch
 from backbones.data.masking import mean_colour
 from backbones.measuring.calibration import log_softmax, temperatures_of
 from backbones.measuring.context import FILLS, blur, context_metrics
-from backbones.measuring.evaluation import evaluate_backbone
+from backbones.measuring.evaluation import evaluate_backbone, null_reasons
 from backbones.measuring.predictions import Predictions, predict, predict_samples
 from backbones.models import load_backbone
 
@@ -178,6 +178,16 @@ def test_what_cannot_be_measured_is_null_with_a_reason(root):
     blurred = evaluate_backbone(ChannelMeans(), read(root, "val"), None, inputs(), context=("blur",)).details["null"]
     assert blurred["context_top1"] == "'mean' is not in EVAL.CONTEXT_FILLS"
     assert "context_blur_top1" not in blurred
+    unlike = {"top1_shifted": None, "context_overconfidence": None, "context_blur_overconfidence": None}
+    both = unlike | {"context_blur_underconfidence": None, "context_uniform_average_confidence": None}
+    assert null_reasons(both, 24, 24, ("blur", "uniform")) == {
+        "top1_shifted": "DATA.SHIFTED_SPLIT is not set",
+        "context_overconfidence": "'mean' is not in EVAL.CONTEXT_FILLS",
+        "context_blur_overconfidence": "no prediction is wrong",
+        "context_blur_underconfidence": "no prediction is right",
+        "context_uniform_average_confidence": "not finite",
+    }
+    assert null_reasons(unlike, 0, 24, ("blur",))["context_blur_overconfidence"] == "24 of 24 images have no box"
 
 
 # ---- tools -------------------------------------------------------------------------------------

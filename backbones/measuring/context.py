@@ -30,7 +30,7 @@ FILLS = ("mean", "blur", "uniform")
 # side keeps exp(-2 pi^2 / 16) = 0.29 of its contrast, one with half that length keeps 0.007.
 BLUR_SHARE = 0.25
 _SCALED = "average_confidence_scaled"
-_NAMES = ("top1", "average_confidence", "overconfidence", "underconfidence")
+NAMES = ("top1", "average_confidence", "overconfidence", "underconfidence")
 
 
 def check_fills(fills: Sequence[str], key: str) -> None:
@@ -103,7 +103,7 @@ def context_metrics(fill: str, found: Predictions | None, temperatures: np.ndarr
     temperatures: of the images whose objects are covered (`backbones.measuring.calibration.temperatures_of`).
     """
     prefix = "context_" if fill == "mean" else f"context_{fill}_"
-    names = ("average_confidence",) if fill == "uniform" else _NAMES
+    names = ("average_confidence",) if fill == "uniform" else NAMES
     names = (*names, _SCALED) if fill == "mean" else names
     metrics = dict.fromkeys(names, np.nan)
     if found is not None:

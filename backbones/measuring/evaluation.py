@@ -24,7 +24,7 @@ from backbones.measuring.calibration import (
     scaled_metrics,
     temperatures_of,
 )
-from backbones.measuring.context import build_cover, context_metrics, scaled_confidence, uniform_batch
+from backbones.measuring.context import NAMES, build_cover, context_metrics, scaled_confidence, uniform_batch
 from backbones.measuring.human_labels import divergence, human_metrics
 from backbones.measuring.predictions import Inputs, Predictions, predict, predict_samples
 from backbones.measuring.pycalib import Subsample, pycalib_metrics
@@ -225,7 +225,8 @@ def null_reasons(metrics: dict[str, float | None], boxed: int, images: int, cont
     unasked = "" if "mean" in context else "'mean' is not in EVAL.CONTEXT_FILLS"
     causes = {
         "objectness": without if boxed < images else "",
-        "context": "EVAL.CONTEXT is off" if not context else without if not boxed else unasked,
+        "context": "EVAL.CONTEXT is off" if not context else without if not boxed else "",
+        **{f"context_{name}": unasked for name in NAMES},  # those of other fills exist only if asked for
         "shifted": "DATA.SHIFTED_SPLIT is not set" if metrics["top1_shifted"] is None else "",
         "top5": "the data set has no more than 5 classes",
         "overconfidence": "no prediction is wrong",
