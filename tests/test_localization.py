@@ -184,6 +184,16 @@ def test_nothing_to_localise_is_null():
     assert set(LocalizationEvaluator().metrics().values()) == {None}
 
 
+@pytest.mark.parametrize("images", [1, 2])
+def test_a_null_of_a_single_image_has_a_reason(images):
+    evaluator = LocalizationEvaluator()
+    for _ in range(images):
+        evaluator.process(np.eye(40, dtype=np.float32), np.array([[5, 5, 30, 30]]), right=True)
+    missing = {name for name, value in evaluator.metrics().items() if value is None}
+    assert missing == ({"max_box_acc_split", "max_box_acc_v2_split"} if images == 1 else set())
+    assert evaluator.details()["null"] == dict.fromkeys(missing, "a single image cannot be split into halves")
+
+
 @pytest.mark.parametrize(("total", "count"), [(100, 8), (7, 7), (3, 8), (5, 0), (0, 4)])
 def test_evenly_spaced(total, count):
     chosen = evenly_spaced(10 + np.arange(total), count)

@@ -15,6 +15,7 @@ from backbones.core.per_image import BestShare, Mean, Number, pack_hits
 
 TOLERANCE_PIXELS = 15  # pointing game (Zhang et al. 2016), at the evaluated scale
 IOU_LEVELS = (0.3, 0.5, 0.7)  # MaxBoxAccV2 (Choe et al. 2020)
+SPLIT_NAMES = ("max_box_acc_split", "max_box_acc_v2_split")
 THRESHOLDS = 1000  # shares of the map's maximum: 0, 0.001 ... 0.999
 
 
@@ -80,7 +81,7 @@ def split_accuracy(overlaps: Sequence[BoxOverlap]) -> dict[str, np.ndarray]:
     largest = np.stack([overlap.largest for overlap in overlaps])
     of_any = np.stack([overlap.any for overlap in overlaps])
     v2 = np.mean([_hits_of_other_half(of_any >= iou) for iou in IOU_LEVELS], axis=0)
-    return {"max_box_acc_split": _hits_of_other_half(largest >= 0.5), "max_box_acc_v2_split": v2}
+    return dict(zip(SPLIT_NAMES, (_hits_of_other_half(largest >= 0.5), v2), strict=True))
 
 
 def _hits_of_other_half(hits: np.ndarray) -> np.ndarray:
@@ -212,7 +213,7 @@ class LocalizationEvaluator:
         None without any map, and `_split` without two.
         """
         names = ("pointing", "pointing_exact", "energy_in_box")
-        split = dict.fromkeys(("max_box_acc_split", "max_box_acc_v2_split"))
+        split = dict.fromkeys(SPLIT_NAMES)
         if not self.scores:
             return dict.fromkeys(("max_box_acc", "max_box_acc_v2", *split, *names))
         split |= {name: float(hits.mean()) for name, hits in split_accuracy(self.overlaps).items()}
@@ -235,8 +236,10 @@ class LocalizationEvaluator:
         """Return baselines that do not use the image, the tuned threshold, and the number of maps that are all 0."""
         if not self.scores:
             return {"images": 0, "null": "no image of the split has a box"}
+        missing = SPLIT_NAMES if len(self.scores) < 2 else ()
         return {
             "images": len(self.scores),
+            "null": dict.fromkeys(missing, "a single image cannot be split into halves"),
             "zero_maps": int(sum(score["zero_maps"] for score in self.scores)),
             "top1_at_this_size": self._mean("right"),
             "max_box_acc_threshold": best_threshold(self.overlaps),
