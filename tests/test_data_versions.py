@@ -282,6 +282,7 @@ def test_versions_of_training_and_validation_are_set_apart(small_scenes):
         (["DATA.HOLDOUT", "-1"], r"DATA\.HOLDOUT"),
         (["DATA.CONTEXT_SHARE", "1.5"], r"DATA\.CONTEXT_SHARE is 1\.5"),
         (["DATA.COLOR_JITTER", "[0.4]"], r"DATA\.COLOR_JITTER is \[0\.4\]; it must be 3 numbers \(brightness"),
+        (["DATA.EVAL_STRETCH", "True", "DATA.EVAL_RESIZE", "0"], r"EVAL_STRETCH True needs DATA\.EVAL_RESIZE above 0"),
         (["DATA.AUGMENTATION", "resize_crop", "DATA.RESIZE", "64"], r"IMAGE_SIZE 224 exceeds DATA\.RESIZE 64"),
     ],
 )

@@ -154,6 +154,11 @@ def _check_crops(data: CfgNode) -> None:
         raise InputError(f"DATA.CROP_AREA cannot exceed the image: {list(data.CROP_AREA)}; its upper end is at most 1")
     if data.AUGMENTATION == "resize_crop" and data.IMAGE_SIZE > data.RESIZE:
         raise InputError(f"DATA.IMAGE_SIZE {data.IMAGE_SIZE} exceeds DATA.RESIZE {data.RESIZE}; raise the second")
+    if data.EVAL_STRETCH and not data.EVAL_RESIZE:
+        raise InputError(
+            "DATA.EVAL_STRETCH True needs DATA.EVAL_RESIZE above 0, the length of both sides; set it, or EVAL_STRETCH "
+            "False"
+        )
     if data.EVAL_RESIZE and data.EVAL_CROP > data.EVAL_RESIZE:
         raise InputError(
             f"DATA.EVAL_CROP {data.EVAL_CROP} exceeds DATA.EVAL_RESIZE {data.EVAL_RESIZE}; "
