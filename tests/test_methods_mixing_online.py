@@ -4,14 +4,17 @@ import copy
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import beta
 from torch import nn
 
 from backbones.data.batch import Batch
 from backbones.methods import functional as F
 from backbones.methods import learnt
 from backbones.methods.base import METHODS
+from backbones.methods.mixing import draw_beta
 from backbones.methods.regions import cut_rectangle
 from backbones.models import Outputs
 
@@ -83,6 +86,31 @@ def test_rectangle_is_the_authors():
         assert list(cut_rectangle(SIZE, SIZE + 9, kept, y, x)) == expected
     assert cut_rectangle(SIZE, SIZE, 0.0, SIZE // 2, SIZE // 2).area == SIZE**2
     assert cut_rectangle(SIZE, SIZE, 1.0, 3, 3).area == 0
+
+
+@pytest.mark.parametrize("alpha", [0.001, 0.003, 0.009])
+def test_a_small_alpha_is_a_beta_distribution(alpha):
+    """Its gamma variables are below the smallest double for a quarter of all draws (0.001); none may be lost."""
+    torch.manual_seed(0)
+    drawn = np.array([draw_beta(alpha, alpha) for _ in range(4000)])
+    assert ((drawn >= 0) & (drawn <= 1)).all()
+    for low, high in ((-1, 0.5), (0.05, 0.95), (1e-30, 1e-3), (1e-3, 0.4)):
+        share = beta.cdf(high, alpha, alpha) - beta.cdf(low, alpha, alpha)
+        within = ((drawn > low) & (drawn <= high)).mean()
+        assert abs(within - share) < 4 * math.sqrt(share * (1 - share) / 4000), (low, high)
+    assert beta.cdf(1e-30, alpha, 2 * alpha) == pytest.approx(
+        np.mean([draw_beta(alpha, 2 * alpha) <= 1e-30 for _ in range(4000)]), abs=0.032
+    )
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.2, 0.3, 1.0, 2.0])
+def test_the_draws_of_a_usual_alpha_are_those_of_torch(alpha):
+    """A repeated run must not change."""
+    torch.manual_seed(3)
+    drawn, after = [draw_beta(alpha, alpha) for _ in range(20)], torch.rand(())
+    torch.manual_seed(3)
+    assert drawn == [torch.distributions.Beta(alpha, alpha).sample().item() for _ in range(20)]
+    assert torch.equal(after, torch.rand(()))
 
 
 # Online label smoothing

@@ -27,6 +27,8 @@ from backbones.methods.smoothing import LS
 from backbones.methods.tables import SoftLabelTable
 from backbones.models.base import Outputs
 
+SMALL_BETA = 0.01  # at this value, both of torch's gamma variables are 0 in less than one of a million draws
+
 
 @dataclass
 class Paste:
@@ -72,8 +74,16 @@ class CutMixDraw:
 
 
 def draw_beta(a: float, b: float) -> float:
-    """Draw one number from Beta(a, b)."""
-    return torch.distributions.Beta(a, b).sample().item()
+    """Draw one number from Beta(a, b): x / (x + y) with x ~ Gamma(a) and y ~ Gamma(b).
+
+    Below SMALL_BETA, both can be less than the smallest double; they are then drawn as logarithms, from
+    Gamma(a) = Gamma(a + 1) U^(1 / a) (Marsaglia & Tsang 2000).
+    """
+    if max(a, b) >= SMALL_BETA:
+        return torch.distributions.Beta(a, b).sample().item()
+    shape = torch.tensor([a, b], dtype=torch.float64)
+    log_x, log_y = torch.distributions.Gamma(shape + 1, 1.0).sample().log() + torch.rand_like(shape).log() / shape
+    return (log_x - log_y).sigmoid().item()
 
 
 @METHODS.register()
