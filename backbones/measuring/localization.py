@@ -1,5 +1,8 @@
 """Weakly supervised localisation: how well a map of the true class covers the boxes of that class.
 
+The class is given, as in the papers of these measures, so that a wrong prediction does not lower them.  No number is
+computed from the map of the predicted class; `top1_at_this_size` says how often it is the true one.
+
 Letters: n images, m boxes of an image, H and W the size of the map in pixels.
 A map is (H, W) float in [0, 1].  A box is x0, y0, x1, y1, half-open, in pixels of the map, which are those of the image
 after its direct resize to H x W.
