@@ -42,7 +42,8 @@ def page_of(runs, root, *, without=()):
     """Return the page of a copy of the runs as text, without the runs of these names."""
     shutil.copytree(runs, root, ignore=lambda _, names: [n for n in names if n.startswith(tuple(without))])
     comparison = build_comparison(collect_rows([root]), resamples=40)
-    return comparison, unescape(render_page(comparison, build_sections(comparison)))
+    images = [{"protocol": "det", "label": "ALS", "baseline": "CE", "problem": "none", "for": [], "against": []}]
+    return comparison, unescape(render_page(comparison, build_sections(comparison), images=images))
 
 
 def said_of(page):
@@ -54,6 +55,8 @@ def test_intervals_of_several_seeds_cover_seeds_and_images(runs, tmp_path):
     comparison, page = page_of(runs, tmp_path / "runs")
     assert said_of(page) == ["over seeds and images"] * 2
     assert "(images only)" not in page
+    assert "raises the difference in AP, mean over seeds. Drawn" in page
+    assert "so that other seeds can look otherwise; detections" in page
     kinds = [one["over_seeds"] for one in comparison["diagnosis"][0]["methods"]]
     assert kinds[1:] == [{"values": True, "differences": True}] * 2
     assert kinds[0] == {"values": True, "differences": False}  # the baseline has none
@@ -63,6 +66,8 @@ def test_intervals_of_single_runs_cover_images(runs, tmp_path):
     _, page = page_of(runs, tmp_path / "runs", without=[f"{label}-1" for label in METHODS])
     assert said_of(page) == ["over images, for these networks"]
     assert "(images only)" not in page
+    assert "raises the difference in AP. Drawn" in page
+    assert "in this direction; detections" in page
 
 
 def test_a_method_of_one_seed_is_named_and_its_cells_are_marked(runs, tmp_path):
