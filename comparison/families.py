@@ -2,18 +2,19 @@
 
 Labels are compared as they are; nothing is inferred from them.  The settings are those of the pretraining config,
 except keys that differ between seeds by design (the seed, a teacher or start weights of the same seed, a value that a
-grid chose for this seed) and keys that do not affect the weights (folders, evaluation).  For a YOLO they include the
-class labels.
+grid chose for this seed) and keys that do not affect the weights (folders, evaluation).  The user's code counts by its
+content.  For a YOLO they include the class labels.
 """
 
 import statistics as moments
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any
 
 from backbones.core.config import IMPORTS, flatten, load_yaml
-from backbones.core.imports import digests
+from backbones.core.imports import FOLDER, known_digests
 from comparison.row import Row
 
 CONFIG_FILE = "config.yaml"
@@ -153,9 +154,20 @@ def _settings(row: Row) -> Iterator[tuple[str, Any]]:
             idle = key.startswith("METHOD.") and key != "METHOD.NAME" and not key.startswith(block)
             if key in _KEPT or not (idle or any(fnmatch(key, pattern) for pattern in _FREE)):
                 yield key, value
-        yield from digests(config).items()
+        yield from _imported_code(row, config)
     labels = row.results.get("detection", {}).get("details", {}).get("class_labels", {})
     yield from ((f"CLASS_LABELS.{key}", value) for key, value in labels.items())
+
+
+def _imported_code(row: Row, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield name and hash of what IMPORTS names: as the results state, else of the files.
+
+    Without both, nothing says that two backbones were trained with the same code, so each is a family by itself.
+    """
+    details = [row.results[stage]["details"] for stage in _CONFIGURED if stage in row.results]
+    known = known_digests(config) | next((one[FOLDER] for one in details if FOLDER in one), {})
+    names = [Path(path).name for path in config.get(IMPORTS, [])]
+    yield from ((name, known.get(name, f"unknown code of {row.weights}")) for name in names)
 
 
 def _chosen_by_selection(row: Row) -> Iterator[str]:

@@ -7,13 +7,14 @@ import zipfile
 
 import pytest
 from helpers.coco_scenes import scene
+from helpers.evidence import changed
 from helpers.many_runs import add_many
 from helpers.result_folders import add, add_gallery, backbone, compare_runs
 
 from backbones.core.errors import InputError
 from backbones.core.files import load_json
 from backbones.core.matches import VOC_MATCHES_FILE
-from comparison.evidence.bundle import MANIFEST, digest
+from comparison.evidence.bundle import MANIFEST
 from comparison.evidence.verify import verify
 from detection.evaluation.voc import evaluate_voc
 
@@ -32,23 +33,6 @@ def bundle(tmp_path_factory):
     path = folder / "evidence.zip"
     compare_runs(runs, folder / "page", *arguments, "--failures", str(folder / "failures.json"), "--bundle", str(path))
     shutil.rmtree(runs)  # nothing but the file is needed
-    return path
-
-
-def changed(bundle, tmp_path, change, name, *, consistent=True):
-    """Return a copy of the bundle in which `change(path)` was applied to a file; consistent: the manifest, too."""
-    folder, path = tmp_path / "unpacked", tmp_path / "changed.zip"
-    with zipfile.ZipFile(bundle) as file:
-        file.extractall(folder)
-    target = sorted(folder.glob(name))[0]
-    change(target)
-    if consistent:
-        manifest = load_json(folder / MANIFEST)
-        manifest["files"][target.relative_to(folder).as_posix()] = digest(target)
-        (folder / MANIFEST).write_text(json.dumps(manifest))
-    with zipfile.ZipFile(path, "w") as file:
-        for item in sorted(path for path in folder.rglob("*") if path.is_file()):
-            file.write(item, item.relative_to(folder).as_posix())
     return path
 
 

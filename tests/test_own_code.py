@@ -82,7 +82,10 @@ def test_a_run_keeps_a_copy_and_later_tools_use_it(own, finished, small_scenes, 
     shutil.copytree(finished, moved)
     done = pretraining.run([sys.executable, "tools/evaluate_backbone.py", str(moved), "EVAL.CONTEXT", "False"])
     assert done.returncode == 0, done.stderr
-    assert load_results(moved / "evaluation")["backbone"]["method"] == "DecayingLS"
+    results = load_results(moved / "evaluation")
+    assert results["backbone"]["method"] == "DecayingLS"
+    stated = {name: digest(own / name) for name in ("my_method.py", "my_network.py")}
+    assert results["details"]["imports"] == load_results(finished)["details"]["imports"] == stated
 
 
 def test_a_changed_file_refuses_to_resume_and_an_unchanged_one_elsewhere_does_not(
@@ -136,6 +139,7 @@ def test_a_detector_by_imports_trains_and_its_copy_is_kept(small_scenes, tmp_pat
     done = finetuning.run(list(map(str, options)))
     assert done.returncode == 0, done.stderr
     assert digest(tmp_path / "run" / "imports" / "toy") == digest(tmp_path / "toy")
+    assert load_results(tmp_path / "run")["details"]["imports"] == {"toy": digest(tmp_path / "toy")}
     (tmp_path / "toy" / "engine.py").write_text((tmp_path / "toy" / "engine.py").read_text() + "\n# changed\n")
     done = finetuning.run([*map(str, options), "--resume"])
     assert done.returncode == 2

@@ -10,6 +10,7 @@ import numpy as np
 
 from backbones.core.distributed import setup_distributed
 from backbones.core.entry import run_tool
+from backbones.core.imports import describe_imports
 from backbones.core.per_image import ImageGroup, Mean, save_per_image
 from backbones.core.results import make_results, save_results
 from backbones.core.run_arguments import RunArguments, takes_run
@@ -54,8 +55,9 @@ def main(args: RunArguments) -> int:
     limit = {"images": settings.MAX_IMAGES} if samples.drawn else {}
     protocol = shared.describe_protocol("attacks", inputs.protocol() | asked | limit, [samples])
     results = make_results(
-        "robustness", identity(backbone), protocol, metrics, data=data, details=asked | {"seed": cfg.SEED} | found,
-        warnings=warnings.as_list(), files=save_per_image(run_dir, [per_image]),
+        "robustness", identity(backbone), protocol, metrics, data=data,
+        details=asked | {"seed": cfg.SEED} | found | describe_imports(cfg), warnings=warnings.as_list(),
+        files=save_per_image(run_dir, [per_image]),
     )  # fmt: skip
     save_results(run_dir, results)
     shared.print_table(identity(backbone).label, results["metrics"], [n for n in metrics if n.endswith("top1_error")])

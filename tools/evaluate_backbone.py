@@ -7,6 +7,7 @@ python tools/evaluate_backbone.py runs/als DATA.ROOT /elsewhere    with the data
 from backbones.core.config import expand_path
 from backbones.core.distributed import setup_distributed
 from backbones.core.entry import fast_imports, run_tool
+from backbones.core.imports import describe_imports
 from backbones.core.per_image import save_per_image
 from backbones.core.results import make_results, save_results
 from backbones.core.run_arguments import RunArguments, takes_run
@@ -58,7 +59,7 @@ def main(args: RunArguments) -> int:
         shared.describe_protocol("backbone-eval", settings, splits),
         measured.metrics,
         data=shared.describe_data(splits),
-        details=measured.details | chosen,
+        details=measured.details | chosen | describe_imports(cfg),
         warnings=warnings.as_list(),
         files={"predictions": PREDICTIONS, **save_per_image(run_dir, measured.per_image)},
     )

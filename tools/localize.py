@@ -10,6 +10,7 @@ import numpy as np
 
 from backbones.core.distributed import setup_distributed
 from backbones.core.entry import fast_imports, run_tool
+from backbones.core.imports import describe_imports
 from backbones.core.per_image import ImageGroup, save_per_image
 from backbones.core.results import make_results, save_results
 from backbones.core.run_arguments import RunArguments, takes_run
@@ -63,7 +64,7 @@ def main(args: RunArguments) -> int:
         shared.describe_protocol(f"localization-{cfg.LOCALIZE.METHOD}", settings | inputs.normalization(), [samples]),
         evaluator.metrics(),
         data=shared.describe_data([samples]),
-        details=settings | evaluator.details() | chosen,
+        details=settings | evaluator.details() | chosen | describe_imports(cfg),
         warnings=warnings.as_list(),
         files=files,
     )

@@ -105,13 +105,19 @@ def engine_folders() -> list[Path]:
 
 
 def digest(path: Path) -> str:
-    """Return 12 hex digits over the content of a file, or over names and contents of the Python files of a folder."""
+    """Return 12 hex digits over the content of a file, or over names and contents of the Python files of a folder.
+
+    Raises:
+        InputError: it does not exist, or cannot be read.
+    """
     try:
         if path.is_file():
             return fingerprint(path.read_bytes())
         parts = [(str(file.relative_to(path)), file.read_bytes()) for file in sorted(path.rglob("*.py"))]
     except OSError as error:
         raise InputError(f"{IMPORTS}: cannot read {error.filename or path}: {error.strerror}") from None
+    if not path.is_dir():
+        raise InputError(f"{IMPORTS}: {path} does not exist; restore it, or name the file that replaces it")
     return fingerprint(*(part for pair in parts for part in pair))
 
 
@@ -123,6 +129,26 @@ def join_digests(paths: Sequence[Path]) -> str:
 def digests(cfg: Mapping[str, Any]) -> dict[str, str]:
     """Return name -> digest of every entry of a config's IMPORTS."""
     return {Path(path).name: digest(Path(path)) for path in cfg.get(IMPORTS, [])}
+
+
+def known_digests(cfg: Mapping[str, Any]) -> dict[str, str]:
+    """Return name -> digest of the entries of a config's IMPORTS that exist; a run can lie without its copies."""
+    return {path.name: digest(path) for path in map(Path, cfg.get(IMPORTS, [])) if path.exists()}
+
+
+def imported_digests(cfg: Mapping[str, Any]) -> dict[str, str]:
+    """Return name -> digest of every entry of a config's IMPORTS as it was imported.
+
+    The files can change, or be deleted, while the run lasts.
+    """
+    paths = [Path(path) for path in cfg.get(IMPORTS, [])]
+    return {path.name: _imported[path.name][0] if path.name in _imported else digest(path) for path in paths}
+
+
+def describe_imports(cfg: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Return `details.imports` of results.json, as {"imports": name -> digest}; {} without IMPORTS."""
+    found = imported_digests(cfg)
+    return {FOLDER: found} if found else {}
 
 
 def with_copies(tree: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:

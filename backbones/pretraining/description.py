@@ -9,7 +9,7 @@ from torch import nn
 
 from backbones.config import ROLES
 from backbones.core.config import IMPORTS, CfgNode, config_hash
-from backbones.core.imports import digests
+from backbones.core.imports import imported_digests
 from backbones.core.roles import NUMBER, TEST, WEIGHTS
 from backbones.models.base import build_model
 from backbones.models.weights import BackboneFile, backbone_spec
@@ -39,7 +39,7 @@ def content_hash(cfg: CfgNode, start: str, teacher: str) -> str:
         teacher: its `identity`; empty without a teacher.
     """
     settings = ROLES.select(cfg, *WEIGHTS)
-    if own := digests(cfg):
+    if own := imported_digests(cfg):
         settings |= {IMPORTS: own}
     cached = bool(cfg.TEACHER.CACHE)
     return config_hash(settings | {"MODEL.WEIGHTS": start, "teacher": teacher, "teacher is cached": cached})

@@ -16,6 +16,7 @@ from backbones.core.choices import EPOCH, TEMPERATURE, choice, chosen_on
 from backbones.core.config import CfgNode, config_hash, expand_path, flatten, load_yaml
 from backbones.core.engine import check_precision, seed_step, train
 from backbones.core.errors import InputError
+from backbones.core.imports import describe_imports
 from backbones.core.meters import Meters
 from backbones.core.results import make_results, save_results
 from backbones.core.roles import FREE, TEST
@@ -155,7 +156,7 @@ class Pretraining:
         predictions = measure(cfg, self.method.model, self.val, self.device)
         metrics = {"top1": predictions.top1(), "nll": predictions.nll()} | fitted_metrics(predictions)
         details: dict[str, Any] = {"reported_epoch": cfg.EVAL.REPORT, "classes": self.samples.classes}
-        details["choices"] = self._choices()
+        details |= {"choices": self._choices(), **describe_imports(cfg)}
         details["chosen_on_measured"] = chosen_on(details["choices"], [cfg.DATA.VAL_SPLIT])
         if self.teacher:
             details["teacher"] = self.teacher.hash

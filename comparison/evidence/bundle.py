@@ -1,11 +1,12 @@
 """Write the evidence of a comparison as one zip file.
 
-    manifest.json        format version, version of the code, options of the comparison, and SHA-256 of every other file
+    manifest.json        format version, version of the code, options of the comparison, SHA-256 of every other file,
+                         and hashes of the user's code (IMPORTS) that results do not state
     page/                what tools/compare.py wrote
     runs/NNN-STAGE/      per result: results.json, its config, the per-image data, and the proof of what was loaded
 
-`comparison.evidence.verify` recomputes the page from runs/.  Weights, images and predictions are not included, nor are
-draws, which it recomputes.
+`comparison.evidence.verify` recomputes the page from runs/.  Weights, images, predictions and the user's code are not
+included, nor are draws, which it recomputes.
 """
 
 import hashlib
@@ -17,11 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import backbones.core
+from backbones.core.config import load_yaml
 from backbones.core.files import save_atomic
+from backbones.core.imports import FOLDER, known_digests
+from comparison.families import CONFIG_FILE
 from comparison.row import Row
 
 FORMAT_VERSION = 1
 MANIFEST, PAGE, RUNS = "manifest.json", "page", "runs"
+IMPORTS = "imports"  # key of the manifest
 # Of the folder of a comparison.
 WRITTEN = ("index.html", *(f"comparison.{suffix}" for suffix in ("json", "csv", "md", "tex")), "figures/*.svg")
 # Files of a run folder that a bundle holds, if they exist.
@@ -52,6 +57,7 @@ def save_bundle(
         "version": backbones.__version__,
         "options": stated,
         "files": {name: digest(source) for name, source in files.items()},
+        IMPORTS: dict(_imports(rows)),
     }
 
     def write(temporary: Path) -> None:
@@ -80,13 +86,22 @@ def _files(page: Path, rows: Sequence[Row]) -> Iterator[tuple[str, Path]]:
     """Yield the name in the bundle and the path of every file."""
     for path in sorted(path for pattern in WRITTEN for path in page.glob(pattern)):
         yield f"{PAGE}/{path.relative_to(page).as_posix()}", path
-    for number, (stage, folder) in enumerate(_folders(rows)):
+    for place, folder in _folders(rows).items():
         for name in KEPT:
             if (folder / name).is_file():
-                yield f"{RUNS}/{number:03d}-{stage}/{name}", folder / name
+                yield f"{place}/{name}", folder / name
 
 
-def _folders(rows: Iterable[Row]) -> list[tuple[str, Path]]:
-    """Return the stage and folder of every result, each once, in the order of the rows."""
+def _imports(rows: Sequence[Row]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the folder in the bundle, and name -> hash of the user's code, of results that do not state it."""
+    stating = {row.folders[stage] for row in rows for stage, one in row.results.items() if FOLDER in one["details"]}
+    for place, folder in _folders(rows).items():
+        config = folder / CONFIG_FILE
+        if folder not in stating and config.is_file() and (known := known_digests(load_yaml(config))):
+            yield place, known
+
+
+def _folders(rows: Iterable[Row]) -> dict[str, Path]:
+    """Return the folder in the bundle, and that of the run, of every result, each once, in the order of the rows."""
     found = {path.resolve(): (stage, path) for row in rows for stage, path in row.folders.items()}
-    return list(found.values())
+    return {f"{RUNS}/{number:03d}-{stage}": path for number, (stage, path) in enumerate(found.values())}

@@ -20,9 +20,10 @@ from typing import Any
 
 from backbones.core.errors import InputError
 from backbones.core.files import load_json
+from backbones.core.imports import FOLDER
 from backbones.core.matches import MATCHES_FILE, load_matches
 from backbones.core.schema import find_violation
-from comparison.evidence.bundle import FORMAT_VERSION, MANIFEST, PAGE, RUNS, digest
+from comparison.evidence.bundle import FORMAT_VERSION, IMPORTS, MANIFEST, PAGE, RUNS, digest
 from comparison.failures import Failure
 from comparison.methods import Goal
 from comparison.page.page import build_sections, render_page
@@ -68,6 +69,7 @@ def verify(path: str | Path) -> Finding:
         if not (folder / RUNS).is_dir() or not all((folder / PAGE / name).is_file() for name in _PAGE_FILES):
             raise InputError(f"{path} holds no page or no runs; it was not written by tools/compare.py --bundle")
         rows = collect_rows(sorted((folder / RUNS).iterdir()), allow_mixed_protocols=True)
+        _add_imports(rows, manifest[IMPORTS], folder)
         stored = load_json(folder / PAGE / "comparison.json")
         found = recompute(rows, manifest["options"])
         _adopt(found, stored, path)
@@ -119,6 +121,9 @@ def _extract(path: Path, folder: Path) -> dict[str, Any]:
     files, options = manifest.get("files"), manifest.get("options")
     if not isinstance(files, dict) or not isinstance(options, dict) or options.keys() != OPTIONS:
         raise InputError(f"{path}: its {MANIFEST} does not list files and options; ask for it again")
+    imports = manifest.setdefault(IMPORTS, {})
+    if not isinstance(imports, dict) or not all(isinstance(known, dict) for known in imports.values()):
+        raise InputError(f"{path}: '{IMPORTS}' of its {MANIFEST} does not map folders to hashes; ask for it again")
     return manifest
 
 
@@ -129,6 +134,14 @@ def _changed_files(folder: Path, files: Mapping[str, str]) -> Iterator[str]:
     for name in sorted(there & files.keys()):
         if digest(folder / name) != files[name]:
             yield f"{name} was changed: its SHA-256 is not that of the manifest"
+
+
+def _add_imports(rows: Sequence[Row], imports: Mapping[str, Mapping[str, str]], folder: Path) -> None:
+    """Give the results the hashes of imported code that the manifest has for them."""
+    for row in rows:
+        for stage, results in row.results.items():
+            if known := imports.get(row.folders[stage].relative_to(folder).as_posix()):
+                results["details"].setdefault(FOLDER, known)
 
 
 # ---- the numbers --------------------------------------------------------------------------------------------------

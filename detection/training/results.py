@@ -7,6 +7,7 @@ from typing import Any
 from backbones.core.config import CfgNode, load_yaml
 from backbones.core.errors import InputError
 from backbones.core.files import load_json, save_json
+from backbones.core.imports import describe_imports
 from backbones.core.matches import MATCHES_FILE
 from backbones.core.results import make_results, save_results
 from backbones.core.runs import CONFIG_FILE
@@ -55,6 +56,7 @@ def save_evaluation(
             **place.details(),
             **measured.details,
             **({"best": found.choice} if found.choice else {}),
+            **describe_imports(cfg),
             "frozen": loading.pop("frozen", None),
             "backbone_loading": loading or None,
         },

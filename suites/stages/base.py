@@ -151,7 +151,7 @@ class Stage(ABC):
 
     def changed_source(self) -> str:
         """Name the label class or file if its source has changed since the stage was planned; "" otherwise."""
-        if join_digests(self.imports) != self.imported:
+        if not all(path.exists() for path in self.imports) or join_digests(self.imports) != self.imported:
             return f"{' or '.join(map(str, self.imports))} (IMPORTS)"
         same = not self.source or class_source(self.tool, self.labels, self.imports) == self.source
         return "" if same else f"the source of {BY_TOOL[self.tool].key} {self.labels}"
