@@ -8,7 +8,6 @@ there; otherwise CONFIG is relative to the repository root, FOLDER to the curren
 """
 
 from dataclasses import dataclass, field, make_dataclass
-from typing import Any
 
 from backbones.core.config import CfgNode
 from suites.entries import Texts, defaults_of, field_of, to_tree
@@ -138,7 +137,7 @@ DEFAULT_RESOURCES = ResourcesByKind()
 class Comparing:
     """COMPARE: tools/compare.py."""
 
-    arguments: tuple[Any, ...] = ()
+    arguments: Texts = ()
     # The number that decides whether a method is better than the baseline, named before the runs: a metric of
     # comparison.json ...
     primary: str = "AP"

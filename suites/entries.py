@@ -71,7 +71,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     item = get_args(hint)[0]
     if is_dataclass(item):
         return _read_entries(item, value, where)  # type: ignore[arg-type]  # a class
-    return tuple(map(as_text, value)) if item is str else tuple(value)
+    return tuple(as_text(one, where) for one in value) if item is str else tuple(value)
 
 
 def _read_entries(cls: type[T], values: Sequence[Any], where: str) -> tuple[T, ...]:

@@ -78,7 +78,7 @@ def read_grid(tree: Mapping[str, Any], where: str) -> Grid | None:
     if not isinstance(keys, Mapping) or not keys:
         raise InputError(f"{where}: KEYS must be a mapping such as {{METHOD.LS.amount: [0.05, 0.1]}}")
     values = {key: _read_values(value, f"{where}: KEYS {key}") for key, value in keys.items()}
-    return Grid(values, select, tuple(map(as_text, overrides)))
+    return Grid(values, select, tuple(as_text(item, f"{where}: OVERRIDES") for item in overrides))
 
 
 def _read_values(value: Any, where: str) -> Texts | Near:
@@ -86,7 +86,7 @@ def _read_values(value: Any, where: str) -> Texts | Near:
         return _read_near(value, where)
     if not isinstance(value, list) or not value:
         raise InputError(f"{where}: must be a list of values, or {{NEAR: x, OF: [...], COUNT: k}}, not {value!r}")
-    texts = tuple(as_text(item) for item in value)
+    texts = tuple(as_text(item, where) for item in value)
     for text in texts:
         if texts.count(text) > 1:
             raise InputError(f"{where}: the value {text} is duplicated; delete one")
@@ -102,7 +102,7 @@ def _read_near(value: Mapping[str, Any], where: str) -> Near:
         raise InputError(f"{where}: COUNT must be from 1 to {len(of)}, the values in OF, not {count!r}")
     if not _is_number(near) and find([str(near)], CHOSEN) != [near]:
         raise InputError(f"{where}: NEAR must be a number or '{{chosen:LABEL:KEY}}', not {near!r}")
-    return Near(as_text(near), tuple(map(as_text, of)), count)
+    return Near(as_text(near, where), tuple(as_text(item, where) for item in of), count)
 
 
 def _is_number(value: Any) -> bool:

@@ -21,7 +21,6 @@ from backbones.core.results import FILE_NAME
 from suites.config import RANDOM, Comparing, DataEntry, Row, Suite, size_of
 from suites.fingerprints.data import Known, load_known, tree_fingerprint
 from suites.folder import find_suffix
-from suites.references import as_text
 from suites.stages import KINDS, Compare, Finetune, Prepare, Stage
 from suites.stages.factory import Source
 from suites.stages.measures import Measure
@@ -113,7 +112,7 @@ def compare_stage(
     block, usual = plan.suite.compare, Comparing()
     goal = [] if block.primary == usual.primary else ["--primary", block.primary]
     goal += [] if block.margin == usual.margin else ["--margin", str(block.margin)]
-    arguments = [*mixed, *chosen, *goal, *notes, *map(as_text, block.arguments)]
+    arguments = [*mixed, *chosen, *goal, *notes, *block.arguments]
     contents += [fingerprint(failures.read_bytes())] if failures else []
     output, tool = plan.report, find_tool(plan.tools, Compare.default_tool)
     return Compare(

@@ -28,9 +28,13 @@ class Reference(NamedTuple):
     key: str = ""
 
 
-def as_text(value: Any) -> str:
-    """Convert a value of a yaml list to text, as on a command line."""
-    return value if isinstance(value, str) else json.dumps(value)
+def as_text(value: Any, where: str) -> str:
+    """Convert a value of a yaml list to text, as on a command line; raise `InputError` for one that has no such form,
+    such as a date."""
+    try:
+        return value if isinstance(value, str) else json.dumps(value)
+    except TypeError:
+        raise InputError(f"{where}: {value} is read as a {type(value).__name__}, not as a text; quote it") from None
 
 
 def parse(text: str) -> Reference:

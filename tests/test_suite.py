@@ -2,6 +2,7 @@
 
 import re
 import sys
+from datetime import date
 
 import pytest
 import yaml
@@ -180,6 +181,9 @@ def test_report_that_was_deleted_is_made_again(finished):
         ({"ROWS": [{"LABEL": "a", "BACKBONE": "random", "OVERRIDES": ["A", 1]}]}, "ROWS a: a random backbone is not"),
         ({"ROWS": [{"LABEL": "a", "SEEDS": [-1]}]}, "ROWS a: SEEDS"),
         ({"ROWS": []}, "ROWS is empty"),
+        ({"ROWS": [{"LABEL": "a", "OVERRIDES": ["A", date(2026, 12, 1)]}]},
+         "ROWS a: OVERRIDES: 2026-12-01 is read as a date, not as a text; quote it"),
+        ({"COMPARE": {"ARGUMENTS": ["--note", date(2026, 12, 1)]}}, "COMPARE: ARGUMENTS: 2026-12-01 is read as a date"),
         ({"SEEDS": [0, 0]}, "SEEDS"),
         ({"EVALUATE": {"OVERRIDES": ["A", "{data:scene}"]}}, "unknown DATA entry 'scene'; did you mean 'scenes'"),
         ({"DATA": [{"NAME": "scenes"}]}, "DATA scenes: give either PREPARE"),
@@ -189,7 +193,7 @@ def test_report_that_was_deleted_is_made_again(finished):
         ({"FINETUNE": [{"NAME": "q", "CONFIG": "absent.yaml"}]}, r"cannot read the config file .*absent.yaml"),
         ({"PRETRAIN": {"OVERRIDES": []}}, "ROWS CE: has no CONFIG"),
     ],
-)
+)  # fmt: skip
 def test_what_is_refused_before_anything_starts(lab, change, message):
     lab.tree |= change
     with pytest.raises(InputError, match=message):

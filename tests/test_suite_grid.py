@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import date
 
 import pytest
 from helpers.suite_lab import output_of, run_of
@@ -332,6 +333,7 @@ A = {"LABEL": "A", "GRID": GRID}
         ([{"LABEL": "A", "GRID": {"KEY": {}}}], "ROWS A: GRID: unknown key 'KEY'; did you mean 'KEYS'"),
         ([{"LABEL": "A", "GRID": {"SELECT": "nll"}}], "ROWS A: GRID: KEYS must be a mapping"),
         ([{"LABEL": "A", "GRID": {**GRID, "SELECT": "nl"}}], "unknown SELECT 'nl'; did you mean 'nll'"),
+        ([{"LABEL": "A", "GRID": {"KEYS": {"X": [date(2026, 12, 1)]}}}], "GRID: KEYS X: 2026-12-01 is read as a date"),
         ([{"LABEL": "A", "GRID": {"KEYS": {"X": []}}}], "ROWS A: GRID: KEYS X: must be a list of values"),
         ([{"LABEL": "A", "GRID": {"KEYS": {"X": [1, 1]}}}], "KEYS X: the value 1 is duplicated"),
         ([{"LABEL": "A", "GRID": {"KEYS": {"X": {"NEER": 1}}}}], "unknown key 'NEER'; did you mean 'NEAR'"),
