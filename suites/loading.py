@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,16 @@ from suites.config import DEFAULTS, DETECTORS, EXECUTORS, RANDOM, Row, Suite
 from suites.entries import read
 from suites.references import CHOSEN, RUN, check, find, parse
 from suites.stages import KINDS
-from suites.stages.adoption import CLASSES
+from suites.stages.adoption import CLASSES, SOURCE
+from suites.stages.options import locate, refuse_options, refuse_short
 from suites.stages.resources import KEEPS, Resources
 
 # Shortest time limit of a job in minutes: submitit takes any end of a shorter one for the time limit.
 SHORTEST = 30
 # Options of sbatch that decide whether a stage runs exactly once.
 OURS = ("array", "dependency", "error", "job-name", "kill-on-invalid-dep", "open-mode", "output", "requeue", "signal")
-# Options of tools/import_backbone.py that the suite sets.
+# Options of tools/prepare_data.py and of tools/import_backbone.py that the suite sets.
+SET_BY_PREPARE = ("--output-dir", "--overwrite")
 SET_BY_SUITE = ("--checkpoint", "--label", "--seed", "--output", "--output-dir", "--overwrite", "--config-file")
 
 
@@ -51,9 +52,7 @@ def locate_paths(tree: dict, folder: Path) -> None:
         if isinstance(text := entry.get("BACKBONE"), str) and text not in ("", RANDOM):
             entry["BACKBONE"] = str((folder / expand_path(text)).absolute())
         if isinstance(words := entry.get("IMPORT"), list):
-            for place, (option, value) in enumerate(pairwise(words), 1):
-                if option == CLASSES and isinstance(value, str):
-                    words[place] = str((folder / expand_path(value)).absolute())
+            entry["IMPORT"] = locate(words, (CLASSES,), folder)
 
 
 def _list(value: Any) -> list:
@@ -76,6 +75,7 @@ def _check_suite(suite: Suite) -> None:
     for entry in suite.data:
         if bool(entry.prepare) == bool(entry.folder):
             raise InputError(f"DATA {entry.name}: give either PREPARE (to write it) or FOLDER (where it is)")
+        refuse_options(entry.prepare, SET_BY_PREPARE, f"DATA {entry.name}: PREPARE")
         if entry.prepare and entry.prepare[0].startswith("-"):
             raise InputError(
                 f"DATA {entry.name}: PREPARE begins with {entry.prepare[0]}; put the data set's name first"
@@ -136,9 +136,8 @@ def _check_adopted(row: Row, suite: Suite, where: str) -> None:
     measured = row.config and any(block.enabled for block in (suite.evaluate, suite.localize, suite.attack))
     if not (measured or suite.finetune):
         raise InputError(f"{where}: nothing measures its BACKBONE; add a FINETUNE protocol, or the row's CONFIG")
-    for option in row.import_:
-        if option.startswith("--") and option.partition("=")[0] in SET_BY_SUITE:
-            raise InputError(f"{where}: IMPORT: the suite sets {option}; delete it")
+    refuse_options(row.import_, SET_BY_SUITE, f"{where}: IMPORT")
+    refuse_short(row.import_, (CLASSES, SOURCE), f"{where}: IMPORT")
     if row.import_ and not row.import_[0].startswith("-"):
         raise InputError(f"{where}: IMPORT begins with '{row.import_[0]}'; write options: [--source, torchvision, ...]")
 

@@ -4,21 +4,19 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from backbones.core.config import IMPORTS, expand_path, load_yaml
-from backbones.core.errors import InputError
-from backbones.core.files import fingerprint
 from suites.config import SEED, Row, Suite, size_of
 from suites.fingerprints.sources import class_source
 from suites.grid import Grid
 from suites.references import CHOSEN, RUN, fill, find, parse
 from suites.stages import KINDS, GridPoint, Import, Pretrain, Select
-from suites.stages.adoption import CLASSES, OWN, find_source
+from suites.stages.adoption import CLASSES, OWN, SOURCE, find_source
 from suites.stages.factory import Factory, Source, as_overrides, sorted_overrides, without_imports
 from suites.stages.naming import Run
+from suites.stages.options import by_content
 from suites.stages.results import ResultStage
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,7 +71,7 @@ class Training:
 
     def adopt(self, row: Row, run: Run) -> Trained:
         """Plan the import of the row's BACKBONE file."""
-        own, where = not row.import_ or OWN in row.import_, f"ROWS {run.label}"
+        own, where = not row.import_ or _is_own(row.import_), f"ROWS {run.label}"
         source = find_source(row.backbone.replace(SEED, str(run.seed)), where, own=own)
         config = config_file(row.config) if row.config else None
         how = [*(row.import_ or ("--source", OWN)), "--label", run.label, "--seed", str(run.seed)]
@@ -82,7 +80,7 @@ class Training:
         stage = self.factory(run).make(
             Import, run, run.name, overrides, config=config, source_file=source, own=own, compared=False,
             options=["--checkpoint", str(source.path), *how, *measured, "--overwrite"],
-            arguments=[source.hash, *_by_content(how, where), *without_imports(overrides)],
+            arguments=[source.hash, *by_content(how, (CLASSES,), f"{where}: IMPORT"), *without_imports(overrides)],
         )  # fmt: skip
         return Trained((stage,), frozenset())
 
@@ -208,16 +206,8 @@ class _Filled(NamedTuple):
         return _Filled(other.texts, self.waits or other.waits, (*self.choices, *other.choices))
 
 
-def _by_content(options: Sequence[str], where: str) -> list[str]:
-    """Replace the file of class names by its content, which counts instead of its path."""
-    found = list(options)
-    for place, (option, value) in enumerate(pairwise(options), 1):
-        if option == CLASSES:
-            try:
-                found[place] = fingerprint(expand_path(value).read_bytes())
-            except OSError as error:
-                raise InputError(f"{where}: IMPORT: cannot read {value} ({CLASSES}): {error.strerror}") from None
-    return found
+def _is_own(options: Sequence[str]) -> bool:
+    return bool({OWN, f"{SOURCE}={OWN}"}.intersection(options))
 
 
 def config_file(path: str) -> Path:

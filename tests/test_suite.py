@@ -187,6 +187,7 @@ def test_report_that_was_deleted_is_made_again(finished):
         ({"SEEDS": [0, 0]}, "SEEDS"),
         ({"EVALUATE": {"OVERRIDES": ["A", "{data:scene}"]}}, "unknown DATA entry 'scene'; did you mean 'scenes'"),
         ({"DATA": [{"NAME": "scenes"}]}, "DATA scenes: give either PREPARE"),
+        ({"DATA": [{"NAME": "scenes", "PREPARE": ["scenes", "--output=x"]}]}, "PREPARE: the suite sets --output"),
         ({"DATA": [{"NAME": "scenes", "FOLDER": "$NO_SUCH_VARIABLE/x"}]}, "DATA scenes: FOLDER: .*NO_SUCH_VARIABLE"),
         ({"DATA": [{"NAME": "scenes", "FOLDER": "/no/such"}]}, "DATA scenes: FOLDER: folder /no/such does not exist"),
         ({"FINETUNE": [{"NAME": "quick"}]}, "FINETUNE quick: CONFIG is missing"),

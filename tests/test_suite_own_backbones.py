@@ -88,16 +88,28 @@ def test_what_the_import_depends_on_reruns_its_row_alone(own, change, rerun):
     assert own.to_run() == [*rerun, "compare"]
 
 
-def test_the_names_of_the_classes_count_by_content(own):
+@pytest.mark.parametrize("form", [["--classes", "{}"], ["--classes={}"]])
+def test_the_names_of_the_classes_count_by_content(own, form):
+    def name(file):
+        own.tree["ROWS"][-1]["IMPORT"] = ["--source", "torchvision", *(text.format(file) for text in form)]
+
     (own.folder / "names.txt").write_text("a\nb\n")
-    own.tree["ROWS"][-1]["IMPORT"] = ["--source", "torchvision", "--arch", "resnet18", "--classes", "names.txt"]
+    name("names.txt")
     before = stages_of(own)["import"]
-    assert before.command[before.command.index("--classes") + 1] == str(own.folder / "names.txt")
+    told = [text.format(own.folder / "names.txt") for text in form]
+    place = before.command.index(told[0])
+    assert before.command[place : place + len(told)] == (*told,)
     (own.folder / "names.txt").rename(own.folder / "classes.txt")
-    own.tree["ROWS"][-1]["IMPORT"][-1] = "classes.txt"
+    name("classes.txt")
     assert stages_of(own)["import"].hash == before.hash
     (own.folder / "classes.txt").write_text("b\na\n")
     assert stages_of(own)["import"].hash != before.hash
+
+
+@pytest.mark.parametrize("form", [["--source", "smooth2det"], ["--source=smooth2det"]])
+def test_a_source_of_our_own_is_recognised_in_both_forms(own, form):
+    own.tree["ROWS"][-1]["IMPORT"] = form
+    assert stages_of(own)["import"].own
 
 
 def test_one_file_is_fine_tuned_once_with_each_seed(own):
@@ -164,6 +176,8 @@ def test_where_the_file_is(own, monkeypatch):
         ({"BACKBONE": "", "IMPORT": ["my.py"]}, r"ROWS mine: IMPORT .*\(code of your own: IMPORTS\)"),
         ({"CONFIG": "", "OVERRIDES": ["A", 1]}, "ROWS mine: OVERRIDES change the CONFIG that measures BACKBONE"),
         ({"IMPORT": ["--label", "x"]}, "ROWS mine: IMPORT: the suite sets --label; delete it"),
+        ({"IMPORT": ["--check=x.pth"]}, "ROWS mine: IMPORT: the suite sets --check; delete it"),
+        ({"IMPORT": ["--class", "x"]}, "ROWS mine: IMPORT: --class is a shortened --classes; write it in full"),
         ({"IMPORT": ["torchvision"]}, "ROWS mine: IMPORT begins with 'torchvision'; write options"),
         (
             {"BACKBONE": "photos", "IMPORT": ["--source", "moco"]},

@@ -18,8 +18,8 @@ from suites.stages.base import External
 from suites.stages.results import ResultStage
 from suites.stages.trainings import classification_data, classification_paths
 
-# Of tools/import_backbone.py: the source of our own files, and the option whose value is a file.
-OWN, CLASSES = "smooth2det", "--classes"
+# Of tools/import_backbone.py: the option and the value for our own files, and the option whose value is a file.
+SOURCE, OWN, CLASSES = "--source", "smooth2det", "--classes"
 BACKBONE_FILE = "backbone.pth"
 
 
