@@ -154,12 +154,16 @@ def _check_references(suite: Suite) -> None:
         ("PRETRAIN", suite.pretrain), ("EVALUATE", suite.evaluate), ("LOCALIZE", suite.localize),
         ("ATTACK", suite.attack),
     )}  # fmt: skip
-    lists |= {f"FINETUNE {entry.name}: OVERRIDES": entry.overrides for entry in suite.finetune}
+    trained = [("PRETRAIN.OVERRIDES", "SEEDS", suite.pretrain.overrides)]
+    trained += [(f"FINETUNE {one.name}: OVERRIDES", "FINETUNE_SEEDS", one.overrides) for one in suite.finetune]
+    lists |= {where: overrides for where, _, overrides in trained}
     for where, overrides in lists.items():
         _check_pairs(overrides, where)
         if rows := find(overrides, RUN, CHOSEN):
             raise InputError(f"{where}: '{rows[0]}' is only valid in the OVERRIDES or the GRID of a row")
         check(overrides, data, {}, where)
+    for where, seeds, overrides in trained:
+        _refuse_keys(overrides[::2], where, {"SEED": seeds, "LABEL": "the LABEL of a row"})
     if not suite.rows:
         raise InputError("ROWS is empty; add a row such as {LABEL: CE, OVERRIDES: [METHOD.NAME, CE]}")
     for number, row in enumerate(suite.rows):
@@ -173,6 +177,7 @@ def _check_references(suite: Suite) -> None:
 def _check_references_of_row(row: Row, suite: Suite, data: Sequence[str], above: Iterable[Row]) -> None:
     where, texts = f"ROWS {row.label}", list(row.overrides)
     _check_pairs(row.overrides, f"{where}: OVERRIDES")
+    _check_own_keys(row, suite, where)
     if row.grid:
         _check_pairs(row.grid.overrides, f"{where}: GRID: OVERRIDES")
         for key in row.grid.keys:
@@ -182,6 +187,25 @@ def _check_references_of_row(row: Row, suite: Suite, data: Sequence[str], above:
     pretrained = {other.label: other for other in above if not other.backbone}
     check(texts, data, {label: other.grid.keys if other.grid else () for label, other in pretrained.items()}, where)
     _check_seeds_of_references(texts, suite, row, pretrained)
+
+
+def _check_own_keys(row: Row, suite: Suite, where: str) -> None:
+    """Refuse keys of a row's pretraining that the suite sets after them, so that they would be ignored."""
+    own = {"SEED": "the row's SEEDS", "LABEL": "the row's LABEL"}
+    drawn = dict.fromkeys(("DATA.HOLDOUT_SEED", "DATA.NOISE_SEED"), "SEEDS (of a teacher, they choose the images)")
+    own |= drawn if row.seed_offset else {}
+    _refuse_keys(row.overrides[::2], f"{where}: OVERRIDES", own)
+    if row.grid:
+        _refuse_keys(row.grid.overrides[::2], f"{where}: GRID: OVERRIDES", own)
+        _refuse_keys(row.grid.keys, f"{where}: GRID: KEYS", own)
+    if row.seed_offset:
+        _refuse_keys(suite.pretrain.overrides[::2], f"{where} has a SEED_OFFSET: PRETRAIN.OVERRIDES", drawn)
+
+
+def _refuse_keys(keys: Iterable[str], where: str, instead: Mapping[str, str]) -> None:
+    for key in keys:
+        if key in instead:
+            raise InputError(f"{where}: the suite sets {key} itself; delete it, and use {instead[key]}")
 
 
 def _check_seeds_of_references(texts: Sequence[str], suite: Suite, row: Row, rows: Mapping[str, Row]) -> None:

@@ -192,6 +192,11 @@ def test_report_that_was_deleted_is_made_again(finished):
         ({"DATA": [{"NAME": "scenes", "FOLDER": "/no/such"}]}, "DATA scenes: FOLDER: folder /no/such does not exist"),
         ({"FINETUNE": [{"NAME": "quick"}]}, "FINETUNE quick: CONFIG is missing"),
         ({"FINETUNE": [{"NAME": "q", "CONFIG": "absent.yaml"}]}, r"cannot read the config file .*absent.yaml"),
+        ({"PRETRAIN": {"CONFIG": "x", "OVERRIDES": ["SEED", 7]}}, "PRETRAIN.OVERRIDES: .* sets SEED .* use SEEDS"),
+        ({"PRETRAIN": {"CONFIG": "x", "OVERRIDES": ["DATA.HOLDOUT_SEED", 7]},
+          "ROWS": [{"LABEL": "T", "SEED_OFFSET": 1}]},
+         "ROWS T has a SEED_OFFSET: PRETRAIN.OVERRIDES: the suite sets DATA.HOLDOUT_SEED itself"),
+        ({"FINETUNE": [{"NAME": "q", "OVERRIDES": ["SEED", 3]}]}, "FINETUNE q: OVERRIDES: .* SEED .* FINETUNE_SEEDS"),
         ({"PRETRAIN": {"OVERRIDES": []}}, "ROWS CE: has no CONFIG"),
     ],
 )  # fmt: skip
