@@ -137,6 +137,8 @@ DEFAULT_RESOURCES = ResourcesByKind()
 class Comparing:
     """COMPARE: tools/compare.py."""
 
+    # Its options.  Paths in --truth, --results, --images and --bundle are relative to this yaml file; the report is
+    # made again if the content of the files to read changes (images: their names and sizes).
     arguments: Texts = ()
     # The number that decides whether a method is better than the baseline, named before the runs: a metric of
     # comparison.json ...

@@ -13,7 +13,7 @@ from suites.entries import read
 from suites.references import CHOSEN, RUN, check, find, parse
 from suites.stages import KINDS
 from suites.stages.adoption import CLASSES, SOURCE
-from suites.stages.options import locate, refuse_options, refuse_short
+from suites.stages.options import BUNDLE, READ_BY_COMPARE, locate, refuse_options, refuse_short
 from suites.stages.resources import KEEPS, Resources
 
 # Shortest time limit of a job in minutes: submitit takes any end of a shorter one for the time limit.
@@ -39,8 +39,10 @@ def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
 def locate_paths(tree: dict, folder: Path) -> None:
     """Make the paths of a suite's yaml file in `folder` absolute.
 
-    BACKBONE and the files in IMPORT are relative to it, CONFIG and FOLDER if they exist there.
+    BACKBONE and the files in IMPORT and COMPARE.ARGUMENTS are relative to it, CONFIG and FOLDER if they exist there.
     """
+    if isinstance(block := tree.get("COMPARE"), dict) and isinstance(words := block.get("ARGUMENTS"), list):
+        block["ARGUMENTS"] = locate(words, (*READ_BY_COMPARE, BUNDLE), folder)
     entries = [tree.get("PRETRAIN"), *(one for key in ("DATA", "FINETUNE", "ROWS") for one in _list(tree.get(key)))]
     for entry in entries:
         if not isinstance(entry, dict):
@@ -67,6 +69,8 @@ def _check_suite(suite: Suite) -> None:
     check_range("LAUNCH.RETRIES", suite.launch.retries, 0)
     check_choice("KEEP", suite.keep, KEEPS)
     check_range("COMPARE.MARGIN", suite.compare.margin, 0)
+    refuse_options(suite.compare.arguments, ("--output-dir",), "COMPARE.ARGUMENTS")
+    refuse_short(suite.compare.arguments, (*READ_BY_COMPARE, BUNDLE), "COMPARE.ARGUMENTS")
     check_choice("LAUNCH.EXECUTOR", suite.launch.executor, EXECUTORS)
     check_range("CLUSTER.TIME", suite.cluster.time, SHORTEST)
     _check_options(suite.cluster.extra, "CLUSTER.EXTRA")

@@ -25,6 +25,7 @@ from suites.stages import KINDS, Compare, Finetune, Prepare, Stage
 from suites.stages.factory import Source
 from suites.stages.measures import Measure
 from suites.stages.naming import Run, find_tool, slug, stage_hash
+from suites.stages.options import BUNDLE, READ_BY_COMPARE, by_content, locate
 from suites.stages.resources import Resources, Size
 from suites.stages.results import ResultStage
 from suites.training import ROOT, Trained, Training, config_file
@@ -95,11 +96,15 @@ def plan_again(plan: Plan) -> Plan:
 def compare_stage(
     plan: Plan, runs: Sequence[Stage], failures: Path | None = None, price: Sequence[str] = ()
 ) -> Compare:
-    """Return the comparison of what `runs` measured; its hash covers the content of the results.
+    """Return the comparison of what `runs` measured; its hash covers the content of the results and of files that
+    COMPARE.ARGUMENTS names.
 
     Args:
         failures: file with the failures to show.
         price: options that price another seed; no part of the hash, as they differ with every measurement.
+
+    Raises:
+        InputError: a file that COMPARE.ARGUMENTS names cannot be read.
     """
     runs = [run for run in runs if run.compared]
     results = [run.output / FILE_NAME for run in runs]
@@ -112,7 +117,9 @@ def compare_stage(
     block, usual = plan.suite.compare, Comparing()
     goal = [] if block.primary == usual.primary else ["--primary", block.primary]
     goal += [] if block.margin == usual.margin else ["--margin", str(block.margin)]
-    arguments = [*mixed, *chosen, *goal, *notes, *block.arguments]
+    told, where = [*mixed, *chosen, *goal, *notes], "COMPARE: ARGUMENTS"
+    files = [*locate(block.arguments, (*READ_BY_COMPARE, BUNDLE), Path.cwd())]  # of a command line: relative to it
+    arguments = [*told, *by_content(files, READ_BY_COMPARE, where, plan.known)]
     contents += [fingerprint(failures.read_bytes())] if failures else []
     output, tool = plan.report, find_tool(plan.tools, Compare.default_tool)
     return Compare(
@@ -125,7 +132,8 @@ def compare_stage(
             str(output),
             *failed,
             *price,
-            *arguments,
+            *told,
+            *files,
             *map(str, results),
         ),
         output=output,

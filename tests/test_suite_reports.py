@@ -156,3 +156,43 @@ def test_the_report_prices_another_seed(lab):
     lab.run()
     [arguments] = [arguments for tool, arguments in lab.calls() if tool == "compare"]
     assert float(arguments[arguments.index("--seed-hours") + 1]) < 0.1  # measured
+
+
+@pytest.mark.parametrize("form", ["{option} {value}", "{option}={value}"])
+def test_a_report_is_made_again_when_a_file_that_it_is_told_to_read_changes(lab, form):
+    lab.tree |= {"FINETUNE": [], "LOCALIZE": {"ENABLED": False}, "EVALUATE": {"ENABLED": False}}
+    lab.tree["ROWS"] = [{"LABEL": "CE", "OVERRIDES": ["METHOD.NAME", "CE"]}]
+    for name in ("gt.json", "dets.json"):
+        (lab.folder / name).write_text("[1]")
+    pairs = (("--truth", "gt.json"), ("--results", "theirs@1=dets.json"))
+    arguments = [word for option, value in pairs for word in form.format(option=option, value=value).split()]
+    lab.tree["COMPARE"] = {"ARGUMENTS": [*arguments, "--level", 0.9]}
+    assert lab.run()[0] == 0
+    words = " ".join(lab.calls()[-1][1])
+    for option, value in (("--truth", f"{lab.folder}/gt.json"), ("--results", f"theirs@1={lab.folder}/dets.json")):
+        assert form.format(option=option, value=value) in words  # relative to the yaml file, not to the clone
+    assert lab.run()[0] == 0
+    assert lab.called() == []
+    for name in ("gt.json", "dets.json"):
+        (lab.folder / name).write_text("[2]")
+        assert lab.run()[0] == 0
+        assert lab.called() == ["compare"]
+    moved = [word.replace("dets.json", "moved.json") for word in arguments]
+    (lab.folder / "dets.json").rename(lab.folder / "moved.json")
+    lab.tree["COMPARE"] = {"ARGUMENTS": [*moved, "--level", 0.9]}
+    assert lab.to_run() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--truth", "gt.json"], r"COMPARE: ARGUMENTS: cannot read .*lab/gt\.json \(--truth\): No such file"),
+        (["--trut", "gt.json"], "COMPARE.ARGUMENTS: --trut is a shortened --truth; write it in full"),
+        (["--output-dir=x"], "COMPARE.ARGUMENTS: the suite sets --output-dir; delete it"),
+    ],
+)
+def test_files_that_the_report_cannot_read_are_refused_before_anything_runs(lab, arguments, message):
+    lab.tree["COMPARE"] = {"ARGUMENTS": arguments}
+    with pytest.raises(InputError, match=message):
+        lab.run()
+    assert lab.calls() == []

@@ -47,9 +47,9 @@ def check_space(path: Path, output_dir: Path) -> Check:
     try:
         plan = build_plan(load_suite(path), output_dir, without_data=True, name=path.stem)
         timings = Timings(plan.output / f"timings{plan.suffix}.json")
+        stages = [*plan.stages, compare_stage(plan, plan.stages)]
     except InputError as error:
         return Check(name, PROBLEM, reason(error), "fix the suite", blocks)
-    stages = [*plan.stages, compare_stage(plan, plan.stages)]
     sizes = [timings.size(stage) for stage in stages if not stage.complete()]
     needed, free = 1e9 * sum(size or 0.0 for size in sizes), free_bytes(plan.output)
     unknown = sum(size is None for size in sizes)

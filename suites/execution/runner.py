@@ -138,13 +138,13 @@ class _Run:
         found = describe_failures(failures, self.plan.stages)
         try:
             save_json(path, found) if found else path.unlink(missing_ok=True)
+            price = self.timings.price(self.plan.stages)
+            self.comparison = compare_stage(self.plan, compared, path if found else None, price)
         except (InputError, OSError) as error:
             self.comparison = self.last
             self.scheduler.start(self.last)
             self.fail(self.last, f"error: {error}")
             return
-        price = self.timings.price(self.plan.stages)
-        self.comparison = compare_stage(self.plan, compared, path if found else None, price)
         if self.comparison.inputs:
             self.scheduler.replan([*self.plan.stages, self.comparison])
             self.loop()
