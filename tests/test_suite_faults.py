@@ -7,6 +7,9 @@ import json
 import os
 import signal
 import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,8 @@ import suites.cleaning as cleaning
 from backbones.core.errors import InputError
 from backbones.core.files import save_json
 from suites.execution import runner, timings
+from suites.execution.local import LocalExecutor
+from suites.execution.slots import Slot
 from suites.stages import record, trainings
 from suites.stages.measures import Measure
 
@@ -303,3 +308,59 @@ def test_a_choice_that_another_call_made_before_the_lock_was_free(lab):
     lab.called()
     assert lab.run_plan(early)[0] == 0
     assert lab.called() == ["LS pretrain", "LS evaluate_backbone", "LS localize", "LS finetune_coco", "compare"]
+
+
+STOPPABLE = """
+import os, signal, sys, time
+from pathlib import Path
+def save(*_):
+    time.sleep(1)
+    Path({saved!r}).touch()
+    sys.exit(143)
+signal.signal(signal.SIGTERM, save)
+Path({told!r}).write_text(os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "-"))
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("title", "processes", "hurry", "saves"),
+    [
+        ("CE: pretrain", 1, False, True),
+        ("CE: finetune (quick)", 2, False, True),
+        ("CE: pretrain", 2, True, False),
+        ("CE: evaluate", 1, False, False),
+    ],
+)
+def test_a_training_that_is_cancelled_has_time_to_save(lab, monkeypatch, title, processes, hurry, saves):
+    monkeypatch.setattr("suites.execution.local._GRACE", 0.2)
+    told, saved = lab.folder / "told", lab.folder / "saved"
+    [stage] = [stage for stage in lab.plan().stages if stage.title == title]
+    code = STOPPABLE.format(told=str(told), saved=str(saved))
+    command = [sys.executable, "-c", code]
+    if processes > 1:  # such as torchrun, whose processes lead sessions of their own
+        own = (
+            f"import subprocess, signal; signal.signal(15, lambda *_: p.terminate()); p = subprocess.Popen({command!r}"
+        )
+        command = [sys.executable, "-c", f"{own}, start_new_session=True); p.wait()"]
+    with open(os.devnull, "rb") as lock:
+        executor = LocalExecutor([Slot(0)], lock.fileno(), grace=30.0)
+        executor.start([replace(stage, command=tuple(command), processes=processes)])
+        assert wait_for(lambda: told.exists() and told.read_text())
+        executor.cancel(lambda: hurry)
+    time.sleep(0 if saves else 1.5)
+    assert saved.exists() == saves
+    assert told.read_text() == ("100" if processes > 1 else "-")
+
+
+def test_a_second_ctrl_c_waits_for_no_training(lab):
+    lab.tree["ROWS"], path = lab.tree["ROWS"][1:2], lab.tools / "pretrain.py"
+    path.write_text(f"import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n{path.read_text()}")
+    lab.tell("hang", "CE-s0-pretrain")
+    suite, child = lab.start(), lab.child()
+    suite.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        suite.wait(1.5)
+    suite.send_signal(signal.SIGINT)
+    assert suite.wait(30) == 130
+    assert is_gone(child)

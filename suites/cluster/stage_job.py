@@ -28,8 +28,9 @@ from suites.fingerprints.data import load_known, tree_fingerprint
 from suites.stages import Stage
 from suites.stages.outcome import reason_of
 
-# Seconds between two looks at the tool; for which the files of other stages may still be missing; to wait for SIGKILL.
-_POLL, _SETTLE, _END = 1.0, 10.0, 900.0
+# Seconds between two looks at the tool; for which the files of other stages may still be missing; to wait for SIGKILL;
+# that the tool has to end when another job may claim its stage.
+_POLL, _SETTLE, _END, _HURRY = 1.0, 10.0, 900.0, 10.0
 _STOPPED = 143  # exit code of a job that SIGKILL does not reach
 
 
@@ -78,7 +79,7 @@ class StageJob:
         """Stop the tool before the time limit, and return what the next job calls."""
         from submitit.helpers import DelayedSubmission
 
-        self._work.stop()
+        self._work.stop_in_time()
         self._work.claimant.end(claims.FREED)
         names = ("stage", "folder", "number", "output", "data", "retries", "times")
         return DelayedSubmission(StageJob(**{name: getattr(self, name) for name in names}))
@@ -107,7 +108,7 @@ class _Work:
             self.claimant.end(claims.FAILED, 1, " ".join(str(error).split()) or type(error).__name__)
             raise
         finally:
-            self.stop()
+            self.stop(hurry=True)
             if self.claimant.claim.state == claims.HELD:
                 self.claimant.end(claims.DONE if self.stage.complete() else claims.FREED)
 
@@ -186,17 +187,26 @@ class _Work:
         self.claimant.end(claims.FAILED, code, reason, seconds)
         return code if 0 < code < 126 else 1
 
-    def stop(self) -> None:
+    def stop_in_time(self) -> None:
+        """Stop the tool with time for its checkpoint, unless another job may have claimed the stage by then."""
+        try:
+            self.claimant.beat()
+            self.stop()
+        except (ClaimLost, InputError):
+            self.stop(hurry=True)
+
+    def stop(self, *, hurry: bool = False) -> None:
         """Stop the tool, if it runs."""
         if self.executor:
-            self.executor.cancel()
+            begun = time.monotonic()
+            self.executor.cancel(lambda: hurry and time.monotonic() - begun > _HURRY)
             if self.stage.resources.nodes > 1:
                 end_steps(self.claimant.claim.job)
 
     def end_if_stopped(self) -> None:
         """After SIGTERM, free the stage and wait for the end."""
         if self.signals:
-            self.stop()
+            self.stop_in_time()
             if self.claimant.claim.number:
                 self.claimant.end(claims.FREED)
             time.sleep(_END)

@@ -1,6 +1,6 @@
 """The contract between the scheduler, which knows what stages mean, and an executor, which knows where they run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from suites.stages import Stage
@@ -43,5 +43,7 @@ class Executor(Protocol):
         """Wait until a stage has ended, at most `seconds`; return those that have ended since the last look."""
         ...
 
-    def cancel(self) -> None:
-        """End everything that runs, and return when it has ended; stages that can resume keep their checkpoints."""
+    def cancel(self, hurry: Callable[[], bool]) -> None:
+        """End everything that runs, and return when it has ended; trainings get time to save a checkpoint, until
+        `hurry` is true."""
+        ...

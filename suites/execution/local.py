@@ -27,9 +27,11 @@ from suites.stages import Stage
 from suites.stages.log import describe_command
 from suites.training import ROOT
 
-# Seconds between two checks of the processes, and to wait for them to end after SIGTERM; torchrun gives its own
-# processes 30 s.
-_POLL, _GRACE, _GRACE_OF_SEVERAL = 0.05, 10.0, 45.0
+# Seconds between two checks of the processes, and to wait for them to end after SIGTERM; a training, which finishes its
+# iteration and saves its checkpoint, has most of the 120 s that a cluster gives it (suites/cluster/slurm.py).
+_POLL, _GRACE, _GRACE_OF_TRAINING = 0.05, 10.0, 110.0
+# How long torchrun waits for its own processes, where its version reads this variable; otherwise, it waits for 30 s.
+_PATIENCE = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "100"}
 
 
 @dataclass
@@ -44,16 +46,22 @@ class _Process:
     reports: str = ""
     begun: float = field(default_factory=time.monotonic)
 
+    @property
+    def trains(self) -> bool:
+        """Whether it trains, and can save a checkpoint."""
+        return any(stage.trains for stage in self.stages)
+
 
 class LocalExecutor:
     """Runs every process in a slot of this machine.
 
     Args:
         lock: descriptor of the suite's lock, which the processes also hold.
+        grace: seconds that a training has to save its checkpoint when it is cancelled.
     """
 
-    def __init__(self, slots: Sequence[Slot], lock: int) -> None:
-        self._lock, self._free = lock, sorted(slots, key=lambda slot: slot.number)
+    def __init__(self, slots: Sequence[Slot], lock: int, grace: float = _GRACE_OF_TRAINING) -> None:
+        self._lock, self._grace, self._free = lock, grace, sorted(slots, key=lambda slot: slot.number)
         self.slots = len(self._free)
         self._running: list[_Process] = []
 
@@ -83,19 +91,19 @@ class LocalExecutor:
                 return ended
             time.sleep(_POLL)
 
-    def cancel(self) -> None:
-        """End all processes: SIGTERM, and SIGKILL to those that do not end."""
+    def cancel(self, hurry: Callable[[], bool] = lambda: False) -> None:
+        """End all processes: SIGTERM, and SIGKILL to those that do not end in time, or to all when `hurry` is true."""
         for process in self._running:
             with suppress(ProcessLookupError):
                 process.child.terminate()
         begun = time.monotonic()
         for process in self._running:
-            grace = _GRACE_OF_SEVERAL if process.reports else _GRACE
-            try:
-                process.child.wait(max(begun + grace - time.monotonic(), 0.0))
-            except subprocess.TimeoutExpired:
-                process.child.kill()
-                process.child.wait()
+            end = begun + (self._grace if process.trains else _GRACE)
+            while process.child.poll() is None and time.monotonic() < end and not hurry():
+                time.sleep(_POLL)
+            if process.child.poll() is None:
+                _kill(process.child.pid)
+            process.child.wait()
             _end_group(process)
             process.files.close()
         self._running.clear()
@@ -142,7 +150,7 @@ def _start(stages: Sequence[Stage], slots: Sequence[Slot], lock: int, files: Exi
                 output = files.enter_context(first.standard_output.open("wb", buffering=0))
         if first.processes > 1:
             before, reports = _prepare(slots, end_with_parent), files.enter_context(tempfile.TemporaryDirectory())
-            environment[REPORTS] = reports
+            environment |= {REPORTS: reports, **_PATIENCE}
     environment |= slots[0].environment(first.resources.threads)
     with closed:
         child = subprocess.Popen(
@@ -151,6 +159,16 @@ def _start(stages: Sequence[Stage], slots: Sequence[Slot], lock: int, files: Exi
             preexec_fn=before, env=os.environ | {"PYTHONIOENCODING": "utf-8"} | environment,
         )  # fmt: skip
     return _Process(slots, stages, child, files, codes, reports)
+
+
+def _kill(pid: int) -> None:
+    """Kill a process and, on Linux, those that it has started, as torchrun does in groups of their own."""
+    listed = Path(f"/proc/{pid}/task/{pid}/children")
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)  # it starts no more
+        for child in listed.read_text().split() if listed.is_file() else ():
+            _kill(int(child))
+        os.kill(pid, signal.SIGKILL)
 
 
 def _end_group(process: _Process) -> None:

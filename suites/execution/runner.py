@@ -3,6 +3,7 @@
 All state is in the stages' folders, so that the same command resumes after a kill at any moment.
 """
 
+import signal
 import sys
 import time
 from collections import Counter
@@ -69,7 +70,8 @@ def run_plan(plan: Plan, stream: IO[str] | None = None, build: Build = build_loc
             try:
                 code = run.all()
             finally:
-                executor.cancel()
+                noted = len(signals)
+                executor.cancel(lambda: signal.SIGINT in signals[noted:])
                 run.forget_stopped()
         if code == INTERRUPTED:
             print("\nstopped; run the same command again to resume", file=out)

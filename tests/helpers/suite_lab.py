@@ -53,13 +53,13 @@ class Here:
         ended, self.ended = self.ended, []
         return ended
 
-    def cancel(self):
+    def cancel(self, hurry):
         assert not self.ended
 
 
-def local(slots):
+def local(slots, **options):
     """Return what builds an executor of this machine with so many slots, whatever the number of cores."""
-    return lambda plan, lock: LocalExecutor([Slot(number) for number in range(slots)], lock)
+    return lambda plan, lock: LocalExecutor([Slot(number) for number in range(slots)], lock, **options)
 
 
 class Lab:
