@@ -184,6 +184,21 @@ def test_a_point_that_failed_otherwise_holds_up_the_choice(grid):
     assert [name for name, _ in grid.calls()] == [*["pretrain"] * 3, "select_run", "evaluate_backbone", "compare"]
 
 
+def test_what_waits_for_a_choice_and_cannot_run_is_counted_once(grid):
+    """The teacher has failed before the grid has chosen."""
+    student = {**FROM_LS, "OVERRIDES": [*FROM_LS["OVERRIDES"], "TEACHER.RUN", "{run:CE}"]}
+    rows(grid, {"LABEL": "CE", "OVERRIDES": ["METHOD.NAME", "CE"]}, LS, student)
+    grid.tell("fail", "CE-s0-pretrain")
+    code, said = grid.run()
+    assert code == 1
+    assert re.findall(r"\d+ stages? did not finish", said) == ["4 stages did not finish"]
+    shown = [line for line in said.splitlines() if line.startswith("[")]
+    numbers = [line.partition("]")[0] for line in shown]
+    assert numbers[-1] == f"[{len(shown)}/{len(shown)}"
+    lost = [line.split("] ")[1].split(" ... ")[0] for line in shown if "not run: it needs" in line]
+    assert lost == ["CE: evaluate", "ILS: pretrain", "ILS: evaluate"]
+
+
 def test_shorter_points_are_trained_again_in_full(grid):
     rows(grid, SHORT)
     grid.run()

@@ -17,15 +17,17 @@ class Graph:
 
     Attributes:
         needs, followers: stages that must be complete before a stage, and those that need it.
+        deciding: the selections by title.
     """
 
     def __init__(self, stages: Iterable[Stage]) -> None:
         self.stages = {stage.key: stage for stage in stages}
-        titles = {stage.title: stage.key for stage in self.stages.values() if stage.decides}
+        self.deciding = {stage.title: stage.key for stage in self.stages.values() if stage.decides}
         self.needs: dict[Key, list[Key]] = {}
         self.followers: dict[Key, list[Key]] = {key: [] for key in self.stages}
         for key, stage in self.stages.items():
-            wanted = [*(item.key for item in (*stage.inputs, *stage.choices)), *filter(None, [titles.get(stage.waits)])]
+            wanted = [item.key for item in (*stage.inputs, *stage.choices)]
+            wanted += filter(None, [self.deciding.get(stage.waits)])
             self.needs[key] = [item for item in dict.fromkeys(wanted) if item in self.stages]
             for needed in self.needs[key]:
                 self.followers[needed].append(key)

@@ -28,8 +28,11 @@ class Scheduler:
         self.replan(stages)
 
     def replan(self, stages: Sequence[Stage]) -> None:
-        """Take over the stages of a new plan; those that were reached keep their state."""
+        """Take over the stages of a new plan; those that were reached keep their state, those that it lacks lose it."""
         self.graph = Graph(stages)
+        self.complete &= self.graph.stages.keys()
+        left = self.failures.keys() & self.graph.stages.keys()
+        self.failures = {key: failed for key, failed in self.failures.items() if {key, failed.cause.key} <= left}
         for key, stage in self.graph.stages.items():
             if key not in self._found:
                 self._found[key] = stage.complete()
@@ -57,9 +60,13 @@ class Scheduler:
         return [*running, *(stage for stage in self.waiting if not self._found[stage.key])]
 
     def settle(self) -> Iterator[Stage]:
-        """Settle the stages that need not run, or cannot because of a failure, in the plan's order; yield each."""
+        """Settle the stages that need not run, or cannot because of a failure, in the plan's order; yield each.
+
+        A sketch fails only with its selection; otherwise, what the selection makes of it would fail once more.
+        """
         for key, stage in self.graph.stages.items():
-            if self._reached(key):
+            choice = self.graph.deciding.get(stage.waits)
+            if self._reached(key) or (choice and choice not in self.failures):
                 continue
             if failed := self._failed_need(stage):
                 self.failures[key] = Failed(stage, f"not run: it needs {failed.stage.title}", failed.cause)
