@@ -184,6 +184,42 @@ def test_a_point_that_failed_otherwise_holds_up_the_choice(grid):
     assert [name for name, _ in grid.calls()] == [*["pretrain"] * 3, "select_run", "evaluate_backbone", "compare"]
 
 
+MINE = """
+from backbones.methods.base import METHODS, Method
+@METHODS.register()
+class Mine(Method):
+    def __init__(self, model, num_classes, *, amount: float = 0.1):
+        super().__init__(model, num_classes)
+"""
+
+
+@pytest.mark.parametrize(("row", "waits"), [(LS, []), (SHORT, ["LS pretrain", "LS evaluate_backbone"])])
+def test_a_source_that_cannot_be_read_after_a_choice_ends_only_what_needs_a_new_plan(grid, row, waits):
+    """The file is being edited when the grid chooses."""
+    mine = grid.folder / "mine.py"
+    mine.write_text(MINE)
+    other = {"LABEL": "Mine", "IMPORTS": [str(mine)], "OVERRIDES": ["METHOD.NAME", "Mine"]}
+    rows(grid, row, {"LABEL": "CE", "OVERRIDES": ["METHOD.NAME", "CE"]}, other)
+    call = grid.call_here
+
+    def edit(stage):
+        if stage.kind == "grid":
+            mine.write_text(MINE + "x = (")
+        return call(stage)
+
+    grid.call_here = edit
+    code, said = grid.run()
+    assert code == 1
+    assert f"{2 + len(waits)} stages did not finish" in said
+    assert ("LS: pretrain: not run: " in said.split("did not finish")[1]) == bool(waits)
+    tools = {tool for tool in grid.called() if not tool.startswith("point")}
+    ran = {"prepare_data", "LS select_run", "CE pretrain", "CE evaluate_backbone", "compare"}
+    assert tools == ran | ({"LS evaluate_backbone"} if not waits else set())
+    mine.write_text(MINE)
+    assert grid.run()[0] == 0
+    assert {*grid.called()} == {"Mine pretrain", "Mine evaluate_backbone", *waits, "compare"}
+
+
 def test_what_waits_for_a_choice_and_cannot_run_is_counted_once(grid):
     """The teacher has failed before the grid has chosen."""
     student = {**FROM_LS, "OVERRIDES": [*FROM_LS["OVERRIDES"], "TEACHER.RUN", "{run:CE}"]}

@@ -122,7 +122,7 @@ class _Work:
             ended = self.call_tool()
             self.claimant.beat()  # record nothing if another job has taken over
             code = ended.code or 0
-            reason = reason_of(code, self.stage) if code else self.record()
+            reason = reason_of(code, self.stage) if code else attempts.complete(self.stage)
             if not reason:
                 self.claimant.end(claims.DONE, 0, "", ended.seconds)
                 return 0
@@ -170,17 +170,6 @@ class _Work:
             if now - renewed > self.job.times.fence:
                 raise ClaimLost(f"the claim of {self.stage.title} could not be renewed") from None
             return renewed
-
-    def record(self) -> str:
-        """Record the output; return why that is not possible, "" if it is recorded."""
-        try:
-            if not self.stage.finished():
-                return reason_of(0, self.stage)
-            self.stage.record()
-        except (InputError, OSError) as error:
-            return f"error: {error}"
-        attempts.forget(self.stage)
-        return ""
 
     def fail(self, code: int, reason: str, seconds: float = 0.0) -> int:
         """Record why the stage failed; return the exit code of the job."""

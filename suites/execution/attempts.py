@@ -17,6 +17,7 @@ from backbones.core.errors import InputError
 from backbones.core.files import load_json, save_json
 from backbones.core.locking import Owner
 from suites.stages import Stage
+from suites.stages.outcome import reason_of
 
 FILE_NAME = "attempt.json"
 
@@ -67,6 +68,21 @@ def fail(stage: Stage, reason: str) -> None:
     if attempt := load(stage):
         with suppress(InputError):
             save_json(_path(stage), asdict(replace(attempt, ended=time.time(), reason=reason)))
+
+
+def complete(stage: Stage) -> str:
+    """Record the output of a stage whose tool has succeeded; return why that is not possible, "" if it is recorded."""
+    try:
+        if not stage.finished():
+            return reason_of(0, stage)
+    except InputError:
+        return reason_of(0, stage)
+    try:
+        stage.record()
+    except (InputError, OSError) as error:
+        return f"error: {error}"
+    forget(stage)
+    return ""
 
 
 def forget(stage: Stage) -> None:

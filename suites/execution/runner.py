@@ -200,38 +200,33 @@ class _Run:
         self.spend()
         if code is None:
             self.again(stage)
-        elif not (reason := reason_of(code, stage) if code else self.record(stage)):
+        elif not (reason := reason_of(code, stage) if code else attempts.complete(stage)):
             if self.fresh[stage]:  # a stage resumed from a checkpoint takes less time
                 self.timings.add(stage, seconds)
             self.scheduler.end(stage)
-            if stage.decides:
-                self.plan = plan_again(self.plan)
-                revive(self.plan.stages)  # what the choice has just made definite
-                self.keeper = Keeper(self.plan)
-                with self.display.warning():
-                    save_folders(self.plan)
-                self.scheduler.replan(self.plan.stages)
-                self.display.total = len(self.plan.stages) + 1
+            lost = self.take_choice(stage) if stage.decides else []
             self.display.end(stage, "   ".join(filter(None, [f"{seconds:.0f} s", stage.verdict(), self.left()])))
+            for sketch in lost:
+                self.display.end(sketch, self.scheduler.failures[sketch.key].reason)
         elif not self.signals:  # otherwise, a signal to all processes of the suite has ended it: Ctrl-C
             try:
                 self.take_failure(stage, code, seconds, reason)
             except InputError as error:
                 self.fail(stage, f"error: {error}")
 
-    def record(self, stage: Stage) -> str:
-        """Record the output of `stage` as complete; return why that is not possible, "" if it is recorded."""
+    def take_choice(self, stage: Stage) -> list[Stage]:
+        """Plan again with the choice of a selection; return the stages that fail because there is no new plan."""
         try:
-            if not stage.finished():
-                return reason_of(0, stage)
-        except InputError:
-            return reason_of(0, stage)
-        try:
-            stage.record()
-        except (InputError, OSError) as error:
-            return f"error: {error}"
-        attempts.forget(stage)
-        return ""
+            plan = plan_again(self.plan)
+            revive(plan.stages)  # what the choice has just made definite
+        except InputError as error:  # a source or config has changed meanwhile
+            return self.scheduler.fail_sketches(stage, f"not run: {error}")
+        self.plan, self.keeper = plan, Keeper(plan)
+        with self.display.warning():
+            save_folders(plan)
+        self.scheduler.replan(plan.stages)
+        self.display.total = len(plan.stages) + 1
+        return []
 
     def take_failure(self, stage: Stage, code: int, seconds: float, reason: str) -> None:
         """Start a stage again that was killed; otherwise count it as failed."""

@@ -113,6 +113,13 @@ class Scheduler:
         self._leave(stage)
         self.failures[stage.key] = Failed(stage, reason, stage)
 
+    def fail_sketches(self, selection: Stage, reason: str) -> list[Stage]:
+        """Count the sketches that wait for a selection as failed, together; return them."""
+        lost = [stage for stage in self.waiting if stage.waits and stage.waits == selection.title]
+        for stage in lost:
+            self.failures[stage.key] = Failed(stage, reason, lost[0])
+        return lost
+
     def _leave(self, stage: Stage) -> None:
         del self.running[stage.key]
         for following in self.active():
