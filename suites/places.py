@@ -1,5 +1,6 @@
 """Where a suite runs: on this machine, or as jobs of a cluster, by LAUNCH.EXECUTOR."""
 
+import argparse
 from collections.abc import Sequence
 
 from backbones.core.errors import InputError
@@ -18,6 +19,17 @@ MODES = {
     "--cancel": "with LAUNCH.EXECUTOR slurm: cancel all jobs of the output folder",
     "--clean": "list and delete folders that no suite needs any more",
 }
+
+
+# Options of it that only one of these uses.
+OF_MODE = {"commands": "dry_run", "yes": "clean"}
+
+
+def refuse_alone(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End with an error for an option that would be ignored without its mode."""
+    for option, mode in OF_MODE.items():
+        if getattr(args, option) and not getattr(args, mode):
+            parser.error(f"--{option} is for --{mode.replace('_', '-')}; add that, or leave it out")
 
 
 def run_suite(plan: Plan, command: Sequence[str], *, wait: bool = False) -> int:

@@ -113,6 +113,10 @@ def test_a_killed_launcher_leaves_no_process_behind(tmp_path):
     ("options", "message"),
     [
         (["--num-gpus", "0"], "--num-gpus is 0; it must be at least 1"),
+        (["--num-machines", "0"], "--num-machines is 0; it must be at least 1"),
+        (["--machine-rank", "1"], "--machine-rank 1 is for several machines; give --num-machines, too"),
+        (["--dist-url", "tcp://n1:5"], "--dist-url tcp://n1:5 is for several machines; give --num-machines"),
+        (["--num-machines", "1", "--machine-rank", "1"], "--machine-rank is 1; it must be 0"),
         (["--num-machines", "2"], "--dist-url auto: several machines need tcp://HOST:PORT"),
         (["--num-machines", "2", "--dist-url", "file:///tmp/x"], "--dist-url file:///tmp/x: several machines need tcp"),
         (["--num-machines", "2", "--machine-rank", "2"], "--machine-rank is 2; it must be between 0 and 1"),

@@ -229,3 +229,12 @@ def test_a_folder_put_aside_is_a_leftover(finished):
     folder.rename(folder.with_name(f"{folder.name}.old1"))
     assert finished.run()[0] == 0
     assert [path.name for path in find_leftovers(finished.plan())] == [f"{folder.name}.old1"]
+
+
+@pytest.mark.parametrize(("option", "mode"), [("--yes", "--clean"), ("--commands", "--dry-run")])
+def test_an_option_without_its_mode_starts_nothing(load_tool, lab, capsys, option, mode):
+    with pytest.raises(SystemExit) as ended:
+        load_tool("benchmark").main(["--config-file", str(lab.write()), "--output-dir", str(lab.output), option])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"error: {option} is for {mode}; add that, or leave it out\n"
+    assert not lab.output.exists()

@@ -18,7 +18,7 @@ from suites.checks import Reader, check_settings
 from suites.execution.slots import check_system
 from suites.listing import describe
 from suites.loading import load_suite
-from suites.places import MODES, manage_suite, run_suite
+from suites.places import MODES, manage_suite, refuse_alone, run_suite
 from suites.plan import build_plan
 
 
@@ -75,7 +75,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     for option, text in MODES.items():
         modes.add_argument(option, action="store_true", help=text)
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="change keys of the suite")
-    return parser.parse_intermixed_args(argv)
+    args = parser.parse_intermixed_args(argv)
+    refuse_alone(parser, args)
+    return args
 
 
 if __name__ == "__main__":

@@ -35,9 +35,12 @@ def wants_launch(args: argparse.Namespace) -> bool:
     """Whether several processes are requested and this is not yet one of them.
 
     Raises:
-        InputError: this process already belongs to another number of processes, as under torchrun, so that the options
-            would be ignored.
+        InputError: the options contradict each other, or this process already belongs to another number of processes,
+            as under torchrun, so that they would be ignored.
     """
+    told = (args.num_machines, args.machine_rank, args.dist_url) != (None, None, "auto")
+    if told and "RANK" not in os.environ:
+        find_machines(args)  # also for one process: the options would be ignored
     asked = count_processes(args)
     if asked == 1:
         return False

@@ -83,6 +83,11 @@ def find_machines(args: argparse.Namespace) -> Machines:
         check_range("--num-machines", args.num_machines, 1)
     tasks = find_tasks()
     if tasks is None or args.num_machines == 1:
+        for option, value, usual in (("machine-rank", args.machine_rank, None), ("dist-url", args.dist_url, "auto")):
+            if args.num_machines is None and value != usual:
+                raise InputError(
+                    f"--{option} {value} is for several machines; give --num-machines, too, or leave it out"
+                )
         count = args.num_machines or 1
         rank = args.machine_rank or 0
         check_range("--machine-rank", rank, 0, count - 1)
