@@ -6,6 +6,7 @@ import torch
 from scipy.integrate import dblquad
 from torch import nn
 
+from backbones.core.errors import Diverged
 from backbones.gaussian import measures
 from backbones.gaussian.candidates import Candidate, Grids, Teacher, build_candidates, build_targets
 from backbones.gaussian.families import check_families
@@ -217,7 +218,7 @@ def test_stopped_networks_do_not_move():
 def test_a_loss_that_is_not_finite_is_an_error():
     problem = small_problem(2)
     broken = problem._replace(x=problem.x * torch.nan)
-    with pytest.raises(FloatingPointError, match="not finite"):
+    with pytest.raises(Diverged, match=r"is not finite with --lr 0\.01; give a lower one"):
         train_networks(broken, np.random.SeedSequence(0).spawn(2), Recipe(sizes=SMALL))
 
 

@@ -10,9 +10,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from helpers.killing import kill_this_process
 
 from backbones.core.errors import InputError
-from backbones.gaussian import curve, directions, measures, published, replicate
+from backbones.gaussian import curve, directions, measures, published, replicate, study
 from backbones.gaussian.candidates import QUICK, Candidate, Grids, build_candidates
 from backbones.gaussian.families import FAMILIES
 from backbones.gaussian.replicate import COLUMNS, HARD, Settings, Students, distil_chosen, draw_data, run_replicate
@@ -468,6 +469,23 @@ def test_bad_input_is_one_line(load_tool, tmp_path, options, message):
     with pytest.raises(InputError, match=re.escape(message)):
         load_tool("gaussian_study").main(["--output-dir", str(tmp_path), *options])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_killed_worker_is_one_line_and_its_replicate_is_run_by_the_next_call(tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(study, "_run", kill_this_process)
+        with pytest.raises(
+            InputError, match=r"^a worker was killed, .*; use fewer --workers; run the same command again"
+        ):
+            run_study(TINY, tmp_path, 2, workers=2)
+    run_study(TINY, tmp_path, 1)
+    assert replicate_file(tmp_path, 0).exists()
+
+
+def test_the_workers_are_those_that_the_container_allows(load_tool, tmp_path, monkeypatch):
+    tool = load_tool("gaussian_study")
+    monkeypatch.setattr(tool, "count_cores", lambda: 3)
+    assert tool.parse_arguments(["--output-dir", str(tmp_path)]).workers == 3
 
 
 def test_bad_input_ends_with_2(load_tool, tmp_path, monkeypatch, capsys):

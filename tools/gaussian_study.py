@@ -9,7 +9,6 @@ to resume after an interruption; a larger --replicates adds to the finished ones
 """
 
 import argparse
-import os
 from typing import TYPE_CHECKING
 
 from backbones.core.arguments import ArgumentParser, path_argument
@@ -17,6 +16,7 @@ from backbones.core.checks import ABOVE_0, check_range
 from backbones.core.entry import run_tool
 from backbones.core.files import load_json
 from backbones.core.locking import lock_run
+from backbones.core.machine import count_cores
 from backbones.gaussian.families import FAMILIES, check_families
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "--rows", nargs="+", default=FAMILIES, metavar="ROW", help=f"of {', '.join(FAMILIES)}; default: all"
     )
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="single-threaded processes (default: number of cores)"
+        "--workers", type=int, default=count_cores(), help="single-threaded processes (default: number of cores)"
     )
     parser.add_argument("--seed", type=int, default=0, help="for data, initialisation, order (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="few samples, epochs, grid points: meaningless numbers")

@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import signal
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,11 @@ SETTINGS_FILE = "study.json"
 
 
 def run_study(settings: Settings, folder: str | Path, replicates: int, workers: int = 1) -> None:
-    """Run those of the replicates 0 .. replicates - 1 that `folder` lacks; progress goes to standard error."""
+    """Run those of the replicates 0 .. replicates - 1 that `folder` lacks; progress goes to standard error.
+
+    Raises:
+        InputError: a study with other settings, a killed worker, or a network that diverged.
+    """
     folder = Path(folder)
     _open(settings, folder)
     missing = [number for number in range(replicates) if not replicate_file(folder, number).exists()]
@@ -44,6 +49,9 @@ def run_study(settings: Settings, folder: str | Path, replicates: int, workers: 
                 for done in as_completed([pool.submit(_run, settings, folder, number) for number in missing]):
                     done.result()
                     bar.update()
+            except BrokenProcessPool:
+                what = "a worker was killed, for example because the memory is full"
+                raise InputError(f"{what}; use fewer --workers; run the same command again to resume") from None
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise

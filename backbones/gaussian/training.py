@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from backbones.core.errors import Diverged
 from backbones.gaussian.network import (
     SIZES,
     count_parameters,
@@ -112,7 +113,7 @@ class Slots:
     def end_epoch(self, val_ce: Tensor) -> None:
         """Store the networks that improved, and give the slots of networks that stop to others."""
         if not bool(val_ce.isfinite().all()):
-            raise FloatingPointError(f"a validation cross-entropy is not finite at lr {self.recipe.lr}")
+            raise Diverged(f"a validation cross-entropy is not finite with --lr {self.recipe.lr}; give a lower one")
         now = slice(self.active)
         self.epoch[now] += 1
         better = val_ce < self.trained.val_ce[self.network[now]]

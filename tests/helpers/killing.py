@@ -55,3 +55,8 @@ def assert_equal_trees(a, b, where=""):
         assert torch.equal(a, b), where
     else:
         assert a == b, where
+
+
+def kill_this_process(*_):
+    """End this process as the kernel does when the memory is full."""
+    os.kill(os.getpid(), signal.SIGKILL)
