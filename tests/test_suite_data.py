@@ -8,6 +8,7 @@ import pytest
 from helpers.suite_lab import FINETUNE
 
 from backbones.core.errors import InputError
+from suites.cleaning import find_leftovers
 from suites.fingerprints import data as suite_data
 from suites.fingerprints.data import tree_fingerprint
 
@@ -199,7 +200,8 @@ def test_prepared_data_that_were_changed_are_prepared_again(finished, change):
     assert (code, finished.called()) == (0, ["prepare_data"])
     assert finished.to_run() == []
     assert file.read_text() == whole
-    aside = file.parent.with_name("scenes.old1")
-    assert aside.exists() == (change != "delete")
-    why = "data scenes: prepare: its files have changed since they were written; put aside as scenes.old1"
+    aside = file.parents[1].with_name(f"{file.parents[1].name}.old1")
+    assert find_leftovers(finished.plan()) == ([aside] if change != "delete" else [])
+    assert [path.name for path in file.parents[1].iterdir() if path.is_dir()] == ["scenes"]
+    why = f"data scenes: prepare: its files have changed since they were written; put aside as {aside.name}"
     assert (why in said) == (change != "delete")

@@ -53,8 +53,9 @@ def put_aside(stage: Stage) -> str:
     """
     if not (reason := stage.foreign()):
         return ""
-    number = next(n for n in count(1) if not stage.output.with_name(f"{stage.output.name}.old{n}").exists())
-    aside = stage.output.rename(stage.output.with_name(f"{stage.output.name}.old{number}"))
+    folder = stage.own_folder  # of data with their record: what --clean finds, and the size of the stage leaves out
+    aside = next(path for n in count(1) if not (path := folder.with_name(f"{folder.name}.old{n}")).exists())
+    folder.rename(aside)
     return f"{reason}; put aside as {aside.name}"
 
 
