@@ -149,3 +149,22 @@ def test_a_suite_whose_output_and_data_were_moved(finished, tmp_path):
     for _, arguments in calls:
         assert arguments[-4:] == ["DATA.ROOT", str(tmp_path / "data"), "EVAL.CONTEXT", "false"]
         assert output_of(arguments).is_relative_to(tmp_path / "results")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("TEACHER.RUN", "{run:CE}"), ("MODEL.WEIGHTS", "{run:CE}"), ("MODEL.WEIGHTS", "{run:CE}/backbone.pth")],
+)
+def test_a_row_that_reads_another_row_is_repeated_if_that_is_trained_again_to_other_weights(lab, key, value):
+    lab.tree |= {"FINETUNE": [], "LOCALIZE": {"ENABLED": False}, "EVALUATE": {"ENABLED": False}}
+    lab.tree["ROWS"] = [
+        {"LABEL": "CE", "OVERRIDES": ["METHOD.NAME", "CE"]},
+        {"LABEL": "LS", "OVERRIDES": ["METHOD.NAME", "LS", key, value]},
+    ]
+    for weights, repeated in (("1", "LS"), ("1", ""), ("2", "LS")):  # the same, then others
+        lab.tell("weights", json.dumps({"CE": weights}))
+        assert lab.run()[0] == 0
+        trained = [call for call in lab.called() if call.endswith("pretrain")]
+        assert trained == ["CE pretrain", *([f"{repeated} pretrain"] if repeated else [])]
+        assert lab.to_run() == []
+        shutil.rmtree(folder_of(lab, "CE-s0-pretrain-*"))

@@ -28,11 +28,20 @@ class Pretrain(BackboneStage):
     weight_files = ("checkpoint.pth", "backbone.pth", "best.pth")
 
     def backbones_of(self, results: Mapping[str, Any]) -> Iterator[tuple[ResultStage, str | None]]:
-        """Yield its teacher with the hash from its results."""
-        folder = dict(zip(self.overrides[::2], self.overrides[1::2], strict=True)).get("TEACHER.RUN")
+        """Yield its teacher and the run of its start weights with the hashes from its results.
+
+        The results of a run hold the hash of backbone.pth only, so start weights from its best.pth are not compared.
+        """
+        values = dict(zip(self.overrides[::2], self.overrides[1::2], strict=True))
+        settings = results["protocol"].get("settings")
+        start = settings.get("MODEL.WEIGHTS") if isinstance(settings, Mapping) else None
         for stage in self.inputs:
-            if isinstance(stage, BackboneStage) and str(stage.output) == folder:
+            if not isinstance(stage, BackboneStage):
+                continue
+            if values.get("TEACHER.RUN") == str(stage.output):
                 yield stage, results["details"].get("teacher")
+            if Path(values.get("MODEL.WEIGHTS", "")) in (stage.output, stage.output / "backbone.pth"):
+                yield stage, start
 
     def externals(self, cfg: Mapping[str, Any]) -> Iterator[External]:
         """List its data set, start weights and cached teacher."""

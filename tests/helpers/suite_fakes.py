@@ -104,11 +104,14 @@ def _leave_results(folder: Path, tool: str, arguments: list[str], output: Path, 
         (output / "selection.json").write_text(json.dumps(found))
         print(f"chosen: {found['chosen']['values']}", file=out)
     backbone, details = _weights(folder, tool, arguments, rest, output, found)
+    protocol: dict[str, Any] = {"name": "p", "hash": "1"}
+    if backbone and tool == "pretrain" and (start := _pairs(rest).get("MODEL.WEIGHTS")):
+        protocol["settings"] = {"MODEL.WEIGHTS": _backbone(start.removesuffix("/backbone.pth"))["hash"]}
     files = _leave_weights(tool, arguments, rest, output, found) if (folder / "heavy").exists() else {}
     results = {
         "schema_version": 1, "stage": STAGES[tool], "metrics": metrics,
         "backbone": {"label": "x", "method": "x", "seed": 0, "hash": "", **backbone},
-        "protocol": {"name": "p", "hash": "1"}, "data": {}, "details": details, "warnings": [], "files": files,
+        "protocol": protocol, "data": {}, "details": details, "warnings": [], "files": files,
     }  # fmt: skip
     (output / "results.json").write_text(json.dumps(results))
 
