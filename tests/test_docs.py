@@ -205,5 +205,5 @@ def test_the_table_of_measures_lists_the_columns_of_the_report():
     direction = {1: "higher", -1: "lower", 0: "-"}
     for metric in METRICS:
         assert f"| `{metric.name}` | {metric.title} | {direction[metric.better]} | {metric.meaning} |" in text
-        assert f"### {metric.group}\n" in text
+        assert f"\n## {metric.group}\n" in text
     assert len(re.findall(r"(?m)^\| `\w+` \|", text)) == len(METRICS)
