@@ -174,6 +174,19 @@ def test_the_index_names_every_page():
     assert linked >= {*PAGES, DIAGRAM} - {ROOT / "docs" / "README.md"}
 
 
+def test_the_table_of_folders_lists_every_package():
+    """In architecture.md, one line each; README's layout names those of the first two levels."""
+    packages = ("backbones", "detection", "comparison", "suites")
+    folders = {named(path.parent) for package in packages for path in (ROOT / package).rglob("__init__.py")}
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    assert re.findall(r"(?m)^\| `([\w/]+)/` \| \S.* \|$", text) == sorted(folders)
+    layout = (ROOT / "README.md").read_text().partition("## Layout\n")[2].partition("```\n")[2].partition("```")[0]
+    lines = dict(re.findall(r"(?m)^(\w+)/ +(.*(?:\n .*)*)", layout))
+    for folder in folders:
+        package, _, inner = folder.partition("/")
+        assert not inner or "/" in inner or f"{inner}/" in lines[package], folder
+
+
 def test_the_diagram_is_well_formed_and_its_texts_lie_inside():
     drawing = ElementTree.parse(DIAGRAM).getroot()
     width, height = map(float, drawing.attrib["viewBox"].split()[2:])
