@@ -1,5 +1,7 @@
 """The arguments of tools/validate_data.py."""
 
+import argparse
+
 from backbones.core.arguments import ArgumentParser, data_argument, path_argument, root_argument
 
 
@@ -15,7 +17,8 @@ def add_arguments(parser: ArgumentParser) -> ArgumentParser:
     add("--split", default="train", help="split of classification data (default %(default)s)")
     add("--num-classes", type=int, help="NUM_CLASSES of the planned training")
     add("--fast", action="store_true", help="read image headers only; misses truncated files")
-    add("--no-images", "--no-pictures", action="store_true", help="check only the annotations")
+    add("--no-images", action="store_true", help="check only the annotations")
+    add("--no-pictures", dest="no_images", action="store_true", help=argparse.SUPPRESS)  # of earlier versions
     add("--workers", type=int, default=0, help="threads that read images (default: automatic)")
     add("--json", action="store_true", help="print the reports as JSON")
     return parser
