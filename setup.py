@@ -61,7 +61,7 @@ setup(
             "ruff>=0.8",
             "basedpyright>=1.20",
         ],
-        # After torch, as upstream documents it: pip install --no-build-isolation -e ".[detectron2]"
+        # After torch and without build isolation; the recipe is in docs/engines.md.
         "detectron2": [f"detectron2 @ {DETECTRON2}", "setuptools<81"],
         "slurm": ["submitit>=1.5.4"],  # LAUNCH.EXECUTOR slurm; MIT licence
     },

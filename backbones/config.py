@@ -33,6 +33,7 @@ _C.DATA = data_defaults()
 
 # ---- Network ----
 _C.MODEL = Block(NUMBER)
+# Network, by its name in backbones/models; `tools/pretrain.py --list-networks` prints all of them.
 _C.MODEL.ARCH = "resnet50"
 # BN | GN (group normalisation: no batch statistics).
 _C.MODEL.NORM = "BN"
@@ -55,19 +56,25 @@ _C.SOLVER = Block(NUMBER)
 _C.SOLVER.OPTIMIZER = "SGD"  # SGD | ADAM | ADAMW
 # Learning rate for SOLVER.BATCH_SIZE.
 _C.SOLVER.BASE_LR = 0.1
+# Momentum of SGD, in [0, 1]; 0: none.
 _C.SOLVER.MOMENTUM = 0.9
+# Whether SGD uses Nesterov's form of the momentum.
 _C.SOLVER.NESTEROV = True
+# Weight decay of all parameters (ADAM: L2 penalty; ADAMW: decoupled); 0: none.
 _C.SOLVER.WEIGHT_DECAY = 1e-4
 # Images per step, over all processes.
 _C.SOLVER.BATCH_SIZE = 256
+# Length of the training in epochs.
 _C.SOLVER.MAX_EPOCH = 300
 # steps | cosine | constant
 _C.SOLVER.LR_SCHEDULE = "steps"
 # Epochs at which LR_SCHEDULE steps multiplies the learning rate by GAMMA.
 _C.SOLVER.STEPS = [75, 150, 225]
+# Factor of the learning rate at each of STEPS.
 _C.SOLVER.GAMMA = 0.1
-# Linear warm-up from WARMUP_FACTOR * BASE_LR; 0: none.
+# Epochs of linear warm-up from WARMUP_FACTOR * BASE_LR; 0: none.
 _C.SOLVER.WARMUP_EPOCHS = 0.0
+# Share of BASE_LR at which the warm-up begins, in [0, 1].
 _C.SOLVER.WARMUP_FACTOR = 0.001
 # Largest gradient norm, to which gradients are clipped; 0: no clipping.
 _C.SOLVER.CLIP_NORM = 0.0
@@ -76,6 +83,7 @@ _C.SOLVER.CHECKPOINT_PERIOD = MACHINE(1.0)
 
 # ---- Evaluation of the trained classifier (tools/evaluate_backbone.py) ----
 _C.EVAL = Block(TEST)
+# Images per batch; changes only the rounding.
 _C.EVAL.BATCH_SIZE = 100
 # Epochs between two validations on DATA.VAL_SPLIT during training; the last epoch is always validated.  0: none.
 _C.EVAL.PERIOD = 0
@@ -90,6 +98,7 @@ _C.EVAL.CONTEXT_FILLS = ["mean"]
 # The `*_pycalib` numbers are means over this many random subsets of this size (pycalib's ImageNet script); a split of
 # at most this size is measured once, as a whole.
 _C.EVAL.PYCALIB_SPLITS = 10
+# Number of samples in a subset.
 _C.EVAL.PYCALIB_SIZE = 10000
 # Split to fit the temperature on; empty: each half of the measured split is scaled with the fit on the other half.
 _C.EVAL.TEMPERATURE_SPLIT = ""
@@ -98,6 +107,7 @@ _C.EVAL.HUMAN_LABELS = ""
 
 # ---- Attacks on the trained classifier (tools/attack_backbone.py) ----
 _C.ATTACK = Block(TEST)
+# Split whose images are attacked, as in DATA.VAL_SPLIT.
 _C.ATTACK.SPLIT = "val"
 # fgsm | pgd (starts at the image) | pgd_random (random starts) | margin (PGD on the margin of the logits, random
 # starts): backbones/measuring/robustness.py.
@@ -110,14 +120,17 @@ _C.ATTACK.STEPS = 20
 _C.ATTACK.RESTARTS = 5
 # Largest number of images, evenly spaced over the split; 0: all.
 _C.ATTACK.MAX_IMAGES = 1000
+# Images per batch; random starts are drawn batch by batch.
 _C.ATTACK.BATCH_SIZE = 50
 
 # ---- Localisation by class activation maps (tools/localize.py) ----
 _C.LOCALIZE = Block(TEST)
 _C.LOCALIZE.METHOD = "CAM"  # CAM | GradCAM | GradCAMPlusPlus
+# Split whose boxes the maps are compared with, as in DATA.VAL_SPLIT.
 _C.LOCALIZE.SPLIT = "val"
 # Largest number of images, evenly spaced over the split; 0: all.
 _C.LOCALIZE.MAX_IMAGES = 0
+# Images per batch; changes only the rounding.
 _C.LOCALIZE.BATCH_SIZE = 25
 # Number of images in the gallery; the same images for every backbone.
 _C.LOCALIZE.GALLERY = 8

@@ -84,7 +84,7 @@ _TABLE: tuple[tuple[Any, ...], ...] = (
         "MCE, pycalib",
         CLASSIFICATION,
         -1,
-        "largest gap of these bins; nearly empty ones decide it",
+        "largest gap of these bins, often that of a nearly empty one",
     ),
     (
         "overconfidence",

@@ -1,6 +1,6 @@
 """Fine-tuning of detectors from a backbone, and their evaluation.
 
-`load_detector` is the call for users of the library; docs/measures.md shows it.
+`load_detector` is the call for users of the library; docs/results_files.md shows it.
 """
 
 from pathlib import Path

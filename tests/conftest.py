@@ -35,7 +35,7 @@ SECONDS = {
     "test_predict": 15,
     "test_results_files": 30,
     "test_stopping": 30,
-    "test_readme_method": 25,
+    "test_method_example": 25,
     "test_read_once": 25,
     "test_validation": 25,
 }

@@ -1,6 +1,7 @@
 """ENGINE detectron2: no key is ignored, and the backbone is proved to be in the detector."""
 
 import copy
+import re
 import sys
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from detection.engines.detectron2 import engine, training
 from detection.engines.detectron2.config import OWN_KEYS, check_config, fill_config
 from detection.training.resuming import build_detector_schedule
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "detection"
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = ROOT / "configs" / "detection"
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +47,18 @@ def test_an_absent_detectron2_is_named_with_the_way_out(monkeypatch):
     ) as e:
         engine.import_detectron2()
     assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("page", ["engines.md", "cluster.md"])
+def test_every_place_has_the_one_recipe(page):
+    """The error, the pages and setup.py: after torch, its preconditions, without build isolation, one commit."""
+    assert all(line in engine._INSTALL for line in engine.RECIPE)
+    text = (ROOT / "docs" / page).read_text()
+    assert "\n" + "\n".join(engine.RECIPE) + "\n" in text
+    for path in ("README.md", "CONTRIBUTING.md", "setup.py", f"docs/{page}"):
+        commands = set(re.findall(r"pip install [^`\n]*(?:isolation|detectron2)[^`\n]*", (ROOT / path).read_text()))
+        assert commands <= set(engine.RECIPE), path
+    assert f"github.com/facebookresearch/detectron2@{engine.COMMIT}" in (ROOT / "setup.py").read_text()
 
 
 REFUSED = {

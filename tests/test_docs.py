@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 import backbones.config
+import backbones.data.defaults
 import detection.config
-import detection.engines.yolo.config
+import detection.engines.yolo.config as yolo_config
 import suites.config
 from backbones.core.config import flatten
 from comparison.metrics import METRICS
@@ -20,6 +21,7 @@ from comparison.metrics import METRICS
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+DEFAULTS = (backbones.config, backbones.data.defaults, detection.config, yolo_config)
 DIAGRAM = ROOT / "docs" / "architecture.svg"
 ROOMS = "backbones|detection|comparison|suites|tools|tests|configs|benchmarks|docs"
 PATH = re.compile(rf"(?<![\w/.$~>-])(?:{ROOMS})/(?:[\w./-]*[\w/])?(?![\w*<{{])")
@@ -34,6 +36,10 @@ FOREIGN = {
 
 def named(path):
     return str(path.relative_to(ROOT))
+
+
+def named_module(module):
+    return module.__name__
 
 
 def unknown_paths(text):
@@ -115,7 +121,7 @@ def test_every_target_of_make_exists(path):
 
 @pytest.mark.parametrize("path", PAGES, ids=named)
 def test_every_config_key_exists(path):
-    trees = [module.get_defaults() for module in (backbones.config, detection.config, detection.engines.yolo.config)]
+    trees = [module.get_defaults() for module in (backbones.config, detection.config, yolo_config)]
     known = {key for tree in [*trees, suites.config.DEFAULTS] for key, _ in flatten(tree)}
     known |= {key.rsplit(".", n)[0] for key in known for n in range(1, key.count(".") + 1)}
     blocks = "|".join(sorted({key.split(".")[0] for key in known if "." in key}))
@@ -124,6 +130,22 @@ def test_every_config_key_exists(path):
     halfway |= {key for key in keys if key.endswith(".register")}  # a registry
     short = {key for key in keys if any(longer.endswith(f".{key}") for longer in known)}  # MODEL.FPN.NORM as FPN.NORM
     assert sorted(keys - known - halfway - short) == []
+
+
+def uncommented(text):
+    """The keys of a module of defaults that have a comment neither in the line above nor in their own."""
+    lines = text.splitlines()
+    keys = {n: found[1] for n, line in enumerate(lines) if (found := re.match(r"_C\.([\w.]+) = (?!\w*Block\()", line))}
+    keys = {n: key for n, key in keys.items() if not lines[n].endswith("CfgNode()")}  # a block of a method of labels
+    return [key for n, key in keys.items() if not lines[n - 1].startswith("#") and "  # " not in lines[n]]
+
+
+@pytest.mark.parametrize("module", DEFAULTS, ids=named_module)
+def test_every_config_key_is_explained_beside_its_default(module):
+    text = Path(module.__file__).read_text()
+    assert text.count("\n_C.") > 20
+    assert uncommented(text) == []
+    assert uncommented("# x\n_C.A = 1\n_C.B = Block(X)\n_C.B.C = MACHINE(2)\n_C.D = 3  # x\n_C.E = 4") == ["B.C", "E"]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=named)
@@ -150,6 +172,19 @@ def test_the_index_names_every_page():
     index = (ROOT / "docs" / "README.md").read_text()
     linked = {(ROOT / "docs" / target).resolve() for target in re.findall(r"\]\(([^)#]+)\)", index)}
     assert linked >= {*PAGES, DIAGRAM} - {ROOT / "docs" / "README.md"}
+
+
+def test_the_table_of_folders_lists_every_package():
+    """In architecture.md, one line each; README's layout names those of the first two levels."""
+    packages = ("backbones", "detection", "comparison", "suites")
+    folders = {named(path.parent) for package in packages for path in (ROOT / package).rglob("__init__.py")}
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    assert re.findall(r"(?m)^\| `([\w/]+)/` \| \S.* \|$", text) == sorted(folders)
+    layout = (ROOT / "README.md").read_text().partition("## Layout\n")[2].partition("```\n")[2].partition("```")[0]
+    lines = dict(re.findall(r"(?m)^(\w+)/ +(.*(?:\n .*)*)", layout))
+    for folder in folders:
+        package, _, inner = folder.partition("/")
+        assert not inner or "/" in inner or f"{inner}/" in lines[package], folder
 
 
 def test_the_diagram_is_well_formed_and_its_texts_lie_inside():
@@ -183,5 +218,5 @@ def test_the_table_of_measures_lists_the_columns_of_the_report():
     direction = {1: "higher", -1: "lower", 0: "-"}
     for metric in METRICS:
         assert f"| `{metric.name}` | {metric.title} | {direction[metric.better]} | {metric.meaning} |" in text
-        assert f"### {metric.group}\n" in text
+        assert f"\n## {metric.group}\n" in text
     assert len(re.findall(r"(?m)^\| `\w+` \|", text)) == len(METRICS)

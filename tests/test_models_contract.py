@@ -34,6 +34,19 @@ def smallest(arch):
     return sides.get(arch, 32 if imagenet else 8)
 
 
+def test_the_list_shows_every_network_with_its_meaning(load_tool, capsys):
+    """Two columns; no line is wrapped, so that grep finds whole entries."""
+    assert load_tool("pretrain").main(["--list-networks"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ARCHS
+    width = max(map(len, ARCHS))
+    assert {line[width : width + 2] for line in lines} == {"  "}
+    for line in lines:
+        assert line[width + 2 :].endswith(".")
+        assert len(line) <= 140
+    assert "resnet50           ResNet-50: 25,557,032 parameters at 1,000 classes." in lines
+
+
 @pytest.fixture(scope="module", params=ARCHS)
 def network(request):
     torch.manual_seed(0)

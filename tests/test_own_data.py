@@ -15,10 +15,13 @@ from PIL import Image
 from backbones.core.config import load_config, load_yaml
 from backbones.core.results import load_results
 from detection.config import get_defaults
+from suites.loading import load_suite
+from suites.plan import build_plan
 
 ROOT = Path(__file__).resolve().parent.parent
 MANUAL = (ROOT / "docs" / "own_data.md").read_text()
 FILES = dict(re.findall(r"`mine/(\w+\.yaml)`.*?```yaml\n(.*?)```", MANUAL, flags=re.DOTALL))
+MORE_ROWS = re.findall(r"\*\*More rows\.\*\*.*?```yaml\n(.*?)```", MANUAL, flags=re.DOTALL)[0]
 VOC = re.findall(r"```yaml\n(.*?)```", MANUAL, flags=re.DOTALL)[-1]
 COMMANDS = [shlex.split(line) for line in re.findall(r"^python (.*)$", MANUAL, flags=re.MULTILINE)]
 SIDE, CLASSES = 64, ("cat", "dog", "owl")
@@ -115,6 +118,27 @@ def test_the_commands_of_the_manual(load_tool, mine, form, capsys):
         assert "LS seed 2: finetune (mine): to run" in said
         assert "not here" not in said
     assert not (mine / "runs").exists()
+
+
+def test_the_rows_with_boxes_and_with_a_teacher(load_tool, mine, capsys):
+    """The keys of "More rows" in suite.yaml: all stages are planned, the temperature is fitted on images held out."""
+    write_coco(mine / "boxes", np.random.default_rng(1))
+    tree, more = (yaml.safe_load(text) for text in (FILES["suite.yaml"], MORE_ROWS))
+    rows = [*tree["ROWS"], *more.pop("ROWS")]
+    (mine / "suite.yaml").write_text(yaml.safe_dump(tree | more | {"ROWS": rows}))
+    assert call(load_tool, COMMANDS[1]) == 0
+    said = capsys.readouterr().out
+    for label in ("ALS (all)", "ILS"):
+        for kind in ("pretrain", "evaluate", "localize", "finetune (mine)"):
+            assert f"{label} seed 2: {kind}: to run" in said
+    stages = {stage.title: stage for stage in build_plan(load_suite(mine / "suite.yaml"), mine / "runs").stages}
+    student = stages["ILS seed 2: pretrain"]
+    assert stages["CE seed 2: pretrain"] in student.inputs
+    keys, measured = (
+        dict(zip(words[::2], words[1::2], strict=True))
+        for words in (student.overrides, stages["ILS seed 2: evaluate"].overrides)
+    )
+    assert (keys["DATA.HOLDOUT"], keys["DATA.VAL_SPLIT"], measured["DATA.VAL_SPLIT"]) == ("500", "holdout", "val")
 
 
 def test_a_detector_takes_the_number_of_classes_from_the_data(load_tool, mine):

@@ -351,7 +351,9 @@ def test_the_suites_of_attacks_continue_those_of_the_trainings(tmp_path):
     """In one folder, Tables VI and VII attack the trainings of Tables X and II, on all images, with the paper's two."""
     for attacked, trained, split in (("ols_table6", "ols_table10", "test"), ("ols_table7", "ols_table2", "val")):
         path = ROOT / f"configs/suites/{attacked}.yaml"
-        assert f"--output-dir runs/suites/{trained}\n" in path.read_text()
+        text = path.read_text()
+        assert f"--output-dir runs/suites/{trained}\n" in text
+        assert f"\n# Shares the folder of {trained}.yaml, so that trainings of both are not repeated.\n" in text
         plan = build_plan(load_suite(path), tmp_path)
         own, other = (
             {s.output for s in p.stages if s.kind == "pretrain"}

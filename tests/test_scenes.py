@@ -1,6 +1,7 @@
 """The procedural data set `scenes`: its files say what was drawn, and what was drawn has the promised statistics."""
 
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -298,3 +299,12 @@ def test_the_tool_draws_then_skips_then_refuses(tmp_path, capsys):
     assert other.returncode == 2
     assert other.stderr.startswith("error: ")
     assert other.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["scenes", "scenes-voc", "imagenet-boxes"])
+def test_the_help_explains_every_option(load_tool, capsys, name):
+    with pytest.raises(SystemExit):
+        load_tool("prepare_data").main([name, "--help"])
+    entries = re.findall(r"(?m)^  (--[\w-]+) [A-Z_]+\s+(\S.*)", capsys.readouterr().out)
+    assert len(entries) >= 3
+    assert [option for option, said in entries if said.startswith(("default", "(default", "-"))] == []

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from backbones.core.arguments import ArgumentParser
 from backbones.core.config import load_config
 from backbones.core.errors import InputError
 from backbones.core.findings import ERROR, EXAMPLES, WARNING, Findings, Kind
 from backbones.core.image_checks import StatedImage, check_images
 from backbones.core.warning_counter import WarningCounter
 from detection.config import get_defaults
+from detection.data.check_arguments import add_arguments
 from detection.data.checks import Options, check_config_data, check_detection
 from detection.data.coco.reader import load_coco
 
@@ -35,6 +37,18 @@ def judge(tool, capsys):
         return code, out.splitlines()[-1], out
 
     return run
+
+
+def test_the_retired_name_of_an_option_is_read_but_not_shown(tool, capsys):
+    """--no-pictures of earlier versions."""
+    parser = add_arguments(ArgumentParser())
+    assert not parser.parse_args([]).no_images
+    assert all(parser.parse_args([name]).no_images for name in ("--no-images", "--no-pictures"))
+    with pytest.raises(SystemExit):
+        tool(["--help"])
+    said = capsys.readouterr().out
+    assert "--no-images" in said
+    assert "--no-pictures" not in said
 
 
 def make_tree():

@@ -4,7 +4,7 @@
     python tools/export_detections.py RUN --output-dir D --comp4     also D/comp4_det_test_<class>.txt
 
 RUN is the folder of a finished fine-tuning, or an evaluation folder in it.  ground_truth.json is COCO instances json
-with the image ids of the run's predictions.json, which is a COCO results json.  Detects nothing anew; reads the
+with the image ids of the run's predictions.json, which is a COCO results json.  Runs no detector; reads the
 annotations of the test set, which must be unchanged.
 """
 

@@ -73,9 +73,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--key", default="", help="ablation: config key that differs between the runs")
     parser.add_argument("--method", default="GradCAMPlusPlus", help="maps: CAM, GradCAM or GradCAMPlusPlus")
     parser.add_argument("--covered", type=int, default=0, help="maps: last images to repeat with objects painted over")
-    said = "maps, tsne or soft_labels (default %(default)s)"
-    for name, default in (("images", 6), ("classes", 10), ("per-class", 50), ("seed", 0)):
-        parser.add_argument(f"--{name}", type=int, default=default, help=said)
+    ints = (("images", 6, "maps"), ("classes", 10, "tsne, soft_labels"), ("per-class", 50, "tsne"), ("seed", 0, "tsne"))
+    for name, default, kinds in ints:
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"{kinds} (default %(default)s)")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY VALUE", help="change config keys of the runs")
     return parser.parse_args(argv)
 

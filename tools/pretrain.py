@@ -27,6 +27,11 @@ def main(argv: list[str] | None = None) -> int:
 
         print(list_methods())
         return 0
+    if args.list_networks:
+        from backbones.models import list_networks
+
+        print(list_networks())
+        return 0
     if not args.output_dir:
         raise InputError("--output-dir is missing; give the folder to write the run to")
     if wants_launch(args):
@@ -58,6 +63,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="resume from the checkpoint of the run, if it exists")
     add_keep(parser)
     parser.add_argument("--list-methods", action="store_true", help="print every method with its arguments and exit")
+    parser.add_argument("--list-networks", action="store_true", help="print every network (MODEL.ARCH) and exit")
     add_launch_arguments(parser)
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="change config keys")
     return parser.parse_intermixed_args(argv)

@@ -1,7 +1,7 @@
 """Draw the detections of a finished fine-tuning, or of a results file, and the truth on the images.
 
     python tools/show_detections.py RUN --output-dir D                            D/contact_sheet.png, D/images/<id>.png
-    python tools/show_detections.py RUN --output-dir D --error Loc --sort score   the surest of the misplaced boxes
+    python tools/show_detections.py RUN --output-dir D --error Loc --sort score   the most confident misplaced boxes
     python tools/show_detections.py --truth annotations.json --results ours=detections.json --images F --output-dir D
 
 RUN is the folder of a finished fine-tuning, or an evaluation folder in it.  Objects are dashed, detections solid.

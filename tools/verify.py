@@ -3,7 +3,7 @@
     python tools/verify.py FILE.zip
 
 Needs no GPU, no images and no weights.  Prints what was compared; exit code 1 if a file was changed, or if a number, an
-interval, a verdict or a sentence of the page is not the recomputed one, each in one line.
+interval, a verdict or a sentence of the page differs from the recomputed one, each in one line.
 """
 
 import argparse

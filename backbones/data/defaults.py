@@ -26,6 +26,7 @@ _C = Block(NUMBER)
 _C.NAME = "imagenet_xml"
 # Folder of the data set; ~ and $VARIABLES are expanded.  The layout is described at the top of its reader.
 _C.ROOT = MACHINE("")
+# Split that is trained on, a name of the data set's reader; ImageNet and class folders: a subfolder of ROOT.
 _C.TRAIN_SPLIT = "train"
 # Metrics without a suffix are measured on this split; holdout: the part of TRAIN_SPLIT held out by HOLDOUT.
 _C.VAL_SPLIT = TEST("val")
@@ -65,8 +66,9 @@ _C.IMAGE_SIZE = 224
 # resize_crop: to RESIZE x RESIZE, then a crop of IMAGE_SIZE (fine-grained data; the ratio of the sides is not kept)
 # none: the whole image, resized if its size differs (SVHN)
 _C.AUGMENTATION = "random_resized_crop"
-# Range of a crop's share of the image area, and of its width / height (torchvision's RandomResizedCrop).
+# Range of a crop's share of the image area (torchvision's RandomResizedCrop).
 _C.CROP_AREA = [0.08, 1.0]
+# Range of a crop's width / height.
 _C.CROP_RATIO = [0.75, 4 / 3]
 # Black pixels on each side for pad_crop.
 _C.PAD = 4
@@ -79,13 +81,15 @@ _C.COLOR_JITTER = [0.0, 0.0, 0.0]
 # Standard deviation of the noise along ImageNet's principal colours (AlexNet; 0.1); 0: none.
 _C.LIGHTING = 0.0
 
-# Evaluation: shorter side in pixels (0: unchanged), then side of the centre crop in pixels.
+# Shorter side of an image of an evaluation, in pixels, before the centre crop; 0: unchanged.
 _C.EVAL_RESIZE = TEST(256)
+# Side of the centre crop of an evaluation, in pixels.
 _C.EVAL_CROP = TEST(224)
 # Resize both sides to EVAL_RESIZE pixels, ignoring the aspect ratio (OLS's fine-grained data).
 _C.EVAL_STRETCH = TEST(False)
-# Channel statistics, RGB in [0, 1]; objects are painted over with the colour MEAN.
+# Mean per channel, RGB in [0, 1]; objects are painted over with this colour.
 _C.MEAN = [0.485, 0.456, 0.406]
+# Standard deviation per channel, RGB, in units of the range [0, 1].
 _C.STD = [0.229, 0.224, 0.225]
 # Loader processes; 0 loads in the training process.
 _C.NUM_WORKERS = MACHINE(0)

@@ -1,6 +1,6 @@
 """The interface of all methods: a method contains the model and turns a batch into a training step.
 
-A method overrides the hooks in which it differs from plain cross-entropy, mostly one.  The loop calls, in order:
+A method overrides the hooks in which it differs from plain cross-entropy, usually only one.  The loop calls, in order:
 
     setup(context)                       once, before training, and before the state of a checkpoint is loaded
     begin_epoch(epoch)                   before the first step of each epoch

@@ -19,6 +19,7 @@ and the methods `stages(x)`, the features by name; `stage_modules()`, the module
 Letters: B images, C channels, H x W pixels, K classes.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -123,6 +124,13 @@ def build_model(arch: str, num_classes: int, norm: str = "BN") -> nn.Module:
     if num_classes < 2:
         raise InputError(f"MODEL: num_classes is {num_classes}; a classifier needs at least 2 classes")
     return MODELS.get(arch)(num_classes=num_classes, norm=norm)
+
+
+def list_networks() -> str:
+    """Return every registered network in one line: its name, and the first paragraph of its docstring."""
+    width = max(map(len, MODELS.names()))
+    said = {name: (inspect.getdoc(MODELS.get(name)) or "").partition("\n\n")[0] for name in MODELS.names()}
+    return "\n".join(f"{name:<{width}}  {' '.join(text.split())}".rstrip() for name, text in said.items())
 
 
 def build_norm(norm: str) -> Callable[[int], nn.Module]:

@@ -138,6 +138,11 @@ def _pair_text(table: Table, training: Training) -> str:
     )
 
 
+def _shared_folder(table: Table) -> str:
+    other = table.spec["suite"].get("folder")
+    return f"# Shares the folder of {other}.yaml, so that trainings of both are not repeated.\n" if other else ""
+
+
 def _paper_arguments(table: Table, paper: str) -> list[str]:
     """Return the option that shows the published numbers beside those of the suite; none if our text has none."""
     return ["--paper", f'"{paper}"'] if is_shown_beside(table) else []
@@ -155,7 +160,7 @@ def _suite_text(
     folder = f"runs/suites/{spec['suite'].get('folder', name)}"
     text = (
         f"# python tools/benchmark.py --config-file {_suite_path(name)} --output-dir {folder}\n"
-        f"# {table.title}, {spec['title']}.\n"
+        f"# {table.title}, {spec['title']}.\n{_shared_folder(table)}"
         f"# Cost: estimate {_rounded(hours)} hours of one V100: {runs}.  Published numbers: docs/papers.md.\n{WRITTEN}"
         f"SEEDS: {seeds}\n"
     )

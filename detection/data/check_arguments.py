@@ -21,7 +21,8 @@ def add_arguments(parser: ArgumentParser) -> ArgumentParser:
     add("--split", help=f"split of classification data (default {SPLIT})")
     add("--num-classes", type=int, help="NUM_CLASSES of the planned training; 0: that of the data")
     add("--fast", action="store_true", help="read image headers only; misses truncated files")
-    add("--no-images", "--no-pictures", action="store_true", help="check only the annotations")
+    add("--no-images", action="store_true", help="check only the annotations")
+    add("--no-pictures", dest="no_images", action="store_true", help=argparse.SUPPRESS)  # of earlier versions
     add("--workers", type=int, default=0, help="threads that read images (default: automatic)")
     add("--json", action="store_true", help="print the reports as JSON")
     return parser

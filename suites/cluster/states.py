@@ -1,7 +1,7 @@
 """The state of a stage on a cluster: from its folder first, then from its attempts, its claims and the scheduler.
 
-Never submitted again while its job may be alive; never counted as failed before its job has ended, is not in the queue,
-and its files have had time to appear.
+A stage is never submitted again while its job may be alive, and never counted as failed before its job has ended and
+left the queue, and its files have had time to appear.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -4,5 +4,5 @@ import re
 
 from helpers.killing import ROOT
 
-TABLE = (ROOT / "README.md").read_text().partition("## Methods\n")[2].partition("\n## ")[0]
+TABLE = (ROOT / "README.md").read_text().partition("## Methods and networks\n")[2].partition("\n## ")[0]
 OWN = sorted(set(re.findall(r"`(\w+)`", "".join(line for line in TABLE.splitlines() if line.startswith("|")))))

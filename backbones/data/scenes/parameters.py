@@ -1,15 +1,39 @@
-"""Parameters of a set of scenes: every option of `tools/prepare_data.py` that changes an image."""
+"""Parameters of a set of scenes: every option of `tools/prepare_data.py` that changes an image.
 
+The help of that tool quotes `OPTIONS_OF_SCENES` and `OPTIONS_OF_VOC`.
+"""
+
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from backbones.core.checks import check_range
 from backbones.core.errors import InputError
 
+OPTIONS_OF_SCENES = {
+    "seed": "seed of all images",
+    "image_size": "side of a classification image in pixels, at least 32",
+    "train": "number of classification images to train on",
+    "val": "number of classification images in val, and as many in val_shifted",
+    "detection_train": "number of detection images (512 px) to train on",
+    "detection_val": "number of detection images in val",
+    "correlation": "probability, in [0, 1], that an image has the background of its class; 1 / 12: independent",
+    "share_min": "smallest share of a classification image in the box of its object, at least 0.02",
+    "share_max": "largest share, at most 1",
+}
+OPTIONS_OF_VOC = {
+    "seed": OPTIONS_OF_SCENES["seed"],
+    "train": "number of images to train on",
+    "val": "number of images in val",
+    "tiles": "0: scenes of 512 px; n: n x n classification images of 64 px side by side, which are learned in minutes",
+}
+
 
 @dataclass(frozen=True)
 class SceneParameters:
-    """Parameters of a set; counts are images, `val` is also the size of val_shifted; see draw_object_image."""
+    """Parameters of a set: `OPTIONS_OF_SCENES`; see draw_object_image."""
+
+    options: ClassVar[Mapping[str, str]] = OPTIONS_OF_SCENES
 
     seed: int = 0
     image_size: int = 64
@@ -36,12 +60,14 @@ class SceneParameters:
 
 @dataclass(frozen=True)
 class VocParameters:
-    """Parameters of a set.
+    """Parameters of a set: `OPTIONS_OF_VOC`.
 
     tiles: 0: scenes of 512 px, the same as of `SceneParameters` with this seed; a third of their objects are below 32^2
         pixels.  n: n x n classification images of 64 px side by side, drawn at random, each with one object, on
         backgrounds that are independent of the class.  A detector learns their classes in minutes.
     """
+
+    options: ClassVar[Mapping[str, str]] = OPTIONS_OF_VOC
 
     seed: int = 0
     train: int = 1500

@@ -30,10 +30,12 @@ from detection.exchange.loading import LoadReport, split_dropped, to_detectron2,
 from detection.exchange.proof import STAGES, prove_from_pixels
 
 COMMIT = "02b5c4e295e990042a714712c21dc79b731e8833"
-_INSTALL = (
-    "install it after torch with: pip install --no-build-isolation "
-    f"'git+https://github.com/facebookresearch/detectron2@{COMMIT}', or set ENGINE torchvision"
+# The recipe of its authors, after torch; the pages name the same two lines, setup.py the same commit.
+RECIPE = (
+    'pip install "setuptools<81" wheel ninja',
+    f'pip install --no-build-isolation "git+https://github.com/facebookresearch/detectron2@{COMMIT}"',
 )
+_INSTALL = f"install it after torch with: {' && '.join(RECIPE)}, or set ENGINE torchvision"
 # The first two repeat as warnings and tracebacks what our account and errors report in one line; the third
 # warns about a call inside detectron2.
 _SILENCED = ("fvcore.common.checkpoint", "detectron2.engine.train_loop", "torch.fx._symbolic_trace")

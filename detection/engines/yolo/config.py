@@ -40,8 +40,9 @@ _C.DATASETS = Block()
 # Root folder of the data sets named in detection/data/catalog.py; ~ and $VARIABLES are expanded.
 _C.DATASETS.ROOT = MACHINE("$SMOOTH2DET_DATA")
 # Names from the catalog, or "voc:<folder>:<split>[:<classes.txt>]", or "coco:<json>:<image folder>".
-# Several training sets are joined (VOC 07+12); exactly one test set.
+# Several training sets are joined (VOC 07+12).
 _C.DATASETS.TRAIN = CONTENT(("voc_2007_trainval", "voc_2012_trainval"))
+# The one test set, named likewise.
 _C.DATASETS.TEST = CONTENT(("voc_2007_test",))
 # One more name, of the data set on which TEST.EVAL_PERIOD measures AP and loss; empty: AP on the test set.
 _C.DATASETS.VAL = CONTENT("")
@@ -58,14 +59,18 @@ _C.INPUT = Block(NUMBER)
 # Sides in pixels of the square network input, multiples of 32; a new one is drawn every PERIOD iterations.
 # NOTE: the reference starts with 448; here the first side is drawn like any other.
 _C.INPUT.SIZES = (320, 352, 384, 416, 448, 480, 512, 544, 576, 608)
+# Iterations with the same side.
 _C.INPUT.PERIOD = 10
-# Probabilities of a horizontal flip, and of a crop and a shift that keep every box whole.
+# Probability of a horizontal flip.
 _C.INPUT.FLIP = 0.5
+# Probability of a crop that keeps every box whole.
 _C.INPUT.RANDOM_CROP = 0.5
+# Probability of a shift that keeps every box whole.
 _C.INPUT.TRANSLATION = 0.5
 # Probability that a second image is blended in; the weight of the first is ~ Beta(MIXUP_ALPHA, MIXUP_ALPHA), and
 # boxes are weighted like their image.
 _C.INPUT.MIXUP = 0.5
+# Parameter of this distribution, above 0.
 _C.INPUT.MIXUP_ALPHA = 1.5
 
 _C.MODEL = Block(NUMBER)
@@ -73,8 +78,9 @@ _C.MODEL = Block(NUMBER)
 _C.MODEL.ARCH = "mobilenetv2"
 # Number of categories listed in the data; checked against the data.  0: that of the data.
 _C.MODEL.NUM_CLASSES = 20
-# Mean and standard deviation per channel, range 0..255, RGB.
+# Mean per channel, range 0..255, RGB.
 _C.MODEL.PIXEL_MEAN = [123.675, 116.280, 103.530]
+# Standard deviation per channel, likewise.
 _C.MODEL.PIXEL_STD = [58.395, 57.120, 57.375]
 # Anchors (width, height) of the strides 8, 16 and 32, in units of the stride; tools/estimate_anchors.py
 # estimates others.
@@ -122,25 +128,31 @@ _C.SOLVER = Block(NUMBER)
 _C.SOLVER.OPTIMIZER = "SGD"
 # Images per iteration, over all processes.
 _C.SOLVER.IMS_PER_BATCH = 8
-# Linear warm-up from WARMUP_FACTOR * BASE_LR, then a cosine to FINAL_LR, per iteration.
+# Learning rate: linear warm-up from WARMUP_FACTOR * BASE_LR, then a cosine to FINAL_LR, per iteration.
 _C.SOLVER.BASE_LR = 1e-4
+# Learning rate at the end of the cosine.
 _C.SOLVER.FINAL_LR = 1e-6
-# 120 epochs of the 16,551 images of VOC 07+12, of which two are warm-up.
+# Length of the training in iterations: 120 epochs of the 16,551 images of VOC 07+12.
 _C.SOLVER.MAX_ITER = 248160
+# Iterations of the warm-up, two epochs; 0: none.
 _C.SOLVER.WARMUP_ITERS = 4136
+# Share of BASE_LR at which the warm-up begins.
 _C.SOLVER.WARMUP_FACTOR = 0.0
+# Momentum of SGD; 0: none.
 _C.SOLVER.MOMENTUM = 0.9
+# Whether SGD uses Nesterov's form of the momentum.
 _C.SOLVER.NESTEROV = False
 # For every weight, normalisation layers and biases included, as in the code base ...
 _C.SOLVER.WEIGHT_DECAY = 5e-4
 # ... except scales and shifts of normalisation layers if this is not negative; negative: WEIGHT_DECAY.
 _C.SOLVER.WEIGHT_DECAY_NORM = -1.0
-# Largest norm of the gradient over all parameters.
 _C.SOLVER.CLIP_GRADIENTS = Block()
+# Whether gradients are clipped by their norm over all parameters.
 _C.SOLVER.CLIP_GRADIENTS.ENABLED = False
+# Largest norm.
 _C.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 10.0
-# Mixed precision in bfloat16.
 _C.SOLVER.AMP = Block()
+# Mixed precision in bfloat16.
 _C.SOLVER.AMP.ENABLED = False
 # Iterations between resumable checkpoints (one is always written at the end).
 _C.SOLVER.CHECKPOINT_PERIOD = MACHINE(2068)
@@ -160,6 +172,7 @@ _C.TEST.NMS_THRESH = 0.5
 _C.TEST.MAX_CANDIDATES = 1000
 # True: every class of a box is a candidate; False: only its best one, as in the code base.
 _C.TEST.MULTI_LABEL = False
+# Largest number of detections of an image, those of the highest scores.
 _C.TEST.DETECTIONS_PER_IMAGE = 100
 # COCO AP counts detections above this score.
 _C.TEST.AP_SCORE_THRESH = 0.01

@@ -1,4 +1,4 @@
-"""README's "Add your own method" as printed, in a copy of the tree: one file, and it trains; no test there fails."""
+"""The second method of docs/own_code.md as printed, in a copy of the tree: one file, and it trains; no test fails."""
 
 import os
 import re
@@ -23,7 +23,8 @@ KNOWING = "readmes_table or has_a_neutral_setting or shows_every_argument or blo
 @pytest.fixture(scope="module")
 def example() -> tuple[str, str]:
     """The one file that the section names, and the one block of code that it prints."""
-    section = (ROOT / "README.md").read_text().partition("## Add your own method\n")[2].partition("\n## ")[0]
+    text = (ROOT / "docs" / "own_code.md").read_text()
+    section = text.partition("## A method inside the project\n")[2].partition("\n## ")[0]
     (code,) = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
     (file,) = re.findall(r"new file `([\w/.]+)`", section)
     return file, code
@@ -31,7 +32,7 @@ def example() -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory, example: tuple[str, str]) -> Path:
-    """The tree with README's file in it, and no other change."""
+    """The tree with the file of the manual in it, and no other change."""
     tree = tmp_path_factory.mktemp("copy")
     for name in FOLDERS:
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
