@@ -111,7 +111,8 @@ def describe_data(
     """Return names, fingerprints and counts of the data sets, and whether they share images with the test set.
 
     Args:
-        chosen_on: the data set on which TEST.BEST chose; None: unknown, any test image can be of it.
+        chosen_on: the data set on which TEST.BEST made `choice`; None: unknown, any test image can be of it, or no
+            choice.
     """
     train, test, val = data
     shared = count_shared(train, test)
@@ -126,11 +127,11 @@ def describe_data(
     }
     if val:
         described["val"] = {"name": val.name, "fingerprint": val.fingerprint, **val.counts()}
-    if choice and chosen_on is None:
-        described["chosen_on_test_images"] = True
-    elif choice:
+    if chosen_on is not None:
         chosen = len(test.records) if chosen_on is test else count_shared(chosen_on, test)
         described |= {"test_images_chosen_on": chosen, "chosen_on_test_images": chosen > 0}
+    elif choice:
+        described["chosen_on_test_images"] = True
     return described
 
 
