@@ -156,7 +156,7 @@ def _needs(method: Mapping[str, Any]) -> str:
     if needs is None:
         return f"more than {MOST_SEEDS} seeds"
     images = f" on {needs['images']:.1f} times the images" if needs["images"] > 1 else ""
-    hours = f", {hours_text(needs['hours'])} more" if needs["hours"] is not None else ""
+    hours = f", another {hours_text(needs['hours'])}" if needs["hours"] is not None else ""
     return f"about {needs['seeds']} seeds{images}{hours}"
 
 
