@@ -193,13 +193,11 @@ def _check_references_of_row(row: Row, suite: Suite, data: Sequence[str], above:
     _check_seeds_of_references(texts, suite, row, pretrained)
 
 
-_DRAWN: tuple[str, ...] = ("DATA.HOLDOUT_SEED", "DATA.NOISE_SEED")
-
-
 def _check_own_keys(row: Row, suite: Suite, where: str) -> None:
     """Refuse keys of a row's pretraining that the suite sets after them, so that they would be ignored."""
     own = {"SEED": "the row's SEEDS", "LABEL": "the row's LABEL"}
-    drawn: dict[str, str] = dict.fromkeys(_DRAWN, "SEEDS (of a teacher, they choose the images)")
+    images = "SEEDS, which determine the images of a teacher"
+    drawn = {"DATA.HOLDOUT_SEED": images, "DATA.NOISE_SEED": images}
     own |= drawn if row.seed_offset else {}
     _refuse_keys(row.overrides[::2], f"{where}: OVERRIDES", own)
     if row.grid:
