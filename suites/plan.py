@@ -93,6 +93,18 @@ def plan_again(plan: Plan) -> Plan:
     return replace(again, known=plan.known, name=plan.name, suffix=plan.suffix)
 
 
+def _told(plan: Plan) -> list[str]:
+    """Return the options of a comparison that the suite determines."""
+    mixed = ["--allow-mixed-protocols"] if len(plan.suite.finetune) > 1 else []
+    notes = [text for note in plan.notes for text in ("--note", note)]
+    several = any(len(plan.suite.seeds_of(row)) > 1 for row in plan.suite.rows)
+    chosen = [text for key in chosen_keys(plan.suite.rows) if several for text in ("--chosen", key)]
+    block, usual = plan.suite.compare, Comparing()
+    goal = [] if block.primary == usual.primary else ["--primary", block.primary]
+    goal += [] if block.margin == usual.margin else ["--margin", str(block.margin)]
+    return [*mixed, *chosen, *goal, *notes]
+
+
 def compare_stage(
     plan: Plan, runs: Sequence[Stage], failures: Path | None = None, price: Sequence[str] = ()
 ) -> Compare:
@@ -109,16 +121,10 @@ def compare_stage(
     runs = [run for run in runs if run.compared]
     results = [run.output / FILE_NAME for run in runs]
     contents = [fingerprint(path.read_bytes()) if path.is_file() else "" for path in results]
-    mixed = ["--allow-mixed-protocols"] if len(plan.suite.finetune) > 1 else []
-    notes = [text for note in plan.notes for text in ("--note", note)]
-    several = any(len(plan.suite.seeds_of(row)) > 1 for row in plan.suite.rows)
-    chosen = [text for key in chosen_keys(plan.suite.rows) if several for text in ("--chosen", key)]
     failed = ["--failures", str(failures)] if failures else []
-    block, usual = plan.suite.compare, Comparing()
-    goal = [] if block.primary == usual.primary else ["--primary", block.primary]
-    goal += [] if block.margin == usual.margin else ["--margin", str(block.margin)]
-    told, where = [*mixed, *chosen, *goal, *notes], "COMPARE: ARGUMENTS"
-    files = [*locate(block.arguments, (*READ_BY_COMPARE, BUNDLE), Path.cwd())]  # of a command line: relative to it
+    told, where = _told(plan), "COMPARE: ARGUMENTS"
+    # Of a command line: relative to it.
+    files = [*locate(plan.suite.compare.arguments, (*READ_BY_COMPARE, BUNDLE), Path.cwd())]
     arguments = [*told, *by_content(files, READ_BY_COMPARE, where, plan.known)]
     contents += [fingerprint(failures.read_bytes())] if failures else []
     output, tool = plan.report, find_tool(plan.tools, Compare.default_tool)

@@ -15,9 +15,10 @@ from scipy import stats
 from backbones.core.errors import InputError
 from backbones.gaussian.directions import APPEARED, ERRORS, OPPOSITE, UNDECIDED
 from comparison.answers.claims import Claim, Outcome, Questions, Trial, judge_claim, read_claims
-from comparison.answers.page import claims_text, results_text
+from comparison.answers.page import claims_text
 from comparison.answers.predictors import correlate
-from comparison.answers.readme import BEGIN, END, answer_figure, answer_text
+from comparison.answers.readme import BEGIN, END, Beside, answer_figure, answer_text, spread_sentence
+from comparison.answers.results_page import results_text
 from comparison.answers.store import add_runs, compare_published, load_comparison, read_made, record
 from comparison.answers.study import judge_by_study
 from comparison.diagnosis.of_run import INFLUENCE_FILE, NUMBERS_FILE
@@ -198,7 +199,20 @@ def test_the_spread_of_fine_tunings_stands_beside_that_of_seeds(published, tmp_p
     claims.write_text(claims.read_text().replace('"Which one?"', '"Which one?", answers_two: "How much?"'))
     _, text = results_text(root, read_claims(claims)).split("## answers_two")
     assert "of AP of one run: between fine-tunings of one backbone 0.0200." in text
-    assert f"pretraining, under {known['protocol']}: {known['seeds'] ** 0.5:.4f} in answers_one, where each" in text
+    said = f"Between seeds, each with its pretraining and one fine-tuning, under {known['protocol']}"
+    assert f"{said}: {known['seeds'] ** 0.5:.4f} in answers_one." in text
+
+
+def test_the_spread_names_the_fine_tuning_where_it_was_repeated():
+    def one(protocol, seeds, tuning):
+        return {"variances": [{"protocol": protocol, "seeds": seeds, "fine_tuning": tuning}]}
+
+    own = one("a", 0.0009, None)
+    assert spread_sentence(own, [own, one("b", None, 0.0004)]) == ""
+    most = spread_sentence(own, [own, one("a", None, 0.0005)])
+    assert most.startswith("Most of the spread comes from the fine-tuning: its standard deviation is 0.022 on one")
+    assert "and 0.030 between seeds" in most
+    assert spread_sentence(own, [one("a", None, 0.0001)]).startswith("Less than half of the spread comes")
 
 
 def entry(word, value, low, high, metric="AP", seeds=(3, 3)):
@@ -229,10 +243,11 @@ def test_the_answer_follows_verdict_or_interval(word, metric, numbers, expect, a
 
 
 def readme(comparison, judged=(), others=None):
-    text = answer_text(f"before {BEGIN} old {END} after", comparison, judged, others or {})
+    beside = Beside(others or {}, "A note.", "A spread.")
+    text = answer_text(f"before {BEGIN} PREVIOUS {END} after", comparison, judged, beside)
     assert text.startswith(f"before {BEGIN}")
     assert text.endswith(f"{END} after")
-    assert "old" not in text
+    assert "PREVIOUS" not in text
     assert max(len(line) for line in text.splitlines() if not line.startswith("|")) <= 120
     return " ".join(text.split())
 
@@ -242,13 +257,16 @@ def test_the_readme_says_which_methods_are_better_and_by_how_much(published):
     text = readme(comparison)
     assert "**Yes, with ALS (all): the detector is better than with hard labels (CE).**" in text
     values = [row["metrics"]["AP"] for row in comparison["rows"] if row["label"] == "CE"]
-    assert f"(CE) reach {sum(values) / 3:.3f}." in text
+    assert f"(CE) reach {sum(values) / 3:.3f} AP." in text
+    assert " A note. A spread. - Of 0 claims" in text
     gain = comparison["methods"][2]["differences"]["AP"]
     numbers = f"{gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}] AP"
-    assert f"| ALS (all) (3 seeds) | {numbers.removesuffix(' AP')} | better than CE | |" in text.replace(MINUS, "-")
+    assert f"| ALS (all) | {numbers.removesuffix(' AP')} | better | |" in text.replace(MINUS, "-")
+    assert "| pretrained with (3 seeds each) | AP minus that of CE | verdict | settled by (CE too) |" in text
     other = readme(comparison, others={"Elsewhere": comparison}).replace(MINUS, "-")
     assert f"ALS (all) better ({numbers.removesuffix(' AP')})." in other
     assert "- Elsewhere, AP against CE: LS " in other
+    assert "- Elsewhere: not run yet." in readme(comparison, others={"Elsewhere": None})
     figure = answer_figure(comparison)
     assert f"ALS (all) (3 seeds) {gain['value']:+.3f}" in figure.replace("\N{MINUS SIGN}", "-")
 
@@ -260,37 +278,39 @@ def test_the_readme_promises_nothing_without_a_verdict(published):
     text = readme(few)
     assert "**Not known yet: no method has 3 published seeds.**" in text
     value = format_number(methods[1]["differences"]["AP"]["value"], signed=True)
-    assert f"| LS (3 seeds) | {value} | no verdict with fewer than 3 seeds |" in text
+    assert f"| LS | {value} | no verdict with fewer than 3 seeds |" in text
     assert "; ALS (all) no verdict with fewer than 3 seeds (" in readme(comparison, others={"Elsewhere": few})
     assert "](docs/answer.svg)" not in text
     assert answer_figure(comparison | {"methods": methods}) == ""
     methods = [one for one in comparison["methods"] if one["label"] != "ALS (all)"]
     text = readme(comparison | {"methods": methods})
-    assert "**Not known yet: LS cannot be distinguished from hard labels with the seeds published so far. " in text
-    assert "Pretrain with hard labels (CE) until then: no smoothing has shown a better detector.**" in text
+    assert "**Not known yet: LS cannot be distinguished from hard labels on the drawn images measured here. " in text
+    assert "Hard labels (CE) stay the cheap default: no other method has shown a better detector here.**" in text
+    assert "Even no pretraining" not in text
     ls = methods[1]["differences"]["AP"]
-    assert f"Those of undecided methods reach ±{(ls['high'] - ls['low']) / 2:.3f} on average." in text
+    assert f"Those of undecided methods extend ±{(ls['high'] - ls['low']) / 2:.3f} on average." in text
     assert text.endswith(f"with at least three seeds; the numbers above suggest that you need more. {END} after")
     control = methods[1] | {"label": "none", "method": "random"}
     control["differences"] = control["differences"] | {"AP": ls | {"value": -0.05, "low": -0.09, "high": -0.01}}
     text = readme(comparison | {"methods": [*methods, control]}).replace(MINUS, "-")
-    said = "| no pretraining (3 seeds) | -0.050 [-0.090, -0.010] | not distinguishable from CE after the correction for"
-    assert f"{said} several methods |" in text
+    said = "| no pretraining | -0.050 [-0.090, -0.010] | not distinguishable after the correction for several methods |"
+    assert said in text
+    assert "Even no pretraining is not told from hard labels yet" in text
     control["verdict"] = control["verdict"] | {"word": ""}
     text = readme(comparison | {"methods": [*methods, control]}).replace(MINUS, "-")
-    assert "| no pretraining (3 seeds) | -0.050 | no verdict with fewer than 3 seeds | |" in text
+    assert "| no pretraining | -0.050 | no verdict with fewer than 3 seeds | |" in text
     methods = [one | {"verdict": one["verdict"] and one["verdict"] | {"word": "worse"}} for one in methods]
     text = readme(comparison | {"methods": methods})
     assert "**Not at our scale: none of LS is better than hard labels (CE).**" in text
     methods[1] = methods[1] | {"label": "A", "verdict": methods[1]["verdict"] | {"word": "not distinguishable"}}
     other = methods[1] | {"label": "B", "verdict": methods[1]["verdict"] | {"word": "worse"}}
     text = readme(comparison | {"methods": [*methods, other]})
-    assert "**Not known yet: A cannot be distinguished from hard labels with the seeds" in text
-    assert "; not better: B. Pretrain with hard labels" in text
+    assert "**Not known yet: A cannot be distinguished from hard labels on the drawn images" in text
+    assert "; not better: B. Hard labels (CE) stay" in text
     assert "No results are published yet." in readme(None)
     assert answer_figure(None) == ""
     with pytest.raises(InputError, match=r"README.md: must contain"):
-        answer_text("no marks", None, (), {})
+        answer_text("no marks", None, (), Beside())
 
 
 def test_better_means_lower_where_lower_is_better():
@@ -356,8 +376,11 @@ def test_the_study_is_published_with_its_counts(load_tool, published, tmp_path):
         tool(["--root", str(root), "--study", str(tmp_path / "gaussian")])
     assert tool(["--root", str(root)]) == 0
     assert "Not run yet: `gaussian_study`. Small. |" in (root / "docs" / "claims.md").read_text()
-    study(tmp_path / "gaussian")
+    study(tmp_path / "gaussian", command=["--output-dir", str(tmp_path / "gaussian")])
     assert tool(["--root", str(root), "--study", str(tmp_path / "gaussian")]) == 0
+    kept = (root / "docs" / "results" / "gaussian_study" / "numbers.json").read_text()
+    assert "OUTPUT_DIR" in kept
+    assert str(tmp_path) not in kept
     claimed, text = ((root / "docs" / name).read_text().replace(MINUS, "-") for name in ("claims.md", "results.md"))
     assert f"| `gaussian_study`: {STUDIED} | -0.050 [-0.090, -0.010] | appeared | as claimed | Small. |" in claimed
     assert "with 7 replicates" in text
@@ -442,7 +465,7 @@ def test_the_tool_refuses_what_it_would_ignore(load_tool, capsys, given, said):
 def test_the_published_files_name_no_folder_of_a_machine():
     found = Path(__file__).parents[1] / "docs" / "results"
     named = re.compile(r"""(?<![\w./])/(?:root|home|Users|work|mnt|tmp|data|scratch|opt)/[^"'\s]*""")
-    texts = [path for path in found.rglob("*") if path.suffix in (".json", ".yaml", ".md")]
+    texts = [path for path in found.rglob("*") if path.suffix in (".json", ".yaml", ".md", ".html")]
     assert len(texts) > 1
     assert {str(path): named.findall(path.read_text()) for path in texts if named.search(path.read_text())} == {}
 

@@ -27,7 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     from comparison.answers.claims import read_claims  # slow: imported after the arguments are checked
-    from comparison.answers.page import FOLDER, SOURCE, write_pages
+    from comparison.answers.page import SOURCE, write_pages
+    from comparison.answers.store import FOLDER
     from comparison.answers.study import STUDY, publish_study
 
     questions = read_claims(args.root / SOURCE)
@@ -42,8 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def publish(root: Path, questions: Any, suite: Path, output_dir: Path, *, numbers_only: bool) -> None:
     """Add the complete runs of a suite to docs/results, and compare all that are there."""
-    from comparison.answers.page import FOLDER
-    from comparison.answers.store import add_runs, compare_published, record
+    from comparison.answers.store import FOLDER, add_runs, compare_published, record
 
     name = check_choice("suite", suite.stem, questions.suites, "docs/claims.yaml: suites")
     plan = build_plan(load_suite(suite, []), output_dir, name=name)

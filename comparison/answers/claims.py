@@ -3,6 +3,7 @@
 docs/claims.yaml:
     suites     NAME of a file in configs/suites -> the question that it answers
     readme     NAME of a further suite in README -> how its line begins
+    note       sentences of README on the scale of the runs
     papers     short name -> full title
     claims     a list of
         paper, place   short name, and table or section
@@ -94,6 +95,7 @@ class Questions:
     papers: Mapping[str, str]
     claims: Sequence[Claim]
     readme: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
 
     def baselines(self, suite: str) -> list[str]:
         """Return the rows that the claims compare with in a suite; "" is the usual baseline and comes first."""
@@ -109,11 +111,11 @@ def read_claims(path: Path) -> Questions:
     """
     tree = load_yaml(path)
     required = ("suites", "papers", "claims")
-    _check_keys(tree, {*required, "readme"}, f"{path}", required=required)
+    _check_keys(tree, {*required, "readme", "note"}, f"{path}", required=required)
     for name in tree.get("readme") or {}:
         check_choice("suite", name, tree["suites"], f"{path}: readme")
     claims = [_read_claim(one, f"{path}: claim {number}", tree) for number, one in enumerate(tree["claims"], start=1)]
-    return Questions(tree["suites"], tree["papers"], claims, tree.get("readme") or {})
+    return Questions(tree["suites"], tree["papers"], claims, tree.get("readme") or {}, tree.get("note") or "")
 
 
 def _read_claim(tree: Mapping[str, Any], where: str, whole: Mapping[str, Any]) -> Claim:

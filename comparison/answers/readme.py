@@ -1,16 +1,17 @@
 """The answer at the head of README.md, and its figure: the suite ANSWERS in a few lines."""
 
 import textwrap
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from backbones.core.errors import InputError
-from comparison.answers.claims import AS_CLAIMED, FEW_SEEDS, OPEN, OPPOSITE, UNTESTED, Claim, Outcome
+from comparison.answers.claims import Claim, Outcome
+from comparison.answers.counts import count_sentence, held_sentence
 from comparison.metrics import BY_NAME
 from comparison.page.export import standalone
 from comparison.page.figures import COLOURS, forest_panel
-from comparison.tables.formats import MISSING, excludes_zero, format_difference, format_number
+from comparison.tables.formats import MISSING, format_difference, format_number
 from comparison.tables.markdown import markdown_table
 from comparison.tables.verdicts import NO_VERDICT, verdict_text
 from comparison.verdicts.words import BETTER, SEEDS_FOR_A_VERDICT, UNDECIDED
@@ -22,13 +23,23 @@ RANDOM = "random"
 _PAPER = '<rect width="100%" height="100%" fill="#ffffff"/>'  # readers of README may have a dark page
 
 
-def answer_text(
-    readme: str, comparison: Mapping[str, Any] | None, judged: Sequence[tuple[Claim, Outcome]],
-    others: Mapping[str, Mapping[str, Any]],
-) -> str:  # fmt: skip
-    """Return the text of README.md with the answer of a comparison between its two marks; None: not published.
+@dataclass(frozen=True)
+class Beside:
+    """What stands beside the answer.
 
-    others: beginning of a line -> the comparison of another suite.
+    others: beginning of a line -> the comparison of another suite, None if it is not published.
+    note: sentences on the scale of the runs; spread: a sentence on what makes them vary.
+    """
+
+    others: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
+    note: str = ""
+    spread: str = ""
+
+
+def answer_text(
+    readme: str, comparison: Mapping[str, Any] | None, judged: Sequence[tuple[Claim, Outcome]], beside: Beside
+) -> str:
+    """Return the text of README.md with the answer of a comparison between its two marks; None: not published.
 
     Raises:
         InputError: a mark is missing.
@@ -36,7 +47,7 @@ def answer_text(
     if readme.count(BEGIN) != 1 or readme.count(END) != 1:
         raise InputError(f"{README}: must contain '{BEGIN}' and '{END}' once; write them where the answer belongs")
     before, rest = readme.split(BEGIN)
-    lines = _lines(comparison, judged, others) if comparison else ["No results are published yet."]
+    lines = _lines(comparison, judged, beside) if comparison else ["No results are published yet."]
     wrapped = [line if line.startswith(("![", "| ")) else _wrap(line) for line in lines]
     return before + "\n\n".join([BEGIN, _join(wrapped), END]) + rest.split(END)[1]
 
@@ -86,9 +97,7 @@ def _named(method: Mapping[str, Any]) -> str:
     return f"{method['label']} ({method['made_of']})"
 
 
-def _lines(
-    comparison: Mapping[str, Any], judged: Sequence[tuple[Claim, Outcome]], others: Mapping[str, Mapping[str, Any]]
-) -> Iterator[str]:
+def _lines(comparison: Mapping[str, Any], judged: Sequence[tuple[Claim, Outcome]], beside: Beside) -> Iterator[str]:
     methods = _compared(comparison)
     known = [one for one in methods if one["method"] != RANDOM and _word(one)]
     baseline, primary = comparison["baseline"], comparison["primary"]
@@ -96,30 +105,30 @@ def _lines(
     if known:
         yield f"![Differences in {primary} to {baseline}, with 95 % intervals]({FIGURE})"
     yield _table(methods, comparison)
-    yield _explanation(known, comparison)
-    yield from (f"- {said}, {_in_short(other)}." for said, other in others.items() if _compared(other))
-    yield f"- {count_sentence(judged)} {_held_sentence(judged)} See [each claim with its limits](docs/claims.md)."
+    yield " ".join(filter(None, [_explanation(known, comparison), beside.note, _control(methods), beside.spread]))
+    yield from (f"- {said}{_in_short(other)}." for said, other in beside.others.items())
+    yield f"- {count_sentence(judged)} {held_sentence(judged)} See [each claim with its limits](docs/claims.md)."
     yield (
         "All numbers, commands and hours are in [docs/results.md](docs/results.md), which links to a page with all "
-        "diagnoses. For an answer on your own images, "
-        "follow [docs/own_data.md](docs/own_data.md), with at least three seeds"
-        f"{'; the numbers above suggest that you need more' if any(map(_is_open, known)) else ''}."
+        "diagnoses. For an answer on your own images, follow [docs/own_data.md](docs/own_data.md), with at least three "
+        f"seeds{'; the numbers above suggest that you need more' if any(map(_is_open, known)) else ''}."
     )
 
 
 def _table(methods: Sequence[Mapping[str, Any]], comparison: Mapping[str, Any]) -> str:
     """Return the table of methods, no pretraining last; too few seeds have no interval, which would be too short."""
     baseline, primary = comparison["baseline"], comparison["primary"]
+    made_of = {one["made_of"] for one in methods}
     lines = []
     for one in sorted(methods, key=lambda one: one["method"] == RANDOM):
-        name = f"no pretraining ({one['made_of']})" if one["method"] == RANDOM else _named(one)
+        name = "no pretraining" if one["method"] == RANDOM else one["label"]
         shown = format_difference(one["differences"][primary] if _word(one) else _value(one, primary))
         verdict, _, needs = verdict_text(one).partition("; ")
-        if _is_open(one) and excludes_zero(one["differences"][primary]):
-            verdict += " after the correction for several methods"
         needs = needs.removeprefix("a difference this small would take ").removesuffix(" would settle it")
-        lines.append([name, shown, verdict, needs])
-    head = ["pretrained with", f"{primary} minus that of {baseline}", "verdict", "would be settled by"]
+        name += "" if len(made_of) == 1 else f" ({one['made_of']})"
+        lines.append([name, shown, verdict.replace(f" from {baseline}", "").replace(f" than {baseline}", ""), needs])
+    each = f" ({made_of.pop()} each)" if len(made_of) == 1 else ""
+    head = [f"pretrained with{each}", f"{primary} minus that of {baseline}", "verdict", f"settled by ({baseline} too)"]
     return markdown_table(head, lines).replace("---:", "---")
 
 
@@ -127,20 +136,44 @@ def _explanation(known: Sequence[Mapping[str, Any]], comparison: Mapping[str, An
     baseline, primary = comparison["baseline"], comparison["primary"]
     values = [row["metrics"][primary] for row in comparison["rows"] if row["label"] == baseline]
     return (
-        f"{primary} of a Faster R-CNN on images that this project draws, with backbones that are pretrained for "
-        f"minutes; hard labels ({baseline}) reach {_mean(values)}. “(all)” smooths over all classes, not only wrong "
-        f"ones. Brackets are 95 % intervals over seeds and images.{_resolution(known, primary)}"
+        f"Hard labels ({baseline}) reach {_mean(values)} {primary}. Brackets are 95 % intervals over seeds and images."
+        f"{_resolution(known, primary)}"
     )
 
 
-def _in_short(comparison: Mapping[str, Any]) -> str:
+def _control(methods: Sequence[Mapping[str, Any]]) -> str:
+    """Say it where the runs do not even tell pretraining from none."""
+    if any(one["method"] == RANDOM and _is_open(one) for one in methods):
+        return "Even no pretraining is not told from hard labels yet, so these runs cannot rank what lies closer."
+    return ""
+
+
+def spread_sentence(comparison: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> str:
+    """Say how much of the spread is the fine-tuning's, where another suite repeated it; "" if that is unknown."""
+    for entry in comparison["variances"]:
+        for found in (one for other in others for one in other["variances"]):
+            tuning = found["fine_tuning"]
+            if tuning is not None and found["protocol"] == entry["protocol"] and entry["seeds"] is not None:
+                most = "Most of the spread" if 2 * tuning > entry["seeds"] else "Less than half of the spread"
+                return (
+                    f"{most} comes from the fine-tuning: its standard deviation is {format_number(tuning**0.5)} on one "
+                    f"backbone, and {format_number(entry['seeds'] ** 0.5)} between seeds, which are fine-tuned once."
+                )
+    return ""
+
+
+def _in_short(comparison: Mapping[str, Any] | None) -> str:
     """Return the verdicts of another suite in a line; too few seeds have none."""
-    primary = comparison["primary"]
+    if comparison is None:
+        return ": not run yet"
+    primary, baseline, methods = comparison["primary"], comparison["baseline"], _compared(comparison)
+    shared = f"{baseline.partition(', ')[0]}, "  # the backbone, where all methods have the same one
+    cut = shared if all(one["label"].startswith(shared) for one in methods) else ""
     parts = []
-    for one in _compared(comparison):
+    for one in methods:
         shown = format_difference(one["differences"][primary] if _word(one) else _value(one, primary))
-        parts.append(f"{one['label']} {_word(one) or NO_VERDICT} ({shown})")
-    return f"{BY_NAME[primary].title} against {comparison['baseline']}: {'; '.join(parts)}"
+        parts.append(f"{one['label'].removeprefix(cut)} {_word(one) or NO_VERDICT} ({shown})")
+    return f", {BY_NAME[primary].title} against {baseline.removeprefix(cut)}: {'; '.join(parts)}"
 
 
 def _mean(values: Sequence[float | None]) -> str:
@@ -155,8 +188,9 @@ def _resolution(known: Sequence[Mapping[str, Any]], primary: str) -> str:
         return ""
     reach = sum((one["high"] - one["low"]) / 2 for one in found) / len(found)
     return (
-        f" Those of undecided methods reach ±{format_number(reach)} on average. What would settle a difference does so "
-        "in about half of the cases if the true difference equals the measured one; hours are of one core."
+        f" Those of undecided methods extend ±{format_number(reach)} on average. The seeds that settle a difference "
+        "are computed from the measured one, which is uncertain itself, and do so in about half of the cases if it is "
+        "the true one; hours are of one core."
     )
 
 
@@ -179,43 +213,8 @@ def _headline(known: Sequence[Mapping[str, Any]], baseline: str) -> str:
         ", ".join(one["label"] for one in known if (one["verdict"]["word"] == UNDECIDED) == undecided)
         for undecided in (True, False)
     )
-    advice = f"Pretrain with hard labels ({baseline}) until then: no smoothing has shown a better detector."
     if not unknown:
         return f"**Not at our scale: none of {decided} is better than hard labels ({baseline}).**"
-    said = f"Not known yet: {unknown} cannot be distinguished from hard labels with the seeds published so far"
+    said = f"Not known yet: {unknown} cannot be distinguished from hard labels on the drawn images measured here"
+    advice = f"Hard labels ({baseline}) stay the cheap default: no other method has shown a better detector here."
     return f"**{said}{f'; not better: {decided}' if decided else ''}. {advice}**"
-
-
-def count_sentence(judged: Sequence[tuple[Claim, Outcome]]) -> str:
-    """Say how many claims of the papers have results, and how they came out; then those of our own questions."""
-    outcomes: dict[bool, list[Outcome]] = {False: [], True: []}
-    for claim, outcome in judged:
-        outcomes[claim.own].append(outcome)
-    said = f"Of {len(outcomes[False])} claims of the papers, {_counts(outcomes[False], 'as claimed')}."
-    if outcomes[True]:
-        asked = "question" if len(outcomes[True]) == 1 else "questions"
-        said += f" Of {len(outcomes[True])} {asked} of our own, {_counts(outcomes[True], 'as expected')}."
-    return said
-
-
-def _counts(outcomes: Sequence[Outcome], said: str) -> str:
-    count = Counter(outcome.answer for outcome in outcomes)
-    few = sum(outcome.word == FEW_SEEDS for outcome in outcomes)
-    return (
-        f"{len(outcomes) - count[UNTESTED]} have results: {count[AS_CLAIMED]} came out {said}, {count[OPPOSITE]} "
-        f"opposite, {count[OPEN]} not decided" + (f" ({few} with {FEW_SEEDS})" if few else "")
-    )
-
-
-def _held_sentence(judged: Sequence[tuple[Claim, Outcome]]) -> str:
-    """Say on what kinds of numbers the claims came out as claimed; not of our own questions."""
-    held = [(claim, outcome) for claim, outcome in judged if outcome.answer == AS_CLAIMED and not claim.own]
-    study = sum(bool(claim.study) for claim, _ in held)
-    exploratory = sum(outcome.exploratory for claim, outcome in held if not claim.study)
-    parts = [
-        f"{len(held) - study - exploratory} rest on the number that was named before the runs",
-        f"{exploratory} on exploratory ones, such as confidence and localisation, not corrected for the number of "
-        "claims",
-        *([f"{study} on the synthetic study"] if study else []),
-    ]
-    return f"Of the claims that came out as claimed, {', '.join(parts)}."

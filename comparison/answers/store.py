@@ -17,6 +17,7 @@ from comparison import compare
 from comparison.evidence.bundle import KEPT
 from comparison.page.page import PAGE as INDEX
 
+FOLDER = "docs/results"
 RUNS, MADE, HASHES = "runs", "made.json", "hashes.json"
 ARRAYS = ".npz"  # suffix of per-image data
 PAGE = "page.html"  # of the comparison with the usual baseline
@@ -129,6 +130,11 @@ def compare_published(folder: Path, baselines: Iterable[str], options: Mapping[s
             if not baseline:
                 page = Path(scratch, "page", INDEX).read_text(encoding="utf-8")
                 save_text(folder / PAGE, page.replace(f"{scratch}/", ""))
+
+
+def published_suites(root: Path, suites: Iterable[str]) -> list[str]:
+    """Return the suites with published results, in their order."""
+    return [suite for suite in suites if comparison_file(root / FOLDER / suite).is_file()]
 
 
 def comparison_file(folder: Path, baseline: str = "") -> Path:

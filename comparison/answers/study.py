@@ -1,13 +1,12 @@
 """The published synthetic study: the numbers.json of tools/gaussian_study.py, and what it says of a claim."""
 
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from backbones.core.errors import InputError, suggestion
-from backbones.core.files import load_json
+from backbones.core.files import load_json, save_text
 from comparison.answers.claims import AS_CLAIMED, OPEN, OPPOSITE, UNTESTED, Claim, Outcome
 from comparison.tables.formats import format_difference, format_number
 from comparison.tables.markdown import markdown_table
@@ -18,7 +17,7 @@ _ERRORS = 2  # standard errors from zero from which tools/gaussian_study.py deci
 
 
 def publish_study(folder: Path, output_dir: Path) -> None:
-    """Copy the numbers of a study to `folder`.
+    """Copy the numbers of a study to `folder`, without the name of its own folder, which is of one machine.
 
     Raises:
         InputError: there are none, or they are of a preview.
@@ -29,7 +28,8 @@ def publish_study(folder: Path, output_dir: Path) -> None:
     if "--quick" in load_json(source)["environment"]["command"]:
         raise InputError(f"{source} is a preview (--quick), whose numbers mean nothing")
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, folder / NUMBERS)
+    text = source.read_text(encoding="utf-8").replace(str(output_dir.resolve()), "OUTPUT_DIR")
+    save_text(folder / NUMBERS, text)
 
 
 def load_study(folder: Path) -> dict[str, Any] | None:

@@ -80,3 +80,9 @@ def markdown_verdicts(comparison: Mapping[str, Any]) -> list[str]:
     header = ["", f"{comparison['primary']} over seeds", "difference to the baseline", "verdict"]
     said = [MEANING.format(primary=comparison["primary"]), *describe_variances(comparison)]
     return ["## Over seeds", markdown_table(header, lines), " ".join(said)]
+
+
+def left_aligned(table: str) -> str:
+    """Return a table of texts with all columns on the left."""
+    head, line, *rest = table.splitlines()
+    return "\n".join([head, line.replace("---:", "---"), *rest])

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from comparison.tables.formats import MISSING, format_difference, format_number
+from comparison.tables.formats import MISSING, excludes_zero, format_difference, format_number
 from comparison.verdicts.planner import MOST_SEEDS
 from comparison.verdicts.words import IDENTICAL, SEEDS_FOR_A_VERDICT, UNDECIDED
 
@@ -97,7 +97,9 @@ def verdict_text(method: Mapping[str, Any]) -> str:
     if not found["word"]:
         return NO_VERDICT
     if found["word"] == UNDECIDED:
-        return f"{UNDECIDED} from {baseline}; {_needs(found['needs'])}"
+        alone = excludes_zero(method["differences"][found["metric"]])
+        corrected = " after the correction for several methods" * alone
+        return f"{UNDECIDED} from {baseline}{corrected}; {_needs(found['needs'])}"
     if found["p"] < found["level"]:
         return f"{found['word']} than {baseline}"
     return f"{found['word']} to {baseline} within {found['margin']:g}"

@@ -215,7 +215,7 @@ class _Run:
                 self.fail(stage, f"error: {error}")
 
     def take_choice(self, stage: Stage) -> list[Stage]:
-        """Plan again with the choice of a selection; return the stages that fail because there is no new plan."""
+        """Plan again with the choice of a selection; return the stages that fail because this is not possible."""
         try:
             plan = plan_again(self.plan)
             revive(plan.stages)  # what the choice has just made definite
