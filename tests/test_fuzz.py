@@ -262,7 +262,7 @@ def suite_format(folder: Path) -> Format:
         "SEEDS": [0, 1],
         "DATA": [{"NAME": "x", "PREPARE": ["scenes", "--seed", 1]}],
         "PRETRAIN": {"CONFIG": "configs/pretrain/quick_scenes.yaml", "OVERRIDES": ["DATA.ROOT", "{data:x}"]},
-        "FINETUNE": [{"NAME": "quick", "CONFIG": "configs/detection/quick.yaml", "OVERRIDES": ["SEED", 1]}],
+        "FINETUNE": [{"NAME": "quick", "CONFIG": "configs/detection/quick.yaml", "OVERRIDES": ["SOLVER.MAX_ITER", 1]}],
         "ROWS": [{"LABEL": "CE", "OVERRIDES": ["METHOD.NAME", "CE"]}, {"LABEL": "r", "BACKBONE": "random"}],
     }
 
