@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from backbones.core.checks import check_choice, check_range
+from backbones.core.errors import InputError
 from comparison.bootstrap import Resampled
 from comparison.families import Family, spread_over_backbones
 from comparison.metrics import BY_NAME, DETECTORS, DIRECTED, METRICS
@@ -74,7 +75,9 @@ def read_goal(primary: str, margin: float, seed_hours: float | None, tuning_hour
     if seed_hours is not None:
         check_range("--seed-hours", seed_hours, 0)
     if tuning_hours is not None:
-        check_range("--tuning-hours", tuning_hours, 0, seed_hours or 0)
+        if seed_hours is None:
+            raise InputError("--tuning-hours is a part of --seed-hours; give that, too")
+        check_range("--tuning-hours", tuning_hours, 0, seed_hours)
     price = Price(seed_hours, tuning_hours)
     return Goal(check_choice("--primary", primary, DIRECTED), check_range("--margin", margin, 0), price)
 
@@ -144,19 +147,28 @@ def _compared(group: Sequence[Family], measured: Measured) -> Iterator[tuple[Fam
 
     They do where all detectors learned soft class labels: their baseline is one of them.
     """
-    parts = [group]
-    if baseline_of_group(group, measured) is None:
-        tuned = [any(DETECTION in row.results for row in family.rows) for family in group]
-        parts = [[one for one, has in zip(group, tuned, strict=True) if has == kind] for kind in (True, False)]
-    for part in parts:
+    for part in parts_of(group, measured.baselines):
         if baseline := baseline_of_group(part, measured):
             yield baseline, [family for family in part if family is not baseline and family.rows]
 
 
+def parts_of(group: Sequence[Family], baselines: Mapping[int, Row | None]) -> list[Sequence[Family]]:
+    """Return the families of a protocol, those with detectors apart from the others if they have other baselines."""
+    if len(baselines_of(group, baselines)) == 1:
+        return [group]
+    tuned = [any(DETECTION in row.results for row in family.rows) for family in group]
+    return [[one for one, has in zip(group, tuned, strict=True) if has == kind] for kind in (True, False)]
+
+
+def baselines_of(group: Sequence[Family], baselines: Mapping[int, Row | None]) -> list[Family]:
+    """Return the families of the rows that those of the group are compared with."""
+    rows = [baseline for family in group for row in family.rows if (baseline := baselines[id(row)])]
+    return [family for family in group if any(one is row for one in family.rows for row in rows)]
+
+
 def baseline_of_group(group: Sequence[Family], measured: Measured) -> Family | None:
     """Return the family of the rows that the others are compared with; None if there is none, or several."""
-    rows = [baseline for family in group for row in family.rows if (baseline := measured.baselines[id(row)])]
-    found = [family for family in group if any(one is row for one in family.rows for row in rows)]
+    found = baselines_of(group, measured.baselines)
     return found[0] if len(found) == 1 else None
 
 

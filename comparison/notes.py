@@ -6,6 +6,7 @@ from typing import Any
 
 from comparison.failures import MARK, Failure, detector_failure, is_marked
 from comparison.families import Family, family_notes
+from comparison.methods import baselines_of, parts_of
 from comparison.proofs import ABSENT, FAILED
 from comparison.protocols import notes_on_protocols
 from comparison.row import Row
@@ -107,16 +108,16 @@ def _incomplete_means(families: Sequence[Family]) -> Iterator[str]:
 
 def _several_baselines(compared: Sequence[Compared], families: Sequence[Family]) -> Iterator[str]:
     """Note the protocols whose rows are compared with several methods, so that no method has a verdict."""
-    used = {id(one.baseline) for one in compared if one.baseline is not None}
-    found: dict[str | None, list[Family]] = {}
-    for family in families:
-        if any(id(row) in used for row in family.rows):
-            found.setdefault(family.protocol, []).append(family)
-    for protocol, methods in found.items():
-        if len(methods) > 1 and any(len(family.rows) > 1 for family in methods):
-            under = f" under {protocol}" if protocol and len(found) > 1 else ""
-            names = ", ".join(f"{family.label} ({family.size()})" for family in methods)
-            yield f"No verdict{under}: the rows are compared with several methods ({names}); choose one by --baseline."
+    baselines = {id(one.row): one.baseline for one in compared}
+    protocols = list(dict.fromkeys(family.protocol for family in families))
+    for protocol in protocols:
+        group = [family for family in families if family.protocol == protocol]
+        for methods in (baselines_of(part, baselines) for part in parts_of(group, baselines)):
+            if len(methods) > 1 and any(len(family.rows) > 1 for family in methods):
+                under = f" under {protocol}" if protocol and len(protocols) > 1 else ""
+                names = ", ".join(f"{family.label} ({family.size()})" for family in methods)
+                said = f"the rows are compared with several methods ({names})"
+                yield f"No verdict{under}: {said}; choose one by --baseline."
 
 
 def _loading_notes(compared: Sequence[Compared]) -> Iterator[str]:

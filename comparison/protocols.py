@@ -148,13 +148,14 @@ class Images(NamedTuple):
     """The images that a number of a classifier was measured on, as results state them; "" or 0: unknown.
 
     drawn: whether the pretraining's seed chose them: the held-out part of the training split, or what remains of it.
+    count: their number; of drawn ones the number that was held out, of which those without a box can be left out.
     """
 
     stage: str
     seed: int
     name: str
     split: str
-    images: int
+    count: int
     fingerprint: str
     drawn: bool
 
@@ -169,7 +170,7 @@ class Images(NamedTuple):
             return True
         if not (self.drawn or other.drawn) or (self.stage, self.seed) == (other.stage, other.seed):
             return False
-        return (self.name, self.split, self.images) == (other.name, other.split, other.images)
+        return (self.name, self.split, self.count) == (other.name, other.split, other.count)
 
 
 def separate_validations(rows: Sequence[Row]) -> tuple[list[Row], str]:
@@ -218,7 +219,10 @@ def _images(row: Row, stage: str) -> Images:
     split, data = (splits[-1 if stage == PRETRAINING else 0]) if splits else ("", {})
     drawn = split == HOLDOUT or (stage == PRETRAINING and len(splits) == 1)
     name, fingerprint = (str(data.get(key, "")) for key in ("name", "fingerprint"))
-    return Images(stage, row.seed, name, split, int(data.get("images", 0)), fingerprint, drawn)
+    stated = row.results[stage]["protocol"].get("settings", {})
+    held = stated.get("DATA.HOLDOUT") or stated.get("held_out")
+    count = held if drawn and held else data.get("images", 0)
+    return Images(stage, row.seed, name, split, int(count), fingerprint, drawn)
 
 
 def _without_pretraining(row: Row) -> Row:

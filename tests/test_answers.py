@@ -204,10 +204,12 @@ def test_the_spread_of_fine_tunings_stands_beside_that_of_seeds(published, tmp_p
 
 
 def test_the_spread_names_the_fine_tuning_where_it_was_repeated():
-    def one(protocol, seeds, tuning):
-        return {"variances": [{"protocol": protocol, "seeds": seeds, "fine_tuning": tuning}]}
+    def one(protocol, seeds, tuning, metric="AP"):
+        return {"variances": [{"protocol": protocol, "metric": metric, "seeds": seeds, "fine_tuning": tuning}]}
 
     own = one("a", 0.0009, None)
+    assert spread_sentence(own, [one("a", None, 0.0005, metric="VOC_mAP50")]) == ""
+    assert spread_sentence(one("a", 0.0009, 0.0004), [one("a", None, 0.0005)]) == ""
     assert spread_sentence(own, [own, one("b", None, 0.0004)]) == ""
     most = spread_sentence(own, [own, one("a", None, 0.0005)])
     assert most.startswith("Most of the spread comes from the fine-tuning: its standard deviation is 0.022 on one")

@@ -112,6 +112,24 @@ def test_another_number_of_held_out_images_is_told_apart_between_seeds(tmp_path)
     assert set(top1(tmp_path)[0].values()) == {None}
 
 
+def test_images_without_a_box_leave_the_draws_of_seeds_comparable(tmp_path):
+    """DATA.EVAL_VERSION box and mask change the number of images after the draw, by the seed."""
+    for label, seed, left in (("CE", 0, 93), ("LS", 0, 93), ("CE", 1, 95)):
+        folder = pretrained(tmp_path, label, seed, split("holdout", f"holdout-{seed}", left))
+        state_held_out(folder, 100)
+    assert top1(tmp_path)[0]["CE", 1] == 0.51
+    state_held_out(folder, 200)
+    assert set(top1(tmp_path)[0].values()) == {None}
+
+
+def state_held_out(folder, number):
+    """State in results.json how many images the pretraining held out."""
+    path = folder / "results.json"
+    results = json.loads(path.read_text())
+    results["protocol"]["settings"] = {"DATA.HOLDOUT": number}
+    path.write_text(json.dumps(results))
+
+
 def test_without_fingerprints_the_name_of_the_data_set_decides(tmp_path):
     pretrained(tmp_path, "CE", 0, split("val", None))
     pretrained(tmp_path, "LS", 0, split("holdout", "holdout-0"))

@@ -176,7 +176,7 @@ def test_other_files_are_refused_in_one_line(tmp_path, content, run_tool):
         verify(path)
     with zipfile.ZipFile(path, "w") as file:
         file.writestr(MANIFEST, json.dumps({"format_version": 99}))
-    with pytest.raises(InputError, match="format 99, this version reads 1"):
+    with pytest.raises(InputError, match="format 99, this version reads 2; use that which wrote it"):
         verify(path)
 
 

@@ -141,6 +141,14 @@ def test_names_that_do_not_tell_the_images_of_the_truth_apart_are_refused(own):
     assert images_of(truth, 2, 3, **files("1.jpg", "1.jpg", "2.jpg")) == [2, 3]  # a copy of the truth's own list
 
 
+def test_an_id_that_the_list_lacks_is_refused_where_another_name_is_not_unique():
+    truth = small(["a.jpg", "a.jpg", "b.jpg"])
+    listed = {"images": ("file_name", [(2, "a.jpg")])}
+    said = r"do not tell whether they number as the ground truth \(id 2 is the text 'a.jpg'\), and image_id 1 has no"
+    with pytest.raises(InputError, match=said):
+        images_of(truth, 1, 2, **listed)
+
+
 def test_class_names_that_are_not_unique_are_refused_unless_the_lists_are_equal():
     truth = small(["1.jpg"], ("x", "x", "y"))
     listed = ("name", [(1, "x"), (2, "x"), (3, "y")])

@@ -265,7 +265,7 @@ def test_shared_backbones_are_paid_once():
     need, price = Need(10), Price(seed=1.0, tuning=0.25)
     assert needs_entry(need, (3, 5), price)["hours"] == pytest.approx(7 + 5)
     assert needs_entry(need, (3, 3), price, shared=True)["hours"] == pytest.approx(7 * (0.75 + 2 * 0.25))
-    assert needs_entry(need, (3, 3), Price(1.0), shared=True)["hours"] == pytest.approx(7)
+    assert needs_entry(need, (3, 3), Price(1.0), shared=True)["hours"] == pytest.approx(14)  # an upper bound
     assert needs_entry(need, (3, 3), NO_PRICE, shared=True)["hours"] is None
     assert needs_entry(Need(3, images=2.0), (3, 3), price)["hours"] is None
 

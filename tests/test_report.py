@@ -115,6 +115,8 @@ def test_a_method_alone_is_not_compared(tmp_path):
     compare_runs(runs, tmp_path / "out")
     text = " ".join(_Page((tmp_path / "out" / "index.html").read_text()).texts)
     assert "How well does CE detect?" in text
+    alone = [{"label": "CE", "seed": 0, "hash": "a", "protocol": None}]
+    assert question_of(alone, ["top1"]) == "How well does CE classify?"
     assert " 1 method 3 seeds each AP decides " in " ".join(text.split())
     assert "What makes AP vary" not in text  # components need a second method, or repeated fine-tunings
 

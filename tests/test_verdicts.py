@@ -194,6 +194,8 @@ def test_more_seeds_have_a_price(runs, tmp_path, capsys):
     assert methods_of(compare_runs(runs, tmp_path))["OLS"]["verdict"]["needs"]["hours"] is None
     with pytest.raises(InputError, match=r"--seed-hours is -1.0; it must be at least 0"):
         compare_runs(runs, tmp_path, "--seed-hours", "-1")
+    with pytest.raises(InputError, match="--tuning-hours is a part of --seed-hours; give that, too"):
+        compare_runs(runs, tmp_path, "--tuning-hours", "1")
 
 
 def test_components_of_variance_in_every_output(runs, tmp_path, capsys):
@@ -266,6 +268,8 @@ def test_every_protocol_names_its_own_baseline(tmp_path, capsys):
     assert "from CE, hard labels" in said["ALS, hard labels (3 seeds, yolo@1)"]
     page = (tmp_path / "out" / "index.html").read_text()
     assert "<li>against the baseline CE and CE, hard labels</li>" in page
+    assert "<h2>Differences to CE under frcnn@1</h2>" in page
+    assert "<h2>Differences to CE, hard labels under yolo@1</h2>" in page
 
 
 def test_repeated_fine_tunings_have_a_component(tmp_path):

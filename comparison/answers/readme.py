@@ -153,7 +153,8 @@ def spread_sentence(comparison: Mapping[str, Any], others: Iterable[Mapping[str,
     for entry in comparison["variances"]:
         for found in (one for other in others for one in other["variances"]):
             tuning = found["fine_tuning"]
-            if tuning is not None and found["protocol"] == entry["protocol"] and entry["seeds"] is not None:
+            same = all(found[key] == entry[key] for key in ("protocol", "metric"))
+            if same and tuning is not None and entry["fine_tuning"] is None and entry["seeds"] is not None:
                 most = "Most of the spread" if 2 * tuning > entry["seeds"] else "Less than half of the spread"
                 return (
                     f"{most} comes from the fine-tuning: its standard deviation is {format_number(tuning**0.5)} on one "

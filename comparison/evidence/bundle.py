@@ -24,7 +24,7 @@ from backbones.core.imports import FOLDER, known_digests
 from comparison.families import CONFIG_FILE
 from comparison.row import Row
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST, PAGE, RUNS = "manifest.json", "page", "runs"
 IMPORTS = "imports"  # key of the manifest
 # Of the folder of a comparison.

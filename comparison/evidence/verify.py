@@ -94,10 +94,8 @@ def recompute(rows: Sequence[Row], options: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _read_goal(stated: Mapping[str, Any]) -> Goal:
-    """Return the goal of the fields that a bundle states; earlier ones state the hours of a seed alone."""
-    fields = dict(stated)
-    earlier = {"seed": fields.pop("seed_hours", None)}
-    return Goal(**{**fields, "price": Price(**fields.get("price", earlier))})
+    """Return the goal of the fields that a bundle states."""
+    return Goal(**{**stated, "price": Price(**stated["price"])})
 
 
 # ---- the files ----------------------------------------------------------------------------------------------------
@@ -117,7 +115,7 @@ def _extract(path: Path, folder: Path) -> dict[str, Any]:
     manifest = load_json(folder / MANIFEST)
     version = manifest.get("format_version") if isinstance(manifest, dict) else None
     if version != FORMAT_VERSION:
-        raise InputError(f"{path}: format {version}, this version reads {FORMAT_VERSION}")
+        raise InputError(f"{path}: format {version}, this version reads {FORMAT_VERSION}; use that which wrote it")
     files, options = manifest.get("files"), manifest.get("options")
     if not isinstance(files, dict) or not isinstance(options, dict) or options.keys() != OPTIONS:
         raise InputError(f"{path}: its {MANIFEST} does not list files and options; ask for it again")

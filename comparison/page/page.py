@@ -126,7 +126,7 @@ def question_of(rows: Sequence[Mapping[str, Any]], measured: Sequence[Any]) -> s
     """Return the title; detectors are compared if they share their backbones, or no classifier is measured."""
     labels = {row["label"] for row in rows}
     if len(labels) == 1:
-        return f"How well does {labels.pop()} detect?"
+        return f"How well does {labels.pop()} {'detect' if any(row['protocol'] for row in rows) else 'classify'}?"
     backbones: dict[int | None, set[str | None]] = {}
     for row in rows:
         backbones.setdefault(row["seed"], set()).add(row["hash"])
@@ -185,9 +185,9 @@ def _forests(comparison: Mapping[str, Any], colours: Mapping[str, str]) -> list[
             Figure(f"{name}-differences", figures.forest_panel(own, name, named)) for name, own in known.items() if own
         ]
         if panels:
-            found.append(
-                {"protocol": protocol or "", "figures": panels, "test": test_set(rows), "cover": _cover(methods)}
-            )
+            baselines = " and ".join(dict.fromkeys(one["baseline"] for one in methods))
+            part = {"protocol": protocol or "", "baseline": baselines, "figures": panels}
+            found.append(part | {"test": test_set(rows), "cover": _cover(methods)})
     return found
 
 

@@ -58,14 +58,16 @@ def needs_entry(
     Args:
         present: seeds that the method and the baseline have.
         price: of the missing seeds; runs on more images have none.
-        shared: whether both have the same backbones, each of which is then trained once.
+        shared: whether both have the same backbones, each of which is then trained once; without the hours of a
+            fine-tuning, the price is that of two trainings, an upper bound.
     """
     if need is None:
         return None
     missing = [max(need.seeds - seeds, 0) for seeds in present]
     hours = None
     if price.seed is not None and need.images == 1:
-        again = (sum(missing) - max(missing)) * (price.seed - (price.tuning or 0)) if shared else 0.0
+        known = shared and price.tuning is not None
+        again = (sum(missing) - max(missing)) * (price.seed - (price.tuning or 0)) if known else 0.0
         hours = sum(missing) * price.seed - again
     return {"seeds": need.seeds, "images": need.images, "hours": hours}
 

@@ -68,7 +68,7 @@ def _translate(own: Names, known: Names, used: set[int], key: str, where: str) -
         return {}
 
     def refuse(one: int, what: str) -> InputError:
-        first = differing[0] if differing else one
+        first = differing[0] if differing else min(ambiguous.intersection(told))
         doubt = "number otherwise than" if differing else "do not tell whether they number as"
         return InputError(
             f"{where}: its '{part}' {doubt} the ground truth (id {first} is {say(own[first])}), and {key} {one} "
