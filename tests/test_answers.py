@@ -273,6 +273,22 @@ def test_the_readme_says_which_methods_are_better_and_by_how_much(published):
     assert f"ALS (all) (3 seeds) {gain['value']:+.3f}" in figure.replace("\N{MINUS SIGN}", "-")
 
 
+def test_intervals_over_seeds_only_are_told(published, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(published, root)
+    path = root / "docs" / "results" / "answers_one" / "comparison.json"
+    comparison, told = load_comparison(path.parent), "Published without values per image: intervals are over seeds only"
+    assert told not in results_text(root, read_claims(root / "docs" / "claims.yaml"))
+    assert "seeds only" not in readme(comparison, others={"Elsewhere": comparison})
+    for method in comparison["methods"]:
+        for one in (method["differences"] or {}).values():
+            one["over_images"] = False
+    path.write_text(json.dumps(comparison))
+    assert told in results_text(root, read_claims(root / "docs" / "claims.yaml"))
+    text = readme(comparison, others={"Elsewhere": comparison})
+    assert "- Elsewhere, AP against CE, intervals over seeds only: LS " in text
+
+
 def test_the_readme_promises_nothing_without_a_verdict(published):
     comparison = load_comparison(published / "docs" / "results" / "answers_one")
     methods = [one | {"verdict": one["verdict"] and one["verdict"] | {"word": ""}} for one in comparison["methods"]]
@@ -412,6 +428,7 @@ def test_a_claim_without_results_is_not_tested():
         (("row: ALS (all),", ""), "claim 1: test: `row` is missing"),
         (("test: {suite", "test: [suite, {suite"), "claims.yaml"),
         (("papers: {ALS: A title}", ""), "`papers` is missing"),
+        (("place: Table 1", "place: Table 1\n    own: maybe"), "claim 1: `own` is 'maybe'; it must be true or false"),
     ],
 )
 def test_claims_that_cannot_be_meant_are_refused(tmp_path, change, message):

@@ -123,7 +123,9 @@ def _read_claim(tree: Mapping[str, Any], where: str, whole: Mapping[str, Any]) -
     if sum(kind in tree for kind in _KINDS) != 1:
         raise InputError(f"{where}: give `test` or `study`, or `untested` with the reason why there is neither")
     check_choice("paper", tree["paper"], whole["papers"], where)
-    told, own = (tree["paper"], tree["place"], tree["claim"]), bool(tree.get("own"))
+    told, own = (tree["paper"], tree["place"], tree["claim"]), tree.get("own", False)
+    if not isinstance(own, bool):
+        raise InputError(f"{where}: `own` is {own!r}; it must be true or false")
     if "untested" in tree:
         return Claim(*told, None, untested=tree["untested"], own=own)
     if not tree.get("limits"):

@@ -174,7 +174,8 @@ def _in_short(comparison: Mapping[str, Any] | None) -> str:
     for one in methods:
         shown = format_difference(one["differences"][primary] if _word(one) else _value(one, primary))
         parts.append(f"{one['label'].removeprefix(cut)} {_word(one) or NO_VERDICT} ({shown})")
-    return f", {BY_NAME[primary].title} against {baseline.removeprefix(cut)}: {'; '.join(parts)}"
+    only = "" if any(one["differences"][primary]["over_images"] for one in methods) else ", intervals over seeds only"
+    return f", {BY_NAME[primary].title} against {baseline.removeprefix(cut)}{only}: {'; '.join(parts)}"
 
 
 def _mean(values: Sequence[float | None]) -> str:

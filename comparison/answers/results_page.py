@@ -64,6 +64,9 @@ def _suite_blocks(folder: Path, seeds: Mapping[str, str]) -> Iterator[str]:
     primary = comparison["primary"]
     if (folder / PAGE).is_file():
         yield f"All diagnoses: [{PAGE}](results/{folder.name}/{PAGE}), to be opened in a browser."
+    differences = [one["differences"] for one in comparison["methods"] if one["differences"]]
+    if differences and not any(own[primary]["over_images"] for own in differences if primary in own):
+        yield "Published without values per image: intervals are over seeds only, not the images that all share."
     variances = describe_variances(comparison)
     if lines := [_without_few_seeds(line) for line in verdict_lines(comparison)]:
         yield markdown_table(["", f"{primary} over seeds", "difference to the baseline", "verdict"], lines)
